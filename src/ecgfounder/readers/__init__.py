@@ -1,0 +1,114 @@
+"""Reading ECG files: the reader is found by content, never by the file's name.
+
+A reader is a module with three names: `FORMAT` (what `Recording.source_format` says), `matches(source)` (cheap: looks
+at `source.head`, and at neighbouring files where the format needs them) and `read(source)`, which returns a
+`Recording` or raises `ReadError`. It is imported when a file first needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, cast
+
+from ecgfounder.errors import ECGFounderError, ReadError, UnsupportedFormatError
+from ecgfounder.readers.source import Hints, Source
+from ecgfounder.recording import Recording
+
+
+class Reader(Protocol):
+    """What a reader module offers."""
+
+    FORMAT: str
+    matches: Callable[[Source], bool]
+    read: Callable[[Source], Recording]
+
+
+READERS: tuple[str, ...] = ("philips",)
+"""Reader modules in the order in which they are asked; the commonest first."""
+
+READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg")
+"""`auto`: by content. `sierraecg`: every file through the sierraecg package, as a cross-check."""
+
+
+def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints | None = None) -> Recording:
+    """Read one ECG file of any supported format.
+
+    Parameters
+    ----------
+    path : the file; 'container::member' addresses one recording inside a container.
+    reader : one of `READER_CHOICES`.
+    hints : sampling rate, unit and leads for formats that do not carry them.
+
+    Returns
+    -------
+    Recording
+        Samples float32 [n_leads, n_samples] in mV, the stored sampling rate in Hz, canonical lead names.
+
+    Raises
+    ------
+    ReadError
+        Whatever is wrong with the file, with the path in front.
+    MissingDependencyError
+        If the format needs an extra that is not installed.
+    """
+    try:
+        return read_source(os.fspath(path), reader=reader, hints=hints)
+    except ReadError as error:
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
+
+
+def read_source(path: str, *, reader: str = "auto", hints: Hints | None = None) -> Recording:
+    """`read_ecg` with errors that give the reason alone: no path, nothing that the file says of a patient."""
+    source = _source(path, hints or Hints())
+    try:
+        return _reader_for(source, reader).read(source)
+    except ECGFounderError:
+        raise
+    except MemoryError as error:
+        raise ReadError("needs more memory than there is") from error
+    except Exception as error:
+        # A decoder's own slip, or a library's, on a damaged file: still one file's failure, and one kind of error.
+        raise ReadError(f"damaged file ({type(error).__name__} {_place(error)})") from error
+
+
+def _place(error: Exception) -> str:
+    """Where in this package an unforeseen error came up; its message is left out, as it may quote the file."""
+    trace = error.__traceback__
+    place = "in a reader"
+    while trace is not None:
+        name = trace.tb_frame.f_globals.get("__name__", "")
+        if name.startswith("ecgfounder.readers."):
+            place = f"at {name.removeprefix('ecgfounder.readers.')}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def _source(path: str, hints: Hints) -> Source:
+    container, separator, member = path.rpartition("::")
+    if separator and not os.path.lexists(path):
+        return Source(Path(container), member, hints)
+    return Source(Path(path), None, hints)
+
+
+def _reader_for(source: Source, reader: str) -> Reader:
+    if reader == "sierraecg":
+        return _module("sierraecg_package")
+    if reader != "auto":
+        raise UnsupportedFormatError(
+            f"Invalid value for the 'reader' parameter. Allowed values are {', '.join(READER_CHOICES)}, got {reader!r}."
+        )
+    for name in READERS:
+        module = _module(name)
+        if module.matches(source):
+            return module
+    head = source.head
+    if not head:
+        raise ReadError("the file is empty")
+    raise UnsupportedFormatError(f"not a known ECG format (first bytes {head[:12]!r})")
+
+
+def _module(name: str) -> Reader:
+    return cast(Reader, importlib.import_module(f"ecgfounder.readers.{name}"))
