@@ -44,6 +44,9 @@ _ALIASES |= {"AVR": "aVR", "AVL": "aVL", "AVF": "aVF", "-AVR": "-aVR"}
 _ALIASES |= {"VX": "vx", "VY": "vy", "VZ": "vz", "MLII": "MLII", "MLI": "MLI", "MLIII": "MLIII"}
 _ALIASES |= {f"V{i}R": f"V{i}R" for i in range(1, 8)} | {"V7": "V7", "V8": "V8", "V9": "V9"}
 
+KNOWN_LEADS: frozenset[str] = frozenset(_ALIASES.values())
+"""Every canonical name, the twelve and the others; anything else is text that some file gave a channel."""
+
 _PREFIX = re.compile(r"^(?:MDC_ECG_LEAD_|MDC_ECG_ELEC_POTL_|ECG[ _-]+|LEAD[ _-]+)", re.IGNORECASE)
 
 
@@ -55,6 +58,14 @@ def canonical_lead(name: str) -> str:
     """
     bare = _PREFIX.sub("", name.strip()).strip()
     return _ALIASES.get(bare.replace(" ", "").upper(), name.strip())
+
+
+def channel_label(recording: Recording, lead: str) -> str:
+    """How a lead of a recording is called where others see it: its name if it is a known lead's, else 'channel N'.
+
+    A name that is not known is free text from inside the file, which stays there. N counts the recording's rows from 1.
+    """
+    return lead if lead in KNOWN_LEADS else f"channel {recording.leads.index(lead) + 1}"
 
 
 @dataclass(frozen=True, eq=False)

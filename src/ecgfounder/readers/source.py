@@ -40,11 +40,25 @@ class Hints:
 
 @dataclass(frozen=True)
 class Source:
-    """One file to read; `member` is what follows '::' in a path into a container ('exams.hdf5::tracings/12')."""
+    """One file to read.
+
+    Attributes
+    ----------
+    path : the file.
+    member : what follows '::' in a path into a container ('exams.hdf5::tracings/12').
+    hints : what the user said about it.
+    companions : other files that the reader opened for this recording (the signal files of a WFDB header).
+    """
 
     path: Path
     member: str | None = None
     hints: Hints = field(default_factory=Hints)
+    companions: list[Path] = field(default_factory=list, compare=False)
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that the recording was read from; a WFDB record without a suffix is its companions alone."""
+        return [*([self.path] if os.path.lexists(self.path) else []), *self.companions]
 
     @cached_property
     def head(self) -> bytes:

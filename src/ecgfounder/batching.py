@@ -1,0 +1,104 @@
+"""Equal-length batches: network inputs of one shape share a batch, nothing is ever padded.
+
+In: inputs [C, L] in any order and of any length. Out: batches [B, C, L], with the tag of every row. What waits for company
+is bounded in bytes and in age, so an odd length is not held back for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Tag = TypeVar("Tag")
+Input = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch(Generic[Tag]):
+    """Inputs of one shape; `data` is float32 [B, C, L], `tags` has B entries in the same order."""
+
+    data: Input
+    tags: tuple[Tag, ...]
+
+
+@dataclass
+class _Bucket(Generic[Tag]):
+    since: float
+    inputs: list[Input] = field(default_factory=list)
+    tags: list[Tag] = field(default_factory=list)
+
+    def batch(self) -> Batch[Tag]:
+        return Batch(np.stack(self.inputs), tuple(self.tags))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(each.nbytes for each in self.inputs)
+
+
+class Batcher(Generic[Tag]):
+    """Collects inputs into batches of at most `batch_size` rows of one shape.
+
+    Parameters
+    ----------
+    batch_size : rows in a full batch.
+    max_bytes : what all waiting inputs together may take; beyond it the oldest bucket goes out short. One input that is
+        larger than this by itself is a batch of its own.
+    max_age : seconds after which a bucket goes out short.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        *,
+        max_bytes: int = 256 << 20,
+        max_age: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.batch_size = batch_size
+        self.max_bytes = max_bytes
+        self.max_age = max_age
+        self._clock = clock
+        self._buckets: OrderedDict[tuple[int, ...], _Bucket[Tag]] = OrderedDict()
+        self._waiting_bytes = 0
+
+    def add(self, data: Input, tag: Tag) -> Iterator[Batch[Tag]]:
+        """Take one input [C, L]; gives the batches that became due."""
+        bucket = self._buckets.get(data.shape)
+        if bucket is None:
+            bucket = self._buckets[data.shape] = _Bucket(self._clock())
+        bucket.inputs.append(data)
+        bucket.tags.append(tag)
+        self._waiting_bytes += data.nbytes
+        if len(bucket.inputs) >= self.batch_size:
+            yield self._take(data.shape)
+        while self._waiting_bytes > self.max_bytes:
+            yield self._take(next(iter(self._buckets)))
+        yield from self.due()
+
+    def due(self) -> Iterator[Batch[Tag]]:
+        """Batches that have waited for longer than `max_age`."""
+        now = self._clock()
+        while self._buckets:
+            shape, bucket = next(iter(self._buckets.items()))
+            if now - bucket.since <= self.max_age:
+                return
+            yield self._take(shape)
+
+    def flush(self) -> Iterator[Batch[Tag]]:
+        """Everything that waits, oldest bucket first."""
+        while self._buckets:
+            yield self._take(next(iter(self._buckets)))
+
+    def _take(self, shape: tuple[int, ...]) -> Batch[Tag]:
+        bucket = self._buckets.pop(shape)
+        self._waiting_bytes -= bucket.nbytes
+        return bucket.batch()
+
+
+AnyBatch = Batch[Any]

@@ -1,0 +1,319 @@
+"""The command line: arguments become settings and one call; a subcommand's work lives in its own module.
+
+In: `sys.argv`. Out: an exit status: 0 all done, 1 some recordings failed, 2 refused at the start, 130 or 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ecgfounder import __version__
+from ecgfounder.errors import ECGFounderError
+
+if TYPE_CHECKING:
+    from ecgfounder.extract import Summary
+    from ecgfounder.pipeline import Interruption
+    from ecgfounder.settings import Settings
+
+OK, SOME_FAILED, REFUSED = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`ecgfounder COMMAND ...`."""
+    parser = argparse.ArgumentParser(
+        prog="ecgfounder", description="ECGFounder embeddings from the ECG files that hospitals and cohorts have."
+    )
+    parser.add_argument("--version", action="version", version=f"ecgfounder {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_command(commands, "embed", "embed every ECG of a dataset", add_embed_arguments, run_embed)
+    _add_command(commands, "demo", "make a small cohort and embed it", _add_demo_arguments, _run_demo)
+    arguments = parser.parse_args(argv)
+    return _guarded(arguments.work, arguments)
+
+
+def embed_main(argv: Sequence[str] | None = None) -> int:
+    """`scripts/ecg_fm/inference.py ...`, the same as `ecgfounder embed ...`."""
+    parser = argparse.ArgumentParser(description="Embed every ECG of a dataset with ECGFounder.")
+    add_embed_arguments(parser)
+    return _guarded(run_embed, parser.parse_args(argv))
+
+
+def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Run a command; what users can mend becomes one line, not a traceback."""
+    try:
+        return work(arguments)
+    except ECGFounderError as error:
+        print(f"ecgfounder: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("ecgfounder: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _add_command(
+    commands: Any,
+    name: str,
+    what: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    work: Callable[[argparse.Namespace], int],
+) -> None:
+    command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    add_arguments(command)
+    command.set_defaults(work=work)
+
+
+def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
+    """The main job's flags, by stage."""
+    add = parser.add_argument_group("cohort").add_argument
+    add(
+        "--dataset",
+        required=True,
+        help="Hugging Face dataset (save_to_disk folder or Hub name), .csv/.tsv/.parquet/.jsonl table, or folder of ECG files",
+    )
+    add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
+    add("--data_dir", help="folder that relative paths start from (default: the working directory)")
+    add("--path_column", default="ecg_paths", help="column with the paths (default: %(default)s)")
+    add("--id_column", help="name outputs by this column's values instead of by path")
+    add("--keep_columns", nargs="+", default=[], metavar="COLUMN", help="columns to carry into the manifest")
+    add = parser.add_argument_group("reading").add_argument
+    add("--reader", default="auto", help="auto (by content) or sierraecg (that package, for Philips files)")
+    add("--sampling_rate", type=float, help="in Hz, for formats that do not carry it")
+    add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not carry it")
+    add("--leads", help="lead names in the file's order, comma-separated, for formats that do not carry them")
+    add = parser.add_argument_group("signal").add_argument
+    add("--mode", choices=("12lead", "1lead"), default="12lead", help="network (default: %(default)s)")
+    add("--lead", default="I", help="lead for --mode 1lead, or 'all' (default: %(default)s)")
+    add("--missing_leads", default="fail", help="fail, or zero: a missing lead is zeros (default: %(default)s)")
+    add("--recipe", default="zscore", help="zscore, filtered or paper (default: %(default)s)")
+    add("--resampling", default="linear", help="linear or polyphase (default: %(default)s)")
+    add("--window", default="whole", help="'whole', or seconds from the start (default: %(default)s)")
+    add("--stride", type=float, help="seconds between windows; without it one window is taken")
+    add(
+        "--remainder",
+        default="drop",
+        help="drop, pad or keep what is left after the last window (default: %(default)s)",
+    )
+    add("--trim_zero_edges", action="store_true", help="take zero-padded edges off first")
+    add = parser.add_argument_group("network").add_argument
+    add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
+    add("--engine", default="auto", help="auto, torch or onnx (default: %(default)s)")
+    add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
+    add("--device", help="torch device, e.g. cuda:0 or cpu (default: the GPU if there is one)")
+    add("--batch_size", type=int, default=8, help="recordings per batch (default: %(default)s)")
+    add("--num_workers", type=int, default=4, help="reading processes per process (default: %(default)s)")
+    add = parser.add_argument_group("output").add_argument
+    add("--output_dir", required=True, help="folder of the embeddings; _run/ in it holds the books")
+    add("--pooling", default="none", help="none: [T, 1024]; mean: [1024] (default: %(default)s)")
+    add("--layout", default="flat", help="flat, or tree: folders as below --data_dir (default: %(default)s)")
+    add = parser.add_argument_group("run").add_argument
+    add("--shard", default="1/1", metavar="I/N", help="do the I-th of N parts of the cohort")
+    add("--overwrite", action="store_true", help="start anew: remove the outputs of the run in --output_dir first")
+    add("--retry_failed", action="store_true", help="do recordings again that failed before")
+    add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
+    add("--read_timeout", type=float, default=120.0, help="seconds for reading one file (default: %(default)s)")
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Settings from parsed arguments; refuses what contradicts."""
+    from ecgfounder.cohort import is_ecg_folder
+    from ecgfounder.errors import SettingsError
+    from ecgfounder.preprocess import Preparation
+    from ecgfounder.readers.source import Hints
+    from ecgfounder.recipes import recipe_named
+    from ecgfounder.recording import canonical_lead
+    from ecgfounder.settings import Settings
+
+    part, slash, parts = arguments.shard.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise SettingsError(
+            f"Invalid value for the 'shard' parameter. It must be I/N, e.g. 3/16, got {arguments.shard!r}."
+        )
+    try:
+        window = None if arguments.window == "whole" else float(arguments.window)
+    except ValueError:
+        raise SettingsError(
+            f"Invalid value for the 'window' parameter. It must be 'whole' or seconds, got {arguments.window!r}."
+        ) from None
+    preparation = Preparation(
+        mode=arguments.mode,
+        lead=arguments.lead if arguments.lead == "all" else canonical_lead(arguments.lead),
+        missing_leads=arguments.missing_leads,
+        resampling=arguments.resampling,
+        recipe=recipe_named(arguments.recipe),
+        window=window,
+        stride=arguments.stride,
+        remainder=arguments.remainder,
+        trim_zero_edges=arguments.trim_zero_edges,
+    )
+    leads = tuple(canonical_lead(name) for name in arguments.leads.split(",")) if arguments.leads else None
+    default_dir = arguments.dataset if is_ecg_folder(arguments.dataset) else os.getcwd()
+    return Settings(
+        dataset=arguments.dataset,
+        output_dir=Path(arguments.output_dir),
+        split=arguments.split,
+        path_column=arguments.path_column,
+        id_column=arguments.id_column,
+        keep_columns=tuple(arguments.keep_columns),
+        data_dir=os.path.abspath(arguments.data_dir or default_dir),
+        checkpoint=arguments.checkpoint,
+        preparation=preparation,
+        reader=arguments.reader,
+        hints=Hints(arguments.sampling_rate, arguments.unit, leads),
+        engine=arguments.engine,
+        precision=arguments.precision,
+        device=arguments.device,
+        pooling=arguments.pooling,
+        layout=arguments.layout,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        shard=(int(part), int(parts)),
+        overwrite=arguments.overwrite,
+        retry_failed=arguments.retry_failed,
+        check_hashes=arguments.check_hashes,
+        read_timeout=arguments.read_timeout,
+    )
+
+
+def run_embed(arguments: argparse.Namespace) -> int:
+    """The main job."""
+    settings = settings_of(arguments)
+    from ecgfounder.extract import Run
+    from ecgfounder.pipeline import Interruption
+
+    interruption = Interruption()
+    _listen(interruption)
+    console = Terminal()
+    try:
+        summary = Run(settings, console, interruption).execute()
+    except OSError as error:
+        console.line(
+            f"ecgfounder: the run broke: {error}. What is finished stays; the same command goes on from there."
+        )
+        return SOME_FAILED
+    finally:
+        console.close()
+    return report(summary, settings, console)
+
+
+class Terminal:
+    """Lines and one progress line on standard error; in a pipe the progress line is quiet."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._quiet = int(os.environ.get("RANK", "0") or "0") > 0
+
+    def line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def progress(self, done: int, failed: int, total: int) -> None:
+        if self._quiet or not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="ECG", file=sys.stderr, smoothing=0.05)
+        self._bar.set_postfix_str(f"failed {failed}", refresh=False)
+        self._bar.update(done + failed - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _listen(interruption: Interruption) -> None:
+    """The first SIGINT or SIGTERM asks for a clean end; a second one is not waited for."""
+
+    def handle(number: int, _frame: object) -> None:
+        interruption.request(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def report(summary: Summary, settings: Settings, console: Terminal) -> int:
+    """Print what came of the run; the exit status."""
+    launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1
+    rate = summary.processed / summary.seconds if summary.seconds else 0.0
+    if summary.signal is not None:
+        name = signal.Signals(summary.signal).name
+        console.line(
+            f"Stopped by {name} after {summary.processed:,} recordings; what is finished is committed. "
+            "The same command goes on from there."
+        )
+        return 128 + summary.signal
+    if summary.tally is None:
+        if not launched:
+            console.line(
+                f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
+                f"{summary.failed_now:,} failed, {rate:.1f} ECG/s. "
+                f"When all shards are done: ecgfounder merge {settings.output_dir}"
+            )
+        return OK if launched or not summary.failed_now else SOME_FAILED
+    print_tally(summary, settings, console, rate)
+    return SOME_FAILED if summary.tally.failed and not launched else OK
+
+
+def print_tally(summary: Summary, settings: Settings, console: Terminal, rate: float) -> None:
+    """The summary of a whole run."""
+    tally = summary.tally
+    assert tally is not None
+    took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
+    console.line(
+        f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
+        f"{summary.processed:,} in this start, {took}, {rate:.1f} ECG/s"
+    )
+    if tally.seconds:
+        stages = ", ".join(
+            f"{stage} {seconds:.1f} s" for stage, seconds in tally.seconds.items() if stage in STAGE_ORDER
+        )
+        console.line(f"Time by stage, all processes and threads together: {stages}")
+    if pulses := tally.flags.get("calibration_pulse"):
+        console.line(
+            f"{pulses:,} of {tally.done:,} recordings include a 1 mV calibration pulse in their embedding; "
+            "--window 10 leaves it out."
+        )
+    for record, reason in tally.failures:
+        console.line(f"FAILED {record}: {reason}")
+    if tally.failed:
+        console.line(f"All failures with their reasons: {settings.output_dir / '_run' / 'failures.csv'}")
+
+
+STAGE_ORDER = ("read", "prepare", "embed", "write")
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default="demo", help="where to make it (default: %(default)s)")
+
+
+def _run_demo(arguments: argparse.Namespace) -> int:
+    from ecgfounder.demo import WEIGHTS_NOTE, write_demo
+
+    folder = Path(arguments.folder)
+    paths = write_demo(folder)
+    command = [
+        *("--dataset", str(paths.dataset), "--data_dir", str(paths.data_dir)),
+        *("--checkpoint", str(paths.checkpoint), "--output_dir", str(folder / "embeddings")),
+    ]
+    print(f"ecgfounder embed {' '.join(command)}", file=sys.stderr)
+    parser = argparse.ArgumentParser()
+    add_embed_arguments(parser)
+    status = run_embed(parser.parse_args([*command, "--overwrite"]))
+    print(WEIGHTS_NOTE, file=sys.stderr)
+    # The cohort holds one damaged file on purpose, so "some failed" is what should happen.
+    return OK if status == SOME_FAILED else status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

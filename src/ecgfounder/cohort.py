@@ -1,0 +1,373 @@
+"""The cohort: where the paths of the ECG files come from, as a stream of records.
+
+In: a Hugging Face dataset (Hub name or save_to_disk folder), a table (CSV, TSV, Parquet, JSONL) or a folder of ECG files.
+Out: `Record`s one by one, and an `Index` of 64-bit hashes that tells repeated and colliding paths apart in little memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import CohortError, PrepareError
+from ecgfounder.naming import KNOWN_SUFFIXES, Naming, absolute_path, path_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DEFAULT_COLUMN = "ecg_paths"
+ROWS_AT_ONCE = 1024
+
+_SAVED_MARKS = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a Dataset's and a DatasetDict's folder
+_TABLE_FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "json"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One path of the cohort: the unit of work.
+
+    Attributes
+    ----------
+    path : as the dataset has it.
+    row : the dataset row that names it, from 0.
+    position : its place among the row's paths, from 0.
+    identifier : the row's value of the identifier column, where one was asked for.
+    """
+
+    path: str
+    row: int
+    position: int
+    identifier: str | None = None
+
+
+class Cohort:
+    """A dataset opened for reading; rows are read in batches and never held all at once."""
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        batches: Callable[[list[str]], Iterator[pa.Table]],
+        *,
+        path_column: str = DEFAULT_COLUMN,
+        id_column: str | None = None,
+        n_rows: int | None = None,
+        fingerprint: str = "",
+    ) -> None:
+        self.columns = tuple(columns)
+        self.path_column = path_column
+        self.id_column = id_column
+        self.n_rows = n_rows
+        self.fingerprint = fingerprint
+        self._batches = batches
+        for column in filter(None, (path_column, id_column)):
+            self.require(column)
+
+    def require(self, column: str) -> None:
+        """Refuse a column that is not there, naming those that are."""
+        if column not in self.columns:
+            raise CohortError(
+                f"Expected '{column}' column in the dataset; its columns are: {', '.join(self.columns) or 'none'}. "
+                "Name the right one on the command line."
+            )
+
+    def records(self) -> Iterator[Record]:
+        """Every path, in the dataset's order: row by row, and within a row as the flattened list has it."""
+        for record, _ in self.records_with(()):
+            yield record
+
+    def records_with(self, columns: Sequence[str]) -> Iterator[tuple[Record, dict[str, Any]]]:
+        """Every path, and what its row has in some other columns."""
+        wanted = dict.fromkeys(filter(None, (self.path_column, self.id_column, *columns)))
+        row = 0
+        for table in self._batches(list(wanted)):
+            cells = table.column(self.path_column).to_pylist()
+            identifiers = table.column(self.id_column).to_pylist() if self.id_column else [None] * len(cells)
+            others = table.select(list(columns)).to_pylist() if columns else [{}] * len(cells)
+            for cell, identifier, other in zip(cells, identifiers, others, strict=True):
+                name = None if self.id_column is None else "" if identifier is None else str(identifier)
+                for position, path in enumerate(flat_paths(cell, self.path_column, row)):
+                    yield Record(path, row, position, name), other
+                row += 1
+
+    def rows(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The named columns in batches of rows, those without an ECG among them."""
+        for column in columns:
+            self.require(column)
+        yield from self._batches(list(columns))
+
+    def schema_of(self, columns: Sequence[str]) -> pa.Schema:
+        """Arrow types of some columns; those of a dataset without rows are unknown and left out."""
+        import pyarrow as pa
+
+        first = next(self._batches(list(columns)), None) if columns else None
+        return pa.schema([]) if first is None else first.schema
+
+
+def flat_paths(cell: Any, column: str = DEFAULT_COLUMN, row: int = 0) -> Iterator[str]:
+    """The paths in one cell: a string, a list of strings, or a list of lists; None and empty ones are passed over.
+
+    Raises
+    ------
+    CohortError
+        If there is anything but text in it.
+    """
+    if cell is None or cell == "":
+        return
+    if isinstance(cell, str):
+        yield cell
+    elif isinstance(cell, bytes):
+        yield os.fsdecode(cell)
+    elif isinstance(cell, list | tuple):
+        for part in cell:
+            yield from flat_paths(part, column, row)
+    else:
+        raise CohortError(
+            f"The '{column}' column must hold paths (text, lists of text or lists of lists of text), "
+            f"but row {row} holds a {type(cell).__name__}."
+        )
+
+
+def open_cohort(
+    dataset: str,
+    *,
+    split: str = "train",
+    path_column: str = DEFAULT_COLUMN,
+    id_column: str | None = None,
+) -> Cohort:
+    """Open a dataset by its name or path.
+
+    Parameters
+    ----------
+    dataset : a `save_to_disk` folder, a folder of ECG files, a .csv/.tsv/.parquet/.jsonl file, or a name on the Hub.
+    split : which split of a DatasetDict or of a Hub dataset.
+    path_column, id_column : the columns with the paths and with the identifiers.
+
+    Raises
+    ------
+    CohortError
+        If it cannot be opened, the split is not there, or a column is missing (the message names those that are).
+    """
+    if os.path.isdir(dataset):
+        if is_ecg_folder(dataset):
+            return _folder(dataset, path_column, id_column)
+        return _hugging_face(_from_disk(dataset, split), path_column, id_column)
+    if os.path.isfile(dataset):
+        return _table(dataset, path_column, id_column)
+    return _hugging_face(_from_hub(dataset, split), path_column, id_column)
+
+
+def is_ecg_folder(dataset: str) -> bool:
+    """Whether `dataset` is a plain folder of ECG files rather than a saved dataset."""
+    return os.path.isdir(dataset) and not any(os.path.isfile(os.path.join(dataset, mark)) for mark in _SAVED_MARKS)
+
+
+def _from_disk(folder: str, split: str) -> Any:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CohortError(
+            f"{folder}: not a dataset that save_to_disk wrote ({type(error).__name__}: {error})"
+        ) from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise CohortError(f"{folder} has no split {split!r}; its splits are: {', '.join(loaded)}. Use --split.")
+        return loaded[split]
+    return loaded
+
+
+def _from_hub(name: str, split: str) -> Any:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise CohortError(f"{name}: no such file or folder")
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, split=split)
+    except Exception as error:  # whatever the Hub client raises, the user needs the same answer
+        raise CohortError(
+            f"{name!r} is neither a file or folder here nor a dataset that could be loaded from the Hugging Face Hub: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+
+
+def _hugging_face(dataset: Any, path_column: str, id_column: str | None) -> Cohort:
+    def batches(columns: list[str]) -> Iterator[pa.Table]:
+        yield from dataset.select_columns(columns).with_format("arrow").iter(batch_size=ROWS_AT_ONCE)
+
+    return Cohort(
+        dataset.column_names,
+        batches,
+        path_column=path_column,
+        id_column=id_column,
+        n_rows=len(dataset),
+        fingerprint=str(getattr(dataset, "_fingerprint", "")),
+    )
+
+
+def _table(path: str, path_column: str, id_column: str | None) -> Cohort:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.dataset
+
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _TABLE_FORMATS:
+        known = ", ".join(_TABLE_FORMATS)
+        raise CohortError(f"{path}: a dataset file must end in one of {known}; got {suffix or 'no suffix'!r}")
+    if suffix in (".csv", ".tsv"):
+        # Identifiers such as 00123 must stay text, and a column of paths whose first block is empty must not become null.
+        text = {name: pa.string() for name in filter(None, (path_column, id_column))}
+        file_format: Any = pyarrow.dataset.CsvFileFormat(
+            parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ","),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True),
+        )
+    else:
+        file_format = _TABLE_FORMATS[suffix]
+    try:
+        table = pyarrow.dataset.dataset(path, format=file_format)
+    except (OSError, pa.ArrowException) as error:
+        raise CohortError(f"{path}: cannot be read as {suffix}: {str(error).splitlines()[0]}") from error
+
+    def batches(columns: list[str]) -> Iterator[pa.Table]:
+        try:
+            for batch in table.to_batches(columns=columns, batch_size=ROWS_AT_ONCE):
+                yield pa.Table.from_batches([batch])
+        except (OSError, pa.ArrowException) as error:
+            raise CohortError(f"{path}: {str(error).splitlines()[0]}") from error
+
+    status = os.stat(path)
+    return Cohort(
+        table.schema.names,
+        batches,
+        path_column=path_column,
+        id_column=id_column,
+        fingerprint=f"{os.path.basename(path)}:{status.st_size}:{status.st_mtime_ns}",
+    )
+
+
+def _folder(folder: str, path_column: str, id_column: str | None) -> Cohort:
+    import pyarrow as pa
+
+    root = os.path.abspath(folder)
+
+    def batches(_columns: list[str]) -> Iterator[pa.Table]:
+        waiting: list[bytes] = []
+        for path in ecg_files(root):
+            waiting.append(os.fsencode(path))  # as bytes: a file's name need not be valid UTF-8, Arrow's text must be
+            if len(waiting) == ROWS_AT_ONCE:
+                yield pa.table({path_column: waiting})
+                waiting = []
+        if waiting:
+            yield pa.table({path_column: waiting})
+
+    if id_column is not None:
+        raise CohortError(
+            f"{folder} is a folder of ECG files and has no columns: --id_column needs a dataset or a table"
+        )
+    return Cohort((path_column,), batches, path_column=path_column)
+
+
+def ecg_files(root: str) -> Iterator[str]:
+    """ECG files below a folder, in sorted order: those with a known suffix, signal files of WFDB headers left out."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "_run")
+        headers = {name[:-4] for name in files if name.endswith(".hea")}
+        for name in sorted(files):
+            stem, suffix = os.path.splitext(name.lower().removesuffix(".gz"))
+            if name.startswith(".") or suffix not in KNOWN_SUFFIXES:
+                continue
+            if suffix != ".hea" and os.path.splitext(name)[0] in headers and stem:
+                continue
+            yield os.path.join(folder, name)
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of every path of a cohort without holding the paths: about 29 bytes each.
+
+    Attributes
+    ----------
+    keys : uint64 [n], hash of the path that identifies the record (`record_key`).
+    names : uint64 [n], hash of the output name with case folded; 0 where the path cannot be given a name.
+    first : bool [n], whether this is the first time that the path occurs.
+    rows : int64 [n] and positions : int32 [n], where in the dataset it stands.
+    """
+
+    keys: npt.NDArray[np.uint64]
+    names: npt.NDArray[np.uint64]
+    first: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def n_records(self) -> int:
+        """How many different paths there are."""
+        return int(self.first.sum())
+
+    def colliding_names(self) -> npt.NDArray[np.uint64]:
+        """Hashes of the output names that two or more different paths would share."""
+        names = self.names[self.first & (self.names != 0)]
+        values, counts = np.unique(names, return_counts=True)
+        return values[counts > 1]
+
+
+def record_identity(path: str, data_dir: str) -> str:
+    """What makes two paths the same record: the normalised absolute path, told from `data_dir` where it lies below it.
+
+    A cohort that moves as a whole, with its `data_dir` (an absolute path), keeps its records.
+    """
+    return absolute_path(path, data_dir).removeprefix(data_dir.rstrip("/") + "/")
+
+
+def output_name(record: Record, naming: Naming) -> str:
+    """The record's output name: from its identifier where there is one, else from its path.
+
+    A row with several paths numbers them: `ID`, `ID_1`, `ID_2`.
+    """
+    if record.identifier is None:
+        return naming.name(record.path)
+    return naming.name_for_id(record.identifier if record.position == 0 else f"{record.identifier}_{record.position}")
+
+
+def index_cohort(cohort: Cohort, naming: Naming, data_dir: str) -> Index:
+    """Go once through the cohort and hash its paths and output names (10 million paths: about 300 MB)."""
+    keys, names = GrowingArray(np.uint64), GrowingArray(np.uint64)
+    rows, positions = GrowingArray(np.int64), GrowingArray(np.int32)
+    for record in cohort.records():
+        keys.append(path_key(record_identity(record.path, data_dir)))
+        try:
+            names.append(naming.key(output_name(record, naming)))
+        except PrepareError:
+            names.append(0)  # the record fails with that reason when its turn comes
+        rows.append(record.row)
+        positions.append(record.position)
+    all_keys = keys.array()
+    first = np.zeros(len(all_keys), dtype=np.bool_)
+    first[np.unique(all_keys, return_index=True)[1]] = True
+    return Index(all_keys, names.array(), first, rows.array(), positions.array())
+
+
+class GrowingArray:
+    """A numpy array that grows by doubling."""
+
+    def __init__(self, dtype: Any) -> None:
+        self._values: npt.NDArray[Any] = np.empty(1024, dtype=dtype)
+        self._length = 0
+
+    def append(self, value: int) -> None:
+        if self._length == len(self._values):
+            self._values = np.concatenate([self._values, np.empty_like(self._values)])
+        self._values[self._length] = value
+        self._length += 1
+
+    def array(self) -> npt.NDArray[Any]:
+        return self._values[: self._length].copy()

@@ -1,0 +1,168 @@
+"""The PyTorch engine: the GPU's, and the reference on a CPU.
+
+In: float32 [B, C, L]. Out: float32 [B, T, 1024]. On a CPU every pass has the same number of rows and one thread, so
+that a row's bytes never depend on its batch; on a GPU a pass is halved when memory runs out, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecgfounder.engines import CPU_ROWS, Batch, Engine
+from ecgfounder.errors import EmbeddingError, SettingsError
+from ecgfounder.model import FEATURES, SAMPLES_PER_STEP, build_network, bundle_of, load_backbone
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_GPU_THREADS = 2  # one call computes while the other one's samples and maps travel
+
+
+class TorchEngine(Engine):
+    """The network in PyTorch. Parameters and errors: `ecgfounder.engines.create_engine`."""
+
+    name = "torch"
+
+    def __init__(
+        self, mode: str, checkpoint: Path, *, precision: str, device: str, threads: int, batch_size: int
+    ) -> None:
+        self._device = _usable_device(device)
+        on_cpu = self._device.type == "cpu"
+        if on_cpu and precision == "float16":
+            raise SettingsError("float16 needs a GPU: use bfloat16 or float32 on the CPU")
+        weights, head = load_backbone(checkpoint, mode)
+        super().__init__(
+            precision=precision,
+            device=str(self._device),
+            threads=threads if on_cpu else min(threads, _GPU_THREADS),
+            batch_size=CPU_ROWS if on_cpu else batch_size,
+            in_channels=bundle_of(mode).in_channels,
+            head=head,
+        )
+        self._dtype = _DTYPES[precision]
+        net = build_network(weights, mode, n_classes=1)
+        # Whole in the precision asked for: what autocast would compute, without casting the weights on every pass.
+        self._net = net.eval().requires_grad_(False).to(self._device, self._dtype)
+        self._local = threading.local()
+        self.samples_per_pass: int | None = None
+        """Rows times samples that one pass on the GPU is held to since its memory ran out; None before."""
+        if self._device.type == "cuda":
+            # TensorFloat-32 rounds to 10 bits: float32 means float32 here.
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+
+    def _embed(self, batch: Batch) -> Batch:
+        try:
+            with torch.inference_mode():
+                if self._device.type == "cpu":
+                    return self._in_fixed_passes(batch)
+                return self._in_passes_that_fit(batch, self._on_device)
+        except (RuntimeError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise EmbeddingError(f"PyTorch could not compute a batch of {list(batch.shape)}: {reason}") from error
+
+    def _in_fixed_passes(self, batch: Batch) -> Batch:
+        """Passes of `CPU_ROWS` rows, the last filled with zeros.
+
+        The kernels that oneDNN chooses, and with them the order of a sum, depend on the number of rows and of threads.
+        """
+        if not getattr(self._local, "single_threaded", False):
+            torch.set_num_threads(1)  # with OpenMP this counts for the calling thread
+            self._local.single_threaded = True
+        n, channels, length = batch.shape
+        maps = np.empty((n, -(-length // SAMPLES_PER_STEP), FEATURES), np.float32)
+        signals = torch.zeros((CPU_ROWS, channels, length), dtype=torch.float32)
+        for start in range(0, n, CPU_ROWS):
+            rows = min(CPU_ROWS, n - start)
+            signals[:rows] = torch.from_numpy(batch[start : start + rows])
+            signals[rows:] = 0
+            # The transposing copy is the only one: from the network's own layout into the caller's array.
+            maps[start : start + rows] = self._net.features(signals.to(self._dtype)).float()[:rows].mT.numpy()
+        return maps
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """One pass through pinned memory on this thread's own stream, so that another thread's pass can overlap."""
+        if self._device.type != "cuda":
+            return self._net.feature_map(torch.from_numpy(batch).to(self._device, self._dtype)).float().cpu().numpy()
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self._device)
+        with torch.cuda.stream(self._local.stream):
+            signals = torch.from_numpy(batch).pin_memory().to(self._device, non_blocking=True)
+            feature_map = self._net.feature_map(signals.to(self._dtype)).float()
+            maps = torch.empty(feature_map.shape, dtype=torch.float32, pin_memory=True)
+            maps.copy_(feature_map, non_blocking=True)
+            self._local.stream.synchronize()
+        return maps.numpy()
+
+    def _in_passes_that_fit(self, batch: Batch, compute: Callable[[Batch], Batch]) -> Batch:
+        """`compute` over the batch, in smaller passes from the moment on that one does not fit into memory.
+
+        The size that fits is kept as rows times samples, so that one long recording does not slow down short ones.
+        """
+        maps: list[Batch] = []
+        start = 0
+        while start < len(batch):
+            rows = min(self._rows_that_fit(batch.shape[2]), len(batch) - start)
+            try:
+                maps.append(compute(batch[start : start + rows]))
+            except RuntimeError as error:
+                if rows == 1 or not _out_of_memory(error):
+                    raise
+                self._halve(rows, batch.shape[2])
+                continue
+            start += rows
+        return maps[0] if len(maps) == 1 else np.concatenate(maps)
+
+    def _rows_that_fit(self, length: int) -> int:
+        return self.batch_size if self.samples_per_pass is None else max(1, self.samples_per_pass // length)
+
+    def _halve(self, rows: int, length: int) -> None:
+        fits = rows // 2 * length
+        # Another thread may have found a smaller size meanwhile.
+        self.samples_per_pass = fits if self.samples_per_pass is None else min(fits, self.samples_per_pass)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning(
+            "GPU memory ran out on %d recordings of %d samples; going on with %d at once (--batch_size %d avoids this)",
+            rows,
+            length,
+            rows // 2,
+            rows // 2,
+        )
+
+    def describe(self) -> str:
+        device = f"{self.device} ({torch.cuda.get_device_name(self._device)})" if self._device.type == "cuda" else "CPU"
+        parallel = f", {self.threads} threads" if self._device.type == "cpu" else ""
+        return f"PyTorch {torch.__version__}, {device}, {self.precision}{parallel}"
+
+    def close(self) -> None:
+        self._net = self._net.to("meta")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _usable_device(name: str) -> torch.device:
+    """The device of that name, if a tensor can be put there."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise SettingsError(
+            f"the device {name!r} cannot be used by this PyTorch ({torch.__version__}): {reason}"
+        ) from error
+    return device
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error means that the pass was too large; cuDNN and cuBLAS have their own words for it."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))

@@ -1,0 +1,455 @@
+"""The run: the stages put together, nothing else.
+
+In: `Settings`. Out: the embeddings in `output_dir`, the books in `output_dir/_run`, and a `Summary`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ecgfounder import __version__
+from ecgfounder.cohort import Cohort, Index, index_cohort, open_cohort, output_name, record_identity
+from ecgfounder.engines import Engine, create_engine
+from ecgfounder.errors import ECGFounderError, EmbeddingError, PrepareError, RunError
+from ecgfounder.launch import Launch, join_launch
+from ecgfounder.ledger import LedgerWriter, entry_lines, key_text, read_ledger
+from ecgfounder.locks import RunLock, process_is_alive
+from ecgfounder.manifest import Tally, check_kept_columns, write_manifest
+from ecgfounder.model import find_checkpoint, sha256_of
+from ecgfounder.naming import Naming, absolute_path, path_key, printable
+from ecgfounder.pipeline import FeatureMap, Finished, Interruption, Pipeline
+from ecgfounder.resume import Plan, make_plan
+from ecgfounder.runfolder import RunFolder, part_name
+from ecgfounder.settings import Settings
+from ecgfounder.sinks import Entry, Output, Sink
+from ecgfounder.sinks.json import JsonSink
+from ecgfounder.workers import Job, ReaderPool, ReadTask
+
+COLLISIONS_SHOWN = 20
+
+
+class Console(Protocol):
+    """Where a run tells what it does; the command line's writes to the terminal, Python's may be silent."""
+
+    def line(self, text: str) -> None: ...
+
+    def progress(self, done: int, failed: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a start.
+
+    Attributes
+    ----------
+    outcome : "complete", "interrupted", or "incomplete" where other shards or processes are still to finish.
+    tally : all records of the cohort as the ledger has them; None where another process tells.
+    processed, failed_now : records that this process did, and those among them that failed.
+    seconds : wall time; waited : seconds that stages waited, a hint at the bottleneck.
+    """
+
+    outcome: str
+    tally: Tally | None
+    plan: Plan
+    processed: int
+    failed_now: int
+    seconds: float
+    engine: str
+    signal: int | None = None
+
+
+@dataclass
+class _Task:
+    """What is known of a record between its job and its entry."""
+
+    key: int
+    record: str
+    title: str
+    output: str
+    had_output: bool
+
+
+@dataclass
+class Recorder:
+    """The writing end: finished records become outputs and ledger entries, failures become entries.
+
+    An entry is appended only when the sink says that its output is safe.
+    """
+
+    sink: Sink
+    ledger: LedgerWriter
+    output_dir: Path
+    settings: Settings
+    tasks: dict[int, _Task] = field(default_factory=dict)
+    done: int = 0
+    failed: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def refuse(self, ticket: int, error: ECGFounderError) -> None:
+        """Record a failure that came up before the file was read."""
+        self.finish([Finished(ticket, {}, kind=type(error).__name__, reason=str(error))])
+
+    def finish(self, group: Sequence[Finished]) -> None:
+        """Write a group of records and their entries."""
+        with self._lock:
+            self._finish(group)
+
+    def _finish(self, group: Sequence[Finished]) -> None:
+        began = time.perf_counter()
+        outputs: list[Output] = []
+        entries: list[Entry] = []
+        for finished in group:
+            task = self.tasks.pop(finished.ticket)
+            output = self._output(finished, task)
+            if isinstance(output, Output):
+                outputs.append(output)
+            else:
+                if task.had_output:
+                    (self.output_dir / task.output).unlink(missing_ok=True)
+                entries.append(output)
+        entries += self.sink.write(outputs)
+        share = (time.perf_counter() - began) / max(1, len(outputs))
+        for entry in entries:
+            if "seconds" in entry and entry["status"] == "done":
+                entry["seconds"]["write"] = share
+        self._commit(entries)
+
+    def close(self) -> None:
+        self._commit(self.sink.close())
+
+    def _commit(self, entries: list[Entry]) -> None:
+        self.ledger.append(entries)
+        for entry in entries:
+            if entry.get("status") == "failed":
+                self.failed += 1
+            elif entry.get("status") == "done":
+                self.done += 1
+
+    def _output(self, finished: Finished, task: _Task) -> Output | Entry:
+        entry: Entry = {"key": key_text(task.key), "record": task.record}
+        if finished.embeddings is None:
+            return entry | finished.facts | failure(finished.kind, finished.reason)
+        if not all(np.isfinite(each).all() for each in finished.embeddings):
+            reason = "the network's output is not finite: the samples' values are beyond what it can take"
+            return entry | finished.facts | failure(EmbeddingError.__name__, reason)
+        embedding = np.stack(finished.embeddings).reshape(*finished.outer_shape, *finished.embeddings[0].shape)
+        entry |= {"status": "done", "output": task.output, "shape": list(embedding.shape), **finished.facts}
+        return Output(entry, task.title, embedding)
+
+
+def failure(kind: str, reason: str) -> Entry:
+    """The part of an entry that says why there is no output."""
+    return {"status": "failed", "output": None, "error": kind, "reason": printable(reason)}
+
+
+def view_of(pooling: str) -> Any:
+    """What is kept of a feature map [T, 1024]: all of it, or its mean over T [1024] (ECGFounder's own features)."""
+    if pooling == "mean":
+        return lambda feature_map: feature_map.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return lambda feature_map: feature_map
+
+
+class Run:
+    """One start of a run in one process; `execute` does it all."""
+
+    def __init__(self, settings: Settings, console: Console, interruption: Interruption | None = None) -> None:
+        self.settings = settings
+        self.console = console
+        self.interruption = interruption or Interruption()
+        self.folder = RunFolder(settings.output_dir)
+        self.naming = Naming(layout=settings.layout, data_dir=settings.data_dir, suffix=".json")
+
+    def execute(self) -> Summary:
+        """Do the run.
+
+        Raises
+        ------
+        ECGFounderError
+            If it is refused before any work.
+        OSError
+            If the output folder stops working in the middle; what was committed stays, and the run can be resumed.
+        """
+        began = time.monotonic()
+        launch = join_launch(self.settings.device)
+        with launch:
+            return self._execute(launch, began)
+
+    def _execute(self, launch: Launch, began: float) -> Summary:
+        checkpoint = find_checkpoint(self.settings.checkpoint, self.settings.mode)
+        digest = sha256_of(checkpoint)
+        cohort = self._open_cohort()
+        index = index_cohort(cohort, self.naming, self.naming.data_dir)
+        with ExitStack() as stack:
+            stamp = self._open_folder(launch, cohort, index, digest, stack)
+            plan = self._plan(launch, cohort, index)
+            pool = ReaderPool(
+                ReadTask(self.settings.preparation, self.settings.reader, self.settings.hints),
+                min(self.settings.num_workers, plan.n_todo),
+                timeout=self.settings.read_timeout,
+            )
+            stack.callback(pool.close)
+            engine = self._engine(launch, checkpoint)
+            if launch.is_main:
+                self._announce(launch, engine, checkpoint, digest, plan, index)
+                self._write_run_json(launch, engine, checkpoint, digest, cohort, "running")
+            recorder = self._process(launch, stamp, cohort, plan, pool, engine)
+            return self._conclude(launch, stamp, cohort, plan, recorder, engine, began)
+
+    def _open_cohort(self) -> Cohort:
+        settings = self.settings
+        cohort = open_cohort(
+            settings.dataset, split=settings.split, path_column=settings.path_column, id_column=settings.id_column
+        )
+        check_kept_columns(cohort, settings.keep_columns)
+        return cohort
+
+    def _open_folder(self, launch: Launch, cohort: Cohort, index: Index, digest: str, stack: ExitStack) -> int:
+        """The main process makes or admits the folder and locks it; every process gets the start's stamp, or its refusal."""
+        answer: dict[str, Any] = {}
+        if launch.is_main:
+            try:
+                self.folder.create()
+                stack.enter_context(RunLock(self.folder.locks, self.settings.shard))
+                self._refuse_collisions(cohort, index)
+                self.folder.admit(self.settings.fingerprint(digest), overwrite=self.settings.overwrite)
+                if self.settings.shard[1] == 1:
+                    self.folder.clean_scratch()
+                answer = {"stamp": time.time_ns()}
+            except RunError as error:
+                answer = {"refused": str(error)}
+        answer = launch.share(answer)
+        if "refused" in answer:
+            raise RunError(answer["refused"])
+        return int(answer["stamp"])
+
+    def _refuse_collisions(self, cohort: Cohort, index: Index) -> None:
+        colliding = set(index.colliding_names().tolist())
+        if not colliding:
+            return
+        groups: dict[int, list[str]] = {}
+        for record, first, name in zip(cohort.records(), index.first, index.names, strict=True):
+            if first and int(name) in colliding:
+                groups.setdefault(int(name), []).append(printable(record.path))
+        lines = [f"{name}: {', '.join(paths)}" for paths in groups.values() for name in [self._shown_name(paths[0])]]
+        self.folder.collisions.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        shown = "\n  ".join(lines[:COLLISIONS_SHOWN])
+        raise RunError(
+            f"{len(groups)} output names would be shared by different recordings (upper and lower case count as equal):\n"
+            f"  {shown}\nAll of them are in {self.folder.collisions}. "
+            "--layout tree mirrors the folders below --data_dir; --id_column names outputs by an identifier."
+        )
+
+    def _shown_name(self, path: str) -> str:
+        return printable(self.naming.name(path)) if self.settings.id_column is None else "one identifier"
+
+    def _plan(self, launch: Launch, cohort: Cohort, index: Index) -> Plan:
+        part, parts = self.settings.shard
+        share = (part - 1) * launch.world_size + launch.rank
+        mine = index.keys % np.uint64(parts * launch.world_size) == share
+        state = read_ledger(self.folder.ledger)
+        return make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
+
+    def _engine(self, launch: Launch, checkpoint: Path) -> Engine:
+        return create_engine(
+            self.settings.engine,
+            mode=self.settings.mode,
+            checkpoint=checkpoint,
+            precision=self.settings.precision,
+            device=self.settings.device or launch.device,
+            threads=launch.threads,
+            batch_size=self.settings.batch_size,
+        )
+
+    def _announce(
+        self, launch: Launch, engine: Engine, checkpoint: Path, digest: str, plan: Plan, index: Index
+    ) -> None:
+        settings = self.settings
+        recipe = settings.preparation.recipe
+        self.console.line(
+            f"ecgfounder {__version__}: recipe {recipe.name} v{recipe.version}, mode {settings.mode}, "
+            f"checkpoint {checkpoint.name} (sha256 {digest[:12]}), engine {engine.describe()}"
+        )
+        share = "" if launch.world_size == 1 else f" (this is process 1 of {launch.world_size})"
+        self.console.line(
+            f"{index.n_records:,} recordings in {settings.dataset}; to do: {plan.n_todo:,}{share}, "
+            f"done before: {plan.done:,}, failed before: {plan.failed:,}"
+        )
+        for number, what in (
+            (plan.changed, "changed since they were embedded and are done again"),
+            (plan.missing, "lost their outputs and are done again"),
+            (plan.gone, "are in the output folder and no longer in the dataset; their outputs are left alone"),
+        ):
+            if number:
+                self.console.line(f"{number:,} recordings {what}")
+
+    def _write_run_json(
+        self, launch: Launch, engine: Engine, checkpoint: Path, digest: str, cohort: Cohort, outcome: str
+    ) -> None:
+        settings = self.settings
+        if settings.shard[1] > 1 and self.folder.read() is not None:
+            return  # another shard has written it, with the same fingerprint
+        for stale in (self.folder.manifest, self.folder.failures):
+            stale.unlink(missing_ok=True)
+        self.folder.write(
+            {
+                "program": {"name": "ecgfounder", "version": __version__},
+                "outcome": outcome,
+                "started": now(),
+                "ended": None,
+                "fingerprint": settings.fingerprint(digest),
+                "settings": {
+                    "dataset": settings.dataset,
+                    "split": settings.split,
+                    "data_dir": self.naming.data_dir,
+                    "path_column": settings.path_column,
+                    "id_column": settings.id_column,
+                    "keep_columns": list(settings.keep_columns),
+                    "batch_size": settings.batch_size,
+                    "num_workers": settings.num_workers,
+                    "shards": settings.shard[1],
+                },
+                "checkpoint": {"name": checkpoint.name, "sha256": digest},
+                "engine": {"name": engine.name, "precision": engine.precision, "device": engine.device},
+                "processes": launch.world_size,
+                "dataset_fingerprint": cohort.fingerprint,
+                "versions": versions(),
+            }
+        )
+
+    def _process(
+        self, launch: Launch, stamp: int, cohort: Cohort, plan: Plan, pool: ReaderPool, engine: Engine
+    ) -> Recorder:
+        name = part_name(stamp, self.settings.shard, launch.rank, launch.world_size)
+        ledger = LedgerWriter(
+            self.folder.ledger / name, {"host": socket.gethostname(), "pid": os.getpid(), "started": now()}
+        )
+        recorder = Recorder(self._sink(), ledger, self.folder.output_dir, self.settings)
+
+        def finish(group: Sequence[Finished]) -> None:
+            recorder.finish(group)
+            self.console.progress(recorder.done, recorder.failed, plan.n_todo)
+
+        pipeline = Pipeline(
+            pool,
+            engine,
+            finish,
+            self.settings.batch_size,
+            view_of(self.settings.pooling),
+            self.interruption,
+        )
+        try:
+            pipeline.run(self._jobs(cohort, plan, recorder))
+            recorder.close()
+            outcome = "interrupted" if self.interruption.requested else "complete"
+            ledger.end({"outcome": outcome, "done": recorder.done, "failed": recorder.failed})
+        except BaseException:
+            ledger.abandon()
+            raise
+        return recorder
+
+    def _sink(self) -> Sink:
+        return JsonSink(self.folder.output_dir, self.folder.scratch)
+
+    def _jobs(self, cohort: Cohort, plan: Plan, recorder: Recorder) -> Iterator[Job]:
+        """The records to do, in the dataset's order; one whose output cannot be named fails here."""
+        data_dir = self.naming.data_dir
+        for ticket, record in enumerate(cohort.records()):
+            if not plan.todo[ticket]:
+                continue
+            identity = record_identity(record.path, data_dir)
+            shown = printable(identity if record.identifier is None else record.identifier)
+            title = os.path.basename(record.path) if record.identifier is None else record.identifier
+            task = _Task(path_key(identity), shown, title, "", bool(plan.had_output[ticket]))
+            recorder.tasks[ticket] = task
+            try:
+                task.output = output_name(record, self.naming)
+            except PrepareError as error:
+                recorder.refuse(ticket, error)
+                continue
+            yield Job(ticket, absolute_path(record.path, data_dir))
+
+    def _conclude(
+        self,
+        launch: Launch,
+        stamp: int,
+        cohort: Cohort,
+        plan: Plan,
+        recorder: Recorder,
+        engine: Engine,
+        began: float,
+    ) -> Summary:
+        """The main process of a whole run waits for the others and writes the tables; everyone gives a summary."""
+        outcome, tally = "incomplete", None
+        if self.interruption.requested:
+            outcome = "interrupted"
+        elif launch.is_main and self.settings.shard[1] == 1 and self._others_are_done(launch, stamp):
+            tally = finish_books(self.folder, cohort, self.naming.data_dir, self.settings.keep_columns)
+            outcome = "complete" if tally.pending == 0 else "incomplete"
+        if launch.is_main and self.settings.shard[1] == 1:
+            self._close_run_json(outcome, tally)
+        return Summary(
+            outcome,
+            tally,
+            plan,
+            processed=recorder.done + recorder.failed,
+            failed_now=recorder.failed,
+            seconds=time.monotonic() - began,
+            engine=engine.describe(),
+            signal=self.interruption.signal,
+        )
+
+    def _close_run_json(self, outcome: str, tally: Tally | None) -> None:
+        facts = self.folder.read() or {}
+        self.folder.write({**facts, "outcome": outcome, "ended": now(), "records": tally.as_dict() if tally else None})
+
+    def _others_are_done(self, launch: Launch, stamp: int) -> bool:
+        """Wait for the other processes' last lines in the ledger; False if one of this machine died without writing it."""
+        for rank in range(1, launch.world_size):
+            part = self.folder.ledger / part_name(stamp, self.settings.shard, rank, launch.world_size)
+            while True:
+                lines = [entry for _, entry in entry_lines(part)] if part.exists() else []
+                if lines and "end" in lines[-1]:
+                    break
+                if self.interruption.requested:
+                    return False
+                if lines and not process_is_alive(lines[0]["part"]):
+                    self.console.line(
+                        f"process {rank + 1} of {launch.world_size} died; the same command does what it left"
+                    )
+                    return False
+                time.sleep(0.5)
+        return True
+
+
+def finish_books(folder: RunFolder, cohort: Cohort, data_dir: str, keep_columns: Sequence[str]) -> Tally:
+    """Write the manifest and the failures from the whole ledger."""
+    state = read_ledger(folder.ledger)
+    return write_manifest(cohort, state, data_dir, keep_columns, folder.manifest, folder.failures)
+
+
+def now() -> str:
+    """This moment in UTC, as it stands in the books."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("numpy", "scipy", "lxml", "torch", "onnxruntime", "accelerate", "datasets", "orjson", "pyarrow"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

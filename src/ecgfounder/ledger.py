@@ -1,0 +1,196 @@
+"""The ledger: one line per ECG that was done or failed, appended once its output is safe. It alone decides what is resumed.
+
+In: entries of finished records. Out: `<run>/ledger/*.jsonl`, one part per process and start, never appended to by another;
+and from all parts together a `LedgerState` in numpy columns, about 50 bytes a record.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from ecgfounder.cohort import GrowingArray
+from ecgfounder.sinks import Entry, sync_folder
+
+DONE, FAILED, REDO = 1, 2, 3
+STATUS = {"done": DONE, "failed": FAILED, "redo": REDO}
+
+
+class LedgerWriter:
+    """One process's part; every append is on disk when it returns.
+
+    A part is a header line (`{"part": ...}`), entries, lines that commit shards, and a last line (`{"end": ...}`).
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        self._append([{"part": header}])
+        sync_folder(path.parent)
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Add entries, in order, and wait until they are on disk.
+
+        Raises
+        ------
+        OSError
+            If they cannot be written; a part that was torn that way is read up to the tear.
+        """
+        if entries:
+            with self._lock:
+                self._append(entries)
+
+    def end(self, summary: dict[str, Any]) -> None:
+        """Close the part with what came of it."""
+        with self._lock:
+            self._append([{"end": summary}])
+            os.close(self._file)
+            self._file = -1
+
+    def abandon(self) -> None:
+        """Close the part without a last line: whoever reads it sees that it is not complete."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def _append(self, entries: Sequence[dict[str, Any]]) -> None:
+        data = b"".join(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE) for entry in entries)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+        os.fsync(self._file)
+
+
+def entry_lines(part: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Every whole line of a part with its offset in bytes.
+
+    What a crash tore (a last line without its end, or one that is not JSON) is left out: its record counts as not done.
+    """
+    offset = 0
+    with open(part, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                try:
+                    entry = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    entry = None
+                if isinstance(entry, dict):
+                    yield offset, entry
+            offset += len(line)
+
+
+@dataclass(frozen=True)
+class LedgerState:
+    """The latest entry of every record, as columns sorted by key.
+
+    Attributes
+    ----------
+    keys : uint64 [n]. status : uint8 [n] of DONE, FAILED, REDO.
+    size, mtime_ns : int64 [n], of the input; hashes : uint64 [n], first eight bytes of its SHA-256, 0 where unknown.
+    part : int32 [n], index into `parts`; offset : int64 [n], where the entry's line begins.
+    shard : int32 [n], index into `shards`, -1 for outputs that are files of their own.
+    companions : bool [n], whether the entry names further input files.
+    """
+
+    parts: tuple[Path, ...]
+    shards: tuple[str, ...]
+    keys: npt.NDArray[np.uint64]
+    status: npt.NDArray[np.uint8]
+    size: npt.NDArray[np.int64]
+    mtime_ns: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint64]
+    part: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    shard: npt.NDArray[np.int32]
+    companions: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """For each key its row here, or -1."""
+        if len(self.keys) == 0:
+            return np.full(len(keys), -1, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return np.where(self.keys[at] == keys, at, -1).astype(np.int64)
+
+    def find_all(self, keys: Sequence[int]) -> list[int]:
+        """`find` for a list of keys."""
+        return [int(row) for row in self.find(np.array(keys, dtype=np.uint64))]
+
+    def entries(self, rows: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The ledger lines of some rows, read from the parts."""
+        with ExitStack() as opened:
+            maps: dict[int, mmap.mmap] = {}
+            for row in rows:
+                part, offset = int(self.part[row]), int(self.offset[row])
+                if part not in maps:
+                    file = opened.enter_context(open(self.parts[part], "rb"))
+                    maps[part] = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                yield orjson.loads(maps[part][offset : maps[part].find(b"\n", offset)])
+
+
+def read_ledger(folder: Path) -> LedgerState:
+    """Read all parts of a ledger; of several entries for one record the latest counts.
+
+    Entries of a shard that was never committed do not count: the shard may be half there.
+    """
+    parts = tuple(sorted(folder.glob("*.jsonl")))
+    shards: dict[str, int] = {}
+    committed: set[int] = set()
+    columns = {
+        name: GrowingArray(dtype)
+        for name, dtype in (
+            ("keys", np.uint64),
+            ("status", np.uint8),
+            ("size", np.int64),
+            ("mtime_ns", np.int64),
+            ("hashes", np.uint64),
+            ("part", np.int32),
+            ("offset", np.int64),
+            ("shard", np.int32),
+            ("companions", np.bool_),
+        )
+    }
+    for number, part in enumerate(parts):
+        for offset, entry in entry_lines(part):
+            if "key" in entry:
+                shard = entry.get("shard")
+                values = {
+                    "keys": int(entry["key"], 16),
+                    "status": STATUS[entry["status"]],
+                    "size": entry.get("size") or 0,
+                    "mtime_ns": entry.get("mtime_ns") or 0,
+                    "hashes": int((entry.get("sha256") or "0")[:16], 16),
+                    "part": number,
+                    "offset": offset,
+                    "shard": -1 if shard is None else shards.setdefault(shard, len(shards)),
+                    "companions": bool(entry.get("companions")),
+                }
+                for name, value in values.items():
+                    columns[name].append(value)
+            elif "shard" in entry:
+                committed.add(shards.setdefault(entry["shard"], len(shards)))
+    arrays = {name: column.array() for name, column in columns.items()}
+    loose = arrays["shard"] < 0
+    kept = np.flatnonzero(loose | np.isin(arrays["shard"], sorted(committed)))
+    # Latest first, so that np.unique's first occurrence of a key is its latest entry.
+    latest = kept[::-1][np.unique(arrays["keys"][kept][::-1], return_index=True)[1]]
+    return LedgerState(parts, tuple(shards), **{name: values[latest] for name, values in arrays.items()})
+
+
+def key_text(key: int) -> str:
+    """A record's key as it stands in the ledger: 16 hexadecimal digits."""
+    return f"{key:016x}"

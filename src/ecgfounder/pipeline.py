@@ -1,0 +1,226 @@
+"""The stages put in parallel: reading processes, engine threads, one writing thread, bounded queues between them.
+
+In: jobs, a reader pool, an engine, and what to do with a finished record. Out: a call of `finish` for every job, from one thread.
+No stage waits for another without need, and a slow one slows those before it instead of filling memory.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.batching import AnyBatch, Batcher
+from ecgfounder.workers import Event, Failed, Input, Job, Opened, ReaderPool
+
+FeatureMap = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """What the pipeline needs of an engine."""
+
+    threads: int
+
+    def embed(self, batch: FeatureMap) -> FeatureMap:
+        """float32 [B, C, L] -> float32 [B, T, 1024]; may be called from `threads` threads at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One record that went through: embeddings of its inputs in order, or the reason why not.
+
+    Attributes
+    ----------
+    embeddings : one float32 [T, 1024] per input; None for a failure.
+    """
+
+    ticket: int
+    facts: dict[str, Any]
+    outer_shape: tuple[int, ...] = ()
+    embeddings: tuple[FeatureMap, ...] | None = None
+    kind: str = ""
+    reason: str = ""
+
+
+@dataclass
+class _Open:
+    facts: dict[str, Any]
+    outer_shape: tuple[int, ...]
+    embeddings: list[FeatureMap | None]
+    left: int
+    seconds: float = 0.0
+
+
+class Interruption:
+    """A wish to stop, set by a signal handler and looked at between steps."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.since = 0.0
+
+    def request(self, signal_number: int) -> None:
+        self.signal = signal_number
+        self.since = time.monotonic()
+
+    @property
+    def requested(self) -> bool:
+        return self.signal is not None
+
+    def older_than(self, seconds: float) -> bool:
+        return self.requested and time.monotonic() - self.since > seconds
+
+
+@dataclass
+class Pipeline:
+    """One process's stages.
+
+    Parameters
+    ----------
+    pool : reads and prepares.
+    engine : embeds.
+    finish : called from one thread with groups of finished records, in the order in which they get ready.
+    batch_size : rows in a full batch.
+    view : what is kept of an input's map, [T, 1024] -> what `Finished.embeddings` holds; bounds memory where it pools.
+    interruption : when requested, no more jobs are taken and what is in flight is finished.
+    grace : seconds after an interruption after which what is still in flight is left.
+    """
+
+    pool: ReaderPool
+    engine: Embedder
+    finish: Callable[[Sequence[Finished]], None]
+    batch_size: int
+    view: Callable[[FeatureMap], FeatureMap] = field(default=lambda feature_map: feature_map)
+    interruption: Interruption = field(default_factory=Interruption)
+    grace: float = 8.0
+
+    def __post_init__(self) -> None:
+        threads = self.engine.threads
+        self.waited = {"read": 0.0, "embed": 0.0}
+        self._batcher: Batcher[tuple[int, int]] = Batcher(self.batch_size)
+        self._to_embed: queue.Queue[AnyBatch | None] = queue.Queue(threads + 1)
+        self._to_finish: queue.Queue[list[Any] | None] = queue.Queue(4 * threads + 4)
+        self._open: dict[int, _Open] = {}
+        self._error: BaseException | None = None
+        self._embedders = [
+            threading.Thread(target=self._guard, args=(self._embed,), name=f"ecgfounder-embed-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        self._finisher = threading.Thread(
+            target=self._guard, args=(self._finish,), name="ecgfounder-write", daemon=True
+        )
+
+    def run(self, jobs: Iterator[Job]) -> None:
+        """Put all jobs through; returns when every one was finished, or after an interruption.
+
+        Raises
+        ------
+        BaseException
+            What an engine or `finish` raised: the run cannot go on.
+        """
+        for thread in (*self._embedders, self._finisher):
+            thread.start()
+        try:
+            for event in self.pool.events(jobs):
+                self._take(event)
+                if self._error:
+                    break
+                if self.interruption.requested:
+                    self.pool.stop_taking()
+                    if self.interruption.older_than(self.grace):
+                        break
+            for batch in self._batcher.flush():
+                self._put(self._to_embed, batch)
+        finally:
+            self._shut_down()
+        if self._error:
+            raise self._error
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Input):
+            for batch in self._batcher.add(event.data, (event.ticket, event.number)):
+                self._put(self._to_embed, batch)
+            return
+        if isinstance(event, Opened | Failed):
+            self._put(self._to_finish, [event])
+        for batch in self._batcher.due():
+            self._put(self._to_embed, batch)
+
+    def _put(self, stage: queue.Queue[Any], work: Any) -> None:
+        """Hand work on, however long it takes, unless the stage behind has failed."""
+        while self._error is None:
+            try:
+                stage.put(work, timeout=0.25)
+                return
+            except queue.Full:
+                continue
+
+    def _shut_down(self) -> None:
+        """Let the stages run dry, one after the other."""
+        for _ in self._embedders:
+            self._put(self._to_embed, None)
+        deadline = self.interruption.since + self.grace + 1.0 if self.interruption.requested else None
+        for thread in self._embedders:
+            self._join(thread, deadline)
+        self._put(self._to_finish, None)
+        self._join(self._finisher, deadline)
+
+    def _join(self, thread: threading.Thread, deadline: float | None) -> None:
+        while thread.is_alive() and self._error is None:
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            thread.join(0.1)
+
+    def _guard(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except BaseException as error:  # noqa: BLE001 - handed to `run`, which raises it in the caller's thread
+            self._error = self._error or error
+
+    def _embed(self) -> None:
+        while True:
+            began = time.perf_counter()
+            batch = self._to_embed.get()
+            if batch is None:
+                return
+            self.waited["embed"] += time.perf_counter() - began
+            began = time.perf_counter()
+            maps = self.engine.embed(batch.data)
+            share = (time.perf_counter() - began) / len(batch.tags)
+            rows = [(tag, self.view(each), share) for tag, each in zip(batch.tags, maps, strict=True)]
+            self._put(self._to_finish, rows)
+
+    def _finish(self) -> None:
+        while (work := self._to_finish.get()) is not None:
+            done = [finished for each in work if (finished := self._collect(each)) is not None]
+            if done:
+                self.finish(done)
+
+    def _collect(self, work: Any) -> Finished | None:
+        """Put an embedding with those of the same record; gives the record when it is whole."""
+        if isinstance(work, Opened):
+            self._open[work.ticket] = _Open(work.facts, work.outer_shape, [None] * work.n_inputs, work.n_inputs)
+            return None
+        if isinstance(work, Failed):
+            opened = self._open.pop(work.ticket, None)
+            facts = opened.facts | work.facts if opened else work.facts
+            return Finished(work.ticket, facts, kind=work.kind, reason=work.reason)
+        (ticket, number), embedding, seconds = work
+        opened = self._open.get(ticket)
+        if opened is None:
+            return None  # an input of a record that failed later on
+        opened.embeddings[number] = embedding
+        opened.left -= 1
+        opened.seconds += seconds
+        if opened.left:
+            return None
+        del self._open[ticket]
+        opened.facts["seconds"] = {**opened.facts.get("seconds", {}), "embed": opened.seconds}
+        whole = tuple(each for each in opened.embeddings if each is not None)
+        return Finished(ticket, opened.facts, opened.outer_shape, whole)

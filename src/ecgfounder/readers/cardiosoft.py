@@ -1,0 +1,141 @@
+"""GE CardioSoft XML (root CardiologyXML, as UK Biobank has it): the strip of all leads, as numbers separated by commas.
+
+In: a resting ECG with its leads directly below StripData, or an exercise ECG with strips below it.
+Out: a `Recording` of the (first, most complete) strip. Median beats, vector loops and the full disclosure are not it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+from lxml import etree
+
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers.quantities import millivolts_per, numbers_of, optional_number, to_millivolts
+from ecgfounder.readers.source import Source
+from ecgfounder.readers.timeline import in_words, standard_leads_in
+from ecgfounder.readers.xml import integer, number, parse, root_of, text_of
+from ecgfounder.recording import Recording, Samples, canonical_lead
+
+FORMAT = "ge_cardiosoft"
+
+_VOLTAGE_PER_COUNT = re.compile(r"(\w+?)\s*(?:per|/)\s*(?:lsb|bit|count|sample)", re.IGNORECASE)
+
+
+def matches(source: Source) -> bool:
+    """Whether the document's root element is CardiologyXML."""
+    root = root_of(source)
+    return root is not None and root.name == "CardiologyXML"
+
+
+def read(source: Source) -> Recording:
+    """Decode the strip with the most standard leads; of several equals, the first.
+
+    Returns
+    -------
+    Recording
+        float32 [n_leads, n_samples] in mV; NaN where a number is left blank, and after the end of a lead that is
+        shorter than the others.
+
+    Raises
+    ------
+    ReadError
+        If the XML is damaged, or rate, resolution, counts or numbers make no sense.
+    UnsupportedFormatError
+        If there is no strip, only a full disclosure or median beats.
+    """
+    root = parse(source)
+    strips = [strip for data in root.iter("{*}StripData") for strip in _strips(data)]
+    if not strips:
+        raise UnsupportedFormatError(
+            "expected a StripData element with WaveformData for each lead, found none; "
+            "median beats and the full disclosure are not read"
+        )
+    strip = max(strips, key=lambda strip: standard_leads_in([_name(lead) for lead in _leads(strip)]))
+    leads = list(_leads(strip))
+    resolution_mv = _resolution_mv(_setting(strip, "Resolution"))
+    return Recording(
+        samples=_samples(strip, leads, resolution_mv),
+        sampling_rate=_rate(_setting(strip, "SampleRate")),
+        leads=tuple(_name(lead) for lead in leads),
+        source_format=FORMAT,
+        meta=_meta(root, resolution_mv),
+    )
+
+
+def _strips(data: etree._Element) -> Iterator[etree._Element]:
+    """The elements that hold WaveformData: StripData itself, or the Strip elements of an exercise ECG."""
+    for element in (data, *data.iterfind("{*}Strip")):
+        if element.find("{*}WaveformData") is not None:
+            yield element
+
+
+def _leads(strip: etree._Element) -> Iterator[etree._Element]:
+    return strip.iterfind("{*}WaveformData")
+
+
+def _name(lead: etree._Element) -> str:
+    name = canonical_lead(lead.get("lead") or lead.get("Lead") or "")
+    if not name:
+        raise ReadError("a WaveformData element without a lead name")
+    return name
+
+
+def _setting(strip: etree._Element, tag: str) -> etree._Element:
+    """Rate and resolution stand in the strip, or above it where several strips share them."""
+    element: etree._Element | None = strip
+    while element is not None:
+        found = element.find(f"{{*}}{tag}")
+        if found is not None:
+            return found
+        element = element.getparent()
+    raise ReadError(f"expected a {tag} element in StripData, found none")
+
+
+def _rate(element: etree._Element) -> float:
+    unit = element.get("units", "Hz").strip().casefold()
+    if unit != "hz":
+        raise ReadError("the SampleRate is not in Hz")
+    return number(text_of(element), "SampleRate")
+
+
+def _resolution_mv(element: etree._Element) -> float:
+    unit = _VOLTAGE_PER_COUNT.fullmatch(element.get("units", "uVperLsb").strip())
+    factor = millivolts_per(unit[1]) if unit else None
+    if factor is None:
+        raise ReadError("the Resolution is not in microvolt (or mV, V, nV) per bit")
+    resolution = number(text_of(element), "Resolution") * factor
+    if resolution <= 0:
+        raise ReadError("the Resolution is not above 0")
+    return resolution
+
+
+def _samples(strip: etree._Element, leads: list[etree._Element], resolution_mv: float) -> Samples:
+    counts = [numbers_of(lead.text or "", f"{in_words(_name(lead))}: WaveformData") for lead in leads]
+    longest = max(len(values) for values in counts)
+    stated = text_of(strip.find("{*}ChannelSampleCountTotal"))
+    if stated and integer(stated, "ChannelSampleCountTotal") != longest:
+        raise ReadError(f"ChannelSampleCountTotal is {stated[:20]}, but the leads hold {longest} samples")
+    samples = np.full((len(leads), longest), np.nan, dtype=np.float32)
+    for row, lead, values in zip(samples, leads, counts, strict=True):
+        row[: len(values)] = to_millivolts(values, resolution_mv, 0.0, in_words(_name(lead)))
+    return samples
+
+
+def _meta(root: etree._Element, resolution_mv: float) -> dict[str, str | float]:
+    texts = {
+        "device_model": text_of(root.find("{*}ClinicalInfo/{*}DeviceInfo/{*}Desc")),
+        "software_version": text_of(root.find("{*}ClinicalInfo/{*}DeviceInfo/{*}SoftwareVer")),
+    }
+    filters = root.find("{*}FilterSetting")
+    settings: dict[str, float | None] = {"resolution_uv": round(resolution_mv * 1000, 9)}
+    if filters is not None:
+        settings["highpass_hz"] = optional_number(text_of(filters.find("{*}HighPass")))
+        settings["lowpass_hz"] = optional_number(text_of(filters.find("{*}LowPass")))
+        for mains in (50.0, 60.0):
+            if text_of(filters.find(f"{{*}}Filter{mains:.0f}Hz")).casefold() == "yes":
+                settings["notch_hz"] = mains
+    meta: dict[str, str | float] = {key: text[:64] for key, text in texts.items() if text}
+    return meta | {key: value for key, value in settings.items() if value}

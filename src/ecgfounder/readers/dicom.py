@@ -1,0 +1,491 @@
+"""DICOM waveform objects (PS3.3 C.10.9): 12-lead, general, general 32-bit and ambulatory ECG.
+
+In: a DICOM file, with or without preamble, any native transfer syntax, deflated too. Out: a `Recording` of the original
+rhythm group with the most standard leads. Data elements are parsed by pydicom, samples are decoded here.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID
+
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers.quantities import millivolts_per, to_millivolts
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
+from ecgfounder.readers.timeline import Piece, in_words, join, standard_leads_in
+from ecgfounder.recording import STANDARD_LEADS, Recording, Samples, canonical_lead
+
+FORMAT = "dicom"
+
+_DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
+_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+
+_ECG_CLASSES = "1.2.840.10008.5.1.4.1.1.9.1."  # 12-lead .1, general .2, ambulatory .3, general 32-bit .4
+_WANTED = (
+    0x0008_0016,  # SOP Class UID
+    0x0008_0070,  # Manufacturer
+    0x0008_1090,  # Manufacturer's Model Name
+    0x0018_1020,  # Software Versions
+    0x5400_0100,  # Waveform Sequence
+)
+_ITEM_GROUP, _ITEM_END, _SEQUENCE_END = 0xFFFE, 0xFFFE_E00D, 0xFFFE_E0DD
+_UNDEFINED = 0xFFFF_FFFF
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+
+# What pydicom raises on damaged files; its messages may quote the file and are never passed on.
+_PYDICOM_ERRORS = (
+    InvalidDicomError,
+    BytesLengthException,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+# Waveform Bits Allocated and Waveform Sample Interpretation (PS3.3 C.10.9.1.5). MB and AB, 8-bit mu-law and A-law,
+# are meant for sound and are refused.
+_SAMPLE_TYPES = {
+    (8, "SB"): "i1",
+    (8, "UB"): "u1",
+    (16, "SS"): "i2",
+    (16, "US"): "u2",
+    (32, "SL"): "i4",
+    (32, "UL"): "u4",
+}
+
+# Lead numbers of SCP-ECG (EN 1064), which MDC codes '2:N' (ISO/IEEE 11073-10101) and SCPECG codes '5.6.3-9-N' share
+# (PS3.16 CID 3001).
+_LEAD_OF_NUMBER = {
+    **dict(enumerate(("I", "II", "V1", "V2", "V3", "V4", "V5", "V6", "V7"), start=1)),
+    **dict(enumerate(("V2R", "V3R", "V4R", "V5R", "V6R", "V7R", "vx", "vy", "vz", "CC5", "CM5"), start=10)),
+    **dict(enumerate(("III", "aVR", "aVL", "aVF", "-aVR", "V8", "V9", "V8R", "V9R"), start=61)),
+}
+_LEAD_CODE = re.compile(r"(?:2:|5\.6\.3-9-)0*(\d{1,3})")
+_MDC_PARTITION = 2 << 16  # an MDC code may be written as one number: partition x 65536 + code
+
+
+def matches(source: Source) -> bool:
+    """Whether 'DICM' follows a preamble of 128 bytes, or the file begins with a data element as DICOM files do."""
+    head = source.head
+    return head[128:132] == b"DICM" or _begins_with_element(head)
+
+
+def _begins_with_element(head: bytes) -> bool:
+    """Whether the first data element is one of group 0002 or 0008 that files without preamble begin with."""
+    if len(head) < 8:
+        return False
+    group, element = struct.unpack("<HH", head[:4])
+    if group == 0x0002:
+        return element in (0x0000, 0x0001, 0x0002, 0x0010) and head[4:6] in (b"UL", b"OB", b"UI")
+    if group != 0x0008 or element not in (0x0000, 0x0005, 0x0008, 0x0012, 0x0013, 0x0016, 0x0018):
+        return False
+    return head[4:6] in (b"UL", b"CS", b"DA", b"TM", b"UI") or struct.unpack("<L", head[4:8])[0] <= 128
+
+
+def read(source: Source) -> Recording:
+    """Decode the original rhythm group with the most standard leads.
+
+    A sample is stored value x sensitivity x correction factor + baseline, in the sensitivity's unit. Groups that carry
+    different leads (a 3 x 4 page) are put on one time axis, NaN where a lead was not recorded (`timeline.join`).
+
+    Returns
+    -------
+    Recording
+        float32 [n_leads, n_samples] in mV. NaN for padding, where the padding value is the least or the greatest
+        that a sample can take (elsewhere a real sample may have it).
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged, or counts, sensitivities or units make no sense.
+    UnsupportedFormatError
+        If it is no ECG waveform (an image, say), or its samples are companded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of values that are against the standard, quoting them
+        try:
+            return _read(source.content)
+        except _PYDICOM_ERRORS as error:
+            raise ReadError(f"damaged DICOM file ({type(error).__name__})") from error
+
+
+def _read(content: bytes) -> Recording:
+    dataset, little_endian = _dataset(content)
+    class_uid = _text(dataset, "SOPClassUID")
+    groups = list(dataset.get("WaveformSequence") or [])
+    if not groups:
+        name = UID(class_uid).name if class_uid else ""
+        found = f"found {name}" if name and name != class_uid else "found none"
+        raise UnsupportedFormatError(f"expected a DICOM ECG with a Waveform Sequence, {found}")
+    rhythms = [group for group in groups if not _is_beat(group)]
+    if not rhythms:
+        raise UnsupportedFormatError("expected a multiplex group of rhythm waveforms, found median beats alone")
+    chosen = [_Group(group, little_endian) for group in _originals(rhythms)]
+    whole = join([piece for group in chosen if (piece := group.piece()) is not None])
+    if not class_uid.startswith(_ECG_CLASSES) and not standard_leads_in(whole.leads):
+        raise UnsupportedFormatError("expected a DICOM ECG, found other waveforms without a standard lead")
+    return Recording(
+        samples=whole.samples,
+        sampling_rate=whole.sampling_rate,
+        leads=whole.leads,
+        source_format=FORMAT,
+        meta=_meta(dataset, class_uid, chosen[0]),
+    )
+
+
+# --- From bytes to data elements -------------------------------------------------------------------------------------
+
+
+def _dataset(content: bytes) -> tuple[Any, bool]:
+    """The wanted data elements and whether numbers are little-endian.
+
+    The file meta information is read here, not by pydicom, because pydicom would inflate a deflated data set without
+    any limit.
+    """
+    start = 132 if content[128:132] == b"DICM" else 0
+    syntax, start = _transfer_syntax(content, start)
+    data = content[start:]
+    if syntax == _DEFLATED_LITTLE:
+        data = _inflate(data)
+    little_endian = syntax != _EXPLICIT_BIG
+    # Whether types are written down (explicit VR) is seen from the data: some files claim the other.
+    encoding = _Encoding(implicit=not _is_vr(data[4:6]), little_endian=little_endian)
+    wanted = io.BytesIO(_wanted_elements(data, encoding))
+    return read_dataset(wanted, encoding.implicit, little_endian), little_endian
+
+
+class _Encoding(NamedTuple):
+    """How data elements are written: without their type (implicit VR)?, in which byte order?"""
+
+    implicit: bool
+    little_endian: bool
+
+    def header(self, data: bytes, position: int) -> tuple[int, int, int]:
+        """Tag, length and position of the value of the data element at `position` (PS3.5 chapter 7.1)."""
+        order = "<" if self.little_endian else ">"
+        group, element, vr, short = struct.unpack_from(order + "HH2sH", data, position)
+        tag = group << 16 | element
+        if self.implicit or group == _ITEM_GROUP or not _is_vr(vr):
+            return tag, struct.unpack_from(order + "L", data, position + 4)[0], position + 8
+        if vr in _LONG_VRS:
+            return tag, struct.unpack_from(order + "L", data, position + 8)[0], position + 12
+        return tag, short, position + 8
+
+
+def _wanted_elements(data: bytes, encoding: _Encoding) -> bytes:
+    """The bytes of the top-level data elements that are used here.
+
+    Hundreds of annotations may come before the waveforms, and pydicom would parse them all.
+    """
+    wanted = bytearray()
+    position = 0
+    while position + 8 <= len(data):
+        tag, length, value = encoding.header(data, position)
+        end = _end_of_sequence(data, value, encoding) if length == _UNDEFINED else value + length
+        if end > len(data):
+            raise ReadError("a data element ends beyond the file: truncated or damaged")
+        if tag in _WANTED:
+            wanted += data[position:end]
+        if tag >= _WANTED[-1]:
+            break
+        position = end
+    return bytes(wanted)
+
+
+def _end_of_sequence(data: bytes, position: int, encoding: _Encoding) -> int:
+    """Where a sequence of undefined length ends, after its delimiter; without recursion, however deep it is."""
+    open_levels = 1
+    while open_levels:
+        tag, length, value = encoding.header(data, position)
+        if tag in (_ITEM_END, _SEQUENCE_END):
+            open_levels -= 1
+            position = value
+        elif length == _UNDEFINED:
+            open_levels += 1
+            position = value
+        else:
+            position = value + length
+    return position
+
+
+def _transfer_syntax(content: bytes, start: int) -> tuple[str, int]:
+    """Transfer Syntax UID (empty if not stated) and the position of the first data element after group 0002."""
+    syntax = ""
+    while content[start : start + 2] == b"\x02\x00" and len(content) >= start + 8:
+        element = int.from_bytes(content[start + 2 : start + 4], "little")
+        vr = content[start + 4 : start + 6]
+        if vr in _LONG_VRS:
+            length, value = int.from_bytes(content[start + 8 : start + 12], "little"), start + 12
+        elif _is_vr(vr):
+            length, value = int.from_bytes(content[start + 6 : start + 8], "little"), start + 8
+        else:
+            length, value = int.from_bytes(content[start + 4 : start + 8], "little"), start + 8
+        if value + length > len(content):
+            raise ReadError("the file meta information ends beyond the file: truncated or damaged")
+        if element == 0x0010:
+            syntax = content[value : value + length].decode("ascii", "replace").strip(" \0")
+        start = value + length
+    return syntax, start
+
+
+def _is_vr(code: bytes) -> bool:
+    return len(code) == 2 and code.isalpha() and code.isupper()
+
+
+def _inflate(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        unpacked = unpacker.decompress(data, MAX_UNPACKED_BYTES)
+    except zlib.error as error:
+        raise ReadError("damaged deflated data") from error
+    if unpacker.unconsumed_tail:
+        raise ReadError(f"deflated data that unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
+    return unpacked
+
+
+# --- Multiplex groups ------------------------------------------------------------------------------------------------
+
+
+def _is_beat(group: Any) -> bool:
+    label = _text(group, "MultiplexGroupLabel").upper()
+    return any(word in label for word in ("MEDIAN", "REPRESENTATIVE", "AVERAGE", "TEMPLATE", "BEAT"))
+
+
+def _originals(groups: list[Any]) -> list[Any]:
+    """The groups as recorded; derived ones only where there are no others."""
+    originals = [group for group in groups if _text(group, "WaveformOriginality").upper() != "DERIVED"]
+    return originals or groups
+
+
+class _Channel(NamedTuple):
+    """One channel definition: its column, lead name, and stored value x scale + baseline = mV; skew in samples."""
+
+    column: int
+    lead: str
+    scale: float
+    baseline: float
+    skew: int
+    bits_stored: int
+
+
+class _Group:
+    """One item of the Waveform Sequence."""
+
+    def __init__(self, group: Any, little_endian: bool) -> None:
+        self.group = group
+        self.byte_order = "<" if little_endian else ">"
+        self.n_channels = _whole(group, "NumberOfWaveformChannels")
+        self.n_samples = _whole(group, "NumberOfWaveformSamples")
+        self.definitions = list(group.get("ChannelDefinitionSequence") or [])
+        if self.n_channels != len(self.definitions):
+            raise ReadError(f"{self.n_channels} waveform channels, but {len(self.definitions)} channel definitions")
+        self.channels = list(_channels(self.definitions))
+
+    def piece(self) -> Piece | None:
+        """The group's voltages; None where it holds none (pressures, say)."""
+        if not self.channels:
+            return None
+        stored = self._stored()
+        padding = self._padding(stored.dtype)
+        samples = np.empty((len(self.channels), self.n_samples), dtype=np.float32)
+        for row, channel in zip(samples, self.channels, strict=True):
+            counts = stored[:, channel.column]
+            row[:] = to_millivolts(counts, channel.scale, channel.baseline, in_words(channel.lead))
+            if padding is not None and padding in _extremes(stored.dtype, channel.bits_stored):
+                row[counts == padding] = np.nan
+            _shift(row, channel.skew)
+        offset = _number(self.group, "MultiplexGroupTimeOffset")
+        return Piece(
+            samples=samples,
+            sampling_rate=_required(self.group, "SamplingFrequency", "the multiplex group"),
+            leads=tuple(channel.lead for channel in self.channels),
+            start=None if offset is None else offset / 1000,
+        )
+
+    def _stored(self) -> npt.NDArray[Any]:
+        """Stored values [n_samples, n_channels]: the channels take turns."""
+        bits = _whole(self.group, "WaveformBitsAllocated")
+        interpretation = _text(self.group, "WaveformSampleInterpretation").upper()
+        kind = _SAMPLE_TYPES.get((bits, interpretation))
+        if kind is None:
+            known = re.fullmatch("[A-Z]{2}", interpretation)
+            raise UnsupportedFormatError(
+                f"expected linear samples (SB, UB, SS, US, SL, UL) of 8, 16 or 32 bits, found {bits} bits"
+                + (f" {interpretation}" if known else "")
+            )
+        data = self.group.get("WaveformData") or b""
+        expected = self.n_samples * self.n_channels * bits // 8
+        if not expected <= len(data) <= expected + expected % 2:
+            raise ReadError(
+                f"{self.n_samples} samples of {self.n_channels} channels are {expected} bytes, "
+                f"but WaveformData holds {len(data)}"
+            )
+        return np.frombuffer(data, dtype=self.byte_order + kind, count=self.n_samples * self.n_channels).reshape(
+            self.n_samples, self.n_channels
+        )
+
+    def _padding(self, dtype: np.dtype[Any]) -> int | None:
+        value = self.group.get("WaveformPaddingValue")
+        if isinstance(value, int):
+            return value
+        if not isinstance(value, bytes) or len(value) < dtype.itemsize:
+            return None
+        return int(np.frombuffer(value[: dtype.itemsize], dtype=dtype)[0])
+
+
+def _extremes(dtype: np.dtype[Any], bits_stored: int) -> tuple[int, ...]:
+    """The least and the greatest value of the type and of the bits that are used of it."""
+    info = np.iinfo(dtype)
+    if info.min == 0:
+        return (0, int(info.max), 2**bits_stored - 1)
+    return (int(info.min), int(info.max), -(2 ** (bits_stored - 1)), 2 ** (bits_stored - 1) - 1)
+
+
+def _shift(row: Samples, skew: int) -> None:
+    """Move a channel that began `skew` whole samples after the group; less than half a sample is left as it is."""
+    if abs(skew) >= len(row) > 0:
+        raise ReadError(f"a channel is skewed by {skew} samples, more than the {len(row)} that there are")
+    if skew > 0:
+        row[skew:] = row[:-skew].copy()
+        row[:skew] = np.nan
+    elif skew < 0:
+        row[:skew] = row[-skew:].copy()
+        row[skew:] = np.nan
+
+
+# --- Channel definitions ---------------------------------------------------------------------------------------------
+
+
+def _channels(definitions: list[Any]) -> Iterator[_Channel]:
+    for column, definition in enumerate(definitions):
+        lead = _lead(definition, column)
+        factor = _unit(definition)
+        if factor is None:
+            if lead in STANDARD_LEADS:
+                raise ReadError(f"lead {lead}: expected a sensitivity in uV, mV, V or nV, found no such unit")
+            continue
+        called = in_words(lead)
+        correction = _number(definition, "ChannelSensitivityCorrectionFactor")
+        scale = _required(definition, "ChannelSensitivity", called) * (1.0 if correction is None else correction)
+        if scale == 0:
+            raise ReadError(f"{called}: the sensitivity is 0")
+        yield _Channel(
+            column=column,
+            lead=lead,
+            scale=scale * factor,
+            baseline=(_number(definition, "ChannelBaseline") or 0.0) * factor,
+            skew=round(_number(definition, "ChannelSampleSkew") or 0.0),
+            bits_stored=min(max(int(_number(definition, "WaveformBitsStored") or 32), 2), 32),
+        )
+
+
+def _lead(definition: Any, column: int) -> str:
+    """The channel's lead: by the code of its source, by the code's meaning or the channel's label where that fails."""
+    source = _first_item(definition, "ChannelSourceSequence")
+    code = _text(source, "CodeValue")
+    by_code = _lead_of_code(code)
+    if by_code:
+        return by_code
+    texts = [re.split(r"[(,]", text)[0] for text in (_text(source, "CodeMeaning"), _text(definition, "ChannelLabel"))]
+    names = [canonical_lead(text) for text in texts if text.strip()]
+    standard = [name for name in names if name in STANDARD_LEADS]
+    return (standard + names + [f"channel {column + 1}"])[0][:32]
+
+
+def _lead_of_code(code: str) -> str | None:
+    """Lead for an MDC code ('2:1', 131073), its reference id ('MDC_ECG_LEAD_I') or an SCPECG code ('5.6.3-9-1')."""
+    if code.isdecimal() and len(code) <= 9:
+        return _LEAD_OF_NUMBER.get(int(code) - _MDC_PARTITION)
+    match = _LEAD_CODE.fullmatch(code)
+    if match:
+        return _LEAD_OF_NUMBER.get(int(match[1]))
+    if code.upper().startswith("MDC_ECG_LEAD_"):
+        name = canonical_lead(code)
+        return None if name == code else name
+    return None
+
+
+def _unit(definition: Any) -> float | None:
+    """Millivolt per unit of sensitivity; None where it is no voltage."""
+    unit = _first_item(definition, "ChannelSensitivityUnitsSequence")
+    by_code = millivolts_per(_text(unit, "CodeValue"))
+    return by_code if by_code is not None else millivolts_per(_text(unit, "CodeMeaning"))
+
+
+# --- Values ----------------------------------------------------------------------------------------------------------
+
+
+def _first_item(dataset: Any, keyword: str) -> Any:
+    items = dataset.get(keyword)
+    return items[0] if items else None
+
+
+def _text(dataset: Any, keyword: str) -> str:
+    value = None if dataset is None else dataset.get(keyword)
+    return "" if value is None else str(value).strip(" \0")
+
+
+def _number(dataset: Any, keyword: str) -> float | None:
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return None
+    result = float(value)
+    if not np.isfinite(result):
+        raise ReadError(f"{keyword} is not a finite number")
+    return result
+
+
+def _required(dataset: Any, keyword: str, what: str) -> float:
+    value = _number(dataset, keyword)
+    if value is None:
+        raise ReadError(f"{what}: expected {keyword}, found none")
+    return value
+
+
+def _whole(dataset: Any, keyword: str) -> int:
+    value = _required(dataset, keyword, "the multiplex group")
+    if value != int(value) or value < 1:
+        raise ReadError(f"{keyword} is {value:g}, expected a whole number above 0")
+    return int(value)
+
+
+def _meta(dataset: Any, class_uid: str, group: _Group) -> dict[str, str | float]:
+    name = UID(class_uid).name if class_uid else ""
+    texts = {
+        "format_version": name if name != class_uid else "",
+        "device_manufacturer": _text(dataset, "Manufacturer"),
+        "device_model": _text(dataset, "ManufacturerModelName"),
+        "software_version": _text(dataset, "SoftwareVersions"),
+    }
+    meta: dict[str, str | float] = {key: text[:64] for key, text in texts.items() if text}
+    for key, keyword in (
+        ("highpass_hz", "FilterLowFrequency"),
+        ("lowpass_hz", "FilterHighFrequency"),
+        ("notch_hz", "NotchFilterFrequency"),
+    ):
+        values = {_number(definition, keyword) for definition in group.definitions}
+        value = values.pop() if len(values) == 1 else None
+        if value:
+            meta[key] = value
+    scales = {channel.scale for channel in group.channels}
+    if len(scales) == 1:
+        meta["resolution_uv"] = round(scales.pop() * 1000, 9)
+    return meta

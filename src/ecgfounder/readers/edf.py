@@ -1,0 +1,261 @@
+"""EDF, EDF+ and BDF, BDF+ (European Data Format, 16 bits; BioSemi's of 24 bits).
+
+In: the whole file. Out: a `Recording` of the channels that are named as ECG, among whatever else was recorded.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers.quantities import millivolts_per
+from ecgfounder.readers.signals import distinct_leads, fill_millivolts, hinted_scale, lead_name, refuse_member
+from ecgfounder.readers.source import Hints, Source
+from ecgfounder.recording import KNOWN_LEADS, STANDARD_LEADS, Recording
+
+FORMAT = "edf"
+
+_EDF = b"0       "
+_BDF = b"\xffBIOSEMI"
+_BLOCK = 256
+_WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # the fields of a signal: label, transducer, unit, ranges, filters, count
+_ECG = re.compile(r"(?:^|[^A-Za-z])(?:ECG|EKG)(?![A-Za-z])|^(?:ECG|EKG)", re.IGNORECASE)
+_REFERENCE = re.compile(r"[-_ ]*\b(?:REF|AVG)$", re.IGNORECASE)
+_FILTER = re.compile(r"\b(HP|LP|N):\s*(\d+(?:\.\d+)?)\s*Hz", re.IGNORECASE)
+_FILTER_KEYS = {"HP": "highpass_hz", "LP": "lowpass_hz", "N": "notch_hz"}
+_NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d{1,3})?")
+_MAX_RECORDS_CHECKED = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One signal of the header; `start` and `count` in samples within a data record, `scale` and `offset` in mV."""
+
+    name: str
+    unit: str
+    physical: tuple[str, str]
+    digital: tuple[str, str]
+    filters: str
+    start: int
+    count: int
+
+    @property
+    def is_annotations(self) -> bool:
+        return self.name in ("EDF Annotations", "BDF Annotations")
+
+
+@dataclass(frozen=True)
+class _Header:
+    kind: str
+    width: int  # bytes of a sample
+    data_start: int
+    n_records: int  # -1: not known when the header was written
+    duration: float
+    channels: tuple[_Channel, ...]
+
+    @property
+    def record_samples(self) -> int:
+        return sum(channel.count for channel in self.channels)
+
+
+def matches(source: Source) -> bool:
+    """Whether the file begins with a version field and sizes as EDF and BDF have them."""
+    head = source.head
+    if len(head) < _BLOCK or not head.startswith((_EDF, _BDF)):
+        return False
+    return head[184:192].strip(b" \0").isdigit() and head[252:256].strip(b" \0").isdigit()
+
+
+def read(source: Source) -> Recording:
+    """Read the ECG channels of an EDF or BDF file.
+
+    A channel is ECG if its label is a lead's name or contains ECG or EKG. Of ECG channels at several rates, those of
+    the rate with the most standard leads are kept (then of the highest rate); the others are left out. Where no label
+    says ECG, `hints.leads` may name the channels that are voltages, in the file's order.
+
+    Raises
+    ------
+    ReadError
+        On a damaged header, a file shorter than its header says, no ECG channels, or a unit that is no voltage.
+    UnsupportedFormatError
+        On EDF+D or BDF+D whose data records have gaps in time between them.
+    """
+    refuse_member(source, "EDF")
+    content = source.content
+    header = _parse_header(content)
+    records = _records(content, header)
+    if header.kind.endswith("D"):
+        _refuse_gaps(records, header)
+    channels, names = _ecg_channels(header, source.hints)
+    count = channels[0].count
+    samples = np.empty((len(channels), len(records) * count), dtype=np.float32)
+    for out, channel in zip(samples, channels, strict=True):
+        scale, offset = _calibration(channel, source.hints)
+        _fill(out.reshape(len(records), count), records, channel, header.width, (scale, offset))
+    return Recording(
+        samples=samples,
+        sampling_rate=count / header.duration,
+        leads=distinct_leads(names),
+        source_format=FORMAT,
+        meta=_meta(header, channels),
+    )
+
+
+def _parse_header(content: bytes) -> _Header:
+    if len(content) < _BLOCK:
+        raise ReadError(f"EDF file of {len(content)} bytes, cut off within its header")
+    n_channels = int(_number(content[252:256].decode("latin-1"), "the number of signals"))
+    data_start = _BLOCK * (n_channels + 1)
+    if n_channels < 1 or data_start > len(content):
+        raise ReadError(f"EDF file of {len(content):,} bytes whose header claims {n_channels} signals")
+    if int(_number(content[184:192].decode("latin-1"), "the header's size")) != data_start:
+        raise ReadError(f"damaged EDF header: its size is not that of {n_channels} signals")
+    duration = _number(content[244:252].decode("latin-1"), "the duration of a data record")
+    n_records = int(_number(content[236:244].decode("latin-1"), "the number of data records"))
+    is_bdf = content.startswith(_BDF)
+    kind = content[192:197].decode("latin-1").strip()
+    return _Header(
+        kind=kind if kind in ("EDF+C", "EDF+D", "BDF+C", "BDF+D") else ("BDF" if is_bdf else "EDF"),
+        width=3 if is_bdf else 2,
+        data_start=data_start,
+        n_records=n_records,
+        duration=duration,
+        channels=_parse_channels(content[_BLOCK:data_start].decode("latin-1"), n_channels),
+    )
+
+
+def _parse_channels(text: str, n_channels: int) -> tuple[_Channel, ...]:
+    """The signals' fields stand one kind after the other: all labels, then all transducers ..."""
+    columns: list[list[str]] = []
+    at = 0
+    for width in _WIDTHS:
+        columns.append([text[at + width * i : at + width * (i + 1)].strip(" \0") for i in range(n_channels)])
+        at += width * n_channels
+    labels, _, units, low, high, digital_low, digital_high, filters, counts, _ = columns
+    channels: list[_Channel] = []
+    start = 0
+    for i in range(n_channels):
+        count = int(_number(counts[i], "the number of samples of a signal"))
+        if count < 0:
+            raise ReadError(f"damaged EDF header: {count} samples in a data record")
+        physical, digital = (low[i], high[i]), (digital_low[i], digital_high[i])
+        channels.append(_Channel(labels[i], units[i], physical, digital, filters[i], start, count))
+        start += count
+    return tuple(channels)
+
+
+def _number(text: str, what: str) -> float:
+    text = text.strip(" \0")
+    if not _NUMBER.fullmatch(text):
+        raise ReadError(f"damaged EDF header: {what} is not a number")
+    value = float(text.replace(",", "."))
+    if not math.isfinite(value):
+        raise ReadError(f"damaged EDF header: {what} is too large")
+    return value
+
+
+def _records(content: bytes, header: _Header) -> npt.NDArray[np.uint8]:
+    """The data records, as bytes [n_records, bytes of a record]."""
+    record_bytes = header.record_samples * header.width
+    if record_bytes == 0 or header.duration <= 0:
+        raise ReadError(f"EDF header with data records of {record_bytes} bytes and {header.duration:g} s")
+    stored = (len(content) - header.data_start) // record_bytes
+    n_records = stored if header.n_records == -1 else header.n_records
+    if not 1 <= n_records <= stored:
+        raise ReadError(f"EDF file with {stored:,} whole data records, its header says {header.n_records:,}")
+    return np.frombuffer(content, np.uint8, n_records * record_bytes, header.data_start).reshape(n_records, -1)
+
+
+def _refuse_gaps(records: npt.NDArray[np.uint8], header: _Header) -> None:
+    """In a discontinuous file every data record says when it begins, in its first annotation; most have no gaps."""
+    annotations = next((channel for channel in header.channels if channel.is_annotations), None)
+    if annotations is None or len(records) > _MAX_RECORDS_CHECKED:
+        raise UnsupportedFormatError(f"{header.kind} file whose data records cannot be placed in time")
+    begin = annotations.start * header.width
+    onsets: list[float] = []
+    for record in records[:, begin : begin + annotations.count * header.width]:
+        onset = record.tobytes().split(b"\x14", 1)[0].decode("latin-1")
+        onsets.append(_number(onset, "the time of a data record"))
+    drift = np.asarray(onsets) - onsets[0] - header.duration * np.arange(len(onsets))
+    shortest = header.duration / max(channel.count for channel in header.channels)
+    if np.abs(drift).max() > shortest:
+        raise UnsupportedFormatError(f"{header.kind} file with gaps in time between its data records")
+
+
+def _ecg_channels(header: _Header, hints: Hints) -> tuple[list[_Channel], list[str]]:
+    """The channels to keep and their lead names."""
+    signals = [channel for channel in header.channels if not channel.is_annotations and channel.count]
+    names = {channel: _REFERENCE.sub("", channel.name) for channel in signals}
+    ecg = [channel for channel in signals if lead_name(names[channel]) in KNOWN_LEADS or _ECG.search(channel.name)]
+    if not ecg:
+        voltages = [channel for channel in signals if millivolts_per(channel.unit) is not None]
+        if hints.leads is None or len(hints.leads) != len(voltages):
+            raise ReadError(
+                f"none of the EDF file's {len(signals)} signals is named as ECG; "
+                f"--leads can name the {len(voltages)} that are voltages"
+            )
+        ecg, names = voltages, dict(zip(voltages, hints.leads, strict=True))
+    best = max({channel.count for channel in ecg}, key=lambda count: _worth(ecg, names, count))
+    kept = [channel for channel in ecg if channel.count == best]
+    return kept, [names[channel] for channel in kept]
+
+
+def _worth(channels: Sequence[_Channel], names: dict[_Channel, str], count: int) -> tuple[int, int]:
+    leads = {lead_name(names[channel]) for channel in channels if channel.count == count}
+    return len(leads.intersection(STANDARD_LEADS)), count
+
+
+def _calibration(channel: _Channel, hints: Hints) -> tuple[float, float]:
+    """mV per count, and mV at count 0."""
+    unit = millivolts_per(channel.unit) if channel.unit else hinted_scale(hints)
+    if unit is None:
+        raise ReadError(
+            "the unit of an ECG signal of the EDF file is no voltage"
+            if channel.unit
+            else "the EDF file gives no unit for an ECG signal; --unit says which"
+        )
+    low, high = (_number(text, "a physical limit") for text in channel.physical)
+    digital_low, digital_high = (_number(text, "a digital limit") for text in channel.digital)
+    if digital_high <= digital_low or high == low:
+        raise ReadError(
+            f"EDF header in which an ECG signal's counts {digital_low:g} to {digital_high:g} stand for {low:g} to {high:g}"
+        )
+    per_count = (high - low) / (digital_high - digital_low)
+    return per_count * unit, (low - digital_low * per_count) * unit
+
+
+def _fill(
+    out: npt.NDArray[np.float32],
+    records: npt.NDArray[np.uint8],
+    channel: _Channel,
+    width: int,
+    calibration: tuple[float, float],
+) -> None:
+    """Fill `out` [n_records, count] with one channel in mV, some records at a time."""
+    begin, end = channel.start * width, (channel.start + channel.count) * width
+    step = max(1, (1 << 20) // channel.count)
+    for first in range(0, len(records), step):
+        stored = np.ascontiguousarray(records[first : first + step, begin:end])
+        if width == 2:
+            counts: npt.NDArray[np.signedinteger] = stored.view("<i2").reshape(-1)
+        else:
+            words = np.zeros((stored.size // 3, 4), dtype=np.uint8)
+            words[:, 1:] = stored.reshape(-1, 3)
+            counts = words.view("<i4").reshape(-1) >> 8  # the arithmetic shift extends the sign
+        fill_millivolts(out[first : first + step].reshape(-1), counts, *calibration)
+
+
+def _meta(header: _Header, channels: Sequence[_Channel]) -> dict[str, str | float]:
+    """The kind of file, and the filters where all ECG channels had the same."""
+    meta: dict[str, str | float] = {"format_version": header.kind}
+    settings = {channel.filters for channel in channels}
+    if len(settings) == 1:
+        for key, value in _FILTER.findall(settings.pop()):
+            meta[_FILTER_KEYS[key.upper()]] = float(value)
+    return meta

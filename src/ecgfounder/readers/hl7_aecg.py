@@ -1,0 +1,237 @@
+"""HL7 annotated ECG (aECG, root AnnotatedECG, implementation guide of 2005): sequences of digits with origin and scale.
+
+In: the file of any vendor, with or without the namespace urn:hl7-org:v3. Out: a `Recording` of the rhythm series with
+the most standard leads. Derived series and representative beats are never taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from lxml import etree
+
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers.quantities import millivolts_per, numbers_of, optional_number, to_millivolts
+from ecgfounder.readers.source import Source
+from ecgfounder.readers.timeline import Piece, in_words, join, standard_leads_in
+from ecgfounder.readers.xml import number, parse, root_of, text_of
+from ecgfounder.recording import STANDARD_LEADS, Recording, Samples, canonical_lead
+
+FORMAT = "hl7_aecg"
+
+_SECONDS_PER = {
+    "s": 1.0,
+    "sec": 1.0,
+    "ms": 1e-3,
+    "msec": 1e-3,
+    "us": 1e-6,
+    "\u00b5s": 1e-6,
+    "\u03bcs": 1e-6,
+    "ns": 1e-9,
+}
+_BEAT_CODES = ("REPRESENTATIVE", "MEDIAN", "AVERAGE", "TEMPLATE")
+
+
+def matches(source: Source) -> bool:
+    """Whether the document's root element is AnnotatedECG, in any namespace or none."""
+    root = root_of(source)
+    return root is not None and root.name == "AnnotatedECG"
+
+
+def read(source: Source) -> Recording:
+    """Decode the rhythm series with the most standard leads; of several equals, the first.
+
+    Each sample is origin + scale x digit. The sequence sets of a series that carry different leads (3 x 4 pages) are
+    put on one time axis, NaN where a lead was not recorded (`timeline.join`).
+
+    Returns
+    -------
+    Recording
+        float32 [n_leads, n_samples] in mV; rate from the increment of the time sequence.
+
+    Raises
+    ------
+    ReadError
+        If the XML is damaged, or increment, units or digits are missing or make no sense.
+    UnsupportedFormatError
+        If there is no rhythm series, only annotations or representative beats.
+    """
+    root = parse(source)
+    series = [element for element in root.iter("{*}series") if _is_rhythm(element) and _lead_names(element)]
+    if not series:
+        raise UnsupportedFormatError(
+            "expected a series of rhythm waveforms, found none; representative beats are not read"
+        )
+    chosen = max(series, key=lambda element: standard_leads_in(_lead_names(element)))
+    pieces = [piece for sequence_set in _sets(chosen) if (piece := _piece(sequence_set)) is not None]
+    whole = join(pieces)
+    return Recording(
+        samples=whole.samples,
+        sampling_rate=whole.sampling_rate,
+        leads=whole.leads,
+        source_format=FORMAT,
+        meta=_meta(chosen),
+    )
+
+
+def _is_rhythm(series: etree._Element) -> bool:
+    code = _code(series).upper()
+    return not any(beat in code for beat in _BEAT_CODES)
+
+
+def _code(element: etree._Element) -> str:
+    code = element.find("{*}code")
+    return "" if code is None else (code.get("code") or "").strip()
+
+
+def _sets(series: etree._Element) -> Iterator[etree._Element]:
+    """The series' own sequence sets: those of derived series lie below its derivation element."""
+    yield from series.iterfind("{*}component/{*}sequenceSet")
+    yield from series.iterfind("{*}sequenceSet")
+
+
+def _sequences(sequence_set: etree._Element) -> Iterator[etree._Element]:
+    yield from sequence_set.iterfind("{*}component/{*}sequence")
+    yield from sequence_set.iterfind("{*}sequence")
+
+
+def _is_time(sequence: etree._Element) -> bool:
+    return _code(sequence).upper().startswith("TIME")
+
+
+def _lead_names(series: etree._Element) -> list[str]:
+    return [
+        canonical_lead(_code(sequence))
+        for sequence_set in _sets(series)
+        for sequence in _sequences(sequence_set)
+        if text_of(sequence.find("{*}value/{*}digits"))
+    ]
+
+
+def _piece(sequence_set: etree._Element) -> Piece | None:
+    """One sequence set: leads recorded together; None where it holds no voltage at all."""
+    leads = [lead for sequence in _sequences(sequence_set) if not _is_time(sequence) and (lead := _lead(sequence))]
+    if not leads:
+        return None
+    times = [sequence.find("{*}value") for sequence in _sequences(sequence_set) if _is_time(sequence)]
+    if not times or times[0] is None:
+        raise ReadError("expected a time sequence (TIME_ABSOLUTE or TIME_RELATIVE) beside the leads, found none")
+    longest = max(len(samples) for _, samples in leads)
+    together = np.full((len(leads), longest), np.nan, dtype=np.float32)
+    for row, (_, samples) in zip(together, leads, strict=True):
+        row[: len(samples)] = samples
+    return Piece(together, _rate(times[0]), tuple(name for name, _ in leads), _start(times[0]))
+
+
+def _lead(sequence: etree._Element) -> tuple[str, Samples] | None:
+    """Lead name and samples in mV; None for a lead left empty, and for what is neither a lead nor a voltage."""
+    value = sequence.find("{*}value")
+    digits = None if value is None else value.find("{*}digits")
+    if value is None or digits is None or not text_of(digits):
+        return None
+    name = canonical_lead(_code(sequence))
+    if not name:
+        raise ReadError("a sequence without a code that says which lead it is")
+    called = in_words(name)
+    scale = value.find("{*}scale")
+    unit = "" if scale is None else scale.get("unit") or ""
+    factor = millivolts_per(unit)
+    if scale is None or factor is None:
+        if name in STANDARD_LEADS:
+            raise ReadError(f"{called}: expected a scale with a unit of voltage (uV, mV, V, nV), found none")
+        return None
+    scale_mv = number(scale.get("value"), f"{called}: scale") * factor
+    if scale_mv == 0:
+        raise ReadError(f"{called}: the scale is 0")
+    counts = numbers_of(digits.text or "", f"{called}: digits")
+    return name, to_millivolts(counts, scale_mv, _origin_mv(value, unit, called), called)
+
+
+def _origin_mv(value: etree._Element, scale_unit: str, called: str) -> float:
+    origin = value.find("{*}origin")
+    if origin is None or not origin.get("value"):
+        return 0.0
+    factor = millivolts_per(origin.get("unit") or scale_unit)
+    if factor is None:
+        raise ReadError(f"{called}: the origin's unit is not a voltage")
+    return number(origin.get("value"), f"{called}: origin") * factor
+
+
+def _rate(time: etree._Element) -> float:
+    """Samples per second, from the increment between samples.
+
+    An increment that was rounded for printing (0.003333 s) gives the whole rate that it stands for (300 Hz).
+    """
+    increment = time.find("{*}increment")
+    if increment is None:
+        raise ReadError("expected an increment in the time sequence, found none")
+    seconds = _seconds(increment, "increment")
+    if seconds is None or seconds <= 0:
+        raise ReadError("expected an increment above 0 in s, ms or us, found another number or unit")
+    rate = 1 / seconds
+    return float(round(rate)) if abs(rate - round(rate)) < 2e-4 * rate else rate
+
+
+def _seconds(quantity: etree._Element, what: str) -> float | None:
+    factor = _SECONDS_PER.get((quantity.get("unit") or "").strip().casefold())
+    return None if factor is None else number(quantity.get("value"), what) * factor
+
+
+def _start(time: etree._Element) -> float | None:
+    """The first sample's time in seconds: a number of seconds, or a moment (YYYYMMDDHHMMSS.ffff+ZZZZ)."""
+    head = time.find("{*}head")
+    text = "" if head is None else (head.get("value") or "").strip()
+    if head is None or not text:
+        return None
+    if len(text.partition(".")[0]) < 14:
+        return _seconds(head, "head") if optional_number(text) is not None else None
+    moment, _, fraction = text.partition(".")
+    fraction = fraction.partition("+")[0].partition("-")[0]  # the zone is the same for all sets of one series
+    try:
+        whole = datetime.strptime(moment[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    since = whole - datetime(1900, 1, 1, tzinfo=UTC)
+    return since / timedelta(seconds=1) + (optional_number(f"0.{fraction}") or 0.0)
+
+
+def _meta(series: etree._Element) -> dict[str, str | float]:
+    author = series.find("{*}author/{*}seriesAuthor")
+    meta: dict[str, str | float] = {}
+    if author is not None:
+        device = author.find("{*}manufacturedSeriesDevice")
+        texts = {
+            "device_manufacturer": text_of(author.find("{*}manufacturerOrganization/{*}name")),
+            "device_model": "" if device is None else text_of(device.find("{*}manufacturerModelName")),
+            "software_version": "" if device is None else text_of(device.find("{*}softwareName")),
+        }
+        meta |= {key: text[:64] for key, text in texts.items() if text}
+    for key, kind in (("highpass_hz", "HIGH_PASS"), ("lowpass_hz", "LOW_PASS"), ("notch_hz", "NOTCH")):
+        frequency = _filter_hz(series, kind)
+        if frequency:
+            meta[key] = frequency
+    scales = {
+        (scale.get("value"), scale.get("unit"))
+        for sequence_set in _sets(series)
+        for scale in sequence_set.iterfind(".//{*}scale")
+    }
+    if len(scales) == 1:
+        text, unit = scales.pop()
+        value, factor = optional_number(text), millivolts_per(unit or "")
+        if value is not None and factor is not None:
+            meta["resolution_uv"] = round(value * factor * 1000, 9)
+    return meta
+
+
+def _filter_hz(series: etree._Element, kind: str) -> float | None:
+    """Cut-off of the filter whose control variable is MDC_ECG_CTL_VBL_ATTR_FILTER_<kind>, if it is given in Hz."""
+    for variable in series.iterfind("{*}controlVariable//{*}controlVariable"):
+        if not _code(variable).upper().endswith(f"FILTER_{kind}"):
+            continue
+        for inner in variable.iterfind(".//{*}controlVariable"):
+            value = inner.find("{*}value")
+            if value is not None and (value.get("unit") or "").casefold() == "hz":
+                return optional_number(value.get("value"))
+    return None

@@ -1,0 +1,187 @@
+"""GE MUSE XML (root RestingECG): the rhythm waveform, base64 of little-endian integers for each lead.
+
+In: a file as MUSE 5 to 9 export it, and as converters imitate it. Out: a `Recording` of the stored leads, usually
+I, II, V1..V6; III, aVR, aVL and aVF are not stored and not made up here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+from lxml import etree
+
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers.quantities import millivolts_per, optional_number, to_millivolts
+from ecgfounder.readers.source import Source
+from ecgfounder.readers.timeline import in_words, standard_leads_in
+from ecgfounder.readers.xml import integer, number, parse, root_of, text_of
+from ecgfounder.recording import Recording, Samples, canonical_lead
+
+FORMAT = "ge_muse"
+
+_SAMPLE_TYPES = {1: "<i1", 2: "<i2", 4: "<i4"}
+
+
+def matches(source: Source) -> bool:
+    """Whether the document's root element is RestingECG (Philips' is restingecgdata)."""
+    root = root_of(source)
+    return root is not None and root.name == "RestingECG"
+
+
+def read(source: Source) -> Recording:
+    """Decode the rhythm waveform with the most standard leads.
+
+    Returns
+    -------
+    Recording
+        float32 [n_leads, n_samples] in mV; rate SampleBase x 10^SampleExponent Hz. Where leads begin or end at
+        different times (LeadOffsetFirstSample), the missing samples are NaN.
+
+    Raises
+    ------
+    ReadError
+        If the XML is damaged, counts, units or checksums (LeadDataCRC32, zlib's CRC-32) do not agree with the data.
+    UnsupportedFormatError
+        If the file holds no rhythm waveform, only a median beat.
+    """
+    root = parse(source)
+    waveform = _rhythm(root)
+    leads = [_Lead(element) for element in waveform.iterfind("{*}LeadData")]
+    rate = number(_text(waveform, "SampleBase"), "SampleBase") * 10.0 ** _exponent(waveform)
+    return Recording(
+        samples=_aligned(leads),
+        sampling_rate=rate,
+        leads=tuple(lead.name for lead in leads),
+        source_format=FORMAT,
+        meta=_meta(root, waveform, leads),
+    )
+
+
+def _rhythm(root: etree._Element) -> etree._Element:
+    waveforms = root.findall("{*}Waveform")
+    rhythms = [waveform for waveform in waveforms if "rhythm" in _text(waveform, "WaveformType").casefold()]
+    if not rhythms:
+        raise UnsupportedFormatError(
+            f"expected a waveform of type Rhythm, found {len(waveforms)} of other types; "
+            "export the full ECG, not the median beat alone"
+        )
+    rhythm = max(rhythms, key=lambda waveform: standard_leads_in(_names(waveform)))
+    kind = _text(rhythm, "SampleType").upper()
+    if kind and "CONTINUOUS" not in kind:
+        raise UnsupportedFormatError("expected SampleType CONTINUOUS_SAMPLES, found another")
+    return rhythm
+
+
+def _names(waveform: etree._Element) -> list[str]:
+    return [canonical_lead(_text(lead, "LeadID")) for lead in waveform.iterfind("{*}LeadData")]
+
+
+def _exponent(waveform: etree._Element) -> int:
+    text = _text(waveform, "SampleExponent")
+    exponent = integer(text, "SampleExponent") if text else 0
+    if abs(exponent) > 9:
+        raise ReadError(f"SampleExponent of {exponent}")
+    return exponent
+
+
+class _Lead:
+    """One LeadData element: its name, its first sample's position and its samples in mV."""
+
+    def __init__(self, element: etree._Element) -> None:
+        self.name = canonical_lead(_text(element, "LeadID"))
+        if not self.name:
+            raise ReadError("a LeadData element without LeadID")
+        called = in_words(self.name)
+        self.resolution_mv = _resolution_mv(element, called)
+        self.samples = to_millivolts(_counts(element, called), self.resolution_mv, 0.0, called)
+        offset = _text(element, "LeadOffsetFirstSample")
+        self.first = integer(offset, "LeadOffsetFirstSample") if offset else 0
+
+
+def _resolution_mv(element: etree._Element, called: str) -> float:
+    text = _text(element, "LeadAmplitudeUnitsPerBit")
+    if text.count(",") == 1 and "." not in text:  # written where the comma is the decimal sign
+        text = text.replace(",", ".")
+    unit = _text(element, "LeadAmplitudeUnits") or "MICROVOLTS"  # the default of GE's restecg.dtd
+    factor = millivolts_per(unit)
+    if factor is None:
+        raise ReadError(f"{called}: LeadAmplitudeUnits is not a unit of voltage that is known")
+    resolution = number(text, f"{called}: LeadAmplitudeUnitsPerBit") * factor
+    if resolution == 0:
+        raise ReadError(f"{called}: LeadAmplitudeUnitsPerBit is 0")
+    return resolution
+
+
+def _counts(element: etree._Element, called: str) -> npt.NDArray[np.int64]:
+    size = integer(_text(element, "LeadSampleSize") or "2", f"{called}: LeadSampleSize")
+    if size not in _SAMPLE_TYPES:
+        raise UnsupportedFormatError(f"{called}: expected samples of 1, 2 or 4 bytes, found {size}")
+    data = _decoded(element, called)
+    for tag, found in (("LeadByteCountTotal", len(data)), ("LeadSampleCountTotal", len(data) // size)):
+        stated = _text(element, tag)
+        if stated and integer(stated, f"{called}: {tag}") != found:
+            raise ReadError(f"{called}: {tag} is {stated[:20]}, but the data holds {found}")
+    if len(data) % size:
+        raise ReadError(f"{called}: {len(data)} bytes are not a whole number of {size}-byte samples")
+    _check_crc(element, data, called)
+    return np.frombuffer(data, dtype=_SAMPLE_TYPES[size]).astype(np.int64)
+
+
+def _decoded(element: etree._Element, called: str) -> bytes:
+    packed = "".join(_text(element, "WaveFormData").split())
+    packed += "=" * (-len(packed) % 4)  # some converters leave the padding off
+    try:
+        return base64.b64decode(packed, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ReadError(f"{called}: WaveFormData is not base64") from error
+
+
+def _check_crc(element: etree._Element, data: bytes, called: str) -> None:
+    text = _text(element, "LeadDataCRC32")
+    stated = integer(text, f"{called}: LeadDataCRC32") if text else 0
+    # 0 is what converters write that do not compute it; some write the 32 bits as a signed number.
+    if stated and stated % (1 << 32) != zlib.crc32(data):
+        raise ReadError(f"{called}: the samples do not agree with their checksum (LeadDataCRC32): damaged or edited")
+
+
+def _aligned(leads: list[_Lead]) -> Samples:
+    """All leads as rows, on the time axis of the lead that begins first."""
+    if not leads:
+        raise ReadError("the rhythm waveform holds no leads")
+    longest = max(len(lead.samples) for lead in leads)
+    earliest = min(lead.first for lead in leads)
+    if max(lead.first for lead in leads) - earliest > len(leads) * longest:
+        raise ReadError("LeadOffsetFirstSample lies far outside the recording")
+    n_samples = max(lead.first - earliest + len(lead.samples) for lead in leads)
+    samples = np.full((len(leads), n_samples), np.nan, dtype=np.float32)
+    for row, lead in zip(samples, leads, strict=True):
+        row[lead.first - earliest :][: len(lead.samples)] = lead.samples
+    return samples
+
+
+def _meta(root: etree._Element, waveform: etree._Element, leads: list[_Lead]) -> dict[str, str | float]:
+    texts = {
+        "format_version": root.find("{*}MuseInfo/{*}MuseVersion"),
+        "device_model": root.find("{*}TestDemographics/{*}AcquisitionDevice"),
+        "software_version": root.find("{*}TestDemographics/{*}AcquisitionSoftwareVersion"),
+    }
+    meta: dict[str, str | float] = {key: text_of(element)[:64] for key, element in texts.items() if text_of(element)}
+    high_pass = optional_number(_text(waveform, "HighPassFilter"))
+    settings = {
+        "highpass_hz": None if high_pass is None else high_pass / 100,  # stored in hundredths of a hertz
+        "lowpass_hz": optional_number(_text(waveform, "LowPassFilter")),
+        "notch_hz": optional_number(_text(waveform, "ACFilter")),  # "NONE" where it is off
+    }
+    meta |= {key: value for key, value in settings.items() if value}
+    resolutions = {lead.resolution_mv for lead in leads}
+    if len(resolutions) == 1:
+        meta["resolution_uv"] = round(resolutions.pop() * 1000, 9)
+    return meta
+
+
+def _text(element: etree._Element, tag: str) -> str:
+    return text_of(element.find(f"{{*}}{tag}"))

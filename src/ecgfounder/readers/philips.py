@@ -1,0 +1,577 @@
+"""Philips Sierra XML 1.03, 1.04, 1.04.01 and 1.04.02, as Philips cardiographs and TraceMaster export it.
+
+In: a `Source` in UTF-8 or UTF-16 whose waveforms are XLI-compressed or not. Out: a `Recording` in mV with the leads that
+the file names, its limb leads restored from XLI's residuals by label.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from lxml import etree
+
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers import xml
+from ecgfounder.readers.source import Source
+from ecgfounder.recording import STANDARD_LEADS, Recording, canonical_leads
+
+FORMAT = "philips_sierra"
+
+DOCUMENT_TYPES = ("SierraECG", "PhilipsECG")
+DOCUMENT_VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
+
+# A resting ECG lasts 10 s, a rhythm strip a few minutes; more than this is a file that lies about itself.
+MAX_SAMPLES_PER_LEAD = 1 << 18
+MAX_LEADS = 32
+
+Counts = npt.NDArray[np.int16]
+_Indices = npt.NDArray[np.intp]
+
+
+def matches(source: Source) -> bool:
+    """Whether the root element is Philips' `restingecgdata`, whatever type and version the document claims."""
+    root = xml.root_of(source)
+    return root is not None and root.name == "restingecgdata" and (not root.namespace or "philips" in root.namespace)
+
+
+def read(source: Source) -> Recording:
+    """Decode one Philips Sierra document.
+
+    Returns
+    -------
+    Recording
+        Samples float32 [n_leads, n_samples] in mV, (counts - offset) x resolution; the rate of what is stored, which may
+        differ from the rate of acquisition; leads as labelled, in the file's order.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        For another document type or version, another compression, or other than 16 bits per sample.
+    ReadError
+        For whatever is damaged or contradicts itself.
+    """
+    root = xml.parse(source)
+    version = _document_version(root)
+    waveforms = _Waveforms.of(root)
+    counts = waveforms.counts()
+    if waveforms.offset:
+        samples = (counts - float(waveforms.offset)) * (waveforms.resolution_uv / 1000)
+    else:
+        samples = counts * (waveforms.resolution_uv / 1000)
+    return Recording(
+        samples=samples.astype(np.float32),
+        sampling_rate=waveforms.sampling_rate,
+        leads=waveforms.leads,
+        source_format=FORMAT,
+        meta={"format_version": version, "resolution_uv": waveforms.resolution_uv, **_device(root, waveforms.element)},
+    )
+
+
+# -- The document ------------------------------------------------------------------------------------------------------
+
+
+def _document_version(root: etree._Element) -> str:
+    """The document's version, if its type and version are among those supported."""
+    kind = xml.text_of(root.find("{*}documentinfo/{*}documenttype"))
+    version = xml.text_of(root.find("{*}documentinfo/{*}documentversion"))
+    if kind not in DOCUMENT_TYPES:
+        raise UnsupportedFormatError(
+            f"a Philips document of type {_shown(kind)}; supported are {' and '.join(DOCUMENT_TYPES)}"
+        )
+    if version not in DOCUMENT_VERSIONS:
+        raise UnsupportedFormatError(
+            f"a Philips document of version {_shown(version)}; supported are {', '.join(DOCUMENT_VERSIONS)}"
+        )
+    return version
+
+
+def _shown(text: str) -> str:
+    """A short word from the file as it may be shown; anything longer could be free text about a patient."""
+    return repr(text) if re.fullmatch(r"[A-Za-z0-9._-]{1,16}", text) else "that is not readable"
+
+
+@dataclass(frozen=True)
+class _Waveforms:
+    """What the document says of its `parsedwaveforms`, checked.
+
+    `duration_samples` is durationperchannel x rate and may be fractional; `offset` is subtracted from every count.
+    """
+
+    element: etree._Element
+    leads: tuple[str, ...]
+    duration_samples: float
+    sampling_rate: float
+    resolution_uv: float
+    offset: int
+    signed: bool
+    encoding: str
+    compressed: bool
+
+    @classmethod
+    def of(cls, root: etree._Element) -> _Waveforms:
+        element = _required_waveforms(root)
+        signal = root.find("{*}dataacquisition/{*}signalcharacteristics")
+        rate = xml.number(_setting(element, "samplespersecond", signal, "samplingrate"), "the sampling rate")
+        duration = xml.number(element.get("durationperchannel"), "the duration per channel")
+        resolution = xml.number(
+            _setting(element, "resolution", signal, "signalresolution", "resolution"), "the resolution"
+        )
+        if not 0 < rate <= 100_000:
+            raise ReadError(f"impossible sampling rate: {rate:g} Hz")
+        if not 0 < resolution <= 10_000:
+            raise ReadError(f"impossible resolution: {resolution:g} uV per bit")
+        if not 1 <= duration * rate / 1000 <= MAX_SAMPLES_PER_LEAD:
+            raise ReadError(
+                f"{duration:g} ms at {rate:g} Hz is not a resting ECG (1 to {MAX_SAMPLES_PER_LEAD} samples per lead)"
+            )
+        encoding = element.get("dataencoding", "").strip().casefold()
+        if encoding not in _DECODERS:
+            raise UnsupportedFormatError("the waveforms' data encoding is not Base64, Hex or Plain")
+        waveforms = cls(
+            element=element,
+            leads=_leads(element, signal),
+            duration_samples=duration * rate / 1000,
+            sampling_rate=rate,
+            resolution_uv=resolution,
+            offset=xml.integer(element.get("signaloffset") or "0", "the signal offset"),
+            signed=element.get("signalsigned", "True").strip().casefold() != "false",
+            encoding=encoding,
+            compressed=encoding != "plain" and _is_compressed(element),
+        )
+        _refuse_unknown_words(element, waveforms)
+        return waveforms
+
+    def counts(self) -> npt.NDArray[np.signedinteger]:
+        """The samples as stored, [n_leads, n_samples], limb leads restored."""
+        text = self.element.text or ""
+        if not text.strip():
+            raise ReadError("the waveforms are empty")
+        if self.encoding == "plain":
+            return _split(_plain(text), len(self.leads), self.duration_samples)
+        data = _DECODERS[self.encoding](text)
+        if self.compressed:
+            counts = restore_limb_leads(decode_xli(data, len(self.leads), self.duration_samples), self.leads)
+            _refuse_jumps(counts, self.leads)
+            return counts
+        if len(data) % 2:
+            raise ReadError(f"uncompressed waveforms of {len(data)} bytes, which is not a whole number of 16-bit samples")
+        stored = np.frombuffer(data, dtype="<i2" if self.signed else "<u2").astype(np.int32)
+        return _split(stored, len(self.leads), self.duration_samples)
+
+
+def _required_waveforms(root: etree._Element) -> etree._Element:
+    element = root.find("{*}waveforms/{*}parsedwaveforms")
+    if element is None:
+        element = next(root.iter("{*}parsedwaveforms"), None)
+    if element is not None:
+        return element
+    for other in ("unparsedwaveforms", "leadwaveforms"):
+        if next(root.iter(f"{{*}}{other}"), None) is not None:
+            raise UnsupportedFormatError(f"the waveforms are stored as {other}; only parsedwaveforms can be read")
+    raise ReadError("the document holds no waveforms (no parsedwaveforms element)")
+
+
+def _setting(element: etree._Element, attribute: str, signal: etree._Element | None, *names: str) -> str | None:
+    """An attribute of the waveforms or, where it is not given (1.03), what the acquisition section says."""
+    value = element.get(attribute)
+    if value is not None or signal is None:
+        return value
+    for name in names:
+        found = xml.text_of(signal.find(f"{{*}}{name}"))
+        if found:
+            return found
+    return None
+
+
+def _is_compressed(element: etree._Element) -> bool:
+    """Whether the data is XLI; `compressmethod` is 1.03's name for what is `compression` later."""
+    method = (element.get("compressmethod") or element.get("compression") or "").strip().casefold()
+    if method in ("", "uncompressed", "none") or element.get("compressflag", "").strip().casefold() == "false":
+        return False
+    if method != "xli":
+        raise UnsupportedFormatError("the waveforms' compression is not XLI")
+    return True
+
+
+def _refuse_unknown_words(element: etree._Element, waveforms: _Waveforms) -> None:
+    """Samples are 16-bit words; XLI of other words, unsigned or shifted ones has never been described."""
+    bits = element.get("bitspersample") or element.get("nbitspersample")
+    if bits is not None and waveforms.encoding != "plain" and xml.number(bits, "bits per sample") != 16:
+        raise UnsupportedFormatError(f"samples of {_shown(bits.strip())} bits; only 16-bit samples can be read")
+    if waveforms.compressed and (waveforms.offset or not waveforms.signed):
+        raise UnsupportedFormatError("XLI data of unsigned samples, or with a signal offset, cannot be read")
+
+
+def _leads(element: etree._Element, signal: etree._Element | None) -> tuple[str, ...]:
+    """Lead names in stored order: the labels or, in 1.03, what the acquisition type says."""
+    labels = element.get("leadlabels", "").split()
+    if labels:
+        n_leads = xml.integer(element.get("numberofleads") or str(len(labels)), "the number of leads")
+        labels = labels[: max(n_leads, 0)]
+    elif signal is not None:
+        n_leads = xml.integer(xml.text_of(signal.find("{*}numberchannelsallocated")), "the number of channels")
+        if xml.text_of(signal.find("{*}acquisitiontype")) not in ("STD-12", "10-WIRE"):
+            raise UnsupportedFormatError("no lead labels, and an acquisition type that does not give the leads' order")
+        extra = range(len(STANDARD_LEADS) + 1, min(n_leads, MAX_LEADS + 1) + 1)
+        labels = [*STANDARD_LEADS[: max(n_leads, 0)], *(f"Channel {number}" for number in extra)]
+    if not 1 <= len(labels) <= MAX_LEADS:
+        raise ReadError(f"{len(labels) or 'no'} leads; 1 to {MAX_LEADS} were expected")
+    return canonical_leads(labels)
+
+
+def _device(root: etree._Element, element: etree._Element) -> dict[str, str | float]:
+    """Device and filters of the stored signal; the filters of the printed report are not applied to it."""
+    meta: dict[str, str | float] = {"device_manufacturer": "Philips"}
+    machine = root.find("{*}dataacquisition/{*}machine")
+    if machine is not None:
+        model = xml.text_of(machine)
+        # "manufacturer:model:software revision", by the schema's convention
+        parts = [part.strip() for part in machine.get("detaildescription", "").split(":")]
+        if len(parts) == 3:
+            meta |= {"device_manufacturer": parts[0], "device_model": parts[1], "software_version": parts[2]}
+        if model:
+            meta["device_model"] = model
+    signal = root.find("{*}dataacquisition/{*}signalcharacteristics")
+    band = (_setting(element, "signalbandwidth", signal, "signalbandwidth") or "").partition("-")
+    filters = {
+        "highpass_hz": _setting(element, "hipass", signal, "hipass") or band[0],
+        "lowpass_hz": _setting(element, "lowpass", signal, "lowpass") or band[2],
+    }
+    if (_setting(element, "notchfiltered", signal, "notchfiltered") or "").strip().casefold() == "true":
+        # The mains frequency comes first, its harmonics after it.
+        frequencies = (_setting(element, "notchfilterfreqs", signal, "notchfilterfreqs") or "").split()
+        filters["notch_hz"] = frequencies[0] if frequencies else ""
+    for key, text in filters.items():
+        if re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text.strip()):
+            meta[key] = float(text)
+    return {key: value for key, value in meta.items() if not isinstance(value, str) or _is_device_name(value)}
+
+
+def _is_device_name(text: str) -> bool:
+    """Short and plain, as the names of devices and revisions are."""
+    return re.fullmatch(r"[A-Za-z0-9 ./_+-]{1,48}", text) is not None
+
+
+# -- From text to stored words -----------------------------------------------------------------------------------------
+
+_BLANKS = b" \t\r\n"
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text.encode("ascii").translate(None, _BLANKS), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise ReadError("the waveforms are damaged: not valid Base64") from error
+
+
+def _hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise ReadError("the waveforms are damaged: not valid hexadecimal") from error
+
+
+def _plain(text: str) -> npt.NDArray[np.int32]:
+    """Samples written as decimal numbers, separated by blanks."""
+    try:
+        samples = np.array(text.split()).astype(np.int64)
+    except (ValueError, OverflowError) as error:
+        raise ReadError("the waveforms are damaged: not a list of whole numbers") from error
+    if samples.size and max(int(samples.max()), -int(samples.min())) > 1 << 24:
+        raise ReadError("the waveforms are damaged: samples of more than 24 bits")
+    return samples.astype(np.int32)
+
+
+_DECODERS = {"base64": _base64, "hex": _hex, "plain": lambda text: text.encode()}
+
+
+def _split(stored: npt.NDArray[np.int32], n_leads: int, duration_samples: float) -> npt.NDArray[np.int32]:
+    """Lead after lead to [n_leads, n_samples]; leads stored beyond those that are named are left out."""
+    n_samples = round(duration_samples)
+    n_stored, rest = divmod(stored.size, n_samples)
+    if rest or n_stored < n_leads:
+        raise ReadError(
+            f"uncompressed waveforms of {stored.size} samples; {n_leads} leads of {n_samples} samples were announced"
+        )
+    return stored.reshape(n_stored, n_samples)[:n_leads]
+
+
+# -- XLI: LZW with 10-bit codes over second differences ----------------------------------------------------------------
+
+_CHUNK_HEADER = struct.Struct("<iHh")  # payload size in bytes, a word that is always 1, first second difference
+_CODE_BITS = 10
+_LITERALS = 256
+_END_CODE = 1023  # ends a chunk; the bits after it are padding
+_MAX_ENTRIES = _END_CODE - _LITERALS  # strings that are added: codes 256 to 1022
+_SLOTS = 1024  # room for one lead's codes where the leads' tables lie side by side
+
+
+def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
+    """Decode the first `n_leads` chunks of XLI data.
+
+    Parameters
+    ----------
+    data : chunks of an 8-byte header and LZW-compressed words each.
+    n_leads : chunks to decode; real files hold 16 for 12 leads, and what lies behind is not looked at.
+    duration_samples : samples per lead that the document announces, perhaps fractional.
+
+    Returns
+    -------
+    int16 array [n_leads, n_samples]
+        As stored: limb leads are residuals still (`restore_limb_leads`).
+
+    Raises
+    ------
+    ReadError
+        If sizes, codes or the number of samples are wrong. Nothing larger than what was announced is ever allocated.
+    """
+    first_differences, payloads = _chunks(data, n_leads, duration_samples)
+    codes, n_codes = _codes(payloads)
+    n_samples = 0
+    rows = []
+    # Groups of leads bound the memory of long recordings; 10 s and 12 leads are one group.
+    group = max(1, (1 << 20) // max(1, round(2 * duration_samples)))
+    for begin in range(0, n_leads, group):
+        part = slice(begin, begin + group)
+        try:
+            expanded = _expand(codes[part], n_codes[part], duration_samples, begin)
+        except ReadError:
+            _refuse_14_bit(payloads[begin], duration_samples)
+            raise
+        n_samples = n_samples or expanded.shape[1] // 2
+        if expanded.shape[1] != 2 * n_samples:
+            raise ReadError(f"leads of unequal length: {n_samples} and {expanded.shape[1] // 2} samples")
+        rows.append(expanded)
+    words = np.concatenate(rows).reshape(n_leads, 2, n_samples)
+    return _integrate(words, np.array(first_differences, dtype=np.int16))
+
+
+def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[int], list[bytes]]:
+    """First second difference and compressed payload of each lead."""
+    # Every code gives one byte or more, so that a chunk cannot need more room than one code for each byte.
+    largest = int(2 * duration_samples * _CODE_BITS / 8) + 16
+    first_differences, payloads = [], []
+    offset = 0
+    for lead in range(n_leads):
+        if len(data) - offset < _CHUNK_HEADER.size:
+            raise ReadError(f"the waveforms are truncated: {lead} of {n_leads} leads are there")
+        size, _, first_difference = _CHUNK_HEADER.unpack_from(data, offset)
+        offset += _CHUNK_HEADER.size
+        if size <= 0 or size > largest:
+            raise ReadError(f"the waveforms are damaged: lead {lead + 1} announces {size} bytes")
+        if size > len(data) - offset:
+            raise ReadError(
+                f"the waveforms are truncated: lead {lead + 1} announces {size} bytes, {len(data) - offset} are left"
+            )
+        first_differences.append(first_difference)
+        payloads.append(data[offset : offset + size])
+        offset += size
+    return first_differences, payloads
+
+
+def _codes(payloads: list[bytes]) -> tuple[_Indices, _Indices]:
+    """10-bit codes, most significant bit first: [n_leads, width], and how many of each row count."""
+    n_leads = len(payloads)
+    # Five bytes hold four codes; one group more than needed, so that a code can be appended to any row.
+    width = (max(map(len, payloads)) // 5 + 2) * 5
+    padded = b"".join([payload.ljust(width, b"\0") for payload in payloads])
+    # The big-endian 16-bit words that begin at bytes 0, 1, 2 and 3 of a group hold one code each.
+    words = np.ndarray((n_leads * width // 5, 4), ">u2", padded, 0, (5, 1)).astype(np.intp)
+    words >>= np.array([6, 4, 2, 0])
+    words &= _SLOTS - 1
+    codes = words.reshape(n_leads, -1)
+    available = np.array([8 * len(payload) // _CODE_BITS for payload in payloads])
+    ends = codes == _END_CODE
+    ends[:, -1] = True
+    return codes, np.minimum(available, ends.argmax(axis=1))
+
+
+def _expand(codes: _Indices, n_codes: _Indices, duration_samples: float, first_lead: int) -> npt.NDArray[np.uint8]:
+    """Undo LZW for all leads at once, without a loop over codes: [n_leads, n_bytes]."""
+    places = np.arange(codes.shape[1])
+    valid = places < n_codes[:, None]
+    # Code k can name the strings that were added before it, and the one that is being added.
+    impossible = (codes > places + (_LITERALS - 1)) & valid
+    if impossible.any():
+        lead = first_lead + int(impossible.any(axis=1).argmax()) + 1
+        raise ReadError(f"the waveforms are damaged: lead {lead} holds an impossible LZW code")
+    codes = np.where(valid, codes, 0)
+
+    tables = _Tables.of(codes)
+    n_bytes = np.where(valid, tables.lengths.take(tables.slots), 0).sum(axis=1)
+    n_samples = (int(n_bytes[0]) + 1) // 2
+    for lead, n in enumerate((n_bytes + 1) // 2, start=first_lead + 1):
+        if abs(n - duration_samples) >= 1:
+            raise ReadError(f"lead {lead} holds {n} samples; {duration_samples:g} were announced")
+        if n != n_samples:
+            raise ReadError(f"leads of unequal length: {n_samples} and {n} samples")
+    # The last byte is never used, and may be left away: it counts as 0, as in sierraecg.
+    odd = np.flatnonzero(n_bytes % 2)
+    valid[odd, n_codes[odd]] = True
+    return tables.text(tables.slots[valid]).reshape(len(codes), 2 * n_samples)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The LZW string tables of several leads, side by side; slot 1024 r + c stands for code c of row r.
+
+    The string that is added after code k is code k's string and one byte more, so that strings are chains of slots that
+    end in a literal. Following the pointers of all chains at once, twice as far in every step, takes
+    log2(longest string) steps where a loop over the codes would take one each.
+
+    Attributes
+    ----------
+    slots : the codes as slots, [n_rows, width].
+    parents : for each slot, the slot whose string it extends; literals are their own parents.
+    lengths : length of each slot's string.
+    last_bytes : last byte of each slot's string.
+    """
+
+    slots: _Indices
+    parents: _Indices
+    lengths: _Indices
+    last_bytes: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, codes: _Indices) -> _Tables:
+        n_rows, width = codes.shape
+        begins = np.arange(n_rows)[:, None] * _SLOTS
+        slots = codes + begins
+        n_entries = min(_MAX_ENTRIES, width - 1)
+        entries = slice(_LITERALS, _LITERALS + n_entries)
+
+        table = begins + np.arange(_SLOTS)
+        table[:, entries] = slots[:, :n_entries]
+        parents = table.ravel()
+        roots = parents
+        distances = np.zeros((n_rows, _SLOTS), dtype=np.intp)
+        distances[:, entries] = 1
+        links = distances.ravel()
+        while True:
+            further = roots.take(roots)
+            if np.array_equal(further, roots):
+                break
+            links = links + links.take(roots)
+            roots = further
+
+        first_bytes = (roots % _SLOTS).astype(np.uint8).reshape(n_rows, _SLOTS)
+        last_bytes = first_bytes.copy()
+        last_bytes[:, entries] = first_bytes.take(slots[:, 1 : n_entries + 1])
+        return cls(slots, parents, links + 1, last_bytes.ravel())
+
+    def text(self, slots: _Indices) -> npt.NDArray[np.uint8]:
+        """The strings of `slots`, one after the other."""
+        is_used = np.zeros(self.parents.size, dtype=bool)
+        is_used[slots] = True
+        used = np.flatnonzero(is_used)
+        lengths = self.lengths.take(used)
+        ends = np.cumsum(lengths)
+        begins = ends - lengths
+        place = np.zeros(self.parents.size, dtype=np.intp)
+        place[used] = begins
+
+        # All used strings are laid out; each byte but a string's last points to the same byte of the parent's string,
+        # which is used as well. Pointers are followed until they reach a last byte.
+        source = np.arange(int(ends[-1])) - np.repeat(begins - place.take(self.parents.take(used)), lengths)
+        source[ends - 1] = ends - 1
+        reach = 1
+        while reach < int(lengths.max()) - 1:
+            source = source.take(source)
+            reach *= 2
+        last_bytes = np.zeros(source.size, dtype=np.uint8)
+        last_bytes[ends - 1] = self.last_bytes.take(used)
+        strings = last_bytes.take(source)
+
+        sizes = self.lengths.take(slots)
+        written = np.cumsum(sizes)
+        index = np.arange(int(written[-1])) + np.repeat(place.take(slots) - (written - sizes), sizes)
+        return strings.take(index)
+
+
+def _integrate(words: npt.NDArray[np.uint8], first_differences: Counts) -> Counts:
+    """From high and low bytes [n_leads, 2, n_samples] to samples, int16 [n_leads, n_samples].
+
+    The words hold x[0], x[1] and then 64 - (x[i] - 2 x[i-1] + x[i-2]) for i = 3 onwards, one place early; the second
+    difference for i = 2 is minus the header's word. Arithmetic is modulo 2^16, as in the 16-bit devices that write it.
+    """
+    high, low = words[:, 0].astype(np.uint16), words[:, 1]
+    high <<= 8
+    high |= low
+    differences = 64 - np.roll(high, 1, axis=1)
+    differences[:, 0] = high[:, 0]
+    if high.shape[1] > 1:
+        differences[:, 1] = high[:, 1] - high[:, 0]
+    if high.shape[1] > 2:
+        differences[:, 2] = 0 - first_differences.view(np.uint16)
+    steps = differences[:, 1:]
+    np.cumsum(steps, axis=1, dtype=np.uint16, out=steps)
+    return np.cumsum(differences, axis=1, dtype=np.uint16).view(np.int16)
+
+
+def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
+    """Replace the residuals that XLI stores for leads III, aVR, aVL and aVF by the leads themselves.
+
+    III = II - I - r;  aVR = -r - floor((I + II) / 2);  aVL = floor((I - III) / 2) - r;  aVF = floor((II + III) / 2) - r.
+
+    Raises
+    ------
+    ReadError
+        If a lead that the restoration needs is not among `leads` (canonical names, one for each row).
+    """
+    stored = {lead: row for row, lead in enumerate(leads)}
+    if "-aVR" in stored:
+        raise UnsupportedFormatError("how XLI stores lead -aVR is not known")
+    restored = counts.copy()
+    wide: dict[str, npt.NDArray[np.int32]] = {}
+
+    def lead(name: str) -> npt.NDArray[np.int32]:
+        if name not in stored:
+            raise ReadError(f"lead {name} is not stored, and the other limb leads cannot be restored without it")
+        if name not in wide:
+            wide[name] = restored[stored[name]].astype(np.int32)
+        return wide[name]
+
+    if "III" in stored:
+        restored[stored["III"]] = (lead("II") - lead("I") - counts[stored["III"]]).astype(np.int16)
+    if "aVR" in stored:
+        restored[stored["aVR"]] = (-((lead("I") + lead("II")) >> 1) - counts[stored["aVR"]]).astype(np.int16)
+    if "aVL" in stored:
+        restored[stored["aVL"]] = (((lead("I") - lead("III")) >> 1) - counts[stored["aVL"]]).astype(np.int16)
+    if "aVF" in stored:
+        restored[stored["aVF"]] = (((lead("II") + lead("III")) >> 1) - counts[stored["aVF"]]).astype(np.int16)
+    return restored
+
+
+# A lead that rails steps over half of the 16-bit range at once; a damaged second difference makes a ramp that runs over
+# its end and comes back at the other.
+MAX_JUMP = 3 << 14
+
+
+def _refuse_jumps(counts: Counts, leads: tuple[str, ...]) -> None:
+    if int(counts.max()) - int(counts.min()) <= MAX_JUMP:
+        return
+    jumps = np.abs(np.diff(counts.astype(np.int32), axis=1)).max(axis=1, initial=0)
+    if jumps.max() > MAX_JUMP:
+        row = int(jumps.argmax())
+        raise ReadError(f"the waveforms are damaged: lead {row + 1} jumps by {jumps[row]} counts from sample to sample")
+
+
+def _refuse_14_bit(payload: bytes, duration_samples: float) -> None:
+    """Say so where a payload that is no sense in 10-bit codes is LZW of 14-bit codes."""
+    n_bits = 14
+    bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
+    codes = bits[: bits.size // n_bits * n_bits].reshape(-1, n_bits) @ (1 << np.arange(n_bits)[::-1])
+    ends = np.flatnonzero(codes == (1 << n_bits) - 1)
+    codes = codes[: ends[0]] if ends.size else codes
+    if (codes > np.arange(codes.size) + (_LITERALS - 1)).any():
+        return
+    lengths: list[int] = []
+    for code in codes.tolist():
+        lengths.append(1 if code < _LITERALS else lengths[code - _LITERALS] + 1)
+    if abs((sum(lengths) + 1) // 2 - duration_samples) < 1:
+        raise UnsupportedFormatError("XLI data with 14-bit codes; only the 10-bit kind can be read")

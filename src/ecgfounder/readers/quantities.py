@@ -1,0 +1,133 @@
+"""Numbers and units as ECG files spell them.
+
+In: the text of an XML element or of a code. Out: arrays of numbers, and how many millivolt a unit is worth.
+Strict, because a number quietly skipped would shift every sample after it; vectorised, because this takes the time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import ReadError
+from ecgfounder.readers.xml import number
+from ecgfounder.recording import Samples
+
+_MILLIVOLTS_PER = {
+    "nv": 1e-6,
+    "nanovolt": 1e-6,
+    "uv": 1e-3,
+    "mcv": 1e-3,
+    "microv": 1e-3,
+    "microvolt": 1e-3,
+    "mv": 1.0,
+    "milliv": 1.0,
+    "millivolt": 1.0,
+    "v": 1e3,
+    "volt": 1e3,
+}
+_MAX_MILLIVOLTS = 1e6  # a kilovolt is no ECG in any unit, and float32 must not overflow
+_MAX_DIGITS = 9  # what fits in int32; longer numbers take the slower way
+_MARGIN = b" " * (_MAX_DIGITS + 1)
+
+
+def millivolts_per(unit: str) -> float | None:
+    """How many millivolt one `unit` is ('uV', 'µV', 'MICROVOLTS', 'mV', 'V', 'nV' ...); None where it is no voltage.
+
+    Letter case is ignored: vendors write 'uV', 'UV' and 'MICROVOLTS', and nobody records in megavolt.
+    """
+    plain = unit.strip().strip("\0").replace("\u00b5", "u").replace("\u03bc", "u").casefold()
+    return _MILLIVOLTS_PER.get(plain) or _MILLIVOLTS_PER.get(plain.removesuffix("s"))
+
+
+def to_millivolts(counts: npt.NDArray[Any], scale: float, offset: float, what: str) -> Samples:
+    """counts x scale + offset as float32, computed in float64; `scale` and `offset` in millivolt.
+
+    Raises
+    ------
+    ReadError
+        If a sample comes to more than a kilovolt.
+    """
+    values = counts * scale + offset
+    if (np.abs(values) > _MAX_MILLIVOLTS).any():
+        raise ReadError(f"{what}: samples of more than a kilovolt; the unit is wrong or the file damaged")
+    return values.astype(np.float32)
+
+
+def optional_number(text: str | None) -> float | None:
+    """A decimal number, or None where there is none: for settings that a recording can be read without."""
+    try:
+        return number(text, "setting")
+    except ReadError:
+        return None
+
+
+def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
+    """The numbers of a text, separated by white space or by single commas, one convention throughout.
+
+    Parameters
+    ----------
+    text : decimal numbers; a comma may end it.
+    what : names the text in the error.
+
+    Returns
+    -------
+    float64 array [n]
+        NaN where nothing stands between two commas: the file says that there is no sample.
+
+    Raises
+    ------
+    ReadError
+        If anything in the text is not a finite decimal number.
+    """
+    try:
+        raw = text.encode("ascii")
+    except UnicodeEncodeError as error:
+        raise ReadError(f"{what} holds characters that are not part of a number") from error
+    strange = raw.translate(None, b"0123456789+- \t\r\n,")
+    values = None if strange else _whole_numbers(raw, what)
+    return _decimal_numbers(raw, what) if values is None else values
+
+
+def _whole_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
+    """All numbers at once, digit by digit from the right; None where a number is too long or a field is blank."""
+    text = np.frombuffer(_MARGIN + raw + b" ", dtype=np.uint8)
+    digit = text - np.uint8(ord("0"))  # wraps around: only digits are below 10
+    is_digit = digit < 10
+    edge = np.flatnonzero(is_digit[1:] != is_digit[:-1])
+    first, last = edge[::2] + 1, edge[1::2]
+    commas = np.flatnonzero(text == ord(","))
+    if len(commas):
+        one_before_each = np.array_equal(np.searchsorted(commas, first), np.arange(len(first)))
+        if not one_before_each or len(commas) > len(first):
+            return None
+    is_sign = (text == ord("-")) | (text == ord("+"))
+    signs = np.flatnonzero(is_sign)
+    if not is_digit[signs + 1].all() or (is_digit | is_sign)[signs - 1].any():
+        raise ReadError(f"{what} holds a sign that does not begin a number")
+    length = last - first + 1
+    longest = int(length.max(initial=0))
+    if longest > _MAX_DIGITS:
+        return None
+    value = digit[last].astype(np.int32) if len(last) else np.empty(0, dtype=np.int32)
+    for place in range(1, longest):
+        value += np.where(length > place, digit[last - place], 0).astype(np.int32) * np.int32(10**place)
+    return np.where(text[first - 1] == ord("-"), -value, value).astype(np.float64)
+
+
+def _decimal_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64]:
+    """Numbers with a decimal point or exponent, and texts with blank fields."""
+    if raw.translate(None, b"0123456789+-.eE \t\r\n,"):
+        raise ReadError(f"{what} holds characters that are not part of a number")
+    fields = raw.split(b",") if b"," in raw else raw.split()
+    if fields and not fields[-1].strip():
+        fields.pop()
+    try:
+        values = np.array([float(field) if field.strip() else np.nan for field in fields], dtype=np.float64)
+    except ValueError as error:
+        raise ReadError(f"{what} holds something that is not a number") from error
+    if np.isinf(values).any():
+        raise ReadError(f"{what} holds a number that is too large")
+    return values

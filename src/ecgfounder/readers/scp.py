@@ -1,0 +1,543 @@
+"""SCP-ECG (EN 1064, ISO 11073-91064), protocol versions 1.x, 2.x and 3.0 with resting ECG in section 6.
+
+In: the whole file. Out: a `Recording` of the rhythm data, unpacked: Huffman codes, differences, decimation between the
+beats, and subtracted reference beats. Every section that is decoded must match its checksum.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers.signals import distinct_leads, refuse_member
+from ecgfounder.readers.source import Source
+from ecgfounder.recording import Recording, Samples
+
+FORMAT = "scp_ecg"
+
+Counts = npt.NDArray[np.int64]
+
+MAX_SAMPLES = 1 << 24
+MAX_HUFFMAN_SAMPLES = 1 << 21
+MAX_CODES = 1 << 12
+_PREAMBLE = 6
+_HEADER = 16
+_POINTER = 10
+_DEFAULT_TABLE = 19999
+_NO_CHECKSUM = 0
+
+# EN 1064, table of lead identification in section 3; X, Y and Z are Frank's.
+_LEADS: dict[int, str] = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR"}
+_LEADS |= {2 + i: f"V{i}" for i in range(1, 8)} | {66: "V8", 67: "V9"}
+_LEADS |= {8 + i: f"V{i}R" for i in range(2, 8)} | {68: "V8R", 69: "V9R"}
+_LEADS |= {16: "VX", 17: "VY", 18: "VZ", 19: "CC5", 20: "CM5", 21: "LA", 22: "RA", 23: "LL", 70: "D", 71: "A", 72: "J"}
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A section that is there; `data` includes its 16-byte header."""
+
+    data: bytes
+    intact: bool
+
+    @property
+    def body(self) -> bytes:
+        return self.data[_HEADER:]
+
+    @property
+    def protocol(self) -> int:
+        return self.data[9]
+
+
+@dataclass(frozen=True)
+class _Lead:
+    """One lead of section 3: first and last sample, counted from 1 at the start of the recording, and its code."""
+
+    first: int
+    last: int
+    code: int
+
+    @property
+    def n_samples(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class _Beats:
+    """Section 4: the reference beat, where it was subtracted, and the zones around the QRS that were not decimated."""
+
+    length_ms: int
+    fiducial: int
+    subtracted: tuple[tuple[int, int, int], ...]  # (first sample, fiducial, last sample) of beats of type 0
+    protected: tuple[tuple[int, int], ...]  # (first sample, last sample), in order
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Section 5 or 6 as stored: `avm` in nV, `interval` in µs, `order` of the differences, one byte string a lead."""
+
+    avm: int
+    interval: int
+    order: int
+    bimodal: bool
+    leads: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class _Code:
+    """One structure of a Huffman table; `switch_to` is the table that it selects, or None for a value."""
+
+    prefix_bits: int
+    extra_bits: int
+    prefix: int
+    value: int
+    switch_to: int | None
+
+
+Tables = tuple[tuple[_Code, ...], ...]
+
+
+def matches(source: Source) -> bool:
+    """Whether section 0 stands where SCP-ECG puts it: its name there, or a pointer to itself."""
+    head = source.head
+    if len(head) < _PREAMBLE + _HEADER + _POINTER or head[8:10] != b"\0\0":
+        return False
+    (length,) = struct.unpack_from("<I", head, 10)
+    identifier, own_length, index = struct.unpack_from("<HII", head, _PREAMBLE + _HEADER)
+    named = head[16:22] == b"SCPECG"
+    return length >= _HEADER + _POINTER and (named or (identifier == 0 and own_length == length and index == 7))
+
+
+def read(source: Source) -> Recording:
+    """Read the rhythm data of an SCP-ECG file.
+
+    Leads that were recorded one after the other are placed on one time axis, NaN where a lead was not recorded. Between
+    the protected zones of bimodally compressed leads, samples are interpolated linearly between the centres of the
+    blocks that were averaged.
+
+    Raises
+    ------
+    ReadError
+        On a file that is cut off, whose sections overlap its end, contradict each other or their checksums, or hold
+        codes that are in no Huffman table.
+    UnsupportedFormatError
+        Without section 6 (long-term ECG of version 3.0), or with a decimation that the standard does not define.
+    """
+    refuse_member(source, "SCP-ECG")
+    sections = _sections(source.content)
+    leads = _leads(_needed(sections, 3).body)
+    uses_reference = bool(_needed(sections, 3).body[1] & 1)
+    tables = _tables(_needed(sections, 2).body) if 2 in sections else ()
+    n_samples = sum(lead.n_samples for lead in leads)
+    if tables and n_samples > MAX_HUFFMAN_SAMPLES:
+        raise ReadError(
+            f"SCP-ECG file of {n_samples:,} Huffman-coded samples; {MAX_HUFFMAN_SAMPLES:,} are read at most"
+        )
+    packed = _packed(_needed(sections, 6).body, len(leads), 6)
+    if packed.bimodal or uses_reference:
+        interval, rows = _rebuilt(sections, leads, packed, tables, uses_reference)
+    else:
+        interval = packed.interval
+        rows = [
+            _unpack(data, lead.n_samples, packed.order, tables) * packed.avm
+            for data, lead in zip(packed.leads, leads, strict=True)
+        ]
+    return Recording(
+        samples=_on_one_axis(rows, leads),
+        sampling_rate=_rate(interval),
+        leads=distinct_leads([_LEADS.get(lead.code, f"SCP lead {lead.code}") for lead in leads]),
+        source_format=FORMAT,
+        meta=_meta(sections, packed.avm),
+    )
+
+
+def _sections(content: bytes) -> dict[int, _Section]:
+    """The sections that section 0 points to, by number."""
+    if len(content) < _PREAMBLE + _HEADER:
+        raise ReadError(f"SCP-ECG file of {len(content)} bytes, cut off within its first section")
+    crc, size = struct.unpack_from("<HI", content)
+    if not _PREAMBLE + _HEADER <= size <= len(content):
+        raise ReadError(f"SCP-ECG record of {size:,} bytes in a file of {len(content):,}")
+    record = content[:size]
+    record_intact = crc == binascii.crc_hqx(record[2:], 0xFFFF)
+    (length,) = struct.unpack_from("<I", record, 10)
+    if not _HEADER <= length <= size - _PREAMBLE:
+        raise ReadError(f"SCP-ECG record of {size:,} bytes whose section 0 claims {length:,}")
+    sections: dict[int, _Section] = {}
+    for at in range(_PREAMBLE + _HEADER, _PREAMBLE + length - _POINTER + 1, _POINTER):
+        number, length_there, index = struct.unpack_from("<HII", record, at)
+        if 1 <= number <= 6 and length_there > _HEADER and number not in sections:
+            sections[number] = _section(record, number, index - 1, length_there, record_intact)
+    if 6 not in sections:
+        raise UnsupportedFormatError("SCP-ECG file without section 6, which holds the resting ECG")
+    return sections
+
+
+def _section(record: bytes, number: int, start: int, length: int, record_intact: bool) -> _Section:
+    if start < _PREAMBLE or start + length > len(record):
+        raise ReadError(f"section {number} of the SCP-ECG file lies outside the record of {len(record):,} bytes")
+    crc, identifier, own_length = struct.unpack_from("<HHI", record, start)
+    if identifier != number:
+        raise ReadError(f"section 0 of the SCP-ECG file points to section {number}, where section {identifier} is")
+    # Where the section and its pointer disagree on the length, the checksum tells which of them is right.
+    for candidate in (length, own_length):
+        data = record[start : start + candidate]
+        if _HEADER < candidate == len(data) and crc == binascii.crc_hqx(data[2:], 0xFFFF):
+            return _Section(data, intact=True)
+    # A writer that computes no section checksums leaves 0: the record's own covers them.
+    return _Section(record[start : start + length], intact=crc == _NO_CHECKSUM and record_intact)
+
+
+def _needed(sections: Mapping[int, _Section], number: int) -> _Section:
+    """A section that has to be decoded, so it has to be there and intact."""
+    section = sections.get(number)
+    if section is None:
+        raise ReadError(f"SCP-ECG file without section {number}")
+    if not section.intact:
+        raise ReadError(f"section {number} of the SCP-ECG file does not match its checksum: the file is damaged")
+    return section
+
+
+def _leads(body: bytes) -> list[_Lead]:
+    n_leads = body[0]
+    if n_leads == 0 or 2 + 9 * n_leads > len(body):
+        raise ReadError(f"section 3 of the SCP-ECG file announces {n_leads} leads in {len(body)} bytes")
+    leads = [_Lead(*struct.unpack_from("<IIB", body, 2 + 9 * i)) for i in range(n_leads)]
+    if any(not 1 <= lead.first <= lead.last for lead in leads):
+        raise ReadError("section 3 of the SCP-ECG file has a lead that ends before it begins")
+    total = sum(lead.n_samples for lead in leads)
+    # Leads recorded in turn make the axis longer than each of them, but never longer than all of them together.
+    if _axis_length(leads) > total or total > MAX_SAMPLES:
+        raise ReadError(f"section 3 of the SCP-ECG file announces {total:,} samples in an impossible arrangement")
+    return leads
+
+
+def _axis_length(leads: Sequence[_Lead]) -> int:
+    return max(lead.last for lead in leads) - min(lead.first for lead in leads) + 1
+
+
+def _packed(body: bytes, n_leads: int, number: int) -> _Packed:
+    """Section 5 or 6, which are laid out alike."""
+    at = 6 + 2 * n_leads
+    if len(body) < at:
+        raise ReadError(f"section {number} of the SCP-ECG file is too short for {n_leads} leads")
+    avm, interval, order, bimodal = struct.unpack_from("<HHBB", body)
+    if avm == 0 or interval == 0 or order > 2:
+        raise ReadError(f"section {number} of the SCP-ECG file: {avm} nV a count, {interval} µs a sample, code {order}")
+    parts: list[bytes] = []
+    for size in struct.unpack_from(f"<{n_leads}H", body, 6):
+        parts.append(body[at : at + size])
+        at += size
+    if at > len(body):
+        raise ReadError(f"section {number} of the SCP-ECG file has {len(body):,} bytes, its leads need {at:,}")
+    return _Packed(avm, interval, order, bimodal == 1 and number == 6, tuple(parts))
+
+
+def _beats(body: bytes) -> _Beats:
+    if len(body) < 6:
+        raise ReadError("section 4 of the SCP-ECG file is cut off")
+    length_ms, fiducial, n_beats = struct.unpack_from("<HHH", body)
+    if 6 + 14 * n_beats > len(body):
+        raise ReadError(f"section 4 of the SCP-ECG file announces {n_beats} beats in {len(body)} bytes")
+    beats = [struct.unpack_from("<HIII", body, 6 + 14 * i) for i in range(n_beats)]
+    at = 6 + 14 * n_beats
+    protected: list[tuple[int, int]] = []
+    if at + 8 * n_beats <= len(body):
+        protected = [struct.unpack_from("<II", body, at + 8 * i) for i in range(n_beats)]
+    return _Beats(
+        length_ms,
+        fiducial,
+        tuple((first, middle, last) for kind, first, middle, last in beats if kind == 0 and 1 <= first <= last),
+        tuple(sorted((first, last) for first, last in protected if 1 <= first <= last)),
+    )
+
+
+def _rebuilt(
+    sections: Mapping[int, _Section], leads: Sequence[_Lead], packed: _Packed, tables: Tables, uses_reference: bool
+) -> tuple[int, list[Counts]]:
+    """Rhythm data that was decimated between the beats, or had reference beats subtracted: in nV, at full rate."""
+    beats = _beats(_needed(sections, 4).body)
+    reference = _packed(_needed(sections, 5).body, len(leads), 5)
+    factor, remainder = divmod(packed.interval, reference.interval)
+    if remainder or factor < 1 or (factor > 1 and not packed.bimodal):
+        raise UnsupportedFormatError(
+            f"SCP-ECG rhythm data at {packed.interval} µs a sample with reference beats at {reference.interval} µs"
+        )
+    rows: list[Counts] = []
+    n_reference = beats.length_ms * 1000 // reference.interval
+    for lead, data, beat_data in zip(leads, packed.leads, reference.leads, strict=True):
+        if factor > 1:
+            row = _interpolated(data, lead, beats.protected, factor, packed.order, tables)
+        else:
+            row = _unpack(data, lead.n_samples, packed.order, tables)
+        row = row * packed.avm
+        if uses_reference:
+            beat = _unpack(beat_data, n_reference, reference.order, tables) * reference.avm
+            _add_reference(row, lead, beat, beats)
+        rows.append(row)
+    return reference.interval, rows
+
+
+def _add_reference(row: Counts, lead: _Lead, beat: Counts, beats: _Beats) -> None:
+    """Add the reference beat, its fiducial point on each beat's, over the zone from which it had been subtracted."""
+    for first, fiducial, last in beats.subtracted:
+        shift = fiducial - beats.fiducial + 1  # the sample number at which the reference beat begins
+        begin = max(first, lead.first, shift)
+        end = min(last, lead.last, shift + len(beat) - 1)
+        if begin <= end:
+            row[begin - lead.first : end - lead.first + 1] += beat[begin - shift : end - shift + 1]
+
+
+def _interpolated(
+    data: bytes, lead: _Lead, protected: Sequence[tuple[int, int]], factor: int, order: int, tables: Tables
+) -> Counts:
+    """EN 1064, annex C: undo bimodal compression: full rate in the protected zones, 1 of `factor` samples elsewhere."""
+    stretches: list[tuple[int, bool]] = []  # (length at full rate, protected)
+    at = lead.first
+    for first, last in protected:
+        first, last = max(first, at), min(last, lead.last)
+        if first <= last:
+            stretches += [(first - at, False), (last - first + 1, True)]
+            at = last + 1
+    stretches.append((lead.last - at + 1, False))
+    sizes = [length if full else length // factor + length % factor for length, full in stretches]
+    stored = _unpack(data, sum(sizes), order, tables)
+    pieces: list[Counts] = []
+    at = 0
+    for (length, full), size in zip(stretches, sizes, strict=True):
+        piece = stored[at : at + size]
+        pieces.append(piece if full else _expanded(piece, length // factor, factor))
+        at += size
+    return np.concatenate(pieces)
+
+
+def _expanded(piece: Counts, n_blocks: int, factor: int) -> Counts:
+    """`n_blocks` averages become `factor` samples each, linear between block centres; what follows is kept as it is."""
+    if n_blocks == 0:
+        return piece
+    positions = np.arange(n_blocks * factor)
+    centres = np.arange(n_blocks) * factor + factor // 2
+    filled = np.rint(np.interp(positions, centres, piece[:n_blocks])).astype(np.int64)
+    return np.concatenate([filled, piece[n_blocks:]])
+
+
+def _unpack(data: bytes, n_samples: int, order: int, tables: Tables) -> Counts:
+    """Values of one lead: Huffman codes if there are tables, else 16-bit numbers; then differences are summed up."""
+    if tables:
+        if n_samples > 8 * len(data):
+            raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
+        single = len(tables) == 1 and all(code.switch_to is None for code in tables[0])
+        values = _decode_single(data, n_samples, tables[0]) if single else _decode_switching(data, n_samples, tables)
+    else:
+        if 2 * n_samples > len(data):
+            raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
+        values = np.frombuffer(data, "<i2", n_samples).astype(np.int64)
+    if order == 1:
+        values = np.cumsum(values)
+    elif order == 2 and n_samples > 2:
+        # x[0] and x[1] are stored as they are: their difference is the first slope, the rest are changes of slope.
+        slopes = np.concatenate([values[1:2] - values[0], values[2:]]).cumsum()
+        values = np.concatenate([values[:1], values[0] + slopes.cumsum()])
+    return values.astype(np.int16).astype(np.int64)  # samples have 16 bits; encoders' arithmetic wraps around
+
+
+def _tables(body: bytes) -> Tables:
+    """Section 2: none (0 tables), the default table (19999), or the tables of the file."""
+    if len(body) < 2:
+        raise ReadError("section 2 of the SCP-ECG file is cut off")
+    (n_tables,) = struct.unpack_from("<H", body)
+    if n_tables == _DEFAULT_TABLE:
+        return (_default_table(),)
+    at = 2
+    if 9 * n_tables > len(body) or len(body) > 9 * MAX_CODES:
+        raise ReadError(f"section 2 of the SCP-ECG file announces {n_tables} tables in {len(body):,} bytes")
+    tables: list[tuple[_Code, ...]] = []
+    for _ in range(n_tables):
+        if at + 2 > len(body):
+            raise ReadError(f"section 2 of the SCP-ECG file announces {n_tables} tables in {len(body)} bytes")
+        (n_codes,) = struct.unpack_from("<H", body, at)
+        at += 2
+        if n_codes == 0 or at + 9 * n_codes > len(body):
+            raise ReadError(f"section 2 of the SCP-ECG file announces {n_codes} codes in {len(body)} bytes")
+        tables.append(tuple(_code(body, at + 9 * i, n_tables) for i in range(n_codes)))
+        at += 9 * n_codes
+    return tuple(tables)
+
+
+def _code(body: bytes, at: int, n_tables: int) -> _Code:
+    prefix_bits, total_bits, mode, value, stored = struct.unpack_from("<BBBhI", body, at)
+    if prefix_bits > total_bits:  # some writers put the longer of the two first
+        prefix_bits, total_bits = total_bits, prefix_bits
+    if not (1 <= prefix_bits <= 32 and total_bits - prefix_bits <= 32):
+        raise ReadError(f"section 2 of the SCP-ECG file has a code of {prefix_bits} to {total_bits} bits")
+    if mode == 0 and not 1 <= value <= n_tables:
+        raise ReadError(f"section 2 of the SCP-ECG file switches to table {value} of {n_tables}")
+    prefix = int(f"{stored & ((1 << prefix_bits) - 1):0{prefix_bits}b}"[::-1], 2)  # the first bit is the lowest
+    return _Code(prefix_bits, total_bits - prefix_bits, prefix, value, value - 1 if mode == 0 else None)
+
+
+def _default_table() -> tuple[_Code, ...]:
+    """EN 1064, C.3.7.6: 0, then k ones, a zero and the sign for k = 1 to 8, then 8 or 16 bits as they are."""
+    codes = [_Code(1, 0, 0, 0, None)]
+    for size in range(1, 9):
+        ones = (1 << size) - 1
+        codes += [_Code(size + 2, 0, ones << 2, size, None), _Code(size + 2, 0, ones << 2 | 1, -size, None)]
+    return (*codes, _Code(10, 8, 0b1111111110, 0, None), _Code(10, 16, 0b1111111111, 0, None))
+
+
+def _decode_single(data: bytes, n_samples: int, table: Sequence[_Code]) -> Counts:
+    """Decode with one table: what each bit position would mean is found for all at once, then the chain is followed."""
+    longest = max(code.prefix_bits + code.extra_bits for code in table)
+    data = data[: (n_samples * longest + 7) // 8]
+    n_bits = 8 * len(data)
+    windows = _windows(data)
+    entry = _entries(windows, table)
+    lengths = np.array([code.prefix_bits + code.extra_bits for code in table] + [0])[entry]
+    # Positions that begin no code, and the end, lead to themselves, so that the walk below needs no tests.
+    following = np.append(np.minimum(np.arange(n_bits) + lengths, n_bits), n_bits).tolist()
+    position = 0
+    walk = [0] * n_samples
+    for i in range(n_samples):
+        walk[i] = position
+        position = following[position]
+    at = np.array(walk)
+    if n_samples and (at[-1] >= n_bits or (entry[at] == len(table)).any() or at[-1] + lengths[at[-1]] > n_bits):
+        raise ReadError("SCP-ECG data that ends early or is in no Huffman code")
+    used = entry[at]
+    values: Counts = np.array([code.value for code in table], dtype=np.int64)[used]
+    for number, code in enumerate(table):
+        if code.extra_bits:
+            values[used == number] += _extra(windows[at[used == number]], code)
+    return values
+
+
+def _windows(data: bytes) -> npt.NDArray[np.uint64]:
+    """For each bit of `data`, the 64 bits from there on, the first of them the highest."""
+    padded = np.frombuffer(data + bytes(9), dtype=np.uint8).astype(np.uint64)
+    n_bytes = len(data)
+    high = np.zeros(n_bytes, dtype=np.uint64)
+    for i in range(8):
+        high |= padded[i : n_bytes + i] << np.uint64(56 - 8 * i)
+    low = padded[8 : n_bytes + 8]
+    windows = np.empty((n_bytes, 8), dtype=np.uint64)
+    for bit in range(8):
+        windows[:, bit] = (high << np.uint64(bit)) | (low >> np.uint64(8 - bit))
+    return windows.reshape(-1)
+
+
+def _entries(windows: npt.NDArray[np.uint64], table: Sequence[_Code]) -> npt.NDArray[np.int64]:
+    """Which code of the table each window begins with; `len(table)` for none. The shortest one wins."""
+    entry = np.full(len(windows), len(table), dtype=np.int64)
+    by_length = sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits)
+    longest = max(code.prefix_bits for code in table)
+    if longest <= 16:
+        lookup = np.full(1 << longest, len(table), dtype=np.int64)
+        for number, code in by_length:
+            first = code.prefix << (longest - code.prefix_bits)
+            lookup[first : first + (1 << (longest - code.prefix_bits))] = number
+        return lookup[(windows >> np.uint64(64 - longest)).astype(np.int64)]
+    if len(table) > 256:
+        raise UnsupportedFormatError(f"SCP-ECG Huffman table of {len(table)} codes of up to {longest} bits")
+    for number, code in by_length:
+        entry[windows >> np.uint64(64 - code.prefix_bits) == code.prefix] = number
+    return entry
+
+
+def _extra(windows: npt.NDArray[np.uint64], code: _Code) -> Counts:
+    """The signed number of `extra_bits` bits that follows a prefix."""
+    unsigned = (windows << np.uint64(code.prefix_bits)) >> np.uint64(64 - code.extra_bits)
+    values = unsigned.astype(np.int64)
+    return np.where(values >> (code.extra_bits - 1) & 1, values - (1 << code.extra_bits), values)
+
+
+def _decode_switching(data: bytes, n_samples: int, tables: Tables) -> Counts:
+    """Decode bit by bit where codes switch from one table to another; each lead begins with the first table."""
+    indexes = [{(code.prefix_bits, code.prefix): code for code in reversed(table)} for table in tables]
+    longest = [max(code.prefix_bits for code in table) for table in tables]
+    bits = "".join(f"{byte:08b}" for byte in data)
+    values = np.zeros(n_samples, dtype=np.int64)
+    table, position = 0, 0
+    for i in range(n_samples):
+        code, position, table = _next_value(bits, position, table, indexes, longest)
+        extra = bits[position : position + code.extra_bits]
+        if len(extra) < code.extra_bits:
+            raise ReadError("SCP-ECG data that ends early")
+        position += code.extra_bits
+        number = int(extra, 2) if extra else 0
+        values[i] = code.value + number - (1 << len(extra) if extra[:1] == "1" else 0)
+    return values
+
+
+def _next_value(
+    bits: str, position: int, table: int, indexes: Sequence[Mapping[tuple[int, int], _Code]], longest: Sequence[int]
+) -> tuple[_Code, int, int]:
+    """The next code that stands for a value, the position after its prefix, and the table that is in use by then."""
+    length, prefix = 0, 0
+    while position < len(bits) and length < longest[table]:
+        prefix = prefix << 1 | (bits[position] == "1")
+        position += 1
+        length += 1
+        code = indexes[table].get((length, prefix))
+        if code is None:
+            continue
+        if code.switch_to is None:
+            return code, position, table
+        table, length, prefix = code.switch_to, 0, 0
+    raise ReadError("SCP-ECG data that ends early or is in no Huffman code")
+
+
+def _on_one_axis(rows: Sequence[Counts], leads: Sequence[_Lead]) -> Samples:
+    """nV to mV, each lead at its place in time."""
+    begin = min(lead.first for lead in leads)
+    samples = np.full((len(leads), _axis_length(leads)), np.nan, dtype=np.float32)
+    for out, row, lead in zip(samples, rows, leads, strict=True):
+        out[lead.first - begin : lead.last - begin + 1] = row * 1e-6
+    return samples
+
+
+def _rate(interval: int) -> float:
+    """Sampling rate from whole microseconds: 4167 µs is 240 Hz, as recorders have whole rates."""
+    rate = 1e6 / interval
+    return float(round(rate)) if round(rate) and abs(1e6 / round(rate) - interval) < 1 else rate
+
+
+def _meta(sections: Mapping[int, _Section], avm: int) -> dict[str, str | float]:
+    meta: dict[str, str | float] = {"resolution_uv": avm / 1000}
+    protocol = sections[6].protocol
+    if 10 <= protocol <= 99:
+        meta["format_version"] = f"{protocol / 10:.1f}"
+    # Data about the patient is often overwritten in place, which leaves section 1 without a valid checksum.
+    if 1 in sections and sections[1].intact:
+        _add_device(meta, sections[1].body)
+    return meta
+
+
+def _add_device(meta: dict[str, str | float], body: bytes) -> None:
+    """The recording device (tag 14) and its filters (tags 27 to 29); no other tag of section 1 is looked at."""
+    at = 0
+    while at + 3 <= len(body) and body[at] != 255:
+        tag, size = struct.unpack_from("<BH", body, at)
+        value = body[at + 3 : at + 3 + size]
+        at += 3 + size
+        if tag == 14 and len(value) >= 36:
+            strings = value[36:].split(b"\0")
+            fields = {"device_model": value[8:14], "software_version": strings[2] if len(strings) > 2 else b""}
+            fields["device_manufacturer"] = strings[4] if len(strings) > 4 else b""
+            meta |= {key: text for key, raw in fields.items() if (text := _text(raw))}
+        elif tag == 27 and any(value[:2]):  # 0 stands for "not specified"
+            meta["highpass_hz"] = int.from_bytes(value[:2], "little") / 100
+        elif tag == 28 and any(value[:2]):
+            meta["lowpass_hz"] = float(int.from_bytes(value[:2], "little"))
+        elif tag == 29 and value and value[0] & 3 in (1, 2):
+            meta["notch_hz"] = 60.0 if value[0] & 1 else 50.0
+
+
+def _text(raw: bytes) -> str:
+    """Printable ASCII up to the first NUL."""
+    return "".join(chr(byte) for byte in raw.split(b"\0")[0][:64] if 32 <= byte < 127).strip()

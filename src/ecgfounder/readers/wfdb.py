@@ -1,0 +1,376 @@
+"""WFDB records (PhysioNet): a text header `NAME.hea` and the signal files that it names.
+
+In: the header, a signal file, or the record's name without extension. Out: a `Recording` of the signals that are
+voltages. Formats 16, 24, 32, 61, 80, 160 and 212 are decoded here, others by the `wfdb` package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
+from ecgfounder.readers.quantities import millivolts_per
+from ecgfounder.readers.signals import distinct_leads, refuse_member
+from ecgfounder.readers.source import MAX_FILE_BYTES, Source, open_regular
+from ecgfounder.recording import Recording, Samples
+
+FORMAT = "wfdb"
+
+Counts = npt.NDArray[np.integer[Any]]
+
+MAX_HEADER_BYTES = 1 << 20
+MAX_SIGNALS = 1024
+MAX_PACKAGE_SAMPLES = 1 << 26  # formats that the package decodes may be compressed: the file's size bounds nothing
+DEFAULT_RATE = 250.0  # header(5): "if missing, a value of 250 Hz is assumed"
+DEFAULT_GAIN = 200.0  # header(5): "if zero or missing, a gain of 200 ADC units per physical unit is assumed"
+
+# signal(5): the sample value that stands for "no sample", by format.
+_NO_SAMPLE = {"16": -(1 << 15), "61": -(1 << 15), "160": -(1 << 15), "80": -128, "212": -2048}
+_NO_SAMPLE |= {"24": -(1 << 23), "32": -(1 << 31)}
+_BYTES = {"16": 2.0, "61": 2.0, "160": 2.0, "80": 1.0, "212": 1.5, "24": 3.0, "32": 4.0}
+_PACKAGE_FORMATS = frozenset({"8", "310", "311", "508", "516", "524"})
+
+_RECORD_LINE = re.compile(
+    r"\s*(?P<name>[^\s/]+(?:/[^\s/]*[^\s/\d][^\s/]*)*)(?:/(?P<segments>\d+))?"
+    r"\s+(?P<signals>\d{1,6})"
+    r"(?:\s+(?P<rate>[0-9.]+(?:[eE][+-]?\d+)?)(?:/\S*)?(?:\s+(?P<samples>\d{1,15})(?!\S))?)?(?:\s.*)?"
+)
+_SIGNAL_LINE = re.compile(
+    r"\s*(?P<file>\S+)\s+(?P<format>\d{1,3})(?:x(?P<per_frame>\d{1,6}))?(?::(?P<skew>\d{1,9}))?(?:\+(?P<offset>\d{1,12}))?"
+    r"(?:\s+(?P<gain>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)?(?:\((?P<baseline>[+-]?\d{1,12})\))?(?:/(?P<unit>\S+))?"
+    r"(?:\s+(?P<resolution>[+-]?\d{1,12})(?:\s+(?P<zero>[+-]?\d{1,12})(?:\s+(?P<initial>[+-]?\d{1,12})"
+    r"(?:\s+(?P<checksum>[+-]?\d{1,12})(?:\s+(?P<block>[+-]?\d{1,12})(?:\s+(?P<name>\S.*?))?)?)?)?)?)?)?\s*"
+)
+# A header under a foreign name: a record line, then a line with a file's name and a storage format.
+_HEADER_TEXT = re.compile(
+    rb"\s*(?:#[^\n]*\n\s*)*[^\s,;#<{/]+(?:/\d+)?[ \t]+\d{1,4}(?:[ \t]+[0-9.][^\n]{0,200})?\r?\n"
+    rb"\s*(?:#[^\n]*\n\s*)*[^\s,;]*[^\s,;0-9.+-][^\s,;]*[ \t]+"
+    rb"(?:8|16|24|32|61|80|160|212|310|311|508|516|524)(?:x\d+)?(?::\d+)?(?:\+\d+)?(?=\s)"
+)
+_RECORD_TEXT = re.compile(rb"\s*(?:#[^\n]*\n\s*)*[^\s,;#<{]+[ \t]+\d{1,4}(?=\s|$)")
+
+
+@dataclass(frozen=True)
+class _Signal:
+    """One signal line of a header; `gain` in ADC units per unit, `per_frame` in samples."""
+
+    file: str
+    format: str
+    per_frame: int
+    skew: int
+    offset: int
+    gain: float
+    baseline: int
+    unit: str
+    checksum: int | None
+    name: str
+
+
+@dataclass(frozen=True)
+class _Header:
+    """`n_frames` is None where the header leaves it to the signal file's size."""
+
+    rate: float
+    n_frames: int | None
+    signals: tuple[_Signal, ...]
+
+
+def matches(source: Source) -> bool:
+    """Whether the path is a WFDB header, a signal file beside its header, or a record's name without extension."""
+    path = source.path
+    suffix = path.suffix.lower()
+    if suffix in (".dat", ".mat"):
+        header = path.with_suffix(".hea")
+        return os.path.isfile(header) and path.name.encode() in Source(header).head.split()
+    if not os.path.isfile(path):
+        return os.path.isfile(f"{path}.hea")
+    if suffix == ".hea" or path.name.lower().endswith(".hea.gz"):
+        return _RECORD_TEXT.match(source.head) is not None
+    return _HEADER_TEXT.match(source.head) is not None
+
+
+def read(source: Source) -> Recording:
+    """Read a WFDB record.
+
+    Signals whose unit is no voltage (pressure, respiration) are left out. Of signals with several samples per frame,
+    those with the most are kept, and the rate is theirs. A sample that the format marks as absent is NaN, as are the
+    last samples of a signal with skew. Checksums, where the header has any but 0, must agree.
+
+    Raises
+    ------
+    ReadError
+        On a header that is damaged or names files outside its folder, on a signal file that is missing, shorter than
+        the header says, or does not agree with its checksums.
+    MissingDependencyError
+        If a signal is in a format that needs the `wfdb` package.
+
+    References
+    ----------
+    WFDB Applications Guide, header(5) and signal(5).
+    """
+    refuse_member(source, "WFDB")
+    path = _header_path(source.path)
+    header = _parse_header(source if path == source.path else Source(path))
+    files = [path.parent / name for name in dict.fromkeys(signal.file for signal in header.signals)]
+    source.companions.extend(file for file in (path, *files) if file != source.path)
+    chosen = _chosen(header.signals)
+    if all(signal.format in _BYTES for signal in header.signals):
+        columns = _columns(path.parent, header)
+        _verify_checksums(header.signals, columns, header.n_frames)
+        n_samples = min(len(columns[row]) for row in chosen)
+        samples = np.empty((len(chosen), n_samples), dtype=np.float32)
+        for out, row in zip(samples, chosen, strict=True):
+            _to_millivolt(columns[row], header.signals[row], out)
+    else:
+        samples = _through_package(path, header, chosen)
+    signals = [header.signals[row] for row in chosen]
+    return Recording(
+        samples=samples,
+        sampling_rate=header.rate * signals[0].per_frame,
+        leads=distinct_leads([signal.name for signal in signals]),
+        source_format=FORMAT,
+        meta=_meta(signals),
+    )
+
+
+def _header_path(path: Path) -> Path:
+    if path.suffix.lower() in (".dat", ".mat"):
+        return path.with_suffix(".hea")
+    if not os.path.isfile(path):
+        return path.with_name(f"{path.name}.hea")
+    return path
+
+
+def _parse_header(source: Source) -> _Header:
+    content = source.content
+    if len(content) > MAX_HEADER_BYTES:
+        raise ReadError(f"WFDB header of {len(content):,} bytes; at most {MAX_HEADER_BYTES:,} are expected")
+    text = [line.strip() for line in content.decode("latin-1").splitlines()]
+    lines = [line for line in text if line and not line.startswith("#")]
+    record = _RECORD_LINE.fullmatch(lines[0]) if lines else None
+    if record is None:
+        raise ReadError("damaged WFDB header: the record line is not 'NAME SIGNALS RATE SAMPLES'")
+    if record["segments"] is not None:
+        raise UnsupportedFormatError(
+            f"WFDB record of {record['segments']} segments: give the path of each segment's own header instead"
+        )
+    n_signals = int(record["signals"])
+    if not 1 <= n_signals <= MAX_SIGNALS:
+        raise ReadError(f"WFDB header with {n_signals} signals; 1 to {MAX_SIGNALS} are expected")
+    if len(lines) <= n_signals:
+        raise ReadError(f"damaged WFDB header: {n_signals} signals announced, {len(lines) - 1} described")
+    return _Header(
+        rate=_rate(record["rate"]),
+        n_frames=int(record["samples"] or 0) or None,
+        signals=tuple(_parse_signal(line, row) for row, line in enumerate(lines[1 : n_signals + 1])),
+    )
+
+
+def _rate(text: str | None) -> float:
+    if text is None:
+        return DEFAULT_RATE
+    try:
+        rate = float(text)
+    except ValueError:
+        raise ReadError("damaged WFDB header: the sampling rate is not a number") from None
+    if not (math.isfinite(rate) and 0 < rate <= 1_000_000):
+        raise ReadError(f"WFDB header with an impossible sampling rate: {rate} Hz")
+    return rate
+
+
+def _parse_signal(line: str, row: int) -> _Signal:
+    field = _SIGNAL_LINE.fullmatch(line)
+    if field is None:
+        raise ReadError(f"damaged WFDB header: the line of signal {row} is not 'FILE FORMAT GAIN ...'")
+    if field["format"] not in _BYTES and field["format"] not in _PACKAGE_FORMATS:
+        raise UnsupportedFormatError(f"WFDB signal {row} is in an unknown storage format: {field['format']}")
+    _check_file_name(field["file"], row)
+    per_frame = int(field["per_frame"] or 1)
+    if per_frame < 1:
+        raise ReadError(f"damaged WFDB header: signal {row} has {per_frame} samples per frame")
+    gain = float(field["gain"] or 0) or DEFAULT_GAIN
+    if not math.isfinite(gain) or abs(gain) < 1e-30:
+        raise ReadError(f"damaged WFDB header: the gain of signal {row} is {gain}")
+    zero = int(field["zero"] or 0)
+    return _Signal(
+        file=field["file"],
+        format=field["format"],
+        per_frame=per_frame,
+        skew=int(field["skew"] or 0),
+        offset=int(field["offset"] or 0),
+        gain=gain,
+        baseline=zero if field["baseline"] is None else int(field["baseline"]),
+        unit=field["unit"] or "mV",
+        checksum=None if field["checksum"] is None else int(field["checksum"]),
+        name=field["name"] or f"signal {row}",
+    )
+
+
+def _check_file_name(name: str, row: int) -> None:
+    """A signal file lies beside its header: any other place could be a trick to read files of the machine."""
+    if name == "-" or name.startswith("~"):
+        raise UnsupportedFormatError(f"WFDB signal {row} is stored in no file of its own")
+    if "/" in name or "\\" in name or ":" in name or name in (".", "..") or "\0" in name:
+        raise ReadError(f"the WFDB header places signal {row} in another folder, which is refused")
+
+
+def _chosen(signals: Sequence[_Signal]) -> list[int]:
+    """Rows of the signals to keep: voltages, at the most samples per frame that any of them has."""
+    voltages = [row for row, signal in enumerate(signals) if millivolts_per(signal.unit) is not None]
+    if not voltages:
+        raise ReadError("no signal of the WFDB record is in V, mV, uV or nV")
+    most = max(signals[row].per_frame for row in voltages)
+    return [row for row in voltages if signals[row].per_frame == most]
+
+
+def _columns(folder: Path, header: _Header) -> list[Counts]:
+    """The counts of every signal, one array each, in the header's order."""
+    columns: list[Counts] = []
+    seen: set[str] = set()
+    for file, run in groupby(header.signals, key=lambda signal: signal.file):
+        group = list(run)
+        if file in seen:
+            raise ReadError("damaged WFDB header: the signals of one file are not listed together")
+        seen.add(file)
+        if len({(signal.format, signal.offset) for signal in group}) > 1:
+            raise ReadError("damaged WFDB header: one signal file in several storage formats")
+        columns += _decode_file(_signal_bytes(folder / file), group, header.n_frames)
+    if len({len(column) // signal.per_frame for column, signal in zip(columns, header.signals, strict=True)}) > 1:
+        raise ReadError("the signal files of the WFDB record are of different lengths")
+    return columns
+
+
+def _signal_bytes(path: Path) -> bytes:
+    try:
+        # Never unpacked: two bytes of a signal can look like gzip's.
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise ReadError(f"{size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
+            return file.read()
+    except ReadError as error:
+        raise ReadError(f"the signal file that the WFDB header names: {error}") from error
+
+
+def _decode_file(data: bytes, group: Sequence[_Signal], n_frames: int | None) -> list[Counts]:
+    fmt, offset = group[0].format, group[0].offset
+    per_frame = sum(signal.per_frame for signal in group)
+    available = max(0, len(data) - offset)
+    stored = int(available / _BYTES[fmt]) // per_frame
+    if n_frames is None:
+        n_frames = stored
+    if n_frames > stored or n_frames == 0:
+        raise ReadError(
+            f"signal file of {len(data):,} bytes: {n_frames:,} samples of {per_frame} a frame in format {fmt} "
+            f"need {offset + math.ceil(n_frames * per_frame * _BYTES[fmt]):,}"
+        )
+    frames = _decode(data, fmt, offset, n_frames * per_frame).reshape(n_frames, per_frame)
+    columns: list[Counts] = []
+    first = 0
+    for signal in group:
+        columns.append(frames[:, first : first + signal.per_frame].reshape(-1))
+        first += signal.per_frame
+    return columns
+
+
+def _decode(data: bytes, fmt: str, offset: int, count: int) -> Counts:
+    """`count` samples in storage format `fmt` (signal(5)) from byte `offset` on."""
+    if fmt == "16":
+        return np.frombuffer(data, "<i2", count, offset)
+    if fmt == "61":
+        return np.frombuffer(data, ">i2", count, offset)
+    if fmt == "32":
+        return np.frombuffer(data, "<i4", count, offset)
+    if fmt == "80":
+        return np.frombuffer(data, "u1", count, offset).astype(np.int16) - 128
+    if fmt == "160":
+        return (np.frombuffer(data, "<u2", count, offset).astype(np.int32) - (1 << 15)).astype(np.int16)
+    if fmt == "24":
+        triples = np.frombuffer(data, "u1", 3 * count, offset).reshape(count, 3)
+        words = np.zeros((count, 4), dtype=np.uint8)
+        words[:, 1:] = triples
+        return words.view("<i4")[:, 0] >> 8  # the arithmetic shift extends the sign
+    pairs = (count + 1) // 2
+    stored = np.zeros(3 * pairs, dtype=np.uint8)
+    n_bytes = (3 * count + 1) // 2
+    stored[:n_bytes] = np.frombuffer(data, "u1", n_bytes, offset)
+    first, middle, second = stored.reshape(pairs, 3).astype(np.int16).T
+    samples = np.empty((pairs, 2), dtype=np.int16)
+    samples[:, 0] = first | ((middle & 0x0F) << 8)
+    samples[:, 1] = second | ((middle & 0xF0) << 4)
+    samples[samples > 2047] -= 4096
+    return samples.reshape(-1)[:count]
+
+
+def _verify_checksums(signals: Sequence[_Signal], columns: Sequence[Counts], n_frames: int | None) -> None:
+    """header(5): a checksum is the sum of a signal's samples modulo 2^16; writers differ in whether it is signed.
+
+    0 is what hand-made headers write for a checksum that was never computed. Without a number of samples in the
+    header there is no saying which samples were summed.
+    """
+    if n_frames is None:
+        return
+    for row, (signal, column) in enumerate(zip(signals, columns, strict=True)):
+        if signal.checksum and (int(column.sum(dtype=np.int64)) - signal.checksum) & 0xFFFF:
+            raise ReadError(
+                f"the samples of signal {row} do not add up to the checksum in the WFDB header: the signal file is "
+                "damaged or belongs to another header (a checksum of 0 is not compared)"
+            )
+
+
+def _to_millivolt(column: Counts, signal: _Signal, out: npt.NDArray[np.float32]) -> None:
+    """Fill `out` with (count - baseline) / gain in mV, shifted by the skew; NaN where there is no sample."""
+    skew = signal.skew * signal.per_frame
+    if skew >= len(out):
+        raise ReadError(f"damaged WFDB header: a skew of {signal.skew} frames in a record of {len(out)} samples")
+    kept = column[skew : len(out)]
+    values = kept.astype(np.float64)
+    values -= signal.baseline
+    values /= signal.gain
+    scale = millivolts_per(signal.unit) or 1.0
+    if scale != 1.0:
+        values *= scale
+    absent = kept == _NO_SAMPLE[signal.format]
+    if absent.any():
+        values[absent] = np.nan
+    out[: len(kept)] = values
+    out[len(kept) :] = np.nan
+
+
+def _through_package(path: Path, header: _Header, chosen: Sequence[int]) -> Samples:
+    """Decode with the `wfdb` package; the header has been checked, so that no file elsewhere is opened."""
+    try:
+        package = importlib.import_module("wfdb")
+    except ImportError as error:
+        formats = ", ".join(sorted({signal.format for signal in header.signals} - set(_BYTES)))
+        raise MissingDependencyError("wfdb", f"WFDB format {formats}", "wfdb") from error
+    if path.suffix != ".hea":
+        raise ReadError("this WFDB storage format needs its header to be a plain file NAME.hea")
+    total = sum(signal.per_frame for signal in header.signals) * (header.n_frames or 0)
+    if not 0 < total <= MAX_PACKAGE_SAMPLES:
+        raise ReadError(
+            f"WFDB record of {total:,} samples in this storage format; 1 to {MAX_PACKAGE_SAMPLES:,} are read"
+        )
+    for file in {signal.file for signal in header.signals}:
+        _signal_bytes(path.parent / file)
+    record = package.rdrecord(str(path.with_suffix("")), physical=True, smooth_frames=False, return_res=64)
+    rows = [np.asarray(record.e_p_signal[row], dtype=np.float64) for row in chosen]
+    scales = [millivolts_per(header.signals[row].unit) or 1.0 for row in chosen]
+    return np.stack([row * scale for row, scale in zip(rows, scales, strict=True)]).astype(np.float32)
+
+
+def _meta(signals: Sequence[_Signal]) -> dict[str, str | float]:
+    """The step of one count in microvolt, where all leads share it."""
+    steps = {1000 * (millivolts_per(signal.unit) or 1.0) / abs(signal.gain) for signal in signals}
+    return {"resolution_uv": steps.pop()} if len(steps) == 1 else {}

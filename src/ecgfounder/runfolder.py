@@ -1,0 +1,144 @@
+"""The run's folder, `<output_dir>/_run/`: what it was told, whether it may be resumed, and what belongs to it.
+
+In: an output folder and a fingerprint. Out: a `RunFolder` that was made, resumed or begun anew, or a `RunError` with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ecgfounder.errors import RunError
+from ecgfounder.ledger import entry_lines
+from ecgfounder.naming import RUN_FOLDER
+from ecgfounder.settings import differences
+from ecgfounder.sinks import sync_folder, write_durably
+
+
+class RunFolder:
+    """Paths and small files of one run's bookkeeping.
+
+    Attributes
+    ----------
+    output_dir : folder of the embeddings.
+    path : `<output_dir>/_run`.
+    ledger : folder of the ledger's parts.
+    scratch : folder of files that are being written.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir.absolute()
+        self.path = self.output_dir / RUN_FOLDER
+        self.ledger = self.path / "ledger"
+        self.scratch = self.path / "scratch"
+        self.locks = self.path / "locks"
+        self.run_json = self.path / "run.json"
+        self.manifest = self.path / "manifest.parquet"
+        self.failures = self.path / "failures.csv"
+        self.collisions = self.path / "collisions.txt"
+
+    def create(self) -> None:
+        """Make the folders, or refuse one that holds something else.
+
+        Raises
+        ------
+        RunError
+            If the output folder is not ours and not empty, or cannot be written to.
+        """
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists() and any(self.output_dir.iterdir()):
+                raise RunError(
+                    f"{self.output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
+                    "into folders that may hold something else. Choose an empty or new --output_dir."
+                )
+            for folder in (self.path, self.ledger, self.scratch, self.locks):
+                folder.mkdir(exist_ok=True)
+            probe = self.scratch / f"probe-{os.getpid()}"
+            write_durably(probe, b"writable")
+            probe.unlink()
+        except OSError as error:
+            raise RunError(f"{self.output_dir} cannot be written to: {error.strerror or error}") from error
+
+    def read(self) -> dict[str, Any] | None:
+        """The contents of run.json; None where there is none yet."""
+        try:
+            found = orjson.loads(self.run_json.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise RunError(
+                f"{self.run_json} cannot be read: {error}. Remove the output folder and start anew."
+            ) from error
+        if not isinstance(found, dict):
+            raise RunError(f"{self.run_json} is not a run's record. Remove the output folder and start anew.")
+        return found
+
+    def write(self, facts: Mapping[str, Any]) -> None:
+        """Replace run.json in one step."""
+        aside = self.scratch / f"run-{os.getpid()}.json"
+        write_durably(aside, orjson.dumps(dict(facts), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+        os.replace(aside, self.run_json)
+        sync_folder(self.path)
+
+    def admit(self, fingerprint: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Whether this is a resumed run; refuses another fingerprint, or with `overwrite` clears the folder first.
+
+        Raises
+        ------
+        RunError
+            If the folder holds a run with another fingerprint; the message lists the differences.
+        """
+        before = self.read()
+        if before is None:
+            return False
+        if overwrite:
+            self.remove_outputs()
+            return False
+        changed = differences(before.get("fingerprint", {}), dict(fingerprint))
+        if changed:
+            lines = "\n  ".join(changed)
+            raise RunError(
+                f"{self.output_dir} holds a run with other settings, whose results cannot be mixed with these:\n  {lines}\n"
+                "Use the same settings to resume it, another --output_dir, or --overwrite to start anew."
+            )
+        return True
+
+    def clean_scratch(self) -> None:
+        """Remove what an interrupted process left unfinished."""
+        for path in self.scratch.iterdir():
+            path.unlink()
+
+    def remove_outputs(self) -> None:
+        """Remove every output that the ledger names, then the bookkeeping; nothing else is touched."""
+        folders: set[Path] = set()
+        for part in sorted(self.ledger.glob("*.jsonl")):
+            for _offset, entry in entry_lines(part):
+                name = entry.get("output") or entry.get("shard")
+                if name:
+                    target = self.output_dir / str(name)
+                    target.unlink(missing_ok=True)
+                    folders.add(target.parent)
+        self._remove_empty(folders)
+        shutil.rmtree(self.ledger)
+        for path in (self.run_json, self.manifest, self.failures, self.collisions):
+            path.unlink(missing_ok=True)
+        self.ledger.mkdir()
+        sync_folder(self.path)
+
+    def _remove_empty(self, folders: set[Path]) -> None:
+        for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
+            at = folder
+            while at not in (self.output_dir, at.parent) and at.is_dir() and not any(at.iterdir()):
+                at.rmdir()
+                at = at.parent
+
+
+def part_name(stamp: int, shard: tuple[int, int], rank: int, world_size: int) -> str:
+    """A ledger part's file name; `stamp` (ns since 1970, one for all processes of a start) makes names sort by start."""
+    return f"{stamp:020d}-shard{shard[0]}of{shard[1]}-rank{rank}of{world_size}.jsonl"

@@ -1,0 +1,148 @@
+"""A run's settings as one frozen object, and the fingerprint that decides what may be resumed.
+
+In: values from the command line or from Python. Out: validated `Settings`, handed to every stage in the part it needs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ecgfounder.errors import SettingsError
+from ecgfounder.preprocess import Preparation
+from ecgfounder.readers.source import Hints
+
+ENGINE_CHOICES = ("auto", "torch", "onnx")
+PRECISION_CHOICES = ("float32", "bfloat16", "float16")
+POOLING_CHOICES = ("none", "mean")
+DTYPE_CHOICES = ("float32", "float16")
+FORMAT_CHOICES = ("json", "parquet")
+LAYOUT_CHOICES = ("flat", "tree")
+MODE_CHOICES = ("12lead", "1lead")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run is told.
+
+    Attributes
+    ----------
+    dataset, split, path_column, id_column, keep_columns, data_dir : the cohort; see `ecgfounder.cohort.open_cohort`.
+    output_dir : folder of the embeddings and of `_run/`.
+    checkpoint : file, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
+    preparation : what is done to a recording before the network.
+    reader, hints : how files are read; see `ecgfounder.readers.read_ecg`.
+    engine, precision, device : what runs the network.
+    pooling : "none" keeps the map [T, C], "mean" its mean over T.
+    dtype : of the embeddings that are written.
+    format, layout, shard_size : how outputs are written; `shard_size` is records per Parquet shard.
+    batch_size, num_workers : what is in flight, and reading processes per process.
+    shard : (i, n), this run does the i-th of n parts, i from 1.
+    overwrite, retry_failed, check_hashes : what a start in a used folder does.
+    read_timeout : seconds after which reading one file is given up.
+    """
+
+    dataset: str
+    output_dir: Path
+    split: str = "train"
+    path_column: str = "ecg_paths"
+    id_column: str | None = None
+    keep_columns: tuple[str, ...] = ()
+    data_dir: str = field(default_factory=os.getcwd)
+    checkpoint: str | None = None
+    preparation: Preparation = field(default_factory=Preparation)
+    reader: str = "auto"
+    hints: Hints = field(default_factory=Hints)
+    engine: str = "auto"
+    precision: str = "float32"
+    device: str | None = None
+    pooling: str = "none"
+    dtype: str = "float32"
+    format: str = "json"
+    layout: str = "flat"
+    shard_size: int = 1000
+    batch_size: int = 8
+    num_workers: int = 4
+    shard: tuple[int, int] = (1, 1)
+    overwrite: bool = False
+    retry_failed: bool = False
+    check_hashes: bool = False
+    read_timeout: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("engine", self.engine, ENGINE_CHOICES),
+            ("precision", self.precision, PRECISION_CHOICES),
+            ("pooling", self.pooling, POOLING_CHOICES),
+            ("dtype", self.dtype, DTYPE_CHOICES),
+            ("format", self.format, FORMAT_CHOICES),
+            ("layout", self.layout, LAYOUT_CHOICES),
+        ):
+            check_choice(name, value, choices)
+        for name, number, least in (
+            ("batch_size", self.batch_size, 1),
+            ("num_workers", self.num_workers, 0),
+            ("shard_size", self.shard_size, 1),
+        ):
+            if number < least:
+                raise SettingsError(
+                    f"Invalid value for the '{name}' parameter. It must be at least {least}, got {number}."
+                )
+        part, parts = self.shard
+        if not 1 <= part <= parts:
+            raise SettingsError(
+                f"Invalid value for the 'shard' parameter. It must be I/N with 1 <= I <= N, got {part}/{parts}."
+            )
+        if self.dtype == "float16" and self.format == "json":
+            raise SettingsError("--dtype float16 needs --format parquet: JSON has one kind of number.")
+        if self.layout == "tree" and self.id_column is not None:
+            raise SettingsError(
+                "--layout tree names outputs by their paths and --id_column by identifiers: choose one."
+            )
+
+    @property
+    def mode(self) -> str:
+        return self.preparation.mode
+
+    def fingerprint(self, checkpoint_sha256: str) -> dict[str, Any]:
+        """What must agree for a run to be resumed, as JSON-able values: what is computed, not how fast or where."""
+        return {
+            "checkpoint_sha256": checkpoint_sha256,
+            "preparation": self.preparation.fingerprint(),
+            "reader": self.reader,
+            "hints": {
+                "sampling_rate": self.hints.sampling_rate,
+                "unit": self.hints.unit,
+                "leads": list(self.hints.leads) if self.hints.leads else None,
+            },
+            "precision": self.precision,
+            "pooling": self.pooling,
+            "dtype": self.dtype,
+            "format": self.format,
+            "layout": self.layout,
+            "id_column": self.id_column,
+        }
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Refuse a value that is not among the allowed ones, naming them."""
+    if value not in choices:
+        allowed = ", ".join(repr(choice) for choice in choices)
+        raise SettingsError(
+            f"Invalid value for the '{name}' parameter. Allowed values are {allowed}, but got {value!r} instead."
+        )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What two fingerprints say differently, one line each: 'recipe.name: zscore, now filtered'."""
+    lines: list[str] = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before}, now {after}")
+    return lines

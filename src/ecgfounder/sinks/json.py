@@ -1,0 +1,92 @@
+"""One JSON per ECG with four keys, `embedding`, `shape`, `description`, `modality`, as the trainers downstream read it.
+
+In: outputs. Out: `<output_dir>/<name>.json`, written aside, synced, renamed; a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from ecgfounder.naming import printable
+from ecgfounder.sinks import Entry, Output, failed_entry, sync_folder, write_durably
+
+SUFFIX = ".json"
+
+
+def document(embedding: npt.NDArray[np.float32], title: str) -> bytes:
+    """The JSON text of one embedding.
+
+    float32 values are written in their shortest form, which reads back to the same float32.
+    """
+    return orjson.dumps(
+        {
+            "embedding": np.ascontiguousarray(embedding),
+            "shape": list(embedding.shape),
+            "description": f"ECG embedding extracted from {printable(title)} using ECGFounder",
+            "modality": "ecg",
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+class JsonSink:
+    """Writes a group of outputs: every file aside, synced and renamed, then their folders synced once.
+
+    Parameters
+    ----------
+    output_dir : where the files go.
+    scratch : a folder on the same file system for files that are not finished.
+    """
+
+    def __init__(self, output_dir: Path, scratch: Path) -> None:
+        self._output_dir = output_dir
+        self._scratch = scratch
+        self._number = 0
+
+    def write(self, outputs: Sequence[Output]) -> list[Entry]:
+        entries: list[Entry] = []
+        folders: set[Path] = set()
+        for output in outputs:
+            target = self._output_dir / output.entry["output"]
+            self._number += 1
+            aside = self._scratch / f"{os.getpid()}-{self._number}{SUFFIX}"
+            try:
+                folders |= make_folders(self._output_dir, target.parent)
+                write_durably(aside, document(output.embedding, output.title))
+                os.replace(aside, target)
+            except OSError as error:
+                failed = failed_entry(output.entry, error)
+                if failed is None:
+                    raise
+                aside.unlink(missing_ok=True)
+                entries.append(failed)
+                continue
+            folders.add(target.parent)
+            entries.append(output.entry)
+        for folder in folders:
+            sync_folder(folder)
+        return entries
+
+    def close(self) -> list[Entry]:
+        return []
+
+
+def make_folders(root: Path, folder: Path) -> set[Path]:
+    """Make the folders between `root` and `folder`; returns those that got a new entry and need a sync.
+
+    `root` itself is never made: if it vanished during a run, that is an error and not a fresh start.
+    """
+    missing: list[Path] = []
+    at = folder
+    while at != root and not at.is_dir():
+        missing.append(at)
+        at = at.parent
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+    return {each.parent for each in missing}

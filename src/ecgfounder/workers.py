@@ -1,0 +1,320 @@
+"""Reading and preparing in processes of our own, each with a known path in hand.
+
+In: an iterator of jobs (a ticket and a path). Out: events, in the order in which files get ready: `Opened`, its `Input`s, or
+`Failed`. A worker that dies or hangs is replaced, and the path that it had in hand is the one recorded as failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import ECGFounderError, PrepareError, ReadError, RunError
+from ecgfounder.preprocess import Preparation, Signal, prepare
+from ecgfounder.readers import make_source, read_source
+from ecgfounder.readers.source import Hints, Source, open_regular
+
+JOBS_AHEAD = 2
+"""Jobs that a worker holds: the one in hand and the next, so that it never waits for the main process."""
+
+_STARTS_THAT_MAY_FAIL = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to read; `ticket` is the caller's and comes back with every event."""
+
+    ticket: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that was read and prepared; `n_inputs` inputs follow. `facts` are for the ledger."""
+
+    ticket: int
+    facts: dict[str, Any]
+    outer_shape: tuple[int, ...]
+    n_inputs: int
+
+
+@dataclass(frozen=True)
+class Input:
+    """One network input of an opened file: float32 [C, L]."""
+
+    ticket: int
+    number: int
+    data: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A file that gave no inputs, or not all of them; `kind` is the error's class name."""
+
+    ticket: int
+    facts: dict[str, Any]
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Nothing came for a while; lets the caller look after what waits."""
+
+
+Event = Opened | Input | Failed | Idle
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """How a path becomes a signal; sent to every worker once."""
+
+    preparation: Preparation
+    reader: str = "auto"
+    hints: Hints = field(default_factory=Hints)
+
+    def events(self, job: Job) -> Iterator[Event]:
+        """Read and prepare one file; never raises for what is wrong with the file."""
+        facts: dict[str, Any] = {}
+        try:
+            signal_ = self._signal(job.path, facts)
+            yield Opened(job.ticket, facts, signal_.outer_shape, len(signal_.inputs))
+            for number, data in enumerate(signal_.inputs):
+                yield Input(job.ticket, number, data)
+        except ECGFounderError as error:
+            yield Failed(job.ticket, facts, type(error).__name__, str(error))
+        except MemoryError:
+            yield Failed(job.ticket, facts, PrepareError.__name__, "needs more memory than there is")
+
+    def _signal(self, path: str, facts: dict[str, Any]) -> Signal:
+        began = time.perf_counter()
+        source = make_source(path, self.hints)
+        recording = read_source(source, reader=self.reader)
+        facts |= identity_of(source)
+        facts |= {
+            "format": recording.source_format,
+            "sampling_rate": recording.sampling_rate,
+            "n_samples": recording.n_samples,
+            "device": dict(recording.meta),
+        }
+        hashed = time.perf_counter()
+        prepared = prepare(recording, self.preparation)
+        facts |= {"leads": list(prepared.leads), "flags": list(prepared.flags), "starts": list(prepared.starts)}
+        facts["seconds"] = {"read": hashed - began, "prepare": time.perf_counter() - hashed}
+        return prepared
+
+
+def identity_of(source: Source) -> dict[str, Any]:
+    """Size in bytes, latest modification time in ns and SHA-256 of the files that one recording was read from.
+
+    A recording inside a container has no hash: its container can be many gigabytes, and its time decides.
+    """
+    digest = hashlib.sha256()
+    size, modified = 0, 0
+    for path in source.files:
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            size, modified = size + status.st_size, max(modified, status.st_mtime_ns)
+            if source.member is None:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    identity: dict[str, Any] = {"size": size, "mtime_ns": modified}
+    identity["sha256"] = digest.hexdigest() if source.member is None else None
+    if source.companions:
+        identity["companions"] = [os.path.relpath(path, source.path.parent) for path in source.companions]
+    return identity
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    jobs: deque[Job] = field(default_factory=deque)
+    since: float = 0.0
+    ready: bool = False
+
+
+class ReaderPool:
+    """Processes that read and prepare; with `n_workers` 0 the caller's own process does it.
+
+    Parameters
+    ----------
+    task : what is done with a path.
+    n_workers : how many processes.
+    timeout : seconds after which one file is given up and its worker replaced.
+    """
+
+    def __init__(self, task: ReadTask, n_workers: int, *, timeout: float = 120.0) -> None:
+        self._task = task
+        self._timeout = timeout
+        self._context = multiprocessing.get_context("spawn")
+        self._failed_starts = 0
+        self._stopping = False
+        self._workers = [self._start() for _ in range(n_workers)]
+
+    def stop_taking(self) -> None:
+        """Take no more jobs; `events` ends when those in hand are done."""
+        self._stopping = True
+
+    def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
+        """Work through the jobs; each gives `Opened` and its inputs, or `Failed`. Slow consumers slow the workers."""
+        if not self._workers:
+            for job in jobs:
+                yield from self._task.events(job)
+                if self._stopping:
+                    return
+            return
+        waiting: deque[Job] = deque()
+        while True:
+            self._assign(waiting, jobs)
+            busy = [worker for worker in self._workers if worker.jobs]
+            if not busy and (self._stopping or not waiting):
+                return
+            came = wait([worker.pipe for worker in self._workers], timeout=0.25)
+            for worker in [worker for worker in self._workers if worker.pipe in came]:
+                yield from self._receive(worker, waiting)
+            yield from self._give_up(waiting)
+            if not came:
+                yield Idle()
+
+    def close(self, patience: float = 2.0) -> None:
+        """End the workers: those that are idle at once, others by force after `patience` seconds."""
+        for worker in self._workers:
+            worker.pipe.close()  # an idle worker sees the end of its pipe and leaves
+        deadline = time.monotonic() + patience
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.process.close()
+        self._workers = []
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe(duplex=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._task), name="ecgfounder-reader", daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _assign(self, waiting: deque[Job], jobs: Iterator[Job]) -> None:
+        for depth in range(JOBS_AHEAD):
+            for worker in self._workers:
+                if len(worker.jobs) > depth:
+                    continue
+                job = self._next(waiting, jobs)
+                if job is None:
+                    return
+                if not worker.jobs:
+                    worker.since = time.monotonic()
+                worker.jobs.append(job)
+                try:
+                    worker.pipe.send(job)
+                except OSError:
+                    continue  # it died: its pipe reports that to `_receive`, which deals with its jobs
+
+    def _next(self, waiting: deque[Job], jobs: Iterator[Job]) -> Job | None:
+        if self._stopping:
+            return None
+        return waiting.popleft() if waiting else next(jobs, None)
+
+    def _receive(self, worker: _Worker, waiting: deque[Job]) -> Iterator[Event]:
+        try:
+            message = worker.pipe.recv()
+            if isinstance(message, tuple):  # an input's number and shape; its samples follow
+                number, shape = message
+                data = np.empty(shape, dtype=np.float32)
+                worker.pipe.recv_bytes_into(data.data.cast("B"))
+                yield Input(worker.jobs[0].ticket, number, data)
+                worker.since = time.monotonic()
+                return
+        except (EOFError, OSError):
+            yield from self._replace(worker, waiting, None)
+            return
+        if message is None:  # the job in hand is done, or at the very first the worker is up
+            if worker.ready:
+                worker.jobs.popleft()
+            worker.ready = True
+            worker.since = time.monotonic()
+            return
+        yield message
+
+    def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
+        now = time.monotonic()
+        for worker in list(self._workers):
+            # A pipe with something in it is not a hung worker but a main process that was busy.
+            late = worker.ready and worker.jobs and now - worker.since > self._timeout
+            if late and not worker.pipe.poll():
+                worker.process.kill()
+                yield from self._replace(worker, waiting, f"reading took longer than {self._timeout:g} s")
+
+    def _replace(self, worker: _Worker, waiting: deque[Job], reason: str | None) -> Iterator[Event]:
+        """A worker is gone: the job that it had in hand fails, those that it had not begun go to others."""
+        worker.pipe.close()
+        worker.process.join()
+        code = worker.process.exitcode
+        worker.process.close()
+        self._workers.remove(worker)
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _STARTS_THAT_MAY_FAIL:
+                raise RunError(f"Reading processes do not start (exit status {code}); --num_workers 0 shows the error.")
+            waiting.extendleft(reversed(worker.jobs))
+        elif worker.jobs:
+            lost = worker.jobs.popleft()
+            waiting.extendleft(reversed(worker.jobs))
+            yield Failed(lost.ticket, {}, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
+        if not self._stopping:
+            self._workers.append(self._start())
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+    return f"exit status {code}"
+
+
+def _serve(pipe: Connection, task: ReadTask) -> None:
+    """A worker's life: jobs in, events out, until the pipe ends.
+
+    Signals are the main process's to handle: a scheduler sends SIGTERM to every process of a job, and a file must not be
+    recorded as failed for that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_parent()
+    try:
+        pipe.send(None)
+        while True:
+            for event in task.events(pipe.recv()):
+                if isinstance(event, Input):
+                    pipe.send((event.number, event.data.shape))
+                    pipe.send_bytes(np.ascontiguousarray(event.data).data.cast("B"))
+                else:
+                    pipe.send(event)
+            pipe.send(None)
+    except (EOFError, OSError):
+        return  # the main process closed the pipe, or is gone
+
+
+def _die_with_parent() -> None:
+    """On Linux, ask the kernel to end this process when the main process is killed, even in the middle of a file."""
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None, use_errno=True).prctl(parent_death_signal, signal.SIGKILL)
