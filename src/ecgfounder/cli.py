@@ -111,6 +111,9 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("output").add_argument
     add("--output_dir", required=True, help="folder of the embeddings; _run/ in it holds the books")
     add("--pooling", default="none", help="none: [T, 1024]; mean: [1024] (default: %(default)s)")
+    add("--format", default="json", help="json: a file per ECG; parquet: shards (default: %(default)s)")
+    add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
+    add("--dtype", default="float32", help="float32, or float16 with --format parquet (default: %(default)s)")
     add("--layout", default="flat", help="flat, or tree: folders as below --data_dir (default: %(default)s)")
     add = parser.add_argument_group("run").add_argument
     add("--shard", default="1/1", metavar="I/N", help="do the I-th of N parts of the cohort")
@@ -126,7 +129,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     from ecgfounder.errors import SettingsError
     from ecgfounder.preprocess import Preparation
     from ecgfounder.readers.source import Hints
-    from ecgfounder.recipes import recipe_named
+    from ecgfounder.recipes import RECIPES, check_choice
     from ecgfounder.recording import canonical_lead
     from ecgfounder.settings import Settings
 
@@ -141,12 +144,13 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         raise SettingsError(
             f"Invalid value for the 'window' parameter. It must be 'whole' or seconds, got {arguments.window!r}."
         ) from None
+    check_choice("recipe", arguments.recipe, RECIPES)
     preparation = Preparation(
         mode=arguments.mode,
         lead=arguments.lead if arguments.lead == "all" else canonical_lead(arguments.lead),
         missing_leads=arguments.missing_leads,
         resampling=arguments.resampling,
-        recipe=recipe_named(arguments.recipe),
+        recipe=RECIPES[arguments.recipe],
         window=window,
         stride=arguments.stride,
         remainder=arguments.remainder,
@@ -170,6 +174,9 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         precision=arguments.precision,
         device=arguments.device,
         pooling=arguments.pooling,
+        format=arguments.format,
+        shard_size=arguments.shard_size,
+        dtype=arguments.dtype,
         layout=arguments.layout,
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,

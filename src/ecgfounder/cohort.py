@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DEFAULT_COLUMN = "ecg_paths"
 ROWS_AT_ONCE = 1024
 
+_ECG_SUFFIXES = KNOWN_SUFFIXES - {".json"}  # outputs end so, ECGs do not
+
 _SAVED_MARKS = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a Dataset's and a DatasetDict's folder
 _TABLE_FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "json"}
 
@@ -280,7 +282,7 @@ def ecg_files(root: str) -> Iterator[str]:
         headers = {name[:-4] for name in files if name.endswith(".hea")}
         for name in sorted(files):
             stem, suffix = os.path.splitext(name.lower().removesuffix(".gz"))
-            if name.startswith(".") or suffix not in KNOWN_SUFFIXES:
+            if name.startswith(".") or suffix not in _ECG_SUFFIXES:
                 continue
             if suffix != ".hea" and os.path.splitext(name)[0] in headers and stem:
                 continue
@@ -338,14 +340,17 @@ def output_name(record: Record, naming: Naming) -> str:
     return naming.name_for_id(record.identifier if record.position == 0 else f"{record.identifier}_{record.position}")
 
 
-def index_cohort(cohort: Cohort, naming: Naming, data_dir: str) -> Index:
-    """Go once through the cohort and hash its paths and output names (10 million paths: about 300 MB)."""
+def index_cohort(cohort: Cohort, naming: Naming | None, data_dir: str) -> Index:
+    """Go once through the cohort and hash its paths and output names (10 million paths: about 300 MB).
+
+    Without a `naming`, outputs have no names of their own and none can collide.
+    """
     keys, names = GrowingArray(np.uint64), GrowingArray(np.uint64)
     rows, positions = GrowingArray(np.int64), GrowingArray(np.int32)
     for record in cohort.records():
         keys.append(path_key(record_identity(record.path, data_dir)))
         try:
-            names.append(naming.key(output_name(record, naming)))
+            names.append(0 if naming is None else naming.key(output_name(record, naming)))
         except PrepareError:
             names.append(0)  # the record fails with that reason when its turn comes
         rows.append(record.row)

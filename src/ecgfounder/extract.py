@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -24,12 +24,12 @@ from ecgfounder.cohort import Cohort, Index, index_cohort, open_cohort, output_n
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.errors import ECGFounderError, EmbeddingError, PrepareError, RunError
 from ecgfounder.launch import Launch, join_launch
-from ecgfounder.ledger import LedgerWriter, entry_lines, key_text, read_ledger
+from ecgfounder.ledger import LedgerState, LedgerWriter, entry_lines, key_text, read_ledger
 from ecgfounder.locks import RunLock, process_is_alive
 from ecgfounder.manifest import Tally, check_kept_columns, write_manifest
 from ecgfounder.model import find_checkpoint, sha256_of
-from ecgfounder.naming import Naming, absolute_path, path_key, printable
-from ecgfounder.pipeline import FeatureMap, Finished, Interruption, Pipeline
+from ecgfounder.naming import Layout, Naming, absolute_path, path_key, printable
+from ecgfounder.pipeline import Finished, Interruption, Pipeline
 from ecgfounder.resume import Plan, make_plan
 from ecgfounder.runfolder import RunFolder, part_name
 from ecgfounder.settings import Settings
@@ -116,7 +116,7 @@ class Recorder:
             if isinstance(output, Output):
                 outputs.append(output)
             else:
-                if task.had_output:
+                if task.had_output and self.settings.format == "json":
                     (self.output_dir / task.output).unlink(missing_ok=True)
                 entries.append(output)
         entries += self.sink.write(outputs)
@@ -144,9 +144,9 @@ class Recorder:
         if not all(np.isfinite(each).all() for each in finished.embeddings):
             reason = "the network's output is not finite: the samples' values are beyond what it can take"
             return entry | finished.facts | failure(EmbeddingError.__name__, reason)
-        embedding = np.stack(finished.embeddings).reshape(*finished.outer_shape, *finished.embeddings[0].shape)
-        entry |= {"status": "done", "output": task.output, "shape": list(embedding.shape), **finished.facts}
-        return Output(entry, task.title, embedding)
+        shape = [*finished.outer_shape, *finished.embeddings[0].shape]
+        entry |= {"status": "done", "output": task.output, "shape": shape, **finished.facts}
+        return Output(entry, task.title, finished.embeddings, finished.outer_shape, finished.ticket)
 
 
 def failure(kind: str, reason: str) -> Entry:
@@ -169,7 +169,7 @@ class Run:
         self.console = console
         self.interruption = interruption or Interruption()
         self.folder = RunFolder(settings.output_dir)
-        self.naming = Naming(layout=settings.layout, data_dir=settings.data_dir, suffix=".json")
+        self.naming = Naming(layout=cast(Layout, settings.layout), data_dir=settings.data_dir, suffix=".json")
 
     def execute(self) -> Summary:
         """Do the run.
@@ -190,7 +190,7 @@ class Run:
         checkpoint = find_checkpoint(self.settings.checkpoint, self.settings.mode)
         digest = sha256_of(checkpoint)
         cohort = self._open_cohort()
-        index = index_cohort(cohort, self.naming, self.naming.data_dir)
+        index = index_cohort(cohort, self.naming if self._named else None, self.naming.data_dir)
         with ExitStack() as stack:
             stamp = self._open_folder(launch, cohort, index, digest, stack)
             plan = self._plan(launch, cohort, index)
@@ -200,12 +200,17 @@ class Run:
                 timeout=self.settings.read_timeout,
             )
             stack.callback(pool.close)
-            engine = self._engine(launch, checkpoint)
+            engine = self._engine(launch, checkpoint, digest)
             if launch.is_main:
                 self._announce(launch, engine, checkpoint, digest, plan, index)
                 self._write_run_json(launch, engine, checkpoint, digest, cohort, "running")
             recorder = self._process(launch, stamp, cohort, plan, pool, engine)
             return self._conclude(launch, stamp, cohort, plan, recorder, engine, began)
+
+    @property
+    def _named(self) -> bool:
+        """Whether records have names that must be unique: a file each, or an identifier."""
+        return self.settings.format == "json" or self.settings.id_column is not None
 
     def _open_cohort(self) -> Cohort:
         settings = self.settings
@@ -226,6 +231,7 @@ class Run:
                 self.folder.admit(self.settings.fingerprint(digest), overwrite=self.settings.overwrite)
                 if self.settings.shard[1] == 1:
                     self.folder.clean_scratch()
+                    tidy_shards(self.folder)
                 answer = {"stamp": time.time_ns()}
             except RunError as error:
                 answer = {"refused": str(error)}
@@ -261,7 +267,7 @@ class Run:
         state = read_ledger(self.folder.ledger)
         return make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
 
-    def _engine(self, launch: Launch, checkpoint: Path) -> Engine:
+    def _engine(self, launch: Launch, checkpoint: Path, digest: str) -> Engine:
         return create_engine(
             self.settings.engine,
             mode=self.settings.mode,
@@ -270,6 +276,7 @@ class Run:
             device=self.settings.device or launch.device,
             threads=launch.threads,
             batch_size=self.settings.batch_size,
+            checkpoint_sha256=digest,
         )
 
     def _announce(
@@ -335,7 +342,7 @@ class Run:
         ledger = LedgerWriter(
             self.folder.ledger / name, {"host": socket.gethostname(), "pid": os.getpid(), "started": now()}
         )
-        recorder = Recorder(self._sink(), ledger, self.folder.output_dir, self.settings)
+        recorder = Recorder(self._sink(name), ledger, self.folder.output_dir, self.settings)
 
         def finish(group: Sequence[Finished]) -> None:
             recorder.finish(group)
@@ -359,8 +366,19 @@ class Run:
             raise
         return recorder
 
-    def _sink(self) -> Sink:
-        return JsonSink(self.folder.output_dir, self.folder.scratch)
+    def _sink(self, part: str) -> Sink:
+        if self.settings.format == "json":
+            return JsonSink(self.folder.output_dir, self.folder.scratch)
+        from ecgfounder.sinks.parquet import ParquetSink
+
+        return ParquetSink(
+            self.folder.output_dir,
+            self.folder.scratch,
+            prefix=part.removesuffix(".jsonl"),
+            shard_size=self.settings.shard_size,
+            dtype=self.settings.dtype,
+            record_column="ecg_path" if self.settings.id_column is None else "identifier",
+        )
 
     def _jobs(self, cohort: Cohort, plan: Plan, recorder: Recorder) -> Iterator[Job]:
         """The records to do, in the dataset's order; one whose output cannot be named fails here."""
@@ -374,7 +392,7 @@ class Run:
             task = _Task(path_key(identity), shown, title, "", bool(plan.had_output[ticket]))
             recorder.tasks[ticket] = task
             try:
-                task.output = output_name(record, self.naming)
+                task.output = output_name(record, self.naming) if self._named else ""
             except PrepareError as error:
                 recorder.refuse(ticket, error)
                 continue
@@ -434,9 +452,20 @@ class Run:
 
 
 def finish_books(folder: RunFolder, cohort: Cohort, data_dir: str, keep_columns: Sequence[str]) -> Tally:
-    """Write the manifest and the failures from the whole ledger."""
-    state = read_ledger(folder.ledger)
+    """Bring shards and ledger together and write the manifest and the failures; no process may be writing."""
+    state = tidy_shards(folder)
     return write_manifest(cohort, state, data_dir, keep_columns, folder.manifest, folder.failures)
+
+
+def tidy_shards(folder: RunFolder) -> LedgerState:
+    """Remove shards that were never committed and rows that a later one replaced; the ledger's state."""
+    state = read_ledger(folder.ledger)
+    if state.shards or any(folder.output_dir.glob("*.parquet")):
+        from ecgfounder.sinks.parquet import compact, remove_orphans
+
+        remove_orphans(folder.output_dir, state.committed)
+        compact(folder.output_dir, folder.scratch, state)
+    return state
 
 
 def now() -> str:

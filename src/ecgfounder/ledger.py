@@ -22,8 +22,8 @@ import orjson
 from ecgfounder.cohort import GrowingArray
 from ecgfounder.sinks import Entry, sync_folder
 
-DONE, FAILED, REDO = 1, 2, 3
-STATUS = {"done": DONE, "failed": FAILED, "redo": REDO}
+DONE, FAILED = 1, 2
+STATUS = {"done": DONE, "failed": FAILED}
 
 
 class LedgerWriter:
@@ -97,15 +97,17 @@ class LedgerState:
 
     Attributes
     ----------
-    keys : uint64 [n]. status : uint8 [n] of DONE, FAILED, REDO.
+    keys : uint64 [n]. status : uint8 [n] of DONE, FAILED.
     size, mtime_ns : int64 [n], of the input; hashes : uint64 [n], first eight bytes of its SHA-256, 0 where unknown.
     part : int32 [n], index into `parts`; offset : int64 [n], where the entry's line begins.
+    committed : names of the shards that are whole on disk.
     shard : int32 [n], index into `shards`, -1 for outputs that are files of their own.
     companions : bool [n], whether the entry names further input files.
     """
 
     parts: tuple[Path, ...]
     shards: tuple[str, ...]
+    committed: frozenset[str]
     keys: npt.NDArray[np.uint64]
     status: npt.NDArray[np.uint8]
     size: npt.NDArray[np.int64]
@@ -188,7 +190,8 @@ def read_ledger(folder: Path) -> LedgerState:
     kept = np.flatnonzero(loose | np.isin(arrays["shard"], sorted(committed)))
     # Latest first, so that np.unique's first occurrence of a key is its latest entry.
     latest = kept[::-1][np.unique(arrays["keys"][kept][::-1], return_index=True)[1]]
-    return LedgerState(parts, tuple(shards), **{name: values[latest] for name, values in arrays.items()})
+    whole = frozenset(name for name, number in shards.items() if number in committed)
+    return LedgerState(parts, tuple(shards), whole, **{name: values[latest] for name, values in arrays.items()})
 
 
 def key_text(key: int) -> str:

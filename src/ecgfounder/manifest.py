@@ -144,8 +144,6 @@ def _rows(
     rows: list[dict[str, Any]] = []
     for (record, kept), key, at in zip(chunk, keys, found, strict=True):
         entry = next(lines) if at >= 0 else None
-        if entry is not None and entry["status"] == "redo":
-            entry = None
         shown = printable(record.path if record.identifier is None else record.identifier)
         if key not in seen:
             seen.add(key)

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.errors import CheckpointError, SettingsError
+from ecgfounder.errors import CheckpointError
+from ecgfounder.recipes import check_choice
 from ecgfounder.recording import STANDARD_LEADS
 
 if TYPE_CHECKING:
@@ -123,10 +124,7 @@ def bundle_of(mode: str) -> Bundle:
     SettingsError
         If there is none of that name.
     """
-    if mode not in BUNDLES:
-        raise SettingsError(
-            f"Invalid value for the 'mode' parameter. Allowed values are {', '.join(BUNDLES)}, got {mode!r}."
-        )
+    check_choice("mode", mode, BUNDLES)
     return BUNDLES[mode]
 
 
@@ -473,7 +471,8 @@ class Head:
     def probabilities(self, feature_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Probability of each statement by itself (sigmoid), [B, n_classes], of maps [B, T, 1024]."""
         # 1 / (1 + exp(-x)) written so that no exponential overflows
-        return (0.5 * (1 + np.tanh(0.5 * self.logits(feature_map)))).astype(np.float32)
+        probabilities: npt.NDArray[np.float32] = np.float32(0.5) * (1 + np.tanh(self.logits(feature_map) / 2))
+        return probabilities
 
 
 def ft_12lead_ECGFounder(

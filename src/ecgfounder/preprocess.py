@@ -211,19 +211,18 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
         )
     chosen = _choose_leads(recording, preparation)
     rate, target = recording.sampling_rate, preparation.recipe.sampling_rate
-    finite = np.isfinite(chosen.samples)
-    samples = chosen.samples if finite.all() else np.where(finite, chosen.samples, np.float32(0))
+    samples, finite = _finite(chosen.samples)
     first, stop = _edges_off(samples, rate) if preparation.trim_zero_edges else (0, samples.shape[1])
     samples = samples[:, first:stop]
     length = round(samples.shape[1] * target / rate)
     spans, notes = _cut(length, preparation)
     used = samples[:, : math.ceil(spans[-1][1] * rate / target)]
-    if not np.any(used != used[:, :1]):
+    if not any(np.any(lead != lead[0]) for lead in used):
         raise PrepareError("the signal is constant: no lead moves at all")
     inputs = _Inputs(samples, rate, length, tuple(spans), preparation)
     flags = [
         *chosen.flags,
-        *quality.share_of_non_finite(finite[:, first : first + used.shape[1]]),
+        *([] if finite is None else quality.share_of_non_finite(finite[:, first : first + used.shape[1]])),
         *_signal_flags(recording, chosen, used, first),
         *_resampling_flags(rate, preparation),
         *notes,
@@ -242,6 +241,14 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
     )
 
 
+def _finite(samples: Samples) -> tuple[Samples, npt.NDArray[np.bool_] | None]:
+    """Samples with zeros for what is not finite, and where they were finite; None if they were everywhere."""
+    if all(np.isfinite(lead).all() for lead in samples):
+        return samples, None
+    finite = np.isfinite(samples)
+    return np.where(finite, samples, np.float32(0)), finite
+
+
 def _edges_off(samples: Samples, sampling_rate: float) -> tuple[int, int]:
     """First sample and end of what lies between zero-padded edges."""
     before, after = quality.zero_edges(samples, sampling_rate)
@@ -254,9 +261,18 @@ def _signal_flags(recording: Recording, chosen: _Chosen, used: Samples, first: i
     leads = tuple(chosen.leads[row] for row in chosen.present)
     flags = quality.assess(rows, leads, recording.sampling_rate, derived=chosen.derived)
     if len(leads) == 1 and len(recording.leads) > 1:
-        part = recording.samples[:, first : first + used.shape[1]]
-        flags += quality.limb_lead_flags(part, recording.leads, recording.sampling_rate)
+        start, stop = quality.between_pulses(rows, leads, recording.sampling_rate)
+        flags += _limb_lead_flags(recording, first + start, first + stop)
     return flags
+
+
+def _limb_lead_flags(recording: Recording, start: int, stop: int) -> list[str]:
+    """Flags of the limb leads that are in the recording, whichever lead goes in: lead I itself may be another one."""
+    row_of = {lead: row for row, lead in enumerate(recording.leads) if lead in quality.LIMB_LEADS_AND_V6}
+    row_of = {lead: row for lead, row in row_of.items() if has_signal(recording.samples[row])}
+    stop = min(stop, start + round(quality.LIMB_SECONDS * recording.sampling_rate))
+    part, _where = _finite(recording.samples[list(row_of.values()), start:stop])
+    return quality.limb_lead_flags(part, tuple(row_of), recording.sampling_rate)
 
 
 @dataclass(frozen=True)
@@ -523,7 +539,7 @@ class _Inputs(Sequence[Samples]):
         count = 0
         for start, stop in self.spans:
             part = self.samples[:, round(start * ratio) : max(round(stop * ratio), round(start * ratio) + 1)]
-            count += not np.any(part != part[:, :1])
+            count += not any(np.any(lead != lead[0]) for lead in part)
         return [quality.flag("constant_windows", (str(count),))] if count else []
 
     def _resampled(self, rows: slice, start: int, stop: int) -> Samples:
@@ -540,10 +556,11 @@ class _Inputs(Sequence[Samples]):
 def token_times(T: int, window_start: float = 0.0) -> npt.NDArray[np.float64]:
     """Place of each of `T` tokens in seconds: the centre of the 256 samples at 500 Hz that it stands for.
 
-    Token t is what eight halvings (a convolution of stride 2 and seven max-pools of 2 along the identity path) leave of
+    Token t is what eight halvings (a convolution of stride 2, then seven max-pools of 2 along the identity path) leave of
     samples 256 t to 256 t + 255, so its centre is at (256 t + 127.5) / 500 s, 512 ms after the one before; its stretch
-    starts 255 ms earlier. Convolutions widen what it sees on both sides, and squeeze-and-excitation lets every token
-    depend on the whole window. The last token of a window that is no multiple of 256 samples long reaches beyond its
+    starts 255 ms earlier. That is its place, not all that it sees: the convolutions of 16 samples at each level add up to
+    24,406 samples (49 s), and squeeze-and-excitation averages over the whole window, so that every token of a 10 s
+    window depends on all of it. The last token of a window whose length is no multiple of 256 samples reaches beyond its
     end, where the network sees zeros.
 
     Parameters

@@ -50,8 +50,8 @@ def check_windows(window: object, stride: object, remainder: object, sampling_ra
     for name, value in (("window", window), ("stride", stride)):
         if value is None:
             continue
-        valid = isinstance(value, (int, float)) and math.isfinite(value) and round(value * sampling_rate) >= 1
-        if not valid:
+        seconds = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+        if not (math.isfinite(seconds) and round(seconds * sampling_rate) >= 1):
             raise SettingsError(
                 f"Invalid value for the '{name}' parameter. It must be a number of seconds, at least one sample at "
                 f"{sampling_rate:g} Hz, but got {value!r} instead."

@@ -34,30 +34,50 @@ META_KEYS = frozenset(
     }
 )
 
-# MDC (ISO/IEEE 11073-10101) and SCP-ECG (EN 1064, table of section 3) spell some leads in their own way.
+LEAD_OF_SCP_CODE: dict[int, str] = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR"}
+"""Leads by their number in SCP-ECG (EN 1064), which MDC codes '2:N' and DICOM's SCPECG codes '5.6.3-9-N' share."""
+LEAD_OF_SCP_CODE |= {2 + i: f"V{i}" for i in range(1, 8)} | {66: "V8", 67: "V9"}
+LEAD_OF_SCP_CODE |= {8 + i: f"V{i}R" for i in range(2, 8)} | {68: "V8R", 69: "V9R"}
+LEAD_OF_SCP_CODE |= {16: "vx", 17: "vy", 18: "vz", 19: "CC5", 20: "CM5", 21: "LA", 22: "RA", 23: "LL"}
+LEAD_OF_SCP_CODE |= {70: "D", 71: "A", 72: "J"}
+
 _ALIASES: dict[str, str] = {name.upper(): name for name in STANDARD_LEADS}
 _ALIASES |= {f"LEAD{name.upper()}": name for name in STANDARD_LEADS}
 _ALIASES |= {f"C{i}": f"V{i}" for i in range(1, 7)}  # C1..C6: the German and IEC names of the chest leads
-_ALIASES |= {"1": "I", "2": "II", "3": "III", "D1": "I", "D2": "II", "D3": "III", "DI": "I", "DII": "II", "DIII": "III"}
-_ALIASES |= {"AVR": "aVR", "AVL": "aVL", "AVF": "aVF", "-AVR": "-aVR"}
-# Leads that exist beside the twelve keep one spelling each; none of them stands in for a standard lead.
-_ALIASES |= {"VX": "vx", "VY": "vy", "VZ": "vz", "MLII": "MLII", "MLI": "MLI", "MLIII": "MLIII"}
-_ALIASES |= {f"V{i}R": f"V{i}R" for i in range(1, 8)} | {"V7": "V7", "V8": "V8", "V9": "V9"}
+# A bare 1, 2 or 3 is left alone: it is as often a column's number as a limb lead's.
+_ALIASES |= {"D1": "I", "D2": "II", "D3": "III", "DI": "I", "DII": "II", "DIII": "III"}
+_ALIASES |= {"LEAD1": "I", "LEAD2": "II", "LEAD3": "III", "-AVR": "-aVR", "AVRNEG": "-aVR"}
+# Leads that exist beside the twelve keep one spelling each; none of them stands in for a standard lead. Bare letters
+# (X, A, D) are none: other signals are called so too.
+_ALIASES |= {f"{prefix}{axis.upper()}": f"v{axis}" for axis in "xyz" for prefix in ("V", "MDC_ECG_LEAD_")}
+_ALIASES |= {name: name for name in ("MLI", "MLII", "MLIII", "ML5", "MV1", "MV2", "MV5", "CM1", "CM2", "CM4")}
+_ALIASES |= {name: name for name in ("CM5", "CC5", "V7", "V8", "V9")}
+_ALIASES |= {f"V{i}R": f"V{i}R" for i in range(1, 10)} | {f"MCL{i}": f"MCL{i}" for i in range(1, 7)}
 
 KNOWN_LEADS: frozenset[str] = frozenset(_ALIASES.values())
 """Every canonical name, the twelve and the others; anything else is text that some file gave a channel."""
 
-_PREFIX = re.compile(r"^(?:MDC_ECG_LEAD_|MDC_ECG_ELEC_POTL_|ECG[ _-]+|LEAD[ _-]+)", re.IGNORECASE)
+_ECG_PREFIX = re.compile(r"^(?:MDC_ECG_LEAD_|MDC_ECG_ELEC_POTL_|(?:ECG|EKG)[ _:.-]+)", re.IGNORECASE)
+_LEAD_PREFIX = re.compile(r"^LEAD[ _:.-]+", re.IGNORECASE)
+# A unit, or whose lead it is, behind the name: 'V1 [uV]', 'Lead I (Einthoven)'.
+_SUFFIX = re.compile(r"(?:[ _]*[([](?:[mµμun]?V|einthoven|goldberger|wilson)[)\]]|_[mun]V)$", re.IGNORECASE)
+# 'V 1', 'aV-R', 'Lead 1'; never 'I-II', which is a difference of two leads.
+_GAP = re.compile(r"(?<=[VCDL])[ _-](?=[1-9RLF])")
 
 
 def canonical_lead(name: str) -> str:
-    """One spelling for each lead: 'avr', 'AVR', 'MDC_ECG_LEAD_AVR', 'Lead aVR' are all 'aVR'.
+    """One spelling for each lead: 'avr', 'AVR', 'MDC_ECG_LEAD_AVR', 'Lead aVR', 'aVR [uV]' are all 'aVR'.
 
     A name that is not known is returned without its surrounding blanks, so that it can be shown; it never equals a
-    standard lead.
+    standard lead. 'ECG 1' is the first channel of a recorder, not lead I, and stays what it is.
     """
-    bare = _PREFIX.sub("", name.strip()).strip()
-    return _ALIASES.get(bare.replace(" ", "").upper(), name.strip())
+    whole = _SUFFIX.sub("", name.strip()).strip()
+    without_ecg = _ECG_PREFIX.sub("", whole)
+    for candidate in (whole, without_ecg, _LEAD_PREFIX.sub("", without_ecg)):
+        known = _ALIASES.get(_GAP.sub("", candidate.upper()))
+        if known is not None:
+            return known
+    return name.strip()
 
 
 def channel_label(recording: Recording, lead: str) -> str:
@@ -132,7 +152,8 @@ class LeadSelection:
 
     Attributes
     ----------
-    samples : float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads.
+    samples : float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads. It may share memory
+        with the recording's, and must not be changed.
     leads : the names asked for, in that order.
     derived : those that were computed from leads I and II.
     missing : those that are absent and cannot be derived, or hold nothing but zeros or nothing but NaN.
@@ -151,31 +172,25 @@ def select_leads(recording: Recording, leads: Sequence[str] = STANDARD_LEADS) ->
 
     A lead that is in the file but all zero or all NaN is derived too where that is possible.
     """
-    row_of = {lead: row for row, lead in enumerate(recording.leads)}
-
-    def stored(lead: str) -> Samples | None:
-        row = row_of.get(lead)
-        if row is None:
-            return None
-        samples = recording.samples[row]
-        return samples if has_signal(samples) else None
-
-    taken = np.zeros((len(leads), recording.n_samples), dtype=np.float32)
+    wanted = tuple(leads)
+    row_of = {lead: row for row, lead in enumerate(recording.leads) if has_signal(recording.samples[row])}
+    if wanted == recording.leads[: len(wanted)] and all(lead in row_of for lead in wanted):
+        return LeadSelection(recording.samples[: len(wanted)], wanted, (), ())
+    taken = np.zeros((len(wanted), recording.n_samples), dtype=np.float32)
     derived: list[str] = []
     missing: list[str] = []
-    for row, lead in enumerate(leads):
-        samples = stored(lead)
-        if samples is not None:
-            taken[row] = samples
-            continue
-        i, ii = stored("I"), stored("II")
-        if lead in _DERIVATION and i is not None and ii is not None:
+    for row, lead in enumerate(wanted):
+        if lead in row_of:
+            taken[row] = recording.samples[row_of[lead]]
+        elif lead in _DERIVATION and {"I", "II"} <= row_of.keys():
             of_i, of_ii = _DERIVATION[lead]
-            taken[row] = of_i * i.astype(np.float64) + of_ii * ii.astype(np.float64)
+            with np.errstate(invalid="ignore", over="ignore"):  # infinite samples, which the next stage looks after
+                i, ii = (recording.samples[row_of[limb]].astype(np.float64) for limb in ("I", "II"))
+                taken[row] = of_i * i + of_ii * ii
             derived.append(lead)
         else:
             missing.append(lead)
-    return LeadSelection(taken, tuple(leads), tuple(derived), tuple(missing))
+    return LeadSelection(taken, wanted, tuple(derived), tuple(missing))
 
 
 _DERIVATION: dict[str, tuple[float, float]] = {
@@ -188,7 +203,8 @@ _DERIVATION: dict[str, tuple[float, float]] = {
 
 def has_signal(samples: Samples) -> bool:
     """Whether a lead holds anything but zeros and non-finite samples."""
-    return bool(np.any(np.isfinite(samples) & (samples != 0)))
+    start = samples[:64]  # says yes for nearly every lead, without a look at the rest
+    return any(bool(np.any(np.isfinite(part) & (part != 0))) for part in (start, samples))
 
 
 def canonical_leads(names: Iterable[str]) -> tuple[str, ...]:

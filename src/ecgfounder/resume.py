@@ -68,14 +68,16 @@ def make_plan(
     todo = candidates & ~np.isin(status, (DONE, FAILED))
     if settings.retry_failed:
         todo |= status == FAILED
-    had_output = todo & known & (status != FAILED)
+    had_output = np.zeros(len(index), dtype=np.bool_)
     changed = missing = 0
+    there = np.array([(output_dir / name).exists() for name in state.shards], dtype=np.bool_)
     if np.any(status == DONE):
         for position, record in enumerate(cohort.records()):
             if status[position] != DONE:
                 continue
             row = int(rows[position])
-            if state.shard[row] < 0 and not os.path.lexists(output_dir / output_name(record, naming)):
+            shard = int(state.shard[row])
+            if not (there[shard] if shard >= 0 else os.path.lexists(output_dir / output_name(record, naming))):
                 missing += 1
             elif _has_changed(record, row, state, settings, naming.data_dir):
                 changed += 1

@@ -6,7 +6,7 @@ In: values from the command line or from Python. Out: validated `Settings`, hand
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ecgfounder.errors import SettingsError
 from ecgfounder.preprocess import Preparation
 from ecgfounder.readers.source import Hints
+from ecgfounder.recipes import check_choice
 
 ENGINE_CHOICES = ("auto", "torch", "onnx")
 PRECISION_CHOICES = ("float32", "bfloat16", "float16")
@@ -103,6 +104,13 @@ class Settings:
                 "--layout tree names outputs by their paths and --id_column by identifiers: choose one."
             )
 
+        ragged = self.preparation.remainder == "keep" and self.preparation.stride is not None
+        if ragged and self.format == "json" and self.pooling == "none":
+            raise SettingsError(
+                "--remainder keep gives a last window with fewer tokens, which one [W, T, C] array cannot hold: "
+                "use --format parquet (a row per window), --pooling mean, or --remainder drop or pad."
+            )
+
     @property
     def mode(self) -> str:
         return self.preparation.mode
@@ -125,15 +133,6 @@ class Settings:
             "layout": self.layout,
             "id_column": self.id_column,
         }
-
-
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Refuse a value that is not among the allowed ones, naming them."""
-    if value not in choices:
-        allowed = ", ".join(repr(choice) for choice in choices)
-        raise SettingsError(
-            f"Invalid value for the '{name}' parameter. Allowed values are {allowed}, but got {value!r} instead."
-        )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -7,7 +7,6 @@ An engine's module, and the library behind it, is imported when that engine is m
 from __future__ import annotations
 
 import importlib.util
-import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -16,13 +15,10 @@ import numpy.typing as npt
 
 from ecgfounder.errors import EmbeddingError, MissingDependencyError, SettingsError
 from ecgfounder.model import FEATURES, SAMPLES_PER_STEP, Head, bundle_of
-
-log = logging.getLogger(__name__)
+from ecgfounder.recipes import check_choice
+from ecgfounder.settings import ENGINE_CHOICES, PRECISION_CHOICES
 
 Batch = npt.NDArray[np.float32]
-
-ENGINE_CHOICES: tuple[str, ...] = ("auto", "torch", "onnx")
-PRECISION_CHOICES: tuple[str, ...] = ("float32", "bfloat16", "float16")
 
 CPU_ROWS = 8
 """Rows that the network is given at once on a CPU: fewer waste weight reads, more spill out of the caches."""
@@ -34,7 +30,7 @@ class Engine(ABC):
     Attributes
     ----------
     name : "torch" or "onnx".
-    precision : of the arithmetic, one of `PRECISION_CHOICES`; maps are float32 whatever it is.
+    precision : of the arithmetic, one of `ecgfounder.settings.PRECISION_CHOICES`; maps are float32 whatever it is.
     device : "cpu", "cuda:0" ...
     threads : how many threads may call `embed` at once to use what the engine was given: on a CPU each call computes
         in its own thread alone; on a GPU the second call's transfers overlap with the first one's arithmetic.
@@ -112,7 +108,7 @@ def create_engine(
         asked for, else ONNX Runtime where it is installed, else torch.
     mode : "12lead" or "1lead".
     checkpoint : an existing file (`ecgfounder.model.find_checkpoint`).
-    precision : one of `PRECISION_CHOICES`; float16 needs a GPU.
+    precision : one of `ecgfounder.settings.PRECISION_CHOICES`; float16 needs a GPU.
     device : "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
     threads : Python threads that will call `embed` at once.
     batch_size : rows that a GPU computes at once; on a CPU the arithmetic has a fixed size.
@@ -127,8 +123,8 @@ def create_engine(
     CheckpointError
         As `ecgfounder.model.load_backbone` does.
     """
-    _check("engine", choice, ENGINE_CHOICES)
-    _check("precision", precision, PRECISION_CHOICES)
+    check_choice("engine", choice, ENGINE_CHOICES)
+    check_choice("precision", precision, PRECISION_CHOICES)
     bundle_of(mode)
     if choice == "onnx":
         _check_onnx(precision, device)
@@ -173,10 +169,3 @@ def _check_onnx(precision: str, device: str | None) -> None:
     for package in ("onnxruntime", "onnx"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package, "the engine 'onnx'", "cpu")
-
-
-def _check(parameter: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SettingsError(
-            f"Invalid value for the {parameter!r} parameter. Allowed values are {', '.join(allowed)}, got {value!r}."
-        )

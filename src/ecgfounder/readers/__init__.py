@@ -8,7 +8,6 @@ at `source.head`, and at neighbouring files where the format needs them) and `re
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +26,24 @@ class Reader(Protocol):
     read: Callable[[Source], Recording]
 
 
-READERS: tuple[str, ...] = ("philips",)
-"""Reader modules in the order in which they are asked; the commonest first."""
+READERS: tuple[str, ...] = (
+    "wfdb",
+    "philips",
+    "muse",
+    "cardiosoft",
+    "hl7_aecg",
+    "dicom",
+    "scp",
+    "edf",
+    "ishne",
+    "hdf5",
+    "arrays",
+)
+"""Reader modules in the order in which they are asked.
+
+WFDB is first because its records may be named without a suffix, which is then no file that could be opened; plain text
+tables are last because they have no mark of their own.
+"""
 
 READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg")
 """`auto`: by content. `sierraecg`: every file through the sierraecg package, as a cross-check."""
@@ -102,8 +117,6 @@ def _reader_for(source: Source, reader: str) -> Reader:
             f"Invalid value for the 'reader' parameter. Allowed values are {', '.join(READER_CHOICES)}, got {reader!r}."
         )
     for name in READERS:
-        if importlib.util.find_spec(f"ecgfounder.readers.{name}") is None:  # TEMPORARY
-            continue
         module = _module(name)
         if module.matches(source):
             return module

@@ -380,7 +380,7 @@ def _channels(definitions: list[Any]) -> Iterator[_Channel]:
         factor = _unit(definition)
         if factor is None:
             if lead in STANDARD_LEADS:
-                raise ReadError(f"lead {lead}: expected a sensitivity in uV, mV, V or nV, found no such unit")
+                raise ReadError(f"{in_words(lead)}: expected a sensitivity in uV, mV, V or nV, found no such unit")
             continue
         called = in_words(lead)
         correction = _number(definition, "ChannelSensitivityCorrectionFactor")

@@ -82,7 +82,7 @@ def read(source: Source) -> Recording:
     Raises
     ------
     ReadError
-        On a damaged header, a file shorter than its header says, no ECG channels, or a unit that is no voltage.
+        On a damaged header, a file shorter than its header says, no ECG channels, or no unit.
     UnsupportedFormatError
         On EDF+D or BDF+D whose data records have gaps in time between them.
     """
@@ -192,7 +192,9 @@ def _ecg_channels(header: _Header, hints: Hints) -> tuple[list[_Channel], list[s
     """The channels to keep and their lead names."""
     signals = [channel for channel in header.channels if not channel.is_annotations and channel.count]
     names = {channel: _REFERENCE.sub("", channel.name) for channel in signals}
-    ecg = [channel for channel in signals if lead_name(names[channel]) in KNOWN_LEADS or _ECG.search(channel.name)]
+    named = [channel for channel in signals if lead_name(names[channel]) in KNOWN_LEADS or _ECG.search(channel.name)]
+    # A heart rate "from ECG" in beats per minute is no ECG; a signal without a unit may be.
+    ecg = [channel for channel in named if not channel.unit or millivolts_per(channel.unit) is not None]
     if not ecg:
         voltages = [channel for channel in signals if millivolts_per(channel.unit) is not None]
         if hints.leads is None or len(hints.leads) != len(voltages):
@@ -213,19 +215,14 @@ def _worth(channels: Sequence[_Channel], names: dict[_Channel, str], count: int)
 
 def _calibration(channel: _Channel, hints: Hints) -> tuple[float, float]:
     """mV per count, and mV at count 0."""
-    unit = millivolts_per(channel.unit) if channel.unit else hinted_scale(hints)
+    unit = millivolts_per(channel.unit) or hinted_scale(hints)
     if unit is None:
-        raise ReadError(
-            "the unit of an ECG signal of the EDF file is no voltage"
-            if channel.unit
-            else "the EDF file gives no unit for an ECG signal; --unit says which"
-        )
+        raise ReadError("the EDF file gives no unit for an ECG signal; --unit says which")
     low, high = (_number(text, "a physical limit") for text in channel.physical)
     digital_low, digital_high = (_number(text, "a digital limit") for text in channel.digital)
     if digital_high <= digital_low or high == low:
-        raise ReadError(
-            f"EDF header in which an ECG signal's counts {digital_low:g} to {digital_high:g} stand for {low:g} to {high:g}"
-        )
+        ranges = f"counts {digital_low:g} to {digital_high:g} stand for {low:g} to {high:g}"
+        raise ReadError(f"damaged EDF header: an ECG signal's {ranges}")
     per_count = (high - low) / (digital_high - digital_low)
     return per_count * unit, (low - digital_low * per_count) * unit
 

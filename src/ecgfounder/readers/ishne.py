@@ -91,7 +91,7 @@ def _verify_checksum(content: bytes, end: int) -> None:
 
 
 def _samples_per_lead(declared: int, n_leads: int, available: int) -> int:
-    """The header's count is per lead by the standard, over all leads with some writers, and 0 or -1 if not filled in."""
+    """The header's count: per lead by the standard, of all leads with some writers, 0 or -1 if not filled in."""
     if declared in (0, -1) or declared == available * n_leads:
         return available
     if not 0 < declared <= available:

@@ -7,9 +7,11 @@ the file names, its limb leads restored from XLI's residuals by label.
 from __future__ import annotations
 
 import binascii
+import math
 import re
 import struct
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +32,6 @@ MAX_SAMPLES_PER_LEAD = 1 << 18
 MAX_LEADS = 32
 
 Counts = npt.NDArray[np.int16]
-_Indices = npt.NDArray[np.intp]
 
 
 def matches(source: Source) -> bool:
@@ -58,17 +59,18 @@ def read(source: Source) -> Recording:
     root = xml.parse(source)
     version = _document_version(root)
     waveforms = _Waveforms.of(root)
-    counts = waveforms.counts()
+    samples = waveforms.counts().astype(np.float32)
     if waveforms.offset:
-        samples = (counts - float(waveforms.offset)) * (waveforms.resolution_uv / 1000)
-    else:
-        samples = counts * (waveforms.resolution_uv / 1000)
+        samples -= waveforms.offset
+    # The product is exact for every resolution that occurs (1.25 to 20 uV), so that the quotient is correctly rounded.
+    samples *= np.float32(waveforms.resolution_uv)
+    samples /= 1000
     return Recording(
-        samples=samples.astype(np.float32),
+        samples=samples,
         sampling_rate=waveforms.sampling_rate,
         leads=waveforms.leads,
         source_format=FORMAT,
-        meta={"format_version": version, "resolution_uv": waveforms.resolution_uv, **_device(root, waveforms.element)},
+        meta={"format_version": version, "resolution_uv": waveforms.resolution_uv, **_device(root, waveforms)},
     )
 
 
@@ -99,10 +101,12 @@ def _shown(text: str) -> str:
 class _Waveforms:
     """What the document says of its `parsedwaveforms`, checked.
 
-    `duration_samples` is durationperchannel x rate and may be fractional; `offset` is subtracted from every count.
+    `signal` is what the acquisition section says; `duration_samples` is durationperchannel x rate and may be fractional;
+    `offset` is subtracted from every count.
     """
 
     element: etree._Element
+    signal: dict[str, str]
     leads: tuple[str, ...]
     duration_samples: float
     sampling_rate: float
@@ -115,12 +119,10 @@ class _Waveforms:
     @classmethod
     def of(cls, root: etree._Element) -> _Waveforms:
         element = _required_waveforms(root)
-        signal = root.find("{*}dataacquisition/{*}signalcharacteristics")
+        signal = _signal_characteristics(root)
         rate = xml.number(_setting(element, "samplespersecond", signal, "samplingrate"), "the sampling rate")
         duration = xml.number(element.get("durationperchannel"), "the duration per channel")
-        resolution = xml.number(
-            _setting(element, "resolution", signal, "signalresolution", "resolution"), "the resolution"
-        )
+        resolution = xml.number(_setting(element, "resolution", signal, "signalresolution"), "the resolution")
         if not 0 < rate <= 100_000:
             raise ReadError(f"impossible sampling rate: {rate:g} Hz")
         if not 0 < resolution <= 10_000:
@@ -130,10 +132,11 @@ class _Waveforms:
                 f"{duration:g} ms at {rate:g} Hz is not a resting ECG (1 to {MAX_SAMPLES_PER_LEAD} samples per lead)"
             )
         encoding = element.get("dataencoding", "").strip().casefold()
-        if encoding not in _DECODERS:
+        if encoding != "plain" and encoding not in _DECODERS:
             raise UnsupportedFormatError("the waveforms' data encoding is not Base64, Hex or Plain")
         waveforms = cls(
             element=element,
+            signal=signal,
             leads=_leads(element, signal),
             duration_samples=duration * rate / 1000,
             sampling_rate=rate,
@@ -159,7 +162,9 @@ class _Waveforms:
             _refuse_jumps(counts, self.leads)
             return counts
         if len(data) % 2:
-            raise ReadError(f"uncompressed waveforms of {len(data)} bytes, which is not a whole number of 16-bit samples")
+            raise ReadError(
+                f"uncompressed waveforms of {len(data)} bytes, which is not a whole number of 16-bit samples"
+            )
         stored = np.frombuffer(data, dtype="<i2" if self.signed else "<u2").astype(np.int32)
         return _split(stored, len(self.leads), self.duration_samples)
 
@@ -176,16 +181,21 @@ def _required_waveforms(root: etree._Element) -> etree._Element:
     raise ReadError("the document holds no waveforms (no parsedwaveforms element)")
 
 
-def _setting(element: etree._Element, attribute: str, signal: etree._Element | None, *names: str) -> str | None:
+def _signal_characteristics(root: etree._Element) -> dict[str, str]:
+    """The acquisition section's settings by name, those that are empty left out."""
+    section = root.find("{*}dataacquisition/{*}signalcharacteristics")
+    settings = (
+        {} if section is None else {xml.local_name(child): xml.text_of(child) for child in section.iterchildren("*")}
+    )
+    return {name: text for name, text in settings.items() if text}
+
+
+def _setting(element: etree._Element, attribute: str, signal: dict[str, str], *names: str) -> str | None:
     """An attribute of the waveforms or, where it is not given (1.03), what the acquisition section says."""
     value = element.get(attribute)
-    if value is not None or signal is None:
+    if value is not None:
         return value
-    for name in names:
-        found = xml.text_of(signal.find(f"{{*}}{name}"))
-        if found:
-            return found
-    return None
+    return next((signal[name] for name in (attribute, *names) if name in signal), None)
 
 
 def _is_compressed(element: etree._Element) -> bool:
@@ -207,15 +217,15 @@ def _refuse_unknown_words(element: etree._Element, waveforms: _Waveforms) -> Non
         raise UnsupportedFormatError("XLI data of unsigned samples, or with a signal offset, cannot be read")
 
 
-def _leads(element: etree._Element, signal: etree._Element | None) -> tuple[str, ...]:
+def _leads(element: etree._Element, signal: dict[str, str]) -> tuple[str, ...]:
     """Lead names in stored order: the labels or, in 1.03, what the acquisition type says."""
     labels = element.get("leadlabels", "").split()
     if labels:
         n_leads = xml.integer(element.get("numberofleads") or str(len(labels)), "the number of leads")
         labels = labels[: max(n_leads, 0)]
-    elif signal is not None:
-        n_leads = xml.integer(xml.text_of(signal.find("{*}numberchannelsallocated")), "the number of channels")
-        if xml.text_of(signal.find("{*}acquisitiontype")) not in ("STD-12", "10-WIRE"):
+    else:
+        n_leads = xml.integer(signal.get("numberchannelsallocated"), "the number of channels")
+        if signal.get("acquisitiontype") not in ("STD-12", "10-WIRE"):
             raise UnsupportedFormatError("no lead labels, and an acquisition type that does not give the leads' order")
         extra = range(len(STANDARD_LEADS) + 1, min(n_leads, MAX_LEADS + 1) + 1)
         labels = [*STANDARD_LEADS[: max(n_leads, 0)], *(f"Channel {number}" for number in extra)]
@@ -224,7 +234,7 @@ def _leads(element: etree._Element, signal: etree._Element | None) -> tuple[str,
     return canonical_leads(labels)
 
 
-def _device(root: etree._Element, element: etree._Element) -> dict[str, str | float]:
+def _device(root: etree._Element, waveforms: _Waveforms) -> dict[str, str | float]:
     """Device and filters of the stored signal; the filters of the printed report are not applied to it."""
     meta: dict[str, str | float] = {"device_manufacturer": "Philips"}
     machine = root.find("{*}dataacquisition/{*}machine")
@@ -236,15 +246,15 @@ def _device(root: etree._Element, element: etree._Element) -> dict[str, str | fl
             meta |= {"device_manufacturer": parts[0], "device_model": parts[1], "software_version": parts[2]}
         if model:
             meta["device_model"] = model
-    signal = root.find("{*}dataacquisition/{*}signalcharacteristics")
-    band = (_setting(element, "signalbandwidth", signal, "signalbandwidth") or "").partition("-")
+    element, signal = waveforms.element, waveforms.signal
+    band = signal.get("signalbandwidth", "").partition("-")
     filters = {
-        "highpass_hz": _setting(element, "hipass", signal, "hipass") or band[0],
-        "lowpass_hz": _setting(element, "lowpass", signal, "lowpass") or band[2],
+        "highpass_hz": _setting(element, "hipass", signal) or band[0],
+        "lowpass_hz": _setting(element, "lowpass", signal) or band[2],
     }
-    if (_setting(element, "notchfiltered", signal, "notchfiltered") or "").strip().casefold() == "true":
+    if (_setting(element, "notchfiltered", signal) or "").strip().casefold() == "true":
         # The mains frequency comes first, its harmonics after it.
-        frequencies = (_setting(element, "notchfilterfreqs", signal, "notchfilterfreqs") or "").split()
+        frequencies = (_setting(element, "notchfilterfreqs", signal) or "").split()
         filters["notch_hz"] = frequencies[0] if frequencies else ""
     for key, text in filters.items():
         if re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text.strip()):
@@ -287,7 +297,7 @@ def _plain(text: str) -> npt.NDArray[np.int32]:
     return samples.astype(np.int32)
 
 
-_DECODERS = {"base64": _base64, "hex": _hex, "plain": lambda text: text.encode()}
+_DECODERS = {"base64": _base64, "hex": _hex}
 
 
 def _split(stored: npt.NDArray[np.int32], n_leads: int, duration_samples: float) -> npt.NDArray[np.int32]:
@@ -305,10 +315,10 @@ def _split(stored: npt.NDArray[np.int32], n_leads: int, duration_samples: float)
 
 _CHUNK_HEADER = struct.Struct("<iHh")  # payload size in bytes, a word that is always 1, first second difference
 _CODE_BITS = 10
-_LITERALS = 256
+_LITERALS = [bytes([byte]) for byte in range(256)]
 _END_CODE = 1023  # ends a chunk; the bits after it are padding
-_MAX_ENTRIES = _END_CODE - _LITERALS  # strings that are added: codes 256 to 1022
-_SLOTS = 1024  # room for one lead's codes where the leads' tables lie side by side
+_MAX_ENTRIES = _END_CODE - len(_LITERALS)  # strings that are added: codes 256 to 1022
+_MANY_CODES = 1 << 14
 
 
 def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
@@ -332,28 +342,27 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
     """
     first_differences, payloads = _chunks(data, n_leads, duration_samples)
     codes, n_codes = _codes(payloads)
-    n_samples = 0
-    rows = []
-    # Groups of leads bound the memory of long recordings; 10 s and 12 leads are one group.
-    group = max(1, (1 << 20) // max(1, round(2 * duration_samples)))
-    for begin in range(0, n_leads, group):
-        part = slice(begin, begin + group)
+    leads = []
+    for lead, payload in enumerate(payloads):
         try:
-            expanded = _expand(codes[part], n_codes[part], duration_samples, begin)
-        except ReadError:
-            _refuse_14_bit(payloads[begin], duration_samples)
-            raise
-        n_samples = n_samples or expanded.shape[1] // 2
-        if expanded.shape[1] != 2 * n_samples:
-            raise ReadError(f"leads of unequal length: {n_samples} and {expanded.shape[1] // 2} samples")
-        rows.append(expanded)
-    words = np.concatenate(rows).reshape(n_leads, 2, n_samples)
-    return _integrate(words, np.array(first_differences, dtype=np.int16))
+            text = _expand(codes[lead, : n_codes[lead]].tolist(), math.ceil(2 * duration_samples) + 1)
+            n_samples = (len(text) + 1) // 2
+            if abs(n_samples - duration_samples) >= 1:
+                raise ReadError(f"{n_samples} samples; {duration_samples:g} were announced")
+        except ReadError as error:
+            _refuse_14_bit(payload, duration_samples)
+            raise ReadError(f"the waveforms are damaged: lead {lead + 1} holds {error}") from error
+        # The last byte is never used, and may be left away: it counts as 0, as in sierraecg.
+        leads.append(_integrate(text.ljust(2 * n_samples, b"\0"), first_differences[lead]))
+    sizes = {samples.size for samples in leads}
+    if len(sizes) > 1:
+        raise ReadError(f"leads of unequal length: {min(sizes)} and {max(sizes)} samples")
+    return np.stack(leads).view(np.int16)
 
 
 def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[int], list[bytes]]:
     """First second difference and compressed payload of each lead."""
-    # Every code gives one byte or more, so that a chunk cannot need more room than one code for each byte.
+    # Every code gives one byte or more, so that a lead never needs more room than one code for each of its bytes.
     largest = int(2 * duration_samples * _CODE_BITS / 8) + 16
     first_differences, payloads = [], []
     offset = 0
@@ -374,143 +383,69 @@ def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[in
     return first_differences, payloads
 
 
-def _codes(payloads: list[bytes]) -> tuple[_Indices, _Indices]:
-    """10-bit codes, most significant bit first: [n_leads, width], and how many of each row count."""
-    n_leads = len(payloads)
-    # Five bytes hold four codes; one group more than needed, so that a code can be appended to any row.
+def _codes(payloads: list[bytes]) -> tuple[npt.NDArray[np.uint16], list[int]]:
+    """10-bit codes, most significant bit first, [n_leads, width], and how many of each row count."""
+    # Five bytes hold four codes; one group more than needed, so that every row has a place for an end.
     width = (max(map(len, payloads)) // 5 + 2) * 5
     padded = b"".join([payload.ljust(width, b"\0") for payload in payloads])
     # The big-endian 16-bit words that begin at bytes 0, 1, 2 and 3 of a group hold one code each.
-    words = np.ndarray((n_leads * width // 5, 4), ">u2", padded, 0, (5, 1)).astype(np.intp)
-    words >>= np.array([6, 4, 2, 0])
-    words &= _SLOTS - 1
-    codes = words.reshape(n_leads, -1)
-    available = np.array([8 * len(payload) // _CODE_BITS for payload in payloads])
+    words = np.ndarray((len(padded) // 5, 4), ">u2", padded, 0, (5, 1)).astype(np.uint16)
+    words >>= np.array([6, 4, 2, 0], dtype=np.uint16)
+    words &= (1 << _CODE_BITS) - 1
+    codes = words.reshape(len(payloads), -1)
     ends = codes == _END_CODE
-    ends[:, -1] = True
-    return codes, np.minimum(available, ends.argmax(axis=1))
+    for row, payload in enumerate(payloads):
+        ends[row, 8 * len(payload) // _CODE_BITS] = True
+    return codes, [int(end) for end in ends.argmax(axis=1)]
 
 
-def _expand(codes: _Indices, n_codes: _Indices, duration_samples: float, first_lead: int) -> npt.NDArray[np.uint8]:
-    """Undo LZW for all leads at once, without a loop over codes: [n_leads, n_bytes]."""
-    places = np.arange(codes.shape[1])
-    valid = places < n_codes[:, None]
-    # Code k can name the strings that were added before it, and the one that is being added.
-    impossible = (codes > places + (_LITERALS - 1)) & valid
-    if impossible.any():
-        lead = first_lead + int(impossible.any(axis=1).argmax()) + 1
-        raise ReadError(f"the waveforms are damaged: lead {lead} holds an impossible LZW code")
-    codes = np.where(valid, codes, 0)
+def _expand(codes: list[int], most_bytes: int) -> bytes:
+    """The text that one lead's LZW codes stand for; refused where it is longer than `most_bytes`.
 
-    tables = _Tables.of(codes)
-    n_bytes = np.where(valid, tables.lengths.take(tables.slots), 0).sum(axis=1)
-    n_samples = (int(n_bytes[0]) + 1) // 2
-    for lead, n in enumerate((n_bytes + 1) // 2, start=first_lead + 1):
-        if abs(n - duration_samples) >= 1:
-            raise ReadError(f"lead {lead} holds {n} samples; {duration_samples:g} were announced")
-        if n != n_samples:
-            raise ReadError(f"leads of unequal length: {n_samples} and {n} samples")
-    # The last byte is never used, and may be left away: it counts as 0, as in sierraecg.
-    odd = np.flatnonzero(n_bytes % 2)
-    valid[odd, n_codes[odd]] = True
-    return tables.text(tables.slots[valid]).reshape(len(codes), 2 * n_samples)
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """The LZW string tables of several leads, side by side; slot 1024 r + c stands for code c of row r.
-
-    The string that is added after code k is code k's string and one byte more, so that strings are chains of slots that
-    end in a literal. Following the pointers of all chains at once, twice as far in every step, takes
-    log2(longest string) steps where a loop over the codes would take one each.
-
-    Attributes
-    ----------
-    slots : the codes as slots, [n_rows, width].
-    parents : for each slot, the slot whose string it extends; literals are their own parents.
-    lengths : length of each slot's string.
-    last_bytes : last byte of each slot's string.
+    The string added after code k is code k's string and the first byte of code k + 1's. Keeping the first bytes in a list
+    of their own leaves nothing to decide, not even where code k + 1 names the string that is being added.
     """
-
-    slots: _Indices
-    parents: _Indices
-    lengths: _Indices
-    last_bytes: npt.NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, codes: _Indices) -> _Tables:
-        n_rows, width = codes.shape
-        begins = np.arange(n_rows)[:, None] * _SLOTS
-        slots = codes + begins
-        n_entries = min(_MAX_ENTRIES, width - 1)
-        entries = slice(_LITERALS, _LITERALS + n_entries)
-
-        table = begins + np.arange(_SLOTS)
-        table[:, entries] = slots[:, :n_entries]
-        parents = table.ravel()
-        roots = parents
-        distances = np.zeros((n_rows, _SLOTS), dtype=np.intp)
-        distances[:, entries] = 1
-        links = distances.ravel()
-        while True:
-            further = roots.take(roots)
-            if np.array_equal(further, roots):
-                break
-            links = links + links.take(roots)
-            roots = further
-
-        first_bytes = (roots % _SLOTS).astype(np.uint8).reshape(n_rows, _SLOTS)
-        last_bytes = first_bytes.copy()
-        last_bytes[:, entries] = first_bytes.take(slots[:, 1 : n_entries + 1])
-        return cls(slots, parents, links + 1, last_bytes.ravel())
-
-    def text(self, slots: _Indices) -> npt.NDArray[np.uint8]:
-        """The strings of `slots`, one after the other."""
-        is_used = np.zeros(self.parents.size, dtype=bool)
-        is_used[slots] = True
-        used = np.flatnonzero(is_used)
-        lengths = self.lengths.take(used)
-        ends = np.cumsum(lengths)
-        begins = ends - lengths
-        place = np.zeros(self.parents.size, dtype=np.intp)
-        place[used] = begins
-
-        # All used strings are laid out; each byte but a string's last points to the same byte of the parent's string,
-        # which is used as well. Pointers are followed until they reach a last byte.
-        source = np.arange(int(ends[-1])) - np.repeat(begins - place.take(self.parents.take(used)), lengths)
-        source[ends - 1] = ends - 1
-        reach = 1
-        while reach < int(lengths.max()) - 1:
-            source = source.take(source)
-            reach *= 2
-        last_bytes = np.zeros(source.size, dtype=np.uint8)
-        last_bytes[ends - 1] = self.last_bytes.take(used)
-        strings = last_bytes.take(source)
-
-        sizes = self.lengths.take(slots)
-        written = np.cumsum(sizes)
-        index = np.arange(int(written[-1])) + np.repeat(place.take(slots) - (written - sizes), sizes)
-        return strings.take(index)
+    if len(codes) < 2:  # of which no sample can be made
+        return b""
+    strings, first_bytes = _LITERALS.copy(), _LITERALS.copy()
+    add_string, add_first_byte = strings.append, first_bytes.append
+    try:
+        # This loop is the dearest part of reading a file. It ends where the table is full.
+        code = codes[0]
+        for following in codes[1 : _MAX_ENTRIES + 1]:
+            add_first_byte(first_bytes[code])
+            add_string(strings[code] + first_bytes[following])
+            code = following
+        pieces = itemgetter(*codes)(strings)
+    except IndexError as error:
+        raise ReadError("an impossible LZW code") from error
+    # A code can stand for 768 bytes: many codes are counted before they are put together.
+    if len(codes) > _MANY_CODES and sum(map(len, pieces)) > most_bytes:
+        raise ReadError("more samples than were announced")
+    return b"".join(pieces)
 
 
-def _integrate(words: npt.NDArray[np.uint8], first_differences: Counts) -> Counts:
-    """From high and low bytes [n_leads, 2, n_samples] to samples, int16 [n_leads, n_samples].
+def _integrate(text: bytes, first_difference: int) -> npt.NDArray[np.uint16]:
+    """From the high bytes of all words, then their low bytes, to one lead's samples modulo 2^16.
 
     The words hold x[0], x[1] and then 64 - (x[i] - 2 x[i-1] + x[i-2]) for i = 3 onwards, one place early; the second
-    difference for i = 2 is minus the header's word. Arithmetic is modulo 2^16, as in the 16-bit devices that write it.
+    difference for i = 2 is minus the header's word. Devices compute in 16 bits, and so a lead that rails may wrap around
+    on the way.
     """
-    high, low = words[:, 0].astype(np.uint16), words[:, 1]
+    # In 32 bits, of which the lower 16 count: NumPy sums those several times faster than 16-bit numbers.
+    both = np.frombuffer(text, dtype=np.uint8).astype(np.uint32)
+    n_samples = both.size // 2
+    high, words = both[:n_samples], both[n_samples:]
     high <<= 8
-    high |= low
-    differences = 64 - np.roll(high, 1, axis=1)
-    differences[:, 0] = high[:, 0]
-    if high.shape[1] > 1:
-        differences[:, 1] = high[:, 1] - high[:, 0]
-    if high.shape[1] > 2:
-        differences[:, 2] = 0 - first_differences.view(np.uint16)
-    steps = differences[:, 1:]
-    np.cumsum(steps, axis=1, dtype=np.uint16, out=steps)
-    return np.cumsum(differences, axis=1, dtype=np.uint16).view(np.int16)
+    words += high
+    first, second = int(words[0]), int(words[1]) if n_samples > 1 else 0
+    # In place, and one place further: word i - 1 becomes the second difference at i.
+    np.subtract(64, words, out=words)
+    samples = both[n_samples - 1 : -1]
+    samples[:3] = (first, (second - first) & 0xFFFF, -first_difference & 0xFFFF)[:n_samples]
+    np.add.accumulate(samples[1:], out=samples[1:])
+    np.add.accumulate(samples, out=samples)
+    return samples.astype(np.uint16)
 
 
 def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
@@ -568,10 +503,10 @@ def _refuse_14_bit(payload: bytes, duration_samples: float) -> None:
     codes = bits[: bits.size // n_bits * n_bits].reshape(-1, n_bits) @ (1 << np.arange(n_bits)[::-1])
     ends = np.flatnonzero(codes == (1 << n_bits) - 1)
     codes = codes[: ends[0]] if ends.size else codes
-    if (codes > np.arange(codes.size) + (_LITERALS - 1)).any():
+    if (codes > np.arange(codes.size) + (len(_LITERALS) - 1)).any():
         return
     lengths: list[int] = []
     for code in codes.tolist():
-        lengths.append(1 if code < _LITERALS else lengths[code - _LITERALS] + 1)
+        lengths.append(1 if code < len(_LITERALS) else lengths[code - len(_LITERALS)] + 1)
     if abs((sum(lengths) + 1) // 2 - duration_samples) < 1:
         raise UnsupportedFormatError("XLI data with 14-bit codes; only the 10-bit kind can be read")

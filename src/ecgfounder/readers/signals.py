@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import Hints, Source
-from ecgfounder.recording import STANDARD_LEADS, canonical_lead
+from ecgfounder.recording import KNOWN_LEADS, STANDARD_LEADS, canonical_lead
 
 _NUMBERED_CHANNEL = re.compile(r"(?:ECG|EKG)[ _.-]*0*(\d+)", re.IGNORECASE)
 _ECG_PREFIX = re.compile(r"^(?:ECG|EKG)[ _:.-]+(?=\S)", re.IGNORECASE)
@@ -23,12 +23,15 @@ _CHUNK = 1 << 20
 
 
 def lead_name(name: str) -> str:
-    """Canonical lead name of a channel: 'EKG V1' is V1; 'ECG 1' is a recorder's first channel, not lead I."""
+    """Canonical lead name of a channel: 'EKG V1' is V1; 'ECG 1' and '1' are a recorder's first channel."""
     name = name.strip()
     numbered = _NUMBERED_CHANNEL.fullmatch(name)
+    if name.isdigit():
+        return name  # a channel's number
     if numbered:
         return f"ECG{numbered[1]}"
-    return canonical_lead(_ECG_PREFIX.sub("", name))
+    bare = canonical_lead(_ECG_PREFIX.sub("", name))
+    return bare if bare in KNOWN_LEADS else canonical_lead(name)
 
 
 def distinct_leads(names: Sequence[str]) -> tuple[str, ...]:
@@ -92,7 +95,8 @@ def hinted_scale(hints: Hints) -> float | None:
         per_millivolt = math.nan
     if not (math.isfinite(per_millivolt) and per_millivolt > 0):
         raise ReadError(
-            f"Invalid value for --unit. Allowed values are V, mV, uV, nV or a number of units per mV, got {hints.unit!r}."
+            "Invalid value for --unit. Allowed values are V, mV, uV, nV or a number of units per mV, "
+            f"got {hints.unit!r}."
         )
     return 1 / per_millivolt
 

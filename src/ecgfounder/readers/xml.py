@@ -5,8 +5,9 @@ Six dialects of ECG share the suffix '.xml'; a reader recognises its own by the 
 
 from __future__ import annotations
 
+import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lxml import etree
 
@@ -31,35 +32,84 @@ def looks_like_xml(head: bytes) -> bool:
     return head.removeprefix(_BOMS[0]).lstrip()[:1] == b"<" or head[:4] in (b"<\x00?\x00", b"\x00<\x00?")
 
 
+_MISC = re.compile(r"\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>", re.DOTALL)
+_START_TAG = re.compile(r"<(?:([\w.-]+):)?([\w.-]+)((?:\s[^<>]*)?)/?>", re.DOTALL)
+_DOCTYPE = re.compile(r"<!DOCTYPE\s+(?:[\w.-]+:)?([\w.-]+)")
+
+
 def root_of(source: Source) -> Root | None:
-    """The root element, read from the file's first bytes alone; None where they are not XML."""
+    """The root element, read from the file's first bytes alone; None where they are not XML.
+
+    Found by its spelling, not by a parser: a name in the wrong encoding further on must not hide what a file is. Where
+    the document type takes up all of the first bytes, it names the root.
+    """
     head = source.head
     if not looks_like_xml(head):
         return None
-    parser = etree.XMLPullParser(
-        events=("start",), resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
-    )
-    try:
-        parser.feed(head)
-        for _event, element in parser.read_events():
-            name = etree.QName(element)
-            return Root(name.namespace or "", name.localname)
-    except etree.XMLSyntaxError:
-        return None
+    text = head.decode(_encoding_by_bytes(head) or "latin-1", "replace").removeprefix("\ufeff")
+    position = 0
+    while misc := _MISC.match(text, position):
+        position = misc.end()
+    tag = _START_TAG.match(text, position)
+    if tag is None:
+        doctype = _DOCTYPE.match(text, position)
+        return Root("", doctype[1]) if doctype else None
+    declared = re.search(rf"\sxmlns{':' + re.escape(tag[1]) if tag[1] else ''}\s*=\s*[\"']([^\"']*)", tag[3])
+    return Root(declared[1] if declared else "", tag[2])
+
+
+def _encoding_by_bytes(content: bytes) -> str | None:
+    """UTF-16 and UTF-8 byte order marks, and UTF-16 without one; None where the bytes do not say."""
+    if content.startswith(_BOMS[0]):
+        return "utf-8"
+    if content.startswith(b"\xff\xfe") or content[:4] == b"<\x00?\x00":
+        return "utf-16-le"
+    if content.startswith(b"\xfe\xff") or content[:4] == b"\x00<\x00?":
+        return "utf-16-be"
     return None
 
 
 def parse(source: Source) -> etree._Element:
     """Parse the whole document and return its root element.
 
-    A DOCTYPE is normal (GE MUSE writes one); a declared entity is not, and is refused whether or not it is used.
+    A DOCTYPE is normal (GE MUSE writes one); a declared entity is not, and is refused whether or not it is used. White
+    space and NUL around the document are ignored. Where a document is not written in the encoding that it declares, as
+    when a name brings Latin-1 into UTF-8, it is read as UTF-8 or Latin-1, whichever its bytes allow.
 
     Raises
     ------
     ReadError
         If the document is not well-formed, declares entities, or exceeds libxml2's limits on depth and text size.
     """
-    parser = etree.XMLParser(
+    content = source.content
+    if _encoding_by_bytes(content) is None:
+        content = content.strip(b" \t\r\n\0\x1a")
+    try:
+        root = _parsed(content)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise ReadError(f"not well-formed XML ({_where(error)})") from error
+    dtd: Any = root.getroottree().docinfo.internalDTD
+    if dtd is not None and dtd.entities():
+        raise ReadError("the XML declares entities, which are refused")
+    return root
+
+
+def _parsed(content: bytes) -> etree._Element:
+    try:
+        return etree.fromstring(content, _parser(None))
+    except etree.XMLSyntaxError:
+        if _encoding_by_bytes(content) is not None:
+            raise
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError:
+            return etree.fromstring(content, _parser("iso-8859-1"))
+        return etree.fromstring(content, _parser("utf-8"))
+
+
+def _parser(encoding: str | None) -> etree.XMLParser:
+    return etree.XMLParser(
+        encoding=encoding,
         resolve_entities=False,
         no_network=True,
         load_dtd=False,
@@ -68,14 +118,6 @@ def parse(source: Source) -> etree._Element:
         remove_comments=True,
         remove_pis=True,
     )
-    try:
-        root = etree.fromstring(source.content, parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise ReadError(f"not well-formed XML: {_first_line(error)}") from error
-    dtd = root.getroottree().docinfo.internalDTD
-    if dtd is not None and next(iter(dtd.iterentities()), None) is not None:
-        raise ReadError("the XML declares entities, which are refused")
-    return root
 
 
 def local_name(element: etree._Element) -> str:
@@ -96,7 +138,10 @@ def number(text: str | None, what: str) -> float:
     stripped = (text or "").strip()
     if len(stripped) > 64 or not _NUMBER.fullmatch(stripped):
         raise ReadError(f"{what} is not a number")  # the text itself may be about the patient
-    return float(stripped)
+    value = float(stripped)
+    if not math.isfinite(value):
+        raise ReadError(f"{what} is too large")
+    return value
 
 
 def integer(text: str | None, what: str) -> int:
@@ -107,6 +152,6 @@ def integer(text: str | None, what: str) -> int:
     return int(value)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return (lines[0] if lines else "empty document")[:200]
+def _where(error: Exception) -> str:
+    """The line of a syntax error; its message is left out, as it may quote what is around it."""
+    return f"line {error.lineno}" if isinstance(error, etree.XMLSyntaxError) and error.lineno else "no document"

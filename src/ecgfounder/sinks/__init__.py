@@ -27,12 +27,26 @@ class Output:
     ----------
     entry : its ledger line so far; `entry["output"]` is the name relative to the output folder.
     title : what the description calls the recording: its file name, or its identifier.
-    embedding : float32 [T, C], [C], or with windows in front [W, T, C], [W, C].
+    views : what is kept of each input, in order: float32 [T, C] or [C]. All of one shape, except that a shorter last
+        window has a smaller T.
+    outer_shape : what stands in front of one view: () or windows, leads, or both.
+    order : the record's place in the dataset.
     """
 
     entry: Entry
     title: str
-    embedding: npt.NDArray[np.float32]
+    views: tuple[npt.NDArray[np.float32], ...]
+    outer_shape: tuple[int, ...] = ()
+    order: int = 0
+
+    @property
+    def embedding(self) -> npt.NDArray[np.float32]:
+        """The views as one array: [T, C], [C], or with windows in front [W, T, C], [W, C]."""
+        return np.stack(self.views).reshape(*self.outer_shape, *self.views[0].shape)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(view.nbytes for view in self.views)
 
 
 class Sink(Protocol):

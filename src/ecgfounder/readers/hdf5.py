@@ -1,0 +1,262 @@
+"""HDF5 files (MATLAB 7.3 among them): one recording, or many in one dataset, addressed as 'FILE::DATASET/RECORDING'.
+
+In: the file, what follows '::', and the user's hints. Out: a `Recording`. Nothing outside the file is ever followed:
+external and soft links, external storage and virtual datasets are refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ecgfounder.errors import MissingDependencyError, ReadError
+from ecgfounder.readers.signals import hinted_scale
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source, open_regular
+from ecgfounder.readers.tables import (
+    LEAD_NAMES,
+    RATE_NAMES,
+    SIGNAL_NAMES,
+    UNIT_NAMES,
+    Array,
+    Description,
+    describe,
+    find_signal,
+    lead_arrays,
+    plain_name,
+    recording_of,
+)
+from ecgfounder.recording import STANDARD_LEADS, Recording
+
+FORMAT = "hdf5"
+
+_MAGIC = b"\x89HDF\r\n\x1a\n"
+_USER_BLOCKS = (0, 512, 1024, 2048)
+_ROW = re.compile(r"(?P<dataset>.*)\[(?P<row>\d{1,12})\]")
+_MAX_CHILDREN = 1024
+_MAX_SMALL = 4096
+_DESCRIPTIVE = frozenset((*RATE_NAMES, *UNIT_NAMES, *LEAD_NAMES))
+
+ID_NAMES = (
+    *("exam_id", "exam_ids", "record_id", "record_ids", "recording_id", "ecg_id", "ecg_ids", "study_id", "study_ids"),
+    *("id", "ids", "record_name", "record_names", "filename", "filenames"),
+)
+"""Datasets beside the recordings that give each an identifier, in this order."""
+
+# CODE-15 % (doi:10.5281/zenodo.4916206): `tracings` [N, 4096, 12] beside `exam_id` [N]; nothing in the file says more.
+# 400 Hz and the lead order are its documentation's. That speaks of "1e-4 V"; its authors say, and the amplitudes show,
+# that the numbers are millivolts.
+_CODE15_SHAPE = (4096, 12)
+_CODE15 = Description(rate=400.0, scale=1.0, leads=STANDARD_LEADS)
+
+
+def matches(source: Source) -> bool:
+    """Whether HDF5's signature stands at the begin, or after a user block as MATLAB 7.3 writes it."""
+    return any(source.head.startswith(_MAGIC, at) for at in _USER_BLOCKS)
+
+
+def read(source: Source) -> Recording:
+    """Read a recording from an HDF5 file.
+
+    `source.member` is the path of a dataset or group, and, in a dataset of many recordings [N, ...], which of them:
+    'tracings/123' is the one whose identifier is 123 in a neighbouring dataset (`ID_NAMES`), or, where there is no such
+    dataset, the one in row 123, counted from 0. 'tracings[123]' is row 123 in any case. Without a member, the
+    file's only recording.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged, points outside itself, unpacks to too much, or holds no such recording; if rate, unit
+        or leads are said neither by the file nor by the hints.
+    MissingDependencyError
+        If h5py is not installed.
+    """
+    try:
+        h5py = importlib.import_module("h5py")
+    except ImportError as error:
+        raise MissingDependencyError("h5py", "reading HDF5 files", "hdf5") from error
+    with _opened(h5py, source) as root:
+        try:
+            signal, description, fallback = _find(h5py, root, source.member)
+        except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
+            raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
+    hints = source.hints
+    if fallback is not None:
+        description = Description(
+            rate=description.rate or hints.sampling_rate or fallback.rate,
+            scale=description.scale or hinted_scale(hints) or fallback.scale,
+            leads=description.leads or hints.leads or fallback.leads,
+        )
+    return recording_of(signal, description, hints, FORMAT)
+
+
+@contextmanager
+def _opened(h5py: Any, source: Source) -> Iterator[Any]:
+    """The file's root; from memory if it is gzip."""
+    with open_regular(source.path) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    try:
+        opened = h5py.File(io.BytesIO(source.content) if packed else source.path, "r")
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
+    with opened:
+        yield opened
+
+
+def _find(h5py: Any, root: Any, member: str | None) -> tuple[Array, Description, Description | None]:
+    """The array asked for, what the file says about it, and what is known of it from elsewhere."""
+    node, key = _resolve(h5py, root, member or "")
+    if isinstance(node, h5py.Group) and key is None:
+        return _from_group(h5py, node)
+    if isinstance(node, h5py.Group):
+        raise ReadError("the HDF5 file holds no dataset or group of the name that follows '::'")
+    description = _description(h5py, node.parent, node)
+    if key is None:
+        return _values(node, ()), description, None
+    row = _row(h5py, node, key)
+    code15 = node.shape[1:] == _CODE15_SHAPE and plain_name(node.name) == "tracings" and "exam_id" in node.parent
+    return _values(node, (row,)), description, _CODE15 if code15 else None
+
+
+def _resolve(h5py: Any, root: Any, member: str) -> tuple[Any, str | None]:
+    """Follow a path as far as it leads through hard links; what is left over is a recording's key."""
+    node = root
+    parts = [part for part in member.split("/") if part]
+    for depth, part in enumerate(parts):
+        indexed = _ROW.fullmatch(part)
+        if isinstance(node, h5py.Group) and part not in node and indexed and depth == len(parts) - 1:
+            node = _child(h5py, node, indexed["dataset"])
+            return node, f"[{indexed['row']}]"
+        if isinstance(node, h5py.Dataset):
+            return node, "/".join(parts[depth:])
+        node = _child(h5py, node, part)
+    return node, None
+
+
+def _child(h5py: Any, group: Any, name: str) -> Any:
+    """A member of a group, if it lies in this file."""
+    if name in (".", "..") or name not in group:
+        raise ReadError("the HDF5 file holds no dataset or group of the name that follows '::'")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ReadError("the HDF5 file points to it by an external or soft link, which is refused")
+    child = group[name]
+    if not isinstance(child, (h5py.Group, h5py.Dataset)):
+        raise ReadError("what the HDF5 file holds under this name is no dataset")
+    return child
+
+
+def _row(h5py: Any, dataset: Any, key: str) -> int:
+    """The row of a recording in a dataset of many, by `[row]`, by identifier, or by number."""
+    if dataset.ndim < 2:
+        raise ReadError(f"the HDF5 dataset of shape {dataset.shape} does not hold several recordings")
+    n_rows = int(dataset.shape[0])
+    indexed = _ROW.fullmatch(key)
+    identifiers = None if indexed else _identifiers(h5py, dataset, n_rows)
+    if identifiers is not None:
+        rows = _rows_of(identifiers, key)
+        if len(rows) != 1:
+            raise ReadError(
+                f"{len(rows)} of the {n_rows:,} recordings in the HDF5 dataset have this identifier; "
+                "DATASET[ROW] takes one by its row, counted from 0"
+            )
+        return int(rows[0])
+    number = indexed["row"] if indexed else key
+    if not number.isascii() or not number.isdigit() or int(number) >= n_rows:
+        raise ReadError(f"the HDF5 dataset holds {n_rows:,} recordings, rows 0 to {n_rows - 1:,}; this is none of them")
+    return int(number)
+
+
+def _rows_of(identifiers: Array, key: str) -> Array:
+    """Rows with this identifier; whole numbers are compared as numbers, anything else as text."""
+    if identifiers.dtype.kind in "iu":
+        # Longer numbers than 18 digits fit no integer of a file.
+        return np.flatnonzero(identifiers == int(key)) if re.fullmatch(r"-?\d{1,18}", key, re.ASCII) else np.empty(0)
+    plain = (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in identifiers)
+    return np.flatnonzero([text == key for text in plain])
+
+
+def _identifiers(h5py: Any, dataset: Any, n_rows: int) -> Array | None:
+    """The identifiers beside a dataset; None if there are none."""
+    group = dataset.parent
+    for name in ID_NAMES:
+        if name not in group or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue
+        ids = group[name]
+        if isinstance(ids, h5py.Dataset) and ids.shape in ((n_rows,), (n_rows, 1)):
+            return _values(ids, ()).reshape(-1)
+    return None
+
+
+def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description | None]:
+    """The one recording of a group: a dataset of it, or datasets named after leads."""
+    if len(group) > _MAX_CHILDREN:
+        raise ReadError(f"the HDF5 group has {len(group):,} members; name one after the path: FILE::NAME")
+    datasets = {
+        name: group[name]
+        for name in group
+        if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Dataset)
+    }
+    shapes = {name: np.broadcast_to(np.zeros((), dataset.dtype), dataset.shape) for name, dataset in datasets.items()}
+    rows = lead_arrays(shapes)
+    wanted = find_signal(shapes, None)
+    chosen = next((name for name, shape in shapes.items() if shape is wanted), None)
+    if chosen is None and not rows:
+        names = ", ".join(SIGNAL_NAMES[:5])
+        raise ReadError(f"no dataset of the HDF5 file is named {names} ...; name it after the path: FILE::DATASET")
+    if chosen is None or (rows and datasets[chosen].ndim < 2):
+        description = _description(h5py, group, datasets[next(iter(rows))])
+        stacked = np.stack([_values(datasets[name], ()).reshape(-1) for name in rows])
+        return stacked, replace(description, leads=tuple(rows)), None
+    dataset = datasets[chosen]
+    if dataset.ndim > 2 and dataset.shape[0] > 1:
+        raise ReadError(
+            f"the HDF5 dataset {chosen!r} holds {dataset.shape[0]:,} recordings; name one of them: FILE::{chosen}/KEY"
+        )
+    return _values(dataset, ()), _description(h5py, group, dataset), None
+
+
+def _description(h5py: Any, group: Any, dataset: Any) -> Description:
+    """Rate, unit and leads from attributes of the dataset, its group and the file, or from small datasets beside it."""
+    named: dict[str, Any] = {}
+    for owner in (dataset.file, group, dataset):
+        for name in owner.attrs:
+            if plain_name(name) in _DESCRIPTIVE and owner.attrs.get_id(name).get_storage_size() <= 16 * _MAX_SMALL:
+                named[plain_name(name)] = owner.attrs[name]
+    for name in group if len(group) <= _MAX_CHILDREN else ():
+        hard = isinstance(group.get(name, getlink=True), h5py.HardLink)
+        if plain_name(name) in _DESCRIPTIVE and plain_name(name) not in named and hard:
+            beside = group[name]
+            if isinstance(beside, h5py.Dataset) and beside.name != dataset.name and beside.size <= _MAX_SMALL:
+                named[plain_name(name)] = _text_or_values(beside)
+    return describe(named)
+
+
+def _text_or_values(dataset: Any) -> Array:
+    values = _values(dataset, ())
+    if values.dtype.kind in "ui" and dataset.attrs.get("MATLAB_class") == b"char":
+        return np.array(["".join(chr(code) for code in values.reshape(-1) if 32 <= code < 0xD800)])
+    return values
+
+
+def _values(dataset: Any, row: tuple[int, ...]) -> Array:
+    """A dataset, or one row of it, if it is stored within this file and unpacks to no more than is read at once."""
+    if dataset.is_virtual or dataset.external:
+        raise ReadError("the HDF5 dataset is stored in other files, which is refused")
+    if dataset.dtype.kind not in "iufbSUO" or dataset.shape is None:
+        raise ReadError(f"an HDF5 dataset of numbers is expected, not of {dataset.dtype.name}")
+    item = max(1, dataset.dtype.itemsize)
+    size = int(np.prod(dataset.shape[len(row) :], dtype=np.float64)) * item
+    chunk = int(np.prod(dataset.chunks, dtype=np.float64)) * item if dataset.chunks else 0
+    if max(size, chunk) > MAX_UNPACKED_BYTES:
+        raise ReadError(
+            f"HDF5 dataset that unpacks to {max(size, chunk):,} bytes; {MAX_UNPACKED_BYTES:,} are read at most"
+        )
+    if dataset.id.get_storage_size() == 0:
+        raise ReadError("the HDF5 dataset was never written")
+    return np.asarray(dataset[row])

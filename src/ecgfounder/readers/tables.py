@@ -1,0 +1,209 @@
+"""From arrays under names to a recording: which array is the ECG, and what rate, unit and leads go with it.
+
+In: the arrays of an NPZ, MAT or HDF5 file, or one bare array, and the user's hints. Out: a `Recording`, or an error that
+names the flag with which the user can say what the file does not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import ReadError
+from ecgfounder.readers.quantities import millivolts_per
+from ecgfounder.readers.signals import distinct_leads, hinted_scale, lead_name
+from ecgfounder.readers.source import Hints
+from ecgfounder.recording import KNOWN_LEADS, Recording, Samples
+
+Array = npt.NDArray[Any]
+
+SIGNAL_NAMES = (
+    *("samples", "signal", "signals", "ecg", "ecgs", "val", "data", "p_signal", "tracings", "tracing", "waveform"),
+    *("waveforms", "ecg_data", "ecgdata", "ecg_signal", "ecg_signals", "x", "arr_0"),
+)
+"""Names under which the ECG is looked for, in this order."""
+
+RATE_NAMES = (
+    *("sampling_rate", "sampling_frequency", "sample_rate", "sample_frequency", "samplingrate", "samplerate", "fs"),
+    *("sfreq", "freq", "frequency", "sr", "rate", "hz"),
+)
+UNIT_NAMES = ("unit", "units", "signal_unit")
+LEAD_NAMES = (
+    *("leads", "lead_names", "lead_name", "lead_order", "channels", "channel_names", "ch_names", "sig_name"),
+    *("sig_names", "signal_names", "labels", "columns"),
+)
+
+MAX_LEADS = 256
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says about its samples, as far as it does. `scale` is in mV per unit."""
+
+    rate: float | None = None
+    scale: float | None = None
+    leads: tuple[str, ...] | None = None
+
+
+def plain_name(name: str) -> str:
+    """A name as it is compared: without structure, letter case, blanks and hyphens ('ECG.Sampling Rate')."""
+    return re.sub(r"[\s-]+", "_", name.rpartition(".")[2].rpartition("/")[2].strip().lower())
+
+
+def describe(named: Mapping[str, Any]) -> Description:
+    """Rate, unit and lead names among a file's small arrays or attributes, found by their names."""
+    by_name = {plain_name(name): value for name, value in reversed(list(named.items()))}
+
+    def first(names: Sequence[str]) -> Array | None:
+        return next((np.asarray(by_name[name]) for name in names if name in by_name), None)
+
+    rate, unit, leads = first(RATE_NAMES), first(UNIT_NAMES), first(LEAD_NAMES)
+    units = set() if unit is None else {text.strip() for text in texts(unit)}
+    names = () if leads is None else texts(leads)
+    if len(names) == 1:
+        names = tuple(re.split(r"[,;|\s]+", names[0].strip()))
+    return Description(
+        rate=_positive(rate),
+        scale=millivolts_per(units.pop()) if len(units) == 1 else None,
+        leads=names if 0 < len(names) <= MAX_LEADS else None,
+    )
+
+
+def texts(values: Array) -> tuple[str, ...]:
+    """The texts of an array; empty if it holds anything else, or more of them than a recording has leads."""
+    if values.size > MAX_LEADS:
+        return ()
+    plain = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values.reshape(-1)]
+    return tuple(str(value) for value in plain) if all(isinstance(value, str) for value in plain) else ()
+
+
+def _positive(value: Array | None) -> float | None:
+    if value is None or value.size != 1 or value.dtype.kind not in "iuf":
+        return None
+    number = float(value.reshape(-1)[0])
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def find_signal(named: Mapping[str, Array], wanted: str | None) -> Array | None:
+    """The array that holds the ECG: the one asked for, one with a usual name, or the only one of two axes.
+
+    Raises
+    ------
+    ReadError
+        If `wanted` is not among the names.
+    """
+    if wanted is not None:
+        if wanted not in named:
+            raise ReadError(f"the file holds no array of the name that follows '::' among its {len(named)}")
+        return named[wanted]
+    signals = {name: array for name, array in named.items() if array.dtype.kind in "iuf" and array.size > 1}
+    by_name = {plain_name(name): array for name, array in reversed(list(signals.items()))}
+    for name in SIGNAL_NAMES:
+        if name in by_name:
+            return by_name[name]
+    tables = [array for array in signals.values() if array.ndim >= 2 and min(array.shape) > 0 and max(array.shape) > 1]
+    return tables[0] if len(tables) == 1 else None
+
+
+def lead_arrays(named: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays of one axis that are named after leads: {'I': ..., 'II': ...}; empty unless all are of one length."""
+    rows = {
+        name: array.reshape(-1)
+        for name, array in named.items()
+        if array.dtype.kind in "iuf" and array.size > 1 and array.size == max(array.shape)
+        if lead_name(name.rpartition(".")[2].rpartition("/")[2]) in KNOWN_LEADS
+    }
+    return rows if len({len(row) for row in rows.values()}) == 1 else {}
+
+
+def recording_of(
+    array: Array, description: Description, hints: Hints, source_format: str, *, leads_on: int | None = None
+) -> Recording:
+    """Turn one array into a recording.
+
+    What the file says about itself comes first, the user's hints say what it leaves open. Names in the file of which
+    none is a lead's are no lead names if the user gives some.
+
+    Parameters
+    ----------
+    array : numbers, [n_leads, n_samples] or [n_samples, n_leads]: the axis as long as the list of leads is theirs.
+    description : rate, scale and leads as the file has them.
+    hints : the user's.
+    source_format : for the recording.
+    leads_on : the axis of the leads, where the file shows it.
+
+    Raises
+    ------
+    ReadError
+        If the array is no table of real numbers, if it fits the leads on no axis or on both, or if something is not
+        said anywhere.
+    """
+    table = _table(array)
+    leads = _leads(description, hints, table)
+    rows = _oriented(table, len(leads), leads_on)
+    rate = description.rate or hints.sampling_rate
+    if rate is None:
+        raise ReadError(f"the {source_format} file gives no sampling rate; --sampling_rate says it")
+    scale = description.scale or hinted_scale(hints)
+    if scale is None:
+        raise ReadError(f"the {source_format} file gives no unit; --unit says it (V, mV, uV or units per mV)")
+    return Recording(
+        samples=to_millivolts(rows, scale),
+        sampling_rate=float(rate),
+        leads=distinct_leads(leads),
+        source_format=source_format,
+    )
+
+
+def _table(array: Array) -> Array:
+    if array.dtype.kind not in "iuf":
+        raise ReadError(f"an array of real numbers is expected, not of {array.dtype.name}")
+    if array.ndim > 2:
+        array = array.reshape([size for size in array.shape if size != 1] or [1])
+    if array.ndim not in (1, 2):
+        raise ReadError(f"an array of shape {array.shape} holds several recordings, one is expected")
+    table = array.reshape(1, -1) if array.ndim == 1 else array
+    if table.size == 0:
+        raise ReadError("the file holds no samples")
+    return table
+
+
+def _leads(description: Description, hints: Hints, table: Array) -> tuple[str, ...]:
+    in_file = description.leads
+    if in_file is not None and len(in_file) not in table.shape:
+        in_file = None
+    if in_file is not None and any(lead_name(name) in KNOWN_LEADS for name in in_file):
+        return in_file
+    leads = hints.leads or in_file
+    if leads is None:
+        raise ReadError(
+            f"the file does not name the leads of its array of shape {table.shape}; --leads names them in their order"
+        )
+    return tuple(leads)
+
+
+def _oriented(table: Array, n_leads: int, leads_on: int | None) -> Array:
+    """The table as [n_leads, n_samples]."""
+    on_rows = table.shape[0] == n_leads and leads_on != 1
+    on_columns = table.shape[1] == n_leads and leads_on != 0
+    if on_rows and on_columns:
+        raise ReadError(f"an array of shape {table.shape} does not show which axis is that of its {n_leads} leads")
+    if not (on_rows or on_columns):
+        raise ReadError(f"an array of shape {table.shape} for {n_leads} leads: neither axis is as long")
+    return table if on_rows else table.T
+
+
+def to_millivolts(rows: Array, scale: float) -> Samples:
+    """Numbers [n_leads, n_samples] times `scale`, as float32; what is infinite or too large becomes NaN."""
+    samples = np.empty(rows.shape, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for out, row in zip(samples, rows, strict=True):
+            out[:] = row.astype(np.float64) * scale
+    samples[np.isinf(samples)] = np.nan
+    return samples

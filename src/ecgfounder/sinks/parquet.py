@@ -1,0 +1,191 @@
+"""Parquet shards of bounded size: one row per recording, or per window and lead of it.
+
+In: outputs. Out: `<output_dir>/embeddings-*.parquet`, written aside, synced, renamed; the ledger entries of a shard are
+given back when it is there, with a last one that commits it. What was not committed is removed when the run goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ecgfounder.ledger import DONE, LedgerState, key_text
+from ecgfounder.sinks import Entry, Output, sync_folder
+
+MAX_BYTES = 256 << 20
+"""A shard is closed early when its embeddings reach this size, however few records they are."""
+
+_PATTERN = "embeddings-*.parquet"
+_FACTS: tuple[tuple[str, pa.DataType], ...] = (
+    ("format", pa.string()),
+    ("sampling_rate", pa.float64()),
+    ("n_samples", pa.int64()),
+    ("flags", pa.list_(pa.string())),
+)
+
+
+class ParquetSink:
+    """Collects outputs and writes them as shards.
+
+    Parameters
+    ----------
+    output_dir, scratch : where shards go, and a folder on the same file system for one that is being written.
+    prefix : what makes this process's shards of this start different from all others.
+    shard_size : records in a full shard.
+    dtype : "float32" or "float16", of the stored embeddings.
+    record_column : "ecg_path", or "identifier" where outputs are named by one.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        scratch: Path,
+        *,
+        prefix: str,
+        shard_size: int = 1000,
+        dtype: str = "float32",
+        record_column: str = "ecg_path",
+    ) -> None:
+        self._output_dir = output_dir
+        self._scratch = scratch
+        self._prefix = prefix
+        self._shard_size = shard_size
+        self._dtype = np.dtype(dtype)
+        self._record_column = record_column
+        self._waiting: list[Output] = []
+        self._bytes = 0
+        self._number = 0
+
+    def write(self, outputs: Sequence[Output]) -> list[Entry]:
+        entries: list[Entry] = []
+        for output in outputs:
+            self._waiting.append(output)
+            self._bytes += output.nbytes
+            if len(self._waiting) >= self._shard_size or self._bytes >= MAX_BYTES:
+                entries += self.close()
+        return entries
+
+    def close(self) -> list[Entry]:
+        if not self._waiting:
+            return []
+        # The order of completion is an accident; the dataset's order is not.
+        outputs = sorted(self._waiting, key=lambda output: output.order)
+        name = f"embeddings-{self._prefix}-{self._number:06d}.parquet"
+        table = pa.concat_tables([self._rows(output) for output in outputs])
+        aside = self._scratch / name
+        write_table(table, aside)
+        os.replace(aside, self._output_dir / name)
+        sync_folder(self._output_dir)
+        self._waiting, self._bytes, self._number = [], 0, self._number + 1
+        entries = [output.entry | {"output": name, "shard": name} for output in outputs]
+        return [*entries, {"shard": name, "rows": table.num_rows, "records": len(outputs)}]
+
+    def _rows(self, output: Output) -> pa.Table:
+        entry = output.entry
+        rows = len(output.views)
+        columns: dict[str, pa.Array] = {
+            "key": pa.array([entry["key"]] * rows),
+            self._record_column: pa.array([entry["record"]] * rows),
+            **_places(output, rows),
+            "embedding": nested([view.astype(self._dtype, copy=False) for view in output.views]),
+            "shape": pa.array([list(view.shape) for view in output.views], pa.list_(pa.int32())),
+            **{name: pa.array([entry.get(name)] * rows, kind) for name, kind in _FACTS},
+        }
+        return pa.table(columns)
+
+
+def _places(output: Output, rows: int) -> dict[str, pa.Array]:
+    """Which window and which lead each row is: a row per input, leads within windows."""
+    entry = output.entry
+    starts = entry.get("starts") or [0.0]
+    leads = entry.get("leads") or []
+    per_window = rows // len(starts)
+    every_lead = per_window > 1 or len(leads) == 1
+    return {
+        "window": pa.array(np.repeat(np.arange(len(starts)), per_window), pa.int32()),
+        "window_start": pa.array(np.repeat(starts, per_window), pa.float64()),
+        "lead": pa.array((leads * len(starts)) if every_lead else [None] * rows, pa.string()),
+    }
+
+
+def nested(views: Sequence[npt.NDArray[Any]]) -> pa.Array:
+    """Numpy arrays [C], or [T, C] with any T, as Arrow lists (of lists), without a Python object per number."""
+    values = np.concatenate([view.reshape(-1) for view in views])
+    channels = views[0].shape[-1]
+    lists = _lists(pa.array(values), np.full(len(values) // channels, channels))
+    return lists if views[0].ndim == 1 else _lists(lists, np.array([len(view) for view in views]))
+
+
+def _lists(values: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a shard and wait until it is on disk; numbers are split into byte streams, which zstd packs better."""
+    kind = table.schema.field("embedding").type
+    leaf = "embedding" + ".list.element" * _depth(kind)
+    is_half = pa.types.is_float16(_leaf_type(kind))
+    with open(path, "wb") as file:
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            use_dictionary=[name for name in table.column_names if name not in ("embedding", "key")],
+            use_byte_stream_split=False if is_half else [leaf],  # DuckDB does not read split half floats
+            row_group_size=256,
+        )
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _depth(kind: pa.DataType) -> int:
+    return 1 + _depth(kind.value_type) if pa.types.is_list(kind) else 0
+
+
+def _leaf_type(kind: pa.DataType) -> pa.DataType:
+    return _leaf_type(kind.value_type) if pa.types.is_list(kind) else kind
+
+
+def remove_orphans(output_dir: Path, committed: Collection[str]) -> int:
+    """Remove shards that no ledger commits: a process was killed between the shard and its entries."""
+    orphans = [path for path in output_dir.glob(_PATTERN) if path.name not in committed]
+    for path in orphans:
+        path.unlink()
+    return len(orphans)
+
+
+def compact(output_dir: Path, scratch: Path, state: LedgerState) -> int:
+    """Take rows out of shards whose record was done again later, or failed since; returns how many shards changed.
+
+    Until then a record that changed has an old row beside its new one; a complete run has exactly one.
+    """
+    changed = 0
+    for number, name in enumerate(state.shards):
+        path = output_dir / name
+        valid = {key_text(int(key)) for key in state.keys[(state.shard == number) & (state.status == DONE)]}
+        if not path.exists():
+            continue
+        keys = pq.read_table(path, columns=["key"]).column("key")
+        if set(keys.to_pylist()) <= valid:
+            continue
+        changed += 1
+        if not valid:
+            path.unlink()
+            continue
+        table = pq.read_table(path)
+        kept = table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid))))
+        aside = scratch / name
+        write_table(kept, aside)
+        os.replace(aside, path)
+    if changed:
+        sync_folder(output_dir)
+    return changed
