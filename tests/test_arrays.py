@@ -89,7 +89,7 @@ def test_csv_round_trips(
     if timed:
         columns, names = np.column_stack([np.arange(n) / 250, columns]), ["time (s)", *names]
     text = text_of(columns, delimiter.join(names), delimiter)
-    if comma and delimiter != ",":
+    if comma and delimiter != "," and len(names) > 1:  # a single column shows no delimiter to tell a decimal comma from
         text = text.replace(".", ",")
     hints = Hints() if timed else Hints(sampling_rate=250)
     recording = read_ecg(write(tmp_path_factory.mktemp("c"), "x.csv", text), hints=hints)

@@ -226,15 +226,6 @@ def test_a_file_cut_short_is_an_error_that_names_it(checkpoint_1lead: Path, tmp_
         load_state_dict(path)
 
 
-def test_a_flipped_bit_in_the_weights_is_noticed(tmp_path: Path) -> None:
-    path = saved({"state_dict": {"w": torch.arange(10_000.0)}}, tmp_path / "weights.pth")
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="damaged"):
-        load_state_dict(path)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -301,7 +292,7 @@ def test_every_single_backbone_weight_is_needed(state: State) -> None:
 def test_weights_that_are_not_finite_or_not_of_floating_point_are_named(state: State) -> None:
     nan = state["first_conv.conv.bias"].clone()
     nan[3] = torch.nan
-    with pytest.raises(CheckpointError, match="1 not finite: first_conv.conv.bias"):
+    with pytest.raises(CheckpointError, match=r"1 not finite: first_conv\.conv\.bias"):
         backbone_state(state | {"first_conv.conv.bias": nan}, "1lead")
     with pytest.raises(CheckpointError, match=r"1 not of floating point: first_conv.conv.bias \(torch.int64\)"):
         backbone_state(state | {"first_conv.conv.bias": torch.zeros(64, dtype=torch.int64)}, "1lead")

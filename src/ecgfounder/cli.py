@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from ecgfounder import __version__
 from ecgfounder.errors import ECGFounderError
 
 if TYPE_CHECKING:
-    from ecgfounder.extract import Summary
+    from ecgfounder.extract import Preview, Summary
+    from ecgfounder.manifest import Tally
     from ecgfounder.pipeline import Interruption
     from ecgfounder.settings import Settings
 
@@ -33,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ecgfounder {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_command(commands, "embed", "embed every ECG of a dataset", add_embed_arguments, run_embed)
+    _add_command(
+        commands, "merge", "finish the books of a run that was done in shards", _add_merge_arguments, _run_merge
+    )
+    _add_command(commands, "inspect", "show what is in ECG files", _add_inspect_arguments, _run_inspect)
     _add_command(commands, "demo", "make a small cohort and embed it", _add_demo_arguments, _run_demo)
     arguments = parser.parse_args(argv)
     return _guarded(arguments.work, arguments)
@@ -93,12 +99,11 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     add("--missing_leads", default="fail", help="fail, or zero: a missing lead is zeros (default: %(default)s)")
     add("--recipe", default="zscore", help="zscore, filtered or paper (default: %(default)s)")
     add("--resampling", default="linear", help="linear or polyphase (default: %(default)s)")
-    add("--window", default="whole", help="'whole', or seconds from the start (default: %(default)s)")
+    add("--window", help="'whole', or seconds from the start (default: the recipe's, mostly whole)")
     add("--stride", type=float, help="seconds between windows; without it one window is taken")
     add(
         "--remainder",
-        default="drop",
-        help="drop, pad or keep what is left after the last window (default: %(default)s)",
+        help="drop, pad or keep what is left after the last window (default: the recipe's, mostly drop)",
     )
     add("--trim_zero_edges", action="store_true", help="take zero-padded edges off first")
     add = parser.add_argument_group("network").add_argument
@@ -117,6 +122,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layout", default="flat", help="flat, or tree: folders as below --data_dir (default: %(default)s)")
     add = parser.add_argument_group("run").add_argument
     add("--shard", default="1/1", metavar="I/N", help="do the I-th of N parts of the cohort")
+    add("--dry_run", action="store_true", help="say what would be done, and do nothing")
     add("--overwrite", action="store_true", help="start anew: remove the outputs of the run in --output_dir first")
     add("--retry_failed", action="store_true", help="do recordings again that failed before")
     add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
@@ -138,19 +144,22 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         raise SettingsError(
             f"Invalid value for the 'shard' parameter. It must be I/N, e.g. 3/16, got {arguments.shard!r}."
         )
+    check_choice("recipe", arguments.recipe, RECIPES)
+    recipe = RECIPES[arguments.recipe]
+    if arguments.window == "whole":
+        recipe = replace(recipe, window=None, stride=None)
     try:
-        window = None if arguments.window == "whole" else float(arguments.window)
+        window = None if arguments.window in (None, "whole") else float(arguments.window)
     except ValueError:
         raise SettingsError(
             f"Invalid value for the 'window' parameter. It must be 'whole' or seconds, got {arguments.window!r}."
         ) from None
-    check_choice("recipe", arguments.recipe, RECIPES)
     preparation = Preparation(
         mode=arguments.mode,
-        lead=arguments.lead if arguments.lead == "all" else canonical_lead(arguments.lead),
+        lead=arguments.lead,
         missing_leads=arguments.missing_leads,
         resampling=arguments.resampling,
-        recipe=RECIPES[arguments.recipe],
+        recipe=recipe,
         window=window,
         stride=arguments.stride,
         remainder=arguments.remainder,
@@ -194,6 +203,8 @@ def run_embed(arguments: argparse.Namespace) -> int:
     from ecgfounder.extract import Run
     from ecgfounder.pipeline import Interruption
 
+    if arguments.dry_run:
+        return print_preview(Run(settings, Terminal()).preview(), settings)
     interruption = Interruption()
     _listen(interruption)
     console = Terminal()
@@ -268,19 +279,18 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
                 f"When all shards are done: ecgfounder merge {settings.output_dir}"
             )
         return OK if launched or not summary.failed_now else SOME_FAILED
-    print_tally(summary, settings, console, rate)
-    return SOME_FAILED if summary.tally.failed and not launched else OK
-
-
-def print_tally(summary: Summary, settings: Settings, console: Terminal, rate: float) -> None:
-    """The summary of a whole run."""
     tally = summary.tally
-    assert tally is not None
     took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
     console.line(
         f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
         f"{summary.processed:,} in this start, {took}, {rate:.1f} ECG/s"
     )
+    print_tally(tally, settings.output_dir, console)
+    return SOME_FAILED if tally.failed and not launched else OK
+
+
+def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
+    """What the records of a run came to."""
     if tally.seconds:
         stages = ", ".join(
             f"{stage} {seconds:.1f} s" for stage, seconds in tally.seconds.items() if stage in STAGE_ORDER
@@ -294,10 +304,62 @@ def print_tally(summary: Summary, settings: Settings, console: Terminal, rate: f
     for record, reason in tally.failures:
         console.line(f"FAILED {record}: {reason}")
     if tally.failed:
-        console.line(f"All failures with their reasons: {settings.output_dir / '_run' / 'failures.csv'}")
+        console.line(f"All failures with their reasons: {output_dir / '_run' / 'failures.csv'}")
 
 
 STAGE_ORDER = ("read", "prepare", "embed", "write")
+
+
+def print_preview(preview: Preview, settings: Settings) -> int:
+    """The answer to --dry_run; the exit status says whether the start would be refused."""
+    from ecgfounder.budget import MANY_FILES, megabytes
+
+    plan, budget = preview.plan, preview.budget
+    print(f"recordings  {preview.n_records:,}")
+    for name in ("n_todo", "done", "failed", "changed", "missing", "gone"):
+        print(f"{'to do' if name == 'n_todo' else name:<11} {getattr(plan, name):,}")
+    verdict = "resumes the run that is there" if preview.resumes else "new run"
+    if preview.differences:
+        verdict = "REFUSED, other settings:\n  " + "\n  ".join(preview.differences)
+    print(f"fingerprint {verdict}")
+    print(
+        f"output      about {megabytes(budget.bytes)} in {budget.files:,} files; free: {megabytes(budget.free_bytes)}"
+    )
+    if not budget.fits:
+        print("space       REFUSED, it does not fit")
+    if preview.colliding_names:
+        print(
+            f"names       REFUSED, {preview.colliding_names:,} output names would be shared (--layout tree, --id_column)"
+        )
+    if settings.format == "json" and budget.files > MANY_FILES:
+        print(f"advice      more than {MANY_FILES:,} files are slow to handle: consider --format parquet")
+    return REFUSED if preview.differences or preview.colliding_names or not budget.fits else OK
+
+
+def _add_merge_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output_dir", help="the run's output folder")
+
+
+def _run_merge(arguments: argparse.Namespace) -> int:
+    from ecgfounder.merge import merge
+
+    tally = merge(Path(arguments.output_dir))
+    console = Terminal()
+    console.line(f"{tally.done:,} recordings embedded, {tally.failed:,} failed, {tally.pending:,} still to do")
+    print_tally(tally, Path(arguments.output_dir), console)
+    return SOME_FAILED if tally.failed or tally.pending else OK
+
+
+def _add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    from ecgfounder.inspect import add_inspect_arguments
+
+    add_inspect_arguments(parser)
+
+
+def _run_inspect(arguments: argparse.Namespace) -> int:
+    from ecgfounder.inspect import run_inspect
+
+    return run_inspect(arguments)
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,11 +20,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from ecgfounder import __version__
+from ecgfounder.budget import Budget, make_budget
 from ecgfounder.cohort import Cohort, Index, index_cohort, open_cohort, output_name, record_identity
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.errors import ECGFounderError, EmbeddingError, PrepareError, RunError
 from ecgfounder.launch import Launch, join_launch
-from ecgfounder.ledger import LedgerState, LedgerWriter, entry_lines, key_text, read_ledger
+from ecgfounder.ledger import LedgerState, LedgerWriter, entry_lines, key_text, read_ledger, read_parts
 from ecgfounder.locks import RunLock, process_is_alive
 from ecgfounder.manifest import Tally, check_kept_columns, write_manifest
 from ecgfounder.model import find_checkpoint, sha256_of
@@ -32,7 +33,7 @@ from ecgfounder.naming import Layout, Naming, absolute_path, path_key, printable
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
 from ecgfounder.resume import Plan, make_plan
 from ecgfounder.runfolder import RunFolder, part_name
-from ecgfounder.settings import Settings
+from ecgfounder.settings import Settings, differences
 from ecgfounder.sinks import Entry, Output, Sink
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.workers import Job, ReaderPool, ReadTask
@@ -68,6 +69,24 @@ class Summary:
     seconds: float
     engine: str
     signal: int | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a start would do.
+
+    Attributes
+    ----------
+    n_records : different recordings in the cohort; colliding_names : output names that several would share.
+    resumes : whether there is a run to go on with; differences : why it cannot be gone on with.
+    """
+
+    n_records: int
+    colliding_names: int
+    plan: Plan
+    budget: Budget
+    resumes: bool
+    differences: list[str]
 
 
 @dataclass
@@ -265,7 +284,29 @@ class Run:
         share = (part - 1) * launch.world_size + launch.rank
         mine = index.keys % np.uint64(parts * launch.world_size) == share
         state = read_ledger(self.folder.ledger)
-        return make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
+        plan = make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
+        make_budget(plan.n_todo, self.settings, state, self.folder.output_dir).check(self.folder.output_dir)
+        return plan
+
+    def preview(self) -> Preview:
+        """What `execute` would do, without writing anything.
+
+        Raises
+        ------
+        ECGFounderError
+            Where `execute` would refuse before it looks at the output folder.
+        """
+        digest = sha256_of(find_checkpoint(self.settings.checkpoint, self.settings.mode))
+        cohort = self._open_cohort()
+        index = index_cohort(cohort, self.naming if self._named else None, self.naming.data_dir)
+        before = None if self.settings.overwrite else self.folder.read()
+        changed = differences(before["fingerprint"], self.settings.fingerprint(digest)) if before else []
+        state = read_ledger(self.folder.ledger) if before else read_parts(())
+        part, parts = self.settings.shard
+        mine = index.keys % np.uint64(parts) == part - 1
+        plan = make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
+        budget = make_budget(plan.n_todo, self.settings, state, self.folder.output_dir)
+        return Preview(index.n_records, len(index.colliding_names()), plan, budget, before is not None, changed)
 
     def _engine(self, launch: Launch, checkpoint: Path, digest: str) -> Engine:
         return create_engine(
@@ -317,7 +358,9 @@ class Run:
                 "ended": None,
                 "fingerprint": settings.fingerprint(digest),
                 "settings": {
-                    "dataset": settings.dataset,
+                    "dataset": os.path.abspath(settings.dataset)
+                    if os.path.exists(settings.dataset)
+                    else settings.dataset,
                     "split": settings.split,
                     "data_dir": self.naming.data_dir,
                     "path_column": settings.path_column,
@@ -416,7 +459,7 @@ class Run:
             tally = finish_books(self.folder, cohort, self.naming.data_dir, self.settings.keep_columns)
             outcome = "complete" if tally.pending == 0 else "incomplete"
         if launch.is_main and self.settings.shard[1] == 1:
-            self._close_run_json(outcome, tally)
+            close_run_json(self.folder, outcome, tally)
         return Summary(
             outcome,
             tally,
@@ -427,10 +470,6 @@ class Run:
             engine=engine.describe(),
             signal=self.interruption.signal,
         )
-
-    def _close_run_json(self, outcome: str, tally: Tally | None) -> None:
-        facts = self.folder.read() or {}
-        self.folder.write({**facts, "outcome": outcome, "ended": now(), "records": tally.as_dict() if tally else None})
 
     def _others_are_done(self, launch: Launch, stamp: int) -> bool:
         """Wait for the other processes' last lines in the ledger; False if one of this machine died without writing it."""
@@ -449,6 +488,12 @@ class Run:
                     return False
                 time.sleep(0.5)
         return True
+
+
+def close_run_json(folder: RunFolder, outcome: str, tally: Tally | None) -> None:
+    """Write what came of the run."""
+    facts = folder.read() or {}
+    folder.write({**facts, "outcome": outcome, "ended": now(), "records": tally.as_dict() if tally else None})
 
 
 def finish_books(folder: RunFolder, cohort: Cohort, data_dir: str, keep_columns: Sequence[str]) -> Tally:

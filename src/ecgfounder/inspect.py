@@ -127,14 +127,14 @@ class Finding:
 
     path: str
     error: str | None = None
-    format: str | None = None
+    format: str = ""
     version: str | None = None
     leads: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    sampling_rate: float | None = None
-    samples: int | None = None
-    seconds: float | None = None
+    sampling_rate: float = 0.0
+    samples: int = 0
+    seconds: float = 0.0
     resolution_uv: float | None = None
     range_mv: dict[str, tuple[float, float] | None] = field(default_factory=dict)
     device: dict[str, str | float] = field(default_factory=dict)
@@ -308,7 +308,7 @@ class Tally:
         if finding.error is not None:
             self.reasons[kind_of(finding.error)] += 1
             return
-        self.formats[str(finding.format)] += 1
+        self.formats[finding.format] += 1
         self.flags.update({flag.partition(":")[0] for flag in finding.flags})
         if finding.problem is not None:
             self.problems[kind_of(finding.problem)] += 1
@@ -333,7 +333,7 @@ class Tally:
 def kind_of(reason: str) -> str:
     """A reason without what differs from file to file, numbers and quoted text: the kind of failure that is counted."""
     without_quotes = re.sub(r"""b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", "'...'", reason)
-    return re.sub(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)", "N", without_quotes)
+    return re.sub(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?(?!\w)", "N", without_quotes)
 
 
 def _inspect_many(paths: Iterable[str], hints: Hints, *, as_json: bool) -> int:
@@ -382,7 +382,7 @@ def table_line(finding: Finding) -> str:
     return f"{line}  {notes}" if notes else line
 
 
-def _seconds(seconds: float | None) -> str:
+def _seconds(seconds: float) -> str:
     """To the millisecond, which is a sample or finer, without zeros at the end."""
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 

@@ -145,11 +145,15 @@ class LedgerState:
 
 
 def read_ledger(folder: Path) -> LedgerState:
-    """Read all parts of a ledger; of several entries for one record the latest counts.
+    """The state that all parts in a ledger's folder come to; a folder that is not there has none."""
+    return read_parts(tuple(sorted(folder.glob("*.jsonl"))))
+
+
+def read_parts(parts: tuple[Path, ...]) -> LedgerState:
+    """Read parts in order; of several entries for one record the latest counts.
 
     Entries of a shard that was never committed do not count: the shard may be half there.
     """
-    parts = tuple(sorted(folder.glob("*.jsonl")))
     shards: dict[str, int] = {}
     committed: set[int] = set()
     columns = {

@@ -270,17 +270,21 @@ def _read_pickle(path: Path) -> object:
             warnings.simplefilter("ignore")  # on TorchScript archives torch warns before it refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail in any way; each means the same to the user
-        refused = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        if refused is None:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"{path}: damaged, cut short, or not a checkpoint of weights ({type(error).__name__}: {reason})"
-            ) from error
-        raise CheckpointError(
-            f"{path}: its pickle asks for {refused.group(1)!r}, which is refused: only tensors and numbers are loaded, "
-            "and no code from a checkpoint is ever run. If you trust the file, save its weights alone where you can "
-            "load it: torch.save({'state_dict': model.state_dict()}, 'weights.pth')"
-        ) from error
+        raise CheckpointError(f"{path}: {_why_refused(error)}") from error
+
+
+def _why_refused(error: Exception) -> str:
+    """The reason in our own words: torch's text on a refused pickle ends in advice to load it unsafely."""
+    text = " ".join(str(error).split())
+    asked_for = re.search(r"GLOBAL (\S+)", text)
+    if asked_for is not None:
+        return (
+            f"its pickle asks for {asked_for.group(1)!r}, which is refused: only tensors and numbers are loaded, and no "
+            "code from a checkpoint is ever run. If you trust the file, save its weights alone where you can load it: "
+            "torch.save({'state_dict': model.state_dict()}, 'weights.pth')"
+        )
+    detail = "" if "weights_only" in text else f": {text[:200]}"
+    return f"damaged, cut short, or not a checkpoint of weights ({type(error).__name__}{detail})"
 
 
 @contextmanager

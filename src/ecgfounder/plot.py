@@ -51,6 +51,7 @@ MOST = 40.0
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_GAP = 9.0, 3.5, 1.5
 
 FINE_LINE, BOLD_LINE, INK = "#f8d3d9", "#ea9aa8", "black"
+BOUNDARY = "#3d62a8"  # between leads of a row: not a colour that a wave could have
 FONT = "DejaVu Sans"  # comes with matplotlib
 
 Millivolts = npt.NDArray[np.float64]
@@ -111,11 +112,11 @@ def rows_of(recording: Recording) -> tuple[Row, ...]:
     samples, labels = _leads_to_draw(recording)
     if set(STANDARD_LEADS) <= set(labels) and recording.duration >= SHORTEST_SEQUENCE:
         of = {label: samples[row] for row, label in enumerate(labels)}
-        places = [column * COLUMN_SECONDS for column in range(4)]
+        starts = [column * COLUMN_SECONDS for column in range(4)]
         rows = [
             [
-                _trace(of[lead], lead, rate, start=place, seconds=COLUMN_SECONDS, place=place)
-                for lead, place in zip(leads, places, strict=True)
+                _trace(of[lead], lead, rate, start, COLUMN_SECONDS, in_sequence=True)
+                for lead, start in zip(leads, starts, strict=True)
             ]
             for leads in STANDARD_ROWS
         ]
@@ -153,14 +154,17 @@ def _leads_to_draw(recording: Recording) -> tuple[Samples, list[str]]:
     return np.stack(samples), labels
 
 
-def _trace(lead: Samples, label: str, sampling_rate: float, start: float, seconds: float, place: float = 0.0) -> Trace:
+def _trace(
+    lead: Samples, label: str, sampling_rate: float, start: float, seconds: float, *, in_sequence: bool = False
+) -> Trace:
     first = round(start * sampling_rate)
     cut = lead[first : max(first + 1, round((start + seconds) * sampling_rate))].astype(np.float64)
     finite = np.isfinite(cut)
     cut[~finite] = np.nan
     if finite.any():
         cut -= np.median(cut[finite])
-    return Trace(label, first / sampling_rate, place, cut)
+    start = first / sampling_rate
+    return Trace(label, start, start if in_sequence else 0.0, cut)
 
 
 def _row(traces: Sequence[Trace], sampling_rate: float) -> Row:
@@ -306,7 +310,7 @@ def _draw_row(axes: Axes, row: Row, number: int, baseline: float, sampling_rate:
         (line,) = _draw_line(axes, x, y, f"trace-{number}-{trace.label}", width=0.25)
         line.set_clip_path(box)
         if trace.place:  # where one lead ends and the next begins
-            _draw_line(axes, [left, left], [baseline - 4, baseline + 4], None, width=0.35)
+            _draw_line(axes, [left, left], [baseline - 4, baseline + 4], None, width=0.4, color=BOUNDARY)
         label = trace.label if trace.start == trace.place else f"{trace.label}  {trace.start:g} s"
         height = row.label_height(trace, sampling_rate)
         _text(axes, left + 1, baseline + height, label, size=9, weight="bold", gid=f"label-{number}-{trace.label}")
@@ -321,19 +325,10 @@ def _draw_calibration(axes: Axes, number: int, baseline: float) -> None:
     _draw_line(axes, x, y, f"calibration-{number}", width=0.25)
 
 
-def _draw_line(axes: Axes, x: Any, y: Any, gid: str | None, width: float) -> Any:
-    return axes.plot(
-        x,
-        y,
-        color=INK,
-        linewidth=_points(width),
-        gid=gid,
-        zorder=3,
-        marker="",
-        linestyle="-",
-        scalex=False,
-        scaley=False,
-    )
+def _draw_line(axes: Axes, x: Any, y: Any, gid: str | None, width: float, color: str = INK) -> Any:
+    # What a user's matplotlibrc may say of lines is said here, and the axes stay in millimetres.
+    style = {"linestyle": "-", "marker": "", "linewidth": _points(width), "zorder": 3}
+    return axes.plot(x, y, color=color, gid=gid, scalex=False, scaley=False, **style)
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -31,7 +32,11 @@ from ecgfounder.readers.source import Hints, Source, open_regular
 JOBS_AHEAD = 2
 """Jobs that a worker holds: the one in hand and the next, so that it never waits for the main process."""
 
+START_TIMEOUT = 300.0
+"""Seconds that a worker may take to start; importing from a busy network drive is slow, waiting for ever is worse."""
+
 _STARTS_THAT_MAY_FAIL = 3
+_MAIN_PROCESS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,9 @@ class ReadTask:
             yield Failed(job.ticket, facts, type(error).__name__, str(error))
         except MemoryError:
             yield Failed(job.ticket, facts, PrepareError.__name__, "needs more memory than there is")
+        except Exception as error:  # noqa: BLE001 - a slip of ours or a library's concerns this file, not the run
+            # Its message is left out: it may quote the file.
+            yield Failed(job.ticket, facts, PrepareError.__name__, f"cannot be prepared ({type(error).__name__})")
 
     def _signal(self, path: str, facts: dict[str, Any]) -> Signal:
         began = time.perf_counter()
@@ -145,6 +153,12 @@ class _Worker:
     jobs: deque[Job] = field(default_factory=deque)
     since: float = 0.0
     ready: bool = False
+    missing: int | None = None  # inputs of the job in hand that are still to come; None until its first event
+
+    @property
+    def has_told_all(self) -> bool:
+        """Whether every event of the job in hand has come; only the mark of its end has not."""
+        return self.missing == 0
 
 
 class ReaderPool:
@@ -172,10 +186,8 @@ class ReaderPool:
     def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
         """Work through the jobs; each gives `Opened` and its inputs, or `Failed`. Slow consumers slow the workers."""
         if not self._workers:
-            for job in jobs:
+            while not self._stopping and (job := next(jobs, None)) is not None:
                 yield from self._task.events(job)
-                if self._stopping:
-                    return
             return
         waiting: deque[Job] = deque()
         while True:
@@ -196,17 +208,20 @@ class ReaderPool:
             worker.pipe.close()  # an idle worker sees the end of its pipe and leaves
         deadline = time.monotonic() + patience
         for worker in self._workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.process.close()
+            _end(worker.process, max(0.0, deadline - time.monotonic()))
         self._workers = []
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe(duplex=True)
         process = self._context.Process(target=_serve, args=(theirs, self._task), name="ecgfounder-reader", daemon=True)
-        process.start()
+        resource_tracker.ensure_running()  # it would lift the block below
+        # The new process inherits the block, so that a signal to all processes of a job cannot end it before `_serve`
+        # ignores it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _MAIN_PROCESS_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return _Worker(process, ours)
 
@@ -238,6 +253,7 @@ class ReaderPool:
                 number, shape = message
                 data = np.empty(shape, dtype=np.float32)
                 worker.pipe.recv_bytes_into(data.data.cast("B"))
+                worker.missing = (worker.missing or 1) - 1
                 yield Input(worker.jobs[0].ticket, number, data)
                 worker.since = time.monotonic()
                 return
@@ -247,38 +263,48 @@ class ReaderPool:
         if message is None:  # the job in hand is done, or at the very first the worker is up
             if worker.ready:
                 worker.jobs.popleft()
-            worker.ready = True
+            worker.ready, worker.missing = True, None
             worker.since = time.monotonic()
+            self._failed_starts = 0
             return
+        worker.missing = message.n_inputs if isinstance(message, Opened) else 0
         yield message
 
     def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
         now = time.monotonic()
         for worker in list(self._workers):
+            patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
             # A pipe with something in it is not a hung worker but a main process that was busy.
-            late = worker.ready and worker.jobs and now - worker.since > self._timeout
-            if late and not worker.pipe.poll():
+            if worker.jobs and now - worker.since > patience and not worker.pipe.poll():
                 worker.process.kill()
                 yield from self._replace(worker, waiting, f"reading took longer than {self._timeout:g} s")
 
     def _replace(self, worker: _Worker, waiting: deque[Job], reason: str | None) -> Iterator[Event]:
         """A worker is gone: the job that it had in hand fails, those that it had not begun go to others."""
         worker.pipe.close()
-        worker.process.join()
-        code = worker.process.exitcode
-        worker.process.close()
+        code = _end(worker.process)
         self._workers.remove(worker)
+        lost = worker.jobs.popleft() if worker.ready and worker.jobs else None
+        waiting.extendleft(reversed(worker.jobs))
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= _STARTS_THAT_MAY_FAIL:
-                raise RunError(f"Reading processes do not start (exit status {code}); --num_workers 0 shows the error.")
-            waiting.extendleft(reversed(worker.jobs))
-        elif worker.jobs:
-            lost = worker.jobs.popleft()
-            waiting.extendleft(reversed(worker.jobs))
-            yield Failed(lost.ticket, {}, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
+                raise RunError(f"Reading processes do not start ({_death(code)}); --num_workers 0 shows the error.")
         if not self._stopping:
             self._workers.append(self._start())
+        if lost is not None and not worker.has_told_all:
+            yield Failed(lost.ticket, {}, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
+
+
+def _end(process: BaseProcess, patience: float = 5.0) -> int | None:
+    """Wait for a process that is about to end, by force after `patience` seconds; gives its exit status."""
+    process.join(patience)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    code = process.exitcode
+    process.close()
+    return code
 
 
 def _death(code: int | None) -> str:
@@ -296,8 +322,9 @@ def _serve(pipe: Connection, task: ReadTask) -> None:
     Signals are the main process's to handle: a scheduler sends SIGTERM to every process of a job, and a file must not be
     recorded as failed for that.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _MAIN_PROCESS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_SIGNALS)
     _die_with_parent()
     try:
         pipe.send(None)

@@ -141,6 +141,8 @@ def _npz(content: bytes) -> dict[str, Array]:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if len(members) > MAX_ZIP_MEMBERS:
                 raise ReadError(f"NPZ file of {len(members):,} arrays; {MAX_ZIP_MEMBERS:,} are read at most")
+            if sum(info.file_size for info in members) > budget:
+                raise ReadError(f"NPZ file that unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
             for info in members:
                 with archive.open(info) as file:
                     data = file.read(budget + 1)

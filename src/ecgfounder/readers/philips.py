@@ -127,7 +127,7 @@ class _Waveforms:
             raise ReadError(f"impossible sampling rate: {rate:g} Hz")
         if not 0 < resolution <= 10_000:
             raise ReadError(f"impossible resolution: {resolution:g} uV per bit")
-        if not 1 <= duration * rate / 1000 <= MAX_SAMPLES_PER_LEAD:
+        if not 0.5 < duration * rate / 1000 <= MAX_SAMPLES_PER_LEAD:
             raise ReadError(
                 f"{duration:g} ms at {rate:g} Hz is not a resting ECG (1 to {MAX_SAMPLES_PER_LEAD} samples per lead)"
             )

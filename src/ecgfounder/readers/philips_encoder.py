@@ -123,6 +123,8 @@ def _with_residuals(samples: npt.NDArray[np.int16], leads: Sequence[str]) -> npt
     jumps = np.abs(np.diff(samples.astype(np.int32), axis=1))
     if jumps.size and jumps.max() > MAX_JUMP:
         raise SettingsError(f"XLI samples may change by {MAX_JUMP} counts from one to the next at most")
+    if "-aVR" in leads:
+        raise SettingsError("how XLI stores lead -aVR is not known")
     row = {lead: samples[index].astype(np.int32) for index, lead in enumerate(leads)}
     stored = samples.copy()
     for index, lead in enumerate(leads):

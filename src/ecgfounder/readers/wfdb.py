@@ -276,6 +276,10 @@ def _decode_file(data: bytes, group: Sequence[_Signal], n_frames: int | None) ->
             f"need {offset + math.ceil(n_frames * per_frame * _BYTES[fmt]):,}"
         )
     frames = _decode(data, fmt, offset, n_frames * per_frame).reshape(n_frames, per_frame)
+    if per_frame == len(group):
+        return list(
+            np.ascontiguousarray(frames.T)
+        )  # one pass over memory here is cheaper than strides in all that follows
     columns: list[Counts] = []
     first = 0
     for signal in group:

@@ -1,0 +1,433 @@
+"""Engines agree, give a row the same bytes in any company and thread, start from a cache, and refuse what they cannot do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+import ecgfounder.engines as engines
+import ecgfounder.engines.onnx as onnx_engine
+from conftest import drawn_state
+from ecgfounder.engines import CPU_ROWS, Engine, create_engine, gpu_available
+from ecgfounder.engines.onnx import OnnxEngine, cache_folder
+from ecgfounder.engines.torch import TorchEngine
+from ecgfounder.errors import CheckpointError, EmbeddingError, MissingDependencyError, SettingsError
+from ecgfounder.model import FEATURES, Head, build_network, load_backbone, load_state_dict, sha256_of
+
+pytest.importorskip("onnxruntime", reason="the extra [cpu] is not installed")
+
+Array = npt.NDArray[np.float32]
+
+
+def signals(rows: int, length: int, channels: int = 12, seed: int = 0) -> Array:
+    return np.random.default_rng([seed, length]).standard_normal((rows, channels, length)).astype(np.float32)
+
+
+def relative(found: Array, expected: Array) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.fixture(scope="module")
+def both(checkpoint_12lead: Path, graph_cache: Path) -> Iterator[dict[str, Engine]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+        made = {
+            name: create_engine(name, mode="12lead", checkpoint=checkpoint_12lead, device="cpu", threads=2)
+            for name in ("torch", "onnx")
+        }
+    yield made
+    for engine in made.values():
+        engine.close()
+
+
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def engine(request: pytest.FixtureRequest, both: dict[str, Engine]) -> Engine:
+    return both[request.param]
+
+
+# ------------------------------------------------------------------------------------------------------------ agreement
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
+    """Both engines with weights that do not amplify rounding.
+
+    The drawn weights do, more with every sample: at 15,000 samples any two float32 evaluations of them, in any order of
+    summation, are 1e-5 apart. With smaller residual branches, the engines' own error is what is seen.
+    """
+    state = {name: t * 0.3 if ".conv3.conv." in name else t for name, t in drawn_state("12lead").items()}
+    folder = tmp_path_factory.mktemp("steady")
+    torch.save(state, folder / "weights.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGFOUNDER_CACHE", str(folder))
+        return {
+            name: create_engine(name, mode="12lead", checkpoint=folder / "weights.pth", device="cpu")
+            for name in ("torch", "onnx")
+        }
+
+
+@pytest.mark.parametrize(
+    "length", [*range(1, 20), 127, 128, 129, 255, 256, 257, 511, 513, 599, 600, 1001, 2500, 4999, 5000, 5500, 15000]
+)
+def test_float32_engines_agree_at_every_length(steady: dict[str, Engine], length: int) -> None:
+    batch = signals(2, length)
+    found, expected = steady["onnx"].embed(batch), steady["torch"].embed(batch)
+    assert found.shape == expected.shape == (2, -(-length // 256), FEATURES)
+    assert found.dtype == expected.dtype == np.float32
+    assert relative(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("length", [5000, 5500])
+def test_neither_engine_is_further_from_double_precision_than_rounding_allows(
+    checkpoint_12lead: Path, both: dict[str, Engine], length: int
+) -> None:
+    weights, _ = load_backbone(checkpoint_12lead, "12lead")
+    batch = signals(1, length)
+    with torch.inference_mode():
+        net = build_network(weights, "12lead", 1).eval().double()
+        expected = net.feature_map(torch.from_numpy(batch).double()).numpy()
+    for each in both.values():
+        assert relative(each.embed(batch), expected) < 2e-5
+
+
+@pytest.mark.parametrize("name", ["torch", "onnx"])
+@pytest.mark.parametrize("mode", ["12lead", "1lead"])
+def test_golden_maps_come_out_of_every_engine(
+    shared: Path, request: pytest.FixtureRequest, name: str, mode: str
+) -> None:
+    made = create_engine(name, mode=mode, checkpoint=request.getfixturevalue(f"checkpoint_{mode}"), device="cpu")
+    channels = made.in_channels
+    with np.load(shared / "golden" / "net1d.npz") as golden:
+        for length in (257, 1000, 4999, 5000, 5500, 15000):
+            batch = np.random.default_rng([7, channels, length]).standard_normal((channels, length)).astype(np.float32)
+            assert relative(made.embed(batch[None])[0], golden[f"map_{mode}_{length}"]) < 1e-4
+
+
+def test_bfloat16_is_near_float32_and_not_it(tmp_path: Path) -> None:
+    state = {name: t * 0.3 if ".conv3.conv." in name else t for name, t in drawn_state("1lead").items()}
+    torch.save(state, tmp_path / "weights.pth")
+    batch = signals(3, 1000, channels=1)
+    exact, rough = (
+        create_engine("torch", mode="1lead", checkpoint=tmp_path / "weights.pth", precision=precision, device="cpu")
+        for precision in ("float32", "bfloat16")
+    )
+    found = rough.embed(batch)
+    assert found.dtype == np.float32
+    assert 1e-5 < relative(found, exact.embed(batch)) < 5e-2
+
+
+# ------------------------------------------------------------------------------------------------------- the same bytes
+
+
+@pytest.mark.parametrize("length", [37, 300, 1375])
+def test_a_row_has_the_same_bytes_in_any_batch_slot_and_order(engine: Engine, length: int) -> None:
+    batch = signals(2 * CPU_ROWS + 3, length)
+    expected = engine.embed(batch)
+    for rows in (1, 2, 3, 5, CPU_ROWS - 1, CPU_ROWS, CPU_ROWS + 1):
+        assert np.array_equal(engine.embed(batch[:rows]), expected[:rows])
+    order = np.random.default_rng(1).permutation(len(batch))
+    assert np.array_equal(engine.embed(batch[order]), expected[order])
+    assert np.array_equal(engine.embed(np.repeat(batch[4:5], 9, axis=0)), np.repeat(expected[4:5], 9, axis=0))
+
+
+def test_a_row_does_not_see_its_neighbours(engine: Engine) -> None:
+    batch = signals(4, 700)
+    expected = engine.embed(batch)
+    batch[1] = np.nan
+    batch[2] *= 1e6
+    found = engine.embed(batch)
+    assert np.array_equal(found[[0, 3]], expected[[0, 3]])
+    assert np.isnan(found[1]).any()  # passed on: the caller decides what a failed record is
+
+
+def test_views_that_are_not_contiguous_are_embedded_like_their_copies(engine: Engine) -> None:
+    wide = signals(4, 1400)
+    assert np.array_equal(engine.embed(wide[::2, :, ::2]), engine.embed(wide[::2, :, ::2].copy()))
+
+
+def test_many_threads_at_once_get_the_same_bytes(engine: Engine) -> None:
+    batches = [signals(rows, length, seed=rows) for rows in (1, 3, 8, 9) for length in (256, 700, 701)]
+    expected = [engine.embed(batch) for batch in batches]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = list(pool.map(engine.embed, batches * 3))
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected * 3, strict=True))
+
+
+def test_long_recordings_have_the_same_bytes_in_a_batch_and_alone(engine: Engine) -> None:
+    batch = signals(3, 5500)
+    expected = engine.embed(batch)
+    assert np.array_equal(engine.embed(batch[2:]), expected[2:])
+
+
+# -------------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        np.zeros((1, 12, 0), np.float32),
+        np.zeros((1, 1, 500), np.float32),
+        np.zeros((12, 500), np.float32),
+        np.zeros((1, 12, 500), np.float64),
+    ],
+    ids=["no samples", "other leads", "no batch", "float64"],
+)
+def test_what_is_no_batch_of_signals_is_refused(engine: Engine, batch: Array) -> None:
+    with pytest.raises(EmbeddingError, match=r"expected float32 signals \[B, 12, L >= 1\]"):
+        engine.embed(batch)
+
+
+def test_an_empty_batch_gives_an_empty_result(engine: Engine) -> None:
+    assert engine.embed(np.zeros((0, 12, 5500), np.float32)).shape == (0, 22, FEATURES)
+
+
+def test_engines_say_what_they_are(both: dict[str, Engine]) -> None:
+    assert "PyTorch" in both["torch"].describe()
+    assert "ONNX Runtime" in both["onnx"].describe()
+    for name, each in both.items():
+        assert (each.name, each.precision, each.device, each.threads) == (name, "float32", "cpu", 2)
+        assert each.batch_size == CPU_ROWS
+
+
+def test_the_head_comes_with_the_engine(checkpoint_12lead: Path, engine: Engine) -> None:
+    expected = Head.of(load_state_dict(checkpoint_12lead))
+    assert engine.head is not None
+    assert expected is not None
+    assert np.array_equal(engine.head.weight, expected.weight)
+    assert np.array_equal(engine.head.bias, expected.bias)
+
+
+# ------------------------------------------------------------------------------------------------------------- choosing
+
+
+def test_auto_takes_onnx_runtime_without_a_gpu_and_torch_without_onnx_runtime(
+    checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "gpu_available", lambda: False)  # or whatever this machine has
+    assert isinstance(create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead), OnnxEngine)
+    monkeypatch.setattr(engines, "onnx_installed", lambda: False)
+    assert isinstance(create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead), TorchEngine)
+
+
+def test_auto_takes_torch_for_another_precision(checkpoint_12lead: Path) -> None:
+    made = create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead, precision="bfloat16", device="cpu")
+    assert (made.name, made.precision) == ("torch", "bfloat16")
+
+
+def test_an_engine_that_is_not_installed_is_named_with_its_extra(
+    checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingDependencyError, match=r"ecgfounder\[cpu\]"):
+        create_engine("onnx", mode="12lead", checkpoint=checkpoint_12lead)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"choice": "tensorflow"}, "Allowed values are .*'torch'.*but got 'tensorflow'"),
+        ({"precision": "int8"}, "Allowed values are .*but got 'int8'"),
+        ({"mode": "8lead"}, "but got '8lead'"),
+        ({"choice": "onnx", "precision": "bfloat16"}, "float32 only: use --engine torch"),
+        ({"choice": "onnx", "device": "cuda"}, "on the CPU only"),
+        ({"choice": "torch", "device": "cpu", "precision": "float16"}, "float16 needs a GPU"),
+        ({"choice": "torch", "device": "nonsense"}, "the device 'nonsense' cannot be used"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused_before_anything_is_loaded(
+    tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        create_engine(**({"mode": "12lead", "checkpoint": tmp_path / "none.pth"} | options))
+
+
+def test_without_a_gpu_driver_torch_is_not_imported_to_look_for_one() -> None:
+    if any((Path("/dev") / name).exists() for name in ("nvidiactl", "nvidia0", "nvidia-uvm", "kfd", "dxg")):
+        pytest.skip("this machine has a GPU driver")
+    code = (
+        "import sys; from ecgfounder.engines import gpu_available; "
+        "assert not gpu_available(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not gpu_available()
+
+
+# ------------------------------------------------------------------------------------------------------------ the cache
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(folder))
+    return folder
+
+
+def made(checkpoint: Path) -> Engine:
+    return create_engine("onnx", mode="1lead", checkpoint=checkpoint)
+
+
+def test_with_the_graph_in_the_cache_neither_torch_nor_the_weights_are_loaded(
+    checkpoint_1lead: Path, own_cache: Path
+) -> None:
+    expected = made(checkpoint_1lead).embed(signals(2, 600, channels=1))
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from ecgfounder.engines import create_engine\n"
+        f"engine = create_engine('onnx', mode='1lead', checkpoint=Path({str(checkpoint_1lead)!r}))\n"
+        "assert 'torch' not in sys.modules and 'onnx' not in sys.modules and engine.head.n_classes == 150\n"
+        "x = np.random.default_rng([0, 600]).standard_normal((2, 1, 600)).astype(np.float32)\n"
+        f"np.save({str(own_cache / 'found.npy')!r}, engine.embed(x))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"ECGFOUNDER_CACHE": str(own_cache)})
+    assert np.array_equal(np.load(own_cache / "found.npy"), expected)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "digests gone", "head gone"])
+def test_a_damaged_cache_is_built_again(checkpoint_1lead: Path, own_cache: Path, damage: str) -> None:
+    batch = signals(2, 300, channels=1)
+    expected = made(checkpoint_1lead).embed(batch)
+    (entry,) = own_cache.iterdir()
+    graph = entry / "backbone.onnx"
+    data = graph.read_bytes()
+    if damage == "cut":
+        graph.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        graph.write_bytes(data[:-1000] + bytes([data[-1000] ^ 64]) + data[-999:])
+    else:
+        (entry / ("sha256.json" if damage == "digests gone" else "head.npz")).unlink()
+    assert np.array_equal(made(checkpoint_1lead).embed(batch), expected)
+    assert graph.read_bytes() == data
+    assert [path.name for path in own_cache.iterdir()] == [entry.name]
+    assert set(json.loads((entry / "sha256.json").read_text())) == {"backbone.onnx", "head.npz"}
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    checkpoint_1lead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING):
+        engine = made(checkpoint_1lead)
+    assert engine.embed(signals(1, 300, channels=1)).shape == (1, 2, FEATURES)
+    assert "built again at every start" in caplog.text
+
+
+def test_two_that_build_the_same_graph_at_once_do_not_disturb_each_other(
+    checkpoint_1lead: Path, own_cache: Path
+) -> None:
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        first, second = pool.map(made, [checkpoint_1lead] * 2)
+    batch = signals(1, 300, channels=1)
+    assert np.array_equal(first.embed(batch), second.embed(batch))
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_another_checkpoint_has_another_graph(checkpoint_1lead: Path, tmp_path: Path, own_cache: Path) -> None:
+    state = drawn_state("1lead")
+    state["first_conv.conv.bias"] += 1
+    torch.save(state, tmp_path / "other.pth")
+    batch = signals(1, 300, channels=1)
+    assert not np.array_equal(made(checkpoint_1lead).embed(batch), made(tmp_path / "other.pth").embed(batch))
+    assert len(list(own_cache.iterdir())) == 2
+
+
+def test_a_wrong_checkpoint_leaves_nothing_in_the_cache(checkpoint_12lead: Path, own_cache: Path) -> None:
+    with pytest.raises(CheckpointError, match="for 12 leads"):
+        made(checkpoint_12lead)
+    assert list(own_cache.iterdir()) == []
+
+
+def test_a_known_digest_is_not_computed_again(
+    checkpoint_1lead: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(checkpoint_1lead)
+    digest = sha256_of(checkpoint_1lead)
+    hashed: list[Path] = []
+    monkeypatch.setattr(onnx_engine, "sha256_of", lambda path: hashed.append(Path(path)) or sha256_of(path))
+    create_engine("onnx", mode="1lead", checkpoint=checkpoint_1lead, checkpoint_sha256=digest)
+    assert checkpoint_1lead not in hashed
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ECGFOUNDER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "ecgfounder"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_folder() == Path("/home/someone/.cache/ecgfounder")
+
+
+# ------------------------------------------------------------------------------------------------- memory that runs out
+
+
+@pytest.fixture
+def torch_engine(checkpoint_1lead: Path) -> TorchEngine:
+    made = create_engine("torch", mode="1lead", checkpoint=checkpoint_1lead, device="cpu")
+    assert isinstance(made, TorchEngine)
+    made.batch_size = 16
+    return made
+
+
+def test_when_gpu_memory_runs_out_the_pass_is_halved_and_the_run_goes_on(
+    torch_engine: TorchEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    passes: list[int] = []
+
+    def compute(batch: Array) -> Array:
+        if batch.shape[0] * batch.shape[2] > 3000:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        passes.append(len(batch))
+        return batch[:, 0, :1, None].repeat(FEATURES, axis=2)
+
+    batch = signals(16, 500, channels=1)
+    with caplog.at_level(logging.WARNING):
+        maps = torch_engine._in_passes_that_fit(batch, compute)
+    assert np.array_equal(maps[:, 0, 0], batch[:, 0, 0])
+    assert passes == [4, 4, 4, 4]
+    assert torch_engine.samples_per_pass == 2000
+    assert "going on with 4 at once" in caplog.text
+
+    passes.clear()
+    torch_engine._in_passes_that_fit(signals(16, 100, channels=1), compute)
+    assert passes == [16]  # short recordings are not slowed down by the long ones before
+
+
+def test_one_recording_that_does_not_fit_is_an_error(torch_engine: TorchEngine) -> None:
+    def compute(batch: Array) -> Array:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        torch_engine._in_passes_that_fit(signals(3, 500, channels=1), compute)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(torch_engine: TorchEngine) -> None:
+    calls: list[int] = []
+
+    def compute(batch: Array) -> Array:
+        calls.append(len(batch))
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        torch_engine._in_passes_that_fit(signals(4, 500, channels=1), compute)
+    assert calls == [4]
+
+
+def test_what_torch_cannot_compute_is_an_embedding_error(
+    torch_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_batch: Array) -> Array:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch_engine, "_in_fixed_passes", fail)
+    with pytest.raises(EmbeddingError, match=r"could not compute a batch of \[1, 1, 500\]: .*can't allocate memory"):
+        torch_engine.embed(signals(1, 500, channels=1))
