@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import errno
 import importlib.util
+import io
 import json
 import math
 import os
@@ -336,6 +338,16 @@ def test_reader_of_the_lines_may_leave_early(folder: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+def test_output_that_cannot_be_written_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(RunError, match="No space left"):
+        run(folder)
 
 
 def test_reasons_are_counted_by_kind() -> None:

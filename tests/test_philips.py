@@ -323,10 +323,7 @@ def damaged() -> dict[str, tuple[bytes, str]]:
         "internal entities": (text.replace("<resting", entity + "<resting").encode(), "entities"),
         "external entities": (text.replace("<resting", external + "<resting").encode(), "entities"),
         "not base64": (re.sub(r'(False">)....', r"\1!!!!", text).encode(), "not valid Base64"),
-        "base64 cut": (
-            re.sub(r".(</parsedwaveforms>)", r"\1", text.replace("=", "")).encode(),
-            "not valid Base64|trunc",
-        ),
+        "base64 cut": (re.sub(r"[^=]=*(</parsedwaveforms>)", r"\1", text).encode(), "not valid Base64"),
         "non-ASCII base64": (re.sub(r'(False">)....', "\\1äöüß", text).encode(), "not valid Base64"),
         "unknown encoding": (changed('dataencoding="Base64"', 'dataencoding="Base85"'), "encoding"),
         "unknown compression": (changed('"XLI"', '"Huffman"'), "not XLI"),

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, SettingsError
+from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError
 
 if TYPE_CHECKING:
     from ecgfounder.readers.source import Hints
@@ -60,8 +60,8 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     Raises
     ------
     SettingsError, MissingDependencyError, RunError
-        If the flags make no sense, matplotlib is needed and not installed, or the drawing cannot be written; a caller
-        makes that exit status 2.
+        If the flags make no sense, matplotlib is needed and not installed, or the lines or the drawing cannot be
+        written; a caller makes that exit status 2.
     """
     hints = _hints(arguments)
     if arguments.plot is not None:
@@ -394,8 +394,13 @@ def _print(text: str, stream: TextIO | None = None) -> None:
     """One line, now: with files that take long to read, or a reader of the lines who has seen enough."""
     stream = sys.stdout if stream is None else stream
     encoding = stream.encoding or "utf-8"
-    stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()
+    try:
+        stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"the output cannot be written: {error.strerror or error}") from error
 
 
 def _printable(text: str) -> str:

@@ -82,7 +82,7 @@ def join_launch(device: str | None = None) -> Launch:
         world_size=accelerator.num_processes,
         local_rank=accelerator.local_process_index,
         local_size=local_size,
-        device=str(accelerator.device),
+        device="cpu" if accelerator.device.type == "cpu" else str(accelerator.device),
         accelerator=accelerator,
     )
 

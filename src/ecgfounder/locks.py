@@ -23,11 +23,11 @@ from ecgfounder.errors import RunError
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
 
+_WHOLE = "run.lock"
+
 
 class RunLock:
-    """Holds `<folder>/shard-I-of-N.lock` and shares `<folder>/run.lock` with the other shards of the same N.
-
-    A run of the whole cohort is shard 1 of 1 and takes `run.lock` for itself.
+    """Holds a folder: `run.lock` for a run of the whole cohort, `shard-I-of-N.lock` for one shard beside others of the same N.
 
     Raises
     ------
@@ -39,17 +39,20 @@ class RunLock:
         self._folder = folder
         self._files: list[int] = []
         self._stop = threading.Event()
+        self._beat = threading.Thread(target=self._heartbeat, name="ecgfounder-heartbeat", daemon=True)
         folder.mkdir(parents=True, exist_ok=True)
-        part, parts = shard
         try:
-            self._take("run.lock", fcntl.LOCK_EX if parts == 1 else fcntl.LOCK_SH, shard)
-            if parts > 1:
-                self._take(f"shard-{part}-of-{parts}.lock", fcntl.LOCK_EX, shard)
-                self._refuse_other_division(parts)
+            if shard[1] == 1:
+                self._take(_WHOLE, shard)
+                self._refuse_beside("shard-*-of-*.lock")
+            else:
+                # Held first, looked round after: of two that start at once, at least one sees the other.
+                self._take(f"shard-{shard[0]}-of-{shard[1]}.lock", shard)
+                self._refuse_beside(_WHOLE)
+                self._refuse_beside("shard-*-of-*.lock", but=f"-of-{shard[1]}.lock")
         except BaseException:
             self.release()
             raise
-        self._beat = threading.Thread(target=self._heartbeat, name="ecgfounder-heartbeat", daemon=True)
         self._beat.start()
 
     def __enter__(self) -> RunLock:
@@ -61,63 +64,85 @@ class RunLock:
     def release(self) -> None:
         """Give the folder back; the next holder finds no name in the lock."""
         self._stop.set()
-        for descriptor in self._files:
-            os.ftruncate(descriptor, 0)
-            os.close(descriptor)
-        self._files = []
-
-    def _take(self, name: str, kind: int, shard: tuple[int, int]) -> None:
-        path = self._folder / name
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(descriptor)
-            os.close(descriptor)
-            raise RunError(_refusal(self._folder, holder)) from None
-        except OSError:
-            # A file system without locks: the holder's name and heartbeat decide alone.
-            holder = _holder(descriptor)
-            if holder and _alive(holder, descriptor):
-                os.close(descriptor)
-                raise RunError(_refusal(self._folder, holder)) from None
-        else:
-            holder = _holder(descriptor)
-            if kind == fcntl.LOCK_EX and holder and holder["host"] != socket.gethostname() and _beats(descriptor):
-                os.close(descriptor)  # another machine whose locks do not reach here
-                raise RunError(_refusal(self._folder, holder))
-        self._files.append(descriptor)
-        name_of_holder = orjson.dumps(
-            {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-                "shard": list(shard),
-            }
-        )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, name_of_holder, 0)
-
-    def _refuse_other_division(self, parts: int) -> None:
-        """Shards of 16 and shards of 8 overlap: two divisions cannot run at the same time."""
-        for path in self._folder.glob("shard-*-of-*.lock"):
-            if path.name.endswith(f"-of-{parts}.lock"):
-                continue
-            descriptor = os.open(path, os.O_RDWR)
+        if self._beat.is_alive():
+            self._beat.join()  # it must not touch a descriptor that stands for another file by then
+        while self._files:
+            descriptor = self._files.pop()
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(_refusal(self._folder, _holder(descriptor))) from None
+                os.ftruncate(descriptor, 0)
             finally:
                 os.close(descriptor)
 
+    def _take(self, name: str, shard: tuple[int, int]) -> None:
+        """Hold one lock file and put our name in it."""
+        descriptor = _open(self._folder / name)
+        try:
+            self._refuse_if_held(descriptor, _lock(descriptor, fcntl.LOCK_EX))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._files.append(descriptor)
+        ours = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "shard": list(shard),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, orjson.dumps(ours), 0)
+
+    def _refuse_beside(self, pattern: str, but: str | None = None) -> None:
+        """Refuse if one of some other lock files is held: a whole run and shards, or two divisions, overlap."""
+        for path in sorted(self._folder.glob(pattern)):
+            if but and path.name.endswith(but):
+                continue
+            descriptor = _open(path)
+            try:
+                # Shared, and given up at once: several that look at the same time do not refuse each other.
+                self._refuse_if_held(descriptor, _lock(descriptor, fcntl.LOCK_SH))
+            finally:
+                os.close(descriptor)
+
+    def _refuse_if_held(self, descriptor: int, free: bool | None) -> None:
+        holder = _holder(descriptor)
+        if _is_held(descriptor, free, holder):
+            raise RunError(_refusal(self._folder, holder))
+
     def _heartbeat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            for descriptor in list(self._files):
+            for descriptor in self._files:
                 try:
                     os.utime(descriptor)
                 except OSError:
                     return  # the folder is gone; the run itself finds out when it writes
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask: a group may share a folder
+    except OSError as error:
+        raise RunError(f"{path} cannot be opened: {error.strerror}. Another user may have started this run.") from error
+
+
+def _lock(descriptor: int, kind: int) -> bool | None:
+    """Take the kernel's lock: True if it was free, False if not, None where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_held(descriptor: int, free: bool | None, holder: Mapping[str, Any] | None) -> bool:
+    """Whether a live process has a lock file, by what the kernel said of it (`_lock`) and by the name in it."""
+    if free is False:
+        return True
+    if holder is None or not _beats(descriptor):
+        return False
+    # The name decides where locks do not reach: from another machine, or on a file system that has none.
+    return _is_elsewhere(holder) or (free is None and process_is_alive(holder))
 
 
 def _holder(descriptor: int) -> dict[str, Any] | None:
@@ -132,13 +157,13 @@ def _beats(descriptor: int) -> bool:
     return time.time() - os.fstat(descriptor).st_mtime < STALE_SECONDS
 
 
-def _alive(holder: dict[str, Any], descriptor: int) -> bool:
-    return process_is_alive(holder) and _beats(descriptor)
+def _is_elsewhere(holder: Mapping[str, Any]) -> bool:
+    return bool(holder["host"] != socket.gethostname())
 
 
 def process_is_alive(holder: Mapping[str, Any]) -> bool:
     """Whether the process that `host` and `pid` name may still run; on another machine that cannot be known."""
-    if holder["host"] != socket.gethostname():
+    if _is_elsewhere(holder):
         return True
     try:
         os.kill(int(holder["pid"]), 0)

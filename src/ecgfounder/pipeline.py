@@ -21,6 +21,9 @@ from ecgfounder.workers import Event, Failed, Input, Job, Opened, ReaderPool
 
 FeatureMap = npt.NDArray[np.float32]
 
+_LOOK_UP = 0.25
+"""Seconds after which a stage that waits looks whether all is over."""
+
 
 class Embedder(Protocol):
     """What the pipeline needs of an engine."""
@@ -102,12 +105,12 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         threads = self.engine.threads
-        self.waited = {"read": 0.0, "embed": 0.0}
         self._batcher: Batcher[tuple[int, int]] = Batcher(self.batch_size)
         self._to_embed: queue.Queue[AnyBatch | None] = queue.Queue(threads + 1)
         self._to_finish: queue.Queue[list[Any] | None] = queue.Queue(4 * threads + 4)
         self._open: dict[int, _Open] = {}
         self._error: BaseException | None = None
+        self._left = False  # the interruption's grace is over, or the run failed: no stage waits for another any more
         self._embedders = [
             threading.Thread(target=self._guard, args=(self._embed,), name=f"ecgfounder-embed-{number}", daemon=True)
             for number in range(threads)
@@ -119,6 +122,8 @@ class Pipeline:
     def run(self, jobs: Iterator[Job]) -> None:
         """Put all jobs through; returns when every one was finished, or after an interruption.
 
+        No call of `finish` begins after this has returned or raised.
+
         Raises
         ------
         BaseException
@@ -129,14 +134,15 @@ class Pipeline:
         try:
             for event in self.pool.events(jobs):
                 self._take(event)
-                if self._error:
-                    break
                 if self.interruption.requested:
                     self.pool.stop_taking()
-                    if self.interruption.older_than(self.grace):
-                        break
+                if self._is_over():
+                    break
             for batch in self._batcher.flush():
                 self._put(self._to_embed, batch)
+        except BaseException:
+            self._left = True
+            raise
         finally:
             self._shut_down()
         if self._error:
@@ -152,30 +158,40 @@ class Pipeline:
         for batch in self._batcher.due():
             self._put(self._to_embed, batch)
 
+    def _is_over(self) -> bool:
+        """Whether what is still in flight is left as it is."""
+        self._left = self._left or self._error is not None or self.interruption.older_than(self.grace)
+        return self._left
+
     def _put(self, stage: queue.Queue[Any], work: Any) -> None:
-        """Hand work on, however long it takes, unless the stage behind has failed."""
-        while self._error is None:
+        """Hand work on, however long it takes, unless all is over."""
+        while not self._is_over():
             try:
-                stage.put(work, timeout=0.25)
+                stage.put(work, timeout=_LOOK_UP)
                 return
             except queue.Full:
                 continue
 
+    def _get(self, stage: queue.Queue[Any]) -> Any:
+        """The next work for a stage; None when no more comes."""
+        while not self._is_over():
+            try:
+                return stage.get(timeout=_LOOK_UP)
+            except queue.Empty:
+                continue
+        return None
+
     def _shut_down(self) -> None:
-        """Let the stages run dry, one after the other."""
+        """Let the stages run dry, one after the other; when all is over, wait for the step that each has begun."""
         for _ in self._embedders:
             self._put(self._to_embed, None)
-        deadline = self.interruption.since + self.grace + 1.0 if self.interruption.requested else None
         for thread in self._embedders:
-            self._join(thread, deadline)
+            while thread.is_alive() and not self._is_over():
+                thread.join(_LOOK_UP)
         self._put(self._to_finish, None)
-        self._join(self._finisher, deadline)
-
-    def _join(self, thread: threading.Thread, deadline: float | None) -> None:
-        while thread.is_alive() and self._error is None:
-            if deadline is not None and time.monotonic() > deadline:
-                return
-            thread.join(0.1)
+        # An engine cannot be stopped, and what it gives now is lost in any case. A group that is being written must be
+        # waited for: what it writes and the books would not agree otherwise.
+        self._finisher.join()
 
     def _guard(self, stage: Callable[[], None]) -> None:
         try:
@@ -184,12 +200,7 @@ class Pipeline:
             self._error = self._error or error
 
     def _embed(self) -> None:
-        while True:
-            began = time.perf_counter()
-            batch = self._to_embed.get()
-            if batch is None:
-                return
-            self.waited["embed"] += time.perf_counter() - began
+        while (batch := self._get(self._to_embed)) is not None:
             began = time.perf_counter()
             maps = self.engine.embed(batch.data)
             share = (time.perf_counter() - began) / len(batch.tags)
@@ -197,7 +208,7 @@ class Pipeline:
             self._put(self._to_finish, rows)
 
     def _finish(self) -> None:
-        while (work := self._to_finish.get()) is not None:
+        while (work := self._get(self._to_finish)) is not None:
             done = [finished for each in work if (finished := self._collect(each)) is not None]
             if done:
                 self.finish(done)

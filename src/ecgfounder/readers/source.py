@@ -83,7 +83,7 @@ class Source:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise ReadError(f"file of {size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(size)  # not more: a larger limit would be allocated for every file
             if not data.startswith(_GZIP_MAGIC):
                 return data
             return _unpack(io.BytesIO(data), MAX_UNPACKED_BYTES, whole=True)

@@ -63,7 +63,7 @@ _RECORD_TEXT = re.compile(rb"\s*(?:#[^\n]*\n\s*)*[^\s,;#<{]+[ \t]+\d{1,4}(?=\s|$
 
 @dataclass(frozen=True)
 class _Signal:
-    """One signal line of a header; `gain` in ADC units per unit, `per_frame` in samples."""
+    """One signal line of a header; `gain` in counts per unit, `scale` in mV per unit, None if that is no voltage."""
 
     file: str
     format: str
@@ -72,7 +72,7 @@ class _Signal:
     offset: int
     gain: float
     baseline: int
-    unit: str
+    scale: float | None
     checksum: int | None
     name: str
 
@@ -211,7 +211,7 @@ def _parse_signal(line: str, row: int) -> _Signal:
         offset=int(field["offset"] or 0),
         gain=gain,
         baseline=zero if field["baseline"] is None else int(field["baseline"]),
-        unit=field["unit"] or "mV",
+        scale=millivolts_per(field["unit"]) if field["unit"] else 1.0,
         checksum=None if field["checksum"] is None else int(field["checksum"]),
         name=field["name"] or f"signal {row}",
     )
@@ -227,7 +227,7 @@ def _check_file_name(name: str, row: int) -> None:
 
 def _chosen(signals: Sequence[_Signal]) -> list[int]:
     """Rows of the signals to keep: voltages, at the most samples per frame that any of them has."""
-    voltages = [row for row, signal in enumerate(signals) if millivolts_per(signal.unit) is not None]
+    voltages = [row for row, signal in enumerate(signals) if signal.scale is not None]
     if not voltages:
         raise ReadError("no signal of the WFDB record is in V, mV, uV or nV")
     most = max(signals[row].per_frame for row in voltages)
@@ -342,9 +342,8 @@ def _to_millivolt(column: Counts, signal: _Signal, out: npt.NDArray[np.float32])
     values = kept.astype(np.float64)
     values -= signal.baseline
     values /= signal.gain
-    scale = millivolts_per(signal.unit) or 1.0
-    if scale != 1.0:
-        values *= scale
+    if signal.scale is not None and signal.scale != 1.0:
+        values *= signal.scale
     absent = kept == _NO_SAMPLE[signal.format]
     if absent.any():
         values[absent] = np.nan
@@ -370,11 +369,11 @@ def _through_package(path: Path, header: _Header, chosen: Sequence[int]) -> Samp
         _signal_bytes(path.parent / file)
     record = package.rdrecord(str(path.with_suffix("")), physical=True, smooth_frames=False, return_res=64)
     rows = [np.asarray(record.e_p_signal[row], dtype=np.float64) for row in chosen]
-    scales = [millivolts_per(header.signals[row].unit) or 1.0 for row in chosen]
+    scales = [header.signals[row].scale or 1.0 for row in chosen]
     return np.stack([row * scale for row, scale in zip(rows, scales, strict=True)]).astype(np.float32)
 
 
 def _meta(signals: Sequence[_Signal]) -> dict[str, str | float]:
     """The step of one count in microvolt, where all leads share it."""
-    steps = {1000 * (millivolts_per(signal.unit) or 1.0) / abs(signal.gain) for signal in signals}
+    steps = {1000 * (signal.scale or 1.0) / abs(signal.gain) for signal in signals}
     return {"resolution_uv": steps.pop()} if len(steps) == 1 else {}
