@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install demo test test-fast lint types check bench docs clean
+.PHONY: install demo test test-all lint types check bench docs clean
 
 install: $(READY)
 
@@ -24,10 +24,10 @@ demo: $(READY)
 	$(BIN)/ecgfounder demo demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
-
-test-fast: $(READY)
 	$(BIN)/python -m pytest -q -m 'not slow'
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -q
 
 lint: $(READY)
 	$(BIN)/ruff check .

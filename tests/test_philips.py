@@ -384,9 +384,12 @@ def damaged() -> dict[str, tuple[bytes, str]]:
         ),
         "no labels and an unknown set": (changed("STD-12<", "EASI<", version="1.03"), "does not give the leads' order"),
         "XLI with an offset": (changed('signaloffset="0"', 'signaloffset="7"'), "signal offset"),
+        "an endless offset": (changed('signaloffset="0"', 'signaloffset="1e300"', compressed=False), "signal offset"),
         "plain text of words": (
             re.sub(
-                r"(<parsedwaveforms[^>]*>)[^<]*", r"\1one two", document(compressed=False).replace("Base64", "Plain")
+                r"(<parsedwaveforms[^>]*>)[^<]*",
+                r"\1one two three",
+                document(compressed=False).replace("Base64", "Plain"),
             ).encode(),
             "not a list of whole numbers",
         ),

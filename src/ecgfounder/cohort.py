@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import CohortError, PrepareError
-from ecgfounder.naming import KNOWN_SUFFIXES, Naming, absolute_path, path_key
+from ecgfounder.naming import KNOWN_SUFFIXES, Naming, absolute_path, path_key, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +27,9 @@ _ECG_SUFFIXES = KNOWN_SUFFIXES - {".json"}  # outputs end so, ECGs do not
 
 _SAVED_MARKS = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a Dataset's and a DatasetDict's folder
 _TABLE_FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "json"}
+_COPY_SUFFIXES = (".parquet", ".arrow", ".jsonl")  # data files of a dataset copied from the Hub
+_WFDB_SIGNALS = (".dat", ".mat", ".xyz")
+_BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ def open_cohort(
 
     Parameters
     ----------
-    dataset : a `save_to_disk` folder, a folder of ECG files, a .csv/.tsv/.parquet/.jsonl file, or a name on the Hub.
+    dataset : a `save_to_disk` folder, a folder of ECG files, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, or a
+        folder copied from there.
     split : which split of a DatasetDict or of a Hub dataset.
     path_column, id_column : the columns with the paths and with the identifiers.
 
@@ -157,15 +161,20 @@ def open_cohort(
     if os.path.isdir(dataset):
         if is_ecg_folder(dataset):
             return _folder(dataset, path_column, id_column)
-        return _hugging_face(_from_disk(dataset, split), path_column, id_column)
+        load = _from_disk if _is_saved(dataset) else _from_copy
+        return _hugging_face(load(dataset, split), path_column, id_column)
     if os.path.isfile(dataset):
         return _table(dataset, path_column, id_column)
     return _hugging_face(_from_hub(dataset, split), path_column, id_column)
 
 
 def is_ecg_folder(dataset: str) -> bool:
-    """Whether `dataset` is a plain folder of ECG files rather than a saved dataset."""
-    return os.path.isdir(dataset) and not any(os.path.isfile(os.path.join(dataset, mark)) for mark in _SAVED_MARKS)
+    """Whether `dataset` is a plain folder with ECG files in it rather than a dataset's."""
+    return os.path.isdir(dataset) and not _is_saved(dataset) and next(ecg_files(dataset), None) is not None
+
+
+def _is_saved(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, mark)) for mark in _SAVED_MARKS)
 
 
 def _from_disk(folder: str, split: str) -> Any:
@@ -184,19 +193,34 @@ def _from_disk(folder: str, split: str) -> Any:
     return loaded
 
 
+def _from_copy(folder: str, split: str) -> Any:
+    if not any(name.endswith(_COPY_SUFFIXES) for _, _, names in os.walk(folder) for name in names):
+        raise CohortError(
+            f"{folder} holds no ECG files, and no dataset that save_to_disk wrote or that was copied from the Hub. "
+            f"Files count as ECGs that end in {', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
+        )
+    return _load(os.path.abspath(folder), split, f"{folder} holds no ECG files and could not be loaded as a dataset")
+
+
 def _from_hub(name: str, split: str) -> Any:
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.lower().endswith(tuple(_TABLE_FORMATS)):
         raise CohortError(f"{name}: no such file or folder")
+    return _load(
+        name,
+        split,
+        f"{name!r} is neither a file or folder here nor a dataset that could be loaded from the Hugging Face Hub",
+    )
+
+
+def _load(name: str, split: str, complaint: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(name, split=split)
     except Exception as error:  # whatever the Hub client raises, the user needs the same answer
-        raise CohortError(
-            f"{name!r} is neither a file or folder here nor a dataset that could be loaded from the Hugging Face Hub: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
+        first_line = str(error).partition("\n")[0]
+        raise CohortError(f"{complaint}: {type(error).__name__}: {first_line}") from error
 
 
 def _hugging_face(dataset: Any, path_column: str, id_column: str | None) -> Cohort:
@@ -215,25 +239,16 @@ def _hugging_face(dataset: Any, path_column: str, id_column: str | None) -> Coho
 
 def _table(path: str, path_column: str, id_column: str | None) -> Cohort:
     import pyarrow as pa
-    import pyarrow.csv
     import pyarrow.dataset
 
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _TABLE_FORMATS:
         known = ", ".join(_TABLE_FORMATS)
         raise CohortError(f"{path}: a dataset file must end in one of {known}; got {suffix or 'no suffix'!r}")
-    if suffix in (".csv", ".tsv"):
-        # Identifiers such as 00123 must stay text, and a column of paths whose first block is empty must not become null.
-        text = {name: pa.string() for name in filter(None, (path_column, id_column))}
-        file_format: Any = pyarrow.dataset.CsvFileFormat(
-            parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ","),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True),
-        )
-    else:
-        file_format = _TABLE_FORMATS[suffix]
     try:
-        table = pyarrow.dataset.dataset(path, format=file_format)
-    except (OSError, pa.ArrowException) as error:
+        table = pyarrow.dataset.dataset(path, format=_table_format(path, suffix, path_column, id_column))
+        names = table.schema.names
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise CohortError(f"{path}: cannot be read as {suffix}: {str(error).splitlines()[0]}") from error
 
     def batches(columns: list[str]) -> Iterator[pa.Table]:
@@ -245,11 +260,34 @@ def _table(path: str, path_column: str, id_column: str | None) -> Cohort:
 
     status = os.stat(path)
     return Cohort(
-        table.schema.names,
+        names,
         batches,
         path_column=path_column,
         id_column=id_column,
         fingerprint=f"{os.path.basename(path)}:{status.st_size}:{status.st_mtime_ns}",
+    )
+
+
+def _table_format(path: str, suffix: str, path_column: str, id_column: str | None) -> Any:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.dataset
+    import pyarrow.json
+
+    if suffix == ".jsonl":
+        # Arrow may pass over rows that are longer than a block, without a word.
+        with open(path, "rb") as file:
+            longest = max(map(len, file), default=0)
+        options = pyarrow.json.ReadOptions(block_size=max(_BLOCK_BYTES, longest + 1))
+        return pyarrow.dataset.JsonFileFormat(read_options=options)
+    if suffix not in (".csv", ".tsv"):
+        return _TABLE_FORMATS[suffix]
+    # Identifiers such as 00123 must stay text, and a column of paths whose first block is empty must not become null.
+    text = {name: pa.string() for name in filter(None, (path_column, id_column))}
+    return pyarrow.dataset.CsvFileFormat(
+        read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
+        parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True),
     )
 
 
@@ -276,15 +314,25 @@ def _folder(folder: str, path_column: str, id_column: str | None) -> Cohort:
 
 
 def ecg_files(root: str) -> Iterator[str]:
-    """ECG files below a folder, in sorted order: those with a known suffix, signal files of WFDB headers left out."""
-    for folder, folders, files in os.walk(root):
+    """ECG files below a folder, in sorted order: those with a known suffix, signal files of WFDB headers left out.
+
+    Raises
+    ------
+    CohortError
+        If a folder cannot be listed: its recordings would be missing without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise CohortError(f"{printable(str(error.filename))} cannot be listed: {error.strerror}") from error
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "_run")
         headers = {name[:-4] for name in files if name.endswith(".hea")}
         for name in sorted(files):
             stem, suffix = os.path.splitext(name.lower().removesuffix(".gz"))
             if name.startswith(".") or suffix not in _ECG_SUFFIXES:
                 continue
-            if suffix != ".hea" and os.path.splitext(name)[0] in headers and stem:
+            if suffix in _WFDB_SIGNALS and name[: len(stem)] in headers:
                 continue
             yield os.path.join(folder, name)
 

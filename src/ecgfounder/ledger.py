@@ -25,6 +25,8 @@ from ecgfounder.sinks import Entry, sync_folder
 DONE, FAILED = 1, 2
 STATUS = {"done": DONE, "failed": FAILED}
 
+_PARTS_OPEN = 128
+
 
 class LedgerWriter:
     """One process's part; every append is on disk when it returns.
@@ -35,9 +37,13 @@ class LedgerWriter:
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        self._append([{"part": header}])
-        sync_folder(path.parent)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)  # less the umask
+        try:
+            self._append([{"part": header}])
+            sync_folder(path.parent)
+        except BaseException:
+            self.abandon()
+            raise
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries, in order, and wait until they are on disk.
@@ -66,7 +72,9 @@ class LedgerWriter:
                 self._file = -1
 
     def _append(self, entries: Sequence[dict[str, Any]]) -> None:
-        data = b"".join(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE) for entry in entries)
+        # A reader's numbers may be numpy's; that must not be found out here.
+        options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+        data = b"".join(orjson.dumps(entry, option=options) for entry in entries)
         view = memoryview(data)
         while view:
             view = view[os.write(self._file, view) :]
@@ -139,8 +147,11 @@ class LedgerState:
             for row in rows:
                 part, offset = int(self.part[row]), int(self.offset[row])
                 if part not in maps:
-                    file = opened.enter_context(open(self.parts[part], "rb"))
-                    maps[part] = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                    if len(maps) == _PARTS_OPEN:  # a job array leaves more parts than a process may open files
+                        opened.close()
+                        maps.clear()
+                    with open(self.parts[part], "rb") as file:
+                        maps[part] = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
                 yield orjson.loads(maps[part][offset : maps[part].find(b"\n", offset)])
 
 

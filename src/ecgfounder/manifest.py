@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgfounder.cohort import Cohort, Record, record_identity
+from ecgfounder.cohort import Cohort, GrowingArray, Record, record_identity
 from ecgfounder.errors import SettingsError
 from ecgfounder.ledger import LedgerState
 from ecgfounder.naming import path_key, printable
@@ -68,10 +70,8 @@ class Tally:
     seconds: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, record: str, entry: dict[str, Any] | None) -> None:
-        if entry is None:
-            self.pending += 1
-            return
+    def add(self, record: str, entry: dict[str, Any]) -> None:
+        """Count a record that is done or failed."""
         for stage, seconds in (entry.get("seconds") or {}).items():
             self.seconds[stage] += seconds
         if entry["status"] == "failed":
@@ -95,13 +95,15 @@ class Tally:
 
 
 def check_kept_columns(cohort: Cohort, columns: Sequence[str]) -> None:
-    """Refuse columns that are not there, or whose names the manifest uses itself."""
+    """Refuse columns that are not there, that cannot be read to their end, or whose names the manifest uses itself."""
     for column in columns:
         cohort.require(column)
         if column in SCHEMA.names:
             raise SettingsError(
                 f"--keep_columns {column}: the manifest has a column of that name; rename it in the dataset."
             )
+    if columns:  # a value that does not fit its column is found now, not when the run is over
+        deque(cohort.rows(columns), maxlen=0)
 
 
 def write_manifest(
@@ -113,8 +115,10 @@ def write_manifest(
     """
     tally = Tally()
     aside, failures_aside = (path.with_name(f".{path.name}.part") for path in (manifest, failures))
+    keep_columns = list(dict.fromkeys(keep_columns))
     schema = pa.unify_schemas([SCHEMA, cohort.schema_of(keep_columns)])
-    seen: set[int] = set()
+    told = np.zeros(len(state), dtype=np.bool_)
+    pending = GrowingArray(np.uint64)
     with (
         pq.ParquetWriter(aside, schema, compression="zstd") as writer,
         open(failures_aside, "w", newline="", encoding="utf-8") as file,
@@ -123,9 +127,10 @@ def write_manifest(
         table.writerow(FAILURE_COLUMNS)
         paths = cohort.records_with(keep_columns)
         while chunk := list(islice(paths, RECORDS_AT_ONCE)):
-            rows = _rows(chunk, state, data_dir, seen, tally)
+            rows = _rows(chunk, state, data_dir, told, pending, tally)
             table.writerows([row[name] for name in FAILURE_COLUMNS] for row in rows if row["status"] == "failed")
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    tally.pending = len(np.unique(pending.array()))
     for path in (aside, failures_aside):
         with open(path, "rb") as written:
             os.fsync(written.fileno())
@@ -136,8 +141,14 @@ def write_manifest(
 
 
 def _rows(
-    chunk: list[tuple[Record, dict[str, Any]]], state: LedgerState, data_dir: str, seen: set[int], tally: Tally
+    chunk: list[tuple[Record, dict[str, Any]]],
+    state: LedgerState,
+    data_dir: str,
+    told: npt.NDArray[np.bool_],
+    pending: GrowingArray,
+    tally: Tally,
 ) -> list[dict[str, Any]]:
+    """Manifest rows; each record goes into the tally once: `told` marks the ledger's, `pending` collects other keys."""
     keys = [path_key(record_identity(record.path, data_dir)) for record, _ in chunk]
     found = state.find_all(keys)
     lines = state.entries([row for row in found if row >= 0])
@@ -145,8 +156,10 @@ def _rows(
     for (record, kept), key, at in zip(chunk, keys, found, strict=True):
         entry = next(lines) if at >= 0 else None
         shown = printable(record.path if record.identifier is None else record.identifier)
-        if key not in seen:
-            seen.add(key)
+        if entry is None:
+            pending.append(key)
+        elif not told[at]:
+            told[at] = True
             tally.add(shown, entry)
         rows.append(kept | _row(record, shown, entry))
     return rows
@@ -176,5 +189,15 @@ def _row(record: Record, shown: str, entry: dict[str, Any] | None) -> dict[str, 
         "input_mtime": entry.get("mtime_ns"),
         "input_sha256": entry.get("sha256"),
         **{f"seconds_{stage}": seconds.get(stage) for stage in STAGES},
-        **(entry.get("device") or {}),
+        **{key: _meta_value(key, value) for key, value in (entry.get("device") or {}).items()},
     }
+
+
+def _meta_value(key: str, value: str | float | None) -> str | float | None:
+    """A device's setting in its column's type, whatever its reader made of it; None where it cannot be."""
+    if value is None or key in _TEXT_META:
+        return value if value is None else str(value)
+    try:
+        return float(value)
+    except ValueError:
+        return None

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from ecgfounder.errors import ReadError
 from ecgfounder.readers import matlab
 from ecgfounder.readers.quantities import millivolts_per
-from ecgfounder.readers.signals import lead_name, refuse_member
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
 from ecgfounder.readers.tables import (
     MAX_LEADS,
@@ -34,7 +33,7 @@ from ecgfounder.readers.tables import (
     plain_name,
     recording_of,
 )
-from ecgfounder.recording import KNOWN_LEADS, Recording
+from ecgfounder.recording import KNOWN_LEADS, Recording, canonical_lead
 
 FORMAT = "array"
 
@@ -169,7 +168,7 @@ class _Layout:
     def row_names(self) -> tuple[str, ...] | None:
         """The first field of each row, where all of them are names of leads."""
         names = tuple(row[0] for row in self.rows)
-        return names if all(lead_name(name) in KNOWN_LEADS for name in names) else None
+        return names if all(canonical_lead(name) in KNOWN_LEADS for name in names) else None
 
 
 def _looks_like_table(head: bytes) -> bool:
@@ -288,7 +287,7 @@ def _from_columns(layout: _Layout, header: tuple[str, ...], description: Descrip
         header = ("", *header)  # an index without a name
     if len(header) != width or width > MAX_LEADS:
         raise ReadError(f"the table has {len(header)} names for {width} columns; at most {MAX_LEADS} are read")
-    timed = _TIME_COLUMN.fullmatch(header[0]) if width > 1 and lead_name(header[0]) not in KNOWN_LEADS else None
+    timed = _TIME_COLUMN.fullmatch(header[0]) if width > 1 and canonical_lead(header[0]) not in KNOWN_LEADS else None
     first = 0 if timed is None else 1
     names, scales = _named_columns(header[first:], layout.units[first:] if layout.units else None)
     chosen = _chosen_columns(names, source)
@@ -301,7 +300,7 @@ def _from_columns(layout: _Layout, header: tuple[str, ...], description: Descrip
         values *= [scales[column] or 1.0 for column in chosen]
         description = replace(description, scale=1.0)
     leads = tuple(names[column] for column in chosen)
-    if source.hints.leads and not any(lead_name(name) in KNOWN_LEADS for name in leads):
+    if source.hints.leads and not any(canonical_lead(name) in KNOWN_LEADS for name in leads):
         leads = source.hints.leads
     description = replace(description, leads=leads)
     return recording_of(values, description, source.hints, "csv", leads_on=1)
@@ -322,7 +321,7 @@ def _named_columns(header: tuple[str, ...], units: tuple[str, ...] | None) -> tu
 
 def _chosen_columns(names: list[str], source: Source) -> list[int]:
     """The columns named after leads; without any, all of them if the user names as many, or the only one."""
-    known = [column for column, name in enumerate(names) if lead_name(name) in KNOWN_LEADS]
+    known = [column for column, name in enumerate(names) if canonical_lead(name) in KNOWN_LEADS]
     if known:
         return known
     if len(names) == 1 or (source.hints.leads and len(source.hints.leads) == len(names)):

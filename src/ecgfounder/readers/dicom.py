@@ -24,7 +24,7 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, to_millivolts
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
 from ecgfounder.readers.timeline import Piece, in_words, join, standard_leads_in
-from ecgfounder.recording import STANDARD_LEADS, Recording, Samples, canonical_lead
+from ecgfounder.recording import LEAD_OF_SCP_CODE, STANDARD_LEADS, Recording, Samples, canonical_lead
 
 FORMAT = "dicom"
 
@@ -71,13 +71,7 @@ _SAMPLE_TYPES = {
     (32, "UL"): "u4",
 }
 
-# Lead numbers of SCP-ECG (EN 1064), which MDC codes '2:N' (ISO/IEEE 11073-10101) and SCPECG codes '5.6.3-9-N' share
-# (PS3.16 CID 3001).
-_LEAD_OF_NUMBER = {
-    **dict(enumerate(("I", "II", "V1", "V2", "V3", "V4", "V5", "V6", "V7"), start=1)),
-    **dict(enumerate(("V2R", "V3R", "V4R", "V5R", "V6R", "V7R", "vx", "vy", "vz", "CC5", "CM5"), start=10)),
-    **dict(enumerate(("III", "aVR", "aVL", "aVF", "-aVR", "V8", "V9", "V8R", "V9R"), start=61)),
-}
+# Lead numbers of SCP-ECG: MDC codes '2:N' (ISO/IEEE 11073-10101), SCPECG codes '5.6.3-9-N' (PS3.16 CID 3001).
 _LEAD_CODE = re.compile(r"(?:2:|5\.6\.3-9-)0*(\d{1,3})")
 _MDC_PARTITION = 2 << 16  # an MDC code may be written as one number: partition x 65536 + code
 
@@ -308,9 +302,10 @@ class _Group:
         samples = np.empty((len(self.channels), self.n_samples), dtype=np.float32)
         for row, channel in zip(samples, self.channels, strict=True):
             counts = stored[:, channel.column]
-            row[:] = to_millivolts(counts, channel.scale, channel.baseline, in_words(channel.lead))
-            if padding is not None and padding in _extremes(stored.dtype, channel.bits_stored):
-                row[counts == padding] = np.nan
+            absent = padding if padding in _extremes(stored.dtype, channel.bits_stored) else None
+            to_millivolts(
+                counts, channel.scale, channel.baseline, in_words(channel.lead), no_sample=absent, out=row
+            )
             _shift(row, channel.skew)
         offset = _number(self.group, "MultiplexGroupTimeOffset")
         return Piece(
@@ -413,10 +408,10 @@ def _lead(definition: Any, column: int) -> str:
 def _lead_of_code(code: str) -> str | None:
     """Lead for an MDC code ('2:1', 131073), its reference id ('MDC_ECG_LEAD_I') or an SCPECG code ('5.6.3-9-1')."""
     if code.isdecimal() and len(code) <= 9:
-        return _LEAD_OF_NUMBER.get(int(code) - _MDC_PARTITION)
+        return LEAD_OF_SCP_CODE.get(int(code) - _MDC_PARTITION)
     match = _LEAD_CODE.fullmatch(code)
     if match:
-        return _LEAD_OF_NUMBER.get(int(match[1]))
+        return LEAD_OF_SCP_CODE.get(int(match[1]))
     if code.upper().startswith("MDC_ECG_LEAD_"):
         name = canonical_lead(code)
         return None if name == code else name

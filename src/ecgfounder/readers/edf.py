@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers.quantities import millivolts_per
-from ecgfounder.readers.signals import distinct_leads, fill_millivolts, hinted_scale, lead_name, refuse_member
+from ecgfounder.readers.quantities import hinted_scale, millivolts_per, to_millivolts
+from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Hints, Source
-from ecgfounder.recording import KNOWN_LEADS, STANDARD_LEADS, Recording
+from ecgfounder.recording import KNOWN_LEADS, STANDARD_LEADS, Recording, canonical_lead
 
 FORMAT = "edf"
 
@@ -86,7 +86,6 @@ def read(source: Source) -> Recording:
     UnsupportedFormatError
         On EDF+D or BDF+D whose data records have gaps in time between them.
     """
-    refuse_member(source, "EDF")
     content = source.content
     header = _parse_header(content)
     records = _records(content, header)
@@ -192,7 +191,7 @@ def _ecg_channels(header: _Header, hints: Hints) -> tuple[list[_Channel], list[s
     """The channels to keep and their lead names."""
     signals = [channel for channel in header.channels if not channel.is_annotations and channel.count]
     names = {channel: _REFERENCE.sub("", channel.name) for channel in signals}
-    named = [channel for channel in signals if lead_name(names[channel]) in KNOWN_LEADS or _ECG.search(channel.name)]
+    named = [channel for channel in signals if canonical_lead(names[channel]) in KNOWN_LEADS or _ECG.search(channel.name)]
     # A heart rate "from ECG" in beats per minute is no ECG; a signal without a unit may be.
     ecg = [channel for channel in named if not channel.unit or millivolts_per(channel.unit) is not None]
     if not ecg:
@@ -209,7 +208,7 @@ def _ecg_channels(header: _Header, hints: Hints) -> tuple[list[_Channel], list[s
 
 
 def _worth(channels: Sequence[_Channel], names: dict[_Channel, str], count: int) -> tuple[int, int]:
-    leads = {lead_name(names[channel]) for channel in channels if channel.count == count}
+    leads = {canonical_lead(names[channel]) for channel in channels if channel.count == count}
     return len(leads.intersection(STANDARD_LEADS)), count
 
 
@@ -245,7 +244,7 @@ def _fill(
             words = np.zeros((stored.size // 3, 4), dtype=np.uint8)
             words[:, 1:] = stored.reshape(-1, 3)
             counts = words.view("<i4").reshape(-1) >> 8  # the arithmetic shift extends the sign
-        fill_millivolts(out[first : first + step].reshape(-1), counts, *calibration)
+        to_millivolts(counts, *calibration, "an ECG signal", out=out[first : first + step].reshape(-1))
 
 
 def _meta(header: _Header, channels: Sequence[_Channel]) -> dict[str, str | float]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ecgfounder.errors import MissingDependencyError, ReadError
-from ecgfounder.readers.signals import hinted_scale
+from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source, open_regular
 from ecgfounder.readers.tables import (
     LEAD_NAMES,

@@ -11,7 +11,8 @@ import struct
 import numpy as np
 
 from ecgfounder.errors import ReadError
-from ecgfounder.readers.signals import distinct_leads, fill_millivolts, refuse_member
+from ecgfounder.readers.quantities import to_millivolts
+from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Source
 from ecgfounder.recording import Recording
 
@@ -42,7 +43,6 @@ def read(source: Source) -> Recording:
         On a header that does not match its checksum (0: none was computed) or is impossible, and on a file that is
         shorter than its header says.
     """
-    refuse_member(source, "ISHNE")
     content = source.content
     if len(content) < _FIXED_BYTES:
         raise ReadError(f"ISHNE file of {len(content)} bytes, cut off within its header of {_FIXED_BYTES}")
@@ -64,7 +64,7 @@ def read(source: Source) -> Recording:
     for lead, resolution in enumerate(resolutions):
         if resolution <= 0:
             raise ReadError(f"ISHNE header with a resolution of {resolution} nV for lead {lead + 1}")
-        fill_millivolts(samples[lead], frames[:, lead], resolution * 1e-6, no_sample=_LEAD_FAULT)
+        to_millivolts(frames[:, lead], resolution * 1e-6, no_sample=_LEAD_FAULT, out=samples[lead])
     codes = struct.unpack_from(f"<{n_leads}h", content, 158)
     return Recording(
         samples=samples,

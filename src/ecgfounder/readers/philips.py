@@ -159,7 +159,7 @@ class _Waveforms:
         data = _DECODERS[self.encoding](text)
         if self.compressed:
             counts = restore_limb_leads(decode_xli(data, len(self.leads), self.duration_samples), self.leads)
-            _refuse_jumps(counts, self.leads)
+            _refuse_jumps(counts)
             return counts
         if len(data) % 2:
             raise ReadError(
@@ -213,6 +213,8 @@ def _refuse_unknown_words(element: etree._Element, waveforms: _Waveforms) -> Non
     bits = element.get("bitspersample") or element.get("nbitspersample")
     if bits is not None and waveforms.encoding != "plain" and xml.number(bits, "bits per sample") != 16:
         raise UnsupportedFormatError(f"samples of {_shown(bits.strip())} bits; only 16-bit samples can be read")
+    if abs(waveforms.offset) >= 1 << 16:
+        raise ReadError("impossible signal offset: more than 16 bits")
     if waveforms.compressed and (waveforms.offset or not waveforms.signed):
         raise UnsupportedFormatError("XLI data of unsigned samples, or with a signal offset, cannot be read")
 
@@ -270,6 +272,7 @@ def _is_device_name(text: str) -> bool:
 # -- From text to stored words -----------------------------------------------------------------------------------------
 
 _BLANKS = b" \t\r\n"
+_LONGEST_NUMBER = 7  # characters: 24 bits with a sign
 
 
 def _base64(text: str) -> bytes:
@@ -288,13 +291,13 @@ def _hex(text: str) -> bytes:
 
 def _plain(text: str) -> npt.NDArray[np.int32]:
     """Samples written as decimal numbers, separated by blanks."""
+    words = text.split()
+    if max(map(len, words)) > _LONGEST_NUMBER:  # NumPy would give every word the room of the longest
+        raise ReadError("the waveforms are damaged: not a list of whole numbers")
     try:
-        samples = np.array(text.split()).astype(np.int64)
+        return np.array(words).astype(np.int32)
     except (ValueError, OverflowError) as error:
         raise ReadError("the waveforms are damaged: not a list of whole numbers") from error
-    if samples.size and max(int(samples.max()), -int(samples.min())) > 1 << 24:
-        raise ReadError("the waveforms are damaged: samples of more than 24 bits")
-    return samples.astype(np.int32)
 
 
 _DECODERS = {"base64": _base64, "hex": _hex}
@@ -318,7 +321,7 @@ _CODE_BITS = 10
 _LITERALS = [bytes([byte]) for byte in range(256)]
 _END_CODE = 1023  # ends a chunk; the bits after it are padding
 _MAX_ENTRIES = _END_CODE - len(_LITERALS)  # strings that are added: codes 256 to 1022
-_MANY_CODES = 1 << 14
+_MANY_CODES = 1 << 14  # more than 10 s need
 
 
 def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
@@ -487,7 +490,8 @@ def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
 MAX_JUMP = 3 << 14
 
 
-def _refuse_jumps(counts: Counts, leads: tuple[str, ...]) -> None:
+def _refuse_jumps(counts: Counts) -> None:
+    """Refuse XLI data that decodes, but to a signal that no electrode gives."""
     if int(counts.max()) - int(counts.min()) <= MAX_JUMP:
         return
     jumps = np.abs(np.diff(counts.astype(np.int32), axis=1)).max(axis=1, initial=0)

@@ -1,17 +1,19 @@
-"""Numbers and units as ECG files spell them.
+"""Numbers, units and counts as ECG files hold them.
 
-In: the text of an XML element or of a code. Out: arrays of numbers, and how many millivolt a unit is worth.
+In: the text of an XML element or of a code; stored counts. Out: arrays of numbers; what a unit is worth; millivolts.
 Strict, because a number quietly skipped would shift every sample after it; vectorised, because this takes the time.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import ReadError
+from ecgfounder.readers.source import Hints
 from ecgfounder.readers.xml import number
 from ecgfounder.recording import Samples
 
@@ -29,6 +31,7 @@ _MILLIVOLTS_PER = {
     "volt": 1e3,
 }
 _MAX_MILLIVOLTS = 1e6  # a kilovolt is no ECG in any unit, and float32 must not overflow
+_PIECE = 1 << 20  # samples that are turned into millivolts at once
 _MAX_DIGITS = 9  # what fits in int32; longer numbers take the slower way
 _MARGIN = b" " * (_MAX_DIGITS + 1)
 
@@ -42,18 +45,83 @@ def millivolts_per(unit: str) -> float | None:
     return _MILLIVOLTS_PER.get(plain) or _MILLIVOLTS_PER.get(plain.removesuffix("s"))
 
 
-def to_millivolts(counts: npt.NDArray[Any], scale: float, offset: float, what: str) -> Samples:
-    """counts x scale + offset as float32, computed in float64; `scale` and `offset` in millivolt.
+def to_millivolts(
+    counts: npt.NDArray[Any],
+    scale: float,
+    offset: float = 0.0,
+    what: str = "a lead",
+    *,
+    no_sample: int | None = None,
+    out: Samples | None = None,
+) -> Samples:
+    """counts x scale + offset, computed in float64.
+
+    Parameters
+    ----------
+    counts : numbers [n_samples]; NaN where there is no sample.
+    scale, offset : mV per count, and mV at count 0.
+    what : names the samples in the error.
+    no_sample : the count that stands for "no sample", if the format has one: NaN in the result.
+    out : float32 array [n_samples] to fill; a new one if None.
+
+    Returns
+    -------
+    float32 array [n_samples], in mV: `out`, if it was given.
 
     Raises
     ------
     ReadError
         If a sample comes to more than a kilovolt.
     """
-    values = counts * scale + offset
-    if (np.abs(values) > _MAX_MILLIVOLTS).any():
+    filled = np.empty(len(counts), dtype=np.float32) if out is None else out
+    for begin in range(0, len(counts), _PIECE):  # a day of a Holter recording is never there in float64 as a whole
+        _fill(filled[begin : begin + _PIECE], counts[begin : begin + _PIECE], scale, offset, no_sample, what)
+    return filled
+
+
+def _fill(
+    out: Samples, counts: npt.NDArray[Any], scale: float, offset: float, no_sample: int | None, what: str
+) -> None:
+    absent = None
+    low, high = np.fmin.reduce(counts), np.fmax.reduce(counts)
+    if no_sample is not None and low <= no_sample <= high:
+        absent = counts == no_sample
+        present = counts[~absent]
+        low, high = (np.fmin.reduce(present), np.fmax.reduce(present)) if len(present) else (0, 0)
+    if max(abs(low * scale + offset), abs(high * scale + offset)) > _MAX_MILLIVOLTS:
         raise ReadError(f"{what}: samples of more than a kilovolt; the unit is wrong or the file damaged")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # counts that stand for "no sample" may be of any size
+        if offset == 0:
+            np.multiply(counts, scale, out=out, dtype=np.float64, casting="unsafe")
+        else:
+            out[:] = counts * np.float64(scale) + offset
+    if absent is not None:
+        out[absent] = np.nan
+
+
+def hinted_scale(hints: Hints) -> float | None:
+    """Millivolts per unit as the user gave it: a unit ("uV") or how many units make a millivolt ("200"); None if not.
+
+    Raises
+    ------
+    ReadError
+        If it is neither.
+    """
+    if hints.unit is None:
+        return None
+    scale = millivolts_per(hints.unit)
+    if scale is not None:
+        return scale
+    try:
+        per_millivolt = float(hints.unit)
+    except ValueError:
+        per_millivolt = math.nan
+    if not (math.isfinite(per_millivolt) and per_millivolt > 0):
+        raise ReadError(
+            "Invalid value for --unit. Allowed values are V, mV, uV, nV or a number of units per mV, "
+            f"got {hints.unit!r}."
+        )
+    return 1 / per_millivolt
 
 
 def optional_number(text: str | None) -> float | None:

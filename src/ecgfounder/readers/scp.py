@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers.signals import distinct_leads, refuse_member
+from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Source
-from ecgfounder.recording import Recording, Samples
+from ecgfounder.recording import LEAD_OF_SCP_CODE, Recording, Samples
 
 FORMAT = "scp_ecg"
 
@@ -31,12 +31,6 @@ _HEADER = 16
 _POINTER = 10
 _DEFAULT_TABLE = 19999
 _NO_CHECKSUM = 0
-
-# EN 1064, table of lead identification in section 3; X, Y and Z are Frank's.
-_LEADS: dict[int, str] = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR"}
-_LEADS |= {2 + i: f"V{i}" for i in range(1, 8)} | {66: "V8", 67: "V9"}
-_LEADS |= {8 + i: f"V{i}R" for i in range(2, 8)} | {68: "V8R", 69: "V9R"}
-_LEADS |= {16: "VX", 17: "VY", 18: "VZ", 19: "CC5", 20: "CM5", 21: "LA", 22: "RA", 23: "LL", 70: "D", 71: "A", 72: "J"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,6 @@ def read(source: Source) -> Recording:
     UnsupportedFormatError
         Without section 6 (long-term ECG of version 3.0), or with a decimation that the standard does not define.
     """
-    refuse_member(source, "SCP-ECG")
     sections = _sections(source.content)
     leads = _leads(_needed(sections, 3).body)
     uses_reference = bool(_needed(sections, 3).body[1] & 1)
@@ -151,7 +144,7 @@ def read(source: Source) -> Recording:
     return Recording(
         samples=_on_one_axis(rows, leads),
         sampling_rate=_rate(interval),
-        leads=distinct_leads([_LEADS.get(lead.code, f"SCP lead {lead.code}") for lead in leads]),
+        leads=distinct_leads([LEAD_OF_SCP_CODE.get(lead.code, f"SCP lead {lead.code}") for lead in leads]),
         source_format=FORMAT,
         meta=_meta(sections, packed.avm),
     )

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import ReadError
-from ecgfounder.readers.quantities import millivolts_per
-from ecgfounder.readers.signals import distinct_leads, hinted_scale, lead_name
+from ecgfounder.readers.quantities import hinted_scale, millivolts_per, to_millivolts
+from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Hints
-from ecgfounder.recording import KNOWN_LEADS, Recording, Samples
+from ecgfounder.recording import KNOWN_LEADS, Recording, Samples, canonical_lead
 
 Array = npt.NDArray[Any]
 
@@ -117,7 +117,7 @@ def lead_arrays(named: Mapping[str, Array]) -> dict[str, Array]:
         name: array.reshape(-1)
         for name, array in named.items()
         if array.dtype.kind in "iuf" and array.size > 1 and array.size == max(array.shape)
-        if lead_name(name.rpartition(".")[2].rpartition("/")[2]) in KNOWN_LEADS
+        if canonical_lead(name.rpartition(".")[2].rpartition("/")[2]) in KNOWN_LEADS
     }
     return rows if len({len(row) for row in rows.values()}) == 1 else {}
 
@@ -154,7 +154,7 @@ def recording_of(
     if scale is None:
         raise ReadError(f"the {source_format} file gives no unit; --unit says it (V, mV, uV or units per mV)")
     return Recording(
-        samples=to_millivolts(rows, scale),
+        samples=_samples(rows, scale),
         sampling_rate=float(rate),
         leads=distinct_leads(leads),
         source_format=source_format,
@@ -178,7 +178,7 @@ def _leads(description: Description, hints: Hints, table: Array) -> tuple[str, .
     in_file = description.leads
     if in_file is not None and len(in_file) not in table.shape:
         in_file = None
-    if in_file is not None and any(lead_name(name) in KNOWN_LEADS for name in in_file):
+    if in_file is not None and any(canonical_lead(name) in KNOWN_LEADS for name in in_file):
         return in_file
     leads = hints.leads or in_file
     if leads is None:
@@ -199,11 +199,10 @@ def _oriented(table: Array, n_leads: int, leads_on: int | None) -> Array:
     return table if on_rows else table.T
 
 
-def to_millivolts(rows: Array, scale: float) -> Samples:
-    """Numbers [n_leads, n_samples] times `scale`, as float32; what is infinite or too large becomes NaN."""
+def _samples(rows: Array, scale: float) -> Samples:
+    """Numbers [n_leads, n_samples] times `scale`, as float32; what is infinite is no sample: NaN."""
     samples = np.empty(rows.shape, dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for out, row in zip(samples, rows, strict=True):
-            out[:] = row.astype(np.float64) * scale
-    samples[np.isinf(samples)] = np.nan
+    for out, row in zip(samples, rows, strict=True):
+        finite = np.where(np.isinf(row), np.nan, row) if row.dtype.kind == "f" else row
+        to_millivolts(np.ascontiguousarray(finite), scale, out=out)
     return samples

@@ -6,6 +6,7 @@ In: outputs. Out: `<output_dir>/<name>.json`, written aside, synced, renamed; a 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +16,6 @@ import orjson
 
 from ecgfounder.naming import printable
 from ecgfounder.sinks import Entry, Output, failed_entry, sync_folder, write_durably
-
-SUFFIX = ".json"
 
 
 def document(embedding: npt.NDArray[np.float32], title: str) -> bytes:
@@ -35,8 +34,8 @@ def document(embedding: npt.NDArray[np.float32], title: str) -> bytes:
     )
 
 
-class JsonSink:
-    """Writes a group of outputs: every file aside, synced and renamed, then their folders synced once.
+class FileSink(ABC):
+    """Writes a file per output, a group at a time: every file aside, synced and renamed, then their folders synced once.
 
     Parameters
     ----------
@@ -49,16 +48,21 @@ class JsonSink:
         self._scratch = scratch
         self._number = 0
 
+    @staticmethod
+    @abstractmethod
+    def encode(output: Output) -> bytes:
+        """The file's content."""
+
     def write(self, outputs: Sequence[Output]) -> list[Entry]:
         entries: list[Entry] = []
         folders: set[Path] = set()
         for output in outputs:
             target = self._output_dir / output.entry["output"]
             self._number += 1
-            aside = self._scratch / f"{os.getpid()}-{self._number}{SUFFIX}"
+            aside = self._scratch / f"{os.getpid()}-{self._number}{target.suffix}"
             try:
                 folders |= make_folders(self._output_dir, target.parent)
-                write_durably(aside, document(output.embedding, output.title))
+                write_durably(aside, self.encode(output))
                 os.replace(aside, target)
             except OSError as error:
                 failed = failed_entry(output.entry, error)
@@ -75,6 +79,14 @@ class JsonSink:
 
     def close(self) -> list[Entry]:
         return []
+
+
+class JsonSink(FileSink):
+    """One JSON per ECG."""
+
+    @staticmethod
+    def encode(output: Output) -> bytes:
+        return document(output.embedding, output.title)
 
 
 def make_folders(root: Path, folder: Path) -> set[Path]:

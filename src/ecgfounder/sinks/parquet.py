@@ -7,7 +7,7 @@ given back when it is there, with a last one that commits it. What was not commi
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ from ecgfounder.sinks import Entry, Output, sync_folder
 
 MAX_BYTES = 256 << 20
 """A shard is closed early when its embeddings reach this size, however few records they are."""
+
+ROW_GROUP_BYTES = 4 << 20
+"""Arrow bytes in a row group, about: what has to be decoded to read one recording."""
+
+CHUNK_BYTES = 64 << 20
+"""Embeddings that become one Arrow chunk; a chunk's offsets are 32 bits wide."""
 
 _PATTERN = "embeddings-*.parquet"
 _FACTS: tuple[tuple[str, pa.DataType], ...] = (
@@ -79,27 +85,37 @@ class ParquetSink:
         # The order of completion is an accident; the dataset's order is not.
         outputs = sorted(self._waiting, key=lambda output: output.order)
         name = f"embeddings-{self._prefix}-{self._number:06d}.parquet"
-        table = pa.concat_tables([self._rows(output) for output in outputs])
+        table = pa.concat_tables([part for output in outputs for part in self._rows(output)])
         aside = self._scratch / name
         write_table(table, aside)
         os.replace(aside, self._output_dir / name)
         sync_folder(self._output_dir)
         self._waiting, self._bytes, self._number = [], 0, self._number + 1
-        entries = [output.entry | {"output": name, "shard": name} for output in outputs]
+        entries = [output.entry | {"output": reference(name, output.entry["key"]), "shard": name} for output in outputs]
         return [*entries, {"shard": name, "rows": table.num_rows, "records": len(outputs)}]
 
-    def _rows(self, output: Output) -> pa.Table:
+    def _rows(self, output: Output) -> Iterator[pa.Table]:
+        """An output's rows, in tables of bounded size."""
         entry = output.entry
-        rows = len(output.views)
-        columns: dict[str, pa.Array] = {
-            "key": pa.array([entry["key"]] * rows),
-            self._record_column: pa.array([entry["record"]] * rows),
-            **_places(output, rows),
-            "embedding": nested([view.astype(self._dtype, copy=False) for view in output.views]),
-            "shape": pa.array([list(view.shape) for view in output.views], pa.list_(pa.int32())),
-            **{name: pa.array([entry.get(name)] * rows, kind) for name, kind in _FACTS},
-        }
-        return pa.table(columns)
+        places = _places(output, len(output.views))
+        at_once = max(1, CHUNK_BYTES // max(1, output.views[0].nbytes))
+        for first in range(0, len(output.views), at_once):
+            views = output.views[first : first + at_once]
+            rows = len(views)
+            columns: dict[str, pa.Array] = {
+                "key": pa.array([entry["key"]] * rows),
+                self._record_column: pa.array([entry["record"]] * rows),
+                **{name: values.slice(first, rows) for name, values in places.items()},
+                "embedding": nested([view.astype(self._dtype, copy=False) for view in views]),
+                "shape": pa.array([list(view.shape) for view in views], pa.list_(pa.int32())),
+                **{name: pa.array([entry.get(name)] * rows, kind) for name, kind in _FACTS},
+            }
+            yield pa.table(columns)
+
+
+def reference(shard: str, key: str) -> str:
+    """How the rows of one recording are referred to: `SHARD.parquet::KEY`; `ecgfounder.runs.read_embedding` reads it."""
+    return f"{shard}::{key}"
 
 
 def _places(output: Output, rows: int) -> dict[str, pa.Array]:
@@ -141,7 +157,7 @@ def write_table(table: pa.Table, path: Path) -> None:
             compression="zstd",
             use_dictionary=[name for name in table.column_names if name not in ("embedding", "key")],
             use_byte_stream_split=False if is_half else [leaf],  # DuckDB does not read split half floats
-            row_group_size=256,
+            row_group_size=max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)),
         )
         file.flush()
         os.fsync(file.fileno())

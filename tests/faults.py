@@ -1,0 +1,207 @@
+"""A run that is hurt on purpose: killed, or refused a write, at a chosen file operation; then started again until it ends.
+
+In: settings and a fault. Out: what is on disk afterwards. Each start is a forked child with an engine that costs nothing, so
+that hundreds of starts take seconds. The operations counted are those that change the disk, in the order of the run.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgfounder import extract
+from ecgfounder.launch import Launch
+from ecgfounder.readers.source import Hints
+from ecgfounder.recording import STANDARD_LEADS
+from ecgfounder.settings import Settings
+
+COMPLETE, BROKEN, CRASHED = 0, 3, 4
+_OPERATIONS = ("write", "replace", "fsync", "unlink", "mkdir", "ftruncate")
+
+
+class NullEngine:
+    """Maps that depend on every sample of their own row and on nothing else, computed in no time."""
+
+    name, precision, device = "null", "float32", "cpu"
+
+    def __init__(self, threads: int = 2) -> None:
+        self.threads = threads
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        steps = -(-batch.shape[2] // 256)
+        padded = np.pad(batch, ((0, 0), (0, 0), (0, steps * 256 - batch.shape[2])))
+        return padded.reshape(len(batch), batch.shape[1], steps, 256).sum(axis=3).transpose(0, 2, 1).copy()
+
+    def describe(self) -> str:
+        return "null"
+
+
+class Silent:
+    """A console that says nothing."""
+
+    def line(self, text: str) -> None: ...
+
+    def progress(self, done: int, failed: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at the `at`-th operation: SIGKILL (with half of a write done), or an error of the disk."""
+
+    at: int
+    error: int | None = None
+
+
+def write_cohort(folder: Path, count: int = 21) -> None:
+    """Small recordings of three lengths, one of them unreadable and one constant."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(5)
+    for number in range(count):
+        samples = rng.standard_normal((12, 600 + 300 * (number % 3))).astype(np.float32)
+        if number == 3:
+            samples[:] = 1.0
+        np.save(folder / f"ecg_{number:02d}.npy", samples)
+    (folder / "ecg_07.npy").write_bytes(b"\x93NUMPY and no more")
+
+
+def settings_for(cohort: Path, out: Path, checkpoint: Path, **more: Any) -> Settings:
+    return Settings(
+        dataset=str(cohort),
+        data_dir=str(cohort),
+        output_dir=out,
+        checkpoint=str(checkpoint),
+        hints=Hints(500.0, "mV", STANDARD_LEADS),
+        num_workers=0,
+        batch_size=2,
+        **{"shard_size": 4, **more},
+    )
+
+
+@contextmanager
+def _faulty(fault: Fault | None, counter: list[int]) -> Iterator[None]:
+    """Count the operations that change the disk, and let one of them go wrong."""
+
+    def counted(real: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            counter[0] += 1
+            if fault is not None and counter[0] == fault.at:
+                if fault.error is not None:
+                    raise OSError(fault.error, os.strerror(fault.error))
+                if name == "write":
+                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return call
+
+    real_open = builtins.open
+
+    def opened(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        return (counted(real_open, "open") if set(mode) & set("wax+") else real_open)(file, mode, *arguments, **options)
+
+    operations = {name: counted(getattr(os, name), name) for name in _OPERATIONS}
+    with mock.patch.multiple(os, **operations), mock.patch.object(builtins, "open", opened):
+        yield
+
+
+class _Pair(Launch):
+    """Two processes on this machine whose main one speaks to the other through a pipe."""
+
+    def share(self, value: Any) -> Any:
+        if self.is_main:
+            os.write(self.accelerator[1], pickle.dumps(value))
+            return value
+        told = os.read(self.accelerator[0], 1 << 16)
+        if not told:
+            raise RuntimeError("the main process is gone")
+        return pickle.loads(told)
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _child(settings: Settings, launch: Launch, fault: Fault | None, count_to: int) -> None:
+    """One start in this (forked) process; never returns."""
+    status, counter = CRASHED, [0]
+    try:
+        with (
+            mock.patch.object(extract, "create_engine", return_value=NullEngine()),
+            mock.patch.object(extract, "join_launch", return_value=launch),
+            _faulty(fault, counter),
+        ):
+            summary = extract.Run(settings, Silent()).execute()
+        status = COMPLETE if summary.outcome == "complete" or not launch.is_main else BROKEN
+        if settings.shard[1] > 1:
+            status = COMPLETE
+    except OSError:
+        status = BROKEN
+    except extract.ECGFounderError:
+        status = BROKEN
+    except BaseException:  # noqa: BLE001 - the child reports it and ends as crashed
+        traceback.print_exc()
+    finally:
+        os.pwrite(count_to, counter[0].to_bytes(8, "little"), 0)
+        os._exit(status)
+
+
+def start(settings: Settings, fault: Fault | None, scratch: Path, *, processes: int = 1) -> tuple[list[int], int]:
+    """One start with a fault in its last process; exit statuses (negative: a signal) and operations counted."""
+    ends = os.pipe()
+    count = os.open(scratch, os.O_RDWR | os.O_CREAT, 0o600)
+    children = []
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            if processes == 1:
+                _child(settings, Launch(), fault, count)
+            os.close(ends[0] if rank == 0 else ends[1])
+            _child(settings, _Pair(rank, processes, rank, processes, accelerator=ends), fault if rank else None, count)
+        children.append(child)
+    os.close(ends[0])
+    os.close(ends[1])
+    statuses = dict(os.wait() for _ in children)
+    counted = int.from_bytes(os.pread(count, 8, 0), "little")
+    os.close(count)
+    return [os.waitstatus_to_exitcode(statuses[child]) for child in children], counted
+
+
+def run_to_the_end(
+    settings: Settings, faults: Iterator[Fault], scratch: Path, *, processes: int = 1, starts: int = 30
+) -> int:
+    """Start again and again, each time with the next fault, until it ends by itself; how many starts that took."""
+    for number in range(1, starts + 1):
+        statuses, _ = start(settings, next(faults, None), scratch, processes=processes)
+        assert CRASHED not in statuses, "an exception that no user should see"
+        if all(status == COMPLETE for status in statuses):
+            return number
+    raise AssertionError(f"not complete after {starts} starts")
+
+
+def json_outputs(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.glob("*.json"))}
+
+
+def parquet_rows(out: Path) -> list[dict[str, Any]]:
+    shards = sorted(out.glob("*.parquet"))
+    return sorted(pa.concat_tables([pq.read_table(shard) for shard in shards]).to_pylist(), key=lambda row: row["key"])
+
+
+def with_shard(settings: Settings, part: int, parts: int) -> Settings:
+    return replace(settings, shard=(part, parts))
+
+
+DISK_ERRORS = (errno.ENOSPC, errno.EIO)
