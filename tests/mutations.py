@@ -6,6 +6,7 @@ In: a file's bytes. Out: copies that are cut off, have flipped bits, overwritten
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,12 @@ from pathlib import Path
 from ecgfounder.errors import MissingDependencyError, ReadError
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.source import Hints
+
+WITHIN_SECONDS = 1.0
+
+_LIES = (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\0\0\0\x80", b"\0\0\xff\x7f", b"\1\0\0\0")
+_LYING_TEXT = (b"0", b"-1", b"1", b"65535", b"2147483648", b"99999999999999999999", b"1e308", b"nan", b"", b"0.0000001")
+_DIGITS = re.compile(rb"\d+")
 
 
 def mutations(data: bytes, count: int, seed: int = 20260101) -> Iterator[bytes]:
@@ -29,7 +36,7 @@ def mutations(data: bytes, count: int, seed: int = 20260101) -> Iterator[bytes]:
 def _damage(copy: bytearray, chance: random.Random) -> None:
     reach = min(len(copy), 600) if chance.random() < 0.34 else len(copy)
     at = chance.randrange(reach)
-    kind = chance.randrange(7)
+    kind = chance.randrange(9)
     if kind == 0:
         del copy[at:]
     elif kind == 1:
@@ -37,25 +44,44 @@ def _damage(copy: bytearray, chance: random.Random) -> None:
     elif kind == 2:
         copy[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, 0x20, 0x2D, 0x39))
     elif kind == 3:
-        copy[at : at + 4] = chance.choice((b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\0\0\0\x80"))
+        copy[at : at + 4] = chance.choice(_LIES)
     elif kind == 4:
         del copy[at : at + chance.randrange(1, 64)]
     elif kind == 5:
         copy[at:at] = bytes(chance.randrange(256) for _ in range(chance.randrange(1, 32)))
+    elif kind == 6:
+        number = _DIGITS.search(copy, at)
+        if number:  # a count, size or rate in writing that lies
+            copy[number.start() : number.end()] = chance.choice(_LYING_TEXT)
+    elif kind == 7:
+        begin, length = chance.randrange(len(copy)), chance.choice((4, 50, 1000))
+        copy[at:at] = copy[begin : begin + length]
     else:
         other = chance.randrange(len(copy))
         copy[at : at + 16] = copy[other : other + 16]
 
 
 def is_read_or_refused(path: Path | str, hints: Hints | None = None) -> bool:
-    """Read a file; true if that worked, false if it was refused as it should be: foreseen, and within a second."""
+    """Read a file; true if that worked, false if it was refused as it should be: foreseen, and within a second.
+
+    Raises
+    ------
+    AssertionError
+        If it took longer, or was refused by accident. Any other exception is one that leaked from a reader.
+    """
+    seconds, refusal = _timed(path, hints)
+    if seconds > WITHIN_SECONDS:  # another process may have had the processor: once more before it counts
+        seconds = min(seconds, _timed(path, hints)[0])
+    assert seconds <= WITHIN_SECONDS, f"took {seconds:.1f} s"
+    assert "damaged file (" not in (refusal or ""), f"unforeseen: {refusal}"
+    assert "needs more memory" not in (refusal or ""), f"unbounded: {refusal}"
+    return refusal is None
+
+
+def _timed(path: Path | str, hints: Hints | None) -> tuple[float, str | None]:
     begin = time.perf_counter()
-    refusal = None
     try:
         read_ecg(path, hints=hints)
     except (ReadError, MissingDependencyError) as error:
-        refusal = str(error)
-    seconds = time.perf_counter() - begin
-    assert seconds < 1, f"took {seconds:.1f} s"
-    assert "damaged file (" not in (refusal or ""), f"unforeseen: {refusal}"
-    return refusal is None
+        return time.perf_counter() - begin, str(error)
+    return time.perf_counter() - begin, None

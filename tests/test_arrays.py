@@ -19,7 +19,7 @@ from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedForm
 from ecgfounder.readers import arrays, read_ecg
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.recording import STANDARD_LEADS
-from mutations import is_read_or_refused, mutations
+from mutations import is_read_or_refused
 
 Table = npt.NDArray[np.float64]
 ALL = Hints(sampling_rate=500, unit="uV", leads=STANDARD_LEADS)
@@ -84,7 +84,7 @@ def test_csv_round_trips(
     seed: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    values = table(leads, n, seed)
+    values = table(leads, n, seed) * (1e-3 if unit == "V" else 1)
     columns, names = values.T, [style.format(lead, unit) for lead in STANDARD_LEADS[:leads]]
     if timed:
         columns, names = np.column_stack([np.arange(n) / 250, columns]), ["time (s)", *names]
@@ -458,33 +458,6 @@ def test_hdf5_without_its_extra_says_what_to_install(exams: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingDependencyError, match=r"ecgfounder\[hdf5\]"):
         read_ecg(f"{exams}::tracings/3")
-
-
-# Damage
-
-
-@pytest.mark.parametrize("kind", ["csv", "npy", "npz", "mat", "mat4", "hdf5"])
-def test_damaged_copies_are_read_or_refused(kind: str, tmp_path: Path) -> None:
-    if kind == "hdf5":
-        h5py = pytest.importorskip("h5py")
-        with h5py.File(tmp_path / "s.h5", "w") as file:
-            file.create_dataset("ecg", data=table(), chunks=(6, 50), compression="gzip").attrs["fs"] = 500
-            file["id"] = np.arange(12)
-        data = (tmp_path / "s.h5").read_bytes()
-    elif kind == "mat4":
-        scipy.io.savemat(tmp_path / "s.mat", {"val": table(), "fs": 500.0, "unit": "uV"}, format="4")
-        data = (tmp_path / "s.mat").read_bytes()
-    else:
-        structure = {"data": table(), "fs": 500.0, "leads": np.array(STANDARD_LEADS, dtype=object)}
-        data = {
-            "csv": text_of(table().T, ",".join(STANDARD_LEADS)).encode(),
-            "npy": npy(table()),
-            "npz": npz(ecg=table(), fs=np.array(500)),
-            "mat": mat(ECG=structure),
-        }[kind]
-    hints = Hints(sampling_rate=500, unit="uV", leads=STANDARD_LEADS)
-    for copy in mutations(data, 300):
-        is_read_or_refused(write(tmp_path, "x", copy), hints)
 
 
 def test_an_unknown_format_is_said_to_be_one(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from ecgfounder.readers import cardiosoft, read_ecg
 from ecgfounder.readers.quantities import numbers_of
 from ecgfounder.readers.source import Source
 from ecgfounder.recording import STANDARD_LEADS, Recording, select_leads
-from mutation import read_or_refused
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 
@@ -199,10 +198,3 @@ def test_any_text_is_parsed_as_python_does_or_refused(text: str) -> None:
             numbers_of(text, "text")
     else:
         np.testing.assert_array_equal(numbers_of(text, "text"), expected)
-
-
-def test_mutated_files_are_read_or_refused_within_a_second(file: Path) -> None:
-    original = document(strip_data(counts_of(STANDARD_LEADS, 60), total="60"))
-    n_read, n_refused = read_or_refused(cardiosoft.read, original, file, seed=20240602, count=300)
-    assert n_read > 20
-    assert n_refused > 100

@@ -16,7 +16,6 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import muse, read_ecg
 from ecgfounder.readers.source import Source
 from ecgfounder.recording import Recording, select_leads
-from mutation import read_or_refused
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 STORED = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -213,10 +212,3 @@ def test_entities_are_refused(file: Path, doctype: str) -> None:
 def test_deep_nesting_is_refused(file: Path) -> None:
     with pytest.raises(ReadError):
         read(file, document("<a>" * 100_000 + "</a>" * 100_000))
-
-
-def test_mutated_files_are_read_or_refused_within_a_second(file: Path) -> None:
-    original = document(waveform(counts_of(STORED, 20), "Median"), waveform(counts_of(STORED, 60)))
-    n_read, n_refused = read_or_refused(muse.read, original, file, seed=20240601, count=300)
-    assert n_read > 3
-    assert n_refused > 100

@@ -18,11 +18,11 @@ from ecgfounder.readers import read_ecg
 from ecgfounder.readers import wfdb as wfdb_reader
 from ecgfounder.readers.source import Source
 from ecgfounder.recording import STANDARD_LEADS, select_leads
-from mutations import is_read_or_refused, mutations
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 Counts = npt.NDArray[np.int64]
 RANGES = {"16": 1 << 15, "61": 1 << 15, "160": 1 << 15, "80": 1 << 7, "212": 1 << 11, "24": 1 << 23, "32": 1 << 31}
+HALF_A_KILOVOLT = 500_000_000  # in counts of 1 µV: what lies above a kilovolt is refused
 
 
 def encode(frames: Counts, fmt: str) -> bytes:
@@ -108,7 +108,7 @@ def test_fifteen_leads_in_lower_case_and_two_files_get_their_canonical_names() -
 def test_every_native_format_round_trips(
     fmt: str, n: int, signals: int, seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    frames = random_frames(n, signals, RANGES[fmt], seed)
+    frames = random_frames(n, signals, min(RANGES[fmt], HALF_A_KILOVOLT), seed)
     header = write_record(tmp_path_factory.mktemp("w"), frames, fmt)
     recording = read_ecg(header)
     np.testing.assert_allclose(recording.samples, frames.T / 1000, rtol=1e-6, atol=1e-9)
@@ -118,7 +118,7 @@ def test_every_native_format_round_trips(
 @pytest.mark.parametrize("fmt", ["16", "212", "80", "24", "32"])
 def test_samples_are_those_of_the_wfdb_package(fmt: str, tmp_path: Path) -> None:
     package = pytest.importorskip("wfdb")
-    frames = random_frames(101, 3, RANGES[fmt])
+    frames = random_frames(101, 3, min(RANGES[fmt], HALF_A_KILOVOLT))
     frames[7, 1] = -RANGES[fmt]  # "no sample"
     header = write_record(tmp_path, frames, fmt)
     theirs = package.rdrecord(str(header.with_suffix("")), return_res=64).p_signal.T
@@ -126,6 +126,13 @@ def test_samples_are_those_of_the_wfdb_package(fmt: str, tmp_path: Path) -> None
     np.testing.assert_allclose(ours, theirs.astype(np.float32), rtol=1e-6, atol=1e-6)
     assert math.isnan(ours[1, 7])
     assert np.isnan(ours).sum() == 1
+
+
+def test_samples_of_more_than_a_kilovolt_are_refused(tmp_path: Path) -> None:
+    frames = random_frames(20, 2)
+    frames[3, 0] = 1_000_000_001
+    with pytest.raises(ReadError, match="kilovolt"):
+        read_ecg(write_record(tmp_path, frames, "32"))
 
 
 def test_skew_shifts_a_signal_as_the_wfdb_package_does(tmp_path: Path) -> None:
@@ -296,13 +303,3 @@ def test_a_text_that_is_no_header_is_not_taken_for_one(tmp_path: Path) -> None:
         path = tmp_path / "x.txt"
         path.write_text(text)
         assert not wfdb_reader.matches(Source(path))
-
-
-def test_damaged_copies_are_read_or_refused(tmp_path: Path) -> None:
-    frames = random_frames(60, 3)
-    header = write_record(tmp_path, frames)
-    text, data = header.read_bytes(), (tmp_path / "r.dat").read_bytes()
-    for i, copy in enumerate(mutations(text, 300)):
-        header.write_bytes(copy)
-        (tmp_path / "r.dat").write_bytes(data if i % 2 else next(mutations(data, 1, i)))
-        is_read_or_refused(header)

@@ -47,6 +47,8 @@ class ScriptedTask(ReadTask):
                 yield Input(job.ticket, next(numbers), np.full((12, length), job.ticket, dtype=np.float32))
             else:
                 yield from ACTIONS[word](job)
+            if word == "refuse":
+                return
 
 
 def kill(_job: Job) -> Iterator[Event]:

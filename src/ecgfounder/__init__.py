@@ -1,5 +1,119 @@
-"""ECGFounder embeddings from the ECG files that hospitals and research cohorts have."""
+"""ECGFounder embeddings from the ECG files that hospitals and research cohorts have.
+
+In: ECG files, recordings, arrays. Out: embeddings and predictions; `load` is the way in, `ecgfounder embed` the one for cohorts.
+Names are imported when they are first used, so that `import ecgfounder` costs next to nothing.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped
+    from ecgfounder.embedder import Embedder, load, recording_from_array
+    from ecgfounder.errors import (
+        CheckpointError,
+        CohortError,
+        ECGFounderError,
+        EmbeddingError,
+        MissingDependencyError,
+        PrepareError,
+        ReadError,
+        RunError,
+        SettingsError,
+        UnsupportedFormatError,
+    )
+    from ecgfounder.model import BUNDLES, Bundle, ft_1lead_ECGFounder, ft_12lead_ECGFounder
+    from ecgfounder.net1d import Net1D
+    from ecgfounder.preprocess import Preparation, Signal, prepare, token_times
+    from ecgfounder.readers import read_ecg
+    from ecgfounder.readers.source import Hints
+    from ecgfounder.recipes import (
+        FILTERED,
+        PAPER,
+        RECIPES,
+        ZSCORE,
+        Butterworth,
+        Filter,
+        MedianBaseline,
+        Notch,
+        Recipe,
+    )
+    from ecgfounder.recording import STANDARD_LEADS, Recording
+    from ecgfounder.runs import EmbeddingRun, open_run, read_embedding
+
+__all__ = [
+    "BUNDLES",
+    "FILTERED",
+    "PAPER",
+    "RECIPES",
+    "STANDARD_LEADS",
+    "ZSCORE",
+    "Bundle",
+    "Butterworth",
+    "CheckpointError",
+    "CohortError",
+    "ECGDataset",
+    "ECGFounderError",
+    "Embedder",
+    "EmbeddingError",
+    "EmbeddingRun",
+    "Filter",
+    "Hints",
+    "MedianBaseline",
+    "MissingDependencyError",
+    "Net1D",
+    "Notch",
+    "Preparation",
+    "PrepareError",
+    "ReadError",
+    "Recipe",
+    "Recording",
+    "RunError",
+    "SettingsError",
+    "Signal",
+    "UnsupportedFormatError",
+    "__version__",
+    "collate_by_length",
+    "collate_cropped",
+    "ft_1lead_ECGFounder",
+    "ft_12lead_ECGFounder",
+    "load",
+    "open_run",
+    "prepare",
+    "read_ecg",
+    "read_embedding",
+    "recording_from_array",
+    "token_times",
+]
+
+_NAMES_BY_MODULE = {
+    "dataset": "ECGDataset collate_by_length collate_cropped",
+    "embedder": "Embedder load recording_from_array",
+    "errors": "CheckpointError CohortError ECGFounderError EmbeddingError MissingDependencyError PrepareError ReadError "
+    "RunError SettingsError UnsupportedFormatError",
+    "model": "BUNDLES Bundle ft_12lead_ECGFounder ft_1lead_ECGFounder",
+    "net1d": "Net1D",
+    "preprocess": "Preparation Signal prepare token_times",
+    "readers": "read_ecg",
+    "readers.source": "Hints",
+    "recipes": "FILTERED PAPER RECIPES ZSCORE Butterworth Filter MedianBaseline Notch Recipe",
+    "recording": "Recording STANDARD_LEADS",
+    "runs": "EmbeddingRun open_run read_embedding",
+}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value  # the next use finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """Chat files for training multimodal language models on embeddings: dataset rows and embedding files in, JSON out.
 
 In: a dataset's rows (ECG paths, text columns, target columns) and the folder that a run wrote its embeddings to.
-Out: one file of conversations, as JSON or JSONL, each of which names the embedding files of its ECGs.
+Out: one file of conversations, as JSON or JSONL, each of which names the embeddings of its ECGs: files, or rows of shards.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,9 +28,21 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from ecgfounder.cohort import Cohort, Record, flat_paths, index_cohort, open_cohort, output_name
+from ecgfounder.cohort import (
+    Cohort,
+    Record,
+    flat_paths,
+    index_cohort,
+    open_cohort,
+    output_name,
+    record_identity,
+)
 from ecgfounder.errors import CohortError, ECGFounderError, PrepareError, RunError, SettingsError
-from ecgfounder.naming import Layout, Naming
+from ecgfounder.naming import RUN_FOLDER, Layout, Naming, path_key, printable
+from ecgfounder.quality import FLAGS
+from ecgfounder.recipes import check_choice
+from ecgfounder.runfolder import RunFolder
+from ecgfounder.runs import EmbeddingRun, open_run
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +77,7 @@ class LeftOut(StrEnum):
     NO_TARGET = "no target text"
     NO_EMBEDDING = "no embedding file for one of its ECGs"
     NO_NAME = "an ECG path that no output can be named after"
+    FLAGGED = "a recording with a quality flag of --exclude_flags"
     TAG_IN_TEXT = "text that contains a modality's tag"
 
 
@@ -83,6 +96,7 @@ class ChatSettings:
     num_workers : threads that look for embedding files; the output does not depend on it.
     max_samples : rows to read from the beginning; None reads all.
     keep_missing : write the path that an embedding would have where it is not there.
+    exclude_flags : names of quality flags (`ecgfounder.quality.FLAGS`); a row with a recording that has one is left out.
     """
 
     dataset_name: str
@@ -99,6 +113,7 @@ class ChatSettings:
     num_workers: int = 4
     max_samples: int | None = None
     keep_missing: bool = False
+    exclude_flags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.output_format not in ("json", "jsonl"):
@@ -122,6 +137,10 @@ class ChatSettings:
         without = [column for column in self.modality_mapping if column not in self.embeddings_dirs]
         if without:
             raise SettingsError(f"--embeddings_dirs names no folder for the column {', '.join(map(repr, without))}")
+        for flag in self.exclude_flags:
+            check_choice("exclude_flags", flag, FLAGS)
+        if self.exclude_flags and self.keep_missing:
+            raise SettingsError("--exclude_flags needs the run's manifest, --keep_missing has no run yet: choose one")
         if self.target_cols is not None and not self.target_cols:
             raise SettingsError("--target_cols is empty; expected the columns that the assistant's text is made of")
 
@@ -153,33 +172,68 @@ class Summary:
 
 
 class EmbeddingFolder:
-    """The embeddings that a run wrote as one JSON per ECG, found again by the names that the run gave them."""
+    """The embeddings that a run wrote, found again: files by the names that the run gave them, rows of shards by their keys.
+
+    Attributes
+    ----------
+    folder : where they are; naming : as the run had it.
+    shards : the run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
+    """
 
     def __init__(self, folder: str | os.PathLike[str], naming: Naming) -> None:
         self.folder = Path(os.path.abspath(folder))
         self.naming = naming
+        self.shards: EmbeddingRun | None = None
+        self._flagged: frozenset[int] = frozenset()
 
-    def require(self) -> None:
-        """Refuse a folder that cannot be one of embeddings.
+    def require(self, exclude_flags: Collection[str] = ()) -> None:
+        """Find out what the folder holds, and refuse one that cannot be one of embeddings.
+
+        Parameters
+        ----------
+        exclude_flags : quality flags that `is_flagged` looks for.
 
         Raises
         ------
         SettingsError
-            If it is not there, or holds Parquet shards.
+            If it is not there, or holds Parquet shards or is asked for flags without the run's books.
         """
         try:
             with os.scandir(self.folder) as entries:
                 names = [entry.name for entry in islice(entries, _ENTRIES_LOOKED_AT)]
         except OSError as error:
             raise SettingsError(f"--embeddings_dirs: {self.folder}: {error.strerror}") from error
-        if any(name.endswith(".parquet") for name in names):
+        has_books = (self.folder / RUN_FOLDER / "run.json").is_file()
+        if any(name.endswith(".parquet") for name in names) and not has_books:
             raise SettingsError(
-                f"--embeddings_dirs: {self.folder} holds Parquet shards; a chat file names one JSON per ECG, "
-                "which a run writes with --format json"
+                f"--embeddings_dirs: {self.folder} holds Parquet shards without the run's {RUN_FOLDER}/ folder, which says "
+                "which row is whose; move both together, or write one JSON per ECG (--format json)"
             )
+        if exclude_flags and not has_books:
+            raise SettingsError(
+                f"--exclude_flags: the flags stand in the run's {RUN_FOLDER}/ folder, which {self.folder} does not have"
+            )
+        if has_books:
+            self._open(exclude_flags)
+
+    def holds_shards(self) -> bool:
+        """Whether a run wrote Parquet shards here."""
+        facts = RunFolder(self.folder).read() or {}
+        return bool(facts.get("fingerprint", {}).get("format") == "parquet")
+
+    def _open(self, exclude_flags: Collection[str]) -> None:
+        is_parquet = self.holds_shards()
+        if not is_parquet and not exclude_flags:
+            return  # files speak for themselves
+        run = open_run(self.folder, allow_incomplete=True)
+        if not run.is_complete:
+            logger.warning("the run in %s is not complete (%s)", self.folder, run.outcome)
+        self.shards = run if is_parquet else None
+        if exclude_flags:
+            self._flagged = frozenset(_flagged_outputs(run, exclude_flags))
 
     def expected(self, record: Record) -> Path:
-        """Where the record's embedding is if there is one; raises `PrepareError` where it cannot have a name."""
+        """Where the record's file is if there is one; raises `PrepareError` where it cannot have a name."""
         path = self.folder / output_name(record, self.naming)
         try:
             str(path).encode()
@@ -187,8 +241,18 @@ class EmbeddingFolder:
             raise PrepareError("the embedding's path is not valid UTF-8, and JSON holds nothing else") from error
         return path
 
+    def described(self, record: Record) -> str:
+        """Where the record's embedding was looked for."""
+        return str(self.expected(record)) if self.shards is None else f"{printable(record.path)} in {self.folder}"
+
     def path_for(self, record: Record) -> Path | None:
-        """The record's embedding file, or None if there is none (a file without content counts as none)."""
+        """The record's embedding, or None if there is none (a file without content counts as none).
+
+        A file's path, or `SHARD.parquet::KEY`; `ecgfounder.runs.read_embedding` reads either.
+        """
+        if self.shards is not None:
+            reference = self.shards.reference(path_key(record_identity(record.path, self.naming.data_dir)))
+            return None if reference is None else self.folder / reference
         path = self.expected(record)
         try:
             status = os.stat(path)
@@ -197,6 +261,18 @@ class EmbeddingFolder:
         except OSError as error:
             raise RunError(f"cannot look for embeddings: {path}: {error.strerror}") from error
         return path if stat.S_ISREG(status.st_mode) and status.st_size > 0 else None
+
+    def is_flagged(self, path: Path) -> bool:
+        """Whether the recording of an embedding that `path_for` gave has one of the flags that `require` was told."""
+        return bool(self._flagged) and path_key(os.path.relpath(path, self.folder)) in self._flagged
+
+
+def _flagged_outputs(run: EmbeddingRun, names: Collection[str]) -> Iterator[int]:
+    """Keys of the outputs whose recordings have a flag, with or without a detail, of one of the names."""
+    outputs, flags = run.records["output"], run.records["flags"]
+    for output, found in zip(outputs, flags, strict=True):
+        if any(flag.partition(":")[0] in names for flag in found.as_py() or ()):
+            yield path_key(output.as_py())
 
 
 class Rows:
@@ -208,9 +284,14 @@ class Rows:
         self.folders = {
             column: EmbeddingFolder(settings.embeddings_dirs[column], naming) for column in settings.modality_mapping
         }
-        if not settings.keep_missing:
-            for folder in self.folders.values():
-                folder.require()
+        for folder in self.folders.values():
+            if not settings.keep_missing:
+                folder.require(settings.exclude_flags)
+            elif folder.holds_shards():
+                raise SettingsError(
+                    f"--keep_missing: {folder.folder} holds a run's Parquet shards, in which an embedding has no place before "
+                    "it is there"
+                )
         self.cohort = self._open(naming)
         self.target_cols = self._target_cols()
         self.tags = tuple(f"<{modality}>" for modality in dict.fromkeys(settings.modality_mapping.values()))
@@ -221,6 +302,8 @@ class Rows:
             cohort = open_cohort(
                 settings.dataset_name, split=settings.split, path_column=column, id_column=settings.id_column
             )
+            if self.folders[column].shards is not None:
+                continue  # rows of shards are found by their recordings' paths, which names cannot mix up
             colliding = len(index_cohort(cohort, naming, settings.data_dir).colliding_names())
             if colliding:
                 # A row would be given the embedding of another row's ECG, and nothing would show it.
@@ -280,7 +363,9 @@ class Rows:
             except PrepareError as error:
                 return LeftOut.NO_NAME, f"row {row}, {error}"
             if path is None:
-                return LeftOut.NO_EMBEDDING, f"row {row}, {folder.expected(record)}"
+                return LeftOut.NO_EMBEDDING, f"row {row}, {folder.described(record)}"
+            if folder.is_flagged(path):
+                return LeftOut.FLAGGED, f"row {row}, {path}"
             embeddings.append((self.settings.modality_mapping[column], str(path)))
         return Sample(row, text, target, tuple(embeddings))
 
@@ -481,6 +566,13 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
     add("--layout", choices=("flat", "tree"), default="flat", help="as given when the embeddings were written")
     add("--id_column", help="as given when the embeddings were written")
     add("--keep_missing", action="store_true", help="keep rows whose embeddings are not there, with dangling paths")
+    add(
+        "--exclude_flags",
+        nargs="+",
+        default=[],
+        metavar="FLAG",
+        help="leave out rows with a recording that has one of these quality flags, e.g. calibration_pulse",
+    )
     add("--log_level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return parser
 
@@ -504,6 +596,7 @@ def _settings(arguments: argparse.Namespace) -> ChatSettings:
         num_workers=arguments.num_workers,
         max_samples=arguments.max_samples,
         keep_missing=arguments.keep_missing,
+        exclude_flags=tuple(arguments.exclude_flags),
     )
 
 

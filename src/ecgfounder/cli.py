@@ -115,7 +115,13 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num_workers", type=int, default=4, help="reading processes per process (default: %(default)s)")
     add = parser.add_argument_group("output").add_argument
     add("--output_dir", required=True, help="folder of the embeddings; _run/ in it holds the books")
-    add("--pooling", default="none", help="none: [T, 1024]; mean: [1024] (default: %(default)s)")
+    add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
+    add("--predictions", action="store_true", help="the head's 150 probabilities too, in _run/predictions.parquet")
+    add(
+        "--statements",
+        action="store_true",
+        help="the device's own statements and intervals, in _run/statements.parquet",
+    )
     add("--format", default="json", help="json: a file per ECG; parquet: shards (default: %(default)s)")
     add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
     add("--dtype", default="float32", help="float32, or float16 with --format parquet (default: %(default)s)")
@@ -183,6 +189,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         precision=arguments.precision,
         device=arguments.device,
         pooling=arguments.pooling,
+        predictions=arguments.predictions,
+        statements=arguments.statements,
         format=arguments.format,
         shard_size=arguments.shard_size,
         dtype=arguments.dtype,
@@ -301,6 +309,9 @@ def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
             f"{pulses:,} of {tally.done:,} recordings include a 1 mV calibration pulse in their embedding; "
             "--window 10 leaves it out."
         )
+    if tally.likely:
+        shares = ", ".join(f"{label} {count / tally.done:.0%}" for label, count in tally.likely.most_common(5))
+        console.line(f"Statements with a probability of one half or more: {shares}")
     for record, reason in tally.failures:
         console.line(f"FAILED {record}: {reason}")
     if tally.failed:

@@ -182,7 +182,9 @@ def _from_disk(folder: str, split: str) -> Any:
 
     try:
         loaded = datasets.load_from_disk(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except IndexError as error:  # what `datasets` says of one that has no data files
+        raise CohortError(f"{folder}: a saved dataset without rows") from error
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise CohortError(
             f"{folder}: not a dataset that save_to_disk wrote ({type(error).__name__}: {error})"
         ) from error

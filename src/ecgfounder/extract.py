@@ -10,7 +10,7 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -24,11 +24,12 @@ from ecgfounder.budget import Budget, make_budget
 from ecgfounder.cohort import Cohort, Index, index_cohort, open_cohort, output_name, record_identity
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.errors import ECGFounderError, EmbeddingError, PrepareError, RunError
+from ecgfounder.findings import PredictionsTable, StatementsTable, packed
 from ecgfounder.launch import Launch, join_launch
 from ecgfounder.ledger import LedgerState, LedgerWriter, entry_lines, key_text, read_ledger, read_parts
 from ecgfounder.locks import RunLock, process_is_alive
-from ecgfounder.manifest import Tally, check_kept_columns, write_manifest
-from ecgfounder.model import find_checkpoint, sha256_of
+from ecgfounder.manifest import Account, Tally, check_kept_columns, write_manifest
+from ecgfounder.model import bundle_of, find_checkpoint, sha256_of
 from ecgfounder.naming import Layout, Naming, absolute_path, path_key, printable
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
 from ecgfounder.resume import Plan, make_plan
@@ -36,6 +37,7 @@ from ecgfounder.runfolder import RunFolder, part_name
 from ecgfounder.settings import Settings, differences
 from ecgfounder.sinks import Entry, Output, Sink
 from ecgfounder.sinks.json import JsonSink
+from ecgfounder.views import View, diagnostic_head, view_of
 from ecgfounder.workers import Job, ReaderPool, ReadTask
 
 COLLISIONS_SHOWN = 20
@@ -158,26 +160,30 @@ class Recorder:
 
     def _output(self, finished: Finished, task: _Task) -> Output | Entry:
         entry: Entry = {"key": key_text(task.key), "record": task.record}
-        if finished.embeddings is None:
+        views: tuple[View, ...] | None = finished.views
+        if views is None:
             return entry | finished.facts | failure(finished.kind, finished.reason)
-        if not all(np.isfinite(each).all() for each in finished.embeddings):
+        if not all(view.is_finite for view in views):
             reason = "the network's output is not finite: the samples' values are beyond what it can take"
             return entry | finished.facts | failure(EmbeddingError.__name__, reason)
-        shape = [*finished.outer_shape, *finished.embeddings[0].shape]
+        shape = [*finished.outer_shape, *views[0].embedding.shape]
         entry |= {"status": "done", "output": task.output, "shape": shape, **finished.facts}
-        return Output(entry, task.title, finished.embeddings, finished.outer_shape, finished.ticket)
+        probabilities = [view.probabilities for view in views if view.probabilities is not None]
+        if probabilities:
+            entry["probabilities"] = [packed(each) for each in probabilities]
+        return Output(
+            entry,
+            task.title,
+            tuple(view.embedding for view in views),
+            finished.outer_shape,
+            finished.ticket,
+            tuple(view.mean for view in views if view.mean is not None),
+        )
 
 
 def failure(kind: str, reason: str) -> Entry:
     """The part of an entry that says why there is no output."""
     return {"status": "failed", "output": None, "error": kind, "reason": printable(reason)}
-
-
-def view_of(pooling: str) -> Any:
-    """What is kept of a feature map [T, 1024]: all of it, or its mean over T [1024] (ECGFounder's own features)."""
-    if pooling == "mean":
-        return lambda feature_map: feature_map.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return lambda feature_map: feature_map
 
 
 class Run:
@@ -348,8 +354,7 @@ class Run:
         settings = self.settings
         if settings.shard[1] > 1 and self.folder.read() is not None:
             return  # another shard has written it, with the same fingerprint
-        for stale in (self.folder.manifest, self.folder.failures):
-            stale.unlink(missing_ok=True)
+        self.folder.remove_tables()
         self.folder.write(
             {
                 "program": {"name": "ecgfounder", "version": __version__},
@@ -381,6 +386,7 @@ class Run:
     def _process(
         self, launch: Launch, stamp: int, cohort: Cohort, plan: Plan, pool: ReaderPool, engine: Engine
     ) -> Recorder:
+        head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
         name = part_name(stamp, self.settings.shard, launch.rank, launch.world_size)
         ledger = LedgerWriter(
             self.folder.ledger / name, {"host": socket.gethostname(), "pid": os.getpid(), "started": now()}
@@ -396,7 +402,7 @@ class Run:
             engine,
             finish,
             self.settings.batch_size,
-            view_of(self.settings.pooling),
+            view_of(self.settings.pooling, head),
             self.interruption,
         )
         try:
@@ -456,7 +462,9 @@ class Run:
         if self.interruption.requested:
             outcome = "interrupted"
         elif launch.is_main and self.settings.shard[1] == 1 and self._others_are_done(launch, stamp):
-            tally = finish_books(self.folder, cohort, self.naming.data_dir, self.settings.keep_columns)
+            tally = finish_books(
+                self.folder, cohort, self.naming.data_dir, self.settings.keep_columns, self.settings.fingerprint("")
+            )
             outcome = "complete" if tally.pending == 0 else "incomplete"
         if launch.is_main and self.settings.shard[1] == 1:
             close_run_json(self.folder, outcome, tally)
@@ -496,10 +504,25 @@ def close_run_json(folder: RunFolder, outcome: str, tally: Tally | None) -> None
     folder.write({**facts, "outcome": outcome, "ended": now(), "records": tally.as_dict() if tally else None})
 
 
-def finish_books(folder: RunFolder, cohort: Cohort, data_dir: str, keep_columns: Sequence[str]) -> Tally:
+def finish_books(
+    folder: RunFolder, cohort: Cohort, data_dir: str, keep_columns: Sequence[str], fingerprint: Mapping[str, Any]
+) -> Tally:
     """Bring shards and ledger together and write the manifest and the failures; no process may be writing."""
     state = tidy_shards(folder)
-    return write_manifest(cohort, state, data_dir, keep_columns, folder.manifest, folder.failures)
+    predictions = statements = None
+    if fingerprint["predictions"]:
+        labels = bundle_of(fingerprint["preparation"]["mode"]).labels()
+        predictions = PredictionsTable(folder.path / "predictions.parquet", labels)
+    if fingerprint["statements"]:
+        statements = StatementsTable(folder.path / "statements.parquet")
+    tables: list[Account] = [table for table in (predictions, statements) if table is not None]
+    tally = write_manifest(cohort, state, data_dir, keep_columns, folder.manifest, folder.failures, tables)
+    if predictions is not None:
+        predictions.close()
+        tally.likely = predictions.likely
+    if statements is not None:
+        statements.close()
+    return tally
 
 
 def tidy_shards(folder: RunFolder) -> LedgerState:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,12 @@ SCHEMA = pa.schema(
 )
 
 
+class Account(Protocol):
+    """What is told of every record that is done or failed."""
+
+    def add(self, record: str, entry: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class Tally:
     """What a run's records came to; a record that several rows name counts once."""
@@ -69,6 +75,7 @@ class Tally:
     formats: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    likely: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: str, entry: dict[str, Any]) -> None:
         """Count a record that is done or failed."""
@@ -90,6 +97,7 @@ class Tally:
             "pending": self.pending,
             "flags": dict(self.flags),
             "formats": dict(self.formats),
+            "likely": dict(self.likely.most_common(20)),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
 
@@ -107,9 +115,17 @@ def check_kept_columns(cohort: Cohort, columns: Sequence[str]) -> None:
 
 
 def write_manifest(
-    cohort: Cohort, state: LedgerState, data_dir: str, keep_columns: Sequence[str], manifest: Path, failures: Path
+    cohort: Cohort,
+    state: LedgerState,
+    data_dir: str,
+    keep_columns: Sequence[str],
+    manifest: Path,
+    failures: Path,
+    tables: Sequence[Account] = (),
 ) -> Tally:
     """Hold every path of the cohort against the ledger and write both tables, each in one step.
+
+    Each of `tables` is told every record once, in the dataset's order, too.
 
     Rows stand in the dataset's order; a path that occurs again has the same facts again.
     """
@@ -127,7 +143,7 @@ def write_manifest(
         table.writerow(FAILURE_COLUMNS)
         paths = cohort.records_with(keep_columns)
         while chunk := list(islice(paths, RECORDS_AT_ONCE)):
-            rows = _rows(chunk, state, data_dir, told, pending, tally)
+            rows = _rows(chunk, state, data_dir, told, pending, (tally, *tables))
             table.writerows([row[name] for name in FAILURE_COLUMNS] for row in rows if row["status"] == "failed")
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     tally.pending = len(np.unique(pending.array()))
@@ -146,9 +162,9 @@ def _rows(
     data_dir: str,
     told: npt.NDArray[np.bool_],
     pending: GrowingArray,
-    tally: Tally,
+    accounts: Sequence[Account],
 ) -> list[dict[str, Any]]:
-    """Manifest rows; each record goes into the tally once: `told` marks the ledger's, `pending` collects other keys."""
+    """Manifest rows; each record is told to the accounts once: `told` marks the ledger's, `pending` collects other keys."""
     keys = [path_key(record_identity(record.path, data_dir)) for record, _ in chunk]
     found = state.find_all(keys)
     lines = state.entries([row for row in found if row >= 0])
@@ -160,7 +176,8 @@ def _rows(
             pending.append(key)
         elif not told[at]:
             told[at] = True
-            tally.add(shown, entry)
+            for account in accounts:
+                account.add(shown, entry)
         rows.append(kept | _row(record, shown, entry))
     return rows
 

@@ -35,6 +35,6 @@ def merge(output_dir: Path) -> Tally:
             told["dataset"], split=told["split"], path_column=told["path_column"], id_column=told["id_column"]
         )
         folder.clean_scratch()
-        tally = finish_books(folder, cohort, told["data_dir"], told["keep_columns"])
+        tally = finish_books(folder, cohort, told["data_dir"], told["keep_columns"], facts["fingerprint"])
         close_run_json(folder, "complete" if tally.pending == 0 else "incomplete", tally)
     return tally

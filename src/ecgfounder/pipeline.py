@@ -41,13 +41,13 @@ class Finished:
 
     Attributes
     ----------
-    embeddings : one float32 [T, 1024] per input; None for a failure.
+    views : what `Pipeline.view` kept of each input, in order; None for a failure.
     """
 
     ticket: int
     facts: dict[str, Any]
     outer_shape: tuple[int, ...] = ()
-    embeddings: tuple[FeatureMap, ...] | None = None
+    views: tuple[Any, ...] | None = None
     kind: str = ""
     reason: str = ""
 
@@ -56,7 +56,7 @@ class Finished:
 class _Open:
     facts: dict[str, Any]
     outer_shape: tuple[int, ...]
-    embeddings: list[FeatureMap | None]
+    views: list[Any]
     left: int
     seconds: float = 0.0
 
@@ -90,7 +90,7 @@ class Pipeline:
     engine : embeds.
     finish : called from one thread with groups of finished records, in the order in which they get ready.
     batch_size : rows in a full batch.
-    view : what is kept of an input's map, [T, 1024] -> what `Finished.embeddings` holds; bounds memory where it pools.
+    view : what is kept of an input's map [T, 1024]; bounds memory where it pools.
     interruption : when requested, no more jobs are taken and what is in flight is finished.
     grace : seconds after an interruption after which what is still in flight is left.
     """
@@ -99,7 +99,7 @@ class Pipeline:
     engine: Embedder
     finish: Callable[[Sequence[Finished]], None]
     batch_size: int
-    view: Callable[[FeatureMap], FeatureMap] = field(default=lambda feature_map: feature_map)
+    view: Callable[[FeatureMap], Any] = field(default=lambda feature_map: feature_map)
     interruption: Interruption = field(default_factory=Interruption)
     grace: float = 8.0
 
@@ -222,16 +222,15 @@ class Pipeline:
             opened = self._open.pop(work.ticket, None)
             facts = opened.facts | work.facts if opened else work.facts
             return Finished(work.ticket, facts, kind=work.kind, reason=work.reason)
-        (ticket, number), embedding, seconds = work
+        (ticket, number), view, seconds = work
         opened = self._open.get(ticket)
         if opened is None:
             return None  # an input of a record that failed later on
-        opened.embeddings[number] = embedding
+        opened.views[number] = view
         opened.left -= 1
         opened.seconds += seconds
         if opened.left:
             return None
         del self._open[ticket]
         opened.facts["seconds"] = {**opened.facts.get("seconds", {}), "embed": opened.seconds}
-        whole = tuple(each for each in opened.embeddings if each is not None)
-        return Finished(ticket, opened.facts, opened.outer_shape, whole)
+        return Finished(ticket, opened.facts, opened.outer_shape, tuple(opened.views))

@@ -19,6 +19,15 @@ from ecgfounder.naming import RUN_FOLDER
 from ecgfounder.settings import differences
 from ecgfounder.sinks import sync_folder, write_durably
 
+TABLES = (
+    "manifest.parquet",
+    "failures.csv",
+    "predictions.parquet",
+    "predictions.csv",
+    "statements.parquet",
+    "collisions.txt",
+)
+
 
 class RunFolder:
     """Paths and small files of one run's bookkeeping.
@@ -126,10 +135,15 @@ class RunFolder:
                     folders.add(target.parent)
         self._remove_empty(folders)
         shutil.rmtree(self.ledger)
-        for path in (self.run_json, self.manifest, self.failures, self.collisions):
-            path.unlink(missing_ok=True)
+        self.run_json.unlink(missing_ok=True)
+        self.remove_tables()
         self.ledger.mkdir()
         sync_folder(self.path)
+
+    def remove_tables(self) -> None:
+        """Remove the tables of an earlier start: a reader must not take them for this one's."""
+        for name in TABLES:
+            (self.path / name).unlink(missing_ok=True)
 
     def _remove_empty(self, folders: set[Path]) -> None:
         for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):

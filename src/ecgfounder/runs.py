@@ -114,7 +114,7 @@ def read_embedding(reference: str | os.PathLike[str]) -> Array:
     if match is None:
         return _read_file(Path(text))
     path = Path(match["shard"])
-    shard = _Shard(path, OrderedDict())
+    shard = _Shard(path, _Cache())
     views = shard.views(match["key"])
     if len({view.shape for view in views}) > 1:
         raise RunError(f"{text}: its windows differ in length, which one array cannot hold; open_run gives one by one.")
@@ -162,7 +162,7 @@ class EmbeddingRun:
         self.settings = settings
         self.manifest = manifest
         self._form = _Form.of(settings)
-        self._store = _Store(folder)
+        self._store = _Store(folder, self._form)
 
     @property
     def outcome(self) -> str:
@@ -221,7 +221,27 @@ class EmbeddingRun:
                 starts = facts.pop("window_starts")
                 places = self._form.places(len(views), starts, facts["leads"])
                 for view, place in zip(views, places, strict=True):
-                    yield {**facts, **place}, view
+                    yield {**facts, **place}, view.copy()  # not a view of a whole part of a shard
+
+    @property
+    def has_ragged_windows(self) -> bool:
+        """Whether the last window of a recording may be shorter than the others (`--remainder keep`, maps kept)."""
+        return self._form.ragged
+
+    def views(self, output: str, shape: list[int]) -> tuple[list[Array], tuple[int, ...]]:
+        """One record as it is stored.
+
+        Parameters
+        ----------
+        output, shape : as the manifest has them.
+
+        Returns
+        -------
+        views : float32 [T, 1024] or [1024] of each window and lead.
+        outer_shape : windows, leads, both or none, what stands in front of one view's shape.
+        """
+        (views,) = self._store.views([output])
+        return views, tuple(shape[: -self._form.inner])
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """All embeddings as one array, and the table that goes with it, row by row.
@@ -286,13 +306,17 @@ class EmbeddingRun:
         form = self._form
         kept = records.drop_columns([name for name in _NOT_IN_META if name in records.column_names])
         if form.one_row_each:
+            starts, leads = records["window_starts"], records["leads"]
+            single = pc.equal(pc.list_value_length(leads), 1)
             places = {
                 "window": pa.array(np.zeros(records.num_rows, np.int32)),
-                "window_start": _first_of(records["window_starts"], pa.float64()),
-                "lead": form.only_lead(records["leads"]),
+                "window_start": pc.fill_null(pc.list_element(starts, 0), 0.0),
+                "lead": pc.if_else(single, pc.list_element(leads, 0), pa.scalar(None, pa.string())),
             }
         else:
-            lists = zip(per_record.tolist(), *(records[name].to_pylist() for name in ("window_starts", "leads")), strict=True)
+            lists = zip(
+                per_record.tolist(), *(records[name].to_pylist() for name in ("window_starts", "leads")), strict=True
+            )
             rows = [place for n_rows, starts, leads in lists for place in form.places(n_rows, starts, leads)]
             places = {
                 "window": pa.array([row["window"] for row in rows], pa.int32()),
@@ -418,7 +442,8 @@ class Embeddings:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"<Embeddings: float32 {list(self.shape)}, {self.nbytes / 1e6:.1f} MB{', loaded' if self._loaded is not None else ''}>"
+        state = "not read yet" if self._loaded is None else "in memory"
+        return f"<Embeddings: float32 {list(self.shape)}, {self.nbytes / 1e6:,.1f} MB, {state}>"
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if self._loaded is None:
@@ -434,10 +459,6 @@ class Embeddings:
         wanted = np.atleast_1d(rows)
         out = self._read(np.empty((len(wanted), *self.shape[1:]), self.dtype), wanted)
         return out if np.ndim(rows) else out[0]
-
-    def __iter__(self) -> Iterator[Array]:
-        for first in range(0, len(self), _RECORDS_AT_ONCE):
-            yield from self[first : first + _RECORDS_AT_ONCE] if self.ndim < 3 else map(self.__getitem__, range(first, min(len(self), first + _RECORDS_AT_ONCE)))
 
     def save(self, path: str | os.PathLike[str]) -> Array:
         """Write the whole array as a .npy file, whatever its size, and give it back as one that stays on disk.
@@ -480,7 +501,7 @@ class Embeddings:
 
 def mean_over_time(feature_map: Array) -> Array:
     """A map's mean over T, [T, C] -> [C]: ECGFounder's features; summed in float64, as a run with `--pooling mean` does."""
-    return feature_map.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(feature_map.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -529,7 +550,9 @@ class Join:
                 + (f"; {failed:,} of them name a recording that failed" if failed else "")
             )
         if self.duplicate_rows.num_rows:
-            lines.append(f"More than once in the table, the first row was taken: {_some(pc.unique(self.duplicate_rows[self.on]))}")
+            lines.append(
+                f"More than once in the table, the first row was taken: {_some(pc.unique(self.duplicate_rows[self.on]))}"
+            )
         return "\n".join(lines)
 
 
@@ -551,7 +574,9 @@ def _join(run: EmbeddingRun, given: pa.Table, on: str, column: str, duplicates: 
     for name in found.column_names:
         table = table.append_column(f"{name}_table" if name in table.column_names else name, found[name])
     without = pc.invert(pc.is_in(right, left, skip_nulls=True))
-    failed_keys, keys = _comparable(run.manifest.filter(pc.not_equal(run.manifest["status"], "done"))[column], given[on], on)
+    failed_keys, keys = _comparable(
+        run.manifest.filter(pc.not_equal(run.manifest["status"], "done"))[column], given[on], on
+    )
     joined = Join(
         run,
         on,
@@ -674,33 +699,34 @@ class _Form:
             for lead in names:
                 yield {"window": window, "window_start": start, "lead": lead}
 
-    def only_lead(self, leads: pa.ChunkedArray) -> pa.Array:
-        """The lead where a record has one, null where the embedding is of several."""
-        single = pc.equal(pc.list_value_length(leads), 1)
-        return pc.if_else(single, _first_of(leads, pa.string()), pa.scalar(None, pa.string()))
-
-
-def _first_of(lists: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    """The first value of each list."""
-    column = lists.combine_chunks()
-    return pc.list_flatten(pc.list_slice(column, 0, 1)) if column.null_count == 0 else pa.array([each[0] for each in column.to_pylist()], kind)
+    def outer_shape(self, n_windows: int, n_leads: int) -> tuple[int, ...]:
+        """What stands in front of one row's shape in the array of a whole record."""
+        return ((n_windows,) if self.windows else ()) + ((n_leads,) if self.every_lead else ())
 
 
 def storage_order(outputs: list[str]) -> list[int]:
     """The order in which to read outputs so that every shard is gone through once: by shard, else as they are."""
-    return sorted(range(len(outputs)), key=lambda number: outputs[number].partition(".parquet::")[0] if "::" in outputs[number] else "")
+    return sorted(range(len(outputs)), key=lambda number: outputs[number].rpartition("::")[0])
 
 
 class _Store:
     """Reads what a run wrote, with a bounded cache of shards and of their decoded parts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, form: _Form) -> None:
         self._folder = folder
+        self._form = form
+        self._forget()
+
+    def _forget(self) -> None:
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
-        self._parts: _Parts = OrderedDict()
+        self._cache = _Cache()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder, "_shards": OrderedDict(), "_parts": OrderedDict()}
+        return {"_folder": self._folder, "_form": self._form}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def views(self, outputs: Iterable[str]) -> Iterator[list[Array]]:
         """For each output the embeddings of its rows, float32 [T, C] or [C] each."""
@@ -708,7 +734,156 @@ class _Store:
             match = _REFERENCE.fullmatch(output)
             if match is not None:
                 yield self._shard(match["shard"]).views(match["key"])
-            else:
-                whole = _read_file(self._folder / output)
-                yield whole
-"""
+                continue
+            whole = _read_file(self._folder / output)
+            inner = self._form.inner
+            if whole.ndim < inner:
+                raise RunError(f"{self._folder / output} is not an embedding of this run: its shape is {whole.shape}")
+            yield list(whole.reshape(-1, *whole.shape[-inner:]))
+
+    def tokens(self, outputs: Iterable[str]) -> Rows:
+        """int64 [rows]: T of each row of some outputs, all of them in shards."""
+        matches = [_REFERENCE.fullmatch(output) for output in outputs]
+        found = [self._shard(match["shard"]).tokens(match["key"]) for match in matches if match is not None]
+        return np.concatenate(found)
+
+    def _shard(self, name: str) -> _Shard:
+        if name not in self._shards:
+            if len(self._shards) == _SHARDS_OPEN:
+                self._shards.popitem(last=False)
+            self._shards[name] = _Shard(self._folder / name, self._cache)
+        self._shards.move_to_end(name)
+        return self._shards[name]
+
+
+class _Cache:
+    """Decoded parts of shards; the least recently used go when there are more than `CACHE_BYTES` of them."""
+
+    def __init__(self) -> None:
+        self._parts: OrderedDict[tuple[Path, int], list[Array]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[Path, int]) -> list[Array] | None:
+        if key in self._parts:
+            self._parts.move_to_end(key)
+        return self._parts.get(key)
+
+    def put(self, key: tuple[Path, int], part: list[Array]) -> None:
+        self._parts[key] = part
+        self._bytes += sum(view.nbytes for view in part)
+        while self._bytes > CACHE_BYTES and len(self._parts) > 1:
+            self._bytes -= sum(view.nbytes for view in self._parts.popitem(last=False)[1])
+
+
+class _Shard:
+    """A Parquet shard: which rows are whose, and the embeddings of some, decoded a row group at a time."""
+
+    def __init__(self, path: Path, cache: _Cache) -> None:
+        self._path = path
+        self._cache = cache
+        try:
+            self._file = pq.ParquetFile(path)
+            keys = self._column("key").to_pylist()
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is gone. The run's command embeds what was in it again.") from error
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise RunError(f"{path} cannot be read as a run's shard: {error}") from error
+        self._spans: dict[str, tuple[int, int]] = {}
+        for row, key in enumerate(keys):
+            self._spans[key] = (self._spans.get(key, (row, 0))[0], row + 1)
+        groups = self._file.metadata
+        self._bounds = np.cumsum([0, *(groups.row_group(group).num_rows for group in range(groups.num_row_groups))])
+
+    def views(self, key: str) -> list[Array]:
+        """The embeddings of one record's rows, in order."""
+        first, stop = self._span(key)
+        group = int(np.searchsorted(self._bounds, first, side="right")) - 1
+        views: list[Array] = []
+        while self._bounds[group] < stop:
+            begin = int(self._bounds[group])
+            views += self._part(group)[max(0, first - begin) : stop - begin]
+            group += 1
+        return views
+
+    def tokens(self, key: str) -> Rows:
+        """int64 [rows]: T of each row of one record."""
+        first, stop = self._span(key)
+        return np.array([shape[0] for shape in self._shapes[first:stop]], dtype=np.int64)
+
+    def outer_shape(self, key: str, form: _Form | None) -> tuple[int, ...]:
+        """The windows and leads of one record; without run.json, those of which there are several."""
+        first, stop = self._span(key)
+        n_windows = len(pc.unique(self._column("window").slice(first, stop - first)))
+        n_leads = (stop - first) // n_windows
+        return tuple(n for n in (n_windows, n_leads) if n > 1) if form is None else form.outer_shape(n_windows, n_leads)
+
+    @cached_property
+    def _shapes(self) -> list[list[int]]:
+        return list(self._column("shape").to_pylist())
+
+    def _span(self, key: str) -> tuple[int, int]:
+        if key not in self._spans:
+            raise RunError(f"{self._path} holds no row of the recording {key}. The run's command embeds it again.")
+        return self._spans[key]
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return self._file.read(columns=[name], use_threads=False)[name]
+
+    def _part(self, group: int) -> list[Array]:
+        part = self._cache.get((self._path, group))
+        if part is None:
+            try:
+                table = self._file.read_row_group(group, columns=["embedding"], use_threads=False)
+            except (OSError, pa.ArrowException) as error:
+                raise RunError(f"{self._path} is damaged: {error}") from error
+            part = _rows_of_lists(table["embedding"].combine_chunks())
+            self._cache.put((self._path, group), part)
+        return part
+
+
+def _rows_of_lists(column: pa.Array) -> list[Array]:
+    """A column of lists, or of lists of lists, as float32 arrays [C] or [T, C] that share one buffer."""
+    lengths = column.value_lengths().to_numpy()
+    is_map = pa.types.is_list(column.type.value_type)
+    numbers = column.flatten().flatten() if is_map else column.flatten()
+    values = numbers.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    if not is_map:
+        return list(values.reshape(len(column), -1))
+    maps = values.reshape(int(lengths.sum()), -1)
+    return list(np.split(maps, np.cumsum(lengths)[:-1]))
+
+
+def _read_file(path: Path) -> Array:
+    """The array in a run's JSON or NPY."""
+    try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+        return np.array(orjson.loads(path.read_bytes())["embedding"], dtype=np.float32)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is gone. The run's command embeds the recording again.") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise RunError(f"{path} is not an embedding: expected the JSON or NPY of a run ({error})") from error
+
+
+def _ledger_table(ledger: Path) -> pa.Table:
+    """What a run that is not complete has finished, in the manifest's form, by the records' names."""
+    state = read_ledger(ledger)
+    entries = state.entries(range(len(state)))
+    parts = [pa.Table.from_pylist([], schema=SCHEMA)]
+    while chunk := [_ledger_row(entry) for entry in islice(entries, _RECORDS_AT_ONCE)]:
+        parts.append(pa.Table.from_pylist(chunk, schema=SCHEMA))
+    return pa.concat_tables(parts).sort_by("record")
+
+
+def _ledger_row(entry: dict[str, Any]) -> dict[str, Any]:
+    seconds = entry.get("seconds") or {}
+    return {
+        **{name: value for name, value in entry.items() if name in SCHEMA.names},
+        "window_starts": entry.get("starts"),
+        "input_bytes": entry.get("size"),
+        "input_mtime": entry.get("mtime_ns"),
+        "input_sha256": entry.get("sha256"),
+        **{f"seconds_{stage}": seconds.get(stage) for stage in STAGES},
+    }

@@ -18,7 +18,7 @@ from ecgfounder.recipes import check_choice
 
 ENGINE_CHOICES = ("auto", "torch", "onnx")
 PRECISION_CHOICES = ("float32", "bfloat16", "float16")
-POOLING_CHOICES = ("none", "mean")
+POOLING_CHOICES = ("none", "mean", "both")
 DTYPE_CHOICES = ("float32", "float16")
 FORMAT_CHOICES = ("json", "parquet")
 LAYOUT_CHOICES = ("flat", "tree")
@@ -37,7 +37,9 @@ class Settings:
     preparation : what is done to a recording before the network.
     reader, hints : how files are read; see `ecgfounder.readers.read_ecg`.
     engine, precision, device : what runs the network.
-    pooling : "none" keeps the map [T, C], "mean" its mean over T.
+    pooling : "none" keeps the map [T, C], "mean" its mean over T, "both" both, as two columns.
+    predictions : whether the head's probabilities are kept too.
+    statements : whether the recording device's own statements and intervals are kept too.
     dtype : of the embeddings that are written.
     format, layout, shard_size : how outputs are written; `shard_size` is records per Parquet shard.
     batch_size, num_workers : what is in flight, and reading processes per process.
@@ -61,6 +63,8 @@ class Settings:
     precision: str = "float32"
     device: str | None = None
     pooling: str = "none"
+    predictions: bool = False
+    statements: bool = False
     dtype: str = "float32"
     format: str = "json"
     layout: str = "flat"
@@ -104,6 +108,8 @@ class Settings:
                 "--layout tree names outputs by their paths and --id_column by identifiers: choose one."
             )
 
+        if self.pooling == "both" and self.format == "json":
+            raise SettingsError("--pooling both needs --format parquet: a JSON holds one view.")
         ragged = self.preparation.remainder == "keep" and self.preparation.stride is not None
         if ragged and self.format == "json" and self.pooling == "none":
             raise SettingsError(
@@ -128,6 +134,8 @@ class Settings:
             },
             "precision": self.precision,
             "pooling": self.pooling,
+            "predictions": self.predictions,
+            "statements": self.statements,
             "dtype": self.dtype,
             "format": self.format,
             "layout": self.layout,

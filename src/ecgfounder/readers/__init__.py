@@ -3,6 +3,10 @@
 A reader is a module with three names: `FORMAT` (what `Recording.source_format` says), `matches(source)` (cheap: looks
 at `source.head`, and at neighbouring files where the format needs them) and `read(source)`, which returns a
 `Recording` or raises `ReadError`. It is imported when a file first needs it.
+
+The other modules here are what readers share: `source` (a file's bytes), `xml` (parsing what strangers wrote),
+`quantities` (numbers, units, counts to millivolts), `signals` (channel names), `timeline` (leads recorded in pieces),
+`tables` (arrays under names), `matlab` (variables of MATLAB files), `philips_encoder` (the way back, for tests and demo).
 """
 
 from __future__ import annotations
@@ -44,6 +48,9 @@ READERS: tuple[str, ...] = (
 WFDB is first because its records may be named without a suffix, which is then no file that could be opened; plain text
 tables are last because they have no mark of their own.
 """
+
+CONTAINERS = frozenset({"hdf5", "arrays"})
+"""Readers of files that may hold several arrays or recordings, of which 'file::member' addresses one."""
 
 READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg")
 """`auto`: by content. `sierraecg`: every file through the sierraecg package, as a cross-check."""
@@ -119,6 +126,8 @@ def _reader_for(source: Source, reader: str) -> Reader:
     for name in READERS:
         module = _module(name)
         if module.matches(source):
+            if name not in CONTAINERS:
+                source.refuse_member(module.FORMAT)
             return module
     head = source.head
     if not head:

@@ -77,13 +77,13 @@ def read(source: Source) -> Recording:
     """
     head = source.head
     if head.startswith(_NPY_MAGIC):
-        refuse_member(source, "NPY")
+        source.refuse_member("NPY")
         return recording_of(_npy(source.content), Description(), source.hints, "npy")
     if head.startswith(_ZIP_MAGIC):
         return _from_named(_npz(source.content), source, "npz")
     if head.startswith(matlab.LEVEL_5_TEXT) or matlab.looks_like_level_4(head):
         return _from_named(matlab.variables(source.content), source, "mat")
-    refuse_member(source, "CSV")
+    source.refuse_member("CSV")
     return _csv(source)
 
 

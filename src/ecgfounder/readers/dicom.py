@@ -303,9 +303,7 @@ class _Group:
         for row, channel in zip(samples, self.channels, strict=True):
             counts = stored[:, channel.column]
             absent = padding if padding in _extremes(stored.dtype, channel.bits_stored) else None
-            to_millivolts(
-                counts, channel.scale, channel.baseline, in_words(channel.lead), no_sample=absent, out=row
-            )
+            to_millivolts(counts, channel.scale, channel.baseline, in_words(channel.lead), no_sample=absent, out=row)
             _shift(row, channel.skew)
         offset = _number(self.group, "MultiplexGroupTimeOffset")
         return Piece(

@@ -191,7 +191,9 @@ def _ecg_channels(header: _Header, hints: Hints) -> tuple[list[_Channel], list[s
     """The channels to keep and their lead names."""
     signals = [channel for channel in header.channels if not channel.is_annotations and channel.count]
     names = {channel: _REFERENCE.sub("", channel.name) for channel in signals}
-    named = [channel for channel in signals if canonical_lead(names[channel]) in KNOWN_LEADS or _ECG.search(channel.name)]
+    named = [
+        channel for channel in signals if canonical_lead(names[channel]) in KNOWN_LEADS or _ECG.search(channel.name)
+    ]
     # A heart rate "from ECG" in beats per minute is no ECG; a signal without a unit may be.
     ecg = [channel for channel in named if not channel.unit or millivolts_per(channel.unit) is not None]
     if not ecg:

@@ -83,11 +83,10 @@ def _fill(
     out: Samples, counts: npt.NDArray[Any], scale: float, offset: float, no_sample: int | None, what: str
 ) -> None:
     absent = None
-    low, high = np.fmin.reduce(counts), np.fmax.reduce(counts)
+    low, high = _range(counts)
     if no_sample is not None and low <= no_sample <= high:
         absent = counts == no_sample
-        present = counts[~absent]
-        low, high = (np.fmin.reduce(present), np.fmax.reduce(present)) if len(present) else (0, 0)
+        low, high = _range(counts[~absent])
     if max(abs(low * scale + offset), abs(high * scale + offset)) > _MAX_MILLIVOLTS:
         raise ReadError(f"{what}: samples of more than a kilovolt; the unit is wrong or the file damaged")
     with np.errstate(over="ignore", invalid="ignore"):  # counts that stand for "no sample" may be of any size
@@ -97,6 +96,11 @@ def _fill(
             out[:] = counts * np.float64(scale) + offset
     if absent is not None:
         out[absent] = np.nan
+
+
+def _range(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """The least and the greatest of the numbers; NaN where there are none."""
+    return (float(np.fmin.reduce(values)), float(np.fmax.reduce(values))) if len(values) else (math.nan, math.nan)
 
 
 def hinted_scale(hints: Hints) -> float | None:

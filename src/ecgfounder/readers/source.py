@@ -88,6 +88,11 @@ class Source:
                 return data
             return _unpack(io.BytesIO(data), MAX_UNPACKED_BYTES, whole=True)
 
+    def refuse_member(self, format_name: str) -> None:
+        """Raise `ReadError` if the path asks for a member ('file::member') of a format that holds one recording."""
+        if self.member is not None:
+            raise ReadError(f"a {format_name} file holds one recording; give its path without '::' and what follows")
+
     @property
     def is_gzip(self) -> bool:
         with open_regular(self.path) as file:

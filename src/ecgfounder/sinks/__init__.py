@@ -31,6 +31,7 @@ class Output:
         window has a smaller T.
     outer_shape : what stands in front of one view: () or windows, leads, or both.
     order : the record's place in the dataset.
+    means : a second view [C] of each input, where one was asked for.
     """
 
     entry: Entry
@@ -38,6 +39,7 @@ class Output:
     views: tuple[npt.NDArray[np.float32], ...]
     outer_shape: tuple[int, ...] = ()
     order: int = 0
+    means: tuple[npt.NDArray[np.float32], ...] = ()
 
     @property
     def embedding(self) -> npt.NDArray[np.float32]:

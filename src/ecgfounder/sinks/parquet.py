@@ -107,6 +107,11 @@ class ParquetSink:
                 self._record_column: pa.array([entry["record"]] * rows),
                 **{name: values.slice(first, rows) for name, values in places.items()},
                 "embedding": nested([view.astype(self._dtype, copy=False) for view in views]),
+                **(
+                    {"embedding_mean": nested([mean.astype(self._dtype, copy=False) for mean in output.means])}
+                    if output.means
+                    else {}
+                ),
                 "shape": pa.array([list(view.shape) for view in views], pa.list_(pa.int32())),
                 **{name: pa.array([entry.get(name)] * rows, kind) for name, kind in _FACTS},
             }

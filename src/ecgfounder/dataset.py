@@ -1,0 +1,210 @@
+"""ECG files as a `torch.utils.data.Dataset`, for those who train or fine-tune with a loader of their own.
+
+In: paths (a list, or a cohort's column) and a `Preparation`. Out: float32 tensors [C, L] as the network takes them, with a
+target each where there are some; and two ways to put recordings of different length into batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from ecgfounder.errors import CohortError, ECGFounderError, PrepareError, SettingsError
+from ecgfounder.preprocess import Preparation, prepare
+from ecgfounder.readers import read_ecg
+from ecgfounder.readers.source import Hints
+
+__all__ = ["ECGDataset", "collate_by_length", "collate_cropped"]
+
+Sample = TypeVar("Sample")
+
+
+class ECGDataset(Dataset[Any]):
+    """Network inputs by index, each read and prepared when it is asked for.
+
+    Parameters
+    ----------
+    paths : of the ECG files, `container::member` too.
+    targets : one for each path (a number, an array, a tensor); None for inputs alone.
+    preparation : what is done to each recording; with `window=10` all inputs have 5000 samples, and any loader's own
+        batches work.
+    data_dir : folder that relative paths start from; None for the working directory.
+    reader, hints : as in `ecgfounder.read_ecg`.
+
+    Raises
+    ------
+    SettingsError
+        If there is not one target for each path, or the preparation gives inputs of several lengths per recording.
+
+    Notes
+    -----
+    `dataset[i]` is a float32 tensor [C, L], C = 12 or 1, at 500 Hz; [W, C, L] with windows in sequence, [n_leads, 1, L]
+    with `lead="all"`. With targets it is a pair (input, target). A file that cannot be read or prepared raises
+    `ReadError` or `PrepareError` with its path.
+
+    Examples
+    --------
+    >>> import numpy as np, pathlib, tempfile
+    >>> from ecgfounder.demo import write_demo_cohort
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> write_demo_cohort(pathlib.Path(folder.name))
+    >>> names = ["patient_001/ecg_0001.xml", "patient_002/ecg_0002.xml"]
+    >>> ecgs = ECGDataset(names, [0, 1], data_dir=f"{folder.name}/ecg", preparation=Preparation(window=10))
+    >>> signals, targets = next(iter(torch.utils.data.DataLoader(ecgs, batch_size=2)))
+    >>> signals.shape, targets
+    (torch.Size([2, 12, 5000]), tensor([0, 1]))
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        targets: Sequence[Any] | None = None,
+        *,
+        preparation: Preparation | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        reader: str = "auto",
+        hints: Hints | None = None,
+    ) -> None:
+        if targets is not None and len(targets) != len(paths):
+            raise SettingsError(f"Each path needs one target, got {len(paths)} paths and {len(targets)} targets.")
+        self.preparation = preparation or Preparation()
+        if self.preparation.stride is not None and self.preparation.remainder == "keep":
+            raise SettingsError(
+                "remainder 'keep' gives a last window that is shorter than the others, which one [W, C, L] tensor cannot "
+                "hold: use 'drop' or 'pad'."
+            )
+        self.paths = [os.fspath(path) for path in paths]
+        self.targets = targets
+        self.data_dir = None if data_dir is None else os.fspath(data_dir)
+        self.reader = reader
+        self.hints = hints
+
+    @classmethod
+    def from_cohort(
+        cls,
+        dataset: str | os.PathLike[str],
+        *,
+        split: str = "train",
+        path_column: str = "ecg_paths",
+        target_column: str | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        preparation: Preparation | None = None,
+        reader: str = "auto",
+        hints: Hints | None = None,
+    ) -> ECGDataset:
+        """The recordings of a cohort, as `ecgfounder embed --dataset` takes it; a row with several paths gives several.
+
+        Parameters
+        ----------
+        dataset : Hugging Face dataset (saved folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of ECGs.
+        target_column : numbers, or lists of numbers; None for inputs alone.
+        split, path_column, data_dir, preparation, reader, hints : as in `embed` and in `ECGDataset`. For a folder of
+            ECGs, its paths are whole.
+
+        Raises
+        ------
+        CohortError
+            If the dataset cannot be opened, or lacks a column, or a target is missing.
+        SettingsError
+            As `ECGDataset` does.
+        """
+        from ecgfounder.cohort import open_cohort
+
+        cohort = open_cohort(os.fspath(dataset), split=split, path_column=path_column)
+        if target_column is not None:
+            cohort.require(target_column)
+        paths: list[str] = []
+        targets: list[Any] = []
+        for record, row in cohort.records_with([] if target_column is None else [target_column]):
+            if target_column is not None:
+                if row[target_column] is None:
+                    raise CohortError(
+                        f"row {record.row} of {os.fspath(dataset)} has no value in the column '{target_column}': leave "
+                        "rows without a target out of the dataset."
+                    )
+                targets.append(row[target_column])
+            paths.append(record.path)
+        return cls(
+            paths,
+            None if target_column is None else targets,
+            preparation=preparation,
+            data_dir=data_dir,
+            reader=reader,
+            hints=hints,
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Any:
+        signals = self._signals(os.path.join(self.data_dir or "", self.paths[index]))
+        if self.targets is None:
+            return signals
+        target = self.targets[index]
+        # A list would be taken apart by the usual collate function: [B] of each class instead of [B, n_classes].
+        return signals, torch.as_tensor(target) if isinstance(target, list | tuple) else target
+
+    def _signals(self, path: str) -> Tensor:
+        recording = read_ecg(path, reader=self.reader, hints=self.hints)
+        try:
+            signal = prepare(recording, self.preparation)
+        except ECGFounderError as error:
+            raise PrepareError(f"{path}: {error}") from error
+        inputs = np.stack(list(signal.inputs))
+        return torch.from_numpy(inputs.reshape(*signal.outer_shape, *inputs.shape[1:]))
+
+
+def collate_cropped(samples: Sequence[Any]) -> Any:
+    """A batch in which every input is cut to the shortest one's length, from its start; for `DataLoader(collate_fn=...)`.
+
+    Nothing is padded: zeros at the end would change an ECG's features. What is cut off has still been part of its
+    normalisation; `Preparation(window=...)` cuts before.
+
+    Parameters
+    ----------
+    samples : inputs [..., L], or pairs of an input and a target, as `ECGDataset` gives them.
+
+    Returns
+    -------
+    Tensor [B, ..., shortest L], or a pair of it and the targets.
+    """
+    shortest = min(_input_of(sample).shape[-1] for sample in samples)
+    cropped = [
+        (sample[0][..., :shortest], sample[1]) if isinstance(sample, tuple) else sample[..., :shortest]
+        for sample in samples
+    ]
+    return _pair(default_collate(cropped))
+
+
+def collate_by_length(samples: Sequence[Sample]) -> list[Any]:
+    """A list of batches in each of which all inputs have one shape: nothing is cut, nothing is padded.
+
+    Parameters
+    ----------
+    samples : inputs, or pairs of an input and a target, as `ECGDataset` gives them.
+
+    Returns
+    -------
+    list
+        What the usual collate function gives for each group, in the order in which the shapes first occur.
+    """
+    groups: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(_input_of(sample).shape), []).append(sample)
+    return [_pair(default_collate(group)) for group in groups.values()]
+
+
+def _input_of(sample: Any) -> Tensor:
+    return cast(Tensor, sample[0] if isinstance(sample, tuple) else sample)
+
+
+def _pair(batch: Any) -> Any:
+    """`default_collate` makes lists of pairs; a pair is a tuple here as it is in the dataset."""
+    return tuple(batch) if isinstance(batch, list) else batch

@@ -1,0 +1,706 @@
+"""ECGFounder from Python: one call that takes a path, a recording or an array, and gives its embedding.
+
+In: one of these, or an iterable of any of them. Out: arrays of documented shape, in the input's order; the numbers are those
+of `ecgfounder embed`, because the stages (read, prepare, batch, embed) are the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.batching import Batch, Batcher
+from ecgfounder.engines import Engine, create_engine
+from ecgfounder.errors import (
+    CheckpointError,
+    ECGFounderError,
+    EmbeddingError,
+    PrepareError,
+    SettingsError,
+)
+from ecgfounder.launch import usable_cores
+from ecgfounder.model import bundle_of, find_checkpoint
+from ecgfounder.preprocess import Preparation, Signal, prepare
+from ecgfounder.readers import read_ecg
+from ecgfounder.readers.quantities import millivolts_per
+from ecgfounder.readers.source import Hints
+from ecgfounder.recipes import RECIPES, Recipe, check_choice
+from ecgfounder.recording import Recording, canonical_leads
+from ecgfounder.settings import POOLING_CHOICES
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Embedder", "load", "recording_from_array"]
+
+log = logging.getLogger(__name__)
+
+ERRORS_CHOICES = ("raise", "return", "skip")
+
+Array = npt.NDArray[np.float32]
+Pooling = Literal["none", "mean"]
+Errors = Literal["raise", "return", "skip"]
+AnyRecording = str | os.PathLike[str] | Recording | npt.NDArray[np.number[Any]]
+"""One ECG: a path (`container::member` too), a `Recording`, or samples [n_leads, n_samples]."""
+
+View = Callable[[Array], Array]
+"""What is kept of one input's feature map [T, 1024]."""
+
+
+# --- making one ------------------------------------------------------------------------------------------------------
+
+
+def load(
+    mode: str = "12lead",
+    checkpoint: str | os.PathLike[str] | None = None,
+    *,
+    engine: str = "auto",
+    precision: str = "float32",
+    device: str | None = None,
+    threads: int | None = None,
+    recipe: str | Recipe | None = None,
+    window: float | Literal["whole"] | None = None,
+    stride: float | None = None,
+    remainder: str | None = None,
+    lead: str | None = None,
+    missing_leads: str | None = None,
+    resampling: str | None = None,
+    preparation: Preparation | None = None,
+    reader: str = "auto",
+) -> Embedder:
+    """Load ECGFounder, ready to embed.
+
+    Parameters
+    ----------
+    mode : "12lead" or "1lead", the network.
+    checkpoint : a file, a folder that holds the mode's published file, or None for the Hugging Face Hub's (its local cache
+        first).
+    engine : "auto", "torch" or "onnx"; see `ecgfounder.engines.create_engine`.
+    precision : "float32", "bfloat16" or "float16" (GPU); embeddings are float32 whatever it is.
+    device : "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
+    threads : threads that compute at once on a CPU; None takes the cores that this process may use.
+    recipe : "zscore" (the default), "filtered", "paper", or a `Recipe` of one's own.
+    window, stride : seconds; see `Preparation`. "whole" leaves out the windows that a recipe brings.
+    remainder, lead, missing_leads, resampling : see `Preparation`, whose defaults hold.
+    preparation : all of these in one object, instead of them.
+    reader : "auto" (by content), or "sierraecg" (Philips files through that package).
+
+    Returns
+    -------
+    Embedder
+
+    Raises
+    ------
+    SettingsError
+        If a choice is unknown, or choices contradict each other.
+    CheckpointError
+        If there is no such checkpoint, or it does not hold the backbone's weights.
+    MissingDependencyError
+        If the engine needs an extra that is not installed.
+
+    Examples
+    --------
+    Random weights, to have something to run; leave `checkpoint` out for the published ones.
+
+    >>> import ecgfounder, numpy as np, pathlib, tempfile
+    >>> from ecgfounder.demo import write_demo_checkpoint
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> checkpoint = pathlib.Path(folder.name) / "random_weights.pth"
+    >>> write_demo_checkpoint(checkpoint)
+    >>> model = ecgfounder.load("12lead", checkpoint)
+    >>> samples = np.random.default_rng(0).standard_normal((12, 5000))
+    >>> model.embed(samples, sampling_rate=500, leads=ecgfounder.STANDARD_LEADS).shape
+    (20, 1024)
+    >>> model.close()
+    >>> folder.cleanup()
+    """
+    choices = {
+        "recipe": recipe,
+        "window": window,
+        "stride": stride,
+        "remainder": remainder,
+        "lead": lead,
+        "missing_leads": missing_leads,
+        "resampling": resampling,
+    }
+    preparation = _preparation(mode, preparation, {name: value for name, value in choices.items() if value is not None})
+    if threads is not None and threads < 1:
+        raise SettingsError(f"Invalid value for the 'threads' parameter. It must be at least 1, got {threads}.")
+    path = find_checkpoint(checkpoint, mode)
+    made = create_engine(
+        engine,
+        mode=mode,
+        checkpoint=path,
+        precision=precision,
+        device=device,
+        threads=threads or usable_cores(),
+    )
+    return Embedder(made, preparation, checkpoint=path, reader=reader)
+
+
+def _preparation(mode: str, given: Preparation | None, choices: dict[str, Any]) -> Preparation:
+    bundle_of(mode)
+    if given is not None:
+        if choices:
+            raise SettingsError(
+                f"The 'preparation' parameter already says everything about the signal: put {', '.join(choices)} into "
+                "it (dataclasses.replace), or leave it out."
+            )
+        if given.mode != mode:
+            raise SettingsError(
+                f"mode {mode!r} contradicts the preparation's mode {given.mode!r}: give the same to both."
+            )
+        return given
+    recipe = choices.pop("recipe", "zscore")
+    if isinstance(recipe, str):
+        check_choice("recipe", recipe, RECIPES)
+        recipe = RECIPES[recipe]
+    if choices.get("window") == "whole":
+        del choices["window"]
+        recipe = replace(recipe, window=None, stride=None)
+    return Preparation(mode=mode, recipe=recipe, **choices)
+
+
+def recording_from_array(
+    samples: npt.ArrayLike, sampling_rate: float, leads: Sequence[str], unit: str = "mV"
+) -> Recording:
+    """A `Recording` from samples that are in memory.
+
+    Parameters
+    ----------
+    samples : [n_leads, n_samples], or [n_samples] for one lead; NaN where there is no sample.
+    sampling_rate : in Hz.
+    leads : the rows' names in order, in any usual spelling.
+    unit : of the samples: "mV", "uV", "V" ...
+
+    Raises
+    ------
+    SettingsError
+        If rows and names do not agree, the samples are not real numbers, or the unit is no voltage.
+    ReadError
+        If there are no samples, a lead is named twice, or the sampling rate is impossible.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> recording_from_array(np.zeros((2, 1000)), 500, ["i", "Lead II"])
+    Recording(array, 2 leads I II, 1000 samples at 500 Hz, 2 s)
+    """
+    array = np.atleast_2d(np.asanyarray(samples))
+    if isinstance(array, np.ma.MaskedArray):
+        array = np.where(np.ma.getmaskarray(array), np.nan, np.ma.getdata(array))
+    if array.dtype.kind not in "fiu":
+        raise SettingsError(f"An ECG's samples must be real numbers, got an array of {array.dtype}.")
+    names = (leads,) if isinstance(leads, str) else tuple(leads)
+    if array.ndim != 2:
+        raise SettingsError(
+            f"An array is one ECG, [n_leads, n_samples], got the shape {list(array.shape)}. "
+            "Several go in as an iterable: list(array)."
+        )
+    if len(names) != len(array):
+        turned = " Its columns are the leads: pass array.T." if array.shape[1] == len(names) else ""
+        raise SettingsError(
+            f"An array's rows are its leads: got the shape {list(array.shape)} and {len(names)} lead names.{turned}"
+        )
+    scale = millivolts_per(unit)
+    if scale is None:
+        raise SettingsError(
+            f"Invalid value for the 'unit' parameter. Allowed values are 'V', 'mV', 'uV' and 'nV', but got {unit!r} "
+            "instead."
+        )
+    with np.errstate(over="ignore"):  # infinite samples, which the next stage looks after
+        millivolts = np.ascontiguousarray(array * scale if scale != 1.0 else array, dtype=np.float32)
+    return Recording(millivolts, float(sampling_rate), canonical_leads(names), "array")
+
+
+# --- using it --------------------------------------------------------------------------------------------------------
+
+
+class Embedder:
+    """ECGFounder with all that its inputs and outputs mean; made by `load`.
+
+    An embedding depends on its recording alone: not on what else is embedded with it, in which order, or in batches of
+    what size. On a CPU it is the same to the last bit, and the same that `ecgfounder embed` writes with these settings.
+
+    Attributes
+    ----------
+    engine : the loaded network, `ecgfounder.engines.Engine`.
+    preparation : what is done to a recording before the network.
+    checkpoint : the file that the weights came from.
+    reader : how files are read.
+    """
+
+    def __init__(self, engine: Engine, preparation: Preparation, *, checkpoint: Path, reader: str = "auto") -> None:
+        self.engine = engine
+        self.preparation = preparation
+        self.checkpoint = checkpoint
+        self.reader = reader
+
+    def __repr__(self) -> str:
+        recipe = self.preparation.recipe
+        return f"Embedder({self.mode}, recipe {recipe.name} v{recipe.version}, {self.engine.describe()})"
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the network's memory back; nothing can be embedded afterwards."""
+        self.engine.close()
+
+    @property
+    def mode(self) -> str:
+        """ "12lead" or "1lead"."""
+        return self.preparation.mode
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The 150 diagnostic statements that `predict` gives probabilities of, in its order."""
+        return bundle_of(self.mode).labels()
+
+    def prepare(
+        self,
+        x: AnyRecording,
+        *,
+        sampling_rate: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+    ) -> Signal:
+        """What goes into the network for one recording, with its windows' places in time and its quality flags.
+
+        Parameters and errors are those of `embed`.
+        """
+        return self._prepare(x, _hints(sampling_rate, leads, unit), "")
+
+    @overload
+    def embed(  # type: ignore[overload-overlap]  # a path's text is an iterable too
+        self,
+        x: AnyRecording,
+        *,
+        sampling_rate: float | None = ...,
+        leads: Sequence[str] | None = ...,
+        unit: str | None = ...,
+        pooling: Pooling = ...,
+        batch_size: int = ...,
+        errors: Errors = ...,
+        as_tensor: Literal[False] = ...,
+    ) -> Array: ...
+    @overload
+    def embed(  # type: ignore[overload-overlap]  # a path's text is an iterable too
+        self,
+        x: AnyRecording,
+        *,
+        sampling_rate: float | None = ...,
+        leads: Sequence[str] | None = ...,
+        unit: str | None = ...,
+        pooling: Pooling = ...,
+        batch_size: int = ...,
+        errors: Errors = ...,
+        as_tensor: Literal[True],
+    ) -> torch.Tensor: ...
+    @overload
+    def embed(
+        self,
+        x: Iterable[Any],
+        *,
+        sampling_rate: float | None = ...,
+        leads: Sequence[str] | None = ...,
+        unit: str | None = ...,
+        pooling: Pooling = ...,
+        batch_size: int = ...,
+        errors: Errors = ...,
+        as_tensor: bool = ...,
+    ) -> list[Any]: ...
+    def embed(
+        self,
+        x: AnyRecording | Iterable[Any],
+        *,
+        sampling_rate: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+        pooling: Pooling = "none",
+        batch_size: int = 8,
+        errors: Errors = "raise",
+        as_tensor: bool = False,
+    ) -> Any:
+        """Embed one recording, or each of an iterable.
+
+        Parameters
+        ----------
+        x : a path, a `Recording`, samples [n_leads, n_samples] (numpy array or tensor), or an iterable of any of these.
+        sampling_rate, leads, unit : Hz, the rows' names, and "mV" (default), "uV" ... for arrays, and for files whose
+            format does not say them. For "1lead", `leads` may be left out for an array of one row.
+        pooling : "none" keeps the feature map over time, "mean" its mean, which ECGFounder's own code calls features.
+        batch_size : recordings (or windows) that a GPU computes at once, and that wait for company; no result depends
+            on it.
+        errors : for iterables: "raise" stops at the first recording that cannot be embedded; "return" puts its exception
+            in its place; "skip" leaves it out and logs a warning. A single recording always raises.
+        as_tensor : torch tensors on the CPU instead of numpy arrays.
+
+        Returns
+        -------
+        float32 array, or a list of them in the order of an iterable
+            [T, 1024], T = ceil(n_samples at 500 Hz / 256), or [1024] with `pooling="mean"`. In front of that, W windows
+            where the preparation has a stride, then n_leads where it has `lead="all"`: [W, T, 1024],
+            [W, n_leads, 1024].
+
+        Raises
+        ------
+        ReadError, PrepareError, EmbeddingError
+            If a file cannot be read, a recording cannot become an input, or its embedding is not finite; in an iterable
+            the message names the recording.
+        SettingsError
+            If a choice is unknown, or `x` is nothing that can be embedded.
+        MissingDependencyError
+            If a file's format needs an extra that is not installed.
+        """
+        view = self._embedding_view(pooling)
+        if _is_single(x):
+            [embedding] = self._stream(view, batch_size, "raise", sampling_rate, leads, unit).results([x], single=True)
+            return _tensor(embedding) if as_tensor else embedding
+        embeddings = self._stream(view, batch_size, errors, sampling_rate, leads, unit).results(_iterable(x))
+        return list(_tensors(embeddings) if as_tensor else embeddings)
+
+    def embed_iter(
+        self,
+        recordings: Iterable[Any],
+        *,
+        sampling_rate: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+        pooling: Pooling = "none",
+        batch_size: int = 8,
+        errors: Errors = "raise",
+        as_tensor: bool = False,
+    ) -> Iterator[Any]:
+        """`embed` for streams: takes recordings as it needs them and gives their embeddings in the same order.
+
+        However long the stream, a few batches are in memory. Parameters, results and errors are those of `embed`.
+        """
+        view = self._embedding_view(pooling)
+        stream = self._stream(view, batch_size, errors, sampling_rate, leads, unit)
+        embeddings = stream.results(_iterable(recordings))
+        return _tensors(embeddings) if as_tensor else embeddings
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a path's text is an iterable too
+        self,
+        x: AnyRecording,
+        *,
+        sampling_rate: float | None = ...,
+        leads: Sequence[str] | None = ...,
+        unit: str | None = ...,
+        batch_size: int = ...,
+        errors: Errors = ...,
+    ) -> Array: ...
+    @overload
+    def predict(
+        self,
+        x: Iterable[Any],
+        *,
+        sampling_rate: float | None = ...,
+        leads: Sequence[str] | None = ...,
+        unit: str | None = ...,
+        batch_size: int = ...,
+        errors: Errors = ...,
+    ) -> list[Any]: ...
+    def predict(
+        self,
+        x: AnyRecording | Iterable[Any],
+        *,
+        sampling_rate: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+        batch_size: int = 8,
+        errors: Errors = "raise",
+    ) -> Any:
+        """Probability of each of the 150 statements in `labels`, by the checkpoint's own head.
+
+        Each is a probability by itself (sigmoid): they do not add up to one. They are a research model's output, not a
+        diagnosis. Parameters are those of `embed`.
+
+        Returns
+        -------
+        float32 array, or a list of them in the order of an iterable
+            [150]; windows and leads in front as in `embed`.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint has no head, or one for other than the 150 statements.
+        ReadError, PrepareError, EmbeddingError, SettingsError, MissingDependencyError
+            As `embed` does.
+        """
+        view = self._prediction_view()
+        if _is_single(x):
+            [probabilities] = self._stream(view, batch_size, "raise", sampling_rate, leads, unit).results(
+                [x], single=True
+            )
+            return probabilities
+        return list(self._stream(view, batch_size, errors, sampling_rate, leads, unit).results(_iterable(x)))
+
+    def _embedding_view(self, pooling: str) -> View:
+        check_choice("pooling", pooling, POOLING_CHOICES)
+        if pooling == "mean":
+            return _mean_over_time
+        if self.preparation.remainder == "keep" and self.preparation.stride is not None:
+            raise SettingsError(
+                "remainder 'keep' gives a last window with fewer tokens, which one [W, T, 1024] array cannot hold: use "
+                "pooling='mean', or remainder 'drop' or 'pad'."
+            )
+        return _whole_map
+
+    def _prediction_view(self) -> View:
+        head, expected = self.engine.head, len(self.labels)
+        if head is None or head.n_classes != expected:
+            found = "no head" if head is None else f"a head of {head.n_classes} classes"
+            raise CheckpointError(
+                f"{self.checkpoint}: expected the head of {expected} statements (dense.weight [{expected}, 1024] and "
+                f"dense.bias [{expected}]), found {found}. The published files have it: {bundle_of(self.mode).filename} "
+                f"of {bundle_of(self.mode).repo_id}"
+            )
+        return lambda feature_map: head.probabilities(feature_map[None])[0]
+
+    def _stream(
+        self,
+        view: View,
+        batch_size: int,
+        errors: str,
+        sampling_rate: float | None,
+        leads: Sequence[str] | None,
+        unit: str | None,
+    ) -> _Stream:
+        check_choice("errors", errors, ERRORS_CHOICES)
+        if batch_size < 1:
+            raise SettingsError(
+                f"Invalid value for the 'batch_size' parameter. It must be at least 1, got {batch_size}."
+            )
+        return _Stream(self, view, batch_size, errors, _hints(sampling_rate, leads, unit))
+
+    def _prepare(self, x: Any, hints: Hints, name: str) -> Signal:
+        """The signal of one recording; errors about the recording carry `name`, or its path."""
+        recording = self._recording(x, hints)
+        try:
+            return prepare(recording, self.preparation)
+        except PrepareError as error:
+            raise _named(error, os.fspath(x) if _is_path(x) else name) from error
+        except MemoryError as error:
+            raise _named(PrepareError("needs more memory than there is"), name) from error
+
+    def _recording(self, x: Any, hints: Hints) -> Recording:
+        if isinstance(x, Recording):
+            return x
+        if _is_path(x):
+            return read_ecg(x, reader=self.reader, hints=hints)
+        array = _as_array(x)
+        if array is None:
+            raise SettingsError(
+                "Expected a path, a Recording, or an array [n_leads, n_samples] with its sampling_rate and leads, got "
+                f"an object of type {type(x).__name__!r}."
+            )
+        leads = hints.leads
+        if leads is None and self.mode == "1lead" and (array.ndim == 1 or len(array) == 1):
+            leads = ("I",) if self.preparation.lead == "all" else (self.preparation.lead,)
+        if hints.sampling_rate is None or leads is None:
+            absent = "sampling_rate" if hints.sampling_rate is None else "leads"
+            raise SettingsError(
+                f"An array does not say its {absent}: embed(array, sampling_rate=500, leads=['I', 'II', ...]), with a "
+                "name for each row."
+            )
+        return recording_from_array(array, hints.sampling_rate, leads, hints.unit or "mV")
+
+
+def _whole_map(feature_map: Array) -> Array:
+    # A copy: a batch's maps are one block, which a kept row would hold in memory.
+    return feature_map.copy()
+
+
+def _mean_over_time(feature_map: Array) -> Array:
+    return np.asarray(feature_map.mean(axis=0, dtype=np.float64), dtype=np.float32)
+
+
+# --- what goes in ----------------------------------------------------------------------------------------------------
+
+
+def _hints(sampling_rate: float | None, leads: Sequence[str] | None, unit: str | None) -> Hints:
+    names = (leads,) if isinstance(leads, str) else leads
+    return Hints(sampling_rate, unit, None if names is None else canonical_leads(names))
+
+
+def _is_path(x: object) -> bool:
+    return isinstance(x, str | os.PathLike)
+
+
+def _is_single(x: object) -> bool:
+    """Whether `x` stands for one recording; what does not is gone through."""
+    return isinstance(x, Recording | bytes) or _is_path(x) or _as_array(x) is not None
+
+
+def _as_array(x: object) -> npt.NDArray[Any] | None:
+    """The numbers of an array or tensor; None for anything else, arrays of text (paths) among it."""
+    torch = sys.modules.get("torch")  # a tensor cannot come from a library that was never imported
+    if torch is not None and isinstance(x, torch.Tensor):
+        return cast("npt.NDArray[Any]", x.detach().cpu().numpy())
+    return x if isinstance(x, np.ndarray) and x.dtype.kind not in "OSU" else None
+
+
+def _iterable(x: object) -> Iterable[Any]:
+    if not isinstance(x, Iterable):
+        raise SettingsError(
+            "Expected a path, a Recording, an array [n_leads, n_samples], or an iterable of these, got an object of "
+            f"type {type(x).__name__!r}."
+        )
+    return x
+
+
+def _named(error: ECGFounderError, name: str) -> ECGFounderError:
+    """The same error with the recording's name in front."""
+    return type(error)(f"{name}: {error}") if name else error
+
+
+# --- what comes out --------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Open:
+    """A recording on its way: its outputs as they come, or why there are none."""
+
+    name: str
+    outer_shape: tuple[int, ...] = ()
+    outputs: list[Array | None] = field(default_factory=list)
+    left: int = 0
+    error: ECGFounderError | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.error is not None or self.left == 0
+
+    def result(self) -> Array:
+        outputs = [output for output in self.outputs if output is not None]
+        if not self.outer_shape:
+            return outputs[0]
+        return np.stack(outputs).reshape(*self.outer_shape, *outputs[0].shape)
+
+
+Tag = tuple[_Open, int]
+
+
+class _Stream:
+    """Recordings in, outputs out in the same order: prepared here, embedded by the engine's threads.
+
+    The caller's thread never computes the network: PyTorch's number of threads, which the engine sets, stays as it is there.
+    """
+
+    def __init__(self, embedder: Embedder, view: View, batch_size: int, errors: str, hints: Hints) -> None:
+        self._embedder = embedder
+        self._view = view
+        self._errors = errors
+        self._hints = hints
+        self._threads = embedder.engine.threads
+        self._batcher: Batcher[Tag] = Batcher(batch_size, max_age=math.inf)
+        # Enough for every thread to have a batch although lengths differ, little enough to hold any stream's part.
+        self._ahead = 2 * batch_size * (self._threads + 1)
+        self._open: deque[_Open] = deque()
+        self._computing: deque[tuple[Batch[Tag], Future[list[Array]]]] = deque()
+
+    def results(self, recordings: Iterable[Any], *, single: bool = False) -> Iterator[Any]:
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="ecgfounder-embed")
+        try:
+            for number, x in enumerate(recordings):
+                self._take(x, "" if single else f"recording {number}", pool)
+                yield from self._finished(self._ahead, pool)
+            yield from self._finished(0, pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _take(self, x: Any, name: str, pool: ThreadPoolExecutor) -> None:
+        opened = _Open(os.fspath(x) if _is_path(x) and name else name)
+        self._open.append(opened)
+        try:
+            signal = self._embedder._prepare(x, self._hints, name)
+            opened.outer_shape, opened.left = signal.outer_shape, len(signal.inputs)
+            opened.outputs = [None] * opened.left
+            for number, data in enumerate(signal.inputs):
+                for batch in self._batcher.add(data, (opened, number)):
+                    self._compute(batch, pool)
+        except SettingsError as error:
+            opened.error = _named(error, opened.name)
+        except ECGFounderError as error:
+            opened.error = error
+        except MemoryError:
+            opened.error = _named(PrepareError("needs more memory than there is"), opened.name)
+
+    def _compute(self, batch: Batch[Tag], pool: ThreadPoolExecutor) -> None:
+        while len(self._computing) > self._threads:
+            self._collect()
+        self._computing.append((batch, pool.submit(self._outputs, batch.data)))
+
+    def _outputs(self, data: Array) -> list[Array]:
+        return [self._view(feature_map) for feature_map in self._embedder.engine.embed(data)]
+
+    def _collect(self) -> None:
+        """Wait for the oldest batch and give its rows to their recordings."""
+        batch, future = self._computing.popleft()
+        try:
+            outputs = future.result()
+        except EmbeddingError as error:
+            for opened, _ in batch.tags:
+                opened.error = _named(error, opened.name)
+            return
+        for (opened, number), output in zip(batch.tags, outputs, strict=True):
+            if not np.isfinite(output).all():
+                reason = "the network's output is not finite: the samples' values are beyond what it can take"
+                opened.error = _named(EmbeddingError(reason), opened.name)
+            opened.outputs[number] = output
+            opened.left -= 1
+
+    def _finished(self, most: int, pool: ThreadPoolExecutor) -> Iterator[Any]:
+        """The outputs that are next in order, until at most `most` recordings are open."""
+        while self._open:
+            first = self._open[0]
+            if first.is_over:
+                self._open.popleft()
+                yield from self._told(first)
+            elif len(self._open) <= most:
+                return
+            elif self._computing:
+                self._collect()
+            else:
+                for batch in self._batcher.flush():
+                    self._compute(batch, pool)
+
+    def _told(self, opened: _Open) -> Iterator[Any]:
+        if opened.error is None:
+            yield opened.result()
+        elif self._errors == "raise":
+            raise opened.error
+        elif self._errors == "return":
+            yield opened.error
+        else:
+            log.warning("left out: %s", opened.error)
+
+
+def _tensor(output: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(output) if isinstance(output, np.ndarray) else output
+
+
+def _tensors(outputs: Iterable[Any]) -> Iterator[Any]:
+    return map(_tensor, outputs)

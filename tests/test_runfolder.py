@@ -1,0 +1,180 @@
+"""A run's folder takes nothing that is not its own, and removes nothing that is not its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ecgfounder.errors import RunError
+from ecgfounder.ledger import LedgerWriter, key_text
+from ecgfounder.runfolder import RunFolder, part_name
+
+FINGERPRINT: dict[str, Any] = {
+    "checkpoint_sha256": "ab" * 32,
+    "pooling": "none",
+    "preparation": {"mode": "12lead", "recipe": {"name": "zscore", "version": 1}},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """A run's folder as a start leaves it."""
+    made = RunFolder(tmp_path / "out")
+    made.create()
+    made.write({"fingerprint": FINGERPRINT})
+    return made
+
+
+def remember(folder: RunFolder, *outputs: str, **more: Any) -> None:
+    """Outputs as a run leaves them: the files, and their ledger lines."""
+    writer = LedgerWriter(folder.ledger / part_name(1, (1, 1), 0, 1), {})
+    for number, name in enumerate(outputs):
+        path = folder.output_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+        writer.append([{"key": key_text(number), "status": "done", "output": name, **more}])
+    writer.append([{"key": key_text(99), "status": "failed", "output": None, "reason": "damaged"}])
+    writer.end({})
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", ["new", "new/with/parents", "there"])
+def test_a_new_or_empty_folder_is_made_ready(tmp_path: Path, name: str) -> None:
+    (tmp_path / "there").mkdir()
+    folder = RunFolder(tmp_path / name)
+    folder.create()
+    assert everything_in(folder.output_dir) == {"_run", "_run/ledger", "_run/scratch", "_run/locks"}
+    assert folder.read() is None
+    assert not folder.admit(FINGERPRINT, overwrite=False)
+    folder.create()  # a second start finds it as it is
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "folder"])
+def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir() if name == "folder" else (tmp_path / name).write_text("mine")
+    with pytest.raises(RunError, match="is not empty and has no _run/"):
+        RunFolder(tmp_path).create()
+    assert everything_in(tmp_path) == {name}
+
+
+@pytest.mark.parametrize("below", ["", "/out", "/a/b"])
+def test_a_folder_that_cannot_be_made_is_refused_with_the_reason(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot be written to: (Not a directory|File exists)"):
+        RunFolder(Path(f"{tmp_path}/file{below}")).create()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(RunError, match="cannot be written to: Permission denied"):
+        RunFolder(tmp_path).create()
+
+
+def test_a_folder_on_which_nothing_more_fits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="cannot be written to: No space left on device"):
+        RunFolder(tmp_path / "out").create()
+
+
+def test_a_relative_folder_stays_where_it_was_when_the_working_directory_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(Path("out"))
+    monkeypatch.chdir("/")
+    folder.create()
+    assert (tmp_path / "out" / "_run").is_dir()
+
+
+def test_the_same_fingerprint_resumes(folder: RunFolder) -> None:
+    again = orjson.loads(orjson.dumps(FINGERPRINT))
+    assert folder.admit(again, overwrite=False)
+
+
+def test_another_fingerprint_is_refused_with_each_difference(folder: RunFolder) -> None:
+    other = {
+        **FINGERPRINT,
+        "pooling": "mean",
+        "preparation": {"mode": "12lead", "recipe": {"name": "filtered", "version": 1}},
+        "dtype": "float32",
+    }
+    before = everything_in(folder.output_dir)
+    with pytest.raises(RunError) as refused:
+        folder.admit(other, overwrite=False)
+    message = str(refused.value)
+    for line in (
+        "pooling: none, now mean",
+        "preparation.recipe.name: zscore, now filtered",
+        "dtype: None, now float32",
+    ):
+        assert f"\n  {line}\n" in message
+    assert "version" not in message
+    assert "checkpoint" not in message
+    assert "--overwrite" in message
+    assert everything_in(folder.output_dir) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_a_run_json_that_cannot_be_read_is_refused(folder: RunFolder, content: bytes) -> None:
+    folder.run_json.write_bytes(content)
+    with pytest.raises(RunError, match=r"run\.json"):
+        folder.admit(FINGERPRINT, overwrite=False)
+
+
+def test_run_json_is_replaced_in_one_step(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_source: object, _target: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        folder.write({"fingerprint": {}})
+    assert folder.read() == {"fingerprint": FINGERPRINT}
+
+
+def test_overwriting_removes_what_the_ledger_names_and_nothing_else(folder: RunFolder) -> None:
+    remember(folder, "a.json", "deep/er/b.json", "deep/c.json")
+    (folder.output_dir / "deep" / "mine.txt").write_text("mine")
+    (folder.output_dir / "d.json").write_text("not in the ledger")
+    (folder.output_dir / "empty").mkdir()
+    folder.manifest.write_bytes(b"PAR1")
+    assert not folder.admit({"anything": "else"}, overwrite=True)
+    assert everything_in(folder.output_dir) == {
+        *("deep", "deep/mine.txt", "d.json", "empty"),
+        *("_run", "_run/ledger", "_run/scratch", "_run/locks"),
+    }
+
+
+def test_overwriting_removes_shards(folder: RunFolder) -> None:
+    remember(folder, "embeddings-x-000000.parquet", shard="embeddings-x-000000.parquet")
+    folder.admit(FINGERPRINT, overwrite=True)
+    assert not list(folder.output_dir.glob("*.parquet"))
+
+
+def test_overwriting_goes_on_where_it_was_cut_off(folder: RunFolder) -> None:
+    remember(folder, "a.json", "b.json")
+    (folder.output_dir / "a.json").unlink()  # as if it had been killed after the first
+    folder.admit(FINGERPRINT, overwrite=True)
+    assert not list(folder.output_dir.glob("*.json"))
+
+
+def test_scratch_is_emptied(folder: RunFolder) -> None:
+    (folder.scratch / "1-1.json").write_text("half")
+    folder.clean_scratch()
+    assert list(folder.scratch.iterdir()) == []
+
+
+def test_parts_sort_by_the_start_they_belong_to() -> None:
+    names = [part_name(stamp, (1, 2), 0, 2) for stamp in (5, 999, 1_700_000_000_000_000_000)]
+    assert names == sorted(names)
+    assert len({part_name(7, shard, rank, 2) for shard in ((1, 2), (2, 2)) for rank in (0, 1)}) == 4
