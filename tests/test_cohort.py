@@ -131,7 +131,7 @@ def test_a_damaged_saved_dataset_is_refused(tmp_path: Path, damage: str) -> None
     rows = [] if damage == "rows" else ["a.xml"]
     datasets.Dataset.from_dict({"ecg_paths": rows}).save_to_disk(tmp_path / "ds")
     if damage != "rows":
-        (tmp_path / "ds" / damage).write_bytes(b"{}")
+        (tmp_path / "ds" / damage).write_bytes(b"{")
     with pytest.raises(CohortError, match="ds"):
         paths_of(tmp_path / "ds")
 

@@ -299,7 +299,6 @@ def test_nothing_is_read_before_it_is_used(tmp_path: Path) -> None:
 def test_indexing_gives_what_the_whole_array_would(tmp_path: Path, stored: str, index: Any) -> None:
     made = Made(tmp_path / "run", format=stored)
     X, _ = open_run(made.make()).arrays()
-    index = np.array(index, dtype=np.int64) if index == [] else index
     expected = np.stack([made.views(path)[0] for path in PATHS])[index]
     got = X[index]
     assert isinstance(got, np.ndarray)
