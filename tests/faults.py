@@ -36,7 +36,7 @@ _OPERATIONS = ("write", "replace", "fsync", "unlink", "mkdir", "ftruncate")
 class NullEngine:
     """Maps that depend on every sample of their own row and on nothing else, computed in no time."""
 
-    name, precision, device = "null", "float32", "cpu"
+    name, precision, device, head, samples_per_pass = "null", "float32", "cpu", None, None
 
     def __init__(self, threads: int = 2) -> None:
         self.threads = threads

@@ -27,10 +27,11 @@ from ecgfounder.ledger import LedgerWriter, key_text, read_ledger
 from ecgfounder.manifest import write_manifest
 from ecgfounder.naming import Naming, path_key
 from ecgfounder.runfolder import RunFolder
-from ecgfounder.runs import mean_over_time, open_run, read_embedding
+from ecgfounder.runs import open_run, read_embedding
 from ecgfounder.sinks import Entry, Output
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.parquet import ParquetSink
+from ecgfounder.views import pooled
 
 C = 6
 DATA_DIR = "/data"
@@ -75,7 +76,7 @@ class Made:
         if self.remainder == "keep":
             tokens[-1] = 1
         maps = [chance.standard_normal((t, C)).astype(np.float32) for t in tokens]
-        return [mean_over_time(each) for each in maps] if self.pooling == "mean" else maps
+        return [pooled(each) for each in maps] if self.pooling == "mean" else maps
 
     def output(self, path: str, order: int) -> Output:
         views = self.views(path)
@@ -100,7 +101,8 @@ class Made:
             "seconds": {"read": 0.1},
         }
         title = str(study) if self.id_column else path.rpartition("/")[2]
-        return Output(entry, title, tuple(views), outer, order)
+        means = tuple(pooled(view) for view in views) if self.pooling == "both" else ()
+        return Output(entry, title, tuple(views), outer, order, means)
 
     def sink(self, prefix: str = "00000000000000000001") -> JsonSink | ParquetSink:
         if self.format == "json":
@@ -203,8 +205,8 @@ def test_arrays_and_table_have_a_row_for_each_embedding_in_the_dataset_order(
     assert meta["lead"].to_pylist() == leads * len(PATHS)
     assert meta["study_id"].to_pylist() == [study for study in STUDIES for _ in windows]
 
-    pooled, _ = run.arrays(pooling="mean")
-    assert np.array_equal(pooled, [mean_over_time(v) if v.ndim == 2 else v for v in expected])
+    means, _ = run.arrays(pooling="mean")
+    assert np.array_equal(means, [pooled(v) if v.ndim == 2 else v for v in expected])
 
     for number, (facts, embedding) in enumerate(run):
         assert np.array_equal(embedding, expected[number])
@@ -234,7 +236,7 @@ def test_lengths_that_differ_are_refused_with_the_ways_out_and_have_means(tmp_pa
         with pytest.raises(RunError, match=r'between 3 and 5 tokens.*pooling="mean"'):
             run.arrays()
         X, _ = run.arrays(pooling="mean")
-        assert np.array_equal(X, [mean_over_time(made.views(path)[0]) for path in PATHS])
+        assert np.array_equal(X, [pooled(made.views(path)[0]) for path in PATHS])
         assert [embedding.shape for _, embedding in run] == [(3, C), (5, C), (3, C), (3, C)]
 
 
@@ -247,6 +249,22 @@ def test_a_shorter_last_window_is_refused_as_an_array_and_given_one_by_one(tmp_p
     assert run.arrays(pooling="mean")[0].shape == (12, C)
     with pytest.raises(RunError, match="differ in length"):
         read_embedding(made.folder / run.manifest["output"][0].as_py())
+
+
+def test_means_that_were_kept_beside_the_maps_are_read_without_the_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made(tmp_path / "run", format="parquet", pooling="both", stride=2.0, n_windows=2, remainder="keep")
+    run = open_run(made.make())
+    views = [view for path in PATHS for view in made.views(path)]
+    assert all(np.array_equal(embedding, view) for (_, embedding), view in zip(run, views, strict=True))
+    read: list[Any] = []
+    real = pq.ParquetFile.read_row_group
+    spy = lambda self, group, columns, **more: read.append(columns) or real(self, group, columns=columns, **more)  # noqa: E731
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    X, _ = open_run(made.folder).arrays(pooling="mean")
+    assert np.array_equal(X, [pooled(view) for view in views])
+    assert set(map(tuple, read)) == {("embedding_mean",)}
 
 
 def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:

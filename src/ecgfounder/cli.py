@@ -293,6 +293,11 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
         f"{summary.processed:,} in this start, {took}, {rate:.1f} ECG/s"
     )
+    if summary.samples_per_pass is not None:
+        fits = max(1, summary.samples_per_pass // 5000)
+        console.line(
+            f"The device's memory ran out; what held was a batch of {fits} recordings of 10 s (--batch_size {fits})"
+        )
     print_tally(tally, settings.output_dir, console)
     return SOME_FAILED if tally.failed and not launched else OK
 

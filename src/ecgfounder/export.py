@@ -30,7 +30,7 @@ from ecgfounder.errors import PrepareError, RunError
 from ecgfounder.ledger import DONE, FAILED, LedgerState, LedgerWriter, read_ledger
 from ecgfounder.naming import Layout, Naming, path_key
 from ecgfounder.recipes import check_choice
-from ecgfounder.runfolder import RunFolder, part_name
+from ecgfounder.runfolder import TABLES, RunFolder, part_name
 from ecgfounder.runs import EmbeddingRun, open_run
 from ecgfounder.settings import LAYOUT_CHOICES
 from ecgfounder.sinks import Entry, Output, Sink
@@ -94,8 +94,8 @@ def export_run(
     run : the run's output folder; it is only read.
     output_dir : a new or empty folder. It becomes a run of the form asked for: `open_run` reads it, and where the form is
         one that `ecgfounder embed` writes, the same command with that `--format` goes on with it.
-    to : "json" and "npy": a file per recording, [T, 1024], [1024], or with windows in front [W, T, 1024]; "parquet": shards.
-        Numbers are float32, except in Parquet from a run with `--dtype float16`.
+    to : "json" and "npy": a file per recording, [T, 1024], [1024], or with windows in front [W, T, 1024] (of a run with
+        `--pooling both` the maps); "parquet": shards. Numbers are float32, except in Parquet from a run with `--dtype float16`.
     layout : "flat" or "tree", for files; None takes the run's.
     shard_size : recordings per Parquet shard.
     allow_incomplete : also export a run that is not complete; the export is then as incomplete.
@@ -200,6 +200,8 @@ class _Export:
         """The source's run.json, with what the export changes."""
         facts = self.source.settings
         fingerprint = {**facts["fingerprint"], "format": self.to, "layout": self.layout}
+        if self.to != "parquet" and self.source.pooling == "both":
+            fingerprint["pooling"] = "none"  # a file holds one view
         done = {"from": self.source.format, "version": __version__, "at": _now()}
         return {**facts, "fingerprint": fingerprint, "exported": done}
 
@@ -236,11 +238,11 @@ class _Export:
     def _records(self, rows: npt.NDArray[np.int64]) -> Iterator[Output]:
         for number, (entry, position) in enumerate(self._entries(rows)):
             old = self.source.records["output"][int(self.first_rows[number])].as_py()
-            views, outer = self.source.views(old, entry["shape"])
+            views, means, outer = self.source.stored(old, entry["shape"])
             name = "" if self.to == "parquet" else self._name(entry, position)
             entry = {key: value for key, value in entry.items() if key != "shard"} | {"output": name}
             title = entry["record"] if self.named_by_id else os.path.basename(entry["record"])
-            yield Output(entry, title, tuple(views), outer, number)
+            yield Output(entry, title, tuple(views), outer, number, tuple(means))
 
     def _entries(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Entry, int]]:
         """Each record's ledger entry, and its place among its dataset row's paths."""
@@ -278,7 +280,7 @@ class _Export:
         )
 
     def _write_tables(self, outputs: pa.ChunkedArray) -> None:
-        """The source's manifest with the new outputs, and its failures as they are."""
+        """The source's manifest with the new outputs, and its other tables as they are."""
         manifest = self.source.manifest
         place = np.full(manifest.num_rows, -1, dtype=np.int64)
         done = np.flatnonzero(manifest["status"].to_numpy() == "done")
@@ -288,9 +290,11 @@ class _Export:
         column = manifest.column_names.index("output")
         pq.write_table(manifest.set_column(column, "output", new), aside, compression="zstd")
         os.replace(aside, self.target.manifest)
-        aside = self.target.scratch / "failures.csv"
-        shutil.copyfile(RunFolder(self.source.folder).failures, aside)
-        os.replace(aside, self.target.failures)
+        books = RunFolder(self.source.folder)
+        for path in (books.path / name for name in TABLES if name not in (books.manifest.name, books.collisions.name)):
+            if path.exists():
+                shutil.copyfile(path, self.target.scratch / path.name)
+                os.replace(self.target.scratch / path.name, self.target.path / path.name)
 
 
 def _ledger_rows(source: EmbeddingRun, ledger: LedgerState, first_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

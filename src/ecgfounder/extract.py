@@ -60,7 +60,8 @@ class Summary:
     outcome : "complete", "interrupted", or "incomplete" where other shards or processes are still to finish.
     tally : all records of the cohort as the ledger has them; None where another process tells.
     processed, failed_now : records that this process did, and those among them that failed.
-    seconds : wall time; waited : seconds that stages waited, a hint at the bottleneck.
+    seconds : wall time.
+    samples_per_pass : what the device's memory was found to hold, rows times samples; None if it never ran out.
     """
 
     outcome: str
@@ -70,6 +71,7 @@ class Summary:
     failed_now: int
     seconds: float
     engine: str
+    samples_per_pass: int | None = None
     signal: int | None = None
 
 
@@ -476,6 +478,7 @@ class Run:
             failed_now=recorder.failed,
             seconds=time.monotonic() - began,
             engine=engine.describe(),
+            samples_per_pass=engine.samples_per_pass,
             signal=self.interruption.signal,
         )
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.batching import AnyBatch, Batcher
+from ecgfounder.errors import EmbeddingError
 from ecgfounder.workers import Event, Failed, Input, Job, Opened, ReaderPool
 
 FeatureMap = npt.NDArray[np.float32]
@@ -202,10 +203,21 @@ class Pipeline:
     def _embed(self) -> None:
         while (batch := self._get(self._to_embed)) is not None:
             began = time.perf_counter()
-            maps = self.engine.embed(batch.data)
-            share = (time.perf_counter() - began) / len(batch.tags)
-            rows = [(tag, self.view(each), share) for tag, each in zip(batch.tags, maps, strict=True)]
+            try:
+                maps = self.engine.embed(batch.data)
+                share = (time.perf_counter() - began) / len(batch.tags)
+                rows = [(tag, self.view(each), share) for tag, each in zip(batch.tags, maps, strict=True)]
+            except EmbeddingError:
+                rows = [self._embed_alone(data, tag) for data, tag in zip(batch.data, batch.tags, strict=True)]
             self._put(self._to_finish, rows)
+
+    def _embed_alone(self, data: FeatureMap, tag: tuple[int, int]) -> Any:
+        """One row of a batch that could not be computed: its own result, or its own failure."""
+        began = time.perf_counter()
+        try:
+            return tag, self.view(self.engine.embed(data[None])[0]), time.perf_counter() - began
+        except EmbeddingError as error:
+            return Failed(tag[0], {}, type(error).__name__, str(error))
 
     def _finish(self) -> None:
         while (work := self._get(self._to_finish)) is not None:
@@ -220,6 +232,8 @@ class Pipeline:
             return None
         if isinstance(work, Failed):
             opened = self._open.pop(work.ticket, None)
+            if opened is None and work.kind == EmbeddingError.__name__:
+                return None  # another input of this record could not be computed either
             facts = opened.facts | work.facts if opened else work.facts
             return Finished(work.ticket, facts, kind=work.kind, reason=work.reason)
         (ticket, number), view, seconds = work

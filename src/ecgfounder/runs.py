@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -29,13 +29,18 @@ from ecgfounder.ledger import read_ledger
 from ecgfounder.manifest import FAILURE_COLUMNS, SCHEMA, STAGES
 from ecgfounder.recipes import check_choice
 from ecgfounder.runfolder import RunFolder
-from ecgfounder.settings import POOLING_CHOICES
+from ecgfounder.sinks.parquet import EMBEDDINGS
+from ecgfounder.views import pooled
 
 Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 CACHE_BYTES = 256 << 20
 """Decoded parts of shards that a run keeps, at most (one part at least)."""
+
+POOLING_CHOICES = ("none", "mean")
+
+MAIN, MEANS = EMBEDDINGS
 
 _SHARDS_OPEN = 64
 _RECORDS_AT_ONCE = 4096
@@ -181,7 +186,7 @@ class EmbeddingRun:
 
     @property
     def pooling(self) -> str:
-        """What the run kept: "none", the map [T, 1024]; "mean", its mean over T [1024]."""
+        """What the run kept: "none", the map [T, 1024]; "mean", its mean over T [1024]; "both"."""
         return self._form.pooling
 
     @cached_property
@@ -228,7 +233,7 @@ class EmbeddingRun:
         """Whether the last window of a recording may be shorter than the others (`--remainder keep`, maps kept)."""
         return self._form.ragged
 
-    def views(self, output: str, shape: list[int]) -> tuple[list[Array], tuple[int, ...]]:
+    def stored(self, output: str, shape: list[int]) -> tuple[list[Array], list[Array], tuple[int, ...]]:
         """One record as it is stored.
 
         Parameters
@@ -238,18 +243,21 @@ class EmbeddingRun:
         Returns
         -------
         views : float32 [T, 1024] or [1024] of each window and lead.
+        means : float32 [1024] of each where the run kept both, else none.
         outer_shape : windows, leads, both or none, what stands in front of one view's shape.
         """
         (views,) = self._store.views([output])
-        return views, tuple(shape[: -self._form.inner])
+        means = next(self._store.views([output], MEANS)) if self.pooling == "both" else []
+        return views, means, tuple(shape[: -self._form.inner])
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """All embeddings as one array, and the table that goes with it, row by row.
 
         Parameters
         ----------
-        pooling : "none": as the run kept them. "mean": the mean over T of what the run kept as a map (in float64, then
-            float32, as `--pooling mean` has it); a run that kept the mean gives it either way.
+        pooling : "none": as the run kept them (the maps, where it kept both). "mean": the mean over T of what the run kept
+            as a map (in float64, then float32, as `--pooling mean` has it); a run that kept the mean gives it either way, and
+            one that kept both has it ready.
 
         Returns
         -------
@@ -279,7 +287,8 @@ class EmbeddingRun:
     def _arrays(self, records: pa.Table, per_record: Rows, pooling: str) -> tuple[Embeddings, pa.Table]:
         check_choice("pooling", pooling, POOLING_CHOICES)
         row_shape = self._row_shape(records, pooling)
-        X = Embeddings(self._store, records["output"], per_record, row_shape, pooling)
+        column = MEANS if pooling == "mean" and self.pooling == "both" else MAIN
+        X = Embeddings(self._store, records["output"], per_record, row_shape, column)
         return X, self._meta(records, per_record)
 
     def _row_shape(self, records: pa.Table, pooling: str) -> tuple[int, ...]:
@@ -420,12 +429,12 @@ class Embeddings:
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self, store: _Store, outputs: pa.ChunkedArray, per_record: Rows, row_shape: tuple[int, ...], pooling: str
+        self, store: _Store, outputs: pa.ChunkedArray, per_record: Rows, row_shape: tuple[int, ...], column: str
     ) -> None:
         self._store = store
         self._outputs = outputs
         self._starts = np.concatenate([[0], np.cumsum(per_record)])
-        self._pooling = pooling
+        self._column = column
         self._loaded: Array | None = None
         self.shape: tuple[int, ...] = (int(self._starts[-1]), *row_shape)
 
@@ -492,16 +501,12 @@ class Embeddings:
         by_record = np.argsort(place, kind="stable")
         bounds = np.searchsorted(place[by_record], np.arange(len(needed) + 1))
         order = np.array(storage_order(outputs), dtype=np.int64)
-        for number, views in zip(order, self._store.views([outputs[each] for each in order]), strict=True):
+        stored = self._store.views([outputs[each] for each in order], self._column)
+        for number, views in zip(order, stored, strict=True):
             for at in by_record[bounds[number] : bounds[number + 1]]:
                 view = views[wanted[at] - self._starts[needed[number]]]
-                out[at] = mean_over_time(view) if view.ndim > len(self.shape) - 1 else view
+                out[at] = pooled(view) if view.ndim > len(self.shape) - 1 else view
         return out
-
-
-def mean_over_time(feature_map: Array) -> Array:
-    """A map's mean over T, [T, C] -> [C]: ECGFounder's features; summed in float64, as a run with `--pooling mean` does."""
-    return np.asarray(feature_map.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -661,7 +666,7 @@ class _Form:
                 pooling=pooling,
                 windows=windows,
                 every_lead=preparation["lead"] == "all",
-                ragged=windows and preparation["remainder"] == "keep" and pooling == "none",
+                ragged=windows and preparation["remainder"] == "keep" and pooling != "mean",
             )
         except (KeyError, TypeError) as error:
             raise RunError(f"run.json is not a run's record: {error} is missing in it") from error
@@ -728,12 +733,12 @@ class _Store:
         self.__dict__.update(state)
         self._forget()
 
-    def views(self, outputs: Iterable[str]) -> Iterator[list[Array]]:
-        """For each output the embeddings of its rows, float32 [T, C] or [C] each."""
+    def views(self, outputs: Iterable[str], column: str = MAIN) -> Iterator[list[Array]]:
+        """For each output the embeddings of its rows, float32 [T, C] or [C] each; `column` names one of a shard's."""
         for output in outputs:
             match = _REFERENCE.fullmatch(output)
             if match is not None:
-                yield self._shard(match["shard"]).views(match["key"])
+                yield self._shard(match["shard"]).views(match["key"], column)
                 continue
             whole = _read_file(self._folder / output)
             inner = self._form.inner
@@ -760,15 +765,15 @@ class _Cache:
     """Decoded parts of shards; the least recently used go when there are more than `CACHE_BYTES` of them."""
 
     def __init__(self) -> None:
-        self._parts: OrderedDict[tuple[Path, int], list[Array]] = OrderedDict()
+        self._parts: OrderedDict[Hashable, list[Array]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: tuple[Path, int]) -> list[Array] | None:
+    def get(self, key: Hashable) -> list[Array] | None:
         if key in self._parts:
             self._parts.move_to_end(key)
         return self._parts.get(key)
 
-    def put(self, key: tuple[Path, int], part: list[Array]) -> None:
+    def put(self, key: Hashable, part: list[Array]) -> None:
         self._parts[key] = part
         self._bytes += sum(view.nbytes for view in part)
         while self._bytes > CACHE_BYTES and len(self._parts) > 1:
@@ -794,14 +799,14 @@ class _Shard:
         groups = self._file.metadata
         self._bounds = np.cumsum([0, *(groups.row_group(group).num_rows for group in range(groups.num_row_groups))])
 
-    def views(self, key: str) -> list[Array]:
+    def views(self, key: str, column: str = MAIN) -> list[Array]:
         """The embeddings of one record's rows, in order."""
         first, stop = self._span(key)
         group = int(np.searchsorted(self._bounds, first, side="right")) - 1
         views: list[Array] = []
         while self._bounds[group] < stop:
             begin = int(self._bounds[group])
-            views += self._part(group)[max(0, first - begin) : stop - begin]
+            views += self._part(group, column)[max(0, first - begin) : stop - begin]
             group += 1
         return views
 
@@ -829,15 +834,15 @@ class _Shard:
     def _column(self, name: str) -> pa.ChunkedArray:
         return self._file.read(columns=[name], use_threads=False)[name]
 
-    def _part(self, group: int) -> list[Array]:
-        part = self._cache.get((self._path, group))
+    def _part(self, group: int, column: str) -> list[Array]:
+        part = self._cache.get((self._path, group, column))
         if part is None:
             try:
-                table = self._file.read_row_group(group, columns=["embedding"], use_threads=False)
+                table = self._file.read_row_group(group, columns=[column], use_threads=False)
             except (OSError, pa.ArrowException) as error:
                 raise RunError(f"{self._path} is damaged: {error}") from error
-            part = _rows_of_lists(table["embedding"].combine_chunks())
-            self._cache.put((self._path, group), part)
+            part = _rows_of_lists(table[column].combine_chunks())
+            self._cache.put((self._path, group, column), part)
         return part
 
 

@@ -226,10 +226,11 @@ def _inputs_of(task: ReadTask, path: str) -> list[Array] | str:
 HEADER = f"{'':4}  {'engine':<22}  {'what is compared':<50}  {'difference':>13}  tolerance"
 
 
-WIDENED = f"""
-This checkpoint amplifies rounding, as random weights do and published ones should not: tolerances are wider than the
-{FLOAT32_TOLERANCE:.0e} between float32 engines and the {HALF_TOLERANCE["bfloat16"]:.0e} of bfloat16 that hold otherwise, in proportion to its float32 error
-against float64."""
+WIDENED = (
+    "\nThis checkpoint amplifies rounding, as random weights do and published ones should not. Tolerances are wider than\n"
+    f"the {FLOAT32_TOLERANCE:.0e} between float32 engines and the {HALF_TOLERANCE['bfloat16']:.0e} of bfloat16 that hold "
+    "otherwise, in proportion to its\nfloat32 error against float64."
+)
 
 
 @dataclass(frozen=True)

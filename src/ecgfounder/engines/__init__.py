@@ -36,10 +36,12 @@ class Engine(ABC):
         in its own thread alone; on a GPU the second call's transfers overlap with the first one's arithmetic.
     batch_size : rows for one call of `embed` that suit the engine best; any number is right.
     in_channels : leads that the network takes.
+    samples_per_pass : rows times samples that one pass is held to since the device's memory ran out; None before.
     head : the checkpoint's classification head, for predictions from a map; None where the checkpoint has none.
     """
 
     name: str
+    samples_per_pass: int | None = None
 
     def __init__(
         self, *, precision: str, device: str, threads: int, batch_size: int, in_channels: int, head: Head | None

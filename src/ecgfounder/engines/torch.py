@@ -55,8 +55,6 @@ class TorchEngine(Engine):
         # Whole in the precision asked for: what autocast would compute, without casting the weights on every pass.
         self._net = net.eval().requires_grad_(False).to(self._device, self._dtype)
         self._local = threading.local()
-        self.samples_per_pass: int | None = None
-        """Rows times samples that one pass on the GPU is held to since its memory ran out; None before."""
         if on_cpu:
             _prefer_onednn(self._net)
             _keep_freed_memory()

@@ -29,6 +29,9 @@ ROW_GROUP_BYTES = 4 << 20
 CHUNK_BYTES = 64 << 20
 """Embeddings that become one Arrow chunk; a chunk's offsets are 32 bits wide."""
 
+EMBEDDINGS = ("embedding", "embedding_mean")
+"""The columns that hold numbers; the second one where a run keeps maps and their means."""
+
 _PATTERN = "embeddings-*.parquet"
 _FACTS: tuple[tuple[str, pa.DataType], ...] = (
     ("format", pa.string()),
@@ -106,16 +109,15 @@ class ParquetSink:
                 "key": pa.array([entry["key"]] * rows),
                 self._record_column: pa.array([entry["record"]] * rows),
                 **{name: values.slice(first, rows) for name, values in places.items()},
-                "embedding": nested([view.astype(self._dtype, copy=False) for view in views]),
-                **(
-                    {"embedding_mean": nested([mean.astype(self._dtype, copy=False) for mean in output.means])}
-                    if output.means
-                    else {}
-                ),
+                "embedding": self._lists(views),
+                **({"embedding_mean": self._lists(output.means[first : first + rows])} if output.means else {}),
                 "shape": pa.array([list(view.shape) for view in views], pa.list_(pa.int32())),
                 **{name: pa.array([entry.get(name)] * rows, kind) for name, kind in _FACTS},
             }
             yield pa.table(columns)
+
+    def _lists(self, views: Sequence[npt.NDArray[np.float32]]) -> pa.Array:
+        return nested([view.astype(self._dtype, copy=False) for view in views])
 
 
 def reference(shard: str, key: str) -> str:
@@ -152,16 +154,16 @@ def _lists(values: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Array:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a shard and wait until it is on disk; numbers are split into byte streams, which zstd packs better."""
-    kind = table.schema.field("embedding").type
-    leaf = "embedding" + ".list.element" * _depth(kind)
-    is_half = pa.types.is_float16(_leaf_type(kind))
+    kinds = {name: table.schema.field(name).type for name in EMBEDDINGS if name in table.column_names}
+    leaves = [name + ".list.element" * _depth(kind) for name, kind in kinds.items()]
+    is_half = pa.types.is_float16(_leaf_type(kinds["embedding"]))
     with open(path, "wb") as file:
         pq.write_table(
             table,
             file,
             compression="zstd",
-            use_dictionary=[name for name in table.column_names if name not in ("embedding", "key")],
-            use_byte_stream_split=False if is_half else [leaf],  # DuckDB does not read split half floats
+            use_dictionary=[name for name in table.column_names if name not in (*EMBEDDINGS, "key")],
+            use_byte_stream_split=False if is_half else leaves,  # DuckDB does not read split half floats
             row_group_size=max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)),
         )
         file.flush()
