@@ -16,9 +16,10 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,7 +28,6 @@ from originals import Original, built, real
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 MEMORY_LIMIT = 4 << 30
-BATCH = 250
 
 
 @dataclass
@@ -60,7 +60,7 @@ def fuzz(original: Original, count: int, seed: int, keep: Path | None = None) ->
             begin = time.perf_counter()
             try:
                 outcome = "read" if is_read_or_refused(path, original.hints) else "refused"
-            except Exception as error:  # noqa: BLE001: what must not happen, and is reported
+            except Exception as error:  # noqa: BLE001 - what must not happen, and is reported
                 outcome = "failed"
                 tally.failures.append(f"{original.format}, {original.name}: {type(error).__name__}: {error}")
                 if keep is not None:
@@ -72,37 +72,50 @@ def fuzz(original: Original, count: int, seed: int, keep: Path | None = None) ->
     return tally
 
 
-def _batch(task: tuple[Original, int, int, Path | None]) -> tuple[str, Tally]:
-    original, count, seed, keep = task
-    return original.format, fuzz(original, count, seed, keep)
-
-
-def _prepare() -> None:
+def _share(
+    originals: Sequence[Original], count: int, seed: int, keep: Path | None, answer: Connection[Tally, None]
+) -> None:
+    """One format, in a process of its own: of low priority, and with an end to its memory."""
     os.nice(10)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    tally = Tally()
+    for number, original in enumerate(originals):
+        share = count // len(originals) + (number < count % len(originals))
+        tally.add(fuzz(original, share, seed, keep))
+    answer.send(tally)
 
 
-def _tasks(originals: Sequence[Original], count: int, seed: int, keep: Path | None) -> Iterator[tuple[object, ...]]:
-    """Batches of damaged copies: every format as many, whatever the number of its originals."""
-    formats = sorted({original.format for original in originals})
-    for i, name in enumerate(formats):
-        same = [original for original in originals if original.format == name]
-        for_format = count // len(formats) + (i < count % len(formats))
-        for j, original in enumerate(same):
-            left = for_format // len(same) + (j < for_format % len(same))
-            for part, begin in enumerate(range(0, left, BATCH)):
-                yield original, min(BATCH, left - begin), seed * 1_000_003 + part, keep
+def _in_own_process(originals: Sequence[Original], count: int, seed: int, keep: Path | None) -> Tally:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_share, args=(originals, count, seed, keep, sender))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        crash = f"{originals[0].format}: the process died (status {process.exitcode})"
+        return Tally(Counter(failed=1), failures=[crash])
+    finally:
+        process.join()
 
 
 def run(originals: Sequence[Original], count: int, seed: int, processes: int, keep: Path | None) -> dict[str, Tally]:
-    """Fuzz all formats in processes of low priority and bounded memory."""
-    tallies: dict[str, Tally] = {}
-    context = multiprocessing.get_context("spawn")
-    # Fresh processes for a few batches each, so that the peak of memory is that of a format.
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare, max_tasks_per_child=8) as pool:
-        for name, tally in pool.map(_batch, _tasks(originals, count, seed, keep)):
-            tallies.setdefault(name, Tally()).add(tally)
-    return tallies
+    """Fuzz all formats, each as often as the others, whatever the number of its originals."""
+    formats = sorted({original.format for original in originals})
+    with ThreadPoolExecutor(processes) as pool:
+        waiting = {
+            name: pool.submit(
+                _in_own_process,
+                [original for original in originals if original.format == name],
+                count // len(formats) + (number < count % len(formats)),
+                seed,
+                keep,
+            )
+            for number, name in enumerate(formats)
+        }
+        return {name: future.result() for name, future in waiting.items()}
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import importlib.util
 import io
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -55,7 +55,7 @@ class Original:
     name: str
     files: dict[str, bytes]
     opened: str
-    hints: Hints = Hints()
+    hints: Hints = field(default_factory=Hints)
     repaired: Callable[[bytes], bytes] = _unchanged
 
     def write(self, folder: Path) -> str:
@@ -65,8 +65,8 @@ class Original:
         return str(folder / self.opened)
 
 
-def _single(format_name: str, name: str, data: bytes, hints: Hints = Hints()) -> Original:
-    return Original(format_name, name, {"x": data}, "x", hints)
+def _single(format_name: str, name: str, data: bytes, hints: Hints | None = None) -> Original:
+    return Original(format_name, name, {"x": data}, "x", hints or Hints())
 
 
 def built() -> list[Original]:
@@ -148,8 +148,12 @@ def _holter() -> Iterator[Original]:
     yield _single("edf", "EDF+D", edf([Channel("ECG II", counts()), times], "EDF+D"))
     yield _single("edf", "BDF", edf([Channel("ECG II", counts()), Channel("V1", counts(seed=1))], bdf=True))
     data = test_ishne.ishne(test_ishne.frames_of(), variable=b"text")
-    repaired = Original("ishne", "unchecked", {"x": data}, "x", repaired=lambda data: data[:8] + b"\0\0" + data[10:])
+    repaired = Original("ishne", "unchecked", {"x": data}, "x", repaired=_without_ishne_checksum)
     yield from (_single("ishne", "checked", data), repaired)
+
+
+def _without_ishne_checksum(data: bytes) -> bytes:
+    return data[:8] + b"\0\0" + data[10:]
 
 
 def _arrays() -> Iterator[Original]:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgfounder import ledger
-from ecgfounder.ledger import DONE, FAILED, LedgerWriter, entry_lines, key_text, read_ledger, read_parts
+from ecgfounder.ledger import DONE, FAILED, LedgerWriter, entry_lines, key_text, part_status, read_ledger, read_parts
 
 KEYS = st.integers(0, 2**64 - 1)
 STATUS_TEXT = st.sampled_from(["done", "failed"])
@@ -23,6 +23,10 @@ STATUS_TEXT = st.sampled_from(["done", "failed"])
 
 def entry(key: int, status: str = "done", **more: Any) -> dict[str, Any]:
     return {"key": key_text(key), "record": f"{key}.xml", "status": status, **more}
+
+
+def commit(shard: str, records: int = 1) -> dict[str, Any]:
+    return {"shard": shard, "rows": records, "records": records}
 
 
 def write_part(path: Path, *lines: dict[str, Any], torn: bytes = b"") -> Path:
@@ -184,17 +188,17 @@ def test_entries_of_a_shard_count_only_when_it_is_committed(tmp_path: Path) -> N
         tmp_path / "1.jsonl",
         entry(1, shard=whole, output=whole),
         entry(2, shard=whole, output=whole),
-        {"shard": whole, "rows": 2, "records": 2},
+        commit(whole, 2),
         entry(3, shard=half, output=half),
     )
     state = read_ledger(tmp_path)
     assert state.keys.tolist() == [1, 2]
-    assert state.committed == {whole}
+    assert state.committed == {whole: 2}
     assert [state.shards[number] for number in state.shard] == [whole, whole]
 
 
 def test_an_uncommitted_shard_leaves_what_was_known_before(tmp_path: Path) -> None:
-    write_part(tmp_path / "1.jsonl", entry(1, "failed"), entry(2, shard="a"), {"shard": "a"})
+    write_part(tmp_path / "1.jsonl", entry(1, "failed"), entry(2, shard="a"), commit("a"))
     write_part(tmp_path / "2.jsonl", entry(1, shard="b"), entry(2, shard="b"))
     state = read_ledger(tmp_path)
     assert state.status.tolist() == [FAILED, DONE]
@@ -203,7 +207,7 @@ def test_an_uncommitted_shard_leaves_what_was_known_before(tmp_path: Path) -> No
 
 def test_a_shard_may_be_committed_by_a_later_part(tmp_path: Path) -> None:
     write_part(tmp_path / "1.jsonl", entry(1, shard="a"))
-    write_part(tmp_path / "2.jsonl", {"shard": "a"})
+    write_part(tmp_path / "2.jsonl", commit("a"))
     assert read_ledger(tmp_path).keys.tolist() == [1]
 
 
@@ -219,6 +223,20 @@ def test_find_gives_a_row_for_known_keys_and_minus_one_for_others(
     for key, row in zip(asked, state.find_all(asked), strict=True):
         assert (row == -1) == (key not in known)
         assert row == -1 or int(state.keys[row]) == key
+
+
+def test_the_status_of_a_part_is_known_from_its_ends(tmp_path: Path) -> None:
+    path = tmp_path / "1.jsonl"
+    assert part_status(path) == (None, False)
+    path.write_bytes(b'{"part": {"pid"')
+    assert part_status(path) == (None, False)
+    path.unlink()
+    writer = LedgerWriter(path, {"host": "here", "pid": 7})
+    assert part_status(path) == ({"host": "here", "pid": 7}, False)
+    writer.append([entry(key, reason="x" * 200) for key in range(100)])
+    assert part_status(path) == ({"host": "here", "pid": 7}, False)
+    writer.end({"outcome": "complete"})
+    assert part_status(path) == ({"host": "here", "pid": 7}, True)
 
 
 def test_many_parts_do_not_need_many_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,6 +235,24 @@ def test_row_groups_and_chunks_are_small_and_change_no_row(folder: Path, monkeyp
     assert pq.ParquetFile(next(folder.iterdir())).num_row_groups > 5
 
 
+def test_means_beside_the_maps_are_a_column_packed_alike_whose_rows_stay_with_theirs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = [map_of(number) for number in range(10)]
+    monkeypatch.setattr(sink_module, "CHUNK_BYTES", 3 * views[0].nbytes)
+    sink = sink_of(folder)
+    starts = [float(n) for n in range(10)]
+    entry = entry_of(0, starts=starts)
+    sink.write([Output(entry, "0.xml", tuple(views), (10,), 0, tuple(view.mean(axis=0) for view in views))])
+    sink.close()
+    table = read(folder)
+    assert str(table.schema.field("embedding_mean").type) == "list<element: float>"
+    assert np.array_equal(table["embedding_mean"].to_pylist(), [view.mean(axis=0) for view in views])
+    group = pq.ParquetFile(next(folder.iterdir())).metadata.row_group(0)
+    encodings = {group.column(n).path_in_schema: group.column(n).encodings for n in range(group.num_columns)}
+    assert "BYTE_STREAM_SPLIT" in encodings["embedding_mean.list.element"]
+
+
 @given(
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=6),
     channels=st.integers(1, 4),

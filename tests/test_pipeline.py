@@ -155,12 +155,12 @@ def test_every_ticket_is_finished_exactly_once_with_its_own_embeddings_in_order(
     assert Counter(each.ticket for each in finish.finished) == Counter(range(len(plans)))
     for each in finish.finished:
         plan = plans[each.ticket]
-        assert (each.embeddings is None) == plan.fails
-        if each.embeddings is None:
+        assert (each.views is None) == plan.fails
+        if each.views is None:
             assert (each.kind, each.reason) == ("ReadError", "damaged")
             continue
         assert each.outer_shape == (len(plan.lengths),)
-        assert [float(feature_map[0, 0]) for feature_map in each.embeddings] == [
+        assert [float(feature_map[0, 0]) for feature_map in each.views] == [
             each.ticket * 100 + number for number in range(len(plan.lengths))
         ]
         assert set(each.facts["seconds"]) == {"read", "embed"}
@@ -177,8 +177,8 @@ def test_the_view_is_applied_to_each_input() -> None:
     finish = Finish()
     pipeline_of(Pool([Plan((5, 6))]), Engine(), finish, view=lambda feature_map: feature_map.mean(axis=0)).run(jobs(1))
     (finished,) = finish.finished
-    assert finished.embeddings is not None
-    assert [each.shape for each in finished.embeddings] == [(4,), (4,)]
+    assert finished.views is not None
+    assert [each.shape for each in finished.views] == [(4,), (4,)]
 
 
 def test_all_calls_of_finish_come_from_one_thread() -> None:

@@ -131,13 +131,17 @@ def _packages() -> Iterator[Finding]:
     """What the package's own metadata asks for, against what is there: the required packages, then each extra's."""
     from importlib import metadata
 
+    install = "pip install ecgfounder"
     try:
         from packaging.requirements import Requirement
-
+    except ImportError:
+        yield Finding("FAIL", "packages", "packaging, which accelerate and datasets need, is not installed", install)
+        return
+    try:
         wanted = [Requirement(line) for line in metadata.requires("ecgfounder") or []]
-    except (ImportError, metadata.PackageNotFoundError) as error:
-        missing = "packaging" if isinstance(error, ImportError) and not isinstance(error, LookupError) else "ecgfounder"
-        yield Finding("WARN", "packages", f"cannot be looked up: {missing} is not installed", "pip install ecgfounder")
+    except metadata.PackageNotFoundError:
+        found = "cannot be told: ecgfounder is run from its source code without having been installed"
+        yield Finding("WARN", "packages", found, install)
         return
     required = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
     bad = [problem for each in required if (problem := _problem_with(each))]
@@ -374,7 +378,8 @@ def _checkpoints(checkpoint: str, mode: str | None) -> Iterator[Finding]:
 
     path = Path(checkpoint).expanduser()
     inside = [name for name, bundle in BUNDLES.items() if path.is_dir() and (path / bundle.filename).is_file()]
-    for each in [mode] if mode is not None else inside or [None]:
+    modes: list[str | None] = [mode] if mode is not None else [*inside] or [None]
+    for each in modes:
         try:
             file = find_checkpoint(checkpoint, each or "12lead")
         except CheckpointError as error:
@@ -436,7 +441,7 @@ def _graph_cache() -> Finding:
 
 
 def _output(folder: Path) -> Iterator[Finding]:
-    from ecgfounder.runfolder import RUN_FOLDER
+    from ecgfounder.naming import RUN_FOLDER
 
     another = "choose another --output_dir"
     problem = _why_not_writable(folder)

@@ -600,6 +600,8 @@ class _Open:
 
 Tag = tuple[_Open, int]
 
+_NOT_FINITE = "the network's output is not finite: the samples' values are beyond what it can take"
+
 
 class _Stream:
     """Recordings in, outputs out in the same order: prepared here, embedded by the engine's threads.
@@ -617,7 +619,7 @@ class _Stream:
         # Enough for every thread to have a batch although lengths differ, little enough to hold any stream's part.
         self._ahead = 2 * batch_size * (self._threads + 1)
         self._open: deque[_Open] = deque()
-        self._computing: deque[tuple[Batch[Tag], Future[list[Array]]]] = deque()
+        self._computing: deque[tuple[Batch[Tag], Future[list[Array | EmbeddingError]]]] = deque()
 
     def results(self, recordings: Iterable[Any], *, single: bool = False) -> Iterator[Any]:
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="ecgfounder-embed")
@@ -651,23 +653,22 @@ class _Stream:
             self._collect()
         self._computing.append((batch, pool.submit(self._outputs, batch.data)))
 
-    def _outputs(self, data: Array) -> list[Array]:
-        return [self._view(feature_map) for feature_map in self._embedder.engine.embed(data)]
+    def _outputs(self, data: Array) -> list[Array | EmbeddingError]:
+        """The output of each row, or why it has none; a batch that cannot be computed is tried row by row."""
+        try:
+            maps = self._embedder.engine.embed(data)
+        except EmbeddingError as error:
+            return [error] if len(data) == 1 else [self._outputs(data[row : row + 1])[0] for row in range(len(data))]
+        return [self._view(each) if np.isfinite(each).all() else EmbeddingError(_NOT_FINITE) for each in maps]
 
     def _collect(self) -> None:
         """Wait for the oldest batch and give its rows to their recordings."""
         batch, future = self._computing.popleft()
-        try:
-            outputs = future.result()
-        except EmbeddingError as error:
-            for opened, _ in batch.tags:
-                opened.error = _named(error, opened.name)
-            return
-        for (opened, number), output in zip(batch.tags, outputs, strict=True):
-            if not np.isfinite(output).all():
-                reason = "the network's output is not finite: the samples' values are beyond what it can take"
-                opened.error = _named(EmbeddingError(reason), opened.name)
-            opened.outputs[number] = output
+        for (opened, number), output in zip(batch.tags, future.result(), strict=True):
+            if isinstance(output, EmbeddingError):
+                opened.error = _named(output, opened.name)
+            else:
+                opened.outputs[number] = output
             opened.left -= 1
 
     def _finished(self, most: int, pool: ThreadPoolExecutor) -> Iterator[Any]:

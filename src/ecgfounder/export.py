@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import socket
 import sys
@@ -31,7 +30,7 @@ from ecgfounder.ledger import DONE, FAILED, LedgerState, LedgerWriter, read_ledg
 from ecgfounder.naming import Layout, Naming, path_key
 from ecgfounder.recipes import check_choice
 from ecgfounder.runfolder import TABLES, RunFolder, part_name
-from ecgfounder.runs import EmbeddingRun, open_run
+from ecgfounder.runs import EmbeddingRun, open_run, with_raw_bytes
 from ecgfounder.settings import LAYOUT_CHOICES
 from ecgfounder.sinks import Entry, Output, Sink
 from ecgfounder.sinks.json import FileSink, JsonSink
@@ -40,8 +39,6 @@ from ecgfounder.sinks.parquet import ParquetSink
 TARGETS = ("json", "npy", "parquet")
 COLLISIONS_SHOWN = 20
 RECORDS_AT_ONCE = 64
-
-_ESCAPED_BYTE = re.compile(r"\\x([0-9a-f]{2})")
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -273,7 +270,7 @@ class _Export:
         if not len(colliding):
             return
         numbers = np.flatnonzero(np.isin(keys, colliding))
-        shown = "\n  ".join(entry["record"] for entry, _ in islice(self._entries(rows[numbers]), COLLISIONS_SHOWN))
+        shown = "\n  ".join(entry["record"] for entry in self.ledger.entries(rows[numbers[:COLLISIONS_SHOWN]].tolist()))
         raise RunError(
             f"{len(colliding):,} names would be shared by different recordings (upper and lower case count as equal), "
             f"among them:\n  {shown}\n--layout tree mirrors the folders below the run's --data_dir."
@@ -314,7 +311,7 @@ def _ledger_rows(source: EmbeddingRun, ledger: LedgerState, first_rows: npt.NDAr
 
 def _path_as_read(record: str, key: str, data_dir: str) -> str:
     """A record's path with the bytes that its file has, where the books show them as \\xNN; its key tells."""
-    raw = _ESCAPED_BYTE.sub(lambda found: os.fsdecode(bytes([int(found[1], 16)])), record)
+    raw = with_raw_bytes(record)
     is_raw = raw != record and path_key(record_identity(raw, data_dir)) == int(key, 16)
     return raw if is_raw else record
 

@@ -26,7 +26,7 @@ from ecgfounder.engines import Engine, create_engine
 from ecgfounder.errors import ECGFounderError, EmbeddingError, PrepareError, RunError
 from ecgfounder.findings import PredictionsTable, StatementsTable, packed
 from ecgfounder.launch import Launch, join_launch
-from ecgfounder.ledger import LedgerState, LedgerWriter, entry_lines, key_text, read_ledger, read_parts
+from ecgfounder.ledger import LedgerState, LedgerWriter, key_text, part_status, read_ledger, read_parts
 from ecgfounder.locks import RunLock, process_is_alive
 from ecgfounder.manifest import Account, Tally, check_kept_columns, write_manifest
 from ecgfounder.model import bundle_of, find_checkpoint, sha256_of
@@ -196,6 +196,7 @@ class Run:
         self.console = console
         self.interruption = interruption or Interruption()
         self.folder = RunFolder(settings.output_dir)
+        self._state: LedgerState | None = None
         self.naming = Naming(layout=cast(Layout, settings.layout), data_dir=settings.data_dir, suffix=".json")
 
     def execute(self) -> Summary:
@@ -258,7 +259,7 @@ class Run:
                 self.folder.admit(self.settings.fingerprint(digest), overwrite=self.settings.overwrite)
                 if self.settings.shard[1] == 1:
                     self.folder.clean_scratch()
-                    tidy_shards(self.folder)
+                    self._state = tidy_shards(self.folder, compacting=False)
                 answer = {"stamp": time.time_ns()}
             except RunError as error:
                 answer = {"refused": str(error)}
@@ -291,7 +292,8 @@ class Run:
         part, parts = self.settings.shard
         share = (part - 1) * launch.world_size + launch.rank
         mine = index.keys % np.uint64(parts * launch.world_size) == share
-        state = read_ledger(self.folder.ledger)
+        state = self._state or read_ledger(self.folder.ledger)
+        self._state = None
         plan = make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
         make_budget(plan.n_todo, self.settings, state, self.folder.output_dir).check(self.folder.output_dir)
         return plan
@@ -487,12 +489,12 @@ class Run:
         for rank in range(1, launch.world_size):
             part = self.folder.ledger / part_name(stamp, self.settings.shard, rank, launch.world_size)
             while True:
-                lines = [entry for _, entry in entry_lines(part)] if part.exists() else []
-                if lines and "end" in lines[-1]:
+                header, has_ended = part_status(part)
+                if has_ended:
                     break
                 if self.interruption.requested:
                     return False
-                if lines and not process_is_alive(lines[0]["part"]):
+                if header is not None and not process_is_alive(header):
                     self.console.line(
                         f"process {rank + 1} of {launch.world_size} died; the same command does what it left"
                     )
@@ -511,7 +513,7 @@ def finish_books(
     folder: RunFolder, cohort: Cohort, data_dir: str, keep_columns: Sequence[str], fingerprint: Mapping[str, Any]
 ) -> Tally:
     """Bring shards and ledger together and write the manifest and the failures; no process may be writing."""
-    state = tidy_shards(folder)
+    state = tidy_shards(folder, compacting=True)
     predictions = statements = None
     if fingerprint["predictions"]:
         labels = bundle_of(fingerprint["preparation"]["mode"]).labels()
@@ -528,14 +530,15 @@ def finish_books(
     return tally
 
 
-def tidy_shards(folder: RunFolder) -> LedgerState:
-    """Remove shards that were never committed and rows that a later one replaced; the ledger's state."""
+def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
+    """Remove shards that were never committed and, `compacting`, rows that later ones replaced; the ledger's state."""
     state = read_ledger(folder.ledger)
     if state.shards or any(folder.output_dir.glob("*.parquet")):
         from ecgfounder.sinks.parquet import compact, remove_orphans
 
         remove_orphans(folder.output_dir, state.committed)
-        compact(folder.output_dir, folder.scratch, state)
+        if compacting:
+            compact(folder.output_dir, folder.scratch, state)
     return state
 
 

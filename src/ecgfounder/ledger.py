@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from ecgfounder.cohort import GrowingArray
 from ecgfounder.sinks import Entry, sync_folder
 
 DONE, FAILED = 1, 2
+_LAST_LINE_BYTES = 4096
 STATUS = {"done": DONE, "failed": FAILED}
 
 _PARTS_OPEN = 128
@@ -99,6 +100,21 @@ def entry_lines(part: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             offset += len(line)
 
 
+def part_status(part: Path) -> tuple[dict[str, Any] | None, bool]:
+    """A part's header (None where it is not there yet) and whether its last line was written, without reading the rest."""
+    try:
+        with open(part, "rb") as file:
+            first = file.readline()
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_LINE_BYTES))
+            last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+    except FileNotFoundError:
+        return None, False
+    if not first.endswith(b"\n"):
+        return None, False
+    header: dict[str, Any] = orjson.loads(first)["part"]
+    return header, last.startswith(b'{"end":')
+
+
 @dataclass(frozen=True)
 class LedgerState:
     """The latest entry of every record, as columns sorted by key.
@@ -108,14 +124,14 @@ class LedgerState:
     keys : uint64 [n]. status : uint8 [n] of DONE, FAILED.
     size, mtime_ns : int64 [n], of the input; hashes : uint64 [n], first eight bytes of its SHA-256, 0 where unknown.
     part : int32 [n], index into `parts`; offset : int64 [n], where the entry's line begins.
-    committed : names of the shards that are whole on disk.
+    committed : the shards that are whole on disk, and how many records each held when it was written.
     shard : int32 [n], index into `shards`, -1 for outputs that are files of their own.
     companions : bool [n], whether the entry names further input files.
     """
 
     parts: tuple[Path, ...]
     shards: tuple[str, ...]
-    committed: frozenset[str]
+    committed: Mapping[str, int]
     keys: npt.NDArray[np.uint64]
     status: npt.NDArray[np.uint8]
     size: npt.NDArray[np.int64]
@@ -166,7 +182,7 @@ def read_parts(parts: tuple[Path, ...]) -> LedgerState:
     Entries of a shard that was never committed do not count: the shard may be half there.
     """
     shards: dict[str, int] = {}
-    committed: set[int] = set()
+    committed: dict[str, int] = {}
     columns = {
         name: GrowingArray(dtype)
         for name, dtype in (
@@ -199,14 +215,15 @@ def read_parts(parts: tuple[Path, ...]) -> LedgerState:
                 for name, value in values.items():
                     columns[name].append(value)
             elif "shard" in entry:
-                committed.add(shards.setdefault(entry["shard"], len(shards)))
+                shards.setdefault(entry["shard"], len(shards))
+                committed[entry["shard"]] = entry["records"]
     arrays = {name: column.array() for name, column in columns.items()}
     loose = arrays["shard"] < 0
-    kept = np.flatnonzero(loose | np.isin(arrays["shard"], sorted(committed)))
+    whole = np.array([name in committed for name in shards] + [False])  # the last one is for records without a shard
+    kept = np.flatnonzero(loose | whole[arrays["shard"]])
     # Latest first, so that np.unique's first occurrence of a key is its latest entry.
     latest = kept[::-1][np.unique(arrays["keys"][kept][::-1], return_index=True)[1]]
-    whole = frozenset(name for name, number in shards.items() if number in committed)
-    return LedgerState(parts, tuple(shards), whole, **{name: values[latest] for name, values in arrays.items()})
+    return LedgerState(parts, tuple(shards), committed, **{name: values[latest] for name, values in arrays.items()})
 
 
 def key_text(key: int) -> str:

@@ -99,7 +99,17 @@ def make_plan(
 
 def _has_changed(record: Record, row: int, state: LedgerState, settings: Settings, data_dir: str) -> bool:
     """Whether a finished record's files are others than those that were read; files that are gone have not changed."""
-    source = make_source(absolute_path(record.path, data_dir), settings.hints)
+    path = absolute_path(record.path, data_dir)
+    if not state.companions[row] and not settings.check_hashes:  # the usual case, a million times at a start
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            if "::" not in path:
+                return False
+        else:
+            if status.st_size == state.size[row] and status.st_mtime_ns == state.mtime_ns[row]:
+                return False
+    source = make_source(path, settings.hints)
     if state.companions[row]:
         entry = next(state.entries([row]))
         source.companions.extend(source.path.parent / name for name in entry["companions"])

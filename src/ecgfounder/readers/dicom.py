@@ -12,6 +12,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ _WANTED = (
 )
 _ITEM_GROUP, _ITEM_END, _SEQUENCE_END = 0xFFFE, 0xFFFE_E00D, 0xFFFE_E0DD
 _UNDEFINED = 0xFFFF_FFFF
+_VRS = frozenset(first + second for first, second in product(*[[bytes((code,)) for code in range(65, 91)]] * 2))
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 # What pydicom raises on damaged files; its messages may quote the file and are never passed on.
@@ -163,57 +165,65 @@ def _dataset(content: bytes) -> tuple[Any, bool]:
     # Whether types are written down (explicit VR) is seen from the data: some files claim the other.
     encoding = _Encoding(implicit=not _is_vr(data[4:6]), little_endian=little_endian)
     wanted = io.BytesIO(_wanted_elements(data, encoding))
-    return read_dataset(wanted, encoding.implicit, little_endian), little_endian
+    last = _WANTED[-1]
+    return read_dataset(wanted, encoding.implicit, little_endian, stop_when=lambda tag, *_: tag > last), little_endian
 
 
-class _Encoding(NamedTuple):
+class _Encoding:
     """How data elements are written: without their type (implicit VR)?, in which byte order?"""
 
-    implicit: bool
-    little_endian: bool
+    def __init__(self, *, implicit: bool, little_endian: bool) -> None:
+        order = "<" if little_endian else ">"
+        self.implicit = implicit
+        self._short = struct.Struct(order + "HH2sH").unpack_from
+        self._long = struct.Struct(order + "L").unpack_from
 
     def header(self, data: bytes, position: int) -> tuple[int, int, int]:
         """Tag, length and position of the value of the data element at `position` (PS3.5 chapter 7.1)."""
-        order = "<" if self.little_endian else ">"
-        group, element, vr, short = struct.unpack_from(order + "HH2sH", data, position)
+        group, element, vr, short = self._short(data, position)
         tag = group << 16 | element
-        if self.implicit or group == _ITEM_GROUP or not _is_vr(vr):
-            return tag, struct.unpack_from(order + "L", data, position + 4)[0], position + 8
+        if self.implicit or group == _ITEM_GROUP or vr not in _VRS:
+            return tag, self._long(data, position + 4)[0], position + 8
         if vr in _LONG_VRS:
-            return tag, struct.unpack_from(order + "L", data, position + 8)[0], position + 12
+            return tag, self._long(data, position + 8)[0], position + 12
         return tag, short, position + 8
 
 
 def _wanted_elements(data: bytes, encoding: _Encoding) -> bytes:
     """The bytes of the top-level data elements that are used here.
 
-    Hundreds of annotations may come before the waveforms, and pydicom would parse them all.
+    Hundreds of annotations may come before the waveforms, and pydicom would parse them all. Of the last, the waveforms
+    themselves, pydicom finds the end.
     """
     wanted = bytearray()
     position = 0
     while position + 8 <= len(data):
         tag, length, value = encoding.header(data, position)
+        if tag >= _WANTED[-1]:
+            if length != _UNDEFINED and value + length > len(data):
+                raise ReadError("a data element ends beyond the file: truncated or damaged")
+            wanted += data[position:] if tag == _WANTED[-1] else b""
+            break
         end = _end_of_sequence(data, value, encoding) if length == _UNDEFINED else value + length
         if end > len(data):
             raise ReadError("a data element ends beyond the file: truncated or damaged")
         if tag in _WANTED:
             wanted += data[position:end]
-        if tag >= _WANTED[-1]:
-            break
         position = end
     return bytes(wanted)
 
 
 def _end_of_sequence(data: bytes, position: int, encoding: _Encoding) -> int:
     """Where a sequence of undefined length ends, after its delimiter; without recursion, however deep it is."""
+    header = encoding.header
     open_levels = 1
     while open_levels:
-        tag, length, value = encoding.header(data, position)
-        if tag in (_ITEM_END, _SEQUENCE_END):
-            open_levels -= 1
-            position = value
-        elif length == _UNDEFINED:
+        tag, length, value = header(data, position)
+        if length == _UNDEFINED:
             open_levels += 1
+            position = value
+        elif tag in (_ITEM_END, _SEQUENCE_END):
+            open_levels -= 1
             position = value
         else:
             position = value + length
@@ -241,7 +251,7 @@ def _transfer_syntax(content: bytes, start: int) -> tuple[str, int]:
 
 
 def _is_vr(code: bytes) -> bool:
-    return len(code) == 2 and code.isalpha() and code.isupper()
+    return code in _VRS
 
 
 def _inflate(data: bytes) -> bytes:

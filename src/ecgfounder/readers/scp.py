@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,8 @@ _PREAMBLE = 6
 _HEADER = 16
 _POINTER = 10
 _DEFAULT_TABLE = 19999
+_DOUBLINGS = 4
+_MAX_LOOKUP_BITS = 16
 _NO_CHECKSUM = 0
 
 
@@ -385,67 +387,86 @@ def _default_table() -> tuple[_Code, ...]:
 
 
 def _decode_single(data: bytes, n_samples: int, table: Sequence[_Code]) -> Counts:
-    """Decode with one table: what each bit position would mean is found for all at once, then the chain is followed."""
+    """Decode with one table: how long a code at each bit would be is found for all bits at once, then the chain of
+    codes is followed, `2**_DOUBLINGS` codes a step."""
     longest = max(code.prefix_bits + code.extra_bits for code in table)
     data = data[: (n_samples * longest + 7) // 8]
     n_bits = 8 * len(data)
-    windows = _windows(data)
-    entry = _entries(windows, table)
-    lengths = np.array([code.prefix_bits + code.extra_bits for code in table] + [0])[entry]
-    # Positions that begin no code, and the end, lead to themselves, so that the walk below needs no tests.
-    following = np.append(np.minimum(np.arange(n_bits) + lengths, n_bits), n_bits).tolist()
-    position = 0
-    walk = [0] * n_samples
-    for i in range(n_samples):
-        walk[i] = position
-        position = following[position]
-    at = np.array(walk)
-    if n_samples and (at[-1] >= n_bits or (entry[at] == len(table)).any() or at[-1] + lengths[at[-1]] > n_bits):
+    entry_at, lengths = _entries(data, table)
+    # Positions that begin no code, and the end, lead to themselves, so that what follows needs no tests.
+    following = np.arange(n_bits + 1)
+    following[:-1] += lengths
+    np.minimum(following, n_bits, out=following)
+    at = _chain(following, n_samples)
+    entry = entry_at(at)
+    if at[-1] >= n_bits or (entry == len(table)).any() or at[-1] + lengths[at[-1]] > n_bits:
         raise ReadError("SCP-ECG data that ends early or is in no Huffman code")
-    used = entry[at]
-    values: Counts = np.array([code.value for code in table], dtype=np.int64)[used]
+    values: Counts = np.array([code.value for code in table], dtype=np.int64)[entry]
     for number, code in enumerate(table):
-        if code.extra_bits:
-            values[used == number] += _extra(windows[at[used == number]], code)
+        if code.extra_bits and (used := entry == number).any():
+            values[used] += _extra(data, at[used], code)
     return values
 
 
-def _windows(data: bytes) -> npt.NDArray[np.uint64]:
-    """For each bit of `data`, the 64 bits from there on, the first of them the highest."""
-    padded = np.frombuffer(data + bytes(9), dtype=np.uint8).astype(np.uint64)
-    n_bytes = len(data)
-    high = np.zeros(n_bytes, dtype=np.uint64)
-    for i in range(8):
-        high |= padded[i : n_bytes + i] << np.uint64(56 - 8 * i)
-    low = padded[8 : n_bytes + 8]
-    windows = np.empty((n_bytes, 8), dtype=np.uint64)
-    for bit in range(8):
-        windows[:, bit] = (high << np.uint64(bit)) | (low >> np.uint64(8 - bit))
-    return windows.reshape(-1)
+def _chain(following: npt.NDArray[np.int64], n_samples: int) -> npt.NDArray[np.int64]:
+    """The positions 0, following[0], following[following[0]] ..., `n_samples` of them."""
+    leap = following
+    for _ in range(_DOUBLINGS):
+        leap = leap[leap]
+    leaps = memoryview(leap)
+    n_leaps = -(-n_samples >> _DOUBLINGS)
+    landings = [0] * n_leaps
+    position = 0
+    for i in range(n_leaps):
+        landings[i] = position
+        position = leaps[position]
+    chain = np.empty((n_leaps, 1 << _DOUBLINGS), dtype=np.int64)
+    chain[:, 0] = landings
+    for step in range(1, 1 << _DOUBLINGS):
+        chain[:, step] = following[chain[:, step - 1]]
+    return chain.reshape(-1)[:n_samples]
 
 
-def _entries(windows: npt.NDArray[np.uint64], table: Sequence[_Code]) -> npt.NDArray[np.int64]:
-    """Which code of the table each window begins with; `len(table)` for none. The shortest one wins."""
-    entry = np.full(len(windows), len(table), dtype=np.int64)
-    by_length = sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits)
+def _entries(
+    data: bytes, table: Sequence[_Code]
+) -> tuple[Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
+    """Which code of the table stands at given bits (`len(table)`: none), and how long it is at every bit."""
     longest = max(code.prefix_bits for code in table)
-    if longest <= 16:
+    lengths = np.array([code.prefix_bits + code.extra_bits for code in table] + [0])
+    if longest <= _MAX_LOOKUP_BITS:
         lookup = np.full(1 << longest, len(table), dtype=np.int64)
-        for number, code in by_length:
-            first = code.prefix << (longest - code.prefix_bits)
+        for number, code in sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits):
+            first = code.prefix << (longest - code.prefix_bits)  # of several, the shortest wins
             lookup[first : first + (1 << (longest - code.prefix_bits))] = number
-        return lookup[(windows >> np.uint64(64 - longest)).astype(np.int64)]
+        prefixes = _windows(data, longest)
+        return lambda at: lookup[prefixes[at]], lengths[lookup][prefixes]
     if len(table) > 256:
         raise UnsupportedFormatError(f"SCP-ECG Huffman table of {len(table)} codes of up to {longest} bits")
-    for number, code in by_length:
-        entry[windows >> np.uint64(64 - code.prefix_bits) == code.prefix] = number
-    return entry
+    entry = np.full(8 * len(data), len(table), dtype=np.int64)
+    windows = _windows(data, longest)
+    for number, code in sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits):
+        entry[windows >> (longest - code.prefix_bits) == code.prefix] = number
+    return lambda at: entry[at], lengths[entry]
 
 
-def _extra(windows: npt.NDArray[np.uint64], code: _Code) -> Counts:
-    """The signed number of `extra_bits` bits that follows a prefix."""
-    unsigned = (windows << np.uint64(code.prefix_bits)) >> np.uint64(64 - code.extra_bits)
-    values = unsigned.astype(np.int64)
+def _windows(data: bytes, n_bits: int) -> npt.NDArray[np.int64]:
+    """For each bit of `data`, the number that the `n_bits` (at most 32) from there on are."""
+    padded = np.frombuffer(data + bytes(5), dtype=np.uint8)
+    words = np.zeros(len(data), dtype=np.int64)
+    for i in range(5):
+        words = words << 8 | padded[i : len(data) + i]
+    shifts = 40 - n_bits - np.arange(8)
+    return (words[:, None] >> shifts & ((1 << n_bits) - 1)).reshape(-1)
+
+
+def _extra(data: bytes, at: npt.NDArray[np.int64], code: _Code) -> Counts:
+    """The signed numbers of `extra_bits` bits that follow the prefixes at these bits."""
+    padded = np.frombuffer(data + bytes(9), dtype=np.uint8)
+    first = np.minimum(at + code.prefix_bits, 8 * len(data))
+    words = np.zeros(len(at), dtype=np.int64)
+    for i in range(5):
+        words = words << 8 | padded[first // 8 + i]
+    values = words >> (40 - code.extra_bits - first % 8) & ((1 << code.extra_bits) - 1)
     return np.where(values >> (code.extra_bits - 1) & 1, values - (1 << code.extra_bits), values)
 
 

@@ -58,6 +58,8 @@ class FileSink(ABC):
         folders: set[Path] = set()
         for output in outputs:
             target = self._output_dir / output.entry["output"]
+            # The books are UTF-8, a file's name need not be: they show its bytes.
+            entry = output.entry | {"output": printable(output.entry["output"])}
             self._number += 1
             aside = self._scratch / f"{os.getpid()}-{self._number}{target.suffix}"
             try:
@@ -65,14 +67,14 @@ class FileSink(ABC):
                 write_durably(aside, self.encode(output))
                 os.replace(aside, target)
             except OSError as error:
-                failed = failed_entry(output.entry, error)
+                failed = failed_entry(entry, error)
                 if failed is None:
                     raise
                 aside.unlink(missing_ok=True)
                 entries.append(failed)
                 continue
             folders.add(target.parent)
-            entries.append(output.entry)
+            entries.append(entry)
         for folder in folders:
             sync_folder(folder)
         return entries

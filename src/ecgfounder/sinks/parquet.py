@@ -192,23 +192,30 @@ def compact(output_dir: Path, scratch: Path, state: LedgerState) -> int:
     Until then a record that changed has an old row beside its new one; a complete run has exactly one.
     """
     changed = 0
-    for number, name in enumerate(state.shards):
+    for name, keys in _records_by_shard(state):
         path = output_dir / name
-        valid = {key_text(int(key)) for key in state.keys[(state.shard == number) & (state.status == DONE)]}
-        if not path.exists():
+        if len(keys) >= state.committed.get(name, 0) or not path.exists():
             continue
-        keys = pq.read_table(path, columns=["key"]).column("key")
-        if set(keys.to_pylist()) <= valid:
-            continue
+        valid = {key_text(key) for key in keys}
+        if set(pq.read_table(path, columns=["key"]).column("key").to_pylist()) <= valid:
+            continue  # its old rows were taken out before
         changed += 1
         if not valid:
             path.unlink()
             continue
         table = pq.read_table(path)
-        kept = table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid))))
         aside = scratch / name
-        write_table(kept, aside)
+        write_table(table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid)))), aside)
         os.replace(aside, path)
     if changed:
         sync_folder(output_dir)
     return changed
+
+
+def _records_by_shard(state: LedgerState) -> Iterator[tuple[str, list[int]]]:
+    """Every shard with the keys of the records that are in it by their latest entry."""
+    rows = np.flatnonzero((state.status == DONE) & (state.shard >= 0))
+    rows = rows[np.argsort(state.shard[rows], kind="stable")]
+    ends = np.searchsorted(state.shard[rows], np.arange(len(state.shards)), side="right")
+    for name, keys in zip(state.shards, np.split(state.keys[rows], ends[:-1]), strict=True):
+        yield name, keys.tolist()

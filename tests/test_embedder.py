@@ -1,0 +1,500 @@
+"""The Python API: the same numbers as a run's whatever form an ECG comes in, in the input's order, with errors that name it."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+import ecgfounder
+from ecgfounder.demo import write_demo_cohort
+from ecgfounder.embedder import Embedder, load, recording_from_array
+from ecgfounder.engines import Engine
+from ecgfounder.errors import (
+    CheckpointError,
+    ECGFounderError,
+    EmbeddingError,
+    PrepareError,
+    ReadError,
+    SettingsError,
+)
+from ecgfounder.model import Head, load_state_dict
+from ecgfounder.preprocess import Preparation
+from ecgfounder.readers import read_ecg
+from ecgfounder.recipes import PAPER, Recipe
+from ecgfounder.recording import STANDARD_LEADS, Recording
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def _cache(graph_cache: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint_12lead: Path, _cache: None) -> Iterator[Embedder]:
+    with load("12lead", checkpoint_12lead, threads=2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def one_lead(checkpoint_1lead: Path, _cache: None) -> Iterator[Embedder]:
+    with load("1lead", checkpoint_1lead) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def ecgs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's ECG files: 12 that can be read, of three lengths and two rates, and a damaged one."""
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo_cohort(folder)
+    return folder / "ecg"
+
+
+def with_preparation(model: Embedder, **choices: Any) -> Embedder:
+    return Embedder(model.engine, Preparation(mode=model.mode, **choices), checkpoint=model.checkpoint)
+
+
+def noise(n_samples: int = 1000, seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng([seed, n_samples]).standard_normal((12, n_samples)).astype(np.float32)
+
+
+def recording(n_samples: int = 1000, seed: int = 0) -> Recording:
+    return recording_from_array(noise(n_samples, seed), 500, STANDARD_LEADS)
+
+
+# --- one ECG in any form ---------------------------------------------------------------------------------------------
+
+
+def test_a_philips_file_gives_the_official_networks_map_and_probabilities(model: Embedder, shared: Path) -> None:
+    with np.load(shared / "golden" / "sierra.npz") as golden:
+        expected, logits = golden["129DYPRG.map_12lead"], golden["129DYPRG.logits_12lead"]
+    path = shared / "ecg" / "sierra" / "129DYPRG.XML"
+    found = model.embed(path)
+    assert found.shape == expected.shape == (22, 1024)
+    assert np.linalg.norm(found - expected) <= 1e-4 * np.linalg.norm(expected)
+    assert np.abs(model.predict(path) - 1 / (1 + np.exp(-logits.astype(np.float64)))).max() <= 1e-3
+
+
+def test_path_recording_array_and_tensor_give_the_same_bytes(model: Embedder, ecgs: Path) -> None:
+    path = ecgs / "patient_001" / "ecg_0001.xml"
+    read = read_ecg(path)
+    array = {"sampling_rate": read.sampling_rate, "leads": read.leads}
+    expected = model.embed(path)
+    assert expected.shape == (20, 1024)
+    assert expected.dtype == np.float32
+    for other in (
+        model.embed(str(path)),
+        model.embed(read),
+        model.embed(read.samples, **array),
+        model.embed(torch.from_numpy(read.samples).requires_grad_(), **array),
+        model.embed(np.asfortranarray(read.samples.astype(np.float64)), **array),
+    ):
+        assert other.tobytes() == expected.tobytes()
+
+
+def test_the_unit_of_an_array_is_converted_to_millivolt() -> None:
+    counts = np.arange(24).reshape(2, 12)
+    samples = recording_from_array(counts, 500, ["I", "II"], "uV").samples
+    assert samples.dtype == np.float32
+    np.testing.assert_allclose(samples, counts / 1000, rtol=1e-6)
+
+
+def test_masked_samples_are_missing_not_whatever_lies_under_the_mask() -> None:
+    masked = np.ma.masked_equal(np.array([[1, 2, -9999, 3]]), -9999)
+    assert np.isnan(recording_from_array(masked, 500, "I").samples[0]).tolist() == [False, False, True, False]
+
+
+def test_what_it_gives_is_what_a_run_writes(model: Embedder, ecgs: Path, tmp_path: Path) -> None:
+    from ecgfounder.cli import main
+
+    name = "patient_006/ecg_0007.xml"
+    (tmp_path / "cohort.csv").write_text(f"ecg_paths\n{name}\n")
+    for pooling in ("none", "mean"):
+        flags = ["--dataset", str(tmp_path / "cohort.csv"), "--data_dir", str(ecgs), "--num_workers", "0"]
+        flags += ["--output_dir", str(tmp_path / pooling), "--checkpoint", str(model.checkpoint), "--pooling", pooling]
+        assert main(["embed", *flags]) == 0
+        written = json.loads((tmp_path / pooling / "ecg_0007.json").read_text())
+        found = model.embed(ecgs / name, pooling=pooling)  # type: ignore[call-overload]
+        assert written["shape"] == list(found.shape)
+        assert np.asarray(written["embedding"], np.float32).tobytes() == found.tobytes()
+
+
+# --- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choices", "pooling", "shape"),
+    [
+        ({}, "none", (10, 1024)),
+        ({}, "mean", (1024,)),
+        ({"window": 2.0}, "none", (4, 1024)),
+        ({"window": 2.0, "stride": 1.0}, "none", (4, 4, 1024)),
+        ({"window": 2.0, "stride": 2.0, "remainder": "pad"}, "mean", (3, 1024)),
+        ({"window": 2.0, "stride": 2.0, "remainder": "keep"}, "mean", (3, 1024)),
+    ],
+)
+def test_shapes_are_the_documented_ones(
+    model: Embedder, choices: dict[str, Any], pooling: Any, shape: tuple[int, ...]
+) -> None:
+    assert with_preparation(model, **choices).embed(recording(2500), pooling=pooling).shape == shape
+
+
+def test_every_lead_stands_between_windows_and_tokens(one_lead: Embedder) -> None:
+    every = with_preparation(one_lead, lead="all")
+    windows = with_preparation(one_lead, lead="all", window=2.0, stride=2.0)
+    assert one_lead.embed(recording(2500)).shape == (10, 1024)
+    assert every.embed(recording(2500)).shape == (12, 10, 1024)
+    assert windows.embed(recording(2500)).shape == (2, 12, 4, 1024)
+    assert every.predict(recording(2500)).shape == (12, 150)
+    lead_v3 = with_preparation(one_lead, lead="V3").embed(recording(2500))
+    assert lead_v3.tobytes() == every.embed(recording(2500))[8].tobytes()
+
+
+def test_mean_pooling_is_the_mean_over_tokens(model: Embedder) -> None:
+    whole = model.embed(recording(5000))
+    pooled = model.embed(recording(5000), pooling="mean")
+    np.testing.assert_allclose(pooled, whole.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_single_row_needs_no_lead_name_for_the_1_lead_network(one_lead: Embedder) -> None:
+    row = noise(1000)[0]
+    named = one_lead.embed(row, sampling_rate=500, leads="I")
+    for other in (row, row[None]):
+        assert one_lead.embed(other, sampling_rate=500).tobytes() == named.tobytes()
+
+
+def test_prepare_shows_what_goes_in_and_where_it_stands(model: Embedder) -> None:
+    signal = with_preparation(model, window=2.0, stride=1.0).prepare(
+        noise(2500), sampling_rate=500, leads=STANDARD_LEADS
+    )
+    assert signal.starts == (0.0, 1.0, 2.0, 3.0)
+    assert [data.shape for data in signal.inputs] == [(12, 1000)] * 4
+
+
+def test_tensors_are_given_where_they_are_asked_for(model: Embedder) -> None:
+    one = model.embed(recording(), as_tensor=True)
+    several = model.embed([recording(), recording(seed=1)], as_tensor=True)
+    assert isinstance(one, torch.Tensor)
+    assert [type(each) for each in several] == [torch.Tensor] * 2
+    assert torch.equal(one, several[0])
+
+
+# --- several ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_an_iterable_gives_each_ecgs_own_bytes_in_order(model: Embedder, batch_size: int) -> None:
+    lengths = (1000, 600, 1000, 1000, 300, 600, 1000, 257)
+    several = [recording(length, seed) for seed, length in enumerate(lengths)]
+    alone = [model.embed(each) for each in several]
+    together = model.embed(several, batch_size=batch_size)
+    backwards = model.embed(reversed(several), batch_size=batch_size)
+    assert [each.tobytes() for each in together] == [each.tobytes() for each in alone]
+    assert [each.tobytes() for each in backwards[::-1]] == [each.tobytes() for each in alone]
+
+
+def test_forms_may_be_mixed_in_an_iterable(model: Embedder, ecgs: Path) -> None:
+    path = ecgs / "patient_001" / "ecg_0001.xml"
+    found = model.embed((path, recording(), noise()), sampling_rate=500, leads=STANDARD_LEADS, pooling="mean")
+    assert [each.shape for each in found] == [(1024,)] * 3
+    assert found[1].tobytes() == found[2].tobytes()
+
+
+def test_an_array_of_paths_is_an_iterable(model: Embedder, ecgs: Path) -> None:
+    path = str(ecgs / "patient_001" / "ecg_0001.xml")
+    assert len(model.embed(np.array([path, path]), pooling="mean")) == 2
+    assert len(model.embed(np.array([path], dtype=object), pooling="mean")) == 1
+    assert model.embed([]) == []
+
+
+class CountingEngine(Engine):
+    """Gives zeros; for what has nothing to do with the network."""
+
+    name = "counting"
+
+    def __init__(self, *, fail_above: int = 1 << 60, rows: int = 1 << 60) -> None:
+        super().__init__(precision="float32", device="cpu", threads=2, batch_size=8, in_channels=12, head=None)
+        self.batches: list[tuple[int, ...]] = []
+        self.fail_above, self.rows = fail_above, rows
+
+    def _embed(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        self.batches.append(batch.shape)
+        if batch.shape[2] > self.fail_above or len(batch) > self.rows:
+            raise EmbeddingError("too large for the memory")
+        maps = np.zeros((len(batch), -(-batch.shape[2] // 256), 1024), np.float32)
+        maps[np.abs(batch).max(axis=(1, 2)) > 1e6] = np.inf
+        return maps
+
+    def describe(self) -> str:
+        return "counting"
+
+    def close(self) -> None:
+        self.batches.clear()
+
+
+def test_a_stream_without_end_is_taken_as_it_is_needed() -> None:
+    engine = CountingEngine()
+    model = Embedder(engine, Preparation(), checkpoint=Path("none"))
+    taken = itertools.count()
+    # The first ECG has a length of its own, so that its batch never fills.
+    stream = (recording(300 if next(taken) == 0 else 600) for _ in itertools.repeat(None))
+    embeddings = model.embed_iter(stream, batch_size=4)
+    shapes = [next(embeddings).shape for _ in range(40)]
+    assert shapes == [(2, 1024)] + [(3, 1024)] * 39
+    assert next(taken) <= 40 + 2 * 4 * 3 + 1
+    embeddings.close()  # type: ignore[attr-defined]
+
+
+def test_equal_lengths_share_batches_of_the_size_asked_for() -> None:
+    engine = CountingEngine()
+    model = Embedder(engine, Preparation(), checkpoint=Path("none"))
+    model.embed([recording(600, seed) for seed in range(10)], batch_size=4)
+    assert sorted(engine.batches) == [(2, 12, 600), (4, 12, 600), (4, 12, 600)]
+
+
+def test_the_callers_number_of_threads_stays(checkpoint_12lead: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with load("12lead", checkpoint_12lead, engine="torch", device="cpu") as model:
+            model.embed(recording(300))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def some_bad(ecgs: Path) -> list[Any]:
+    constant = recording_from_array(np.ones((12, 1000)), 500, STANDARD_LEADS)
+    return [recording(), ecgs / "patient_012" / "ecg_0013.xml", constant, None, recording(seed=1)]
+
+
+def test_by_default_the_first_bad_ecg_raises_and_is_named(model: Embedder, some_bad: list[Any]) -> None:
+    with pytest.raises(ReadError, match=r"ecg_0013\.xml: "):
+        model.embed(some_bad)
+    with pytest.raises(PrepareError, match=r"^recording 1: the signal is constant"):
+        model.embed([recording(), some_bad[2]])
+    with pytest.raises(SettingsError, match=r"^recording 0: Expected a path.*'NoneType'"):
+        model.embed([None])
+
+
+def test_exceptions_can_stand_in_the_place_of_the_bad(model: Embedder, some_bad: list[Any]) -> None:
+    found = model.embed(some_bad, errors="return", pooling="mean")
+    assert [type(each) for each in found] == [np.ndarray, ReadError, PrepareError, SettingsError, np.ndarray]
+    assert found[4].tobytes() == model.embed(some_bad[4], pooling="mean").tobytes()
+
+
+def test_the_bad_can_be_left_out_with_a_warning(
+    model: Embedder, some_bad: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(model.embed(some_bad, errors="skip", pooling="mean")) == 2
+    assert len(caplog.records) == 3
+    assert "ecg_0013.xml" in caplog.text
+
+
+def test_a_single_ecg_raises_whatever_the_policy(model: Embedder, some_bad: list[Any]) -> None:
+    with pytest.raises(ReadError, match=r"ecg_0013\.xml"):
+        model.embed(some_bad[1], errors="return")
+    with pytest.raises(PrepareError, match=r"^the signal is constant"):
+        model.embed(some_bad[2])
+
+
+def test_a_prepare_error_names_the_file(one_lead: Embedder, ecgs: Path) -> None:
+    path = ecgs / "patient_001" / "ecg_0001.xml"
+    with pytest.raises(PrepareError, match=r"ecg_0001\.xml: missing lead V7"):
+        with_preparation(one_lead, lead="V7").embed(path)
+
+
+def test_a_batch_that_cannot_be_computed_concerns_its_ecgs_alone() -> None:
+    model = Embedder(CountingEngine(fail_above=1000), Preparation(), checkpoint=Path("none"))
+    found = model.embed([recording(600), recording(2000), recording(700)], errors="return")
+    assert [isinstance(each, EmbeddingError) for each in found] == [False, True, False]
+    assert str(found[1]) == "recording 1: too large for the memory"
+
+
+def test_a_batch_that_is_too_large_is_done_row_by_row() -> None:
+    model = Embedder(CountingEngine(rows=1), Preparation(), checkpoint=Path("none"))
+    assert len(model.embed([recording(600, seed) for seed in range(8)])) == 8
+
+
+def test_an_embedding_that_is_not_finite_is_an_error_for_predictions_too() -> None:
+    preparation = Preparation(recipe=Recipe("raw", "1", normalization="none"))
+    model = Embedder(CountingEngine(), preparation, checkpoint=Path("none"))
+    model.engine.head = Head(np.zeros((150, 1024), np.float32), np.zeros(150, np.float32))
+    huge = recording_from_array(noise() * 1e9, 500, STANDARD_LEADS)
+    found = model.embed([recording(), huge, recording(seed=1)], errors="return")
+    assert [isinstance(each, EmbeddingError) for each in found] == [False, True, False]
+    with pytest.raises(EmbeddingError, match="not finite"):
+        model.predict(huge)
+
+
+@pytest.mark.parametrize(
+    ("x", "given", "message"),
+    [
+        (noise(), {}, "does not say its sampling_rate"),
+        (noise(), {"sampling_rate": 500}, "does not say its leads"),
+        (noise(), {"sampling_rate": 500, "leads": ["I"]}, r"\[12, 1000\] and 1 lead names"),
+        (noise().T, {"sampling_rate": 500, "leads": STANDARD_LEADS}, r"pass array\.T"),
+        (noise()[None], {"sampling_rate": 500, "leads": STANDARD_LEADS}, r"list\(array\)"),
+        (noise() * 1j, {"sampling_rate": 500, "leads": STANDARD_LEADS}, "real numbers"),
+        (noise(), {"sampling_rate": 500, "leads": STANDARD_LEADS, "unit": "mm"}, "'unit' parameter"),
+        (3.5, {}, "'float'"),
+        (b"path", {}, "'bytes'"),
+        (noise(), {"pooling": "max"}, "'pooling' parameter"),
+        ([noise()], {"errors": "ignore"}, "'errors' parameter"),
+        ([noise()], {"batch_size": 0}, "'batch_size' parameter"),
+    ],
+)
+def test_misuse_is_answered_with_the_way_out(model: Embedder, x: Any, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        model.embed(x, **given)
+
+
+def test_windows_of_different_length_need_pooling(model: Embedder) -> None:
+    ragged = with_preparation(model, window=2.0, stride=2.0, remainder="keep")
+    with pytest.raises(SettingsError, match="pooling='mean'"):
+        ragged.embed(recording(2500))
+
+
+# --- predictions -----------------------------------------------------------------------------------------------------
+
+
+def test_predictions_are_the_networks_own(model: Embedder, checkpoint_12lead: Path) -> None:
+    net = ecgfounder.BUNDLES["12lead"].load(checkpoint_12lead)
+    data = model.prepare(recording(2500)).inputs[0]
+    with torch.inference_mode():
+        expected = torch.sigmoid(net(torch.from_numpy(data[None])))[0].numpy()
+    found = model.predict(recording(2500))
+    assert found.shape == (150,) == (len(model.labels),)
+    assert model.labels[3] == "SINUS RHYTHM"
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    alone, with_others = model.predict([recording(2500)]), model.predict([recording(2500), recording(2500, 1)])
+    assert alone[0].tobytes() == with_others[0].tobytes() == found.tobytes()
+
+
+@pytest.mark.parametrize(("classes", "found"), [(None, "no head"), (5, "a head of 5 classes")])
+def test_predictions_need_the_head_of_150_statements(
+    checkpoint_12lead: Path, tmp_path: Path, classes: int | None, found: str
+) -> None:
+    state = {name: tensor for name, tensor in load_state_dict(checkpoint_12lead).items() if "dense." not in name}
+    if classes is not None:
+        state |= {"dense.weight": torch.zeros(classes, 1024), "dense.bias": torch.zeros(classes)}
+    torch.save(state, tmp_path / "other.pth")
+    with load("12lead", tmp_path / "other.pth", engine="torch", device="cpu") as model:
+        assert model.embed(recording(300)).shape == (2, 1024)
+        with pytest.raises(CheckpointError, match=rf"other\.pth: expected the head of 150 statements.*found {found}"):
+            model.predict(recording(300))
+
+
+# --- loading ---------------------------------------------------------------------------------------------------------
+
+
+def test_choices_become_the_preparation(checkpoint_12lead: Path) -> None:
+    def prepared(**choices: Any) -> Preparation:
+        with load("12lead", checkpoint_12lead, **choices) as model:
+            return model.preparation
+
+    assert prepared() == Preparation()
+    assert prepared(recipe="paper") == Preparation(recipe=PAPER)
+    assert prepared(recipe="paper").window == 10
+    assert prepared(recipe="paper", window="whole").window is None
+    assert prepared(window=10, missing_leads="zero") == Preparation(window=10, missing_leads="zero")
+    assert prepared(preparation=Preparation(window=5)).window == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"preparation": Preparation(), "window": 10}, "put window into it"),
+        ({"preparation": Preparation(mode="1lead")}, "contradicts"),
+        ({"recipe": "best"}, "'zscore'"),
+        ({"mode": "3lead"}, "'mode' parameter"),
+        ({"threads": 0}, "'threads' parameter"),
+        ({"engine": "tensorflow"}, "'engine' parameter"),
+    ],
+)
+def test_contradictions_are_refused_before_anything_is_loaded(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(**{"mode": "12lead", "checkpoint": __file__, **given})
+
+
+def test_a_missing_checkpoint_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="hf download"):
+        load("12lead", tmp_path / "absent.pth")
+
+
+# --- the package's own names -----------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, ecgfounder; from ecgfounder import cli; "
+        "print([name for name in ('torch', 'numpy', 'scipy', 'datasets', 'pyarrow') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_typed() -> None:
+    for name in ecgfounder.__all__:
+        assert getattr(ecgfounder, name) is not None
+    assert set(ecgfounder.__all__) <= set(dir(ecgfounder))
+    tree = ast.parse(Path(ecgfounder.__file__).read_text(encoding="utf-8"))
+    [guard] = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {alias.name for node in guard.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert typed | {"__version__"} == set(ecgfounder.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'embedding'"):
+        _ = ecgfounder.embedding
+
+
+def test_errors_have_one_base() -> None:
+    for name in ecgfounder.__all__:
+        if name.endswith("Error"):
+            assert issubclass(getattr(ecgfounder, name), ECGFounderError)
+
+
+# --- the documentation -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["embedder", "dataset"])
+def test_the_docstrings_examples_run(module: str) -> None:
+    import importlib
+
+    result = doctest.testmod(importlib.import_module(f"ecgfounder.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.slow
+def test_the_pages_examples_run_and_print_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
+    assert len(blocks) > 5
+    # The linter's comments on names that are not there yet do not help readers: a page is one program.
+    program: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), program)
+        said = [line.partition("  # ")[2] for line in block.splitlines() if line.lstrip().startswith("print(")]
+        printed = capsys.readouterr().out.splitlines()
+        assert [line for line in said if line] == printed if all(said) else True, block
