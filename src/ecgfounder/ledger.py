@@ -216,7 +216,7 @@ def read_parts(parts: tuple[Path, ...]) -> LedgerState:
                     columns[name].append(value)
             elif "shard" in entry:
                 shards.setdefault(entry["shard"], len(shards))
-                committed[entry["shard"]] = entry["records"]
+                committed[entry["shard"]] = entry.get("records", 0)
     arrays = {name: column.array() for name, column in columns.items()}
     loose = arrays["shard"] < 0
     whole = np.array([name in committed for name in shards] + [False])  # the last one is for records without a shard
