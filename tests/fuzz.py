@@ -62,7 +62,9 @@ def fuzz(original: Original, count: int, seed: int, keep: Path | None = None) ->
                 outcome = "read" if is_read_or_refused(path, original.hints) else "refused"
             except Exception as error:  # noqa: BLE001 - what must not happen, and is reported
                 outcome = "failed"
-                tally.failures.append(f"{original.format}, {original.name}: {type(error).__name__}: {error}")
+                tally.failures.append(
+                    f"{original.format}, {original.name}: {type(error).__name__}: {str(error).replace(path, '')}"
+                )
                 if keep is not None:
                     keep.mkdir(parents=True, exist_ok=True)
                     (keep / f"{original.format}-{seed}-{number}-{damaged}").write_bytes(copy)
@@ -137,10 +139,11 @@ def main() -> int:
         print(
             f"{name:16}{tally.outcomes.total():>8}{counts}{tally.slowest * 1e3:>8.0f} ms{tally.peak_bytes >> 20:>10} MiB"
         )
-    failures = [failure for tally in tallies.values() for failure in tally.failures]
+    failures = Counter(failure for tally in tallies.values() for failure in tally.failures)
     total = sum(tally.outcomes.total() for tally in tallies.values())
     print(f"{total} damaged copies of {len(originals)} files, seed {options.seed}, {time.perf_counter() - begin:.0f} s")
-    print("\n".join(failures[:50]))
+    for failure, times in failures.most_common(50):
+        print(f"{times} times: {failure}")
     return 1 if failures else 0
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder.errors import RunError
+from ecgfounder.errors import EmbeddingError, RunError
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
 from ecgfounder.workers import Event, Failed, Idle, Input, Job, Opened
 
@@ -210,6 +210,22 @@ def test_a_finish_that_breaks_ends_the_run_with_its_error_and_is_not_called_agai
 def test_a_finish_that_breaks_on_the_last_record_is_not_overlooked() -> None:
     with pytest.raises(OSError, match="No space left"):
         pipeline_of(Pool([Plan()] * 4), Engine(), Finish(fails_at=0)).run(jobs(4))
+
+
+@pytest.mark.parametrize("fails_before", [None, 2])
+def test_a_record_that_cannot_be_computed_fails_once_and_alone(fails_before: int | None) -> None:
+    class Choosy(Engine):
+        def embed(self, batch: Array) -> Array:
+            if (batch[:, 0, 0] // 100 == 1).any():  # any input of ticket 1
+                raise EmbeddingError("not computable")
+            return super().embed(batch)
+
+    finish = Finish()
+    plans = [Plan((5, 5)), Plan((5, 5, 5), fails_before), Plan((5,))]
+    # One reading process after the other, so that the engine has said no before the reader gives the record up.
+    pipeline_of(Pool(plans, before_event=lambda _event: time.sleep(0.05)), Choosy(), finish, 2).run(jobs(3))
+    assert Counter(each.ticket for each in finish.finished) == Counter(range(3))
+    assert {each.ticket for each in finish.finished if each.views is None} == {1}
 
 
 def test_an_engine_with_too_few_rows_is_not_believed() -> None:

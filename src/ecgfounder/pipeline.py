@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ecgfounder.batching import AnyBatch, Batcher
 from ecgfounder.errors import EmbeddingError
+from ecgfounder.memory import keep_freed_memory
 from ecgfounder.workers import Event, Failed, Input, Job, Opened, ReaderPool
 
 FeatureMap = npt.NDArray[np.float32]
@@ -110,6 +111,7 @@ class Pipeline:
         self._to_embed: queue.Queue[AnyBatch | None] = queue.Queue(threads + 1)
         self._to_finish: queue.Queue[list[Any] | None] = queue.Queue(4 * threads + 4)
         self._open: dict[int, _Open] = {}
+        self._not_computed: set[int] = set()
         self._error: BaseException | None = None
         self._left = False  # the interruption's grace is over, or the run failed: no stage waits for another any more
         self._embedders = [
@@ -130,6 +132,7 @@ class Pipeline:
         BaseException
             What an engine or `finish` raised: the run cannot go on.
         """
+        keep_freed_memory()
         for thread in (*self._embedders, self._finisher):
             thread.start()
         try:
@@ -232,8 +235,10 @@ class Pipeline:
             return None
         if isinstance(work, Failed):
             opened = self._open.pop(work.ticket, None)
-            if opened is None and work.kind == EmbeddingError.__name__:
-                return None  # another input of this record could not be computed either
+            if work.ticket in self._not_computed:
+                return None  # it has failed already, for another of its inputs
+            if work.kind == EmbeddingError.__name__:
+                self._not_computed.add(work.ticket)
             facts = opened.facts | work.facts if opened else work.facts
             return Finished(work.ticket, facts, kind=work.kind, reason=work.reason)
         (ticket, number), view, seconds = work

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import ECGFounderError, PrepareError, ReadError, RunError
+from ecgfounder.memory import keep_freed_memory
 from ecgfounder.preprocess import Preparation, Signal, prepare
 from ecgfounder.readers import make_source, read_source
 from ecgfounder.readers.source import Hints, Source, open_regular
@@ -252,7 +253,7 @@ class ReaderPool:
             if isinstance(message, tuple):  # an input's number and shape; its samples follow
                 number, shape = message
                 data = np.empty(shape, dtype=np.float32)
-                worker.pipe.recv_bytes_into(data.data.cast("B"))
+                _receive_into(data, worker.pipe)
                 worker.missing = (worker.missing or 1) - 1
                 yield Input(worker.jobs[0].ticket, number, data)
                 worker.since = time.monotonic()
@@ -326,18 +327,36 @@ def _serve(pipe: Connection, task: ReadTask) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _MAIN_PROCESS_SIGNALS)
     _die_with_parent()
+    keep_freed_memory()
     try:
         pipe.send(None)
         while True:
             for event in task.events(pipe.recv()):
                 if isinstance(event, Input):
                     pipe.send((event.number, event.data.shape))
-                    pipe.send_bytes(np.ascontiguousarray(event.data).data.cast("B"))
+                    _send(event.data, pipe)
                 else:
                     pipe.send(event)
             pipe.send(None)
     except (EOFError, OSError):
         return  # the main process closed the pipe, or is gone
+
+
+def _send(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
+    """Samples as they lie in memory: a `Connection` would copy them on the way, here and at the other end."""
+    left = memoryview(np.ascontiguousarray(samples)).cast("B")
+    while left:
+        left = left[os.write(pipe.fileno(), left) :]
+
+
+def _receive_into(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
+    """What `_send` sent, into an array of its shape."""
+    left = memoryview(samples).cast("B")
+    while left:
+        received = os.readv(pipe.fileno(), [left])
+        if received == 0:
+            raise EOFError
+        left = left[received:]
 
 
 def _die_with_parent() -> None:

@@ -6,9 +6,7 @@ that a row's bytes never depend on its batch; on a GPU a pass is halved when mem
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from ecgfounder.engines import CPU_ROWS, Batch, Engine
 from ecgfounder.errors import EmbeddingError, SettingsError
+from ecgfounder.memory import keep_freed_memory
 from ecgfounder.model import FEATURES, SAMPLES_PER_STEP, build_network, bundle_of, load_backbone
 from ecgfounder.net1d import Block, SamePadConv1d
 
@@ -57,7 +56,7 @@ class TorchEngine(Engine):
         self._local = threading.local()
         if on_cpu:
             _prefer_onednn(self._net)
-            _keep_freed_memory()
+            keep_freed_memory()
         if self._device.type == "cuda":
             # TensorFloat-32 rounds to 10 bits: float32 means float32 here.
             torch.backends.cuda.matmul.allow_tf32 = False
@@ -181,21 +180,6 @@ def _prefer_onednn(net: nn.Module) -> None:
             conv = getattr(block, name)
             if isinstance(conv, SamePadConv1d) and conv.conv.weight.dtype == torch.float32:
                 setattr(block, name, _OneDNNPointwise(conv.conv))
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed rather than give it back to the system after every layer.
-
-    Otherwise each pass faults in some ten thousand fresh pages: 1.1 times slower with two calling threads, and more with
-    larger batches. Holds for the whole process, which keeps the largest amount of memory that it has used.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def _usable_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -387,20 +387,24 @@ def _default_table() -> tuple[_Code, ...]:
 
 
 def _decode_single(data: bytes, n_samples: int, table: Sequence[_Code]) -> Counts:
-    """Decode with one table: how long a code at each bit would be is found for all bits at once, then the chain of
-    codes is followed, `2**_DOUBLINGS` codes a step."""
+    """Decode with one table: which code each bit would begin is found for all at once, then their chain is followed."""
+    if n_samples == 0:
+        return np.empty(0, dtype=np.int64)
     longest = max(code.prefix_bits + code.extra_bits for code in table)
     data = data[: (n_samples * longest + 7) // 8]
     n_bits = 8 * len(data)
-    entry_at, lengths = _entries(data, table)
+    entry = _entries(data, table)
+    lengths = np.array([code.prefix_bits + code.extra_bits for code in table] + [0])[entry]
     # Positions that begin no code, and the end, lead to themselves, so that what follows needs no tests.
     following = np.arange(n_bits + 1)
     following[:-1] += lengths
     np.minimum(following, n_bits, out=following)
     at = _chain(following, n_samples)
-    entry = entry_at(at)
-    if at[-1] >= n_bits or (entry == len(table)).any() or at[-1] + lengths[at[-1]] > n_bits:
-        raise ReadError("SCP-ECG data that ends early or is in no Huffman code")
+    if at[-1] >= n_bits or at[-1] + lengths[at[-1]] > n_bits:
+        raise ReadError("SCP-ECG data that ends early")
+    entry = entry[at]
+    if (entry == len(table)).any():
+        raise ReadError("SCP-ECG data that is in no Huffman code")
     values: Counts = np.array([code.value for code in table], dtype=np.int64)[entry]
     for number, code in enumerate(table):
         if code.extra_bits and (used := entry == number).any():
@@ -413,7 +417,7 @@ def _chain(following: npt.NDArray[np.int64], n_samples: int) -> npt.NDArray[np.i
     leap = following
     for _ in range(_DOUBLINGS):
         leap = leap[leap]
-    leaps = memoryview(leap)
+    leaps = leap.data  # a memoryview: numbers are taken out of it several times as fast as out of an array
     n_leaps = -(-n_samples >> _DOUBLINGS)
     landings = [0] * n_leaps
     position = 0
@@ -427,26 +431,23 @@ def _chain(following: npt.NDArray[np.int64], n_samples: int) -> npt.NDArray[np.i
     return chain.reshape(-1)[:n_samples]
 
 
-def _entries(
-    data: bytes, table: Sequence[_Code]
-) -> tuple[Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
-    """Which code of the table stands at given bits (`len(table)`: none), and how long it is at every bit."""
+def _entries(data: bytes, table: Sequence[_Code]) -> npt.NDArray[np.int64]:
+    """Which code of the table begins at each bit; `len(table)` for none. Of several, the shortest."""
     longest = max(code.prefix_bits for code in table)
-    lengths = np.array([code.prefix_bits + code.extra_bits for code in table] + [0])
+    windows = _windows(data, longest)
+    by_length = sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits)
     if longest <= _MAX_LOOKUP_BITS:
-        lookup = np.full(1 << longest, len(table), dtype=np.int64)
-        for number, code in sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits):
-            first = code.prefix << (longest - code.prefix_bits)  # of several, the shortest wins
+        lookup = np.full(1 << longest, len(table))
+        for number, code in by_length:
+            first = code.prefix << (longest - code.prefix_bits)
             lookup[first : first + (1 << (longest - code.prefix_bits))] = number
-        prefixes = _windows(data, longest)
-        return lambda at: lookup[prefixes[at]], lengths[lookup][prefixes]
+        return lookup.take(windows)
     if len(table) > 256:
         raise UnsupportedFormatError(f"SCP-ECG Huffman table of {len(table)} codes of up to {longest} bits")
-    entry = np.full(8 * len(data), len(table), dtype=np.int64)
-    windows = _windows(data, longest)
-    for number, code in sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits):
+    entry = np.full(len(windows), len(table))
+    for number, code in by_length:
         entry[windows >> (longest - code.prefix_bits) == code.prefix] = number
-    return lambda at: entry[at], lengths[entry]
+    return entry
 
 
 def _windows(data: bytes, n_bits: int) -> npt.NDArray[np.int64]:
@@ -467,7 +468,8 @@ def _extra(data: bytes, at: npt.NDArray[np.int64], code: _Code) -> Counts:
     for i in range(5):
         words = words << 8 | padded[first // 8 + i]
     values = words >> (40 - code.extra_bits - first % 8) & ((1 << code.extra_bits) - 1)
-    return np.where(values >> (code.extra_bits - 1) & 1, values - (1 << code.extra_bits), values)
+    negative = values >> (code.extra_bits - 1) & 1
+    return values - (negative << code.extra_bits)
 
 
 def _decode_switching(data: bytes, n_samples: int, tables: Tables) -> Counts:

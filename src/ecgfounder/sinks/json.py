@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ import numpy.typing as npt
 import orjson
 
 from ecgfounder.naming import printable
-from ecgfounder.sinks import Entry, Output, failed_entry, sync_folder, write_durably
+from ecgfounder.sinks import Entry, Output, failed_entry, sync_folder
+
+_FILES_OPEN = 64
+"""Files that are written before they are synced, at most."""
 
 
 def document(embedding: npt.NDArray[np.float32], title: str) -> bytes:
@@ -56,27 +60,48 @@ class FileSink(ABC):
     def write(self, outputs: Sequence[Output]) -> list[Entry]:
         entries: list[Entry] = []
         folders: set[Path] = set()
-        for output in outputs:
-            target = self._output_dir / output.entry["output"]
-            # The books are UTF-8, a file's name need not be: they show its bytes.
-            entry = output.entry | {"output": printable(output.entry["output"])}
-            self._number += 1
-            aside = self._scratch / f"{os.getpid()}-{self._number}{target.suffix}"
-            try:
-                folders |= make_folders(self._output_dir, target.parent)
-                write_durably(aside, self.encode(output))
-                os.replace(aside, target)
-            except OSError as error:
-                failed = failed_entry(entry, error)
-                if failed is None:
-                    raise
-                aside.unlink(missing_ok=True)
-                entries.append(failed)
-                continue
-            folders.add(target.parent)
-            entries.append(entry)
+        for first in range(0, len(outputs), _FILES_OPEN):
+            entries += self._write(outputs[first : first + _FILES_OPEN], folders)
         for folder in folders:
             sync_folder(folder)
+        return entries
+
+    def _write(self, outputs: Sequence[Output], folders: set[Path]) -> list[Entry]:
+        """Write a few outputs, add the folders that are to be synced.
+
+        One stage after the other for all of them: files that are written while another one is synced wait for the
+        file system's journal, which takes several times as long.
+        """
+        entries: list[Entry] = []
+        moves: list[tuple[int, Path, Path]] = []  # place in `entries`, from, to
+        with ExitStack() as opened:
+            files = []
+            for output in outputs:
+                target = self._output_dir / output.entry["output"]
+                # The books are UTF-8, a file's name need not be: they show its bytes.
+                entries.append(output.entry | {"output": printable(output.entry["output"])})
+                self._number += 1
+                aside = self._scratch / f"{os.getpid()}-{self._number}{target.suffix}"
+                try:
+                    folders |= make_folders(self._output_dir, target.parent)
+                    file = opened.enter_context(open(aside, "wb"))
+                    file.write(self.encode(output))
+                    file.flush()
+                except OSError as error:
+                    entries[-1] = _failed(entries[-1], error)
+                    continue
+                files.append(file)
+                moves.append((len(entries) - 1, aside, target))
+            for file in files:
+                os.fsync(file.fileno())
+        for place, aside, target in moves:
+            try:
+                os.replace(aside, target)
+            except OSError as error:
+                entries[place] = _failed(entries[place], error)
+                aside.unlink(missing_ok=True)
+                continue
+            folders.add(target.parent)
         return entries
 
     def close(self) -> list[Entry]:
@@ -89,6 +114,14 @@ class JsonSink(FileSink):
     @staticmethod
     def encode(output: Output) -> bytes:
         return document(output.embedding, output.title)
+
+
+def _failed(entry: Entry, error: OSError) -> Entry:
+    """The entry of an output that its folder cannot hold; raises the error where it concerns more than this output."""
+    failed = failed_entry(entry, error)
+    if failed is None:
+        raise error
+    return failed
 
 
 def make_folders(root: Path, folder: Path) -> set[Path]:

@@ -1,0 +1,122 @@
+"""The documentation's figures, drawn again: `python docs/figures/make_figures.py [FOLDER]`.
+
+In: nothing but the package's own demo recordings. Out: flow.svg, recipes.svg and paper.png in FOLDER (this one by default).
+Needs matplotlib (`pip install 'ecgfounder[report]'`); the same matplotlib gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import FancyBboxPatch
+
+from ecgfounder import RECIPES, Preparation, Recording, prepare, read_ecg
+from ecgfounder.demo import write_demo_cohort
+from ecgfounder.plot import plot_recording
+
+CALIBRATED = "patient_006/ecg_0007.xml"
+"""The demo's recording of 11 s, which ends in a calibration pulse as a Philips cardiograph's does."""
+
+INK, TRACE, ACCENT, PAPER = "#263238", "#00695c", "#b71c1c", "#eceff1"
+
+STAGES = (
+    ("cohort", "dataset,\ntable or folder\nof ECG files"),
+    ("read", "any format\nto millivolts,\nleads by name"),
+    ("prepare", "500 Hz,\nwindows,\nrecipe"),
+    ("batch", "equal lengths\nonly, never\npadded"),
+    ("embed", "ECGFounder:\n[T, 1024],\nits mean, labels"),
+    ("write", "a JSON per ECG\nor Parquet\nshards"),
+    ("ledger", "what is done,\nwhat failed\nand why"),
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    folder = Path(arguments[0]) if arguments else Path(__file__).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    # Text as text keeps the files small; a fixed salt keeps the names inside of them the same at every call.
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "ecgfounder", "font.family": "sans-serif"})
+    with tempfile.TemporaryDirectory() as cohort:
+        write_demo_cohort(Path(cohort))
+        recording = read_ecg(Path(cohort) / "ecg" / CALIBRATED)
+    _save(_flow(), folder / "flow.svg")
+    _save(_recipes(recording), folder / "recipes.svg")
+    plot_recording(replace(recording, samples=recording.samples[:, :5000]), folder / "paper.png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, facecolor="white", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+
+
+def _flow() -> Any:
+    """A run's stages as boxes with arrows between them."""
+    figure, axes = plt.subplots(figsize=(11.5, 1.7))
+    axes.set_xlim(0, len(STAGES))
+    axes.set_ylim(0, 1)
+    axes.axis("off")
+    for place, (name, what) in enumerate(STAGES):
+        box = FancyBboxPatch(
+            (place + 0.07, 0.06), 0.78, 0.88, boxstyle="round,pad=0,rounding_size=0.06", fc=PAPER, ec=TRACE, lw=1.2
+        )
+        axes.add_patch(box)
+        axes.text(place + 0.46, 0.78, name, ha="center", va="center", weight="bold", size=12, color=TRACE)
+        axes.text(place + 0.46, 0.36, what, ha="center", va="center", size=8.5, color=INK, linespacing=1.4)
+        if place:
+            arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.2}
+            axes.annotate("", xy=(place + 0.07, 0.5), xytext=(place - 0.15, 0.5), arrowprops=arrow)
+    return figure
+
+
+def _recipes(recording: Recording) -> Any:
+    """Lead II of one recording as it was recorded, and as each recipe gives it to the network."""
+    lead = recording.leads.index("II")
+    rows = [
+        ("recording, mV", "11 s as the device stored them; the last second holds the calibration pulse", None),
+        ("zscore", "the whole recording: the pulse takes part in the mean and the standard deviation", Preparation()),
+        ("zscore", "--window 10: the shape is the recording's, the scale is its own", Preparation(window=10.0)),
+        (
+            "filtered",
+            "--window 10: 0.67-40 Hz, minus the running median over 0.4 s",
+            Preparation(recipe=RECIPES["filtered"], window=10.0),
+        ),
+        (
+            "paper",
+            "0.5-50 Hz, windows of 10 s: the second one holds a second of signal, and zeros up to 20 s",
+            Preparation(recipe=RECIPES["paper"]),
+        ),
+    ]
+    figure, panels = plt.subplots(len(rows), 1, figsize=(9.5, 8.6), sharex=True)
+    for panel, (name, what, preparation) in zip(panels, rows, strict=True):
+        if preparation is None:
+            windows = [recording.samples[lead]]
+        else:
+            windows = [window[lead] for window in prepare(recording, preparation).inputs]
+        for number, samples in enumerate(windows):
+            times = 10 * number + np.arange(len(samples)) / 500
+            shown = times < 11
+            panel.plot(times[shown], samples[shown], color=TRACE if number == 0 else ACCENT, lw=0.8)
+        panel.set_title(f"{name}:  {what}" if preparation else what, loc="left", size=9, color=INK)
+        panel.set_ylabel(name if preparation is None else "SD", size=8)
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color=PAPER, lw=0.8)
+    panels[-1].set_xlim(0, 11)
+    panels[-1].set_xlabel("s", size=8)
+    figure.align_ylabels()
+    figure.tight_layout()
+    return figure
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
