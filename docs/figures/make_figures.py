@@ -1,6 +1,6 @@
 """The documentation's figures, drawn again: `python docs/figures/make_figures.py [FOLDER]`.
 
-In: nothing but the package's own demo recordings. Out: flow.svg, recipes.svg and paper.png in FOLDER (this one by default).
+In: nothing but the package's own demo recordings. Out: flow.svg, recipes.png and paper.png in FOLDER (this one by default).
 Needs matplotlib (`pip install 'ecgfounder[report]'`); the same matplotlib gives the same bytes.
 """
 
@@ -20,6 +20,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import FancyBboxPatch
+from PIL import Image
 
 from ecgfounder import RECIPES, Preparation, Recording, prepare, read_ecg
 from ecgfounder.demo import write_demo_cohort
@@ -50,13 +51,22 @@ def main(arguments: Sequence[str]) -> None:
         write_demo_cohort(Path(cohort))
         recording = read_ecg(Path(cohort) / "ecg" / CALIBRATED)
     _save(_flow(), folder / "flow.svg")
-    _save(_recipes(recording), folder / "recipes.svg")
+    _save(_recipes(recording), folder / "recipes.png")
     plot_recording(replace(recording, samples=recording.samples[:, :5000]), folder / "paper.png")
+    for name in ("recipes.png", "paper.png"):
+        _few_colours(folder / name)
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, facecolor="white", bbox_inches="tight", metadata={"Date": None})
+    unwanted = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(path, facecolor="white", bbox_inches="tight", dpi=120, metadata=unwanted)
     plt.close(figure)
+
+
+def _few_colours(path: Path) -> None:
+    """Store a drawing with 128 colours, which takes a third of the space and looks the same."""
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(128).save(path, optimize=True, dpi=image.info.get("dpi"))
 
 
 def _flow() -> Any:
@@ -71,7 +81,7 @@ def _flow() -> Any:
         )
         axes.add_patch(box)
         axes.text(place + 0.46, 0.78, name, ha="center", va="center", weight="bold", size=12, color=TRACE)
-        axes.text(place + 0.46, 0.36, what, ha="center", va="center", size=8.5, color=INK, linespacing=1.4)
+        axes.text(place + 0.46, 0.36, what, ha="center", va="center", size=7.8, color=INK, linespacing=1.4)
         if place:
             arrow = {"arrowstyle": "-|>", "color": INK, "lw": 1.2}
             axes.annotate("", xy=(place + 0.07, 0.5), xytext=(place - 0.15, 0.5), arrowprops=arrow)
@@ -82,22 +92,20 @@ def _recipes(recording: Recording) -> Any:
     """Lead II of one recording as it was recorded, and as each recipe gives it to the network."""
     lead = recording.leads.index("II")
     rows = [
-        ("recording, mV", "11 s as the device stored them; the last second holds the calibration pulse", None),
-        ("zscore", "the whole recording: the pulse takes part in the mean and the standard deviation", Preparation()),
-        ("zscore", "--window 10: the shape is the recording's, the scale is its own", Preparation(window=10.0)),
+        ("as recorded: 11 s, the last of which holds the calibration pulse", None),
+        ("zscore: the same shape; the pulse takes part in the mean and the standard deviation", Preparation()),
+        ("zscore, --window 10: without the pulse the ECG comes out larger", Preparation(window=10.0)),
         (
-            "filtered",
-            "--window 10: 0.67-40 Hz, minus the running median over 0.4 s",
+            "filtered, --window 10: no baseline wander, no noise, and dips beside the waves from the running median",
             Preparation(recipe=RECIPES["filtered"], window=10.0),
         ),
         (
-            "paper",
-            "0.5-50 Hz, windows of 10 s: the second one holds a second of signal, and zeros up to 20 s",
+            "paper: less wander and noise; its second window (red) is one second of signal and nine of zeros",
             Preparation(recipe=RECIPES["paper"]),
         ),
     ]
     figure, panels = plt.subplots(len(rows), 1, figsize=(9.5, 8.6), sharex=True)
-    for panel, (name, what, preparation) in zip(panels, rows, strict=True):
+    for panel, (title, preparation) in zip(panels, rows, strict=True):
         if preparation is None:
             windows = [recording.samples[lead]]
         else:
@@ -106,8 +114,10 @@ def _recipes(recording: Recording) -> Any:
             times = 10 * number + np.arange(len(samples)) / 500
             shown = times < 11
             panel.plot(times[shown], samples[shown], color=TRACE if number == 0 else ACCENT, lw=0.8)
-        panel.set_title(f"{name}:  {what}" if preparation else what, loc="left", size=9, color=INK)
-        panel.set_ylabel(name if preparation is None else "SD", size=8)
+        panel.set_title(title, loc="left", size=9, color=INK)
+        panel.set_ylabel("mV" if preparation is None else "SD", size=8)
+        if preparation is not None:
+            panel.set_ylim(-4.5, 7.5)  # the same for all, so that scales can be compared
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(color=PAPER, lw=0.8)

@@ -6,6 +6,7 @@ In: `sys.argv`. Out: an exit status: 0 all done, 1 some recordings failed, 2 ref
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -27,20 +28,33 @@ if TYPE_CHECKING:
 OK, SOME_FAILED, REFUSED = 0, 1, 2
 
 
+# Name -> (what it does, the module that has `add_NAME_arguments` and `run_NAME`). Only the chosen command's module is imported.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "embed": ("embed every ECG of a dataset", __name__),
+    "merge": ("finish the books of a run that was done in shards", __name__),
+    "export": ("write a run's embeddings in another form", "ecgfounder.export"),
+    "inspect": ("show what is in ECG files", "ecgfounder.inspect"),
+    "verify": ("show that embeddings agree however they are made", "ecgfounder.verify"),
+    "doctor": ("check the installation and a checkpoint", "ecgfounder.doctor"),
+    "demo": ("make a small cohort and embed it", __name__),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`ecgfounder COMMAND ...`."""
+    words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="ecgfounder", description="ECGFounder embeddings from the ECG files that hospitals and cohorts have."
     )
     parser.add_argument("--version", action="version", version=f"ecgfounder {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_command(commands, "embed", "embed every ECG of a dataset", add_embed_arguments, run_embed)
-    _add_command(
-        commands, "merge", "finish the books of a run that was done in shards", _add_merge_arguments, _run_merge
-    )
-    _add_command(commands, "inspect", "show what is in ECG files", _add_inspect_arguments, _run_inspect)
-    _add_command(commands, "demo", "make a small cohort and embed it", _add_demo_arguments, _run_demo)
-    arguments = parser.parse_args(argv)
+    for name, (what, module) in COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        if words[:1] == [name]:
+            room = importlib.import_module(module)
+            getattr(room, f"add_{name}_arguments")(command)
+            command.set_defaults(work=getattr(room, f"run_{name}"))
+    arguments = parser.parse_args(words)
     return _guarded(arguments.work, arguments)
 
 
@@ -61,18 +75,6 @@ def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Name
     except KeyboardInterrupt:
         print("ecgfounder: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-
-
-def _add_command(
-    commands: Any,
-    name: str,
-    what: str,
-    add_arguments: Callable[[argparse.ArgumentParser], None],
-    work: Callable[[argparse.Namespace], int],
-) -> None:
-    command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-    add_arguments(command)
-    command.set_defaults(work=work)
 
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -352,11 +354,13 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     return REFUSED if preview.differences or preview.colliding_names or not budget.fits else OK
 
 
-def _add_merge_arguments(parser: argparse.ArgumentParser) -> None:
+def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `ecgfounder merge`."""
     parser.add_argument("output_dir", help="the run's output folder")
 
 
-def _run_merge(arguments: argparse.Namespace) -> int:
+def run_merge(arguments: argparse.Namespace) -> int:
+    """Finish the books; exit status 1 where recordings failed or are still to do."""
     from ecgfounder.merge import merge
 
     tally = merge(Path(arguments.output_dir))
@@ -366,23 +370,13 @@ def _run_merge(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if tally.failed or tally.pending else OK
 
 
-def _add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    from ecgfounder.inspect import add_inspect_arguments
-
-    add_inspect_arguments(parser)
-
-
-def _run_inspect(arguments: argparse.Namespace) -> int:
-    from ecgfounder.inspect import run_inspect
-
-    return run_inspect(arguments)
-
-
-def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `ecgfounder demo`."""
     parser.add_argument("folder", nargs="?", default="demo", help="where to make it (default: %(default)s)")
 
 
-def _run_demo(arguments: argparse.Namespace) -> int:
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Make the built-in cohort and checkpoint and embed them; what the README begins with."""
     from ecgfounder.demo import WEIGHTS_NOTE, write_demo
 
     folder = Path(arguments.folder)

@@ -372,6 +372,23 @@ class Index:
         return values[counts > 1]
 
 
+def indexed_records(cohort: Cohort, index: Index, data_dir: str) -> Iterator[tuple[int, Record]]:
+    """Every path with its place in the index, also where the cohort has changed since (files that came into a folder).
+
+    Paths that the index does not know are left to the next start.
+    """
+    order = np.argsort(index.keys, kind="stable")
+    sorted_keys = index.keys[order]
+    for place, record in enumerate(cohort.records()):
+        key = path_key(record_identity(record.path, data_dir))
+        if place < len(index) and int(index.keys[place]) == key:
+            yield place, record
+            continue
+        found = int(np.searchsorted(sorted_keys, np.uint64(key)))
+        if found < len(index) and int(sorted_keys[found]) == key:
+            yield int(order[found]), record
+
+
 def record_identity(path: str, data_dir: str) -> str:
     """What makes two paths the same record: the normalised absolute path, told from `data_dir` where it lies below it.
 

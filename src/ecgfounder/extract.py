@@ -21,7 +21,7 @@ import numpy as np
 
 from ecgfounder import __version__
 from ecgfounder.budget import Budget, make_budget
-from ecgfounder.cohort import Cohort, Index, index_cohort, open_cohort, output_name, record_identity
+from ecgfounder.cohort import Cohort, Index, index_cohort, indexed_records, open_cohort, output_name, record_identity
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.errors import ECGFounderError, EmbeddingError, PrepareError, RunError
 from ecgfounder.findings import PredictionsTable, StatementsTable, packed
@@ -33,7 +33,7 @@ from ecgfounder.model import bundle_of, find_checkpoint, sha256_of
 from ecgfounder.naming import Layout, Naming, absolute_path, path_key, printable
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
 from ecgfounder.resume import Plan, make_plan
-from ecgfounder.runfolder import RunFolder, part_name
+from ecgfounder.runfolder import RunFolder, new_stamp, part_name
 from ecgfounder.settings import Settings, differences
 from ecgfounder.sinks import Entry, Output, Sink
 from ecgfounder.sinks.json import JsonSink
@@ -41,6 +41,7 @@ from ecgfounder.views import View, diagnostic_head, view_of
 from ecgfounder.workers import Job, ReaderPool, ReadTask
 
 COLLISIONS_SHOWN = 20
+MAX_PATH_BYTES = 4096
 
 
 class Console(Protocol):
@@ -150,7 +151,9 @@ class Recorder:
         self._commit(entries)
 
     def close(self) -> None:
-        self._commit(self.sink.close())
+        """Write what the sink still holds."""
+        with self._lock:
+            self._commit(self.sink.close())
 
     def _commit(self, entries: list[Entry]) -> None:
         self.ledger.append(entries)
@@ -232,7 +235,7 @@ class Run:
             if launch.is_main:
                 self._announce(launch, engine, checkpoint, digest, plan, index)
                 self._write_run_json(launch, engine, checkpoint, digest, cohort, "running")
-            recorder = self._process(launch, stamp, cohort, plan, pool, engine)
+            recorder = self._process(launch, stamp, cohort, index, plan, pool, engine)
             return self._conclude(launch, stamp, cohort, plan, recorder, engine, began)
 
     @property
@@ -260,7 +263,7 @@ class Run:
                 if self.settings.shard[1] == 1:
                     self.folder.clean_scratch()
                     self._state = tidy_shards(self.folder, compacting=False)
-                answer = {"stamp": time.time_ns()}
+                answer = {"stamp": new_stamp(self.folder.ledger)}
             except RunError as error:
                 answer = {"refused": str(error)}
         answer = launch.share(answer)
@@ -388,7 +391,7 @@ class Run:
         )
 
     def _process(
-        self, launch: Launch, stamp: int, cohort: Cohort, plan: Plan, pool: ReaderPool, engine: Engine
+        self, launch: Launch, stamp: int, cohort: Cohort, index: Index, plan: Plan, pool: ReaderPool, engine: Engine
     ) -> Recorder:
         head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
         name = part_name(stamp, self.settings.shard, launch.rank, launch.world_size)
@@ -410,7 +413,7 @@ class Run:
             self.interruption,
         )
         try:
-            pipeline.run(self._jobs(cohort, plan, recorder))
+            pipeline.run(self._jobs(cohort, index, plan, recorder))
             recorder.close()
             outcome = "interrupted" if self.interruption.requested else "complete"
             ledger.end({"outcome": outcome, "done": recorder.done, "failed": recorder.failed})
@@ -433,18 +436,22 @@ class Run:
             record_column="ecg_path" if self.settings.id_column is None else "identifier",
         )
 
-    def _jobs(self, cohort: Cohort, plan: Plan, recorder: Recorder) -> Iterator[Job]:
+    def _jobs(self, cohort: Cohort, index: Index, plan: Plan, recorder: Recorder) -> Iterator[Job]:
         """The records to do, in the dataset's order; one whose output cannot be named fails here."""
         data_dir = self.naming.data_dir
-        for ticket, record in enumerate(cohort.records()):
-            if not plan.todo[ticket]:
+        given = np.zeros(len(index), dtype=np.bool_)
+        for ticket, record in indexed_records(cohort, index, data_dir):
+            if not plan.todo[ticket] or given[ticket]:
                 continue
+            given[ticket] = True
             identity = record_identity(record.path, data_dir)
             shown = printable(identity if record.identifier is None else record.identifier)
             title = os.path.basename(record.path) if record.identifier is None else record.identifier
             task = _Task(path_key(identity), shown, title, "", bool(plan.had_output[ticket]))
             recorder.tasks[ticket] = task
             try:
+                if len(os.fsencode(record.path)) > MAX_PATH_BYTES:
+                    raise PrepareError(f"the path is longer than {MAX_PATH_BYTES} bytes, which no system opens")
                 task.output = output_name(record, self.naming) if self._named else ""
             except PrepareError as error:
                 recorder.refuse(ticket, error)

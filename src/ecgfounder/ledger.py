@@ -106,13 +106,13 @@ def part_status(part: Path) -> tuple[dict[str, Any] | None, bool]:
         with open(part, "rb") as file:
             first = file.readline()
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_LINE_BYTES))
-            last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+            tail = file.read()
     except FileNotFoundError:
         return None, False
     if not first.endswith(b"\n"):
         return None, False
     header: dict[str, Any] = orjson.loads(first)["part"]
-    return header, last.startswith(b'{"end":')
+    return header, tail.endswith(b"}\n") and tail[:-1].rpartition(b"\n")[2].startswith(b'{"end":')
 
 
 @dataclass(frozen=True)

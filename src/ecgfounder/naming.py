@@ -144,7 +144,7 @@ class Naming:
                 "use a --data_dir above all files, --layout flat, or --id_column"
             )
         folder = container[len(self._below) :].rpartition("/")[0]
-        return _checked(f"{folder}/{stem}{self.suffix}" if folder else stem + self.suffix)
+        return _checked((f"{folder}/{stem}" if folder else stem) + self.suffix)
 
     def name_for_id(self, identifier: str) -> str:
         """The output's name for an identifier (`--id_column`), one file name without folders.
@@ -168,7 +168,7 @@ class Naming:
 
 
 def _checked(name: str) -> str:
-    """`name` if it can be created below any folder and stays there."""
+    """`name`, with bytes that are not UTF-8 written out, if it can be created below any folder and stays there."""
     if "\0" in name:
         raise PrepareError("the path contains a NUL character; no file can be called so")
     parts = name.split("/")
@@ -177,9 +177,10 @@ def _checked(name: str) -> str:
     if parts[0].casefold() == RUN_FOLDER:
         raise PrepareError(f"the output would lie in '{RUN_FOLDER}', where the run keeps its books; rename the input")
     try:
-        lengths = [len(part.encode("utf-8", "surrogateescape")) for part in parts]
+        name = printable(name)
     except UnicodeEncodeError as error:
         raise PrepareError("the name contains half of a character pair; no file can be called so") from error
+    lengths = [len(part.encode()) for part in name.split("/")]
     lengths[-1] += TEMPORARY_BYTES
     if max(lengths) > MAX_NAME_BYTES:
         raise PrepareError(

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.cohort import Cohort, Index, Record, output_name
-from ecgfounder.errors import ECGFounderError
+from ecgfounder.cohort import Cohort, Index, Record, indexed_records, output_name
+from ecgfounder.errors import ECGFounderError, PrepareError
 from ecgfounder.ledger import DONE, FAILED, LedgerState
 from ecgfounder.naming import Naming, absolute_path
 from ecgfounder.readers import make_source
@@ -72,12 +72,12 @@ def make_plan(
     changed = missing = 0
     there = np.array([(output_dir / name).exists() for name in state.shards], dtype=np.bool_)
     if np.any(status == DONE):
-        for position, record in enumerate(cohort.records()):
+        for position, record in indexed_records(cohort, index, naming.data_dir):
             if status[position] != DONE:
                 continue
             row = int(rows[position])
             shard = int(state.shard[row])
-            if not (there[shard] if shard >= 0 else os.path.lexists(output_dir / output_name(record, naming))):
+            if not (there[shard] if shard >= 0 else _has_output(record, naming, output_dir)):
                 missing += 1
             elif _has_changed(record, row, state, settings, naming.data_dir):
                 changed += 1
@@ -95,6 +95,13 @@ def make_plan(
         missing=missing,
         gone=gone,
     )
+
+
+def _has_output(record: Record, naming: Naming, output_dir: Path) -> bool:
+    try:
+        return os.path.lexists(output_dir / output_name(record, naming))
+    except PrepareError:
+        return False  # its identifier has gone: it is done again, and fails with that reason
 
 
 def _has_changed(record: Record, row: int, state: LedgerState, settings: Settings, data_dir: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,17 +122,19 @@ class RunFolder:
     def clean_scratch(self) -> None:
         """Remove what an interrupted process left unfinished."""
         for path in self.scratch.iterdir():
-            path.unlink()
+            if path.is_file():
+                path.unlink()
 
     def remove_outputs(self) -> None:
         """Remove every output that the ledger names, then the bookkeeping; nothing else is touched."""
         folders: set[Path] = set()
         for part in sorted(self.ledger.glob("*.jsonl")):
             for _offset, entry in entry_lines(part):
-                name = entry.get("output") or entry.get("shard")
+                name = entry.get("shard") or entry.get("output")
                 if name:
                     target = self.output_dir / str(name)
-                    target.unlink(missing_ok=True)
+                    if target.is_file() or target.is_symlink():  # what has become a folder meanwhile is not ours
+                        target.unlink()
                     folders.add(target.parent)
         self._remove_empty(folders)
         shutil.rmtree(self.ledger)
@@ -151,6 +154,12 @@ class RunFolder:
             while at not in (self.output_dir, at.parent) and at.is_dir() and not any(at.iterdir()):
                 at.rmdir()
                 at = at.parent
+
+
+def new_stamp(ledger: Path) -> int:
+    """The time in ns for the parts of a start: later than every part's there, also where a clock was set back."""
+    latest = max((int(part.name.partition("-")[0]) for part in ledger.glob("[0-9]*-*.jsonl")), default=0)
+    return max(time.time_ns(), latest + 1)
 
 
 def part_name(stamp: int, shard: tuple[int, int], rank: int, world_size: int) -> str:

@@ -227,9 +227,9 @@ HEADER = f"{'':4}  {'engine':<22}  {'what is compared':<50}  {'difference':>13} 
 
 
 WIDENED = (
-    "\nThis checkpoint amplifies rounding, as random weights do. Tolerances are wider than\n"
-    f"the {FLOAT32_TOLERANCE:.0e} between float32 engines and the {HALF_TOLERANCE['bfloat16']:.0e} of bfloat16 that hold "
-    "otherwise, in proportion to its\nfloat32 error against float64."
+    "\nThis checkpoint amplifies rounding, as random weights do: tolerances are wider than the "
+    f"{FLOAT32_TOLERANCE:.0e} between float32\nengines and the {HALF_TOLERANCE['bfloat16']:.0e} of bfloat16 that hold "
+    "otherwise, in proportion to its float32 error against float64."
 )
 
 

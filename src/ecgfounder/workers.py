@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from ecgfounder.errors import ECGFounderError, PrepareError, ReadError, RunError
 from ecgfounder.memory import keep_freed_memory
+from ecgfounder.naming import printable
 from ecgfounder.preprocess import Preparation, Signal, prepare
 from ecgfounder.readers import make_source, read_source
 from ecgfounder.readers.source import Hints, Source, open_regular
@@ -143,7 +144,7 @@ def identity_of(source: Source) -> dict[str, Any]:
     identity: dict[str, Any] = {"size": size, "mtime_ns": modified}
     identity["sha256"] = digest.hexdigest() if source.member is None else None
     if source.companions:
-        identity["companions"] = [os.path.relpath(path, source.path.parent) for path in source.companions]
+        identity["companions"] = [printable(os.path.relpath(path, source.path.parent)) for path in source.companions]
     return identity
 
 

@@ -2,7 +2,8 @@
 
 A reader is a module with three names: `FORMAT` (what `Recording.source_format` says), `matches(source)` (cheap: looks
 at `source.head`, and at neighbouring files where the format needs them) and `read(source)`, which returns a
-`Recording` or raises `ReadError`. It is imported when a file first needs it.
+`Recording` or raises `ReadError`; some also have `statements(source)`, which returns what the device said of the ECG.
+It is imported when a file first needs it.
 
 The other modules here are what readers share: `source` (a file's bytes), `xml` (parsing what strangers wrote),
 `quantities` (numbers, units, counts to millivolts), `signals` (channel names), `timeline` (leads recorded in pieces),
@@ -13,13 +14,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
 
 from ecgfounder.errors import ECGFounderError, ReadError, UnsupportedFormatError
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.recording import Recording
+from ecgfounder.statements import Statements
 
 
 class Reader(Protocol):
@@ -83,10 +86,48 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
         raise type(error)(f"{os.fspath(path)}: {error}") from error
 
 
+def read_statements(path: str | os.PathLike[str]) -> Statements | None:
+    """What the recording device said of an ECG: its statements, rate, intervals and axes.
+
+    Parameters
+    ----------
+    path : as for `read_ecg`.
+
+    Returns
+    -------
+    Statements
+        None where the format carries none that is read: Philips, MUSE, CardioSoft, aECG and SCP-ECG do.
+
+    Raises
+    ------
+    ReadError
+        Whatever is wrong with the file, with the path in front.
+    """
+    source = make_source(os.fspath(path), Hints())
+    try:
+        return source_statements(source)
+    except ReadError as error:
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
+
+
+def source_statements(source: Source) -> Statements | None:
+    """`read_statements` of a source that may have been read from already, with errors that give the reason alone."""
+    with _one_kind_of_error():
+        module = _reader_for(source, "auto")
+        find = cast("Callable[[Source], Statements] | None", getattr(module, "statements", None))
+        return None if find is None else find(source)
+
+
 def read_source(source: Source, *, reader: str = "auto") -> Recording:
     """`read_ecg` with errors that give the reason alone: no path, nothing that the file says of a patient."""
-    try:
+    with _one_kind_of_error():
         return _reader_for(source, reader).read(source)
+
+
+@contextmanager
+def _one_kind_of_error() -> Iterator[None]:
+    try:
+        yield
     except ECGFounderError:
         raise
     except MemoryError as error:

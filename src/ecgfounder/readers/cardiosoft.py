@@ -18,6 +18,7 @@ from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import in_words, standard_leads_in
 from ecgfounder.readers.xml import integer, number, parse, root_of, text_of
 from ecgfounder.recording import Recording, Samples, canonical_lead
+from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "ge_cardiosoft"
 
@@ -139,3 +140,24 @@ def _meta(root: etree._Element, resolution_mv: float) -> dict[str, str | float]:
                 settings["notch_hz"] = mains
     meta: dict[str, str | float] = {key: text[:64] for key, text in texts.items() if text}
     return meta | {key: value for key, value in settings.items() if value}
+
+
+_MEASUREMENTS = {
+    "heart_rate": "VentricularRate",
+    "pr_ms": "PQInterval",
+    "qrs_ms": "QRSDuration",
+    "qt_ms": "QTInterval",
+    "qtc_ms": "QTCInterval",
+    "p_axis": "PAxis",
+    "qrs_axis": "RAxis",
+    "t_axis": "TAxis",
+}
+
+
+def statements(source: Source) -> Statements:
+    """The program's reading: Interpretation/Diagnosis; Interpretation/Conclusion, a physician's, is never taken."""
+    root = parse(source)
+    lines = [text_of(line) for line in root.iterfind("{*}Interpretation/{*}Diagnosis/{*}DiagnosisText")]
+    measured = root.find("{*}RestingECGMeasurements")
+    found = {} if measured is None else {key: measured.find(f"{{*}}{tag}") for key, tag in _MEASUREMENTS.items()}
+    return statements_of(lines, **{key: optional_number(text_of(element)) for key, element in found.items()})

@@ -18,6 +18,7 @@ from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import Piece, in_words, join, standard_leads_in
 from ecgfounder.readers.xml import number, parse, root_of, text_of
 from ecgfounder.recording import STANDARD_LEADS, Recording, Samples, canonical_lead
+from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "hl7_aecg"
 
@@ -235,3 +236,45 @@ def _filter_hz(series: etree._Element, kind: str) -> float | None:
             if value is not None and (value.get("unit") or "").casefold() == "hz":
                 return optional_number(value.get("value"))
     return None
+
+
+_MEASUREMENTS = {
+    "MDC_ECG_HEART_RATE": "heart_rate",
+    "MDC_ECG_TIME_PD_PR": "pr_ms",
+    "MDC_ECG_TIME_PD_QRS": "qrs_ms",
+    "MDC_ECG_TIME_PD_QT": "qt_ms",
+    "MDC_ECG_TIME_PD_QTC": "qtc_ms",
+    "MDC_ECG_ANGLE_P_FRONT": "p_axis",
+    "MDC_ECG_ANGLE_QRS_FRONT": "qrs_axis",
+    "MDC_ECG_ANGLE_T_FRONT": "t_axis",
+}
+
+
+def statements(source: Source) -> Statements:
+    """Interpretation statements and measurements of the annotation sets that no person is named as the author of.
+
+    Of a measurement that is given several times (for each beat, for each lead), the first that is not 0 is taken.
+    """
+    lines: list[str] = []
+    measured: dict[str, float] = {}
+    for annotations in parse(source).iter("{*}annotationSet"):
+        if annotations.find("{*}author//{*}assignedPerson") is not None:
+            continue
+        for annotation in annotations.iter("{*}annotation"):
+            code, value = _code(annotation).upper(), annotation.find("{*}value")
+            if value is None:
+                continue
+            if code in ("MDC_ECG_INTERPRETATION_STATEMENT", "MDC_ECG_INTERPRETATION_SUMMARY"):
+                lines.append(text_of(value))
+            elif code in _MEASUREMENTS and (number_there := _measured(value)):
+                measured.setdefault(_MEASUREMENTS[code], number_there)
+    return statements_of(lines, **measured)
+
+
+def _measured(value: etree._Element) -> float | None:
+    """A measurement in ms, degrees or beats per minute; None in any other unit."""
+    unit = (value.get("unit") or "").strip().casefold()
+    scale = 1000 * _SECONDS_PER[unit] if unit in _SECONDS_PER else 1.0
+    plain = unit in _SECONDS_PER or unit in ("", "bpm", "/min", "1/min", "{beats}/min", "deg", "degrees")
+    found = optional_number(value.get("value"))
+    return None if found is None or not plain else found * scale

@@ -20,6 +20,7 @@ from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import in_words, standard_leads_in
 from ecgfounder.readers.xml import integer, number, parse, root_of, text_of
 from ecgfounder.recording import Recording, Samples, canonical_lead
+from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "ge_muse"
 
@@ -185,3 +186,33 @@ def _meta(root: etree._Element, waveform: etree._Element, leads: list[_Lead]) ->
 
 def _text(element: etree._Element, tag: str) -> str:
     return text_of(element.find(f"{{*}}{tag}"))
+
+
+_MEASUREMENTS = {
+    "heart_rate": "VentricularRate",
+    "pr_ms": "PRInterval",
+    "qrs_ms": "QRSDuration",
+    "qt_ms": "QTInterval",
+    "qtc_ms": "QTCorrected",
+    "p_axis": "PAxis",
+    "qrs_axis": "RAxis",
+    "t_axis": "TAxis",
+}
+
+
+def statements(source: Source) -> Statements:
+    """The 12SL program's own reading: OriginalDiagnosis and OriginalRestingECGMeasurements, before anybody edited them.
+
+    Diagnosis, which holds a physician's edits, is never taken; RestingECGMeasurements are where there are no others.
+    """
+    root = parse(source)
+    lines: list[str] = [""]
+    for statement in root.iterfind("{*}OriginalDiagnosis/{*}DiagnosisStatement"):
+        lines[-1] += f" {_text(statement, 'StmtText')}"
+        if any("ENDSLINE" in text_of(flag).upper() for flag in statement.iterfind("{*}StmtFlag")):
+            lines.append("")
+    measured = root.find("{*}OriginalRestingECGMeasurements")
+    if measured is None:
+        measured = root.find("{*}RestingECGMeasurements")
+    numbers = {} if measured is None else {key: _text(measured, tag) for key, tag in _MEASUREMENTS.items()}
+    return statements_of(lines, **{key: optional_number(text) for key, text in numbers.items()})

@@ -19,8 +19,10 @@ from lxml import etree
 
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import xml
+from ecgfounder.readers.quantities import optional_number
 from ecgfounder.readers.source import Source
 from ecgfounder.recording import STANDARD_LEADS, Recording, canonical_leads
+from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "philips_sierra"
 
@@ -514,3 +516,40 @@ def _refuse_14_bit(payload: bytes, duration_samples: float) -> None:
         lengths.append(1 if code < len(_LITERALS) else lengths[code - len(_LITERALS)] + 1)
     if abs((sum(lengths) + 1) // 2 - duration_samples) < 1:
         raise UnsupportedFormatError("XLI data with 14-bit codes; only the 10-bit kind can be read")
+
+
+# Names in version 1.03, then in 1.04.
+_MEASUREMENTS = {
+    "heart_rate": ("heartrate",),
+    "pr_ms": ("meanprint", "print"),
+    "qrs_ms": ("meanqrsdur", "qrsdur"),
+    "qt_ms": ("meanqtint", "qtint"),
+    "qtc_ms": ("meanqtc", "qtcb"),
+    "p_axis": ("pfrontaxis",),
+    "qrs_axis": ("qrsfrontaxis",),
+    "t_axis": ("tfrontaxis",),
+}
+
+
+def statements(source: Source) -> Statements:
+    """The analysis program's reading: the first interpretation, without what is marked as edited in it."""
+    interpretation = xml.parse(source).find("{*}interpretations/{*}interpretation")
+    if interpretation is None:
+        return Statements()
+    lines = [
+        xml.text_of(statement.find("{*}leftstatement"))
+        for statement in interpretation.iterfind("{*}statement")
+        if not _is_edited(statement)
+    ]
+    sections = ("interpretationmeasurements", "globalmeasurements")
+    found = [section for name in sections for section in interpretation.iterfind(f"{{*}}{name}")]
+    measured: dict[str, float | None] = {}
+    for key, names in _MEASUREMENTS.items():
+        elements = [section.find(f"{{*}}{name}") for section in found for name in names]
+        texts = [xml.text_of(element) for element in elements if element is not None and not _is_edited(element)]
+        measured[key] = next((value for text in texts if (value := optional_number(text)) is not None), None)
+    return statements_of(lines, **measured)
+
+
+def _is_edited(element: etree._Element) -> bool:
+    return (element.get("editedflag") or "").strip().casefold() == "true"

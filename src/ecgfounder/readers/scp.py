@@ -18,6 +18,7 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Source
 from ecgfounder.recording import LEAD_OF_SCP_CODE, Recording, Samples
+from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "scp_ecg"
 
@@ -31,6 +32,7 @@ _HEADER = 16
 _POINTER = 10
 _DEFAULT_TABLE = 19999
 _DOUBLINGS = 4
+_NOT_MEASURED = 29_999  # sections 7: 29999 and what follows are reasons why there is no measurement
 _MAX_LOOKUP_BITS = 16
 _NO_CHECKSUM = 0
 
@@ -167,7 +169,7 @@ def _sections(content: bytes) -> dict[int, _Section]:
     sections: dict[int, _Section] = {}
     for at in range(_PREAMBLE + _HEADER, _PREAMBLE + length - _POINTER + 1, _POINTER):
         number, length_there, index = struct.unpack_from("<HII", record, at)
-        if 1 <= number <= 6 and length_there > _HEADER and number not in sections:
+        if 1 <= number <= 8 and length_there > _HEADER and number not in sections:
             sections[number] = _section(record, number, index - 1, length_there, record_intact)
     if 6 not in sections:
         raise UnsupportedFormatError("SCP-ECG file without section 6, which holds the resting ECG")
@@ -557,3 +559,47 @@ def _add_device(meta: dict[str, str | float], body: bytes) -> None:
 def _text(raw: bytes) -> str:
     """Printable ASCII up to the first NUL."""
     return "".join(chr(byte) for byte in raw.split(b"\0")[0][:64] if 32 <= byte < 127).strip()
+
+
+_ORIGINAL_REPORT = 0  # section 8: 1 is a confirmed, 2 an overread report
+
+
+def statements(source: Source) -> Statements:
+    """Global measurements (section 7) and the original, unedited report (section 8)."""
+    sections = _sections(source.content)
+    measured = _measured(sections[7].body) if 7 in sections and sections[7].intact else {}
+    return statements_of(_report(sections[8].body) if 8 in sections and sections[8].intact else [], **measured)
+
+
+def _measured(body: bytes) -> dict[str, float | None]:
+    """Rate, intervals and axes of the first reference beat; counts above `_NOT_MEASURED` stand for "not measured"."""
+    if len(body) < 20 or body[0] == 0:
+        return {}
+    (rr,) = struct.unpack_from("<H", body, 2)
+    p_on, _, qrs_on, qrs_off, t_off, *axes = struct.unpack_from("<5H3h", body, 4 + 2)
+
+    def between(first: int, last: int) -> float | None:
+        return float(last - first) if max(first, last) < _NOT_MEASURED else None
+
+    return {
+        "heart_rate": 60_000 / rr if 0 < rr < _NOT_MEASURED else None,
+        "pr_ms": between(p_on, qrs_on),
+        "qrs_ms": between(qrs_on, qrs_off),
+        "qt_ms": between(qrs_on, t_off),
+        **{key: float(axis) for key, axis in zip(("p_axis", "qrs_axis", "t_axis"), axes, strict=True)},
+    }
+
+
+def _report(body: bytes) -> list[str]:
+    """The statements of section 8, if nobody confirmed or overread them."""
+    if len(body) < 9 or body[0] != _ORIGINAL_REPORT:
+        return []
+    lines: list[str] = []
+    at = 9
+    for _ in range(body[8]):
+        if at + 3 > len(body):
+            break
+        (size,) = struct.unpack_from("<H", body, at + 1)
+        lines.append(body[at + 3 : at + 3 + size].split(b"\0")[0].decode("latin-1"))
+        at += 3 + size
+    return lines
