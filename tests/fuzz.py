@@ -52,8 +52,10 @@ def fuzz(original: Original, count: int, seed: int, keep: Path | None = None) ->
     chance = random.Random(f"{seed} {original.format} {original.name}")
     names = sorted(original.files)
     with TemporaryDirectory() as folder:
+        path = original.write(Path(folder))
+        assert is_read_or_refused(path, original.hints), "the original itself is refused"
         for number in range(count):
-            path = original.write(Path(folder))
+            original.write(Path(folder))
             damaged = chance.choice(names)
             copy = original.repaired(next(mutations(original.files[damaged], 1, chance.getrandbits(64))))
             (Path(folder) / damaged).write_bytes(copy)

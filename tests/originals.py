@@ -103,7 +103,7 @@ def _scp() -> Iterator[Original]:
         data = _without_section_checksums(test_scp.Plain(waves(), order=order, huffman=huffman).write())
         yield Original("scp_ecg", f"order {order}", {"x": data}, "x", repaired=_with_record_checksum)
     beat = data_section([pack([5] * 10, 1, True)] * 2, 2000, 2000, 1)
-    stored = [pack(row, 2, True) for row in waves(30, 2).tolist()]
+    stored = [pack(row, 2, True) for row in waves(43, 2).tolist()]
     bodies = {2: struct.pack("<H", 19999), 3: leads_section(["I", "II"], [(1, 100)] * 2, flags=5), 5: beat}
     bodies |= {4: beats_section(20, 4, [(0, 17, 20, 26)], [(10, 30)]), 6: data_section(stored, 1000, 8000, 2, 1)}
     data = _without_section_checksums(assemble(bodies))
@@ -164,6 +164,8 @@ def _arrays() -> Iterator[Original]:
     scipy.io.savemat(level_4, {"val": table(), "fs": 500.0, "unit": "uV"}, format="4")
     yield _single("csv", "named columns", text_of(table().T, ",".join(STANDARD_LEADS)).encode(), ALL_SAID)
     yield _single("csv", "numbers alone", text_of(table(), delimiter=";").replace(".", ",").encode(), ALL_SAID)
+    watch = test_arrays.WATCH.format(rate="Rate,512 Hz", lead="Lead,Lead I", unit="Unit,µV", mark=".")
+    yield _single("csv", "of a watch", watch.encode())
     yield _single("npy", "float64", npy(table()), ALL_SAID)
     yield _single("npz", "named", npz(ecg=table(), fs=np.array(500)), ALL_SAID)
     yield _single("mat", "level 5", mat(ECG=named), ALL_SAID)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -205,6 +206,60 @@ def test_text_that_is_no_table_is_no_known_format(text: str, tmp_path: Path) -> 
     path = write(tmp_path, "x.csv", text)
     assert not arrays.matches(Source(path))
     with pytest.raises(ReadError):
+        read_ecg(path, hints=ALL)
+
+
+WATCH = """Name,Jane Doe
+Date of Birth,"Feb 5, 1952"
+Recorded Date,2020-02-05 09:14:40 -0400
+{rate}
+Symptoms,
+Device,"Watch5,4"
+
+{lead}
+{unit}
+
+-48{mark}673
+-59{mark}681
+12
+0{mark}5
+"""
+
+
+@pytest.mark.parametrize(
+    ("rate", "lead", "unit", "mark"),
+    [
+        ("Sample Rate,512.844 hertz", "Lead,Lead I", "Unit,µV", "."),
+        ("Abtastrate,512,844 Hertz", "Ableitung,Ableitung I", "Einheit,µV", ","),
+    ],
+)
+def test_what_a_watch_exports_is_read_in_any_language(
+    rate: str, lead: str, unit: str, mark: str, tmp_path: Path
+) -> None:
+    text = WATCH.format(rate=rate, lead=lead, unit=unit, mark=mark)
+    recording = read_ecg(write(tmp_path, "x.csv", text))
+    assert (recording.leads, recording.sampling_rate) == (("I",), 512.844)
+    np.testing.assert_allclose(recording.samples[0], [-0.048673, -0.059681, 0.012, 0.0005], rtol=1e-6)
+    assert recording.meta == {}
+
+
+def test_a_large_table_takes_a_fraction_of_a_second(tmp_path: Path) -> None:
+    rows = np.round(np.random.default_rng(0).normal(0, 1, (60_000, 12)), 3)
+    path = write(tmp_path, "x.csv", text_of(rows, ",".join(STANDARD_LEADS)))
+    read_ecg(path, hints=ALL)
+    begin = time.perf_counter()
+    assert read_ecg(path, hints=ALL).n_samples == 60_000
+    assert time.perf_counter() - begin < 1
+
+
+def test_tables_that_are_not_plain_are_read_row_by_row_up_to_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "\n".join(f"'+{i}.5' , {i}" for i in range(20))
+    path = write(tmp_path, "x.csv", f"I,II\n{rows}\n")
+    np.testing.assert_allclose(read_ecg(path, hints=ALL).samples[0], (np.arange(20) + 0.5) / 1000, rtol=1e-6)
+    monkeypatch.setattr(text_tables, "MAX_IRREGULAR_BYTES", 100)
+    with pytest.raises(ReadError, match="row by row"):
         read_ecg(path, hints=ALL)
 
 

@@ -302,6 +302,64 @@ def test_parquet_holds_the_same_numbers_as_json(
         assert np.array_equal(np.array(row["embedding"], np.float32), np.array(expected, np.float32))
 
 
+def test_several_views_of_one_pass_agree(flags: list[str], tmp_path: Path, checkpoint_12lead: Path) -> None:
+    from ecgfounder.engines import create_engine
+    from ecgfounder.model import BUNDLES
+
+    assert (
+        embed(flags, "--format", "parquet", "--pooling", "both", "--predictions", "--window", "4", "--stride", "3") == 1
+    )
+    rows = [row for shard in sorted((tmp_path / "out").glob("*.parquet")) for row in pq.read_table(shard).to_pylist()]
+    predictions = {
+        (row["record"], row["window_start"]): row
+        for row in pq.read_table(tmp_path / "out" / "_run" / "predictions.parquet").to_pylist()
+    }
+    assert len(rows) == len(predictions) == 12 * 3  # 10 s and 11 s hold three windows of 4 s
+    head = create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead).head
+    assert head is not None
+    labels = BUNDLES["12lead"].labels()
+    for row in rows:
+        embedding = np.array(row["embedding"], np.float32)
+        assert row["shape"] == [8, 1024] == list(embedding.shape)
+        assert np.allclose(row["embedding_mean"], embedding.mean(axis=0), rtol=1e-5, atol=1e-5)
+        found = predictions[row["ecg_path"], row["window_start"]]
+        assert np.allclose([found[label] for label in labels], head.probabilities(embedding[None])[0], atol=1e-6)
+    assert len((tmp_path / "out" / "_run" / "predictions.csv").read_text().splitlines()) == 37
+
+
+def test_predictions_without_the_published_head_are_refused(
+    flags: list[str], checkpoint_12lead: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    state = torch.load(checkpoint_12lead, weights_only=True)["state_dict"]
+    torch.save({"state_dict": {k: v for k, v in state.items() if not k.startswith("dense.")}}, tmp_path / "no_head.pth")
+    assert embed([*flags, "--checkpoint", str(tmp_path / "no_head.pth")], "--predictions") == 2
+    assert "has no head" in capsys.readouterr().err
+
+
+def test_every_lead_through_the_one_lead_network(cohort: Path, checkpoint_1lead: Path, tmp_path: Path) -> None:
+    flags = ["--dataset", str(cohort / "ecg" / "patient_001"), "--output_dir", str(tmp_path / "all")]
+    one = ["--mode", "1lead", "--checkpoint", str(checkpoint_1lead)]
+    assert embed([*flags, *one, "--lead", "all"]) == 0
+    assert embed([*flags[:3], str(tmp_path / "V2"), *one, "--lead", "V2"]) == 0
+    every = np.array(orjson.loads(outputs(tmp_path / "all")["ecg_0001.json"])["embedding"], np.float32)
+    single = np.array(orjson.loads(outputs(tmp_path / "V2")["ecg_0001.json"])["embedding"], np.float32)
+    assert every.shape == (12, 20, 1024)
+    assert np.array_equal(every[7], single)  # I II III aVR aVL aVF V1 V2
+
+
+def test_statements_come_out_only_when_asked_for(shared: Path, checkpoint_12lead: Path, tmp_path: Path) -> None:
+    flags = ["--dataset", str(shared / "ecg" / "muse"), "--checkpoint", str(checkpoint_12lead)]
+    assert embed([*flags, "--output_dir", str(tmp_path / "without")]) == 0
+    assert not (tmp_path / "without" / "_run" / "statements.parquet").exists()
+    assert embed([*flags, "--output_dir", str(tmp_path / "with"), "--statements"]) == 0
+    rows = pq.read_table(tmp_path / "with" / "_run" / "statements.parquet").to_pylist()
+    assert len(rows) == 1
+    assert rows[0]["statements"]
+    assert 20 < rows[0]["heart_rate"] < 250
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_run_commits_what_is_in_flight_and_goes_on(
     number: signal.Signals, cohort: Path, checkpoint_12lead: Path, tmp_path: Path

@@ -155,7 +155,7 @@ def test_a_path_outside_the_data_folder_has_no_place_in_a_tree(tmp_path: Path) -
     assert list(files(tmp_path / "out")) == ["x.json"]
 
 
-def test_a_name_that_is_not_utf8_gets_its_bytes_back(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_written_out(tmp_path: Path) -> None:
     class NotUtf8(Made):
         """Records whose names the books can only show."""
 
@@ -167,7 +167,7 @@ def test_a_name_that_is_not_utf8_gets_its_bytes_back(tmp_path: Path) -> None:
 
     made = NotUtf8(tmp_path / "run", format="parquet", rows=[("a/1.xml", 1)], done_order=["a/1.xml"], outcome="stopped")
     export_run(made.make(), tmp_path / "out", "json", allow_incomplete=True)
-    assert b"\xff1.json" in os.listdir(os.fsencode(tmp_path / "out"))
+    assert "\\xff1.json" in os.listdir(tmp_path / "out")
     X, meta = open_run(tmp_path / "out", allow_incomplete=True).arrays()
     assert meta["output"].to_pylist() == ["\\xff1.json"]
     assert np.array_equal(X[0], made.views("a/1.xml")[0])

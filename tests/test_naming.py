@@ -219,7 +219,7 @@ def test_paths_that_name_no_file_are_refused(path: str) -> None:
 def test_file_names_that_are_not_utf8_are_named_and_can_be_created(tmp_path: Path) -> None:
     path = os.fsdecode(b"caf\xe9.xml")
     name = Naming("tree", str(tmp_path)).name(path)
-    assert os.fsencode(name) == b"caf\xe9.json"
+    assert name == "caf\\xe9.json"
     assert isinstance(path_key(absolute_path(path, "/data")), int)
 
 

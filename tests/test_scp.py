@@ -341,7 +341,7 @@ def test_damaged_sections_with_right_checksums_are_read_or_refused(tmp_path: Pat
     """Checksums stop accidents; what is wrong on purpose comes with right ones."""
     path = tmp_path / "x.scp"
     beat = data_section([pack([5] * 10, 1, True)] * 2, 2000, 2000, 1)
-    stored = [pack(row, 2, True) for row in waves(30, 2).tolist()]
+    stored = [pack(row, 2, True) for row in waves(43, 2).tolist()]
     bodies = {2: struct.pack("<H", 19999), 3: leads_section(["I", "II"], [(1, 100)] * 2, flags=5), 5: beat}
     bodies |= {4: beats_section(20, 4, [(0, 17, 20, 26)], [(10, 30)]), 6: data_section(stored, 1000, 8000, 2, 1)}
     table = struct.pack("<HH", 1, 2) + struct.pack("<BBBhI", 1, 1, 1, 0, 0) + struct.pack("<BBBhI", 1, 17, 1, 0, 1)

@@ -24,13 +24,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgfounder import __version__
-from ecgfounder.cohort import Record, output_name, record_identity
+from ecgfounder.cohort import Record, output_name
 from ecgfounder.errors import PrepareError, RunError
 from ecgfounder.ledger import DONE, FAILED, LedgerState, LedgerWriter, read_ledger
 from ecgfounder.naming import Layout, Naming, path_key
 from ecgfounder.recipes import check_choice
 from ecgfounder.runfolder import TABLES, RunFolder, part_name
-from ecgfounder.runs import EmbeddingRun, open_run, with_raw_bytes
+from ecgfounder.runs import EmbeddingRun, open_run
 from ecgfounder.settings import LAYOUT_CHOICES
 from ecgfounder.sinks import Entry, Output, Sink
 from ecgfounder.sinks.json import FileSink, JsonSink
@@ -255,7 +255,7 @@ class _Export:
         record = entry["record"]
         if self.named_by_id:
             return output_name(Record("", 0, position, record), self.naming)
-        return self.naming.name(_path_as_read(record, entry["key"], self.naming.data_dir))
+        return self.naming.name(record)
 
     def _refuse_collisions(self, rows: npt.NDArray[np.int64]) -> None:
         """Stop before any work if two recordings would have one name, or one cannot have a name at all."""
@@ -307,13 +307,6 @@ def _ledger_rows(source: EmbeddingRun, ledger: LedgerState, first_rows: npt.NDAr
             f"the ledger and the manifest of {source.folder} do not agree; the run's command puts that right"
         )
     return done[order[at]] if len(wanted) else np.empty(0, dtype=np.int64)
-
-
-def _path_as_read(record: str, key: str, data_dir: str) -> str:
-    """A record's path with the bytes that its file has, where the books show them as \\xNN; its key tells."""
-    raw = with_raw_bytes(record)
-    is_raw = raw != record and path_key(record_identity(raw, data_dir)) == int(key, 16)
-    return raw if is_raw else record
 
 
 def _now() -> str:

@@ -226,7 +226,9 @@ class Run:
             stamp = self._open_folder(launch, cohort, index, digest, stack)
             plan = self._plan(launch, cohort, index)
             pool = ReaderPool(
-                ReadTask(self.settings.preparation, self.settings.reader, self.settings.hints),
+                ReadTask(
+                    self.settings.preparation, self.settings.reader, self.settings.hints, self.settings.statements
+                ),
                 min(self.settings.num_workers, plan.n_todo),
                 timeout=self.settings.read_timeout,
             )

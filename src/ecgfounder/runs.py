@@ -46,7 +46,6 @@ _SHARDS_OPEN = 64
 _RECORDS_AT_ONCE = 4096
 _KEY_LENGTH = 16
 _REFERENCE = re.compile(rf"(?P<shard>.+\.parquet)::(?P<key>[0-9a-f]{{{_KEY_LENGTH}}})", re.DOTALL)
-_SHOWN_BYTE = re.compile(r"\\x([0-9a-f]{2})")
 _NOT_IN_META = ("status", "error", "reason", "shape", "window_starts")
 
 
@@ -859,15 +858,8 @@ def _rows_of_lists(column: pa.Array) -> list[Array]:
     return list(np.split(maps, np.cumsum(lengths)[:-1]))
 
 
-def with_raw_bytes(text: str) -> str:
-    """A name as a file system has it, from one that the books show: `\\xNN` stands for a byte that is not UTF-8."""
-    return _SHOWN_BYTE.sub(lambda found: os.fsdecode(bytes([int(found[1], 16)])), text)
-
-
 def _read_file(path: Path) -> Array:
     """The array in a run's JSON or NPY."""
-    if not path.exists():
-        path = Path(with_raw_bytes(str(path)))
     try:
         if path.suffix == ".npy":
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)

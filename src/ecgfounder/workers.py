@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -28,7 +28,7 @@ from ecgfounder.errors import ECGFounderError, PrepareError, ReadError, RunError
 from ecgfounder.memory import keep_freed_memory
 from ecgfounder.naming import printable
 from ecgfounder.preprocess import Preparation, Signal, prepare
-from ecgfounder.readers import make_source, read_source
+from ecgfounder.readers import make_source, read_source, source_statements
 from ecgfounder.readers.source import Hints, Source, open_regular
 
 JOBS_AHEAD = 2
@@ -93,6 +93,7 @@ class ReadTask:
     preparation: Preparation
     reader: str = "auto"
     hints: Hints = field(default_factory=Hints)
+    statements: bool = False
 
     def events(self, job: Job) -> Iterator[Event]:
         """Read and prepare one file; never raises for what is wrong with the file."""
@@ -121,6 +122,9 @@ class ReadTask:
             "n_samples": recording.n_samples,
             "device": dict(recording.meta),
         }
+        if self.statements:
+            stated = source_statements(source)
+            facts["statements"] = None if stated is None else asdict(stated)
         hashed = time.perf_counter()
         prepared = prepare(recording, self.preparation)
         facts |= {"leads": list(prepared.leads), "flags": list(prepared.flags), "starts": list(prepared.starts)}
@@ -345,14 +349,14 @@ def _serve(pipe: Connection, task: ReadTask) -> None:
 
 def _send(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
     """Samples as they lie in memory: a `Connection` would copy them on the way, here and at the other end."""
-    left = memoryview(np.ascontiguousarray(samples)).cast("B")
+    left = np.ascontiguousarray(samples).data.cast("B")
     while left:
         left = left[os.write(pipe.fileno(), left) :]
 
 
 def _receive_into(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
     """What `_send` sent, into an array of its shape."""
-    left = memoryview(samples).cast("B")
+    left = samples.data.cast("B")
     while left:
         received = os.readv(pipe.fileno(), [left])
         if received == 0:

@@ -257,10 +257,10 @@ def statements(source: Source) -> Statements:
     """
     lines: list[str] = []
     measured: dict[str, float] = {}
-    for annotations in parse(source).iter("{*}annotationSet"):
-        if annotations.find("{*}author//{*}assignedPerson") is not None:
+    for annotation_set in parse(source).iter("{*}annotationSet"):
+        if annotation_set.find("{*}author//{*}assignedPerson") is not None:
             continue
-        for annotation in annotations.iter("{*}annotation"):
+        for annotation in annotation_set.iter("{*}annotation"):
             code, value = _code(annotation).upper(), annotation.find("{*}value")
             if value is None:
                 continue

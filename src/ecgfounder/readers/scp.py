@@ -471,7 +471,8 @@ def _extra(data: bytes, at: npt.NDArray[np.int64], code: _Code) -> Counts:
         words = words << 8 | padded[first // 8 + i]
     values = words >> (40 - code.extra_bits - first % 8) & ((1 << code.extra_bits) - 1)
     negative = values >> (code.extra_bits - 1) & 1
-    return values - (negative << code.extra_bits)
+    signed: Counts = values - (negative << code.extra_bits)
+    return signed
 
 
 def _decode_switching(data: bytes, n_samples: int, tables: Tables) -> Counts:

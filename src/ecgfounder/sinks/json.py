@@ -78,8 +78,7 @@ class FileSink(ABC):
             files = []
             for output in outputs:
                 target = self._output_dir / output.entry["output"]
-                # The books are UTF-8, a file's name need not be: they show its bytes.
-                entries.append(output.entry | {"output": printable(output.entry["output"])})
+                entries.append(output.entry)
                 self._number += 1
                 aside = self._scratch / f"{os.getpid()}-{self._number}{target.suffix}"
                 try:

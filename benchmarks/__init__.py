@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks` measures, prints tables and writes JSON; `python -m benchmarks.report` puts it into the docs."""

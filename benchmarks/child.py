@@ -1,0 +1,82 @@
+"""One run of the program in a process of its own: `python -m benchmarks.child REQUEST`.
+
+In: a request as JSON: settings, and which stand-ins take part. Out: a line of JSON: seconds without start-up, seconds to
+the first embedding, records done, and the largest memory of this process.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+_BEGAN = time.perf_counter()
+
+
+class _Quiet:
+    """A console that notes when the first records were done."""
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+
+    def line(self, text: str) -> None:
+        print(text, file=sys.stderr)
+
+    def progress(self, done: int, failed: int, total: int) -> None:
+        if self.first is None and done + failed:
+            self.first = time.perf_counter() - _BEGAN
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    from ecgfounder import extract
+    from ecgfounder.settings import Settings
+
+    stand_ins = request.pop("stand_ins", [])
+    settings = Settings(
+        **{**request, "output_dir": Path(request["output_dir"]), "shard": tuple(request.get("shard", (1, 1)))}
+    )
+    took: dict[str, float] = {}
+
+    class TimedRun(extract.Run):
+        """Tells how long the stages ran, apart from start-up and the books at the end."""
+
+        def _process(self, *arguments: Any, **options: Any) -> extract.Recorder:
+            began = time.perf_counter()
+            recorder = super()._process(*arguments, **options)
+            took["process"] = time.perf_counter() - began
+            return recorder
+
+        def _engine(self, launch: Any, *arguments: Any, **options: Any) -> Any:
+            if "engine" not in stand_ins:
+                return super()._engine(launch, *arguments, **options)
+            from benchmarks.stand_ins import NullEngine
+
+            return NullEngine(launch.threads)
+
+    console = _Quiet()
+    run = TimedRun(settings, console)
+    if "reader" in stand_ins:
+        from benchmarks.stand_ins import SyntheticTask
+
+        with mock.patch.object(extract, "ReadTask", SyntheticTask):
+            summary = run.execute()
+    else:
+        summary = run.execute()
+    return {
+        "outcome": summary.outcome,
+        "records": summary.processed,
+        "failed": summary.failed_now,
+        "seconds": took["process"],
+        "first": console.first,
+        "engine": summary.engine,
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "reader_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -1,0 +1,475 @@
+"""The parts of the benchmark, each a function from a `Bench` to JSON-able facts.
+
+In: inputs and sizes. Out: figures. What is compared is measured in turn, round by round, and ratios are those of a round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import inputs
+from benchmarks.measure import (
+    Child,
+    Facts,
+    cpu_seconds,
+    ratio,
+    run_child,
+    run_children,
+    spread,
+    usable_cores,
+    wall_seconds,
+)
+
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    rounds: int = 3
+    recordings: int = 1000
+    baseline: int = 64
+    stage_files: int = 60
+    scaling: int = 200
+    batches: tuple[int, ...] = (1, 4, 8, 16)
+    lengths: tuple[int, ...] = (1250, 2500, 5000, 5500, 15000)
+    growth: tuple[int, ...] = (100, 1_000, 10_000)
+    matrix: int = 3072
+
+
+QUICK = Sizes(
+    rounds=1,
+    recordings=12,
+    baseline=4,
+    stage_files=2,
+    scaling=4,
+    batches=(2,),
+    lengths=(300,),
+    growth=(10, 20),
+    matrix=256,
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder for inputs and outputs, and sizes."""
+
+    folder: Path
+    sizes: Sizes
+
+    @cached_property
+    def cohort(self) -> Path:
+        return inputs.write_cohort(self.folder, self.sizes.recordings)
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        return inputs.write_checkpoint(self.folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The engines' cache is the benchmark's own."""
+        return {"ECGFOUNDER_CACHE": str(self.folder / "cache")}
+
+    def output(self, name: str) -> Path:
+        """An output folder that is not there yet."""
+        path = self.folder / "out" / name
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def request(self, output: Path, **settings: Any) -> Facts:
+        """A run over the cohort with the program's own defaults."""
+        return {
+            "dataset": str(self.cohort),
+            "data_dir": str(self.cohort),
+            "checkpoint": str(self.checkpoint),
+            "output_dir": str(output),
+            **settings,
+        }
+
+    def few(self, n: int) -> Path:
+        """A cohort of its own with the first `n` files."""
+        return inputs.write_cohort(self.folder, min(n, self.sizes.recordings))
+
+    def run(self, name: str, *, cores: list[int] | None = None, **settings: Any) -> Child:
+        """One run in a process of its own."""
+        child = run_child(
+            "benchmarks.child",
+            self.request(self.output(name), **settings),
+            cores=cores,
+            environment=self.environment,
+        )
+        _require_all_done(child)
+        return child
+
+
+def _require_all_done(child: Child) -> None:
+    if child.report["failed"]:
+        raise RuntimeError(f"{child.report['failed']} recordings failed")
+
+
+# -- What the machine can do -------------------------------------------------------------------------------------------
+
+
+def peak_gflops(size: int) -> float:
+    """Fastest of some float32 matrix products on all cores, by PyTorch and by NumPy, in 10^9 operations a second."""
+    import torch
+
+    torch.set_num_threads(len(usable_cores()))
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    products: tuple[Callable[[], object], ...] = (lambda: a @ b, lambda: a.numpy() @ b.numpy())
+    return 2 * size**3 / min(wall_seconds(product) for _ in range(3) for product in products) / 1e9
+
+
+def network_gflop(length: int) -> float:
+    """Multiplications and additions of the backbone's convolutions and linear layers on one input [12, length]."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ecgfounder.model import build_network
+
+    with torch.device("meta"):
+        net = build_network({}, "12lead", 1).eval()
+        with FlopCounterMode(display=False) as counter:
+            net.feature_map(torch.empty(1, 12, length))
+    return counter.get_total_flops() / 1e9
+
+
+# -- (a) and (d) End to end --------------------------------------------------------------------------------------------
+
+
+def end_to_end(bench: Bench) -> Facts:
+    """The whole job against the plainly written one; and the share of the cores' peak that it reaches."""
+    sizes = bench.sizes
+    paths = [str(path) for path in inputs.cohort_files(bench.cohort, sizes.baseline)]
+    bench.run("warm", dataset=str(bench.few(sizes.baseline)))  # builds the engine's cache, as a first run does
+    plain, ours, first, peaks, difference = [], [], [], [], 0.0
+    for number in range(sizes.rounds):
+        peaks.append(peak_gflops(sizes.matrix))
+        seed_output = bench.output("seed")
+        request = {
+            "paths": paths,
+            "checkpoint": str(bench.checkpoint),
+            "output_dir": str(seed_output),
+            "threads": len(usable_cores()),
+        }
+        plain.append(run_child("benchmarks.seed_way", request))
+        ours.append(bench.run("ours"))
+        peaks.append(peak_gflops(sizes.matrix))
+        difference = max(difference, _difference(seed_output, bench.folder / "out" / "ours"))
+        first.append(bench.run("first", dataset=str(bench.few(8))).report["first"])
+        if number + 1 < sizes.rounds:
+            shutil.rmtree(bench.folder / "out" / "ours")
+    if difference > TOLERANCE:
+        raise RuntimeError(f"the outputs differ by {difference:.2g}; {TOLERANCE:g} was allowed")
+    return _end_to_end_facts(sizes, plain, ours, first, peaks, difference)
+
+
+def _end_to_end_facts(
+    sizes: Sizes, plain: list[Child], ours: list[Child], first: list[float], peaks: list[float], difference: float
+) -> Facts:
+    n = sizes.recordings
+    plain_each = [child.report["seconds"] / child.report["records"] for child in plain]
+    plain_start = [child.wall - child.report["seconds"] for child in plain]
+    plain_whole = [start + n * each for start, each in zip(plain_start, plain_each, strict=True)]
+    ours_each = [child.report["seconds"] / n for child in ours]
+    gflop, peak = network_gflop(inputs.LENGTH), max(peaks)
+    return {
+        "recordings": n,
+        "baseline_recordings": sizes.baseline,
+        "largest_relative_difference": difference,
+        "plain_ecg_per_second": spread(1 / each for each in plain_each),
+        "plain_start_seconds": spread(plain_start),
+        "plain_core_ms": spread(1e3 * child.cpu / child.report["records"] for child in plain),
+        "ecg_per_second": spread(1 / each for each in ours_each),
+        "whole_seconds": spread(child.wall for child in ours),
+        "start_seconds": spread(child.wall - child.report["seconds"] for child in ours),
+        "core_ms": spread(1e3 * child.cpu / n for child in ours),
+        "first_embedding_seconds": spread(first),
+        "times_with_start": ratio(plain_whole, [child.wall for child in ours]),
+        "times_without_start": ratio(plain_each, ours_each),
+        "network_gflop": gflop,
+        "peak_gflops": spread(peaks),
+        "limit_ecg_per_second": peak / gflop,
+        "share_of_peak": spread(gflop / each / peak for each in ours_each),
+    }
+
+
+def _difference(theirs: Path, ours: Path) -> float:
+    """Largest relative difference (Frobenius norm) between two folders' embeddings of the same names."""
+    largest = 0.0
+    for path in sorted(theirs.glob("*.json")):
+        a, b = (np.array(json.loads((folder / path.name).read_bytes())["embedding"]) for folder in (theirs, ours))
+        largest = max(largest, float(np.linalg.norm(a - b) / np.linalg.norm(a)))
+    return largest
+
+
+# -- (b) Stages --------------------------------------------------------------------------------------------------------
+
+
+def stages(bench: Bench) -> Facts:
+    """CPU time per recording of each stage by itself in one thread, and of the plain way's stages beside it."""
+    from benchmarks import seed_way
+    from ecgfounder.memory import keep_freed_memory
+    from ecgfounder.preprocess import FILTERED, Preparation, prepare
+    from ecgfounder.readers import read_ecg
+    from ecgfounder.workers import Job, ReadTask
+
+    keep_freed_memory()  # as the reading processes do
+    paths = [str(path) for path in inputs.cohort_files(bench.cohort, bench.sizes.stage_files)]
+    few = paths[: max(2, len(paths) // 12)]
+    recordings = [read_ecg(path) for path in paths]
+    task, filtered = ReadTask(Preparation()), Preparation(recipe=FILTERED)
+    writers = _writers(bench, paths)
+    output = bench.output("plain_stage")
+    output.mkdir(parents=True)
+    plain_map = np.random.default_rng(0).standard_normal((22, 1024), dtype=np.float32)
+    work: dict[str, tuple[int, Callable[[], object]]] = {
+        "read": (len(paths), lambda: [read_ecg(path) for path in paths]),
+        "prepare": (len(paths), lambda: [prepare(recording, task.preparation) for recording in recordings]),
+        "prepare, recipe filtered": (len(few), lambda: [prepare(each, filtered) for each in recordings[: len(few)]]),
+        "read and prepare, with identity and flags": (
+            len(paths),
+            lambda: [list(task.events(Job(0, path))) for path in paths],
+        ),
+        **{f"write {name}": (len(paths), write) for name, write in writers.items()},
+        "plain read and z-score": (len(few), lambda: [seed_way.read(path) for path in few]),
+        "plain write": (len(few), lambda: [seed_way.write(output, path, plain_map) for path in few]),
+    }
+    took: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(max(bench.sizes.rounds, 2) * 2):
+        for name, (n, call) in work.items():
+            took[name].append(1e3 * cpu_seconds(call) / n)
+    return {"core_ms": {name: spread(values[1:]) for name, values in took.items()}}  # the first warms up
+
+
+def _writers(bench: Bench, paths: list[str]) -> dict[str, Callable[[], object]]:
+    """The sinks over as many maps as there are paths, groups of eight, synced to disk."""
+    from ecgfounder.sinks import Output
+    from ecgfounder.sinks.json import JsonSink
+    from ecgfounder.sinks.parquet import ParquetSink
+
+    maps = np.random.default_rng(0).standard_normal((8, 22, 1024), dtype=np.float32)
+
+    def outputs() -> list[Output]:
+        return [
+            Output(
+                {
+                    "key": f"{number:016x}",
+                    "record": path,
+                    "output": f"{Path(path).stem}.json",
+                    "leads": [],
+                    "flags": [],
+                },
+                Path(path).name,
+                (maps[number % 8],),
+            )
+            for number, path in enumerate(paths)
+        ]
+
+    def write_json() -> None:
+        folder = bench.output("json_stage")
+        (folder / "scratch").mkdir(parents=True)
+        sink = JsonSink(folder, folder / "scratch")
+        todo = outputs()
+        for start in range(0, len(todo), 8):
+            sink.write(todo[start : start + 8])
+
+    def write_parquet() -> None:
+        folder = bench.output("parquet_stage")
+        (folder / "scratch").mkdir(parents=True)
+        sink = ParquetSink(folder, folder / "scratch", prefix="bench")
+        sink.write(outputs())
+        sink.close()
+
+    return {"json": write_json, "parquet": write_parquet}
+
+
+# -- (c) Engines -------------------------------------------------------------------------------------------------------
+
+
+def engines(bench: Bench) -> Facts:
+    """Every engine and precision: inputs a second over batch sizes and lengths, one calling thread per core."""
+    from ecgfounder.engines import create_engine, gpu_available, onnx_installed
+
+    os.environ.update(bench.environment)
+    choices = [("torch", "float32", "cpu"), ("torch", "bfloat16", "cpu")]
+    choices += [("onnx", "float32", "cpu")] if onnx_installed() else []
+    if gpu_available():
+        choices += [("torch", precision, "cuda") for precision in ("float32", "bfloat16", "float16")]
+    threads = len(usable_cores())
+    made = {
+        (name, precision, device): create_engine(
+            name,
+            mode="12lead",
+            checkpoint=bench.checkpoint,
+            precision=precision,
+            device=device,
+            threads=threads,
+            batch_size=max(bench.sizes.batches),
+        )
+        for name, precision, device in choices
+    }
+    shapes = [(batch, inputs.LENGTH if bench.sizes.rounds > 1 else 300) for batch in bench.sizes.batches]
+    shapes += [(8, length) for length in bench.sizes.lengths if (8, length) not in shapes]
+    rows = []
+    for batch, length in shapes:
+        signals = np.random.default_rng([batch, length]).standard_normal((batch, 12, length), dtype=np.float32)
+        reference = made["torch", "float32", "cpu"].embed(signals)
+        took: dict[tuple[str, str, str], list[float]] = {key: [] for key in made}
+        for _ in range(bench.sizes.rounds + 1):
+            for key, engine in made.items():
+                took[key].append(_seconds_per_input(engine, signals))
+        for key, engine in made.items():
+            error = np.linalg.norm(engine.embed(signals) - reference) / np.linalg.norm(reference)
+            rows.append(
+                {
+                    **dict(zip(("engine", "precision", "device"), key, strict=True)),
+                    "batch": batch,
+                    "length": length,
+                    "inputs_per_second": spread(1 / each for each in took[key][1:]),
+                    "times_torch_float32": ratio(took["torch", "float32", "cpu"][1:], took[key][1:]),
+                    "relative_error": float(error),
+                }
+            )
+    for engine in made.values():
+        engine.close()
+    return {"threads": threads, "rows": rows}
+
+
+def _seconds_per_input(engine: Any, signals: Any) -> float:
+    """Seconds that one input takes while all of the engine's threads embed batches; each does two."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    calls = 2 * engine.threads
+    with ThreadPoolExecutor(engine.threads) as pool:
+        seconds = wall_seconds(lambda: list(pool.map(engine.embed, [signals] * calls)))
+    return seconds / (calls * len(signals))
+
+
+# -- (e) Growth, (f) null engine ---------------------------------------------------------------------------------------
+
+
+def growth(bench: Bench) -> Facts:
+    """Runs of growing size with nothing to read and nothing to compute: time per record and memory should not grow."""
+    rows = []
+    for n in bench.sizes.growth:
+        took = []
+        for _ in range(min(bench.sizes.rounds, 2)):
+            took.append(
+                bench.run(
+                    "growth",
+                    dataset=str(inputs.write_table(bench.folder, n)),
+                    format="parquet",
+                    pooling="mean",
+                    stand_ins=["engine", "reader"],
+                )
+            )
+        rows.append(
+            {
+                "recordings": n,
+                "ms_per_record": spread(1e3 * child.report["seconds"] / n for child in took),
+                "whole_seconds": spread(child.wall for child in took),
+                "core_ms": spread(1e3 * child.cpu / n for child in took),
+                "memory_mib": spread(child.report["memory_mib"] for child in took),
+                "reader_memory_mib": spread(child.report["reader_memory_mib"] for child in took),
+            }
+        )
+    return {"rows": rows}
+
+
+def null_engine(bench: Bench) -> Facts:
+    """The whole pipeline on real files without a network: what a GPU's host has to do for each recording.
+
+    CPU time per recording is the slope between a small run and the whole one, which leaves start-up out.
+    """
+    few = max(1, bench.sizes.recordings // 5)
+    small_cohort = bench.few(few)
+    small, whole, plain = [], [], []
+    for _ in range(bench.sizes.rounds):
+        small.append(bench.run("null_small", dataset=str(small_cohort), stand_ins=["engine"]))
+        whole.append(bench.run("null", stand_ins=["engine"]))
+        plain.append(_plain_ms(bench))
+    n = bench.sizes.recordings - few
+    slopes = [1e3 * (b.cpu - a.cpu) / n for a, b in zip(small, whole, strict=True)]
+    return {
+        "recordings": bench.sizes.recordings,
+        "ecg_per_second": spread(bench.sizes.recordings / child.report["seconds"] for child in whole),
+        "core_ms": spread(slopes),
+        "start_core_seconds": spread(a.cpu - few * each / 1e3 for a, each in zip(small, slopes, strict=True)),
+        "plain_core_ms": spread(plain),
+        "times_plain": ratio(plain, slopes),
+    }
+
+
+def _plain_ms(bench: Bench) -> float:
+    """CPU ms that reading, z-scoring and writing one recording takes the plain way."""
+    from benchmarks import seed_way
+
+    output = bench.output("plain_null")
+    output.mkdir(parents=True)
+    plain_map = np.random.default_rng(0).standard_normal((22, 1024), dtype=np.float32)
+    paths = [str(path) for path in inputs.cohort_files(bench.cohort, max(2, bench.sizes.stage_files // 6))]
+
+    def work() -> None:
+        for path in paths:
+            seed_way.read(path)
+            seed_way.write(output, path, plain_map)
+
+    return 1e3 * cpu_seconds(work) / len(paths)
+
+
+# -- (g) Scaling -------------------------------------------------------------------------------------------------------
+
+
+def scaling(bench: Bench) -> Facts:
+    """One process on one core, then two shards at once on a core each; recordings a second without start-up."""
+    cores = usable_cores()[:2]
+    n = bench.sizes.scaling
+    one_cohort, two_cohort = (str(inputs.write_cohort(bench.folder, size)) for size in (n, 2 * n))
+    one, two = [], []
+    for _ in range(min(bench.sizes.rounds, 2)):
+        one.append(n / bench.run("one", dataset=one_cohort, cores=cores[:1]).report["seconds"])
+        output = bench.output("two")
+        requests = [bench.request(output, dataset=two_cohort, shard=[part, 2]) for part in (1, 2)]
+        pair = run_children(
+            "benchmarks.child",
+            requests,
+            cores=[[cores[0]], [cores[-1]]],
+            environment=bench.environment,
+        )
+        # Shards are of nearly equal size; each one's rate counts while both compute.
+        two.append(sum(child.report["records"] / child.report["seconds"] for child in pair))
+    return {"one_ecg_per_second": spread(one), "two_ecg_per_second": spread(two), "times": ratio(two, one)}
+
+
+def starting(bench: Bench) -> Facts:
+    """`ecgfounder --help`, from the command to the last line."""
+    command = [sys.executable, "-m", "ecgfounder.cli", "--help"]
+    took = [
+        wall_seconds(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
+        for _ in range(2 * bench.sizes.rounds + 1)
+    ]
+    return {"help_seconds": spread(took[1:])}
+
+
+PARTS: dict[str, Callable[[Bench], Facts]] = {
+    "end_to_end": end_to_end,
+    "stages": stages,
+    "engines": engines,
+    "growth": growth,
+    "null_engine": null_engine,
+    "scaling": scaling,
+    "starting": starting,
+}

@@ -1,0 +1,175 @@
+"""The results as Markdown tables; `python -m benchmarks.report [RESULTS] [DOCUMENT]` puts them between a page's markers.
+
+In: the JSON that `python -m benchmarks` writes. Out: tables.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+Facts = dict[str, Any]
+
+
+def tables(results: Facts) -> str:
+    """All parts that were measured, as Markdown."""
+    parts = [_machine(results)]
+    parts += [render(results["parts"][name]) for name, render in _RENDERERS.items() if name in results["parts"]]
+    return "\n\n".join(parts)
+
+
+def insert(document: str, rendered: str) -> str:
+    """A page with what stands between its markers replaced.
+
+    Raises
+    ------
+    ValueError
+        If the markers are not there.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"expected the markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{rendered}\n\n{END}{after}"
+
+
+def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"### {title}", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _spread(facts: Facts) -> str:
+    """Median, and the range where there were several measurements."""
+    if facts["n"] == 1:
+        return _number(facts["median"])
+    return f"{_number(facts['median'])} ({_number(facts['min'])} to {_number(facts['max'])})"
+
+
+def _machine(results: Facts) -> str:
+    machine, sizes = results["machine"], results["sizes"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB{gpu}; {machine['system']}; "
+        f"load before and after {machine['load_before']:.2f} and {machine['load_after']:.2f}. {versions}. "
+        f"Medians of {sizes['rounds']} rounds, with the smallest and the largest."
+    )
+
+
+def _end_to_end(facts: Facts) -> str:
+    rows = [
+        ("plain way, ECG/s without start-up", "plain_ecg_per_second"),
+        ("plain way, start-up, s", "plain_start_seconds"),
+        ("plain way, core-ms per ECG, all in", "plain_core_ms"),
+        ("`ecgfounder embed`, ECG/s without start-up", "ecg_per_second"),
+        ("`ecgfounder embed`, whole run, s", "whole_seconds"),
+        ("`ecgfounder embed`, start-up and end, s", "start_seconds"),
+        ("`ecgfounder embed`, core-ms per ECG, all in", "core_ms"),
+        ("first embedding after the command, warm cache, s", "first_embedding_seconds"),
+        ("**times as fast, with start-up**", "times_with_start"),
+        ("**times as fast, without start-up**", "times_without_start"),
+        ("float32 peak of all cores (matrix product), GFLOP/s", "peak_gflops"),
+        ("**share of that peak, end to end**", "share_of_peak"),
+    ]
+    title = (
+        f"End to end: {facts['recordings']:,} recordings of 11 s "
+        f"(the plain way: {facts['baseline_recordings']}), float32"
+    )
+    limit = (
+        f"The network takes {facts['network_gflop']:.3f} GFLOP per recording, so that the peak allows "
+        f"{facts['limit_ecg_per_second']:.0f} ECG/s. Largest relative difference between the two ways' embeddings: "
+        f"{facts['largest_relative_difference']:.1e}."
+    )
+    return _table(title, ("", "median (range)"), [(name, _spread(facts[key])) for name, key in rows]) + f"\n\n{limit}"
+
+
+def _stages(facts: Facts) -> str:
+    rows = [(name, _spread(value)) for name, value in facts["core_ms"].items()]
+    return _table("Each stage alone, one thread", ("stage", "core-ms per ECG"), rows)
+
+
+def _engines(facts: Facts) -> str:
+    header = ("engine", "precision", "device", "batch", "samples", "inputs/s", "times torch float32", "relative error")
+    rows = [
+        (
+            row["engine"],
+            row["precision"],
+            row["device"],
+            str(row["batch"]),
+            str(row["length"]),
+            _spread(row["inputs_per_second"]),
+            _spread(row["times_torch_float32"]),
+            f"{row['relative_error']:.1e}",
+        )
+        for row in facts["rows"]
+    ]
+    return _table(f"Engines, {facts['threads']} calling threads", header, rows)
+
+
+def _growth(facts: Facts) -> str:
+    keys = ("ms_per_record", "core_ms", "memory_mib", "reader_memory_mib")
+    rows = [(f"{row['recordings']:,}", *(_spread(row[key]) for key in keys)) for row in facts["rows"]]
+    header = ("recordings", "ms each", "core-ms each, start-up in", "main process, MiB", "largest reader, MiB")
+    return _table("Growth: made-up recordings, no network, Parquet", header, rows)
+
+
+def _null_engine(facts: Facts) -> str:
+    rows = [
+        ("ECG/s", "ecg_per_second"),
+        ("core-ms per ECG: read, prepare, hand on, write", "core_ms"),
+        ("start-up, core-s", "start_core_seconds"),
+        ("the plain way's reading, z-score and writing, core-ms", "plain_core_ms"),
+        ("**times less**", "times_plain"),
+    ]
+    title = f"The pipeline without a network: {facts['recordings']:,} Philips files to JSON"
+    return _table(title, ("", "median (range)"), [(name, _spread(facts[key])) for name, key in rows])
+
+
+def _scaling(facts: Facts) -> str:
+    rows = [
+        ("one process on one core, ECG/s", "one_ecg_per_second"),
+        ("two shards, a core each, ECG/s", "two_ecg_per_second"),
+        ("**times**", "times"),
+    ]
+    return _table(
+        "From one process to two", ("", "median (range)"), [(name, _spread(facts[key])) for name, key in rows]
+    )
+
+
+def _starting(facts: Facts) -> str:
+    return _table("Starting", ("", "median (range)"), [("`ecgfounder --help`, s", _spread(facts["help_seconds"]))])
+
+
+_RENDERERS: dict[str, Callable[[Facts], str]] = {
+    "end_to_end": _end_to_end,
+    "null_engine": _null_engine,
+    "stages": _stages,
+    "engines": _engines,
+    "growth": _growth,
+    "scaling": _scaling,
+    "starting": _starting,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = [Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    defaults = [Path("build/benchmarks/results.json"), Path("docs/performance.md")]
+    results, document = given + defaults[len(given) :]
+    rendered = tables(json.loads(results.read_text(encoding="utf-8")))
+    document.write_text(insert(document.read_text(encoding="utf-8"), rendered), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Stand-ins: an engine that computes nothing and a reader that reads nothing, so that what is left can be measured.
+
+In: what the real ones take. Out: what the real ones give, in shape and type.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ecgfounder.engines import Batch, Engine
+from ecgfounder.recording import STANDARD_LEADS
+from ecgfounder.workers import Event, Input, Job, Opened, ReadTask
+
+_LENGTH = 5500
+
+
+class NullEngine(Engine):
+    """Maps of the right shape that were computed beforehand, with as many digits as real ones have."""
+
+    name = "null"
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(precision="float32", device="cpu", threads=threads, batch_size=8, in_channels=12, head=None)
+        self._maps: dict[tuple[int, int], Batch] = {}
+
+    def _embed(self, batch: Batch) -> Batch:
+        shape = (len(batch), -(-batch.shape[2] // 256))
+        if shape not in self._maps:
+            self._maps[shape] = np.random.default_rng(0).standard_normal((*shape, 1024), dtype=np.float32)
+        return self._maps[shape]
+
+    def describe(self) -> str:
+        return "null"
+
+    def close(self) -> None:
+        self._maps.clear()
+
+
+@dataclass(frozen=True)
+class SyntheticTask(ReadTask):
+    """Every path is a recording of 11 s that is there at once."""
+
+    @cached_property
+    def _samples(self) -> Batch:
+        return np.random.default_rng(1).standard_normal((12, _LENGTH), dtype=np.float32)
+
+    def events(self, job: Job) -> Iterator[Event]:
+        began = time.perf_counter()
+        facts = {
+            "size": 60_000,
+            "mtime_ns": 1,
+            "sha256": f"{job.ticket:064x}",
+            "format": "synthetic",
+            "sampling_rate": 500.0,
+            "n_samples": _LENGTH,
+            "device": {},
+            "leads": list(STANDARD_LEADS),
+            "flags": [],
+            "starts": [0.0],
+        }
+        facts["seconds"] = {"read": time.perf_counter() - began, "prepare": 0.0}
+        yield Opened(job.ticket, facts, (), 1)
+        yield Input(job.ticket, 0, self._samples)
