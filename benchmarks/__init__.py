@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks` measures, prints tables and writes JSON; `python -m benchmarks.report` puts it into the docs."""
+"""Benchmarks: `python -m benchmarks` measures and prints, `python -m benchmarks.report` puts the tables into the docs."""

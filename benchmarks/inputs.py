@@ -21,7 +21,7 @@ DISTINCT = 250
 """Different recordings; a larger cohort holds copies of them, each a file of its own."""
 
 _COUNTS_PER_MV = 200
-_NOISE = 0.0033  # mV; sets how well a lead compresses
+_NOISE = 0.0036  # mV; sets how well a lead compresses
 
 # Lead I, lead II and V1 to V6 as mixtures of three sources.
 _MIXTURE = np.array(

@@ -75,7 +75,7 @@ def run_children(
     """Several at once, each on its own cores where they are given."""
     running = []
     for request, own in zip(requests, cores, strict=True):
-        output = tempfile.TemporaryFile()
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - `_finished` closes it
         allowed = None if own is None else set(own)
         process = subprocess.Popen(
             [sys.executable, "-m", module, json.dumps(request)],
@@ -123,7 +123,7 @@ def machine() -> Facts:
         "processor": _processor(),
         "cores": len(usable_cores()),
         "memory_gib": round(memory / 2**30, 1),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_before": os.getloadavg()[0],
         "versions": versions,

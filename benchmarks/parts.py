@@ -30,6 +30,7 @@ from benchmarks.measure import (
     usable_cores,
     wall_seconds,
 )
+from ecgfounder.sinks import Output
 
 TOLERANCE = 1e-5
 
@@ -231,69 +232,60 @@ def stages(bench: Bench) -> Facts:
     few = paths[: max(2, len(paths) // 12)]
     recordings = [read_ecg(path) for path in paths]
     task, filtered = ReadTask(Preparation()), Preparation(recipe=FILTERED)
-    writers = _writers(bench, paths)
-    output = bench.output("plain_stage")
-    output.mkdir(parents=True)
-    plain_map = np.random.default_rng(0).standard_normal((22, 1024), dtype=np.float32)
-    work: dict[str, tuple[int, Callable[[], object]]] = {
-        "read": (len(paths), lambda: [read_ecg(path) for path in paths]),
-        "prepare": (len(paths), lambda: [prepare(recording, task.preparation) for recording in recordings]),
-        "prepare, recipe filtered": (len(few), lambda: [prepare(each, filtered) for each in recordings[: len(few)]]),
-        "read and prepare, with identity and flags": (
+    outputs = _outputs(paths)
+    embedding = outputs[0].embedding
+    work: dict[str, tuple[int, Callable[[Path], object]]] = {
+        "read": (len(paths), lambda _: [read_ecg(path) for path in paths]),
+        "prepare": (len(paths), lambda _: [prepare(recording, task.preparation) for recording in recordings]),
+        "prepare, recipe filtered": (len(few), lambda _: [prepare(each, filtered) for each in recordings[: len(few)]]),
+        "read and prepare, with the file's hash": (
             len(paths),
-            lambda: [list(task.events(Job(0, path))) for path in paths],
+            lambda _: [list(task.events(Job(0, path))) for path in paths],
         ),
-        **{f"write {name}": (len(paths), write) for name, write in writers.items()},
-        "plain read and z-score": (len(few), lambda: [seed_way.read(path) for path in few]),
-        "plain write": (len(few), lambda: [seed_way.write(output, path, plain_map) for path in few]),
+        "write JSON, synced": (len(paths), lambda folder: _write_json(folder, outputs)),
+        "write Parquet, synced": (len(paths), lambda folder: _write_parquet(folder, outputs)),
+        "plain way: read and z-score": (len(few), lambda _: [seed_way.read(path) for path in few]),
+        "plain way: write": (len(few), lambda folder: [seed_way.write(folder, path, embedding) for path in few]),
     }
     took: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(max(bench.sizes.rounds, 2) * 2):
+    for number in range(2 * bench.sizes.rounds + 1):
         for name, (n, call) in work.items():
-            took[name].append(1e3 * cpu_seconds(call) / n)
-    return {"core_ms": {name: spread(values[1:]) for name, values in took.items()}}  # the first warms up
+            folder = bench.output("stage")
+            (folder / "scratch").mkdir(parents=True)
+            seconds = cpu_seconds(lambda call=call, folder=folder: call(folder))
+            if number:  # the first round warms up
+                took[name].append(1e3 * seconds / n)
+    return {"core_ms": {name: spread(values) for name, values in took.items()}}
 
 
-def _writers(bench: Bench, paths: list[str]) -> dict[str, Callable[[], object]]:
-    """The sinks over as many maps as there are paths, groups of eight, synced to disk."""
-    from ecgfounder.sinks import Output
+def _outputs(paths: list[str]) -> list[Output]:
+    """Results as the sinks take them, one for each path."""
+    maps = np.random.default_rng(0).standard_normal((8, 22, 1024), dtype=np.float32)
+    facts: Facts = {"leads": [], "flags": []}
+    return [
+        Output(
+            {"key": f"{number:016x}", "record": path, "output": f"{Path(path).stem}.json", **facts},
+            Path(path).name,
+            (maps[number % len(maps)],),
+        )
+        for number, path in enumerate(paths)
+    ]
+
+
+def _write_json(folder: Path, outputs: list[Output]) -> None:
     from ecgfounder.sinks.json import JsonSink
+
+    sink = JsonSink(folder, folder / "scratch")
+    for start in range(0, len(outputs), 8):
+        sink.write(outputs[start : start + 8])
+
+
+def _write_parquet(folder: Path, outputs: list[Output]) -> None:
     from ecgfounder.sinks.parquet import ParquetSink
 
-    maps = np.random.default_rng(0).standard_normal((8, 22, 1024), dtype=np.float32)
-
-    def outputs() -> list[Output]:
-        return [
-            Output(
-                {
-                    "key": f"{number:016x}",
-                    "record": path,
-                    "output": f"{Path(path).stem}.json",
-                    "leads": [],
-                    "flags": [],
-                },
-                Path(path).name,
-                (maps[number % 8],),
-            )
-            for number, path in enumerate(paths)
-        ]
-
-    def write_json() -> None:
-        folder = bench.output("json_stage")
-        (folder / "scratch").mkdir(parents=True)
-        sink = JsonSink(folder, folder / "scratch")
-        todo = outputs()
-        for start in range(0, len(todo), 8):
-            sink.write(todo[start : start + 8])
-
-    def write_parquet() -> None:
-        folder = bench.output("parquet_stage")
-        (folder / "scratch").mkdir(parents=True)
-        sink = ParquetSink(folder, folder / "scratch", prefix="bench")
-        sink.write(outputs())
-        sink.close()
-
-    return {"json": write_json, "parquet": write_parquet}
+    sink = ParquetSink(folder, folder / "scratch", prefix="bench")
+    sink.write(outputs)
+    sink.close()
 
 
 # -- (c) Engines -------------------------------------------------------------------------------------------------------

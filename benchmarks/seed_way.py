@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def load(checkpoint: str) -> Any:
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(request["threads"])
+    warnings.filterwarnings("ignore", message="This DataLoader will create 4 worker processes")
     output_dir = Path(request["output_dir"])
     output_dir.mkdir(parents=True, exist_ok=True)
     net = load(request["checkpoint"])

@@ -79,15 +79,13 @@ def write_cohort(folder: Path, count: int = 21) -> None:
 
 
 def settings_for(cohort: Path, out: Path, checkpoint: Path, **more: Any) -> Settings:
+    small: dict[str, Any] = {"data_dir": str(cohort), "num_workers": 0, "batch_size": 2, "shard_size": 4}
     return Settings(
         dataset=str(cohort),
-        data_dir=str(cohort),
         output_dir=out,
         checkpoint=str(checkpoint),
         hints=Hints(500.0, "mV", STANDARD_LEADS),
-        num_workers=0,
-        batch_size=2,
-        **{"shard_size": 4, **more},
+        **(small | more),
     )
 
 

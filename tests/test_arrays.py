@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
-from ecgfounder.readers import arrays, read_ecg
+from ecgfounder.readers import arrays, read_ecg, text_tables
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.recording import STANDARD_LEADS
 from mutations import is_read_or_refused

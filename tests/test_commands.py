@@ -350,7 +350,7 @@ def test_every_lead_through_the_one_lead_network(cohort: Path, checkpoint_1lead:
 
 
 def test_statements_come_out_only_when_asked_for(shared: Path, checkpoint_12lead: Path, tmp_path: Path) -> None:
-    flags = ["--dataset", str(shared / "ecg" / "muse"), "--checkpoint", str(checkpoint_12lead)]
+    flags = ["--dataset", str(shared / "ecg" / "cardiosoft"), "--checkpoint", str(checkpoint_12lead)]
     assert embed([*flags, "--output_dir", str(tmp_path / "without")]) == 0
     assert not (tmp_path / "without" / "_run" / "statements.parquet").exists()
     assert embed([*flags, "--output_dir", str(tmp_path / "with"), "--statements"]) == 0

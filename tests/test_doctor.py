@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -51,6 +52,22 @@ def test_a_failed_line_makes_the_exit_status_1_and_a_warning_does_not(
     found.append(Finding("FAIL", "c", "broken", "do that"))
     assert run_doctor(parsed()) == SOME_FAILED
     assert "1 passed, 1 warnings, 1 failed" in capsys.readouterr().out
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback() -> None:
+    program = (
+        "from ecgfounder import doctor; from argparse import Namespace; import itertools, sys; "
+        "doctor.findings = lambda *_: itertools.repeat(doctor.Finding('PASS', 'a', 'well')); "
+        "sys.exit(doctor.run_doctor(Namespace(checkpoint=None, mode=None, output_dir=None)))"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == SOME_FAILED
 
 
 # --- packages --------------------------------------------------------------------------------------------------------

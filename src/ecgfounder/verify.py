@@ -89,7 +89,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     Returns
     -------
     int
-        Exit status: 0 if everything agrees, 1 if something does not.
+        Exit status: 0 if everything agrees, 1 if something does not, or if nobody reads to the end.
 
     Raises
     ------
@@ -107,16 +107,27 @@ def run_verify(arguments: argparse.Namespace) -> int:
     digest = sha256_of(checkpoint)
     material = read_material(task, paths)
     recipe = task.preparation.recipe
-    print(
+    title = (
         f"ecgfounder {__version__} verify: checkpoint {checkpoint.name} (sha256 {digest[:12]}), mode {arguments.mode}, "
         f"recipe {recipe.name} v{recipe.version}"
     )
-    print(f"{material.described()}\n")
+    found = comparisons(material, task, checkpoint, arguments.mode, arguments.device)
+    try:
+        return _print_table(title, material, found)
+    except BrokenPipeError:
+        # Whoever read our lines (head, less) has seen enough; Python's flush at its end must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_DIFFER
+
+
+def _print_table(title: str, material: Material, found: Iterable[Comparison]) -> int:
+    """The table as it comes to be, and the verdict; the exit status."""
+    print(f"{title}\n{material.described()}\n")
     for path, reason in material.failures:
         print(f"left out  {path}: {reason}")
     print(HEADER, flush=True)
     failed = compared = widened = 0
-    for comparison in comparisons(material, task, checkpoint, arguments.mode, arguments.device):
+    for comparison in found:
         print(comparison.line(), flush=True)
         compared += not comparison.skipped
         failed += comparison.failed
@@ -124,9 +135,9 @@ def run_verify(arguments: argparse.Namespace) -> int:
     if widened:
         print(WIDENED)
     if failed:
-        print(f"\nFAIL: {failed} of {compared} comparisons differ by more than they may.")
+        print(f"\nFAIL: {failed} of {compared} comparisons differ by more than they may.", flush=True)
         return SOME_DIFFER
-    print(f"\nPASS: all {compared} comparisons are within their tolerances.")
+    print(f"\nPASS: all {compared} comparisons are within their tolerances.", flush=True)
     return ALL_AGREE
 
 

@@ -1,0 +1,109 @@
+/* The dearest loop of reading a Philips file, compiled: LZW with 10-bit codes.
+
+   In: one lead's compressed bytes. Out: the bytes that they stand for. `ecgfounder.readers.philips._expand_in_python` is
+   the same in Python and is used where this was not built; every result and every error is the same. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define N_LITERALS 256
+#define END_CODE 1023
+
+/* The code that begins at a bit of the payload; every code begins at an even bit, and so lies within two bytes. */
+static unsigned code_at(const unsigned char *payload, Py_ssize_t bit)
+{
+    const unsigned char *at = payload + (bit >> 3);
+    return (((unsigned)at[0] << 8 | at[1]) >> (6 - (bit & 7))) & 1023;
+}
+
+/* Check the codes up to the end code, and add up the length of what they stand for. */
+static int measure(const unsigned char *payload, Py_ssize_t n_codes, unsigned short *lengths, Py_ssize_t *n_used,
+                   Py_ssize_t *n_bytes)
+{
+    Py_ssize_t i, total = 0;
+    unsigned previous = 0;
+    int possible = 1;
+    for (i = 0; i < N_LITERALS; i++)
+        lengths[i] = 1;
+    for (i = 0; i < n_codes; i++) {
+        unsigned code = code_at(payload, 10 * i);
+        if (code == END_CODE)
+            break;
+        /* A string is added with every code but the first, and may be named by the code that adds it. */
+        if (i > 0 && N_LITERALS + i - 1 < END_CODE && possible)
+            lengths[N_LITERALS + i - 1] = lengths[previous] + 1;
+        if ((Py_ssize_t)code >= N_LITERALS + i)
+            possible = 0;
+        if (possible)
+            total += lengths[code];
+        previous = code;
+    }
+    *n_used = i;
+    *n_bytes = total;
+    return possible;
+}
+
+/* Every added string stands in the output already, where the code before it was written: one byte more than that. */
+static void write_out(const unsigned char *payload, Py_ssize_t n_codes, const unsigned short *lengths,
+                      unsigned char *out)
+{
+    Py_ssize_t begins[END_CODE];
+    Py_ssize_t at = 0, i;
+    for (i = 0; i < n_codes; i++) {
+        unsigned code = code_at(payload, 10 * i);
+        Py_ssize_t length = lengths[code], k;
+        if (N_LITERALS + i < END_CODE)
+            begins[N_LITERALS + i] = at;
+        if (code < N_LITERALS)
+            out[at] = (unsigned char)code;
+        else /* forwards, byte by byte: a string may reach into what is being written */
+            for (k = 0; k < length; k++)
+                out[at + k] = out[begins[code] + k];
+        at += length;
+    }
+}
+
+static PyObject *expand(PyObject *module, PyObject *arguments)
+{
+    Py_buffer payload;
+    Py_ssize_t most_bytes, many_codes, n_used, n_bytes;
+    unsigned short lengths[END_CODE];
+    PyObject *text = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*nn:expand", &payload, &most_bytes, &many_codes))
+        return NULL;
+    /* No more codes than fit; 10 bits each, so that eight bytes in ten is no overflow. */
+    if (!measure(payload.buf, payload.len / 5 * 4 + payload.len % 5 * 8 / 10, lengths, &n_used, &n_bytes)) {
+        if (n_used < 2)
+            text = PyBytes_FromStringAndSize(NULL, 0);
+        else
+            PyErr_SetString(PyExc_IndexError, "an impossible LZW code");
+    } else if (n_used < 2) {
+        text = PyBytes_FromStringAndSize(NULL, 0);
+    } else if (n_used > many_codes && n_bytes > most_bytes) {
+        PyErr_SetString(PyExc_OverflowError, "more bytes than were announced");
+    } else {
+        text = PyBytes_FromStringAndSize(NULL, n_bytes);
+        if (text != NULL)
+            write_out(payload.buf, n_used, lengths, (unsigned char *)PyBytes_AsString(text));
+    }
+    PyBuffer_Release(&payload);
+    return text;
+}
+
+static PyMethodDef methods[] = {
+    {"expand", expand, METH_VARARGS,
+     "expand(payload, most_bytes, many_codes) -> bytes\n\n"
+     "What 10-bit LZW codes stand for. IndexError: an impossible code. OverflowError: of more than `many_codes` codes,\n"
+     "more than `most_bytes` bytes."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_xli", NULL, 0, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__xli(void)
+{
+    return PyModuleDef_Init(&definition);
+}

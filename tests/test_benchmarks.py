@@ -1,0 +1,99 @@
+"""The benchmarks run from one command, and what they write can be read back and put into the documentation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The results file and the printed tables of a run of the parts that need no network."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    parts = ("stages", "growth", "null_engine", "starting")
+    done = run("benchmarks", "--quick", "--folder", str(folder), "--only", *parts)
+    return folder / "results.json", done.stdout
+
+
+def spreads(facts: Any) -> list[dict[str, float]]:
+    """Every measurement below some facts."""
+    if isinstance(facts, dict):
+        if "median" in facts:
+            return [facts]
+        return [each for value in facts.values() for each in spreads(value)]
+    return [each for value in facts for each in spreads(value)] if isinstance(facts, list) else []
+
+
+def test_results_are_json_with_machine_versions_and_every_part(quick: tuple[Path, str]) -> None:
+    results = json.loads(quick[0].read_text())
+    assert set(results["parts"]) == {"stages", "growth", "null_engine", "starting"} == set(results["seconds"])
+    assert results["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert {"python", "numpy", "torch"} <= set(results["machine"]["versions"])
+    assert [row["recordings"] for row in results["parts"]["growth"]["rows"]] == [10, 20]
+
+
+def test_every_measurement_has_a_median_within_its_range(quick: tuple[Path, str]) -> None:
+    found = spreads(json.loads(quick[0].read_text())["parts"])
+    assert len(found) > 15
+    assert all(each["min"] <= each["median"] <= each["max"] and each["n"] >= 1 for each in found)
+
+
+def test_the_tables_go_between_a_pages_markers_and_nowhere_else(quick: tuple[Path, str], tmp_path: Path) -> None:
+    from benchmarks.report import BEGIN, END
+
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):  # again gives the same page
+        run("benchmarks.report", str(quick[0]), str(page))
+        text = page.read_text()
+        assert text.startswith(f"before\n{BEGIN}\n")
+        assert text.endswith(f"{END}\nafter\n")
+        assert "old" not in text
+        assert text.count("### Each stage alone") == 1
+    assert "### Each stage alone" in quick[1]
+
+
+def test_a_page_without_markers_is_refused() -> None:
+    from benchmarks.report import insert
+
+    with pytest.raises(ValueError, match="expected the markers"):
+        insert("a page", "tables")
+
+
+def test_the_recordings_of_the_benchmark_are_varied_and_as_compressible_as_real_ones() -> None:
+    from benchmarks.inputs import LENGTH, counts
+
+    from ecgfounder.readers.philips_encoder import encode_sierra
+
+    one, other = counts(0), counts(1)
+    assert one.shape == other.shape == (12, LENGTH)
+    assert (one != other).mean() > 0.5
+    # Real ones of this length have 32,000 characters of Base64 (sixteen leads, about 1,500 codes in each of twelve).
+    assert 28_000 < len(encode_sierra(other, version="1.03")) < 38_000
+
+
+@pytest.mark.slow
+def test_the_whole_job_gives_what_the_plain_way_gives(tmp_path: Path) -> None:
+    parts = ("end_to_end", "engines", "scaling")
+    run("benchmarks", "--quick", "--folder", str(tmp_path), "--only", *parts)
+    results = json.loads((tmp_path / "results.json").read_text())["parts"]
+    assert results["end_to_end"]["largest_relative_difference"] <= 1e-5
+    assert {row["engine"] for row in results["engines"]["rows"]} >= {"torch"}
+    assert all(row["relative_error"] < 0.05 for row in results["engines"]["rows"])
+    assert len(spreads(results)) > 15

@@ -1,0 +1,489 @@
+"""The documentation: every command and snippet runs, every message is what the program says, and the site is built offline.
+
+The cohorts' pages run on stand-ins of the same layout with a few synthetic recordings; `/data/` and the working directory are
+temporary folders. In a page, a `# exit status N` behind a command is what it must end with (0 if nothing is said), a text block
+after a block that ran must be found in what that printed (`…` stands for anything), and `<!-- $ command -->` runs unseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+
+import test_cardiosoft
+import test_muse
+from ecgfounder.budget import Budget
+from ecgfounder.cli import add_embed_arguments, main, report, settings_of
+from ecgfounder.demo import write_demo_cohort
+from ecgfounder.doctor import add_doctor_arguments
+from ecgfounder.errors import MissingDependencyError, RunError
+from ecgfounder.extract import Summary
+from ecgfounder.launch import join_launch
+from ecgfounder.locks import RunLock
+from ecgfounder.manifest import Tally
+from ecgfounder.readers import read_ecg
+from ecgfounder.recording import STANDARD_LEADS
+from ecgfounder.resume import Plan
+from ecgfounder.runs import open_run
+from ecgfounder.settings import Settings
+from ecgfounder.verify import add_verify_arguments
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+
+# --- pages and what is in them ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page, or a command in a comment; `line` is where it begins."""
+
+    kind: str
+    text: str
+    line: int
+
+
+_BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$|^<!-- \$ (?P<hidden>.*?) -->$", re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in _BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        if found["hidden"]:
+            yield Block("bash", found["hidden"], line)
+        else:
+            yield Block(found["kind"], found["text"], line)
+
+
+def commands_of(text: str) -> Iterator[tuple[list[str], int]]:
+    """The commands of a shell block as words, each with the exit status that it must have."""
+    for line in text.replace("\\\n", " ").splitlines():
+        command, _, remark = line.partition("  # ") if "  # " in line else (line, "", "")
+        if not command.strip() or command.startswith("#"):
+            continue
+        stated = re.search(r"exit status (\d+)", remark)
+        yield shlex.split(os.path.expandvars(command)), int(stated[1]) if stated else 0
+
+
+class Workplace:
+    """A working directory in which a page's blocks are run one after the other, as its reader would."""
+
+    def __init__(self, folder: Path, special: dict[str, Callable[[], str]]) -> None:
+        self.folder = folder
+        self.special = special
+        self.names: dict[str, Any] = {"__name__": "page"}
+        self.said = ""
+        self.runs = 0
+
+    def run(self, block: Block) -> None:
+        if block.kind == "bash":
+            self.said = ""
+            if block.text in self.special:
+                self.said = self.special[block.text]()
+                return
+            for words, status in commands_of(block.text.replace("/data/", f"{self.folder}/data/")):
+                found = self.command(words)
+                assert found == status, f"line {block.line}: {' '.join(words)} ended with {found}:\n{self.said}"
+        elif block.kind == "python":
+            code = block.text.replace("/data/", f"{self.folder}/data/")
+            self.said = self.listen(lambda: exec(compile(code, f"line {block.line}", "exec"), self.names))
+        elif block.kind == "text" and self.said:
+            self.compare(block)
+        else:
+            self.said = ""
+
+    def compare(self, block: Block) -> None:
+        """Every line of the block is a line of what was printed."""
+        said = [line.strip() for line in self.said.replace(f"{self.folder}/data/", "/data/").splitlines()]
+        for line in block.text.splitlines():
+            pattern = re.compile(".*".join(map(re.escape, line.strip().split("…"))) + ("" if "…" in line else r"\Z"))
+            assert any(pattern.match(each) for each in said), (
+                f"line {block.line}: not said: {line}\nbut:\n" + "\n".join(said)
+            )
+
+    def command(self, words: list[str]) -> int:
+        """Run a command, or look at its flags where running makes no sense here; the exit status."""
+        if words[0] == "srun":
+            words = words[1:]
+        if words[:2] == ["accelerate", "launch"]:
+            at = words.index("ecgfounder.cli")
+            assert words[at - 1] == "-m"
+            self.check_flags(words[at + 1 :])
+            return 0
+        if words[0] in ("pip", "hf"):
+            return 0
+        assert words[0] == "ecgfounder", f"no command of ours: {' '.join(words)}"
+        if words[1] in ("doctor", "verify"):
+            self.check_flags(words[1:])
+            return 0
+        if words[1] == "embed":
+            self.runs += 1
+            given = [*("--output_dir", f"run-{self.runs}"), *("--checkpoint", "checkpoints")]
+            words = ["ecgfounder", "embed", *given, *words[2:], *("--num_workers", "0")]
+        status = -1
+
+        def run() -> None:
+            nonlocal status
+            try:
+                status = main(words[1:])
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+
+        self.said += self.listen(run)
+        return status
+
+    @staticmethod
+    def check_flags(words: list[str]) -> None:
+        parser = argparse.ArgumentParser()
+        add = {"embed": add_embed_arguments, "doctor": add_doctor_arguments, "verify": add_verify_arguments}[words[0]]
+        add(parser)
+        arguments = parser.parse_args(words[1:])
+        if words[0] == "embed":
+            settings_of(arguments)
+
+    @staticmethod
+    def listen(run: Callable[[], Any]) -> str:
+        heard = io.StringIO()
+        with contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
+            run()
+        return heard.getvalue()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo_cohort(folder)
+    return folder / "ecg"
+
+
+@pytest.fixture
+def workplace(
+    tmp_path: Path, checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch, special: dict[str, Callable[[], str]]
+) -> Workplace:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "12_lead_ECGFounder.pth").symlink_to(checkpoint_12lead)
+    return Workplace(tmp_path, special)
+
+
+def read_page(name: str, workplace: Workplace) -> None:
+    """Run a page from top to bottom."""
+    for block in blocks_of(DOCS / name):
+        if block.kind == "python" and "sklearn" in block.text and importlib.util.find_spec("sklearn") is None:
+            continue
+        workplace.run(block)
+
+
+# --- stand-ins for cohorts -------------------------------------------------------------------------------------------
+
+
+def millivolts(demo: Path, number: int = 1) -> npt.NDArray[np.float32]:
+    """Ten seconds of a demo recording, [12, 5000] in the standard order."""
+    (path,) = demo.rglob(f"ecg_{number:04d}.xml")
+    recording = read_ecg(path)
+    assert recording.leads == STANDARD_LEADS
+    return recording.samples[:, :5000]
+
+
+def write_wfdb(record: Path, samples: npt.NDArray[np.float32], rate: int, leads: tuple[str, ...], gain: int) -> None:
+    """A WFDB record in format 16, as PhysioNet's are: its path has no suffix."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    rows = [STANDARD_LEADS.index(lead) for lead in leads]
+    counts = np.rint(samples[rows].T * gain).astype("<i2")
+    counts.tofile(record.with_name(f"{record.name}.dat"))
+    lines = [f"{record.name} {len(leads)} {rate} {len(counts)}"]
+    for lead, column in zip(leads, counts.T, strict=True):
+        checksum = int(np.int64(column.sum()).astype("<i2"))
+        lines.append(f"{record.name}.dat 16 {gain}(0)/mV 16 0 {column[0]} {checksum} 0 {lead}")
+    record.with_name(f"{record.name}.hea").write_text("\n".join(lines) + "\n")
+
+
+def mimic(data: Path, demo: Path) -> None:
+    root = data / "mimic-iv-ecg" / "1.0"
+    order = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
+    records, machine = [], []
+    for number, (subject, study) in enumerate([(10000032, 40689238), (10000032, 44458630), (10000117, 45090959)], 1):
+        path = f"files/p{subject // 10000}/p{subject}/s{study}/{study}"
+        write_wfdb(root / path, millivolts(demo, number), 500, order, gain=200)
+        records.append((subject, study, study, "2180-07-23 08:44:00", path))
+        machine.append((subject, study, 6848296, "2180-07-23 08:44:00", "Sinus rhythm", None, "Normal ECG", 659))
+    pd.DataFrame(records, columns=["subject_id", "study_id", "file_name", "ecg_time", "path"]).to_csv(
+        root / "record_list.csv", index=False
+    )
+    columns = ["subject_id", "study_id", "cart_id", "ecg_time", "report_0", "report_1", "report_2", "rr_interval"]
+    pd.DataFrame(machine, columns=columns).to_csv(root / "machine_measurements.csv", index=False)
+
+
+def ptb_xl(data: Path, demo: Path) -> None:
+    root = data / "ptb-xl"
+    rows = []
+    for number, fold in ((1, 3), (2, 9), (3, 10)):
+        low, high = f"records100/00000/{number:05d}_lr", f"records500/00000/{number:05d}_hr"
+        write_wfdb(root / low, millivolts(demo, number)[:, ::5], 100, STANDARD_LEADS, gain=1000)
+        write_wfdb(root / high, millivolts(demo, number), 500, STANDARD_LEADS, gain=1000)
+        report = "sinusrhythmus\nnormales ekg, sonst" if number == 2 else "sinusrhythmus"
+        rows.append((number, 15709.0, report, "{'NORM': 100.0, 'SR': 0.0}", fold, low, high))
+    columns = ["ecg_id", "patient_id", "report", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]
+    pd.DataFrame(rows, columns=columns).to_csv(root / "ptbxl_database.csv", index=False)
+    statements = {"diagnostic": [1.0, None], "diagnostic_class": ["NORM", None]}
+    pd.DataFrame(statements, index=["NORM", "SR"]).to_csv(root / "scp_statements.csv")
+
+
+def code_15(data: Path, demo: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="HDF5 needs the extra [hdf5]")
+    root = data / "code-15"
+    root.mkdir()
+    exams = [1169160, 2873686, 168405]
+    tracings = np.zeros((4, 4096, 12), dtype="f4")  # the last row is a filler, as in the published files
+    times = np.arange(4000) / 400
+    for row, seconds in enumerate((10.0, 7.0, 10.0)):
+        ecg = np.stack([np.interp(times, np.arange(5000) / 500, lead) for lead in millivolts(demo, row + 1)])
+        ecg = ecg[:, : round(seconds * 400)]
+        first = (4096 - ecg.shape[1]) // 2
+        tracings[row, first : first + ecg.shape[1]] = ecg.T
+    with h5py.File(root / "exams_part0.hdf5", "w") as file:
+        file["exam_id"] = np.array([*exams, 0])
+        file.create_dataset("tracings", data=tracings, chunks=(1, 4096, 12), compression="gzip")
+    labels = {name: [False, True, False] for name in ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")}
+    table = {"exam_id": exams, "age": [38, 73, 55], "is_male": [True, False, True], **labels, "patient_id": [7, 8, 9]}
+    pd.DataFrame({**table, "trace_file": "exams_part0.hdf5"}).to_csv(root / "exams.csv", index=False)
+
+
+def uk_biobank(data: Path, demo: Path) -> None:
+    root = data / "ukb" / "20205"
+    for number, name in enumerate(["10/1012345_20205_2_0", "10/1012345_20205_3_0", "12/1234567_20205_2_0"], 1):
+        counts = np.rint(millivolts(demo, number) * 200).astype(int)
+        leads = {lead: row.tolist() for lead, row in zip(STANDARD_LEADS, counts, strict=True)}
+        path = root / f"{name}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(test_cardiosoft.document(test_cardiosoft.strip_data(leads, total="5000")))
+    table = {"eid": [1012345, 1234567, 7654321], "age": [61, 47, 55], "af": [0, 1, 0]}
+    pd.DataFrame(table).to_csv(data / "ukb" / "phenotypes.csv", index=False)
+
+
+def philips(data: Path, demo: Path) -> None:
+    for year, number in (("2021", 1), ("2022", 7)):
+        (path,) = demo.rglob(f"ecg_{number:04d}.xml")
+        target = data / "philips" / year / "ecg.xml"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(path.read_bytes())
+
+
+def muse(data: Path, demo: Path) -> None:
+    (data / "muse").mkdir()
+    for number, rate in ((1, 500), (2, 250)):
+        samples = millivolts(demo, number)[:, :: 500 // rate]
+        counts = np.rint(samples / 0.00488).astype("<i2")
+        leads = {lead: counts[STANDARD_LEADS.index(lead)] for lead in test_muse.STORED}
+        median = test_muse.waveform({lead: row[:300] for lead, row in leads.items()}, "Median")
+        document = test_muse.document(median, test_muse.waveform(leads, base=rate))
+        (data / "muse" / f"MUSE_20200131_12000{number}_78000.xml").write_bytes(document)
+
+
+# --- the pages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], str]]:
+    """What no command can provoke here: how each of these comes to its message."""
+
+    def out_of_memory() -> str:
+        nothing = np.zeros(0, dtype=np.bool_)
+        plan = Plan(nothing, nothing, done=0, failed=0, changed=0, missing=0, gone=0)
+        summary = Summary("complete", Tally(done=1), plan, 1, 0, 1.0, "torch", samples_per_pass=24 * 5000)
+        lines: list[str] = []
+
+        class Console:
+            line = staticmethod(lines.append)
+
+        report(summary, Settings(dataset="x", output_dir=tmp_path), Console())  # type: ignore[arg-type]
+        return "\n".join(lines)
+
+    def full_disk() -> str:
+        budget = Budget(174_400_000_000, 800_000, 90_100_000_000, 500_000)
+        with pytest.raises(RunError) as refused:
+            budget.check(Path("/data/embeddings"))
+        return str(refused.value)
+
+    def launcher() -> str:
+        class Alone:
+            num_processes = 1
+
+            def __init__(self, **_: object) -> None: ...
+
+        with monkeypatch.context() as patched:
+            patched.setattr("accelerate.Accelerator", Alone)
+            patched.setenv("WORLD_SIZE", "2")
+            with pytest.raises(RunError) as refused:
+                join_launch("cpu")
+        return str(refused.value)
+
+    return {
+        "out of memory": out_of_memory,
+        "a full disk": full_disk,
+        "a launcher": launcher,
+        "a missing extra": lambda: str(MissingDependencyError("h5py", "reading HDF5 files", "hdf5")),
+    }
+
+
+DERIVED = "derived_leads:III,aVR,aVL,aVF"
+
+
+@pytest.mark.parametrize(
+    ("page", "build", "run", "flags"),
+    [
+        ("mimic-iv-ecg", mimic, "mimic-iv-ecg", [[], [], []]),
+        ("ptb-xl", ptb_xl, "ptb-xl", [[], [], []]),
+        ("code-15", code_15, "code-15", [["resampled:400"]] * 3),
+        ("uk-biobank", uk_biobank, "ukb", [[], [], []]),
+        ("philips", philips, "philips", [[], []]),
+        ("muse", muse, "muse", [[DERIVED], ["resampled:250", DERIVED]]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* have a row of the table:UserWarning")
+def test_a_cohorts_page_works_on_its_layout(
+    page: str,
+    build: Callable[[Path, Path], None],
+    run: str,
+    flags: list[list[str]],
+    workplace: Workplace,
+    demo: Path,
+) -> None:
+    build(workplace.folder / "data", demo)
+    read_page(f"cohorts/{page}.md", workplace)
+    X, meta = open_run(workplace.folder / "embeddings" / run).arrays(pooling="mean")
+    assert X.shape == (len(flags), 1024)
+    assert [sorted(each) for each in meta["flags"].to_pylist()] == [sorted(each) for each in flags]
+
+
+def test_the_tutorial_runs(workplace: Workplace) -> None:
+    pytest.importorskip("matplotlib", reason="the tutorial draws an ECG; the extra [report] is not installed")
+    read_page("tutorial.md", workplace)
+    assert workplace.names["X"].shape == (12, 1024)
+    assert (workplace.folder / "ecg.png").stat().st_size > 10_000
+
+
+def test_the_first_page_runs(workplace: Workplace, demo: Path) -> None:
+    for number in (1, 7):
+        (path,) = demo.rglob(f"ecg_{number:04d}.xml")
+        (workplace.folder / "data" / "ecg").mkdir(exist_ok=True)
+        (workplace.folder / "data" / "ecg" / path.name).write_bytes(path.read_bytes())
+    read_page("index.md", workplace)
+    assert workplace.names["X"].shape == (2, 1024)
+    assert (workplace.folder / "embeddings" / "ecg_0001.json").exists()
+
+
+def test_resuming_does_what_its_page_says(workplace: Workplace, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = workplace.folder / "data"
+    (data / "ecg").symlink_to(demo)
+    mimic(data, demo)
+    for block in blocks_of(DOCS / "resuming.md"):
+        if "SBATCH" not in block.text:
+            workplace.run(block)
+            continue
+        monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+        for task in ("1", "2"):
+            monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+            workplace.run(block)
+    assert open_run("embeddings/array").is_complete
+
+
+def test_troubleshooting_quotes_what_the_program_says(
+    workplace: Workplace, demo: Path, checkpoint_1lead: Path, checkpoint_12lead: Path
+) -> None:
+    data, checkpoints = workplace.folder / "data", workplace.folder / "checkpoints"
+    troubles(data, demo)
+    (checkpoints / "one_lead.pth").symlink_to(checkpoint_1lead)
+    broken_checkpoints(checkpoints, checkpoint_12lead)
+    with RunLock(workplace.folder / "held" / "_run" / "locks"):
+        read_page("troubleshooting.md", workplace)
+
+
+def troubles(data: Path, demo: Path) -> None:
+    """The cohorts that the troubleshooting page meets."""
+    pd.DataFrame({"path": ["a.xml"], "study": [1]}).to_csv(data / "other-column.csv", index=False)
+    validation = datasets.Dataset.from_dict({"ecg_paths": ["a.xml"]})
+    datasets.DatasetDict({"validation": validation}).save_to_disk(str(data / "splits"))
+    pd.DataFrame({"ecg_paths": ["patient_001/ecg_0001.xml"]}).to_csv(data / "relative.csv", index=False)
+    normal, calibrated, uncompressed = (next(demo.rglob(f"ecg_{n:04d}.xml")).read_bytes() for n in (1, 7, 9))
+    files = {
+        "two/a/ecg.xml": normal,
+        "two/b/ecg.xml": normal,
+        "philips/calibrated.xml": calibrated,
+        "philips/uncompressed.xml": uncompressed,
+        "odd/note.xml": b"<note/>",
+        "odd/empty.xml": b"",
+        "odd/array.csv": "\n".join(["0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.1,1.2"] * 300).encode(),
+    }
+    for name, content in files.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(content)
+
+
+def broken_checkpoints(folder: Path, whole: Path) -> None:
+    state = torch.load(whole, weights_only=True, mmap=True)["state_dict"]
+    torch.save({"epoch": 1}, folder / "no_weights.pth")
+    missing = {name: torch.zeros(1) for name in state if "stage_list.3" not in name and "first_conv" not in name}
+    torch.save({"state_dict": missing}, folder / "some_missing.pth")
+    torch.save({"state_dict": {n: t for n, t in state.items() if "dense" not in n}}, folder / "no_head.pth")
+    torch.save({"state_dict": {}, "folder": Path("x")}, folder / "code.pth")
+    (folder / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+# --- the site --------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_drawn_by_the_script_and_small(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures need the extra [report]")
+    script = DOCS / "figures" / "make_figures.py"
+    runpy.run_path(str(script))["main"]([str(tmp_path)])
+    drawn = {path.name for path in tmp_path.iterdir()}
+    kept = {path.name for path in script.parent.iterdir() if path.suffix in (".svg", ".png")}
+    assert drawn == kept
+    assert all((script.parent / name).stat().st_size < 300_000 for name in kept)
+
+
+def test_the_site_is_built_without_a_complaint_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    for package in ("mkdocs", "material", "mkdocstrings_handlers"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"building the site needs the extra [docs]: {package} is not installed")
+    # A proxy that nobody listens to: whoever asks the network fails.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    build = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert build.returncode == 0, build.stderr
+    loads = re.compile(
+        r"""<(?:script|img|iframe|source)\b[^>]*\ssrc=["']?(?:https?:)?//|<link\b[^>]*\bhref=["']?(?:https?:)?//"""
+    )
+    for page in (tmp_path / "site").rglob("*.html"):
+        found = loads.search(page.read_text(encoding="utf-8"))
+        assert found is None, f"{page.name}: {found and found[0]}"

@@ -1,0 +1,271 @@
+"""Hostile days: each kind of trouble is refused before the start or recorded, and never gives a wrong or misplaced output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ecgfounder import extract
+from ecgfounder.errors import CohortError, RunError
+from ecgfounder.extract import Run, Summary
+from faults import NullEngine, Silent, json_outputs, settings_for
+
+Start = Callable[..., Summary]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """A run over `tmp_path/in` or a table, with an engine that costs nothing."""
+    checkpoint = tmp_path / "weights.pth"
+    checkpoint.write_bytes(b"weights")
+
+    def run(cohort: Path | None = None, out: Path | None = None, **more: Any) -> Summary:
+        settings = settings_for(cohort or tmp_path / "in", out or tmp_path / "out", checkpoint, **more)
+        with mock.patch.object(extract, "create_engine", return_value=NullEngine()):
+            return Run(settings, Silent()).execute()
+
+    return run
+
+
+def save(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        np.save(file, np.random.default_rng(seed).standard_normal((12, 600)).astype(np.float32))
+    return path
+
+
+def manifest(out: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(out / "_run" / "manifest.parquet").to_pylist()
+    return rows
+
+
+def table(path: Path, cells: list[Any]) -> Path:
+    pq.write_table(pa.table({"ecg_paths": cells}), path)
+    return path
+
+
+def reasons(out: Path) -> dict[str, str]:
+    return {Path(row["record"]).name: row["reason"] for row in manifest(out) if row["status"] == "failed"}
+
+
+def test_fifo_device_folder_and_loop_are_recorded_failures(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "good.npy")
+    os.mkfifo(tmp_path / "in" / "pipe.npy")
+    (tmp_path / "in" / "loop.npy").symlink_to(tmp_path / "in" / "loop.npy")
+    (tmp_path / "in" / "folder.npy").mkdir()
+    paths = [str(tmp_path / "in" / name) for name in ("good.npy", "pipe.npy", "loop.npy", "folder.npy")]
+    cohort = table(tmp_path / "c.parquet", [[*paths, "/dev/zero", "nowhere.npy", "nul\0.npy"]])
+    summary = start(cohort, data_dir=str(tmp_path / "in"))
+    assert summary.tally is not None
+    assert (summary.tally.done, summary.tally.failed) == (1, 6)
+    found = reasons(tmp_path / "out")
+    assert "not a regular file" in found["pipe.npy"]
+    assert "not a regular file" in found["folder.npy"]
+    assert "not a regular file" in found["zero"]
+    assert "symbolic link" in found["loop.npy"]
+    assert "No such file" in found["nowhere.npy"]
+    assert list(json_outputs(tmp_path / "out")) == ["good.json"]
+
+
+def test_row_of_ten_thousand_paths_is_ten_thousand_records(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.npy")
+    paths = [f"missing_{number}.npy" for number in range(9_999)]
+    cohort = table(tmp_path / "c.parquet", [["a.npy", *paths]])
+    summary = start(cohort, data_dir=str(tmp_path / "in"), format="parquet")
+    assert summary.tally is not None
+    assert (summary.tally.done, summary.tally.failed) == (1, 9_999)
+    assert [row["path_index"] for row in manifest(tmp_path / "out")] == list(range(10_000))
+
+
+def test_tree_layout_never_leaves_the_output_folder(start: Start, tmp_path: Path) -> None:
+    inside, outside = save(tmp_path / "in" / "sub" / "a.npy"), save(tmp_path / "elsewhere" / "b.npy", 1)
+    cells = ["sub/a.npy", "../elsewhere/b.npy", str(outside.parent / "." / "b.npy"), str(inside)]
+    cohort = table(tmp_path / "c.parquet", cells)
+    summary = start(cohort, data_dir=str(tmp_path / "in"), layout="tree")
+    assert summary.tally is not None
+    assert (summary.tally.done, summary.tally.failed) == (1, 1)  # each path is one record, however it is written
+    assert "outside --data_dir" in reasons(tmp_path / "out")["b.npy"]
+    written = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json") if "_run" not in path.parts]
+    assert written == ["out/sub/a.json"]
+    assert len(manifest(tmp_path / "out")) == 4
+
+
+def test_long_and_odd_names(start: Start, tmp_path: Path) -> None:
+    long_name = "x" * 246 + ".npy"  # the file can be there, its output's name would be too long
+    for number, name in enumerate((long_name, "a.b.c.npy", "späße.npy", "with blank.npy", "-rf.npy", "x.json.npy")):
+        save(tmp_path / "in" / name, number)
+    raw = os.fsencode(tmp_path / "in") + b"/caf\xe9.npy"
+    shutil.copyfile(tmp_path / "in" / "a.b.c.npy", raw)
+    summary = start()
+    assert summary.tally is not None
+    assert (summary.tally.done, summary.tally.failed) == (6, 1)
+    assert "too long" in reasons(tmp_path / "out")[long_name]
+    names = set(json_outputs(tmp_path / "out"))
+    assert names == {"a.b.c.json", "späße.json", "with blank.json", "-rf.json", "x.json.json", "caf\\xe9.json"}
+    again = start()
+    assert again.plan.done == 6
+
+
+def test_output_folder_that_cannot_be_made_is_refused_before_any_work(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.npy")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(RunError, match="cannot be written to"):
+        start(out=tmp_path / "file" / "out")
+
+
+def test_output_folder_that_vanishes_ends_the_run_and_is_not_made_again(start: Start, tmp_path: Path) -> None:
+    for number in range(30):
+        save(tmp_path / "in" / f"{number}.npy", number)
+    out = tmp_path / "out"
+
+    def embed(engine: NullEngine, batch: np.ndarray) -> np.ndarray:
+        if out.exists() and len(list(out.glob("*.json"))) >= 4:
+            out.rename(tmp_path / "moved")
+        return original(engine, batch)
+
+    original = NullEngine.embed
+    with mock.patch.object(NullEngine, "embed", embed), pytest.raises(OSError, match="No such file"):
+        start()
+    assert not out.exists()
+    (tmp_path / "moved").rename(out)
+    summary = start()
+    assert summary.outcome == "complete"
+    assert len(json_outputs(out)) == 30
+
+
+def test_folder_in_the_place_of_an_output_fails_that_record_alone(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.npy")
+    save(tmp_path / "in" / "b.npy")
+    start()
+    (tmp_path / "out" / "a.json").unlink()
+    (tmp_path / "out" / "a.json").mkdir()
+    save(tmp_path / "in" / "a.npy", 9)
+    summary = start()
+    assert summary.tally is not None
+    assert (summary.tally.done, summary.tally.failed) == (1, 1)
+    assert "cannot be written" in reasons(tmp_path / "out")["a.npy"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file_is_a_recorded_failure(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.npy").chmod(0)
+    start()
+    assert "Permission denied" in reasons(tmp_path / "out")["a.npy"]
+
+
+def test_unreadable_file_as_the_system_reports_it_is_a_recorded_failure(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.npy")
+    denied = save(tmp_path / "in" / "denied.npy")
+    real = os.open
+
+    def refuse(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if os.fspath(path) == str(denied):
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *more, **options)
+
+    with mock.patch.object(os, "open", refuse):
+        summary = start()
+    assert summary.tally is not None
+    assert (summary.tally.done, summary.tally.failed) == (1, 1)
+    assert reasons(tmp_path / "out")["denied.npy"] == "Permission denied"
+
+
+def test_empty_cohort_is_refused(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(CohortError):
+        start()
+    assert not (tmp_path / "out" / "_run" / "run.json").exists()
+
+
+def test_files_that_arrive_during_a_run_are_left_to_the_next_start(start: Start, tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path / "in" / f"m{number}.npy", number)
+    real = Run._announce
+
+    def announce(run: Run, *arguments: Any) -> None:
+        save(tmp_path / "in" / "a_new.npy", 50)  # sorts before all others and shifts every place
+        real(run, *arguments)
+
+    with mock.patch.object(Run, "_announce", announce):
+        start()
+    before = json_outputs(tmp_path / "out")
+    assert set(before) == {f"m{number}.json" for number in range(6)}
+    summary = start()
+    assert summary.plan.done == 6
+    after = json_outputs(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+    assert "a_new.json" in after
+
+
+def test_outputs_are_readable_by_others_as_the_umask_says(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.npy")
+    before = os.umask(0o022)
+    try:
+        start()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out" / "a.json").stat().st_mode) == 0o644
+
+
+def test_not_finite_output_of_the_network_is_a_failure_and_never_null_in_json(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.npy", 1)
+    save(tmp_path / "in" / "b.npy", 2)
+
+    def embed(engine: NullEngine, batch: np.ndarray) -> np.ndarray:
+        maps = original(engine, batch)
+        maps[0, 0, 0] = np.nan
+        return maps
+
+    original = NullEngine.embed
+    with mock.patch.object(NullEngine, "embed", embed):
+        summary = start(batch_size=8)
+    assert summary.tally is not None
+    assert (summary.tally.done, summary.tally.failed) == (1, 1)
+    assert all(b"null" not in text for text in json_outputs(tmp_path / "out").values())
+    assert any("not finite" in reason for reason in reasons(tmp_path / "out").values())
+
+
+def test_interruption_while_the_only_batch_waits_for_company_commits_it(start: Start, tmp_path: Path) -> None:
+    for number in range(200):
+        save(tmp_path / "in" / f"{number:03d}.npy", number)
+    main_thread = threading.get_ident()
+    real = Run._announce
+    handled: list[int] = []
+
+    def announce(run: Run, *arguments: Any) -> None:
+        real(run, *arguments)
+        signal.signal(signal.SIGUSR1, lambda number, _frame: (handled.append(number), run.interruption.request(15)))
+        threading.Timer(0.2, lambda: signal.pthread_kill(main_thread, signal.SIGUSR1)).start()
+
+    slow = mock.patch.object(NullEngine, "embed", _slowly(NullEngine.embed))
+    with mock.patch.object(Run, "_announce", announce), slow:
+        summary = start(batch_size=64)
+    assert handled
+    assert summary.outcome == "interrupted"
+    ledger = b"".join(part.read_bytes() for part in (tmp_path / "out" / "_run" / "ledger").glob("*.jsonl"))
+    done = ledger.count(b'"status":"done"')
+    assert 0 < done == len(json_outputs(tmp_path / "out")) < 200
+    assert orjson.loads((tmp_path / "out" / "_run" / "run.json").read_bytes())["outcome"] == "interrupted"
+
+
+def _slowly(embed: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    import time
+
+    def slow(engine: NullEngine, batch: np.ndarray) -> np.ndarray:
+        time.sleep(0.3)
+        return embed(engine, batch)
+
+    return slow
