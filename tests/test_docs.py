@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import html
 import importlib.util
 import io
 import os
@@ -29,14 +30,18 @@ import pandas as pd
 import pytest
 import torch
 
+import ecgfounder
 import test_cardiosoft
 import test_muse
+from ecgfounder import errors
 from ecgfounder.budget import Budget
 from ecgfounder.cli import add_embed_arguments, main, report, settings_of
 from ecgfounder.demo import write_demo_cohort
 from ecgfounder.doctor import add_doctor_arguments
 from ecgfounder.errors import MissingDependencyError, RunError
+from ecgfounder.export import add_export_arguments
 from ecgfounder.extract import Summary
+from ecgfounder.inspect import add_inspect_arguments
 from ecgfounder.launch import join_launch
 from ecgfounder.locks import RunLock
 from ecgfounder.manifest import Tally
@@ -84,6 +89,16 @@ def commands_of(text: str) -> Iterator[tuple[list[str], int]]:
             continue
         stated = re.search(r"exit status (\d+)", remark)
         yield shlex.split(os.path.expandvars(command)), int(stated[1]) if stated else 0
+
+
+OUTPUT = ("--output_dir", "embeddings")
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "embed": add_embed_arguments,
+    "inspect": add_inspect_arguments,
+    "export": add_export_arguments,
+    "doctor": add_doctor_arguments,
+    "verify": add_verify_arguments,
+}
 
 
 class Workplace:
@@ -155,9 +170,8 @@ class Workplace:
 
     @staticmethod
     def check_flags(words: list[str]) -> None:
-        parser = argparse.ArgumentParser()
-        add = {"embed": add_embed_arguments, "doctor": add_doctor_arguments, "verify": add_verify_arguments}[words[0]]
-        add(parser)
+        parser = argparse.ArgumentParser(prog=" ".join(words))
+        ARGUMENTS[words[0]](parser)
         arguments = parser.parse_args(words[1:])
         if words[0] == "embed":
             settings_of(arguments)
@@ -452,6 +466,23 @@ def broken_checkpoints(folder: Path, whole: Path) -> None:
     (folder / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
 
 
+@pytest.mark.parametrize("page", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda page: page.stem)
+def test_no_page_has_a_flag_that_does_not_exist(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.kind != "bash" or "SBATCH" in block.text:
+            continue
+        for words, status in commands_of(block.text):
+            if words[0] == "ecgfounder" and words[1] in ARGUMENTS and "..." not in words and status != 2:
+                Workplace.check_flags([*words[1:], *([] if "--output_dir" in words or words[1] != "embed" else OUTPUT)])
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
+    shown |= set(re.findall(r"`(\w+)`", page)) | {name for name in vars(errors) if name.endswith("Error")}
+    assert set(ecgfounder.__all__) <= shown
+
+
 # --- the site --------------------------------------------------------------------------------------------------------
 
 
@@ -481,6 +512,8 @@ def test_the_site_is_built_without_a_complaint_and_loads_nothing_from_elsewhere(
         check=False,
     )
     assert build.returncode == 0, build.stderr
+    reference = html.unescape((tmp_path / "site" / "api.html").read_text(encoding="utf-8"))
+    assert re.search(r"<p>\"12lead\" or \"1lead\", the network.</p>", reference)  # a meaning, not taken for a type
     loads = re.compile(
         r"""<(?:script|img|iframe|source)\b[^>]*\ssrc=["']?(?:https?:)?//|<link\b[^>]*\bhref=["']?(?:https?:)?//"""
     )

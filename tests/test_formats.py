@@ -107,6 +107,14 @@ def test_a_member_of_a_format_that_holds_one_recording_is_refused(tmp_path: Path
             read_ecg(f"{path}::other", hints=original.hints)
 
 
+def test_an_unknown_text_is_not_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("Jane Doe, born 1952\nwas here\n")
+    with pytest.raises(ReadError, match="not a known ECG format") as caught:
+        read_ecg(path)
+    assert "Jane" not in str(caught.value)
+
+
 @needs_real
 def test_the_main_job_takes_all_formats_mixed_without_a_flag(checkpoint_12lead: Path, tmp_path: Path) -> None:
     names = ["dicom/ecgtoolkit_Example.dcm", "scp/ecgtoolkit_Example.scp", "wfdb/E07500.hea", "wfdb/E07500.mat"]

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    unwanted = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    unwanted = dict.fromkeys(("Date", "Creator", "Format", "Type")) if path.suffix == ".svg" else {"Software": None}
     figure.savefig(path, facecolor="white", bbox_inches="tight", dpi=120, metadata=unwanted)
     plt.close(figure)
 

@@ -22,6 +22,7 @@ from typing import Protocol, cast
 
 from ecgfounder.errors import ECGFounderError, ReadError, UnsupportedFormatError
 from ecgfounder.readers.source import Hints, Source
+from ecgfounder.readers.xml import root_of
 from ecgfounder.recording import Recording
 from ecgfounder.statements import Statements
 
@@ -175,7 +176,16 @@ def _reader_for(source: Source, reader: str) -> Reader:
     head = source.head
     if not head:
         raise ReadError("the file is empty")
-    raise UnsupportedFormatError(f"not a known ECG format (first bytes {head[:12]!r})")
+    raise UnsupportedFormatError(f"not a known ECG format ({_kind_of(source)})")
+
+
+def _kind_of(source: Source) -> str:
+    """What an unknown file looks like, without a word of what it says: its first bytes may be a name."""
+    root = root_of(source)
+    if root is not None:
+        return f"an XML document with the root element {root.name[:40]}"
+    start = source.head[:4]
+    return "text" if start.isascii() and start.decode("ascii").isprintable() else f"first bytes {start!r}"
 
 
 def _module(name: str) -> Reader:

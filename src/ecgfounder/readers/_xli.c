@@ -1,7 +1,7 @@
 /* The dearest loop of reading a Philips file, compiled: LZW with 10-bit codes.
 
-   In: one lead's compressed bytes. Out: the bytes that they stand for. `ecgfounder.readers.philips._expand_in_python` is
-   the same in Python and is used where this was not built; every result and every error is the same. */
+   In: one lead's compressed bytes. Out: the bytes that they stand for. `_codes` and `_expand` of `philips.py` are
+   the same in Python, and are used where this was not built; every result and every error is the same. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

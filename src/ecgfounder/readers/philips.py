@@ -10,6 +10,7 @@ import binascii
 import math
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -23,6 +24,11 @@ from ecgfounder.readers.quantities import optional_number
 from ecgfounder.readers.source import Source
 from ecgfounder.recording import STANDARD_LEADS, Recording, canonical_leads
 from ecgfounder.statements import Statements, statements_of
+
+try:
+    from ecgfounder.readers import _xli
+except ImportError:  # there was no C compiler when the package was installed
+    _xli = None  # type: ignore[assignment]
 
 FORMAT = "philips_sierra"
 
@@ -346,11 +352,11 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
         If sizes, codes or the number of samples are wrong. Nothing larger than what was announced is ever allocated.
     """
     first_differences, payloads = _chunks(data, n_leads, duration_samples)
-    codes, n_codes = _codes(payloads)
+    expand = _expander(payloads, math.ceil(2 * duration_samples) + 1)
     leads = []
     for lead, payload in enumerate(payloads):
         try:
-            text = _expand(codes[lead, : n_codes[lead]].tolist(), math.ceil(2 * duration_samples) + 1)
+            text = expand(lead)
             n_samples = (len(text) + 1) // 2
             if abs(n_samples - duration_samples) >= 1:
                 raise ReadError(f"{n_samples} samples; {duration_samples:g} were announced")
@@ -386,6 +392,25 @@ def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[in
         payloads.append(data[offset : offset + size])
         offset += size
     return first_differences, payloads
+
+
+def _expander(payloads: list[bytes], most_bytes: int) -> Callable[[int], bytes]:
+    """What gives the text of a lead, by its number: the compiled loop, or the one in Python where that was not built."""
+    if _xli is not None:
+        return lambda lead: _expand_compiled(payloads[lead], most_bytes)
+    codes, n_codes = _codes(payloads)
+    return lambda lead: _expand(codes[lead, : n_codes[lead]].tolist(), most_bytes)
+
+
+def _expand_compiled(payload: bytes, most_bytes: int) -> bytes:
+    """`_codes` and `_expand` of one lead."""
+    assert _xli is not None
+    try:
+        return _xli.expand(payload, most_bytes, _MANY_CODES)
+    except IndexError as error:
+        raise ReadError("an impossible LZW code") from error
+    except OverflowError as error:
+        raise ReadError("more samples than were announced") from error
 
 
 def _codes(payloads: list[bytes]) -> tuple[npt.NDArray[np.uint16], list[int]]:
