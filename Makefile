@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint types check bench docs clean
+.PHONY: install demo test test-all lint types check bench docs fuzz clean
 
 install: $(READY)
 
@@ -37,6 +37,13 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: lint types test
+
+# Needs no network: fonts and scripts are the site's own.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py --count 28000
 
 clean:
 	rm -rf $(VENV) demo site build dist

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgfounder import extract
+from ecgfounder.errors import ECGFounderError
 from ecgfounder.launch import Launch
 from ecgfounder.readers.source import Hints
 from ecgfounder.recording import STANDARD_LEADS
@@ -147,7 +148,7 @@ def _child(settings: Settings, launch: Launch, fault: Fault | None, count_to: in
             status = COMPLETE
     except OSError:
         status = BROKEN
-    except extract.ECGFounderError:
+    except ECGFounderError:
         status = BROKEN
     except BaseException:  # noqa: BLE001 - the child reports it and ends as crashed
         traceback.print_exc()

@@ -413,3 +413,18 @@ def test_script_without_the_package_prints_the_install_command(tmp_path: Path) -
     run = command([sys.executable, "-S", "-I", str(SCRIPT), "--help"], cwd=tmp_path)
     assert run.returncode != 0
     assert "pip install -e" in run.stderr
+
+
+def test_lower_precision_is_measured_on_the_run_s_own_recordings(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], undisturbed: dict[str, bytes]
+) -> None:
+    assert embed(flags, "--engine", "torch", "--precision", "bfloat16") == 1
+    told = run_json(tmp_path / "out")["engine"]["relative_error_to_float32"]
+    assert "Measured error of bfloat16 against float32" in capsys.readouterr().err
+    name = "ecg_0001.json"
+    lower, exact = (
+        np.array(orjson.loads(each[name])["embedding"]) for each in (outputs(tmp_path / "out"), undisturbed)
+    )
+    seen = np.linalg.norm(lower - exact) / np.linalg.norm(exact)
+    assert 1e-4 < seen < 0.3
+    assert seen / 5 < told < seen * 5

@@ -295,6 +295,8 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
         f"{summary.processed:,} in this start, {took}, {rate:.1f} ECG/s"
     )
+    if summary.precision_error is not None:
+        console.line(f"Measured error of {settings.precision} against float32: {summary.precision_error:.1e} relative")
     if summary.samples_per_pass is not None:
         fits = max(1, summary.samples_per_pass // 5000)
         console.line(
@@ -321,6 +323,8 @@ def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
         console.line(f"Statements with a probability of one half or more: {shares}")
     for record, reason in tally.failures:
         console.line(f"FAILED {record}: {reason}")
+    if any("No such file" in reason for _, reason in tally.failures):
+        console.line("Relative paths start from --data_dir (by default the working directory): is it the right one?")
     if tally.failed:
         console.line(f"All failures with their reasons: {output_dir / '_run' / 'failures.csv'}")
 

@@ -38,7 +38,9 @@ from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import Hints
 from ecgfounder.recipes import RECIPES, Recipe, check_choice
 from ecgfounder.recording import Recording, canonical_leads
-from ecgfounder.settings import POOLING_CHOICES
+from ecgfounder.views import pooled
+
+_POOLING_CHOICES = ("none", "mean")
 
 if TYPE_CHECKING:
     import torch
@@ -456,9 +458,9 @@ class Embedder:
         return list(self._stream(view, batch_size, errors, sampling_rate, leads, unit).results(_iterable(x)))
 
     def _embedding_view(self, pooling: str) -> View:
-        check_choice("pooling", pooling, POOLING_CHOICES)
+        check_choice("pooling", pooling, _POOLING_CHOICES)
         if pooling == "mean":
-            return _mean_over_time
+            return pooled
         if self.preparation.remainder == "keep" and self.preparation.stride is not None:
             raise SettingsError(
                 "remainder 'keep' gives a last window with fewer tokens, which one [W, T, 1024] array cannot hold: use "
@@ -529,10 +531,6 @@ class Embedder:
 def _whole_map(feature_map: Array) -> Array:
     # A copy: a batch's maps are one block, which a kept row would hold in memory.
     return feature_map.copy()
-
-
-def _mean_over_time(feature_map: Array) -> Array:
-    return np.asarray(feature_map.mean(axis=0, dtype=np.float64), dtype=np.float32)
 
 
 # --- what goes in ----------------------------------------------------------------------------------------------------

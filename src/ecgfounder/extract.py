@@ -6,38 +6,37 @@ In: `Settings`. Out: the embeddings in `output_dir`, the books in `output_dir/_r
 from __future__ import annotations
 
 import os
-import platform
 import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from ecgfounder import __version__
+from ecgfounder.books import close_run_json, finish_books, now, tidy_shards, versions
 from ecgfounder.budget import Budget, make_budget
 from ecgfounder.cohort import Cohort, Index, index_cohort, indexed_records, open_cohort, output_name, record_identity
 from ecgfounder.engines import Engine, create_engine
-from ecgfounder.errors import ECGFounderError, EmbeddingError, PrepareError, RunError
-from ecgfounder.findings import PredictionsTable, StatementsTable, packed
+from ecgfounder.engines.metered import MeteredEngine
+from ecgfounder.errors import PrepareError, RunError
 from ecgfounder.launch import Launch, join_launch
-from ecgfounder.ledger import LedgerState, LedgerWriter, key_text, part_status, read_ledger, read_parts
+from ecgfounder.ledger import LedgerState, LedgerWriter, part_status, read_ledger, read_parts
 from ecgfounder.locks import RunLock, process_is_alive
-from ecgfounder.manifest import Account, Tally, check_kept_columns, write_manifest
-from ecgfounder.model import bundle_of, find_checkpoint, sha256_of
+from ecgfounder.manifest import Tally, check_kept_columns
+from ecgfounder.model import Head, find_checkpoint, sha256_of
 from ecgfounder.naming import Layout, Naming, absolute_path, path_key, printable
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
+from ecgfounder.recorder import Recorder, Task
 from ecgfounder.resume import Plan, make_plan
 from ecgfounder.runfolder import RunFolder, new_stamp, part_name
 from ecgfounder.settings import Settings, differences
-from ecgfounder.sinks import Entry, Output, Sink
+from ecgfounder.sinks import Sink
 from ecgfounder.sinks.json import JsonSink
-from ecgfounder.views import View, diagnostic_head, view_of
+from ecgfounder.views import diagnostic_head, view_of
 from ecgfounder.workers import Job, ReaderPool, ReadTask
 
 COLLISIONS_SHOWN = 20
@@ -62,6 +61,7 @@ class Summary:
     tally : all records of the cohort as the ledger has them; None where another process tells.
     processed, failed_now : records that this process did, and those among them that failed.
     seconds : wall time.
+    precision_error : relative error of the maps against float32, where a lower precision was asked for.
     samples_per_pass : what the device's memory was found to hold, rows times samples; None if it never ran out.
     """
 
@@ -72,6 +72,7 @@ class Summary:
     failed_now: int
     seconds: float
     engine: str
+    precision_error: float | None = None
     samples_per_pass: int | None = None
     signal: int | None = None
 
@@ -94,101 +95,25 @@ class Preview:
     differences: list[str]
 
 
-@dataclass
-class _Task:
-    """What is known of a record between its job and its entry."""
+@dataclass(frozen=True)
+class Started:
+    """What one start of a run works with, once it was not refused.
 
-    key: int
-    record: str
-    title: str
-    output: str
-    had_output: bool
-
-
-@dataclass
-class Recorder:
-    """The writing end: finished records become outputs and ledger entries, failures become entries.
-
-    An entry is appended only when the sink says that its output is safe.
+    Attributes
+    ----------
+    stamp : the start's time in ns, the same in all its processes. began : monotonic seconds.
+    digest : SHA-256 of the checkpoint.
     """
 
-    sink: Sink
-    ledger: LedgerWriter
-    output_dir: Path
-    settings: Settings
-    tasks: dict[int, _Task] = field(default_factory=dict)
-    done: int = 0
-    failed: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def refuse(self, ticket: int, error: ECGFounderError) -> None:
-        """Record a failure that came up before the file was read."""
-        self.finish([Finished(ticket, {}, kind=type(error).__name__, reason=str(error))])
-
-    def finish(self, group: Sequence[Finished]) -> None:
-        """Write a group of records and their entries."""
-        with self._lock:
-            self._finish(group)
-
-    def _finish(self, group: Sequence[Finished]) -> None:
-        began = time.perf_counter()
-        outputs: list[Output] = []
-        entries: list[Entry] = []
-        for finished in group:
-            task = self.tasks.pop(finished.ticket)
-            output = self._output(finished, task)
-            if isinstance(output, Output):
-                outputs.append(output)
-            else:
-                if task.had_output and self.settings.format == "json":
-                    (self.output_dir / task.output).unlink(missing_ok=True)
-                entries.append(output)
-        entries += self.sink.write(outputs)
-        share = (time.perf_counter() - began) / max(1, len(outputs))
-        for entry in entries:
-            if "seconds" in entry and entry["status"] == "done":
-                entry["seconds"]["write"] = share
-        self._commit(entries)
-
-    def close(self) -> None:
-        """Write what the sink still holds."""
-        with self._lock:
-            self._commit(self.sink.close())
-
-    def _commit(self, entries: list[Entry]) -> None:
-        self.ledger.append(entries)
-        for entry in entries:
-            if entry.get("status") == "failed":
-                self.failed += 1
-            elif entry.get("status") == "done":
-                self.done += 1
-
-    def _output(self, finished: Finished, task: _Task) -> Output | Entry:
-        entry: Entry = {"key": key_text(task.key), "record": task.record}
-        views: tuple[View, ...] | None = finished.views
-        if views is None:
-            return entry | finished.facts | failure(finished.kind, finished.reason)
-        if not all(view.is_finite for view in views):
-            reason = "the network's output is not finite: the samples' values are beyond what it can take"
-            return entry | finished.facts | failure(EmbeddingError.__name__, reason)
-        shape = [*finished.outer_shape, *views[0].embedding.shape]
-        entry |= {"status": "done", "output": task.output, "shape": shape, **finished.facts}
-        probabilities = [view.probabilities for view in views if view.probabilities is not None]
-        if probabilities:
-            entry["probabilities"] = [packed(each) for each in probabilities]
-        return Output(
-            entry,
-            task.title,
-            tuple(view.embedding for view in views),
-            finished.outer_shape,
-            finished.ticket,
-            tuple(view.mean for view in views if view.mean is not None),
-        )
-
-
-def failure(kind: str, reason: str) -> Entry:
-    """The part of an entry that says why there is no output."""
-    return {"status": "failed", "output": None, "error": kind, "reason": printable(reason)}
+    launch: Launch
+    stamp: int
+    cohort: Cohort
+    index: Index
+    plan: Plan
+    engine: Engine
+    checkpoint: Path
+    digest: str
+    began: float
 
 
 class Run:
@@ -234,11 +159,13 @@ class Run:
             )
             stack.callback(pool.close)
             engine = self._engine(launch, checkpoint, digest)
+            head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
+            started = Started(launch, stamp, cohort, index, plan, engine, checkpoint, digest, began)
             if launch.is_main:
-                self._announce(launch, engine, checkpoint, digest, plan, index)
-                self._write_run_json(launch, engine, checkpoint, digest, cohort, "running")
-            recorder = self._process(launch, stamp, cohort, index, plan, pool, engine)
-            return self._conclude(launch, stamp, cohort, plan, recorder, engine, began)
+                self._announce(started)
+                self._write_run_json(started)
+            recorder = self._process(started, pool, head)
+            return self._conclude(started, recorder)
 
     @property
     def _named(self) -> bool:
@@ -324,29 +251,33 @@ class Run:
         return Preview(index.n_records, len(index.colliding_names()), plan, budget, before is not None, changed)
 
     def _engine(self, launch: Launch, checkpoint: Path, digest: str) -> Engine:
-        return create_engine(
-            self.settings.engine,
-            mode=self.settings.mode,
-            checkpoint=checkpoint,
-            precision=self.settings.precision,
-            device=self.settings.device or launch.device,
-            threads=launch.threads,
-            batch_size=self.settings.batch_size,
-            checkpoint_sha256=digest,
-        )
+        """The engine; one of lower precision is held against float32 on the run's own first recordings."""
 
-    def _announce(
-        self, launch: Launch, engine: Engine, checkpoint: Path, digest: str, plan: Plan, index: Index
-    ) -> None:
-        settings = self.settings
+        def create(precision: str) -> Engine:
+            return create_engine(
+                self.settings.engine,
+                mode=self.settings.mode,
+                checkpoint=checkpoint,
+                precision=precision,
+                device=self.settings.device or launch.device,
+                threads=launch.threads,
+                batch_size=self.settings.batch_size,
+                checkpoint_sha256=digest,
+            )
+
+        engine = create(self.settings.precision)
+        return engine if self.settings.precision == "float32" else MeteredEngine(engine, create("float32"))
+
+    def _announce(self, started: Started) -> None:
+        settings, launch, plan = self.settings, started.launch, started.plan
         recipe = settings.preparation.recipe
         self.console.line(
             f"ecgfounder {__version__}: recipe {recipe.name} v{recipe.version}, mode {settings.mode}, "
-            f"checkpoint {checkpoint.name} (sha256 {digest[:12]}), engine {engine.describe()}"
+            f"checkpoint {started.checkpoint.name} (sha256 {started.digest[:12]}), engine {started.engine.describe()}"
         )
         share = "" if launch.world_size == 1 else f" (this is process 1 of {launch.world_size})"
         self.console.line(
-            f"{index.n_records:,} recordings in {settings.dataset}; to do: {plan.n_todo:,}{share}, "
+            f"{started.index.n_records:,} recordings in {settings.dataset}; to do: {plan.n_todo:,}{share}, "
             f"done before: {plan.done:,}, failed before: {plan.failed:,}"
         )
         for number, what in (
@@ -357,20 +288,18 @@ class Run:
             if number:
                 self.console.line(f"{number:,} recordings {what}")
 
-    def _write_run_json(
-        self, launch: Launch, engine: Engine, checkpoint: Path, digest: str, cohort: Cohort, outcome: str
-    ) -> None:
-        settings = self.settings
+    def _write_run_json(self, started: Started) -> None:
+        settings, engine = self.settings, started.engine
         if settings.shard[1] > 1 and self.folder.read() is not None:
             return  # another shard has written it, with the same fingerprint
         self.folder.remove_tables()
         self.folder.write(
             {
                 "program": {"name": "ecgfounder", "version": __version__},
-                "outcome": outcome,
+                "outcome": "running",
                 "started": now(),
                 "ended": None,
-                "fingerprint": settings.fingerprint(digest),
+                "fingerprint": settings.fingerprint(started.digest),
                 "settings": {
                     "dataset": os.path.abspath(settings.dataset)
                     if os.path.exists(settings.dataset)
@@ -384,19 +313,16 @@ class Run:
                     "num_workers": settings.num_workers,
                     "shards": settings.shard[1],
                 },
-                "checkpoint": {"name": checkpoint.name, "sha256": digest},
+                "checkpoint": {"name": started.checkpoint.name, "sha256": started.digest},
                 "engine": {"name": engine.name, "precision": engine.precision, "device": engine.device},
-                "processes": launch.world_size,
-                "dataset_fingerprint": cohort.fingerprint,
+                "processes": started.launch.world_size,
+                "dataset_fingerprint": started.cohort.fingerprint,
                 "versions": versions(),
             }
         )
 
-    def _process(
-        self, launch: Launch, stamp: int, cohort: Cohort, index: Index, plan: Plan, pool: ReaderPool, engine: Engine
-    ) -> Recorder:
-        head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
-        name = part_name(stamp, self.settings.shard, launch.rank, launch.world_size)
+    def _process(self, started: Started, pool: ReaderPool, head: Head | None) -> Recorder:
+        name = self._part_name(started, started.launch.rank)
         ledger = LedgerWriter(
             self.folder.ledger / name, {"host": socket.gethostname(), "pid": os.getpid(), "started": now()}
         )
@@ -404,18 +330,18 @@ class Run:
 
         def finish(group: Sequence[Finished]) -> None:
             recorder.finish(group)
-            self.console.progress(recorder.done, recorder.failed, plan.n_todo)
+            self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
         pipeline = Pipeline(
             pool,
-            engine,
+            started.engine,
             finish,
             self.settings.batch_size,
             view_of(self.settings.pooling, head),
             self.interruption,
         )
         try:
-            pipeline.run(self._jobs(cohort, index, plan, recorder))
+            pipeline.run(self._jobs(started, recorder))
             recorder.close()
             outcome = "interrupted" if self.interruption.requested else "complete"
             ledger.end({"outcome": outcome, "done": recorder.done, "failed": recorder.failed})
@@ -423,6 +349,9 @@ class Run:
             ledger.abandon()
             raise
         return recorder
+
+    def _part_name(self, started: Started, rank: int) -> str:
+        return part_name(started.stamp, self.settings.shard, rank, started.launch.world_size)
 
     def _sink(self, part: str) -> Sink:
         if self.settings.format == "json":
@@ -438,18 +367,18 @@ class Run:
             record_column="ecg_path" if self.settings.id_column is None else "identifier",
         )
 
-    def _jobs(self, cohort: Cohort, index: Index, plan: Plan, recorder: Recorder) -> Iterator[Job]:
+    def _jobs(self, started: Started, recorder: Recorder) -> Iterator[Job]:
         """The records to do, in the dataset's order; one whose output cannot be named fails here."""
-        data_dir = self.naming.data_dir
-        given = np.zeros(len(index), dtype=np.bool_)
-        for ticket, record in indexed_records(cohort, index, data_dir):
+        data_dir, plan = self.naming.data_dir, started.plan
+        given = np.zeros(len(started.index), dtype=np.bool_)
+        for ticket, record in indexed_records(started.cohort, started.index, data_dir):
             if not plan.todo[ticket] or given[ticket]:
                 continue
             given[ticket] = True
             identity = record_identity(record.path, data_dir)
             shown = printable(identity if record.identifier is None else record.identifier)
             title = os.path.basename(record.path) if record.identifier is None else record.identifier
-            task = _Task(path_key(identity), shown, title, "", bool(plan.had_output[ticket]))
+            task = Task(path_key(identity), shown, title, "", bool(plan.had_output[ticket]))
             recorder.tasks[ticket] = task
             try:
                 if len(os.fsencode(record.path)) > MAX_PATH_BYTES:
@@ -460,43 +389,42 @@ class Run:
                 continue
             yield Job(ticket, absolute_path(record.path, data_dir))
 
-    def _conclude(
-        self,
-        launch: Launch,
-        stamp: int,
-        cohort: Cohort,
-        plan: Plan,
-        recorder: Recorder,
-        engine: Engine,
-        began: float,
-    ) -> Summary:
+    def _conclude(self, started: Started, recorder: Recorder) -> Summary:
         """The main process of a whole run waits for the others and writes the tables; everyone gives a summary."""
+        launch, engine = started.launch, started.engine
         outcome, tally = "incomplete", None
         if self.interruption.requested:
             outcome = "interrupted"
-        elif launch.is_main and self.settings.shard[1] == 1 and self._others_are_done(launch, stamp):
+        elif launch.is_main and self.settings.shard[1] == 1 and self._others_are_done(started):
             tally = finish_books(
-                self.folder, cohort, self.naming.data_dir, self.settings.keep_columns, self.settings.fingerprint("")
+                self.folder,
+                started.cohort,
+                self.naming.data_dir,
+                self.settings.keep_columns,
+                self.settings.fingerprint(""),
             )
             outcome = "complete" if tally.pending == 0 else "incomplete"
         if launch.is_main and self.settings.shard[1] == 1:
-            close_run_json(self.folder, outcome, tally)
+            error = engine.relative_error if isinstance(engine, MeteredEngine) else None
+            close_run_json(self.folder, outcome, tally, precision_error=error)
         return Summary(
             outcome,
             tally,
-            plan,
+            started.plan,
             processed=recorder.done + recorder.failed,
             failed_now=recorder.failed,
-            seconds=time.monotonic() - began,
+            seconds=time.monotonic() - started.began,
             engine=engine.describe(),
+            precision_error=engine.relative_error if isinstance(engine, MeteredEngine) else None,
             samples_per_pass=engine.samples_per_pass,
             signal=self.interruption.signal,
         )
 
-    def _others_are_done(self, launch: Launch, stamp: int) -> bool:
+    def _others_are_done(self, started: Started) -> bool:
         """Wait for the other processes' last lines in the ledger; False if one of this machine died without writing it."""
-        for rank in range(1, launch.world_size):
-            part = self.folder.ledger / part_name(stamp, self.settings.shard, rank, launch.world_size)
+        world_size = started.launch.world_size
+        for rank in range(1, world_size):
+            part = self.folder.ledger / self._part_name(started, rank)
             while True:
                 header, has_ended = part_status(part)
                 if has_ended:
@@ -504,64 +432,7 @@ class Run:
                 if self.interruption.requested:
                     return False
                 if header is not None and not process_is_alive(header):
-                    self.console.line(
-                        f"process {rank + 1} of {launch.world_size} died; the same command does what it left"
-                    )
+                    self.console.line(f"process {rank + 1} of {world_size} died; the same command does what it left")
                     return False
                 time.sleep(0.5)
         return True
-
-
-def close_run_json(folder: RunFolder, outcome: str, tally: Tally | None) -> None:
-    """Write what came of the run."""
-    facts = folder.read() or {}
-    folder.write({**facts, "outcome": outcome, "ended": now(), "records": tally.as_dict() if tally else None})
-
-
-def finish_books(
-    folder: RunFolder, cohort: Cohort, data_dir: str, keep_columns: Sequence[str], fingerprint: Mapping[str, Any]
-) -> Tally:
-    """Bring shards and ledger together and write the manifest and the failures; no process may be writing."""
-    state = tidy_shards(folder, compacting=True)
-    predictions = statements = None
-    if fingerprint["predictions"]:
-        labels = bundle_of(fingerprint["preparation"]["mode"]).labels()
-        predictions = PredictionsTable(folder.path / "predictions.parquet", labels)
-    if fingerprint["statements"]:
-        statements = StatementsTable(folder.path / "statements.parquet")
-    tables: list[Account] = [table for table in (predictions, statements) if table is not None]
-    tally = write_manifest(cohort, state, data_dir, keep_columns, folder.manifest, folder.failures, tables)
-    if predictions is not None:
-        predictions.close()
-        tally.likely = predictions.likely
-    if statements is not None:
-        statements.close()
-    return tally
-
-
-def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
-    """Remove shards that were never committed and, `compacting`, rows that later ones replaced; the ledger's state."""
-    state = read_ledger(folder.ledger)
-    if state.shards or any(folder.output_dir.glob("*.parquet")):
-        from ecgfounder.sinks.parquet import compact, remove_orphans
-
-        remove_orphans(folder.output_dir, state.committed)
-        if compacting:
-            compact(folder.output_dir, folder.scratch, state)
-    return state
-
-
-def now() -> str:
-    """This moment in UTC, as it stands in the books."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    found = {"python": platform.python_version()}
-    for package in ("numpy", "scipy", "lxml", "torch", "onnxruntime", "accelerate", "datasets", "orjson", "pyarrow"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

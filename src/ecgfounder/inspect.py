@@ -77,7 +77,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 
 def _hints(arguments: argparse.Namespace) -> Hints:
-    from ecgfounder.readers.signals import hinted_scale
+    from ecgfounder.readers.quantities import hinted_scale
     from ecgfounder.readers.source import Hints
     from ecgfounder.recording import canonical_leads
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ecgfounder.books import close_run_json, finish_books
 from ecgfounder.cohort import open_cohort
 from ecgfounder.errors import RunError
-from ecgfounder.extract import close_run_json, finish_books
 from ecgfounder.locks import RunLock
 from ecgfounder.manifest import Tally
 from ecgfounder.runfolder import RunFolder

@@ -272,7 +272,7 @@ def limb_lead_flags(
     flags: list[str] = []
     if {"I", "II", "III"} <= lead.keys() and not {"I", "II", "III"} & set(derived):
         expected = lead["II"] - lead["I"]
-        off = math.sqrt(float(np.mean(np.square(expected - lead["III"]))))
+        off = math.sqrt(float(np.mean(np.square(expected - lead["III"], dtype=np.float64))))
         if off > max(EINTHOVEN, EINTHOVEN_SHARE * float(np.std(expected))):
             flags.append("einthoven_violated")
     if {"I", "II"} <= lead.keys():

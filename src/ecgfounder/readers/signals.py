@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.recording import STANDARD_LEADS, canonical_lead
-
-__all__ = ["distinct_leads", "hinted_scale"]
 
 
 def distinct_leads(names: Sequence[str]) -> tuple[str, ...]:

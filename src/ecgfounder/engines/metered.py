@@ -1,0 +1,65 @@
+"""An engine of lower precision beside one of float32, for as long as it takes to measure its error.
+
+In: batches. Out: the maps of the engine in use, and the relative error that its first maps have on this run's own data.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from ecgfounder.engines import Batch, Engine
+
+RECORDINGS_MEASURED = 16
+
+
+class MeteredEngine(Engine):
+    """Computes with `engine`, and the first `RECORDINGS_MEASURED` signals with `reference` too, which is then closed."""
+
+    def __init__(self, engine: Engine, reference: Engine) -> None:
+        super().__init__(
+            precision=engine.precision,
+            device=engine.device,
+            threads=engine.threads,
+            batch_size=engine.batch_size,
+            in_channels=engine.in_channels,
+            head=engine.head,
+        )
+        self.name = engine.name
+        self._engine = engine
+        self._reference: Engine | None = reference
+        self._lock = threading.Lock()
+        self._squares = np.zeros(2)  # of the differences, of the reference
+        self.measured = 0
+
+    @property
+    def relative_error(self) -> float | None:
+        """Norm of the difference from float32 over the norm of the float32 maps; None before anything was measured."""
+        return float(np.sqrt(self._squares[0] / self._squares[1])) if self.measured else None
+
+    def _embed(self, batch: Batch) -> Batch:
+        maps = self._engine.embed(batch)
+        self.samples_per_pass = self._engine.samples_per_pass
+        with self._lock:
+            if self._reference is not None:
+                self._measure(batch, maps, self._reference)
+        return maps
+
+    def _measure(self, batch: Batch, maps: Batch, reference: Engine) -> None:
+        rows = min(len(batch), RECORDINGS_MEASURED - self.measured)
+        exact = reference.embed(batch[:rows]).astype(np.float64)
+        self._squares += [np.square(maps[:rows] - exact).sum(), np.square(exact).sum()]
+        self.measured += rows
+        if self.measured >= RECORDINGS_MEASURED:
+            reference.close()
+            self._reference = None
+
+    def describe(self) -> str:
+        return self._engine.describe()
+
+    def close(self) -> None:
+        self._engine.close()
+        if self._reference is not None:
+            self._reference.close()
+            self._reference = None
