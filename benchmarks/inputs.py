@@ -71,22 +71,29 @@ def counts(number: int) -> npt.NDArray[np.int64]:
 
 def write_cohort(folder: Path, n: int) -> Path:
     """A folder of `n` Philips files, half of them UTF-8 (1.03) and half UTF-16 (1.04); returns it."""
-    from ecgfounder.readers.philips_encoder import encode_sierra
-
     cohort = folder / f"ecg_{n}"
     if (cohort / ".whole").exists():
         return cohort
     shutil.rmtree(cohort, ignore_errors=True)
     cohort.mkdir(parents=True)
     for number in range(n):
-        path = cohort / f"ecg_{number:06d}.xml"
-        if number >= DISTINCT:
-            shutil.copyfile(cohort / f"ecg_{number % DISTINCT:06d}.xml", path)
-            continue
-        version, encoding = ("1.04", "UTF-16") if number % 2 else ("1.03", "UTF-8")
-        path.write_bytes(encode_sierra(counts(number), version=version, encoding=encoding))
+        shutil.copyfile(_recording(folder / "recordings", number % DISTINCT), cohort / f"ecg_{number:06d}.xml")
     (cohort / ".whole").touch()
     return cohort
+
+
+def _recording(folder: Path, number: int) -> Path:
+    """One recording's file, encoded when it is first wanted."""
+    from ecgfounder.readers.philips_encoder import encode_sierra
+
+    path = folder / f"{number}.xml"
+    if not path.exists():
+        folder.mkdir(exist_ok=True)
+        version, encoding = ("1.04", "UTF-16") if number % 2 else ("1.03", "UTF-8")
+        aside = path.with_suffix(".part")
+        aside.write_bytes(encode_sierra(counts(number), version=version, encoding=encoding))
+        os.replace(aside, path)
+    return path
 
 
 def cohort_files(cohort: Path, n: int | None = None) -> list[Path]:

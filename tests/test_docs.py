@@ -34,8 +34,9 @@ import ecgfounder
 import test_cardiosoft
 import test_muse
 from ecgfounder import errors
+from ecgfounder.arguments import add_embed_arguments, settings_of
 from ecgfounder.budget import Budget
-from ecgfounder.cli import add_embed_arguments, main, report, settings_of
+from ecgfounder.cli import main, report
 from ecgfounder.demo import write_demo_cohort
 from ecgfounder.doctor import add_doctor_arguments
 from ecgfounder.errors import MissingDependencyError, RunError

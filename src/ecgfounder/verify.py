@@ -20,6 +20,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ecgfounder.arguments import (
+    add_cohort_arguments,
+    add_reading_arguments,
+    add_signal_arguments,
+    hints_of,
+    preparation_of,
+)
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 
 if TYPE_CHECKING:
@@ -57,27 +64,10 @@ _INPUTS_IN_HALF = 8
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `ecgfounder verify`: those of `ecgfounder embed` that decide what goes into the network."""
     parser.add_argument("paths", nargs="*", metavar="PATH", help="ECG files and folders of them; or give --dataset")
-    add = parser.add_argument_group("cohort").add_argument
-    add("--dataset", help="dataset, table or folder of ECG files, as in `ecgfounder embed`")
-    add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
-    add("--data_dir", help="folder that relative paths start from (default: the working directory)")
-    add("--path_column", default="ecg_paths", help="column with the paths (default: %(default)s)")
+    add = add_cohort_arguments(parser, required=False)
     add("--max_ecgs", type=int, default=16, help="how many ECGs, the first ones (default: %(default)s)")
-    add = parser.add_argument_group("reading").add_argument
-    add("--reader", default="auto", help="auto (by content) or sierraecg (default: %(default)s)")
-    add("--sampling_rate", type=float, help="in Hz, for formats that do not carry it")
-    add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not carry it")
-    add("--leads", help="lead names in the file's order, comma-separated, for formats that do not carry them")
-    add = parser.add_argument_group("signal").add_argument
-    add("--mode", choices=("12lead", "1lead"), default="12lead", help="network (default: %(default)s)")
-    add("--lead", default="I", help="lead for --mode 1lead, or 'all' (default: %(default)s)")
-    add("--missing_leads", default="fail", help="fail, or zero: a missing lead is zeros (default: %(default)s)")
-    add("--recipe", default="zscore", help="zscore, filtered or paper (default: %(default)s)")
-    add("--resampling", default="linear", help="linear or polyphase (default: %(default)s)")
-    add("--window", help="'whole', or seconds from the start (default: the recipe's, mostly whole)")
-    add("--stride", type=float, help="seconds between windows")
-    add("--remainder", help="drop, pad or keep what is left after the last window")
-    add("--trim_zero_edges", action="store_true", help="take zero-padded edges off first")
+    add_reading_arguments(parser)
+    add_signal_arguments(parser)
     add = parser.add_argument_group("network").add_argument
     add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
     add("--device", help="cpu: leave a GPU out; cuda:1: that GPU (default: the CPU, and the GPU if there is one)")
@@ -143,30 +133,25 @@ def _print_table(title: str, material: Material, found: Iterable[Comparison]) ->
 
 def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]:
     """How files are read, and which: the flags go the same way as those of `ecgfounder embed`."""
-    from ecgfounder.cli import add_embed_arguments, settings_of
-    from ecgfounder.cohort import ecg_files, open_cohort
+    from ecgfounder.cohort import ecg_files, is_ecg_folder, open_cohort
     from ecgfounder.naming import absolute_path
     from ecgfounder.workers import ReadTask
 
     if bool(arguments.paths) == bool(arguments.dataset):
         raise SettingsError("Give ECG files (ecgfounder verify a.xml b.xml), or --dataset, not both and not neither.")
-    embed = argparse.ArgumentParser()
-    add_embed_arguments(embed)
-    defaults = embed.parse_args(["--dataset", arguments.dataset or os.curdir, "--output_dir", os.curdir])
-    given = {name: value for name, value in vars(arguments).items() if hasattr(defaults, name) and name != "dataset"}
-    settings = settings_of(argparse.Namespace(**{**vars(defaults), **given}))
+    data_dir = os.path.abspath(arguments.data_dir or os.getcwd())
     if arguments.paths:
         paths: Iterable[str] = chain.from_iterable(
             ecg_files(path) if os.path.isdir(path) else [path] for path in arguments.paths
         )
-        data_dir = os.path.abspath(arguments.data_dir or os.getcwd())
     else:
         cohort = open_cohort(arguments.dataset, split=arguments.split, path_column=arguments.path_column)
         paths = (record.path for record in cohort.records())
-        data_dir = settings.data_dir
+        if not arguments.data_dir and is_ecg_folder(arguments.dataset):
+            data_dir = os.path.abspath(arguments.dataset)
     absolute = (absolute_path(path, data_dir) for path in paths)
     first = list(islice(dict.fromkeys(islice(absolute, 100 * arguments.max_ecgs)), arguments.max_ecgs))
-    return ReadTask(settings.preparation, settings.reader, settings.hints), first
+    return ReadTask(preparation_of(arguments), arguments.reader, hints_of(arguments)), first
 
 
 # --- the ECGs --------------------------------------------------------------------------------------------------------
