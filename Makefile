@@ -38,6 +38,9 @@ types: $(READY)
 
 check: lint types test
 
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
 # Needs no network: fonts and scripts are the site's own.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -269,3 +269,78 @@ def _slowly(embed: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
         return embed(engine, batch)
 
     return slow
+
+
+def test_shards_may_differ_in_their_number_of_processes() -> None:
+    from ecgfounder.cohort import Index
+    from ecgfounder.launch import Launch
+    from ecgfounder.settings import Settings
+
+    keys = np.random.default_rng(3).integers(0, 2**63, 5_000).astype(np.uint64)
+    index = Index(keys, keys, np.ones(5_000, bool), np.arange(5_000), np.zeros(5_000, np.int32))
+    times_done = np.zeros(5_000, int)
+    for part, processes in ((1, 1), (2, 3), (3, 2)):
+        run = Run(Settings(dataset="x", output_dir=Path("out"), shard=(part, 3)), Silent())
+        for rank in range(processes):
+            times_done += run._share(index, Launch(rank, processes))
+    assert np.all(times_done == 1)
+
+
+def test_output_of_a_recording_that_left_the_dataset_is_not_written_over(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a" / "x.npy", 1)
+    save(tmp_path / "in" / "b" / "x.npy", 2)
+    one, other = (table(tmp_path / f"{name}.parquet", [f"{name}/x.npy"]) for name in "ab")
+    start(one, data_dir=str(tmp_path / "in"))
+    before = json_outputs(tmp_path / "out")
+    with pytest.raises(RunError, match=r"x\.json of a/x\.npy"):
+        start(other, data_dir=str(tmp_path / "in"))
+    assert json_outputs(tmp_path / "out") == before
+
+
+def test_exchanged_identifiers_are_refused_and_never_leave_one_under_the_other(start: Start, tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        save(tmp_path / "in" / f"{name}.npy", number)
+
+    def cohort(*identifiers: str) -> Path:
+        pq.write_table(pa.table({"ecg_paths": ["a.npy", "b.npy"], "id": list(identifiers)}), tmp_path / "c.parquet")
+        return tmp_path / "c.parquet"
+
+    start(cohort("A", "B"), data_dir=str(tmp_path / "in"), id_column="id")
+    with pytest.raises(RunError, match="under another one"):
+        start(cohort("B", "A"), data_dir=str(tmp_path / "in"), id_column="id")
+    with pytest.raises(RunError, match="under another one"):
+        start(cohort("A", ""), data_dir=str(tmp_path / "in"), id_column="id")
+    with pytest.raises(RunError, match="must be unique"):
+        start(cohort("A", "a"), data_dir=str(tmp_path / "in"), id_column="id")
+
+
+def test_file_of_someone_else_in_the_output_folder_stays(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.npy")
+    start()
+    theirs = tmp_path / "out" / "embeddings-mine.parquet"
+    theirs.write_bytes(b"precious")
+    start()
+    start(overwrite=True)
+    assert theirs.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reader": "nope"},
+        {"read_timeout": 0.0},
+        {"overwrite": True, "shard": (1, 2)},
+        {"pooling": "both"},
+        {"dtype": "float16"},
+        {"shard": (3, 2)},
+        {"batch_size": 0},
+        {"num_workers": -1},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], start: Start, tmp_path: Path) -> None:
+    from ecgfounder.errors import SettingsError
+
+    save(tmp_path / "in" / "a.npy")
+    with pytest.raises(SettingsError):
+        start(**wrong)
+    assert not (tmp_path / "out").exists()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from ecgfounder.errors import RunError
 from ecgfounder.ledger import DONE, LedgerState
+from ecgfounder.preprocess import ALL_LEADS
+from ecgfounder.recording import STANDARD_LEADS
 from ecgfounder.settings import Settings
 
 MANY_FILES = 50_000
@@ -81,7 +83,8 @@ def _values_per_record(settings: Settings, state: LedgerState) -> float:
     if sizes:
         return sum(sizes) / len(sizes)
     steps = 1 if settings.pooling == "mean" else math.ceil(TYPICAL_SECONDS * _STEPS_PER_SECOND)
-    return steps * _CHANNELS
+    leads = len(STANDARD_LEADS) if settings.preparation.lead == ALL_LEADS and settings.mode == "1lead" else 1
+    return steps * _CHANNELS * leads
 
 
 def megabytes(count: int) -> str:

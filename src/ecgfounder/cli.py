@@ -158,7 +158,7 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
                 f"{summary.failed_now:,} failed, {rate:.1f} ECG/s. "
                 f"When all shards are done: ecgfounder merge {settings.output_dir}"
             )
-        return OK if launched or not summary.failed_now else SOME_FAILED
+        return SOME_FAILED if (summary.failed_now or summary.plan.failed) and not launched else OK
     tally = summary.tally
     took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
     console.line(
@@ -178,10 +178,10 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
 
 def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
     """What the records of a run came to."""
+    from ecgfounder.manifest import STAGES
+
     if tally.seconds:
-        stages = ", ".join(
-            f"{stage} {seconds:.1f} s" for stage, seconds in tally.seconds.items() if stage in STAGE_ORDER
-        )
+        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in tally.seconds.items() if stage in STAGES)
         console.line(f"Time by stage, all processes and threads together: {stages}")
     if pulses := tally.flags.get("calibration_pulse"):
         console.line(
@@ -197,9 +197,6 @@ def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
         console.line("Relative paths start from --data_dir (by default the working directory): is it the right one?")
     if tally.failed:
         console.line(f"All failures with their reasons: {output_dir / '_run' / 'failures.csv'}")
-
-
-STAGE_ORDER = ("read", "prepare", "embed", "write")
 
 
 def print_preview(preview: Preview, settings: Settings) -> int:

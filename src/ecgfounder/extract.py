@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from ecgfounder import __version__
 from ecgfounder.books import close_run_json, finish_books, now, tidy_shards, versions
@@ -31,7 +32,7 @@ from ecgfounder.model import Head, find_checkpoint, sha256_of
 from ecgfounder.naming import Layout, Naming, absolute_path, path_key, printable
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
 from ecgfounder.recorder import Recorder, Task
-from ecgfounder.resume import Plan, make_plan
+from ecgfounder.resume import Plan, check_foreign_outputs, make_plan
 from ecgfounder.runfolder import RunFolder, new_stamp, part_name
 from ecgfounder.settings import Settings, differences
 from ecgfounder.sinks import Sink
@@ -41,6 +42,11 @@ from ecgfounder.workers import Job, ReaderPool, ReadTask
 
 COLLISIONS_SHOWN = 20
 MAX_PATH_BYTES = 4096
+
+OTHERS_GRACE = 10.0
+"""Seconds that the main process waits, after an interruption, for the others to commit what they have in flight."""
+HEADER_PATIENCE = 900.0
+"""Seconds after which a process that never began its part of the ledger counts as dead."""
 
 
 class Console(Protocol):
@@ -192,6 +198,9 @@ class Run:
                 if self.settings.shard[1] == 1:
                     self.folder.clean_scratch()
                     self._state = tidy_shards(self.folder, compacting=False)
+                else:
+                    self._state = read_ledger(self.folder.ledger)
+                check_foreign_outputs(index, self._state)
                 answer = {"stamp": new_stamp(self.folder.ledger)}
             except RunError as error:
                 answer = {"refused": str(error)}
@@ -204,31 +213,44 @@ class Run:
         colliding = set(index.colliding_names().tolist())
         if not colliding:
             return
+        by_id = self.settings.id_column is not None
         groups: dict[int, list[str]] = {}
         for record, first, name in zip(cohort.records(), index.first, index.names, strict=True):
             if first and int(name) in colliding:
-                groups.setdefault(int(name), []).append(printable(record.path))
-        lines = [f"{name}: {', '.join(paths)}" for paths in groups.values() for name in [self._shown_name(paths[0])]]
+                shown = f"row {record.row} ({record.identifier})" if by_id else printable(record.path)
+                groups.setdefault(int(name), []).append(shown)
+        lines = [f"{self._shown_name(who[0])}{', '.join(who)}" for who in groups.values()]
         self.folder.collisions.write_text("\n".join(lines) + "\n", encoding="utf-8")
         shown = "\n  ".join(lines[:COLLISIONS_SHOWN])
         raise RunError(
             f"{len(groups)} output names would be shared by different recordings (upper and lower case count as equal):\n"
             f"  {shown}\nAll of them are in {self.folder.collisions}. "
-            "--layout tree mirrors the folders below --data_dir; --id_column names outputs by an identifier."
+            + (
+                "The values of --id_column must be unique."
+                if by_id
+                else "--layout tree mirrors the folders below --data_dir; --id_column names outputs by an identifier."
+            )
         )
 
     def _shown_name(self, path: str) -> str:
-        return printable(self.naming.name(path)) if self.settings.id_column is None else "one identifier"
+        return f"{printable(self.naming.name(path))}: " if self.settings.id_column is None else ""
 
     def _plan(self, launch: Launch, cohort: Cohort, index: Index) -> Plan:
-        part, parts = self.settings.shard
-        share = (part - 1) * launch.world_size + launch.rank
-        mine = index.keys % np.uint64(parts * launch.world_size) == share
+        mine = self._share(index, launch)
         state = self._state or read_ledger(self.folder.ledger)
         self._state = None
         plan = make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
-        make_budget(plan.n_todo, self.settings, state, self.folder.output_dir).check(self.folder.output_dir)
+        if launch.is_main:  # the others have about as much to do
+            n_todo = plan.n_todo * launch.world_size
+            make_budget(n_todo, self.settings, state, self.folder.output_dir).check(self.folder.output_dir)
         return plan
+
+    def _share(self, index: Index, launch: Launch) -> npt.NDArray[np.bool_]:
+        """The paths that are this process's: first by shard, so that shards may differ in their processes, then by rank."""
+        part, parts = self.settings.shard
+        in_shard = index.keys % np.uint64(parts) == part - 1
+        of_rank = index.keys // np.uint64(parts) % np.uint64(launch.world_size) == launch.rank
+        return np.asarray(in_shard & of_rank, dtype=np.bool_)
 
     def preview(self) -> Preview:
         """What `execute` would do, without writing anything.
@@ -244,8 +266,7 @@ class Run:
         before = None if self.settings.overwrite else self.folder.read()
         changed = differences(before["fingerprint"], self.settings.fingerprint(digest)) if before else []
         state = read_ledger(self.folder.ledger) if before else read_parts(())
-        part, parts = self.settings.shard
-        mine = index.keys % np.uint64(parts) == part - 1
+        mine = self._share(index, Launch())
         plan = make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
         budget = make_budget(plan.n_todo, self.settings, state, self.folder.output_dir)
         return Preview(index.n_records, len(index.colliding_names()), plan, budget, before is not None, changed)
@@ -290,8 +311,21 @@ class Run:
 
     def _write_run_json(self, started: Started) -> None:
         settings, engine = self.settings, started.engine
-        if settings.shard[1] > 1 and self.folder.read() is not None:
-            return  # another shard has written it, with the same fingerprint
+        told = {
+            "dataset": os.path.abspath(settings.dataset) if os.path.exists(settings.dataset) else settings.dataset,
+            "split": settings.split,
+            "data_dir": self.naming.data_dir,
+            "path_column": settings.path_column,
+            "id_column": settings.id_column,
+            "keep_columns": list(settings.keep_columns),
+            "batch_size": settings.batch_size,
+            "num_workers": settings.num_workers,
+            "shards": settings.shard[1],
+        }
+        before = self.folder.read() if settings.shard[1] > 1 else None
+        is_told = before is not None and before["outcome"] == "running" and before["settings"] == told
+        if is_told and before is not None and before["dataset_fingerprint"] == started.cohort.fingerprint:
+            return  # another shard of the same run has written it
         self.folder.remove_tables()
         self.folder.write(
             {
@@ -300,19 +334,7 @@ class Run:
                 "started": now(),
                 "ended": None,
                 "fingerprint": settings.fingerprint(started.digest),
-                "settings": {
-                    "dataset": os.path.abspath(settings.dataset)
-                    if os.path.exists(settings.dataset)
-                    else settings.dataset,
-                    "split": settings.split,
-                    "data_dir": self.naming.data_dir,
-                    "path_column": settings.path_column,
-                    "id_column": settings.id_column,
-                    "keep_columns": list(settings.keep_columns),
-                    "batch_size": settings.batch_size,
-                    "num_workers": settings.num_workers,
-                    "shards": settings.shard[1],
-                },
+                "settings": told,
                 "checkpoint": {"name": started.checkpoint.name, "sha256": started.digest},
                 "engine": {"name": engine.name, "precision": engine.precision, "device": engine.device},
                 "processes": started.launch.world_size,
@@ -395,7 +417,8 @@ class Run:
         outcome, tally = "incomplete", None
         if self.interruption.requested:
             outcome = "interrupted"
-        elif launch.is_main and self.settings.shard[1] == 1 and self._others_are_done(started):
+        others_done = launch.is_main and self._others_are_done(started)
+        if others_done and self.settings.shard[1] == 1 and not self.interruption.requested:
             tally = finish_books(
                 self.folder,
                 started.cohort,
@@ -422,16 +445,17 @@ class Run:
 
     def _others_are_done(self, started: Started) -> bool:
         """Wait for the other processes' last lines in the ledger; False if one of this machine died without writing it."""
-        world_size = started.launch.world_size
+        world_size, waiting_since = started.launch.world_size, time.monotonic()
         for rank in range(1, world_size):
             part = self.folder.ledger / self._part_name(started, rank)
             while True:
                 header, has_ended = part_status(part)
                 if has_ended:
                     break
-                if self.interruption.requested:
+                if self.interruption.older_than(OTHERS_GRACE):
                     return False
-                if header is not None and not process_is_alive(header):
+                silent = header is None and time.monotonic() - waiting_since > HEADER_PATIENCE
+                if silent or (header is not None and not process_is_alive(header)):
                     self.console.line(f"process {rank + 1} of {world_size} died; the same command does what it left")
                     return False
                 time.sleep(0.5)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import orjson
 
 from ecgfounder.cohort import GrowingArray
+from ecgfounder.naming import path_key
 from ecgfounder.sinks import Entry, sync_folder
 
 DONE, FAILED = 1, 2
@@ -127,6 +128,8 @@ class LedgerState:
     committed : the shards that are whole on disk, and how many records each held when it was written.
     shard : int32 [n], index into `shards`, -1 for outputs that are files of their own.
     companions : bool [n], whether the entry names further input files.
+    records : uint64 [n], hash of what the entry calls the record: its path, or its identifier.
+    names : uint64 [n], hash of the name of its output file, as `Naming.key` gives it; 0 where it has none of its own.
     """
 
     parts: tuple[Path, ...]
@@ -141,6 +144,8 @@ class LedgerState:
     offset: npt.NDArray[np.int64]
     shard: npt.NDArray[np.int32]
     companions: npt.NDArray[np.bool_]
+    records: npt.NDArray[np.uint64]
+    names: npt.NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -195,12 +200,14 @@ def read_parts(parts: tuple[Path, ...]) -> LedgerState:
             ("offset", np.int64),
             ("shard", np.int32),
             ("companions", np.bool_),
+            ("records", np.uint64),
+            ("names", np.uint64),
         )
     }
     for number, part in enumerate(parts):
         for offset, entry in entry_lines(part):
             if "key" in entry:
-                shard = entry.get("shard")
+                shard, output = entry.get("shard"), entry.get("output")
                 values = {
                     "keys": int(entry["key"], 16),
                     "status": STATUS[entry["status"]],
@@ -211,6 +218,8 @@ def read_parts(parts: tuple[Path, ...]) -> LedgerState:
                     "offset": offset,
                     "shard": -1 if shard is None else shards.setdefault(shard, len(shards)),
                     "companions": bool(entry.get("companions")),
+                    "records": path_key(entry.get("record", "")),
+                    "names": path_key(output.casefold()) if output and shard is None else 0,
                 }
                 for name, value in values.items():
                     columns[name].append(value)

@@ -46,6 +46,7 @@ class Recorder:
     tasks: dict[int, Task] = field(default_factory=dict)
     done: int = 0
     failed: int = 0
+    _writing: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refuse(self, ticket: int, error: ECGFounderError) -> None:
@@ -67,22 +68,27 @@ class Recorder:
             if isinstance(output, Output):
                 outputs.append(output)
             else:
-                if task.had_output and self.settings.format == "json":
+                if task.had_output and task.output and self.settings.format == "json":
                     (self.output_dir / task.output).unlink(missing_ok=True)
                 entries.append(output)
         entries += self.sink.write(outputs)
-        share = (time.perf_counter() - began) / max(1, len(outputs))
-        for entry in entries:
-            if "seconds" in entry and entry["status"] == "done":
-                entry["seconds"]["write"] = share
-        self._commit(entries)
+        self._commit(entries, time.perf_counter() - began)
 
     def close(self) -> None:
         """Write what the sink still holds."""
         with self._lock:
-            self._commit(self.sink.close())
+            began = time.perf_counter()
+            entries = self.sink.close()
+            self._commit(entries, time.perf_counter() - began)
 
-    def _commit(self, entries: list[Entry]) -> None:
+    def _commit(self, entries: list[Entry], seconds: float) -> None:
+        """Append entries; those that are done share the seconds of writing since the last ones that were."""
+        self._writing += seconds
+        done = [entry for entry in entries if entry.get("status") == "done"]
+        for entry in done:
+            entry["seconds"] = {**entry.get("seconds", {}), "write": self._writing / len(done)}
+        if done:
+            self._writing = 0.0
         self.ledger.append(entries)
         for entry in entries:
             if entry.get("status") == "failed":

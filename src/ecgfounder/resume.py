@@ -13,14 +13,33 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.cohort import Cohort, Index, Record, indexed_records, output_name
-from ecgfounder.errors import ECGFounderError, PrepareError
+from ecgfounder.errors import ECGFounderError, PrepareError, RunError
 from ecgfounder.ledger import DONE, FAILED, LedgerState
-from ecgfounder.naming import Naming, absolute_path
+from ecgfounder.naming import Naming, absolute_path, path_key, printable
 from ecgfounder.readers import make_source
 from ecgfounder.settings import Settings
 from ecgfounder.workers import identity_of
 
 Mask = npt.NDArray[np.bool_]
+
+
+def check_foreign_outputs(index: Index, state: LedgerState) -> None:
+    """Refuse to write over the output of a recording that the cohort no longer names.
+
+    Raises
+    ------
+    RunError
+        With how many there are.
+    """
+    gone = ~np.isin(state.keys, index.keys) & (state.status == DONE) & (state.names != 0)
+    taken = np.intersect1d(state.names[gone], index.names[index.first])
+    if len(taken):
+        rows = np.flatnonzero(gone & np.isin(state.names, taken))[:3]
+        shown = ", ".join(f"{entry['output']} of {entry['record']}" for entry in state.entries(rows.tolist()))
+        raise RunError(
+            f"{len(taken)} outputs in the folder belong to recordings that the dataset no longer names, and others would "
+            f"take their places: {shown} ... Use another --output_dir, --layout tree, or --overwrite."
+        )
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,11 @@ def make_plan(
 
     A finished record is looked at, not read: size and time of its input as the ledger has them, and its output there.
     Where only the time differs, or with `check_hashes`, the content's hash decides.
+
+    Raises
+    ------
+    RunError
+        If a finished record has another identifier now.
     """
     candidates = index.first & mine
     rows = state.find(index.keys)
@@ -76,6 +100,11 @@ def make_plan(
             if status[position] != DONE:
                 continue
             row = int(rows[position])
+            if record.identifier is not None and path_key(printable(record.identifier)) != int(state.records[row]):
+                raise RunError(
+                    f"Dataset row {record.row} has the identifier {record.identifier!r}, and its recording was embedded "
+                    "under another one: the outputs would be mixed up. Use another --output_dir, or --overwrite."
+                )
             shard = int(state.shard[row])
             if not (there[shard] if shard >= 0 else _has_output(record, naming, output_dir)):
                 missing += 1

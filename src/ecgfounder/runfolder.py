@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class RunFolder:
                 )
             for folder in (self.path, self.ledger, self.scratch, self.locks):
                 folder.mkdir(exist_ok=True)
-            probe = self.scratch / f"probe-{os.getpid()}"
+            probe = self.scratch / f"probe-{uuid.uuid4().hex}"
             write_durably(probe, b"writable")
             probe.unlink()
         except OSError as error:
@@ -91,7 +92,7 @@ class RunFolder:
 
     def write(self, facts: Mapping[str, Any]) -> None:
         """Replace run.json in one step."""
-        aside = self.scratch / f"run-{os.getpid()}.json"
+        aside = self.scratch / f"run-{uuid.uuid4().hex}.json"
         write_durably(aside, orjson.dumps(dict(facts), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
         os.replace(aside, self.run_json)
         sync_folder(self.path)

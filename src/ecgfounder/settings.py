@@ -5,14 +5,17 @@ In: values from the command line or from Python. Out: validated `Settings`, hand
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ecgfounder.errors import SettingsError
+from ecgfounder.errors import ReadError, SettingsError
 from ecgfounder.preprocess import Preparation
+from ecgfounder.readers import READER_CHOICES
+from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import Hints
 from ecgfounder.recipes import check_choice
 
@@ -85,6 +88,7 @@ class Settings:
             ("dtype", self.dtype, DTYPE_CHOICES),
             ("format", self.format, FORMAT_CHOICES),
             ("layout", self.layout, LAYOUT_CHOICES),
+            ("reader", self.reader, READER_CHOICES),
         ):
             check_choice(name, value, choices)
         for name, number, least in (
@@ -100,6 +104,22 @@ class Settings:
         if not 1 <= part <= parts:
             raise SettingsError(
                 f"Invalid value for the 'shard' parameter. It must be I/N with 1 <= I <= N, got {part}/{parts}."
+            )
+        if not (math.isfinite(self.read_timeout) and self.read_timeout > 0):
+            raise SettingsError(
+                "Invalid value for the 'read_timeout' parameter. It must be a number of seconds above 0."
+            )
+        rate = self.hints.sampling_rate
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise SettingsError(f"Invalid value for the 'sampling_rate' parameter. It must be above 0 Hz, got {rate}.")
+        try:
+            hinted_scale(self.hints)
+        except ReadError as error:
+            raise SettingsError(str(error)) from error
+        if self.overwrite and parts > 1:
+            raise SettingsError(
+                "--overwrite would remove what the other shards wrote. Start anew in another --output_dir, or run once "
+                "with --overwrite and without --shard."
             )
         if self.dtype == "float16" and self.format == "json":
             raise SettingsError("--dtype float16 needs --format parquet: JSON has one kind of number.")

@@ -6,6 +6,7 @@ In: outputs. Out: `<output_dir>/<name>.json`, written aside, synced, renamed; a 
 from __future__ import annotations
 
 import os
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -50,6 +51,7 @@ class FileSink(ABC):
     def __init__(self, output_dir: Path, scratch: Path) -> None:
         self._output_dir = output_dir
         self._scratch = scratch
+        self._token = uuid.uuid4().hex[:16]  # shards in containers may share a folder and a process number
         self._number = 0
 
     @staticmethod
@@ -80,7 +82,7 @@ class FileSink(ABC):
                 target = self._output_dir / output.entry["output"]
                 entries.append(output.entry)
                 self._number += 1
-                aside = self._scratch / f"{os.getpid()}-{self._number}{target.suffix}"
+                aside = self._scratch / f"{self._token}-{self._number}{target.suffix}"
                 try:
                     folders |= make_folders(self._output_dir, target.parent)
                     file = opened.enter_context(open(aside, "wb"))

@@ -7,6 +7,7 @@ given back when it is there, with a last one that commits it. What was not commi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ CHUNK_BYTES = 64 << 20
 EMBEDDINGS = ("embedding", "embedding_mean")
 """The columns that hold numbers; the second one where a run keeps maps and their means."""
 
-_PATTERN = "embeddings-*.parquet"
+_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-rank\d+of\d+-\d{6,}\.parquet")
+"""What our own shards are called; nothing else is ever removed."""
+
 _FACTS: tuple[tuple[str, pa.DataType], ...] = (
     ("format", pa.string()),
     ("sampling_rate", pa.float64()),
@@ -180,7 +183,7 @@ def _leaf_type(kind: pa.DataType) -> pa.DataType:
 
 def remove_orphans(output_dir: Path, committed: Collection[str]) -> int:
     """Remove shards that no ledger commits: a process was killed between the shard and its entries."""
-    orphans = [path for path in output_dir.glob(_PATTERN) if path.name not in committed]
+    orphans = [path for path in output_dir.iterdir() if _NAME.fullmatch(path.name) and path.name not in committed]
     for path in orphans:
         path.unlink()
     return len(orphans)
