@@ -289,13 +289,17 @@ def written(folder: Path, prefix: str, *outputs: Output, shard_size: int = 10) -
 
 
 def test_shards_that_no_ledger_commits_are_removed_and_nothing_else(folder: Path) -> None:
-    first = written(folder, "1", output_of(0), output_of(1))
-    torn = written(folder, "2", output_of(2))[:-1]  # killed before the last line
-    written(folder, "3", output_of(3))  # killed before any line
-    (folder / "mine.parquet").write_bytes(b"a user's own")
+    prefixes = [f"{number:020d}-shard1of1-rank0of1" for number in range(3)]
+    first = written(folder, prefixes[0], output_of(0), output_of(1))
+    torn = written(folder, prefixes[1], output_of(2))[:-1]  # killed before the last line
+    written(folder, prefixes[2], output_of(3))  # killed before any line
+    (folder / "embeddings-mine.parquet").write_bytes(b"a user's own")
     state = read_ledger(ledger_of(folder, [*first, *torn]))
     assert remove_orphans(folder, state.committed) == 2
-    assert sorted(path.name for path in folder.iterdir()) == ["embeddings-1-000000.parquet", "mine.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"embeddings-{prefixes[0]}-000000.parquet",
+        "embeddings-mine.parquet",
+    ]
     assert len(state) == 2
 
 

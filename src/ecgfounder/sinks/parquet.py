@@ -217,6 +217,8 @@ def compact(output_dir: Path, scratch: Path, state: LedgerState) -> int:
 
 def _records_by_shard(state: LedgerState) -> Iterator[tuple[str, list[int]]]:
     """Every shard with the keys of the records that are in it by their latest entry."""
+    if not state.shards:
+        return
     rows = np.flatnonzero((state.status == DONE) & (state.shard >= 0))
     rows = rows[np.argsort(state.shard[rows], kind="stable")]
     ends = np.searchsorted(state.shard[rows], np.arange(len(state.shards)), side="right")
