@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ecgfounder.readers import read_statements
 from ecgfounder.recording import Recording, select_leads
 from ecgfounder.statements import Statements, statements_of
 from fuzz import fuzz
+from mutations import mutations
 from originals import Original, built, real
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
@@ -165,6 +167,11 @@ def test_an_empty_file_and_one_byte_are_refused(original: Original, tmp_path: Pa
     [
         ("muse/braveheart_example1.xml", Statements((), 48, 138, 96, 452, 403, 51, 20, 40)),
         ("scp/ecgtoolkit_Example.scp", Statements((), None, 148, 120, 420, None, 44, -61, 86)),
+        ("dicom/ecgtoolkit_Example.dcm", Statements((), None, 148, 120, 420, 443, 44, -61, 86)),
+        (
+            "dicom/pydicom_waveform_ecg.dcm",
+            Statements(("RITMO SINUSALE", "ECG NORMALE"), None, 161, 75, 368, 370, 74, 52, 57),
+        ),
         ("hl7_aecg/ecgtoolkit_Example.xml", Statements((), None, 148, 120, 420, 443, 44, -61, 86)),
         ("hl7_aecg/liryc_example.xml", Statements(("Rythme sinusal avec ESA", "ECG limite"), 57, 192, 88, 418)),
         ("sierra/129DYPRG.XML", Statements((), 41, 151, 135, 476, 393, 66, -21, 59)),
@@ -224,3 +231,19 @@ def test_damaged_files_give_no_statements_but_a_read_error(tmp_path: Path) -> No
     path.write_text(MUSE[:-20])
     with pytest.raises(ReadError, match="not well-formed"):
         read_statements(path)
+
+
+@needs_real
+def test_damaged_dicom_annotations_give_statements_or_a_read_error_within_a_second(tmp_path: Path) -> None:
+    reasons: list[str] = []
+    for number, content in enumerate(mutations((REAL / "dicom" / "ecgtoolkit_Example.dcm").read_bytes(), 150)):
+        path = tmp_path / str(number)
+        path.write_bytes(content)
+        begin = time.perf_counter()
+        try:
+            read_statements(path)
+        except ReadError as error:
+            reasons.append(str(error))
+        assert time.perf_counter() - begin < 1
+    assert reasons
+    assert not any("damaged file (" in reason for reason in reasons)

@@ -99,7 +99,7 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
     Returns
     -------
     Statements
-        None where the format carries none that is read: Philips, MUSE, CardioSoft, aECG and SCP-ECG do.
+        None where the format carries none that is read: Philips, MUSE, CardioSoft, aECG, DICOM and SCP-ECG do.
 
     Raises
     ------

@@ -26,6 +26,7 @@ from ecgfounder.readers.quantities import millivolts_per, to_millivolts
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
 from ecgfounder.readers.timeline import Piece, in_words, join, standard_leads_in
 from ecgfounder.recording import LEAD_OF_SCP_CODE, STANDARD_LEADS, Recording, Samples, canonical_lead
+from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "dicom"
 
@@ -40,6 +41,19 @@ _WANTED = (
     0x0018_1020,  # Software Versions
     0x5400_0100,  # Waveform Sequence
 )
+_ANNOTATIONS = (0x0040_B020,)  # Waveform Annotation Sequence (PS3.3 C.10.10)
+# Meanings of the concept codes of TID 3713 and its kin, in small letters; the codes themselves differ by vendor.
+_MEASUREMENTS = {
+    "ventricular heart rate": "heart_rate",
+    "heart rate": "heart_rate",
+    "pr interval": "pr_ms",
+    "qrs duration": "qrs_ms",
+    "qt interval": "qt_ms",
+    "qtc interval": "qtc_ms",
+    "p axis": "p_axis",
+    "qrs axis": "qrs_axis",
+    "t axis": "t_axis",
+}
 _ITEM_GROUP, _ITEM_END, _SEQUENCE_END = 0xFFFE, 0xFFFE_E00D, 0xFFFE_E0DD
 _UNDEFINED = 0xFFFF_FFFF
 _VRS = frozenset(first + second for first, second in product(*[[bytes((code,)) for code in range(65, 91)]] * 2))
@@ -150,8 +164,8 @@ def _read(content: bytes) -> Recording:
 # --- From bytes to data elements -------------------------------------------------------------------------------------
 
 
-def _dataset(content: bytes) -> tuple[Any, bool]:
-    """The wanted data elements and whether numbers are little-endian.
+def _dataset(content: bytes, wanted_tags: tuple[int, ...] = _WANTED) -> tuple[Any, bool]:
+    """The wanted data elements, by ascending tags, and whether numbers are little-endian.
 
     The file meta information is read here, not by pydicom, because pydicom would inflate a deflated data set without
     any limit.
@@ -164,8 +178,8 @@ def _dataset(content: bytes) -> tuple[Any, bool]:
     little_endian = syntax != _EXPLICIT_BIG
     # Whether types are written down (explicit VR) is seen from the data: some files claim the other.
     encoding = _Encoding(implicit=not _is_vr(data[4:6]), little_endian=little_endian)
-    wanted = io.BytesIO(_wanted_elements(data, encoding))
-    last = _WANTED[-1]
+    wanted = io.BytesIO(_wanted_elements(data, encoding, wanted_tags))
+    last = wanted_tags[-1]
     return read_dataset(wanted, encoding.implicit, little_endian, stop_when=lambda tag, *_: tag > last), little_endian
 
 
@@ -189,25 +203,25 @@ class _Encoding:
         return tag, short, position + 8
 
 
-def _wanted_elements(data: bytes, encoding: _Encoding) -> bytes:
+def _wanted_elements(data: bytes, encoding: _Encoding, wanted_tags: tuple[int, ...]) -> bytes:
     """The bytes of the top-level data elements that are used here.
 
-    Hundreds of annotations may come before the waveforms, and pydicom would parse them all. Of the last, the waveforms
-    themselves, pydicom finds the end.
+    Hundreds of annotations may come before the waveforms, and pydicom would parse them all. Of the last wanted one,
+    mostly the waveforms themselves, pydicom finds the end.
     """
     wanted = bytearray()
     position = 0
     while position + 8 <= len(data):
         tag, length, value = encoding.header(data, position)
-        if tag >= _WANTED[-1]:
+        if tag >= wanted_tags[-1]:
             if length != _UNDEFINED and value + length > len(data):
                 raise ReadError("a data element ends beyond the file: truncated or damaged")
-            wanted += data[position:] if tag == _WANTED[-1] else b""
+            wanted += data[position:] if tag == wanted_tags[-1] else b""
             break
         end = _end_of_sequence(data, value, encoding) if length == _UNDEFINED else value + length
         if end > len(data):
             raise ReadError("a data element ends beyond the file: truncated or damaged")
-        if tag in _WANTED:
+        if tag in wanted_tags:
             wanted += data[position:end]
         position = end
     return bytes(wanted)
@@ -492,3 +506,29 @@ def _meta(dataset: Any, class_uid: str, group: _Group) -> dict[str, str | float]
     if len(scales) == 1:
         meta["resolution_uv"] = round(scales.pop() * 1000, 9)
     return meta
+
+
+def statements(source: Source) -> Statements:
+    """Free-text annotations and global measurements (the first value of each) of the Waveform Annotation Sequence.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset, _ = _dataset(source.content, _ANNOTATIONS)
+            annotations = list(dataset.get("WaveformAnnotationSequence") or [])
+            lines = [_text(annotation, "UnformattedTextValue") for annotation in annotations]
+            measured: dict[str, float] = {}
+            for annotation in annotations:
+                concept = next(iter(annotation.get("ConceptNameCodeSequence") or []), None)
+                name = _MEASUREMENTS.get(_text(concept, "CodeMeaning").casefold())
+                value = _number(annotation, "NumericValue")
+                if name is not None and value is not None:
+                    measured.setdefault(name, value)
+        except _PYDICOM_ERRORS as error:
+            raise ReadError(f"damaged DICOM file ({type(error).__name__})") from error
+    return statements_of(lines, **measured)
