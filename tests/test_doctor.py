@@ -74,14 +74,14 @@ def test_a_reader_who_has_seen_enough_gets_no_traceback() -> None:
 
 
 def test_missing_and_old_packages_are_named_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = ["numpy>=999", "absent-package>=1", 'lxml>=1; extra == "cpu"', 'other-absent>=2; extra == "edf"']
+    wanted = ["numpy>=999", "absent-package>=1", 'lxml>=1; extra == "cpu"', 'other-absent>=2; extra == "wfdb"']
     monkeypatch.setattr(metadata, "requires", lambda _: wanted)
     found = {finding.subject: finding for finding in doctor._packages()}
     assert found["packages"].status == "FAIL"
     assert "absent-package is not installed" in found["packages"].found
     assert f"numpy {metadata.version('numpy')} is not >=999" in found["packages"].found
     assert found["extra cpu"].status == "PASS"
-    assert (found["extra edf"].status, found["extra edf"].fix) == ("WARN", "pip install 'ecgfounder[edf]'")
+    assert (found["extra wfdb"].status, found["extra wfdb"].fix) == ("WARN", "pip install 'ecgfounder[wfdb]'")
 
 
 def test_every_extra_of_the_package_is_looked_at() -> None:

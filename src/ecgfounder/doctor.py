@@ -33,7 +33,7 @@ OLDEST_PYTHON = (3, 11)
 PURPOSE_OF_EXTRA = {
     "cpu": "ONNX Runtime, the fastest engine without a GPU",
     "wfdb": "WFDB records in formats other than 16 and 16+24",
-    "edf": "EDF and BDF files",
+    "docs": "building the documentation",
     "hdf5": "HDF5 files (CODE-15 %)",
     "report": "drawings (inspect --plot)",
 }

@@ -419,7 +419,7 @@ def _check_mode(weights: Mapping[str, torch.Tensor], bundle: Bundle) -> None:
 
 
 def _refuse_if_any(problems: Mapping[str, list[str]], expected: int) -> None:
-    told = [f"{len(names)} weights are {problem}: {_some(names)}" for problem, names in problems.items() if names]
+    told = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
     if told:
         raise CheckpointError(
             f"the checkpoint does not hold ECGFounder's backbone of {expected} entries: " + "; ".join(told)
