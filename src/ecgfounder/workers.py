@@ -14,11 +14,12 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,8 +149,22 @@ def identity_of(source: Source) -> dict[str, Any]:
     identity: dict[str, Any] = {"size": size, "mtime_ns": modified}
     identity["sha256"] = digest.hexdigest() if source.member is None else None
     if source.companions:
-        identity["companions"] = [printable(os.path.relpath(path, source.path.parent)) for path in source.companions]
+        identity["companions"] = [_companion_name(source, path) for path in source.companions]
     return identity
+
+
+def _companion_name(source: Source, path: Path) -> str:
+    """A companion's place beside its recording; '*' stands for the recording's own name, which need not be told twice."""
+    name, stem = printable(os.path.relpath(path, source.path.parent)), printable(source.path.stem)
+    if name.startswith(stem):
+        return f"*{name.removeprefix(stem)}"
+    return name if not name.startswith("*") else f"./{name}"
+
+
+def companions_of(source: Source, names: Iterable[str]) -> list[Path]:
+    """The files that an identity's `companions` name."""
+    folder = source.path.parent
+    return [folder / (f"{source.path.stem}{name[1:]}" if name.startswith("*") else name) for name in names]
 
 
 @dataclass
