@@ -170,6 +170,7 @@ class Run:
                     self.settings.preparation, self.settings.reader, self.settings.hints, self.settings.statements
                 ),
                 min(self.settings.num_workers, plan.n_todo),
+                n_started=1,
                 timeout=self.settings.read_timeout,
             )
             stack.callback(pool.close)
