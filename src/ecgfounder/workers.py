@@ -337,6 +337,8 @@ class ReaderPool:
             if worker.ready:
                 worker.jobs.popleft()
                 self._growth.done += 1
+            else:
+                self._growth.begin()  # not to count how long its start took
             worker.ready, worker.missing = True, None
             worker.since = time.monotonic()
             self._failed_starts = 0
