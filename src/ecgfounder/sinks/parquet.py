@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class ParquetSink:
         # The order of completion is an accident; the dataset's order is not.
         outputs = sorted(self._waiting, key=lambda output: output.order)
         name = f"embeddings-{self._prefix}-{self._number:06d}.parquet"
-        table = pa.concat_tables([part for output in outputs for part in self._rows(output)])
+        table = pa.concat_tables([self._table(pieces) for pieces in _groups(outputs)])
         aside = self._scratch / name
         write_table(table, aside)
         os.replace(aside, self._output_dir / name)
@@ -100,24 +101,26 @@ class ParquetSink:
         entries = [output.entry | {"output": reference(name, output.entry["key"]), "shard": name} for output in outputs]
         return [*entries, {"shard": name, "rows": table.num_rows, "records": len(outputs)}]
 
-    def _rows(self, output: Output) -> Iterator[pa.Table]:
-        """An output's rows, in tables of bounded size."""
-        entry = output.entry
-        places = _places(output, len(output.views))
-        at_once = max(1, CHUNK_BYTES // max(1, output.views[0].nbytes))
-        for first in range(0, len(output.views), at_once):
-            views = output.views[first : first + at_once]
-            rows = len(views)
-            columns: dict[str, pa.Array] = {
-                "key": pa.array([entry["key"]] * rows),
-                self._record_column: pa.array([entry["record"]] * rows),
-                **{name: values.slice(first, rows) for name, values in places.items()},
-                "embedding": self._lists(views),
-                **({"embedding_mean": self._lists(output.means[first : first + rows])} if output.means else {}),
-                "shape": pa.array([list(view.shape) for view in views], pa.list_(pa.int32())),
-                **{name: pa.array([entry.get(name)] * rows, kind) for name, kind in _FACTS},
-            }
-            yield pa.table(columns)
+    def _table(self, pieces: Sequence[_Piece]) -> pa.Table:
+        """A row for each view of some pieces of outputs."""
+        views = [view for piece in pieces for view in piece.of(piece.output.views)]
+        means = [mean for piece in pieces for mean in piece.of(piece.output.means)]
+        windows, starts, leads = zip(
+            *(place for piece in pieces for place in piece.of(_places(piece.output))), strict=True
+        )
+        entries = [piece.output.entry for piece in pieces for _ in range(piece.stop - piece.first)]
+        columns: dict[str, pa.Array] = {
+            "key": pa.array([entry["key"] for entry in entries]),
+            self._record_column: pa.array([entry["record"] for entry in entries]),
+            "window": pa.array(windows, pa.int32()),
+            "window_start": pa.array(starts, pa.float64()),
+            "lead": pa.array(leads, pa.string()),
+            "embedding": self._lists(views),
+            **({"embedding_mean": self._lists(means)} if means else {}),
+            "shape": pa.array([view.shape for view in views], pa.list_(pa.int32())),
+            **{name: pa.array([entry.get(name) for entry in entries], kind) for name, kind in _FACTS},
+        }
+        return pa.table(columns)
 
     def _lists(self, views: Sequence[npt.NDArray[np.float32]]) -> pa.Array:
         return nested([view.astype(self._dtype, copy=False) for view in views])
@@ -128,18 +131,46 @@ def reference(shard: str, key: str) -> str:
     return f"{shard}::{key}"
 
 
-def _places(output: Output, rows: int) -> dict[str, pa.Array]:
-    """Which window and which lead each row is: a row per input, leads within windows."""
-    entry = output.entry
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows of an output, [first, stop); all of them unless they are very large."""
+
+    output: Output
+    first: int
+    stop: int
+
+    def of(self, rows: Sequence[Any]) -> Sequence[Any]:
+        return rows[self.first : self.stop]
+
+
+def _groups(outputs: Sequence[Output]) -> Iterator[list[_Piece]]:
+    """The outputs' rows in order, as many at once as one Arrow chunk may hold."""
+    group: list[_Piece] = []
+    free = CHUNK_BYTES
+    for output in outputs:
+        each = max(1, output.views[0].nbytes)
+        first = 0
+        while first < len(output.views):
+            stop = min(len(output.views), first + max(free // each, 0 if group else 1))
+            if stop == first:
+                yield group
+                group, free = [], CHUNK_BYTES
+                continue
+            group.append(_Piece(output, first, stop))
+            free -= (stop - first) * each
+            first = stop
+    if group:
+        yield group
+
+
+def _places(output: Output) -> list[tuple[int, float, str | None]]:
+    """Number and start (s) of the window, and the lead, of each row: a row per input, leads within windows."""
+    entry, rows = output.entry, len(output.views)
     starts = entry.get("starts") or [0.0]
-    leads = entry.get("leads") or []
     per_window = rows // len(starts)
-    every_lead = per_window > 1 or len(leads) == 1
-    return {
-        "window": pa.array(np.repeat(np.arange(len(starts)), per_window), pa.int32()),
-        "window_start": pa.array(np.repeat(starts, per_window), pa.float64()),
-        "lead": pa.array((leads * len(starts)) if every_lead else [None] * rows, pa.string()),
-    }
+    leads = entry.get("leads") or []
+    named = leads if per_window > 1 or len(leads) == 1 else [None] * per_window
+    return [(window, start, lead) for window, start in enumerate(starts) for lead in named]
 
 
 def nested(views: Sequence[npt.NDArray[Any]]) -> pa.Array:
