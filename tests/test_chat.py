@@ -523,6 +523,36 @@ def test_rows_of_shards_are_found_where_names_would_collide(tmp_path: Path) -> N
         assert np.array_equal(read_embedding(row["embeddings"]["m1"][0]), made.views(path)[0])
 
 
+def test_rows_of_shards_with_identifiers_are_found_by_them_wherever_the_recordings_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Made(tmp_path / "run", format="parquet", id_column="study_id", rows=[("a/1.xml", 7), ("a/2.xml", 8)])
+    made.done_order = ["a/1.xml", "a/2.xml"]
+    dataset = tmp_path / "reports"
+    cells = {"ecg_paths": ["moved/2.xml", "moved/1.xml"], "study_id": [8, 7], "report_0": ["eight", "seven"]}
+    datasets.Dataset.from_dict(cells).save_to_disk(dataset)
+    chat = chat_of(dataset, made.make(), tmp_path, "--id_column", "study_id")
+    assert [row["messages"][1]["content"] for row in chat] == ["eight", "seven"]
+    for row, path in zip(chat, ["a/2.xml", "a/1.xml"], strict=True):
+        assert np.array_equal(read_embedding(row["embeddings"]["m1"][0]), made.views(path)[0])
+    words = [
+        "--dataset_name",
+        str(dataset),
+        "--embeddings_dirs",
+        str(made.folder),
+        "--output_file",
+        str(tmp_path / "no"),
+    ]
+    assert mimic_main(words) == 2
+    assert "give the column that has them as --id_column" in capsys.readouterr().err
+
+
+def test_rows_of_shards_without_identifiers_are_found_by_paths_whatever_the_dataset_has(tmp_path: Path) -> None:
+    made = Made(tmp_path / "run", format="parquet")
+    chat = chat_of(reports(tmp_path, ["a/2.xml"]), made.make(), tmp_path, "--id_column", "report_0")
+    assert np.array_equal(read_embedding(chat[0]["embeddings"]["m1"][0]), made.views("a/2.xml")[0])
+
+
 @pytest.mark.parametrize("stored", ["json", "parquet"])
 def test_rows_with_a_flag_that_is_excluded_are_left_out_and_counted(tmp_path: Path, stored: str) -> None:
     flags = {

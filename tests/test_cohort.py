@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +20,6 @@ from hypothesis import strategies as st
 from ecgfounder.cohort import (
     ROWS_AT_ONCE,
     Cohort,
-    GrowingArray,
     Record,
     ecg_files,
     flat_paths,
@@ -467,8 +465,8 @@ def test_an_index_takes_few_bytes_a_path(large_table: Path) -> None:
     peak = memory_of(lambda: index_cohort(cohort, Naming(data_dir="/data"), "/data"))
     assert peak < 100_000 * 120
     index = index_cohort(cohort, None, "/data")
-    arrays = (index.keys, index.names, index.first, index.rows, index.positions)
-    assert sum(array.nbytes for array in arrays) == 29 * 100_000
+    arrays = (index.keys, index.names, index.first, index.marks, index.shared)
+    assert sum(array.nbytes for array in arrays) == 25 * 100_000
 
 
 def test_a_saved_dataset_is_streamed_too(tmp_path: Path) -> None:
@@ -484,8 +482,6 @@ def test_the_first_of_repeated_paths_is_marked_however_they_are_written() -> Non
     index = index_cohort(cohort, Naming("tree", "/data"), "/data")
     assert index.first.tolist() == [True, True, False, False, False, False, True, True]
     assert index.n_records == 4
-    assert index.rows.tolist() == [0, 0, 1, 1, 2, 2, 2, 3]
-    assert index.positions.tolist() == [0, 1, 0, 1, 0, 1, 2, 0]
 
 
 @given(st.lists(st.sampled_from(["a.xml", "b.xml", "x/a.xml", "/data/b.xml", "./x/a.xml", "/c.xml"]), max_size=20))
@@ -549,15 +545,32 @@ def test_outputs_are_named_by_identifiers_where_there_is_a_column_of_them() -> N
     assert index_cohort(cohort_of([["c.xml"]], id=[None]), naming, "/data").names.tolist() == [0]
 
 
+def test_a_recording_with_an_identifier_is_known_by_it_and_nothing_tells_its_path() -> None:
+    naming = Naming(data_dir="/data")
+    here, elsewhere = (
+        index_cohort(
+            cohort_of([[f"{folder}/a.xml", f"{folder}/b.xml"], [f"{folder}/c.xml"]], id=["1", "2"]), naming, "/data"
+        )
+        for folder in ("x", "/y")
+    )
+    assert here.keys.tolist() == elsewhere.keys.tolist()
+    assert here.n_records == 3
+    assert len(here.colliding_names()) == 0
+
+
+def test_an_identifier_of_two_recordings_collides_and_one_of_the_same_recording_twice_does_not() -> None:
+    naming = Naming(data_dir="/data")
+    twice = index_cohort(cohort_of([["a.xml"], ["./a.xml"], ["c.xml"]], id=["1", "1", "2"]), naming, "/data")
+    assert twice.first.tolist() == [True, False, True]
+    assert len(twice.colliding_names()) == 0
+    several = index_cohort(
+        cohort_of([["a.xml", "b.xml"], ["c.xml"], ["a.xml"], ["d.xml"]], id=["1", "1_1", "1", "3"]), naming, "/data"
+    )
+    assert several.colliding_names().tolist() == [naming.key("1_1.json")]
+    last = index_cohort(cohort_of([["a.xml"], ["a.xml"], ["b.xml"]], id=["1", "1", "1"]), naming, "/data")
+    assert last.colliding_names().tolist() == [naming.key("1.json")]
+
+
 def test_keys_are_those_of_the_record_s_identity() -> None:
     index = index_cohort(cohort_of([["/data/a.xml", "/b.xml"]]), Naming(), "/data")
     assert index.keys.tolist() == [path_key("a.xml"), path_key("/b.xml")]
-
-
-@given(st.lists(st.integers(0, 2**64 - 1), max_size=50))
-def test_a_growing_array_keeps_every_value(values: list[int]) -> None:
-    values = values * 50
-    growing = GrowingArray(np.uint64)
-    for value in values:
-        growing.append(value)
-    assert growing.array().tolist() == values

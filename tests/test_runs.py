@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import ecgfounder.runs as runs
-from ecgfounder.cohort import open_cohort, record_identity
+from ecgfounder.cohort import Record, open_cohort, record_identity, record_key
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.ledger import LedgerWriter, key_text, read_ledger
 from ecgfounder.manifest import write_manifest
@@ -78,13 +78,18 @@ class Made:
         maps = [chance.standard_normal((t, C)).astype(np.float32) for t in tokens]
         return [pooled(each) for each in maps] if self.pooling == "mean" else maps
 
+    def key(self, path: str) -> str:
+        """As the run would have it; `self.rows` are single paths of their rows."""
+        identifier = str(dict(self.rows)[path]) if self.id_column else None
+        return key_text(record_key(Record(path, 0, 0, identifier), DATA_DIR))
+
     def output(self, path: str, order: int) -> Output:
         views = self.views(path)
         outer = (() if self.stride is None else (self.n_windows,)) + ((len(self.leads),) if self.lead == "all" else ())
         naming = Naming(self.layout, DATA_DIR)
         study = dict(self.rows)[path]
         entry = {
-            "key": key_text(path_key(record_identity(path, DATA_DIR))),
+            "key": self.key(path),
             "record": str(study) if self.id_column else record_identity(path, DATA_DIR),
             "status": "done",
             "output": naming.name_for_id(str(study)) if self.id_column else naming.name(path),
@@ -118,9 +123,8 @@ class Made:
         )
 
     def failure(self, path: str) -> Entry:
-        key = key_text(path_key(record_identity(path, DATA_DIR)))
         reason = {"error": "ReadError", "reason": "no such file", "output": None}
-        return {"key": key, "record": path, "status": "failed", **reason}
+        return {"key": self.key(path), "record": path, "status": "failed", **reason}
 
     def make(self) -> Path:
         books = self.books

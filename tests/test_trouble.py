@@ -24,6 +24,7 @@ from ecgfounder.errors import CohortError, RunError
 from ecgfounder.extract import Run, Summary
 from ecgfounder.launch import Launch
 from ecgfounder.merge import merge
+from ecgfounder.runs import open_run
 from faults import NullEngine, Silent, json_outputs, settings_for
 
 Start = Callable[..., Summary]
@@ -280,7 +281,7 @@ def test_shards_may_differ_in_their_number_of_processes() -> None:
     from ecgfounder.settings import Settings
 
     keys = np.random.default_rng(3).integers(0, 2**63, 5_000).astype(np.uint64)
-    index = Index(keys, keys, np.ones(5_000, bool), np.arange(5_000), np.zeros(5_000, np.int32))
+    index = Index(keys, keys, np.ones(5_000, bool), np.arange(5_000), np.empty(0, np.uint64))
     times_done = np.zeros(5_000, int)
     for part, processes in ((1, 1), (2, 3), (3, 2)):
         run = Run(Settings(dataset="x", output_dir=Path("out"), shard=(part, 3)), Silent())
@@ -300,21 +301,46 @@ def test_output_of_a_recording_that_left_the_dataset_is_not_written_over(start: 
     assert json_outputs(tmp_path / "out") == before
 
 
-def test_exchanged_identifiers_are_refused_and_never_leave_one_under_the_other(start: Start, tmp_path: Path) -> None:
-    for number, name in enumerate("ab"):
+@pytest.mark.parametrize("format_", ["json", "parquet"])
+def test_exchanged_identifiers_never_leave_one_recording_under_the_other_s_name(
+    start: Start, tmp_path: Path, format_: str
+) -> None:
+    for number, name in enumerate("abc"):
         save(tmp_path / "in" / f"{name}.npy", number)
+        os.utime(tmp_path / "in" / f"{name}.npy", (1, 1))  # nor do sizes and times tell them apart
 
     def cohort(*identifiers: str) -> Path:
-        pq.write_table(pa.table({"ecg_paths": ["a.npy", "b.npy"], "id": list(identifiers)}), tmp_path / "c.parquet")
+        pq.write_table(
+            pa.table({"ecg_paths": ["a.npy", "b.npy", "c.npy"], "id": list(identifiers)}), tmp_path / "c.parquet"
+        )
         return tmp_path / "c.parquet"
 
-    start(cohort("A", "B"), data_dir=str(tmp_path / "in"), id_column="id")
-    with pytest.raises(RunError, match="under another one"):
-        start(cohort("B", "A"), data_dir=str(tmp_path / "in"), id_column="id")
-    with pytest.raises(RunError, match="under another one"):
-        start(cohort("A", ""), data_dir=str(tmp_path / "in"), id_column="id")
+    def embeddings() -> dict[str, np.ndarray]:
+        return {facts["record"]: embedding for facts, embedding in open_run(tmp_path / "out")}
+
+    options = {"data_dir": str(tmp_path / "in"), "id_column": "id", "format": format_}
+    start(cohort("A", "B", "C"), **options)
+    before = embeddings()
+    summary = start(cohort("B", "A", "C"), **options)
+    assert (summary.plan.changed, summary.plan.done) == (2, 1)
+    after = embeddings()
+    assert np.array_equal(after["A"], before["B"])
+    assert np.array_equal(after["B"], before["A"])
+    assert np.array_equal(after["C"], before["C"])
+    assert start(cohort("B", "A", "C"), **options).processed == 0
     with pytest.raises(RunError, match="must be unique"):
-        start(cohort("A", "a"), data_dir=str(tmp_path / "in"), id_column="id")
+        start(cohort("A", "a", "C"), **options)
+    with pytest.raises(RunError, match="must be unique"):
+        start(cohort("A", "A", "C"), **options)
+
+
+def test_recordings_with_identifiers_may_move_as_they_like(start: Start, tmp_path: Path) -> None:
+    for place in ("in", "elsewhere"):
+        save(tmp_path / place / "a.npy", 1)
+    options = {"data_dir": str(tmp_path), "id_column": "id"}
+    for path, processed in (("in/a.npy", 1), ("elsewhere/a.npy", 0)):
+        pq.write_table(pa.table({"ecg_paths": [path], "id": ["A"]}), tmp_path / "c.parquet")
+        assert start(tmp_path / "c.parquet", **options).processed == processed
 
 
 def test_file_of_someone_else_in_the_output_folder_stays(start: Start, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ecgfounder import workers
 from ecgfounder.errors import PrepareError, ReadError, RunError
 from ecgfounder.preprocess import Preparation
 from ecgfounder.readers.source import Hints, Source
-from ecgfounder.workers import Event, Failed, Idle, Input, Job, Opened, ReaderPool, ReadTask, identity_of
+from ecgfounder.workers import Event, Failed, Idle, Input, Job, Opened, ReaderPool, ReadTask, companions_of, identity_of
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 HINTS = Hints(sampling_rate=500.0, unit="mV", leads=LEADS)
@@ -66,6 +66,11 @@ def hang(_job: Job) -> Iterator[Event]:
     yield from ()
 
 
+def nap(_job: Job) -> Iterator[Event]:
+    time.sleep(0.1)
+    yield from ()
+
+
 def break_down(_job: Job) -> Iterator[Event]:
     class Strange(Exception):  # of a class that no other process can look up
         pass
@@ -92,6 +97,7 @@ ACTIONS: dict[str, Callable[[Job], Iterator[Event]]] = {
     "kill": kill,
     "leave": leave,
     "hang": hang,
+    "nap": nap,
     "break": break_down,
     "refuse": refuse,
     "signals": send_oneself_signals,
@@ -186,12 +192,34 @@ def test_the_identity_changes_with_any_file_that_belongs_to_the_recording(tmp_pa
     both = Source(header, companions=[samples])
     before = identity_of(both)
     assert before["size"] == 13
-    assert before["companions"] == ["r.dat"]
+    assert before["companions"] == ["*.dat"]
+    assert companions_of(Source(header), before["companions"]) == [samples]
     os.utime(samples, ns=(10**18, 2 * 10**18))
     assert identity_of(both) == before | {"mtime_ns": 2 * 10**18}
     samples.write_bytes(b"sampled")
     assert identity_of(both)["sha256"] != before["sha256"]
     assert identity_of(Source(header, member="1"))["sha256"] is None
+
+
+def test_companions_of_any_name_are_found_again(tmp_path: Path) -> None:
+    names = ["r.dat", "r_2.dat", "other.dat", "*.dat", "../up.dat", "r"]
+    source = Source(tmp_path / "r.hea", companions=[tmp_path / name for name in names])
+    for companion in source.companions:
+        companion.write_bytes(b"samples")
+    named = identity_of(source)["companions"]
+    assert named == ["*.dat", "*_2.dat", "other.dat", "./*.dat", "../up.dat", "*"]
+    assert [path.resolve() for path in companions_of(source, named)] == [path.resolve() for path in source.companions]
+
+
+def test_the_identity_is_of_the_bytes_that_were_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"before")
+    source = Source(path)
+    assert source.content == b"before"
+    path.write_bytes(b"and after")
+    found = identity_of(source)
+    assert found["size"] == 6
+    assert found["sha256"] == hashlib.sha256(hashlib.sha256(b"before").digest()).hexdigest()
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, RecursionError, ZeroDivisionError])
@@ -389,6 +417,40 @@ def test_no_more_jobs_are_taken_than_workers_can_hold() -> None:
     finally:
         pool.close()
     assert done == 50
+
+
+def processes_used(paths: list[str], n_workers: int, consumer_sleeps: float = 0.0) -> int:
+    """How many processes a pool that starts with one has come to."""
+    pool = ReaderPool(SCRIPTED, n_workers, n_started=1)
+    try:
+        assert len(pool._workers) == 1
+        for event in pool.events(jobs_of(paths)):
+            if isinstance(event, Input):
+                time.sleep(consumer_sleeps)
+        return len(pool._workers)
+    finally:
+        pool.close()
+
+
+def test_more_workers_are_started_where_they_keep_the_caller_waiting_and_never_more_than_allowed() -> None:
+    assert processes_used(["nap,small"] * 40, 3) == 3
+
+
+def test_no_more_workers_are_started_where_the_caller_is_the_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "GROWTH_SECONDS", 0.4)
+    assert processes_used(["small"] * 20, 4, consumer_sleeps=0.1) == 1
+
+
+def test_a_file_that_hangs_does_not_hold_up_the_others() -> None:
+    began = time.monotonic()
+    pool = ReaderPool(SCRIPTED, 2, n_started=1)
+    events = pool.events(jobs_of(["hang", *["small"] * 6]))
+    try:
+        done = {event.ticket for event in itertools.islice((e for e in events if isinstance(e, Input)), 5)}
+    finally:
+        pool.close(patience=0.1)
+    assert done <= set(range(1, 7))
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("n_workers", [0, 3])

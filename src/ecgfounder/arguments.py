@@ -80,7 +80,12 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
     add("--device", help="torch device, e.g. cuda:0 or cpu (default: the GPU if there is one)")
     add("--batch_size", type=int, default=8, help="recordings per batch (default: %(default)s)")
-    add("--num_workers", type=int, default=4, help="reading processes per process (default: %(default)s)")
+    add(
+        "--num_workers",
+        type=int,
+        default=4,
+        help="reading processes per process, at most: they are started as they are needed (default: %(default)s)",
+    )
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:

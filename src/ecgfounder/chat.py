@@ -35,7 +35,7 @@ from ecgfounder.cohort import (
     index_cohort,
     open_cohort,
     output_name,
-    record_identity,
+    record_key,
 )
 from ecgfounder.errors import CohortError, ECGFounderError, PrepareError, RunError, SettingsError
 from ecgfounder.naming import RUN_FOLDER, Layout, Naming, path_key, printable
@@ -178,12 +178,14 @@ class EmbeddingFolder:
     ----------
     folder : where they are; naming : as the run had it.
     shards : the run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
+    by_identifier : whether rows of shards are known by an identifier (`--id_column`) rather than by their recording's path.
     """
 
     def __init__(self, folder: str | os.PathLike[str], naming: Naming) -> None:
         self.folder = Path(os.path.abspath(folder))
         self.naming = naming
         self.shards: EmbeddingRun | None = None
+        self.by_identifier = False
         self._flagged: frozenset[int] = frozenset()
 
     def require(self, exclude_flags: Collection[str] = ()) -> None:
@@ -229,6 +231,7 @@ class EmbeddingFolder:
         if not run.is_complete:
             logger.warning("the run in %s is not complete (%s)", self.folder, run.outcome)
         self.shards = run if is_parquet else None
+        self.by_identifier = run.settings["settings"].get("id_column") is not None
         if exclude_flags:
             self._flagged = frozenset(_flagged_outputs(run, exclude_flags))
 
@@ -251,7 +254,8 @@ class EmbeddingFolder:
         A file's path, or `SHARD.parquet::KEY`; `ecgfounder.runs.read_embedding` reads either.
         """
         if self.shards is not None:
-            reference = self.shards.reference(path_key(record_identity(record.path, self.naming.data_dir)))
+            known = record if self.by_identifier else record._replace(identifier=None)
+            reference = self.shards.reference(record_key(known, self.naming.data_dir))
             return None if reference is None else self.folder / reference
         path = self.expected(record)
         try:
@@ -287,6 +291,11 @@ class Rows:
         for folder in self.folders.values():
             if not settings.keep_missing:
                 folder.require(settings.exclude_flags)
+                if folder.shards is not None and folder.by_identifier and settings.id_column is None:
+                    raise SettingsError(
+                        f"--embeddings_dirs: the run in {folder.folder} knows its recordings by identifiers: give "
+                        "the column that has them as --id_column"
+                    )
             elif folder.holds_shards():
                 raise SettingsError(
                     f"--keep_missing: {folder.folder} holds a run's Parquet shards, in which an embedding has no place before "
@@ -303,7 +312,7 @@ class Rows:
                 settings.dataset_name, split=settings.split, path_column=column, id_column=settings.id_column
             )
             if self.folders[column].shards is not None:
-                continue  # rows of shards are found by their recordings' paths, which names cannot mix up
+                continue  # rows of shards are found by keys, which names cannot mix up
             colliding = len(index_cohort(cohort, naming, settings.data_dir).colliding_names())
             if colliding:
                 # A row would be given the embedding of another row's ECG, and nothing would show it.

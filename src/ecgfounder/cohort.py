@@ -7,15 +7,16 @@ Out: `Record`s one by one, and an `Index` of 64-bit hashes that tells repeated a
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import CohortError, PrepareError
-from ecgfounder.naming import KNOWN_SUFFIXES, Naming, absolute_path, path_key, printable
+from ecgfounder.naming import KNOWN_SUFFIXES, Naming, absolute_path, is_plain, path_key, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,8 +33,7 @@ _WFDB_SIGNALS = (".dat", ".mat", ".xyz")
 _BLOCK_BYTES = 4 << 20
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One path of the cohort: the unit of work.
 
     Attributes
@@ -95,8 +95,11 @@ class Cohort:
             others = table.select(list(columns)).to_pylist() if columns else [{}] * len(cells)
             for cell, identifier, other in zip(cells, identifiers, others, strict=True):
                 name = None if self.id_column is None else "" if identifier is None else str(identifier)
-                for position, path in enumerate(flat_paths(cell, self.path_column, row)):
-                    yield Record(path, row, position, name), other
+                if isinstance(cell, str) and cell:
+                    yield Record(cell, row, 0, name), other
+                else:
+                    for position, path in enumerate(flat_paths(cell, self.path_column, row)):
+                        yield Record(path, row, position, name), other
                 row += 1
 
     def rows(self, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -341,35 +344,36 @@ def ecg_files(root: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of every path of a cohort without holding the paths: about 29 bytes each.
+    """What is known of every path of a cohort without holding the paths: about 25 bytes each.
 
     Attributes
     ----------
-    keys : uint64 [n], hash of the path that identifies the record (`record_key`).
+    keys : uint64 [n], which record it is (`record_key`).
     names : uint64 [n], hash of the output name with case folded; 0 where the path cannot be given a name.
-    first : bool [n], whether this is the first time that the path occurs.
-    rows : int64 [n] and positions : int32 [n], where in the dataset it stands.
+    first : bool [n], whether this is the first time that the record occurs.
+    marks : int64 [n], hash of the `Record`, by which this process knows it when it comes by again.
+    shared : uint64, hashes of the names of identifiers that several paths have.
     """
 
     keys: npt.NDArray[np.uint64]
     names: npt.NDArray[np.uint64]
     first: npt.NDArray[np.bool_]
-    rows: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int32]
+    marks: npt.NDArray[np.int64]
+    shared: npt.NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @property
     def n_records(self) -> int:
-        """How many different paths there are."""
+        """How many different recordings there are."""
         return int(self.first.sum())
 
     def colliding_names(self) -> npt.NDArray[np.uint64]:
         """Hashes of the output names that two or more different paths would share."""
         names = self.names[self.first & (self.names != 0)]
         values, counts = np.unique(names, return_counts=True)
-        return values[counts > 1]
+        return np.union1d(values[counts > 1], self.shared)
 
 
 def indexed_records(cohort: Cohort, index: Index, data_dir: str) -> Iterator[tuple[int, Record]]:
@@ -377,23 +381,38 @@ def indexed_records(cohort: Cohort, index: Index, data_dir: str) -> Iterator[tup
 
     Paths that the index does not know are left to the next start.
     """
-    order = np.argsort(index.keys, kind="stable")
-    sorted_keys = index.keys[order]
+    marks = index.marks.data
+    order: npt.NDArray[np.int64] | None = None  # by key; needed only if the cohort is not what it was
     for place, record in enumerate(cohort.records()):
-        key = path_key(record_identity(record.path, data_dir))
-        if place < len(index) and int(index.keys[place]) == key:
+        if place < len(marks) and marks[place] == hash(record):
             yield place, record
             continue
-        found = int(np.searchsorted(sorted_keys, np.uint64(key)))
-        if found < len(index) and int(sorted_keys[found]) == key:
+        if order is None:
+            order = np.argsort(index.keys, kind="stable")
+            sorted_keys = index.keys[order]
+        key = np.uint64(record_key(record, data_dir))
+        found = int(np.searchsorted(sorted_keys, key))
+        if found < len(index) and sorted_keys[found] == key:
             yield int(order[found]), record
 
 
+def record_key(record: Record, data_dir: str) -> int:
+    """Which record it is, as a 64-bit key: by its identifier where it has one, else by its path.
+
+    The key stands in what may be shared. A hash of a path could be found out by hashing likely paths.
+    """
+    if record.identifier:
+        return path_key(f"\0{record.position}\0{record.identifier}")  # no path is like that
+    return path_key(record_identity(record.path, data_dir))
+
+
 def record_identity(path: str, data_dir: str) -> str:
-    """What makes two paths the same record: the normalised absolute path, told from `data_dir` where it lies below it.
+    """What makes two paths the same: the normalised absolute path, told from `data_dir` where it lies below it.
 
     A cohort that moves as a whole, with its `data_dir` (an absolute path), keeps its records.
     """
+    if is_plain(path):
+        return path
     return absolute_path(path, data_dir).removeprefix(data_dir.rstrip("/") + "/")
 
 
@@ -412,34 +431,28 @@ def index_cohort(cohort: Cohort, naming: Naming | None, data_dir: str) -> Index:
 
     Without a `naming`, outputs have no names of their own and none can collide.
     """
-    keys, names = GrowingArray(np.uint64), GrowingArray(np.uint64)
-    rows, positions = GrowingArray(np.int64), GrowingArray(np.int32)
+    keys, names, marks = array("Q"), array("Q"), array("q")
+    paths = array("Q")  # where records are known by their identifiers
     for record in cohort.records():
-        keys.append(path_key(record_identity(record.path, data_dir)))
+        keys.append(record_key(record, data_dir))
+        marks.append(hash(record))
         try:
             names.append(0 if naming is None else naming.key(output_name(record, naming)))
         except PrepareError:
             names.append(0)  # the record fails with that reason when its turn comes
-        rows.append(record.row)
-        positions.append(record.position)
-    all_keys = keys.array()
-    first = np.zeros(len(all_keys), dtype=np.bool_)
+        if record.identifier is not None:
+            paths.append(path_key(record_identity(record.path, data_dir)))
+    all_keys, all_names = np.array(keys, np.uint64), np.array(names, np.uint64)
+    first = np.zeros(len(keys), dtype=np.bool_)
     first[np.unique(all_keys, return_index=True)[1]] = True
-    return Index(all_keys, names.array(), first, rows.array(), positions.array())
+    shared = _shared_names(all_keys, all_names, np.array(paths, np.uint64)) if paths else np.empty(0, np.uint64)
+    return Index(all_keys, all_names, first, np.array(marks, np.int64), shared)
 
 
-class GrowingArray:
-    """A numpy array that grows by doubling."""
-
-    def __init__(self, dtype: Any) -> None:
-        self._values: npt.NDArray[Any] = np.empty(1024, dtype=dtype)
-        self._length = 0
-
-    def append(self, value: int) -> None:
-        if self._length == len(self._values):
-            self._values = np.concatenate([self._values, np.empty_like(self._values)])
-        self._values[self._length] = value
-        self._length += 1
-
-    def array(self) -> npt.NDArray[Any]:
-        return self._values[: self._length].copy()
+def _shared_names(
+    keys: npt.NDArray[np.uint64], names: npt.NDArray[np.uint64], paths: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """The names of those keys that come with more than one path."""
+    order = np.argsort(keys, kind="stable")
+    differs = (keys[order][1:] == keys[order][:-1]) & (paths[order][1:] != paths[order][:-1])
+    return np.setdiff1d(names[order][1:][differs], [0])

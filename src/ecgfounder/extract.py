@@ -19,7 +19,16 @@ import numpy.typing as npt
 from ecgfounder import __version__
 from ecgfounder.books import close_run_json, finish_books, now, tidy_shards, versions
 from ecgfounder.budget import Budget, make_budget
-from ecgfounder.cohort import Cohort, Index, index_cohort, indexed_records, open_cohort, output_name, record_identity
+from ecgfounder.cohort import (
+    Cohort,
+    Index,
+    Record,
+    index_cohort,
+    indexed_records,
+    open_cohort,
+    output_name,
+    record_identity,
+)
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.errors import PrepareError, RunError
@@ -28,7 +37,7 @@ from ecgfounder.ledger import LedgerState, LedgerWriter, part_status, read_ledge
 from ecgfounder.liveness import Watch, own_name, process_is_alive
 from ecgfounder.manifest import Tally, check_kept_columns
 from ecgfounder.model import Head, find_checkpoint, sha256_of
-from ecgfounder.naming import Layout, Naming, absolute_path, path_key, printable
+from ecgfounder.naming import Layout, Naming, path_key, printable
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
 from ecgfounder.recorder import Recorder, Task
 from ecgfounder.resume import Plan, check_foreign_outputs, make_plan
@@ -184,6 +193,7 @@ class Run:
                         self.settings.preparation, self.settings.reader, self.settings.hints, self.settings.statements
                     ),
                     min(self.settings.num_workers, plan.n_todo),
+                    n_started=1,
                     timeout=self.settings.read_timeout,
                 )
                 stack.callback(pool.close)
@@ -232,7 +242,7 @@ class Run:
         by_id = self.settings.id_column is not None
         groups: dict[int, list[str]] = {}
         for record, first, name in zip(cohort.records(), index.first, index.names, strict=True):
-            if first and int(name) in colliding:
+            if (first or by_id) and int(name) in colliding:
                 shown = f"row {record.row} ({record.identifier})" if by_id else printable(record.path)
                 groups.setdefault(int(name), []).append(shown)
         lines = [f"{self._shown_name(who[0])}{', '.join(who)}" for who in groups.values()]
@@ -414,11 +424,8 @@ class Run:
             if not plan.todo[ticket] or given[ticket]:
                 continue
             given[ticket] = True
-            identity = record_identity(record.path, data_dir)
-            shown = printable(identity if record.identifier is None else record.identifier)
-            title = os.path.basename(record.path) if record.identifier is None else record.identifier
-            task = Task(path_key(identity), shown, title, "", bool(plan.had_output[ticket]))
-            recorder.tasks[ticket] = task
+            task = recorder.tasks[ticket] = self._task(record, int(started.index.keys[ticket]))
+            task.had_output = bool(plan.had_output[ticket])
             try:
                 if len(os.fsencode(record.path)) > MAX_PATH_BYTES:
                     raise PrepareError(f"the path is longer than {MAX_PATH_BYTES} bytes, which no system opens")
@@ -426,7 +433,13 @@ class Run:
             except PrepareError as error:
                 recorder.refuse(ticket, error)
                 continue
-            yield Job(ticket, absolute_path(record.path, data_dir))
+            yield Job(ticket, self.naming.absolute(record.path))
+
+    def _task(self, record: Record, key: int) -> Task:
+        identity = record_identity(record.path, self.naming.data_dir)
+        if record.identifier is None:
+            return Task(key, printable(identity), os.path.basename(record.path))
+        return Task(key, printable(record.identifier), record.identifier, path=path_key(identity))
 
     def _conclude(self, started: Started, recorder: Recorder) -> Summary:
         """The main process of a whole run waits for the others and writes the tables; everyone gives a summary."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ecgfounder.cohort import GrowingArray
 from ecgfounder.liveness import Heartbeat
 from ecgfounder.naming import path_key
 from ecgfounder.sinks import Entry, sync_folder
@@ -139,7 +139,7 @@ class LedgerState:
     committed : the shards that are whole on disk, and how many records each held when it was written.
     shard : int32 [n], index into `shards`, -1 for outputs that are files of their own.
     companions : bool [n], whether the entry names further input files.
-    records : uint64 [n], hash of what the entry calls the record: its path, or its identifier.
+    paths : uint64 [n], hash of the input's path where the record is known by an identifier, else 0.
     names : uint64 [n], hash of the name of its output file, as `Naming.key` gives it; 0 where it has none of its own.
     """
 
@@ -155,7 +155,7 @@ class LedgerState:
     offset: npt.NDArray[np.int64]
     shard: npt.NDArray[np.int32]
     companions: npt.NDArray[np.bool_]
-    records: npt.NDArray[np.uint64]
+    paths: npt.NDArray[np.uint64]
     names: npt.NDArray[np.uint64]
 
     def __len__(self) -> int:
@@ -187,6 +187,41 @@ class LedgerState:
                 yield orjson.loads(maps[part][offset : maps[part].find(b"\n", offset)])
 
 
+_COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
+    "keys": ("Q", np.uint64),
+    "status": ("B", np.uint8),
+    "size": ("q", np.int64),
+    "mtime_ns": ("q", np.int64),
+    "hashes": ("Q", np.uint64),
+    "part": ("i", np.int32),
+    "offset": ("q", np.int64),
+    "shard": ("i", np.int32),
+    "companions": ("B", np.bool_),
+    "paths": ("Q", np.uint64),
+    "names": ("Q", np.uint64),
+}
+"""A `LedgerState`'s columns, as they grow and as they are kept."""
+
+
+def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tuple[int, ...]:
+    """An entry's values for `_COLUMNS`; a shard that is new gets a number."""
+    get = entry.get
+    shard, output = get("shard"), get("output")
+    return (
+        int(entry["key"], 16),
+        STATUS[entry["status"]],
+        get("size") or 0,
+        get("mtime_ns") or 0,
+        int((get("sha256") or "0")[:16], 16),
+        part,
+        offset,
+        -1 if shard is None else shards.setdefault(shard, len(shards)),
+        "companions" in entry,
+        int(get("path") or "0", 16),
+        path_key(output.casefold()) if output and shard is None else 0,
+    )
+
+
 def read_ledger(folder: Path) -> LedgerState:
     """The state that all parts in a ledger's folder come to; a folder that is not there has none."""
     return read_parts(tuple(sorted(folder.glob("*.jsonl"))))
@@ -199,45 +234,17 @@ def read_parts(parts: tuple[Path, ...]) -> LedgerState:
     """
     shards: dict[str, int] = {}
     committed: dict[str, int] = {}
-    columns = {
-        name: GrowingArray(dtype)
-        for name, dtype in (
-            ("keys", np.uint64),
-            ("status", np.uint8),
-            ("size", np.int64),
-            ("mtime_ns", np.int64),
-            ("hashes", np.uint64),
-            ("part", np.int32),
-            ("offset", np.int64),
-            ("shard", np.int32),
-            ("companions", np.bool_),
-            ("records", np.uint64),
-            ("names", np.uint64),
-        )
-    }
+    columns = {name: array(kind) for name, (kind, _) in _COLUMNS.items()}
+    append = [column.append for column in columns.values()]
     for number, part in enumerate(parts):
         for offset, entry in entry_lines(part):
             if "key" in entry:
-                shard, output = entry.get("shard"), entry.get("output")
-                values = {
-                    "keys": int(entry["key"], 16),
-                    "status": STATUS[entry["status"]],
-                    "size": entry.get("size") or 0,
-                    "mtime_ns": entry.get("mtime_ns") or 0,
-                    "hashes": int((entry.get("sha256") or "0")[:16], 16),
-                    "part": number,
-                    "offset": offset,
-                    "shard": -1 if shard is None else shards.setdefault(shard, len(shards)),
-                    "companions": bool(entry.get("companions")),
-                    "records": path_key(entry.get("record", "")),
-                    "names": path_key(output.casefold()) if output and shard is None else 0,
-                }
-                for name, value in values.items():
-                    columns[name].append(value)
+                for add, value in zip(append, _values(entry, number, offset, shards), strict=True):
+                    add(value)
             elif "shard" in entry:
                 shards.setdefault(entry["shard"], len(shards))
                 committed[entry["shard"]] = entry.get("records", 0)
-    arrays = {name: column.array() for name, column in columns.items()}
+    arrays = {name: np.array(columns.pop(name), dtype) for name, (_, dtype) in _COLUMNS.items()}
     loose = arrays["shard"] < 0
     whole = np.array([name in committed for name in shards] + [False])  # the last one is for records without a shard
     kept = np.flatnonzero(loose | whole[arrays["shard"]])

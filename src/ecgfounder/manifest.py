@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+from array import array
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgfounder.cohort import Cohort, GrowingArray, Record, record_identity
+from ecgfounder.cohort import Cohort, Record, record_key
 from ecgfounder.errors import SettingsError
 from ecgfounder.ledger import LedgerState
-from ecgfounder.naming import path_key, printable
+from ecgfounder.naming import printable
 from ecgfounder.recording import META_KEYS
 from ecgfounder.sinks import sync_folder
 
@@ -134,7 +135,7 @@ def write_manifest(
     keep_columns = list(dict.fromkeys(keep_columns))
     schema = pa.unify_schemas([SCHEMA, cohort.schema_of(keep_columns)])
     told = np.zeros(len(state), dtype=np.bool_)
-    pending = GrowingArray(np.uint64)
+    pending = array("Q")
     with (
         pq.ParquetWriter(aside, schema, compression="zstd") as writer,
         open(failures_aside, "w", newline="", encoding="utf-8") as file,
@@ -146,7 +147,7 @@ def write_manifest(
             rows = _rows(chunk, state, data_dir, told, pending, (tally, *tables))
             table.writerows([row[name] for name in FAILURE_COLUMNS] for row in rows if row["status"] == "failed")
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    tally.pending = len(np.unique(pending.array()))
+    tally.pending = len(np.unique(pending))
     for path in (aside, failures_aside):
         with open(path, "rb") as written:
             os.fsync(written.fileno())
@@ -161,11 +162,11 @@ def _rows(
     state: LedgerState,
     data_dir: str,
     told: npt.NDArray[np.bool_],
-    pending: GrowingArray,
+    pending: array[int],
     accounts: Sequence[Account],
 ) -> list[dict[str, Any]]:
     """Manifest rows; each record is told to the accounts once: `told` marks the ledger's, `pending` collects other keys."""
-    keys = [path_key(record_identity(record.path, data_dir)) for record, _ in chunk]
+    keys = [record_key(record, data_dir) for record, _ in chunk]
     found = state.find_all(keys)
     lines = state.entries([row for row in found if row >= 0])
     rows: list[dict[str, Any]] = []

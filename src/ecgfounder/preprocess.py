@@ -243,10 +243,11 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
 
 def _finite(samples: Samples) -> tuple[Samples, npt.NDArray[np.bool_] | None]:
     """Samples with zeros for what is not finite, and where they were finite; None if they were everywhere."""
-    if all(np.isfinite(lead).all() for lead in samples):
-        return samples, None
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(samples.sum()):  # as nearly always, at a tenth of the time of a look at each
+            return samples, None
     finite = np.isfinite(samples)
-    return np.where(finite, samples, np.float32(0)), finite
+    return (samples, None) if finite.all() else (np.where(finite, samples, np.float32(0)), finite)
 
 
 def _edges_off(samples: Samples, sampling_rate: float) -> tuple[int, int]:

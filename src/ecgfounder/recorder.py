@@ -23,13 +23,22 @@ from ecgfounder.views import View
 
 @dataclass
 class Task:
-    """What is known of a record between its job and its entry."""
+    """What is known of a record between its job and its entry.
+
+    Attributes
+    ----------
+    key, record : its key, and what it is called in the books.
+    title : what it is called in its output.
+    output : the name of its output, where it has one of its own; had_output : whether one is there from before.
+    path : its path's hash, where it is known by an identifier.
+    """
 
     key: int
     record: str
     title: str
-    output: str
-    had_output: bool
+    output: str = ""
+    had_output: bool = False
+    path: int | None = None
 
 
 @dataclass
@@ -98,6 +107,8 @@ class Recorder:
 
     def _output(self, finished: Finished, task: Task) -> Output | Entry:
         entry: Entry = {"key": key_text(task.key), "record": task.record}
+        if task.path is not None:
+            entry["path"] = key_text(task.path)
         views: tuple[View, ...] | None = finished.views
         if views is None:
             return entry | finished.facts | failure(finished.kind, finished.reason)

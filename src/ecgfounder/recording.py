@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,7 @@ _SUFFIX = re.compile(r"(?:[ _]*[([](?:[mµμun]?V|einthoven|goldberger|wilson)[)
 _GAP = re.compile(r"(?<=[VCDL])[ _-](?=[1-9RLF])")
 
 
+@lru_cache(maxsize=1024)
 def canonical_lead(name: str) -> str:
     """One spelling for each lead: 'avr', 'AVR', 'MDC_ECG_LEAD_AVR', 'Lead aVR', 'aVR [uV]' are all 'aVR'.
 
@@ -203,8 +205,9 @@ _DERIVATION: dict[str, tuple[float, float]] = {
 
 def has_signal(samples: Samples) -> bool:
     """Whether a lead holds anything but zeros and non-finite samples."""
-    start = samples[:64]  # says yes for nearly every lead, without a look at the rest
-    return any(bool(np.any(np.isfinite(part) & (part != 0))) for part in (start, samples))
+    if any(value and math.isfinite(value) for value in samples[:8].tolist()):
+        return True  # as for nearly every lead, without a look at the rest
+    return bool(np.any(np.isfinite(samples) & (samples != 0)))
 
 
 def canonical_leads(names: Iterable[str]) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.cohort import Cohort, Index, Record, indexed_records, output_name
+from ecgfounder.cohort import Cohort, Index, Record, indexed_records, output_name, record_identity
 from ecgfounder.errors import ECGFounderError, PrepareError, RunError
 from ecgfounder.ledger import DONE, FAILED, LedgerState
-from ecgfounder.naming import Naming, absolute_path, path_key, printable
+from ecgfounder.naming import Naming, path_key
 from ecgfounder.readers import make_source
 from ecgfounder.settings import Settings
-from ecgfounder.workers import identity_of
+from ecgfounder.workers import companions_of, identity_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -80,10 +80,7 @@ def make_plan(
     A finished record is looked at, not read: size and time of its input as the ledger has them, and its output there.
     Where only the time differs, or with `check_hashes`, the content's hash decides.
 
-    Raises
-    ------
-    RunError
-        If a finished record has another identifier now.
+    An identifier that stands for another path now is looked into as well.
     """
     candidates = index.first & mine
     rows = state.find(index.keys)
@@ -96,19 +93,16 @@ def make_plan(
     changed = missing = 0
     there = np.array([(output_dir / name).exists() for name in state.shards], dtype=np.bool_)
     if np.any(status == DONE):
+        is_done, row_of, shard_of = (status == DONE).data, rows.data, state.shard.data
+        looked_at = _Inputs(state, settings, naming)
         for position, record in indexed_records(cohort, index, naming.data_dir):
-            if status[position] != DONE:
+            if not is_done[position]:
                 continue
-            row = int(rows[position])
-            if record.identifier is not None and path_key(printable(record.identifier)) != int(state.records[row]):
-                raise RunError(
-                    f"Dataset row {record.row} has the identifier {record.identifier!r}, and its recording was embedded "
-                    "under another one: the outputs would be mixed up. Use another --output_dir, or --overwrite."
-                )
-            shard = int(state.shard[row])
+            row = row_of[position]
+            shard = shard_of[row]
             if not (there[shard] if shard >= 0 else _has_output(record, naming, output_dir)):
                 missing += 1
-            elif _has_changed(record, row, state, settings, naming.data_dir):
+            elif looked_at.has_changed(record, row):
                 changed += 1
             else:
                 continue
@@ -128,43 +122,65 @@ def make_plan(
 
 def _has_output(record: Record, naming: Naming, output_dir: Path) -> bool:
     try:
-        return os.path.lexists(output_dir / output_name(record, naming))
-    except PrepareError:
-        return False  # its identifier has gone: it is done again, and fails with that reason
+        os.lstat(f"{output_dir}/{output_name(record, naming)}")
+    except (OSError, PrepareError):
+        return False  # without an identifier now, it is done again, and fails with that reason
+    return True
 
 
-def _has_changed(record: Record, row: int, state: LedgerState, settings: Settings, data_dir: str) -> bool:
-    """Whether a finished record's files are others than those that were read; files that are gone have not changed."""
-    path = absolute_path(record.path, data_dir)
-    if not state.companions[row] and not settings.check_hashes:  # the usual case, a million times at a start
+class _Inputs:
+    """The input files of finished records, held against what the ledger has of them."""
+
+    def __init__(self, state: LedgerState, settings: Settings, naming: Naming) -> None:
+        self._state = state
+        self._settings = settings
+        self._naming = naming
+        # Python numbers come out of these three times as fast as out of arrays, and there may be a million to look at.
+        self._sizes, self._times = state.size.data, state.mtime_ns.data
+        self._paths, self._companions = state.paths.data, state.companions.data
+
+    def has_changed(self, record: Record, row: int) -> bool:
+        """Whether a record's files are others than those that were read; files that are gone have not changed."""
+        path = self._naming.absolute(record.path)
+        by_content = self._settings.check_hashes or self._has_moved(record, row)
+        if not self._companions[row] and not by_content:  # the usual case
+            try:
+                status = os.stat(path)
+            except (OSError, ValueError):
+                if "::" not in path:
+                    return False
+            else:
+                if status.st_size == self._sizes[row] and status.st_mtime_ns == self._times[row]:
+                    return False
+        return self._differs(record, path, row, by_content)
+
+    def _has_moved(self, record: Record, row: int) -> bool:
+        """Whether an identifier stands for another path than it did: sizes and times say nothing then."""
+        return bool(self._paths[row]) and self._paths[row] != path_key(
+            record_identity(record.path, self._naming.data_dir)
+        )
+
+    def _differs(self, record: Record, path: str, row: int, by_content: bool) -> bool:
+        source = make_source(path, self._settings.hints)
+        if self._companions[row]:
+            entry = next(self._state.entries([row]))
+            source.companions.extend(companions_of(source, entry["companions"]))
         try:
-            status = os.stat(path)
+            seen = [os.stat(path) for path in source.files]
         except (OSError, ValueError):
-            if "::" not in path:
-                return False
-        else:
-            if status.st_size == state.size[row] and status.st_mtime_ns == state.mtime_ns[row]:
-                return False
-    source = make_source(path, settings.hints)
-    if state.companions[row]:
-        entry = next(state.entries([row]))
-        source.companions.extend(source.path.parent / name for name in entry["companions"])
-    try:
-        seen = [os.stat(path) for path in source.files]
-    except (OSError, ValueError):
-        return False
-    if not seen:
-        return False
-    size, modified = sum(each.st_size for each in seen), max(each.st_mtime_ns for each in seen)
-    same = size == state.size[row] and modified == state.mtime_ns[row]
-    if same and not settings.check_hashes:
-        return False
-    if size != state.size[row]:
-        return True
-    known = int(state.hashes[row])
-    if known == 0:
-        return not same
-    try:
-        return int(str(identity_of(source)["sha256"])[:16], 16) != known
-    except ECGFounderError:
-        return True
+            return False
+        if not seen:
+            return False
+        size, modified = sum(each.st_size for each in seen), max(each.st_mtime_ns for each in seen)
+        if size != self._sizes[row]:
+            return True
+        same = modified == self._times[row]
+        if same and not by_content:
+            return False
+        known = int(self._state.hashes[row])
+        if known == 0:
+            return not same or self._has_moved(record, row)
+        try:
+            return int(str(identity_of(source)["sha256"])[:16], 16) != known
+        except ECGFounderError:
+            return True

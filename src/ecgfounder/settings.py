@@ -45,7 +45,7 @@ class Settings:
     statements : whether the recording device's own statements and intervals are kept too.
     dtype : of the embeddings that are written.
     format, layout, shard_size : how outputs are written; `shard_size` is records per Parquet shard.
-    batch_size, num_workers : what is in flight, and reading processes per process.
+    batch_size, num_workers : what is in flight, and reading processes per process at most.
     shard : (i, n), this run does the i-th of n parts, i from 1.
     overwrite, retry_failed, check_hashes : what a start in a used folder does.
     read_timeout : seconds after which reading one file is given up.

@@ -14,11 +14,12 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ JOBS_AHEAD = 2
 
 START_TIMEOUT = 300.0
 """Seconds that a worker may take to start; importing from a busy network drive is slow, waiting for ever is worse."""
+
+GROWTH_SECONDS = 0.5
+"""How long workers are watched before it is decided whether more are started."""
+GROWTH_PAYS = 1.2
+"""More workers were worth it if they did so many times as many jobs as those before them."""
 
 _STARTS_THAT_MAY_FAIL = 3
 _MAIN_PROCESS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -140,16 +146,34 @@ def identity_of(source: Source) -> dict[str, Any]:
     digest = hashlib.sha256()
     size, modified = 0, 0
     for path in source.files:
-        with open_regular(path) as file:
-            status = os.fstat(file.fileno())
-            size, modified = size + status.st_size, max(modified, status.st_mtime_ns)
-            if source.member is None:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        if path == source.path and source.small is not None:
+            status, content = source.small  # what was read, whatever is there by now
+            whole = hashlib.sha256(content)
+        else:
+            with open_regular(path) as file:
+                status = os.fstat(file.fileno())
+                whole = hashlib.file_digest(file, "sha256") if source.member is None else hashlib.sha256()
+        size, modified = size + status.st_size, max(modified, status.st_mtime_ns)
+        digest.update(whole.digest())
     identity: dict[str, Any] = {"size": size, "mtime_ns": modified}
     identity["sha256"] = digest.hexdigest() if source.member is None else None
     if source.companions:
-        identity["companions"] = [printable(os.path.relpath(path, source.path.parent)) for path in source.companions]
+        identity["companions"] = [_companion_name(source, path) for path in source.companions]
     return identity
+
+
+def _companion_name(source: Source, path: Path) -> str:
+    """A companion's place beside its recording; '*' stands for the recording's own name, which need not be told twice."""
+    name, stem = printable(os.path.relpath(path, source.path.parent)), printable(source.path.stem)
+    if name.startswith(stem):
+        return f"*{name.removeprefix(stem)}"
+    return name if not name.startswith("*") else f"./{name}"
+
+
+def companions_of(source: Source, names: Iterable[str]) -> list[Path]:
+    """The files that an identity's `companions` name."""
+    folder = source.path.parent
+    return [folder / (f"{source.path.stem}{name[1:]}" if name.startswith("*") else name) for name in names]
 
 
 @dataclass
@@ -167,23 +191,53 @@ class _Worker:
         return self.missing == 0
 
 
+@dataclass
+class _Growth:
+    """Whether more workers would help: those that there are keep the caller waiting, and the last ones paid."""
+
+    since: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
+    done: int = 0
+    rate: float = 0.0  # jobs a second before the last workers came
+
+    def begin(self) -> None:
+        """Watch from now on."""
+        self.since, self.waited, self.done = time.monotonic(), 0.0, 0
+
+    def is_due(self) -> bool:
+        """The verdict, once workers were watched for long enough; they are watched anew from then on."""
+        took = time.monotonic() - self.since
+        if took < GROWTH_SECONDS:
+            return False
+        rate = self.done / took
+        due = 2 * self.waited > took and (rate >= GROWTH_PAYS * self.rate or not self.done)
+        if due:
+            self.rate = max(rate, self.rate)
+        self.begin()
+        return due
+
+
 class ReaderPool:
     """Processes that read and prepare; with `n_workers` 0 the caller's own process does it.
 
     Parameters
     ----------
     task : what is done with a path.
-    n_workers : how many processes.
+    n_workers : how many processes at most.
+    n_started : how many of them are started at once; twice as many follow each time that the caller mostly waits for
+        them, as long as that helps. A process costs a third of a second of a core to start. None starts all.
     timeout : seconds after which one file is given up and its worker replaced.
     """
 
-    def __init__(self, task: ReadTask, n_workers: int, *, timeout: float = 120.0) -> None:
+    def __init__(self, task: ReadTask, n_workers: int, *, n_started: int | None = None, timeout: float = 120.0) -> None:
         self._task = task
+        self._n_workers = n_workers
         self._timeout = timeout
         self._context = multiprocessing.get_context("spawn")
         self._failed_starts = 0
         self._stopping = False
-        self._workers = [self._start() for _ in range(n_workers)]
+        self._growth = _Growth()
+        self._workers = [self._start() for _ in range(min(n_workers, n_started or n_workers))]
 
     def stop_taking(self) -> None:
         """Take no more jobs; `events` ends when those in hand are done."""
@@ -201,7 +255,10 @@ class ReaderPool:
             busy = [worker for worker in self._workers if worker.jobs]
             if not busy and (self._stopping or not waiting):
                 return
+            self._grow()
+            waits_since = time.monotonic()
             came = wait([worker.pipe for worker in self._workers], timeout=0.25)
+            self._growth.waited += time.monotonic() - waits_since
             for worker in [worker for worker in self._workers if worker.pipe in came]:
                 yield from self._receive(worker, waiting)
             yield from self._give_up(waiting)
@@ -247,6 +304,16 @@ class ReaderPool:
                 except OSError:
                     continue  # it died: its pipe reports that to `_receive`, which deals with its jobs
 
+    def _grow(self) -> None:
+        """Start as many workers again as there are, where all of them have their hands full and more would help."""
+        room = self._n_workers - len(self._workers)
+        if room <= 0:
+            return
+        if not all(worker.ready and len(worker.jobs) == JOBS_AHEAD for worker in self._workers):
+            self._growth.begin()
+        elif self._growth.is_due():
+            self._workers += [self._start() for _ in range(min(room, len(self._workers)))]
+
     def _next(self, waiting: deque[Job], jobs: Iterator[Job]) -> Job | None:
         if self._stopping:
             return None
@@ -269,6 +336,7 @@ class ReaderPool:
         if message is None:  # the job in hand is done, or at the very first the worker is up
             if worker.ready:
                 worker.jobs.popleft()
+                self._growth.done += 1
             worker.ready, worker.missing = True, None
             worker.since = time.monotonic()
             self._failed_starts = 0

@@ -353,7 +353,7 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
     """
     first_differences, payloads = _chunks(data, n_leads, duration_samples)
     expand = _expander(payloads, math.ceil(2 * duration_samples) + 1)
-    leads = []
+    texts: list[bytes] = []
     for lead, payload in enumerate(payloads):
         try:
             text = expand(lead)
@@ -364,11 +364,11 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
             _refuse_14_bit(payload, duration_samples)
             raise ReadError(f"the waveforms are damaged: lead {lead + 1} holds {error}") from error
         # The last byte is never used, and may be left away: it counts as 0, as in sierraecg.
-        leads.append(_integrate(text.ljust(2 * n_samples, b"\0"), first_differences[lead]))
-    sizes = {samples.size for samples in leads}
+        texts.append(text.ljust(2 * n_samples, b"\0"))
+    sizes = {len(text) // 2 for text in texts}
     if len(sizes) > 1:
         raise ReadError(f"leads of unequal length: {min(sizes)} and {max(sizes)} samples")
-    return np.stack(leads).view(np.int16)
+    return _integrate(texts, first_differences).view(np.int16)
 
 
 def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[int], list[bytes]]:
@@ -455,26 +455,29 @@ def _expand(codes: list[int], most_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _integrate(text: bytes, first_difference: int) -> npt.NDArray[np.uint16]:
-    """From the high bytes of all words, then their low bytes, to one lead's samples modulo 2^16.
+def _integrate(texts: list[bytes], first_differences: list[int]) -> npt.NDArray[np.uint16]:
+    """From the high bytes of all words, then their low bytes, to the samples modulo 2^16; a row for each lead.
 
     The words hold x[0], x[1] and then 64 - (x[i] - 2 x[i-1] + x[i-2]) for i = 3 onwards, one place early; the second
     difference for i = 2 is minus the header's word. Devices compute in 16 bits, and so a lead that rails may wrap around
     on the way.
     """
     # In 32 bits, of which the lower 16 count: NumPy sums those several times faster than 16-bit numbers.
-    both = np.frombuffer(text, dtype=np.uint8).astype(np.uint32)
-    n_samples = both.size // 2
-    high, words = both[:n_samples], both[n_samples:]
+    both = np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(len(texts), -1).astype(np.uint32)
+    n_samples = both.shape[1] // 2
+    high, words = both[:, :n_samples], both[:, n_samples:]
     high <<= 8
     words += high
-    first, second = int(words[0]), int(words[1]) if n_samples > 1 else 0
+    starts = np.zeros((len(texts), 3), dtype=np.uint32)
+    starts[:, : min(2, n_samples)] = words[:, :2]
+    starts[:, 1] -= starts[:, 0]
+    starts[:, 2] = -np.array(first_differences, dtype=np.int64) & 0xFFFF
     # In place, and one place further: word i - 1 becomes the second difference at i.
     np.subtract(64, words, out=words)
-    samples = both[n_samples - 1 : -1]
-    samples[:3] = (first, (second - first) & 0xFFFF, -first_difference & 0xFFFF)[:n_samples]
-    np.add.accumulate(samples[1:], out=samples[1:])
-    np.add.accumulate(samples, out=samples)
+    samples = both[:, n_samples - 1 : -1]
+    samples[:, :3] = starts[:, :n_samples]
+    np.add.accumulate(samples[:, 1:], axis=1, out=samples[:, 1:])
+    np.add.accumulate(samples, axis=1, out=samples)
     return samples.astype(np.uint16)
 
 

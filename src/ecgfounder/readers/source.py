@@ -17,6 +17,8 @@ from pathlib import Path
 from ecgfounder.errors import ReadError
 
 HEAD_BYTES = 4096
+SMALL_BYTES = 4 << 20
+"""Files up to this size are opened and read once, whatever is asked of them."""
 MAX_FILE_BYTES = 1 << 30
 MAX_UNPACKED_BYTES = 256 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -61,14 +63,27 @@ class Source:
         return [*([self.path] if os.path.lexists(self.path) else []), *self.companions]
 
     @cached_property
+    def small(self) -> tuple[os.stat_result, bytes] | None:
+        """The file as it lies on disk, read in one go with its status; None if it is larger than `SMALL_BYTES`."""
+        with open_regular(self.path) as file:
+            status = os.fstat(file.fileno())
+            return (status, file.read(SMALL_BYTES)) if status.st_size <= SMALL_BYTES else None
+
+    @cached_property
     def head(self) -> bytes:
         """The first `HEAD_BYTES` bytes, unpacked if the file is gzip."""
+        if self.small is not None:
+            return self._head_of(io.BytesIO(self.small[1]))
         with open_regular(self.path) as file:
-            head = file.read(HEAD_BYTES)
-            if not head.startswith(_GZIP_MAGIC):
-                return head
-            file.seek(0)
-            return _unpack(file, HEAD_BYTES, whole=False)
+            return self._head_of(file)
+
+    @staticmethod
+    def _head_of(file: io.BufferedReader | io.BytesIO) -> bytes:
+        head = file.read(HEAD_BYTES)
+        if not head.startswith(_GZIP_MAGIC):
+            return head
+        file.seek(0)
+        return _unpack(file, HEAD_BYTES, whole=False)
 
     @cached_property
     def content(self) -> bytes:
@@ -79,14 +94,17 @@ class Source:
         ReadError
             If it is larger than `MAX_FILE_BYTES`, or unpacks to more than `MAX_UNPACKED_BYTES`.
         """
+        data = self._large() if self.small is None else self.small[1]
+        if not data.startswith(_GZIP_MAGIC):
+            return data
+        return _unpack(io.BytesIO(data), MAX_UNPACKED_BYTES, whole=True)
+
+    def _large(self) -> bytes:
         with open_regular(self.path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise ReadError(f"file of {size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
-            data = file.read(size)  # not more: a larger limit would be allocated for every file
-            if not data.startswith(_GZIP_MAGIC):
-                return data
-            return _unpack(io.BytesIO(data), MAX_UNPACKED_BYTES, whole=True)
+            return file.read(size)  # not more: a larger limit would be allocated for every file
 
     def refuse_member(self, format_name: str) -> None:
         """Raise `ReadError` if the path asks for a member ('file::member') of a format that holds one recording."""
@@ -95,6 +113,9 @@ class Source:
 
     @property
     def is_gzip(self) -> bool:
+        """Whether the file is packed as it lies on disk."""
+        if self.small is not None:
+            return self.small[1].startswith(_GZIP_MAGIC)
         with open_regular(self.path) as file:
             return file.read(2) == _GZIP_MAGIC
 
