@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import builtins
 import errno
+import multiprocessing
 import os
-import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgfounder import extract
-from ecgfounder.errors import ECGFounderError
+from ecgfounder.errors import ECGFounderError, RunError
 from ecgfounder.launch import Launch
 from ecgfounder.readers.source import Hints
 from ecgfounder.recording import STANDARD_LEADS
@@ -118,16 +118,15 @@ def _faulty(fault: Fault | None, counter: list[int]) -> Iterator[None]:
 
 
 class _Pair(Launch):
-    """Two processes on this machine whose main one speaks to the other through a pipe."""
+    """Two processes on this machine that speak to each other through a pipe."""
 
-    def share(self, value: Any) -> Any:
-        if self.is_main:
-            os.write(self.accelerator[1], pickle.dumps(value))
-            return value
-        told = os.read(self.accelerator[0], 1 << 16)
-        if not told:
-            raise RuntimeError("the main process is gone")
-        return pickle.loads(told)
+    def _exchange(self, word: dict[str, Any]) -> list[dict[str, Any]]:
+        try:
+            self.accelerator.send(word)
+            other = self.accelerator.recv()
+        except (EOFError, OSError) as error:
+            raise RunError("the other process is gone") from error
+        return [word, other] if self.is_main else [other, word]
 
     def __exit__(self, *_: object) -> None:
         return None
@@ -159,7 +158,7 @@ def _child(settings: Settings, launch: Launch, fault: Fault | None, count_to: in
 
 def start(settings: Settings, fault: Fault | None, scratch: Path, *, processes: int = 1) -> tuple[list[int], int]:
     """One start with a fault in its last process; exit statuses (negative: a signal) and operations counted."""
-    ends = os.pipe()
+    ends = multiprocessing.Pipe()
     count = os.open(scratch, os.O_RDWR | os.O_CREAT, 0o600)
     children = []
     for rank in range(processes):
@@ -167,11 +166,12 @@ def start(settings: Settings, fault: Fault | None, scratch: Path, *, processes: 
         if child == 0:
             if processes == 1:
                 _child(settings, Launch(), fault, count)
-            os.close(ends[0] if rank == 0 else ends[1])
-            _child(settings, _Pair(rank, processes, rank, processes, accelerator=ends), fault if rank else None, count)
+            ends[1 - rank].close()
+            launch = _Pair(rank, processes, rank, processes, accelerator=ends[rank])
+            _child(settings, launch, fault if rank else None, count)
         children.append(child)
-    os.close(ends[0])
-    os.close(ends[1])
+    for end in ends:
+        end.close()
     statuses = dict(os.wait() for _ in children)
     counted = int.from_bytes(os.pread(count, 8, 0), "little")
     os.close(count)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder import ledger
+from ecgfounder import ledger, liveness
 from ecgfounder.ledger import DONE, FAILED, LedgerWriter, entry_lines, key_text, part_status, read_ledger, read_parts
 
 KEYS = st.integers(0, 2**64 - 1)
@@ -227,16 +227,32 @@ def test_find_gives_a_row_for_known_keys_and_minus_one_for_others(
 
 def test_the_status_of_a_part_is_known_from_its_ends(tmp_path: Path) -> None:
     path = tmp_path / "1.jsonl"
-    assert part_status(path) == (None, False)
+    assert part_status(path) == (None, None)
     path.write_bytes(b'{"part": {"pid"')
-    assert part_status(path) == (None, False)
+    assert part_status(path) == (None, None)
     path.unlink()
     writer = LedgerWriter(path, {"host": "here", "pid": 7})
-    assert part_status(path) == ({"host": "here", "pid": 7}, False)
+    assert part_status(path) == ({"host": "here", "pid": 7}, None)
     writer.append([entry(key, reason="x" * 200) for key in range(100)])
-    assert part_status(path) == ({"host": "here", "pid": 7}, False)
+    assert part_status(path) == ({"host": "here", "pid": 7}, None)
     writer.end({"outcome": "complete"})
-    assert part_status(path) == ({"host": "here", "pid": 7}, True)
+    assert part_status(path) == ({"host": "here", "pid": 7}, {"outcome": "complete"})
+
+
+def test_an_open_part_shows_that_its_process_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "HEARTBEAT_SECONDS", 0.01)
+    for number, close in enumerate((LedgerWriter.abandon, lambda writer: writer.end({}))):
+        path = tmp_path / f"{number}.jsonl"
+        writer = LedgerWriter(path, {})
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        close(writer)
+        os.utime(path, (0, 0))
+        time.sleep(0.1)
+        assert path.stat().st_mtime == 0
 
 
 def test_many_parts_do_not_need_many_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
-from ecgfounder import locks
+from ecgfounder import liveness
 from ecgfounder.errors import RunError
-from ecgfounder.locks import STALE_SECONDS, RunLock, process_is_alive
+from ecgfounder.liveness import STALE_SECONDS, own_name
+from ecgfounder.locks import RunLock
 
 HOLD = """
 import sys, time
@@ -68,11 +70,19 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-def write_lock(path: Path, host: str, pid: int, age: float = 0.0, shard: tuple[int, int] = (1, 1)) -> None:
-    """A lock file as a process of `host` leaves it, last touched `age` seconds ago."""
+def write_lock(path: Path, age: float = 0.0, shard: tuple[int, int] = (1, 1), **name: Any) -> None:
+    """A lock file as process 4242 of another machine leaves it, or one with another name; touched `age` seconds ago."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps({"host": host, "pid": pid, "started": "2026-01-02 03:04:05", "shard": list(shard)}))
+    elsewhere = {"host": "node17", "pid": 4242, "boot": "another", "pid_namespace": "another", "mount": 1}
+    more = {"started": "2026-01-02 03:04:05", "shard": list(shard)}
+    path.write_bytes(orjson.dumps(elsewhere | more | name))
     os.utime(path, (time.time() - age,) * 2)
+
+
+def here(folder: Path) -> dict[str, Any]:
+    """The name of a process of this machine that sees the folder through the same mount."""
+    folder.mkdir(parents=True)
+    return own_name() | {"mount": folder.stat().st_dev}
 
 
 def test_the_second_is_refused_and_told_host_process_and_folder(folder: Path, holder: Holder) -> None:
@@ -157,21 +167,39 @@ def test_shards_that_start_at_once_after_another_division_do_not_refuse_each_oth
 
 
 def test_another_machine_with_a_fresh_heartbeat_is_refused(folder: Path) -> None:
-    write_lock(folder / "run.lock", "node17", 4242, age=STALE_SECONDS / 2)
+    write_lock(folder / "run.lock", age=STALE_SECONDS / 2)
     for shard in ((1, 1), (1, 3)):
         with pytest.raises(RunError, match=r"process 4242 on node17, started 2026-01-02 03:04:05"):
             RunLock(folder, shard)
 
 
 def test_another_machine_with_a_stale_heartbeat_is_taken_over(folder: Path) -> None:
-    write_lock(folder / "run.lock", "node17", 4242, age=STALE_SECONDS * 2)
+    write_lock(folder / "run.lock", age=STALE_SECONDS * 2)
     with RunLock(folder):
         assert orjson.loads((folder / "run.lock").read_bytes())["host"] == socket.gethostname()
 
 
+def test_another_machine_of_the_same_host_name_is_another_machine(folder: Path) -> None:
+    write_lock(folder / "run.lock", host=socket.gethostname(), pid=os.getpid())
+    with pytest.raises(RunError, match=f"process {os.getpid()} on {socket.gethostname()}"):
+        RunLock(folder)
+
+
+def test_a_container_of_this_machine_that_died_is_taken_over_at_once_whatever_its_name(folder: Path) -> None:
+    write_lock(folder / "run.lock", **here(folder) | {"host": "f00d", "pid": 1, "pid_namespace": "pid:[1]"})
+    with RunLock(folder):
+        pass
+
+
+def test_a_container_with_a_mount_of_its_own_decides_by_its_heartbeat(folder: Path) -> None:
+    write_lock(folder / "run.lock", **here(folder) | {"mount": 1})
+    with pytest.raises(RunError, match="in use"):
+        RunLock(folder)
+
+
 @pytest.mark.parametrize("ours", [(1, 1), (2, 3), (1, 4)])
 def test_a_shard_on_another_machine_is_respected(folder: Path, ours: tuple[int, int]) -> None:
-    write_lock(folder / "shard-2-of-3.lock", "node17", 4242, shard=(2, 3))
+    write_lock(folder / "shard-2-of-3.lock", shard=(2, 3))
     with pytest.raises(RunError, match="process 4242 on node17"):
         RunLock(folder, ours)
     with RunLock(folder, (1, 3)):
@@ -189,15 +217,22 @@ class TestWithoutKernelLocks:
     def test_a_dead_process_is_taken_over(self, folder: Path) -> None:
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
-        write_lock(folder / "run.lock", socket.gethostname(), gone.pid)
+        write_lock(folder / "run.lock", **here(folder) | {"pid": gone.pid})
         with RunLock(folder):
             pass
 
+    def test_a_container_s_process_ids_say_nothing(self, folder: Path) -> None:
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        write_lock(folder / "run.lock", **here(folder) | {"pid": gone.pid, "pid_namespace": "pid:[1]"})
+        with pytest.raises(RunError, match="in use"):
+            RunLock(folder)
+
     def test_another_machine_decides_by_its_heartbeat(self, folder: Path) -> None:
-        write_lock(folder / "run.lock", "node17", 4242)
+        write_lock(folder / "run.lock")
         with pytest.raises(RunError, match="node17"):
             RunLock(folder)
-        write_lock(folder / "run.lock", "node17", 4242, age=STALE_SECONDS * 2)
+        write_lock(folder / "run.lock", age=STALE_SECONDS * 2)
         with RunLock(folder):
             pass
 
@@ -211,7 +246,7 @@ class TestWithoutKernelLocks:
 
 
 def test_the_heartbeat_keeps_the_lock_fresh_and_ends_with_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(liveness, "HEARTBEAT_SECONDS", 0.05)
     with RunLock(folder):
         os.utime(folder / "run.lock", (0, 0))
         deadline = time.monotonic() + 10
@@ -245,12 +280,3 @@ def test_a_refused_start_leaves_no_thread_and_no_open_file(folder: Path, holder:
         with pytest.raises(RunError):
             RunLock(folder, shard)
     assert (threading.active_count(), len(os.listdir("/dev/fd"))) == (threads, files)
-
-
-def test_whether_a_process_is_alive() -> None:
-    here = socket.gethostname()
-    assert process_is_alive({"host": here, "pid": os.getpid()})
-    assert process_is_alive({"host": "node17", "pid": 1})  # nobody here can know
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    assert not process_is_alive({"host": here, "pid": gone.pid})

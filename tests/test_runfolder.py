@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import pytest
 
 from ecgfounder.errors import RunError
 from ecgfounder.ledger import LedgerWriter, key_text
+from ecgfounder.liveness import STALE_SECONDS, own_name
+from ecgfounder.locks import RunLock
 from ecgfounder.runfolder import RunFolder, part_name
 
 FINGERPRINT: dict[str, Any] = {
@@ -178,3 +183,78 @@ def test_parts_sort_by_the_start_they_belong_to() -> None:
     names = [part_name(stamp, (1, 2), 0, 2) for stamp in (5, 999, 1_700_000_000_000_000_000)]
     assert names == sorted(names)
     assert len({part_name(7, shard, rank, 2) for shard in ((1, 2), (2, 2)) for rank in (0, 1)}) == 4
+
+
+ELSEWHERE = {"host": "node17", "pid": 4242, "boot": "another", "pid_namespace": "another"}
+
+
+def leave_part(
+    folder: RunFolder, shard: tuple[int, int] = (1, 1), age: float = 0.0, end: bool = False, **name: Any
+) -> None:
+    """A part as a second process leaves it: alive on another machine if nothing else is said."""
+    part = folder.ledger / part_name(1, shard, 1, 2)
+    writer = LedgerWriter(part, ELSEWHERE | name)
+    writer.end({}) if end else writer.abandon()
+    os.utime(part, (time.time() - age,) * 2)
+
+
+def hold(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> bool:
+    """Whether the folder can be had; the one that was refused leaves no lock."""
+    try:
+        with folder.hold(shard):
+            return True
+    except RunError:
+        with RunLock(folder.locks, shard):
+            return False
+
+
+def test_a_process_that_outlived_its_main_one_keeps_the_folder(folder: RunFolder) -> None:
+    leave_part(folder)
+    with pytest.raises(RunError, match="in use by process 4242 on node17"):
+        folder.hold()
+    assert not hold(folder)
+    assert not hold(folder, (1, 3))
+
+
+def test_a_living_process_of_this_machine_keeps_the_folder(folder: RunFolder) -> None:
+    leave_part(folder, **own_name() | {"pid": os.getppid()})
+    assert not hold(folder)
+
+
+def test_a_process_that_ended_or_died_does_not_keep_the_folder(folder: RunFolder) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    how: tuple[dict[str, Any], ...] = (
+        {"end": True},
+        {"age": STALE_SECONDS * 2},
+        own_name() | {"pid": gone.pid},
+        own_name(),  # a start of this very process, which broke
+    )
+    for each in how:
+        leave_part(folder, **each)
+        assert hold(folder)
+        (folder.ledger / part_name(1, (1, 1), 1, 2)).unlink()
+
+
+def test_processes_of_other_shards_work_side_by_side_in_one_division(folder: RunFolder) -> None:
+    leave_part(folder, (2, 3))
+    assert hold(folder, (1, 3))
+    for other in ((2, 3), (2, 4), (1, 1)):
+        assert not hold(folder, other)
+
+
+def test_results_without_run_json_are_refused_and_can_be_overwritten(folder: RunFolder) -> None:
+    remember(folder, "a.json")
+    folder.run_json.unlink()
+    with pytest.raises(RunError, match=r"run\.json is gone.*--overwrite"):
+        folder.admit(FINGERPRINT, overwrite=False)
+    assert (folder.output_dir / "a.json").exists()
+    assert not folder.admit(FINGERPRINT, overwrite=True)
+    assert not (folder.output_dir / "a.json").exists()
+    assert not folder.admit(FINGERPRINT, overwrite=False)
+
+
+def test_parts_without_results_and_without_run_json_are_a_new_run(folder: RunFolder) -> None:
+    folder.run_json.unlink()
+    LedgerWriter(folder.ledger / part_name(1, (1, 1), 0, 1), {}).end({})
+    assert not folder.admit(FINGERPRINT, overwrite=False)

@@ -18,9 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgfounder import extract
+from ecgfounder import extract, liveness
+from ecgfounder.budget import Budget
 from ecgfounder.errors import CohortError, RunError
 from ecgfounder.extract import Run, Summary
+from ecgfounder.launch import Launch
+from ecgfounder.merge import merge
 from ecgfounder.runs import open_run
 from faults import NullEngine, Silent, json_outputs, settings_for
 
@@ -370,3 +373,84 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], start: S
     with pytest.raises(SettingsError):
         start(**wrong)
     assert not (tmp_path / "out").exists()
+
+
+class SecondProcessIsGone(Launch):
+    """The main process of two, of which the other says at the start what it should and then nothing any more."""
+
+    def _exchange(self, word: dict[str, Any]) -> list[dict[str, Any]]:
+        self.accelerator()
+        return [word, {}]
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def test_run_json_is_there_before_any_process_may_have_a_result(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        save(tmp_path / "in" / f"{number}.npy", number)
+    books = tmp_path / "out" / "_run"
+    seen: list[tuple[bool, int]] = []
+    look = lambda: seen.append(((books / "run.json").exists(), len(list((books / "ledger").iterdir()))))  # noqa: E731
+    launch = SecondProcessIsGone(0, 2, 0, 2, accelerator=look)
+    monkeypatch.setattr(extract, "join_launch", lambda _device: launch)
+    monkeypatch.setattr(liveness, "STALE_SECONDS", 0.2)
+    summary = start()
+    assert seen == [(False, 0), (False, 0), (True, 0)]
+    assert (summary.outcome, summary.lost, summary.tally) == ("incomplete", 1, None)
+    assert orjson.loads((books / "run.json").read_bytes())["outcome"] == "incomplete"
+
+
+def test_a_start_that_is_refused_leaves_the_books_of_a_complete_run_as_they_are(start: Start, tmp_path: Path) -> None:
+    from ecgfounder.errors import CheckpointError
+
+    def books() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / "out" / "_run").iterdir() if path.is_file()}
+
+    save(tmp_path / "in" / "a.npy", 1)
+    with pytest.raises(CheckpointError, match="no head"):
+        start(predictions=True)
+    assert books() == {}  # so that other settings are not refused now
+    start()
+    before = books()
+    assert {"run.json", "manifest.parquet"} <= set(before)
+    save(tmp_path / "in" / "b.npy", 2)
+    nothing_fits = mock.patch.object(Budget, "check", side_effect=RunError("it does not fit"))
+    broken_engine = mock.patch.object(extract.Run, "_engine", side_effect=RunError("no such engine"))
+    for refusal in (nothing_fits, broken_engine):
+        with refusal, pytest.raises(RunError):
+            start()
+        assert books() == before
+
+
+def test_shards_of_different_divisions_come_to_a_whole_run(start: Start, tmp_path: Path) -> None:
+    for number in range(24):
+        save(tmp_path / "in" / f"{number}.npy", number)
+    start(out=tmp_path / "whole")
+    done = 0
+    for shard, pending in (((1, 4), 1), ((1, 2), 1), ((2, 3), 1), ((2, 2), 0), ((3, 5), 0)):
+        done += start(shard=shard).processed
+        tally = merge(tmp_path / "out")
+        assert tally.pending == 24 - done
+        assert bool(tally.pending) == bool(pending)
+    assert done == 24
+    assert json_outputs(tmp_path / "out") == json_outputs(tmp_path / "whole")
+    assert len(manifest(tmp_path / "out")) == 24
+
+
+def test_shards_that_start_at_once_with_other_settings_are_not_mixed(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "in" / "a.npy", 1)
+    create = Run._engine
+
+    def meanwhile(run: Run, *arguments: Any) -> Any:
+        monkeypatch.setattr(Run, "_engine", create)
+        start(shard=(2, 2), pooling="mean")
+        return create(run, *arguments)
+
+    monkeypatch.setattr(Run, "_engine", meanwhile)
+    with pytest.raises(RunError, match="pooling: mean, now none"):
+        start(shard=(1, 2))

@@ -153,13 +153,20 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
             "The same command goes on from there."
         )
         return 128 + summary.signal
+    if not summary.is_main:
+        return OK
+    if summary.lost:
+        console.line(
+            f"{summary.processed:,} recordings in this start, {summary.failed_now:,} failed; {summary.lost:,} of its processes "
+            "died. The same command goes on from there."
+        )
+        return SOME_FAILED  # none is left that the launcher could stop for it
     if summary.tally is None:
-        if not launched:
-            console.line(
-                f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
-                f"{summary.failed_now:,} failed, {rate:.1f} ECG/s. "
-                f"When all shards are done: ecgfounder merge {settings.output_dir}"
-            )
+        console.line(
+            f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
+            f"{summary.failed_now:,} failed, {rate:.1f} ECG/s. "
+            f"When all shards are done: ecgfounder merge {settings.output_dir}"
+        )
         return SOME_FAILED if (summary.failed_now or summary.plan.failed) and not launched else OK
     tally = summary.tally
     took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
@@ -175,6 +182,9 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
             f"The device's memory ran out; what held was a batch of {fits} recordings of 10 s (--batch_size {fits})"
         )
     print_tally(tally, settings.output_dir, console)
+    if tally.pending:
+        console.line(f"{tally.pending:,} recordings are still to do; the same command goes on with them")
+        return SOME_FAILED
     return SOME_FAILED if tally.failed and not launched else OK
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from ecgfounder import __version__
 from ecgfounder.cohort import Record, output_name
 from ecgfounder.errors import PrepareError, RunError
 from ecgfounder.ledger import DONE, FAILED, LedgerState, LedgerWriter, read_ledger
+from ecgfounder.liveness import own_name
 from ecgfounder.naming import Layout, Naming, path_key
 from ecgfounder.recipes import check_choice
 from ecgfounder.runfolder import TABLES, RunFolder, part_name
@@ -180,7 +180,7 @@ class _Export:
         name = part_name(stamp, (1, 1), 0, 1)
         writer = LedgerWriter(
             self.target.ledger / name,
-            {"host": socket.gethostname(), "pid": os.getpid(), "exported": True, "started": _now()},
+            own_name() | {"exported": True, "started": _now()},
         )
         try:
             outputs = self._write(rows, self._sink(name), writer)

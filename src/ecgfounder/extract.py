@@ -6,13 +6,12 @@ In: `Settings`. Out: the embeddings in `output_dir`, the books in `output_dir/_r
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +34,7 @@ from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.errors import PrepareError, RunError
 from ecgfounder.launch import Launch, join_launch
 from ecgfounder.ledger import LedgerState, LedgerWriter, part_status, read_ledger, read_parts
-from ecgfounder.locks import RunLock, process_is_alive
+from ecgfounder.liveness import Watch, own_name, process_is_alive
 from ecgfounder.manifest import Tally, check_kept_columns
 from ecgfounder.model import Head, find_checkpoint, sha256_of
 from ecgfounder.naming import Layout, Naming, path_key, printable
@@ -54,8 +53,8 @@ MAX_PATH_BYTES = 4096
 
 OTHERS_GRACE = 10.0
 """Seconds that the main process waits, after an interruption, for the others to commit what they have in flight."""
-HEADER_PATIENCE = 900.0
-"""Seconds after which a process that never began its part of the ledger counts as dead."""
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at what the others do."""
 
 
 class Console(Protocol):
@@ -74,7 +73,10 @@ class Summary:
     ----------
     outcome : "complete", "interrupted", or "incomplete" where other shards or processes are still to finish.
     tally : all records of the cohort as the ledger has them; None where another process tells.
-    processed, failed_now : records that this process did, and those among them that failed.
+    processed, failed_now : records that this start did, and those among them that failed; the main process counts those of
+        the others too.
+    lost : processes that died before their end, as the main one found out.
+    is_main : whether this is the process that speaks for all of a launch.
     seconds : wall time.
     precision_error : relative error of the maps against float32, where a lower precision was asked for.
     samples_per_pass : what the device's memory was found to hold, rows times samples; None if it never ran out.
@@ -90,6 +92,24 @@ class Summary:
     precision_error: float | None = None
     samples_per_pass: int | None = None
     signal: int | None = None
+    lost: int = 0
+    is_main: bool = True
+
+
+@dataclass
+class Others:
+    """What the main process knows of those that were launched with it.
+
+    Attributes
+    ----------
+    ended : whether all have come to their end; done, failed : what those that have did.
+    lost : those that died before.
+    """
+
+    ended: bool = True
+    done: int = 0
+    failed: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,23 +183,28 @@ class Run:
         cohort = self._open_cohort()
         index = index_cohort(cohort, self.naming if self._named else None, self.naming.data_dir)
         with ExitStack() as stack:
-            stamp = self._open_folder(launch, cohort, index, digest, stack)
-            plan = self._plan(launch, cohort, index)
-            pool = ReaderPool(
-                ReadTask(
-                    self.settings.preparation, self.settings.reader, self.settings.hints, self.settings.statements
-                ),
-                min(self.settings.num_workers, plan.n_todo),
-                n_started=1,
-                timeout=self.settings.read_timeout,
-            )
-            stack.callback(pool.close)
-            engine = self._engine(launch, checkpoint, digest)
-            head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
-            started = Started(launch, stamp, cohort, index, plan, engine, checkpoint, digest, began)
-            if launch.is_main:
-                self._announce(started)
-                self._write_run_json(started)
+            with launch.together() as said:
+                if launch.is_main:
+                    said["stamp"] = self._open_folder(cohort, index, digest, stack)
+            with launch.together():
+                plan = self._plan(launch, cohort, index)
+                pool = ReaderPool(
+                    ReadTask(
+                        self.settings.preparation, self.settings.reader, self.settings.hints, self.settings.statements
+                    ),
+                    min(self.settings.num_workers, plan.n_todo),
+                    n_started=1,
+                    timeout=self.settings.read_timeout,
+                )
+                stack.callback(pool.close)
+                engine = self._engine(launch, checkpoint, digest)
+                head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
+                started = Started(launch, said["stamp"], cohort, index, plan, engine, checkpoint, digest, began)
+            # Written once no process can be refused any more, and before any has a result.
+            with launch.together():
+                if launch.is_main:
+                    self._announce(started)
+                    self._write_run_json(started)
             recorder = self._process(started, pool, head)
             return self._conclude(started, recorder)
 
@@ -196,28 +221,19 @@ class Run:
         check_kept_columns(cohort, settings.keep_columns)
         return cohort
 
-    def _open_folder(self, launch: Launch, cohort: Cohort, index: Index, digest: str, stack: ExitStack) -> int:
-        """The main process makes or admits the folder and locks it; every process gets the start's stamp, or its refusal."""
-        answer: dict[str, Any] = {}
-        if launch.is_main:
-            try:
-                self.folder.create()
-                stack.enter_context(RunLock(self.folder.locks, self.settings.shard))
-                self._refuse_collisions(cohort, index)
-                self.folder.admit(self.settings.fingerprint(digest), overwrite=self.settings.overwrite)
-                if self.settings.shard[1] == 1:
-                    self.folder.clean_scratch()
-                    self._state = tidy_shards(self.folder, compacting=False)
-                else:
-                    self._state = read_ledger(self.folder.ledger)
-                check_foreign_outputs(index, self._state)
-                answer = {"stamp": new_stamp(self.folder.ledger)}
-            except RunError as error:
-                answer = {"refused": str(error)}
-        answer = launch.share(answer)
-        if "refused" in answer:
-            raise RunError(answer["refused"])
-        return int(answer["stamp"])
+    def _open_folder(self, cohort: Cohort, index: Index, digest: str, stack: ExitStack) -> int:
+        """Make or admit the folder and lock it; the start's stamp."""
+        self.folder.create()
+        stack.enter_context(self.folder.hold(self.settings.shard))
+        self._refuse_collisions(cohort, index)
+        self.folder.admit(self.settings.fingerprint(digest), overwrite=self.settings.overwrite)
+        if self.settings.shard[1] == 1:
+            self.folder.clean_scratch()
+            self._state = tidy_shards(self.folder, compacting=False)
+        else:
+            self._state = read_ledger(self.folder.ledger)
+        check_foreign_outputs(index, self._state)
+        return new_stamp(self.folder.ledger)
 
     def _refuse_collisions(self, cohort: Cohort, index: Index) -> None:
         colliding = set(index.colliding_names().tolist())
@@ -332,7 +348,10 @@ class Run:
             "num_workers": settings.num_workers,
             "shards": settings.shard[1],
         }
-        before = self.folder.read() if settings.shard[1] > 1 else None
+        before = None
+        if settings.shard[1] > 1:  # another shard with other settings may have begun in the meantime
+            self.folder.admit(settings.fingerprint(started.digest), overwrite=False)
+            before = self.folder.read()
         is_told = before is not None and before["outcome"] == "running" and before["settings"] == told
         if is_told and before is not None and before["dataset_fingerprint"] == started.cohort.fingerprint:
             return  # another shard of the same run has written it
@@ -355,9 +374,7 @@ class Run:
 
     def _process(self, started: Started, pool: ReaderPool, head: Head | None) -> Recorder:
         name = self._part_name(started, started.launch.rank)
-        ledger = LedgerWriter(
-            self.folder.ledger / name, {"host": socket.gethostname(), "pid": os.getpid(), "started": now()}
-        )
+        ledger = LedgerWriter(self.folder.ledger / name, own_name() | {"started": now()})
         recorder = Recorder(self._sink(name), ledger, self.folder.output_dir, self.settings)
 
         def finish(group: Sequence[Finished]) -> None:
@@ -430,8 +447,9 @@ class Run:
         outcome, tally = "incomplete", None
         if self.interruption.requested:
             outcome = "interrupted"
-        others_done = launch.is_main and self._others_are_done(started)
-        if others_done and self.settings.shard[1] == 1 and not self.interruption.requested:
+        others = self._wait_for_others(started) if launch.is_main else Others()
+        is_whole = launch.is_main and self.settings.shard[1] == 1
+        if is_whole and others.ended and not self.interruption.requested:
             tally = finish_books(
                 self.folder,
                 started.cohort,
@@ -440,36 +458,47 @@ class Run:
                 self.settings.fingerprint(""),
             )
             outcome = "complete" if tally.pending == 0 else "incomplete"
-        if launch.is_main and self.settings.shard[1] == 1:
+        if is_whole:
             error = engine.relative_error if isinstance(engine, MeteredEngine) else None
             close_run_json(self.folder, outcome, tally, precision_error=error)
         return Summary(
             outcome,
             tally,
             started.plan,
-            processed=recorder.done + recorder.failed,
-            failed_now=recorder.failed,
+            processed=recorder.done + recorder.failed + others.done + others.failed,
+            failed_now=recorder.failed + others.failed,
             seconds=time.monotonic() - started.began,
             engine=engine.describe(),
             precision_error=engine.relative_error if isinstance(engine, MeteredEngine) else None,
             samples_per_pass=engine.samples_per_pass,
             signal=self.interruption.signal,
+            lost=others.lost,
+            is_main=launch.is_main,
         )
 
-    def _others_are_done(self, started: Started) -> bool:
-        """Wait for the other processes' last lines in the ledger; False if one of this machine died without writing it."""
-        world_size, waiting_since = started.launch.world_size, time.monotonic()
-        for rank in range(1, world_size):
-            part = self.folder.ledger / self._part_name(started, rank)
-            while True:
-                header, has_ended = part_status(part)
-                if has_ended:
-                    break
-                if self.interruption.older_than(OTHERS_GRACE):
-                    return False
-                silent = header is None and time.monotonic() - waiting_since > HEADER_PATIENCE
-                if silent or (header is not None and not process_is_alive(header)):
-                    self.console.line(f"process {rank + 1} of {world_size} died; the same command does what it left")
-                    return False
-                time.sleep(0.5)
-        return True
+    def _wait_for_others(self, started: Started) -> Others:
+        """Wait until each of the other processes has written its last line in the ledger, or died without.
+
+        All began their parts when this one did. One on this machine is looked for by its process id; one elsewhere lives as long
+        as its part changes, if only in its time.
+        """
+        world_size, others = started.launch.world_size, Others()
+        watches = {rank: Watch(self.folder.ledger / self._part_name(started, rank)) for rank in range(1, world_size)}
+        while watches and not self.interruption.older_than(OTHERS_GRACE):
+            for rank, watch in list(watches.items()):
+                fresh = watch.is_fresh()
+                header, end = part_status(watch.path)
+                if end is not None:
+                    others.done += end["done"]
+                    others.failed += end["failed"]
+                elif fresh and (header is None or process_is_alive(header)):
+                    continue
+                else:
+                    where = "" if header is None else f" (process {header['pid']} on {header['host']})"
+                    self.console.line(f"Process {rank + 1} of {world_size}{where} died before its end")
+                    others.lost += 1
+                del watches[rank]
+            if watches:
+                time.sleep(LOOK_SECONDS)
+        others.ended = not watches and not others.lost
+        return others

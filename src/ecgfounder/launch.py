@@ -1,12 +1,14 @@
 """Where this process stands among those that were launched together: rank, world size, device, threads.
 
 In: the environment that `accelerate launch` (or torchrun) leaves. Out: a `Launch`. Accelerate is imported only when there
-is more than one process or a GPU to find; nothing is ever gathered through it.
+is more than one process or a GPU to find; nothing but a few words at the start is ever gathered through it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +44,42 @@ class Launch:
         """Cores for this process: those that it may use, shared with the other processes of this machine."""
         return max(1, usable_cores() // self.local_size)
 
-    def share(self, value: Any) -> Any:
-        """The main process's value, in every process."""
-        if self.world_size == 1:
-            return value
-        from accelerate.utils import broadcast_object_list
+    @contextmanager
+    def together(self) -> Iterator[dict[str, Any]]:
+        """All processes leave the block, or none does; what the main one puts into the dictionary all have then.
 
-        return broadcast_object_list([value], from_process=0)[0]
+        Raises
+        ------
+        RunError
+            With the reason of the process that raised within, in those that did not; in all, if they lost each other.
+        """
+        said: dict[str, Any] = {}
+        try:
+            yield said
+        except Exception as error:
+            with suppress(RunError):  # its own reason is the better one
+                self._exchange({"refused": str(error) or type(error).__name__})
+            raise
+        answers = self._exchange(said)
+        for rank, answer in enumerate(answers):
+            if "refused" in answer:
+                who = "" if rank == 0 else f"process {rank + 1} of {self.world_size}: "
+                raise RunError(who + answer["refused"])
+        said.update(answers[0])
+
+    def _exchange(self, word: dict[str, Any]) -> list[dict[str, Any]]:
+        """What each process says, by rank."""
+        if self.world_size == 1:
+            return [word]
+        from accelerate.utils import gather_object
+
+        try:
+            return list(gather_object([word]))
+        except RuntimeError as error:
+            raise RunError(
+                f"The processes of this launch lost each other before the run began: {error}. "
+                "If one of them ended, its own last lines say why; the same command starts again."
+            ) from error
 
 
 def join_launch(device: str | None = None) -> Launch:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ecgfounder.liveness import Heartbeat
 from ecgfounder.naming import path_key
 from ecgfounder.sinks import Entry, sync_folder
 
@@ -31,7 +32,7 @@ _PARTS_OPEN = 128
 
 
 class LedgerWriter:
-    """One process's part; every append is on disk when it returns.
+    """One process's part; every append is on disk when it returns, and the open part shows that its process lives.
 
     A part is a header line (`{"part": ...}`), entries, lines that commit shards, and a last line (`{"end": ...}`).
     """
@@ -39,10 +40,12 @@ class LedgerWriter:
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._heartbeat: Heartbeat | None = None
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)  # less the umask
         try:
             self._append([{"part": header}])
             sync_folder(path.parent)
+            self._heartbeat = Heartbeat(self._file)
         except BaseException:
             self.abandon()
             raise
@@ -63,15 +66,19 @@ class LedgerWriter:
         """Close the part with what came of it."""
         with self._lock:
             self._append([{"end": summary}])
-            os.close(self._file)
-            self._file = -1
+            self._close()
 
     def abandon(self) -> None:
         """Close the part without a last line: whoever reads it sees that it is not complete."""
         with self._lock:
             if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
+                self._close()
+
+    def _close(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        os.close(self._file)
+        self._file = -1
 
     def _append(self, entries: Sequence[dict[str, Any]]) -> None:
         # A reader's numbers may be numpy's; that must not be found out here.
@@ -101,19 +108,23 @@ def entry_lines(part: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             offset += len(line)
 
 
-def part_status(part: Path) -> tuple[dict[str, Any] | None, bool]:
-    """A part's header (None where it is not there yet) and whether its last line was written, without reading the rest."""
+def part_status(part: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """A part's header and what its last line says, each None where it is not there yet, without reading the rest."""
     try:
         with open(part, "rb") as file:
             first = file.readline()
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_LINE_BYTES))
             tail = file.read()
     except FileNotFoundError:
-        return None, False
+        return None, None
     if not first.endswith(b"\n"):
-        return None, False
+        return None, None
     header: dict[str, Any] = orjson.loads(first)["part"]
-    return header, tail.endswith(b"}\n") and tail[:-1].rpartition(b"\n")[2].startswith(b'{"end":')
+    last = tail[:-1].rpartition(b"\n")[2]
+    if not (tail.endswith(b"}\n") and last.startswith(b'{"end":')):
+        return header, None
+    end: dict[str, Any] = orjson.loads(last)["end"]
+    return header, end
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """One run at a time on an output folder: a lock that names its holder and dies with it.
 
 In: the run's `_run` folder and its shard. Out: a held `RunLock`, or a `RunError` that says which host and process has it.
-On one machine the kernel's file lock decides, so a dead process never holds; across machines, a heartbeat does.
+Where both see one kernel's file lock, it decides, so a dead process never holds; across machines, a heartbeat does.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import socket
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +17,7 @@ from typing import Any
 import orjson
 
 from ecgfounder.errors import RunError
-
-HEARTBEAT_SECONDS = 10.0
-STALE_SECONDS = 120.0
+from ecgfounder.liveness import Heartbeat, is_fresh, own_name, process_is_alive
 
 _WHOLE = "run.lock"
 
@@ -37,9 +33,8 @@ class RunLock:
 
     def __init__(self, folder: Path, shard: tuple[int, int] = (1, 1)) -> None:
         self._folder = folder
-        self._files: list[int] = []
-        self._stop = threading.Event()
-        self._beat = threading.Thread(target=self._heartbeat, name="ecgfounder-heartbeat", daemon=True)
+        self._file: int | None = None
+        self._heartbeat: Heartbeat | None = None
         folder.mkdir(parents=True, exist_ok=True)
         try:
             if shard[1] == 1:
@@ -53,7 +48,6 @@ class RunLock:
         except BaseException:
             self.release()
             raise
-        self._beat.start()
 
     def __enter__(self) -> RunLock:
         return self
@@ -63,11 +57,11 @@ class RunLock:
 
     def release(self) -> None:
         """Give the folder back; the next holder finds no name in the lock."""
-        self._stop.set()
-        if self._beat.is_alive():
-            self._beat.join()  # it must not touch a descriptor that stands for another file by then
-        while self._files:
-            descriptor = self._files.pop()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
+        if self._file is not None:
+            descriptor, self._file = self._file, None
             try:
                 os.ftruncate(descriptor, 0)
             finally:
@@ -81,15 +75,15 @@ class RunLock:
         except BaseException:
             os.close(descriptor)
             raise
-        self._files.append(descriptor)
-        ours = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+        self._file = descriptor
+        ours = own_name() | {
+            "mount": os.fstat(descriptor).st_dev,
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
             "shard": list(shard),
         }
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, orjson.dumps(ours), 0)
+        self._heartbeat = Heartbeat(descriptor)
 
     def _refuse_beside(self, pattern: str, but: str | None = None) -> None:
         """Refuse if one of some other lock files is held: a whole run and shards, or two divisions, overlap."""
@@ -107,14 +101,6 @@ class RunLock:
         holder = _holder(descriptor)
         if _is_held(descriptor, free, holder):
             raise RunError(_refusal(self._folder, holder))
-
-    def _heartbeat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            for descriptor in self._files:
-                try:
-                    os.utime(descriptor)
-                except OSError:
-                    return  # the folder is gone; the run itself finds out when it writes
 
 
 def _open(path: Path) -> int:
@@ -139,10 +125,10 @@ def _is_held(descriptor: int, free: bool | None, holder: Mapping[str, Any] | Non
     """Whether a live process has a lock file, by what the kernel said of it (`_lock`) and by the name in it."""
     if free is False:
         return True
-    if holder is None or not _beats(descriptor):
+    if holder is None or not is_fresh(os.fstat(descriptor)):
         return False
     # The name decides where locks do not reach: from another machine, or on a file system that has none.
-    return _is_elsewhere(holder) or (free is None and process_is_alive(holder))
+    return _is_elsewhere(descriptor, holder) or (free is None and process_is_alive(holder))
 
 
 def _holder(descriptor: int) -> dict[str, Any] | None:
@@ -153,25 +139,9 @@ def _holder(descriptor: int) -> dict[str, Any] | None:
     return holder if isinstance(holder, dict) and {"host", "pid"} <= set(holder) else None
 
 
-def _beats(descriptor: int) -> bool:
-    return time.time() - os.fstat(descriptor).st_mtime < STALE_SECONDS
-
-
-def _is_elsewhere(holder: Mapping[str, Any]) -> bool:
-    return bool(holder["host"] != socket.gethostname())
-
-
-def process_is_alive(holder: Mapping[str, Any]) -> bool:
-    """Whether the process that `host` and `pid` name may still run; on another machine that cannot be known."""
-    if _is_elsewhere(holder):
-        return True
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # it is another user's
-    return True
+def _is_elsewhere(descriptor: int, holder: Mapping[str, Any]) -> bool:
+    """Whether the holder may have the file in a way that this kernel's locks do not show: another kernel, another mount."""
+    return (holder.get("boot"), holder.get("mount")) != (own_name()["boot"], os.fstat(descriptor).st_dev)
 
 
 def _refusal(folder: Path, holder: dict[str, Any] | None) -> str:

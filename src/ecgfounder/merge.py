@@ -10,7 +10,6 @@ from pathlib import Path
 from ecgfounder.books import close_run_json, finish_books
 from ecgfounder.cohort import open_cohort
 from ecgfounder.errors import RunError
-from ecgfounder.locks import RunLock
 from ecgfounder.manifest import Tally
 from ecgfounder.runfolder import RunFolder
 
@@ -30,7 +29,7 @@ def merge(output_dir: Path) -> Tally:
     if facts is None:
         raise RunError(f"{output_dir} holds no run: expected {folder.run_json}")
     told = facts["settings"]
-    with RunLock(folder.locks):
+    with folder.hold():
         cohort = open_cohort(
             told["dataset"], split=told["split"], path_column=told["path_column"], id_column=told["id_column"]
         )

@@ -6,6 +6,7 @@ In: an output folder and a fingerprint. Out: a `RunFolder` that was made, resume
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -16,7 +17,9 @@ from typing import Any
 import orjson
 
 from ecgfounder.errors import RunError
-from ecgfounder.ledger import entry_lines
+from ecgfounder.ledger import entry_lines, part_status
+from ecgfounder.liveness import is_fresh, process_is_alive
+from ecgfounder.locks import RunLock
 from ecgfounder.naming import RUN_FOLDER
 from ecgfounder.settings import differences
 from ecgfounder.sinks import sync_folder, write_durably
@@ -29,6 +32,8 @@ TABLES = (
     "statements.parquet",
     "collisions.txt",
 )
+
+_PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-rank")
 
 
 class RunFolder:
@@ -76,6 +81,37 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.output_dir} cannot be written to: {error.strerror or error}") from error
 
+    def hold(self, shard: tuple[int, int] = (1, 1)) -> RunLock:
+        """Lock the folder, for the whole cohort or for one shard of it.
+
+        Raises
+        ------
+        RunError
+            If another process has it: the main one of a start, or one that still works after its main one died.
+        """
+        lock = RunLock(self.locks, shard)
+        try:
+            for part in self.ledger.glob("*.jsonl"):
+                if not _is_of_another_shard(part, shard):
+                    self._refuse_beside(part)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def _refuse_beside(self, part: Path) -> None:
+        """Refuse if a part of the ledger is being written."""
+        if not is_fresh(part.stat()):
+            return
+        header, end = part_status(part)
+        # Our own process is one that broke here before, and was started again from Python.
+        if header is None or end is not None or header["pid"] == os.getpid() or not process_is_alive(header):
+            return
+        raise RunError(
+            f"{self.output_dir} is in use by process {header['pid']} on {header['host']}, which an earlier start left at work, "
+            "or which died just now: on another machine that shows after two minutes. Wait for it, or stop it."
+        )
+
     def read(self) -> dict[str, Any] | None:
         """The contents of run.json; None where there is none yet."""
         try:
@@ -103,13 +139,21 @@ class RunFolder:
         Raises
         ------
         RunError
-            If the folder holds a run with another fingerprint; the message lists the differences.
+            If the folder holds a run with another fingerprint; the message lists the differences. If it holds results and no
+            run.json, which is written before them.
         """
-        before = self.read()
-        if before is None:
-            return False
         if overwrite:
             self.remove_outputs()
+            return False
+        # Looked at in this order: another shard that starts now writes run.json before its first result.
+        holds_results = not self.run_json.exists() and self._holds_results()
+        before = self.read()
+        if before is None and holds_results:
+            raise RunError(
+                f"{self.output_dir} holds results, and {self.run_json} is gone: nothing tells what they were made with. "
+                "Choose another --output_dir, or --overwrite to start anew."
+            )
+        if before is None:
             return False
         changed = differences(before.get("fingerprint", {}), dict(fingerprint))
         if changed:
@@ -119,6 +163,9 @@ class RunFolder:
                 "Use the same settings to resume it, another --output_dir, or --overwrite to start anew."
             )
         return True
+
+    def _holds_results(self) -> bool:
+        return any("key" in entry for part in self.ledger.glob("*.jsonl") for _offset, entry in entry_lines(part))
 
     def clean_scratch(self) -> None:
         """Remove what an interrupted process left unfinished."""
@@ -155,6 +202,15 @@ class RunFolder:
             while at not in (self.output_dir, at.parent) and at.is_dir() and not any(at.iterdir()):
                 at.rmdir()
                 at = at.parent
+
+
+def _is_of_another_shard(part: Path, shard: tuple[int, int]) -> bool:
+    """Whether a part is of another shard of the same division, which may be at work beside this one."""
+    found = _PART_SHARD.search(part.name)
+    if found is None or shard[1] == 1:
+        return False
+    number, parts = map(int, found.groups())
+    return parts == shard[1] and number != shard[0]
 
 
 def new_stamp(ledger: Path) -> int:
