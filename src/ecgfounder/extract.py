@@ -486,12 +486,13 @@ class Run:
         watches = {rank: Watch(self.folder.ledger / self._part_name(started, rank)) for rank in range(1, world_size)}
         while watches and not self.interruption.older_than(OTHERS_GRACE):
             for rank, watch in list(watches.items()):
-                fresh = watch.is_fresh()
-                header, end = part_status(watch.path)
+                header, _ = part_status(watch.path)
+                lives = watch.is_fresh() and (header is None or process_is_alive(header))
+                header, end = part_status(watch.path)  # after that: one that has just ended is not one that died
                 if end is not None:
                     others.done += end["done"]
                     others.failed += end["failed"]
-                elif fresh and (header is None or process_is_alive(header)):
+                elif lives:
                     continue
                 else:
                     where = "" if header is None else f" (process {header['pid']} on {header['host']})"
