@@ -409,6 +409,15 @@ def test_demo_command_makes_a_cohort_and_embeds_it(tmp_path: Path, capfd: pytest
     assert len(outputs(tmp_path / "demo" / "embeddings")) == 12
 
 
+def test_a_run_goes_on_where_nobody_reads_its_lines_any_more(flags: list[str], undisturbed: dict[str, bytes]) -> None:
+    words = [sys.executable, "-m", "ecgfounder.cli", "embed", *flags]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(120) == 1  # one recording fails, as ever
+    assert outputs(Path(flags[flags.index("--output_dir") + 1])) == undisturbed
+
+
 def test_script_without_the_package_prints_the_install_command(tmp_path: Path) -> None:
     run = command([sys.executable, "-S", "-I", str(SCRIPT), "--help"], cwd=tmp_path)
     assert run.returncode != 0

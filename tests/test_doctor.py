@@ -56,9 +56,9 @@ def test_a_failed_line_makes_the_exit_status_1_and_a_warning_does_not(
 
 def test_a_reader_who_has_seen_enough_gets_no_traceback() -> None:
     program = (
-        "from ecgfounder import doctor; from argparse import Namespace; import itertools, sys; "
+        "from ecgfounder import cli, doctor; import itertools, sys; "
         "doctor.findings = lambda *_: itertools.repeat(doctor.Finding('PASS', 'a', 'well')); "
-        "sys.exit(doctor.run_doctor(Namespace(checkpoint=None, mode=None, output_dir=None)))"
+        "sys.exit(cli.main(['doctor']))"
     )
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -327,11 +327,7 @@ def test_names_with_line_breaks_and_foreign_bytes_stay_on_their_line(
 
 
 def test_reader_of_the_lines_may_leave_early(folder: Path) -> None:
-    code = (
-        "import argparse, sys; from ecgfounder.inspect import *; p = argparse.ArgumentParser();"
-        "add_inspect_arguments(p); sys.exit(run_inspect(p.parse_args()))"
-    )
-    words = [sys.executable, "-c", code, *[str(folder)] * 20]
+    words = [sys.executable, "-m", "ecgfounder.cli", "inspect", *[str(folder)] * 20]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,10 @@ def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Name
     except ECGFounderError as error:
         print(f"ecgfounder: {error}", file=sys.stderr)
         return REFUSED
+    except BrokenPipeError:
+        # Whoever read our lines (head, less) has seen enough; Python's flush at its end must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
     except KeyboardInterrupt:
         print("ecgfounder: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -110,10 +115,11 @@ class Terminal:
         self._quiet = int(os.environ.get("RANK", "0") or "0") > 0
 
     def line(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # a run goes on where nobody reads its lines any more
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
     def progress(self, done: int, failed: int, total: int) -> None:
         if self._quiet or not sys.stderr.isatty():

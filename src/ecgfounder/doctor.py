@@ -69,18 +69,13 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     Returns
     -------
     int
-        Exit status: 0 if nothing fails (warnings are allowed), 1 if something does, or if nobody reads to the end.
+        Exit status: 0 if nothing fails (warnings are allowed), 1 if something does.
     """
     counts = {"PASS": 0, "WARN": 0, "FAIL": 0}
-    try:
-        for finding in findings(arguments.checkpoint, arguments.mode, arguments.output_dir):
-            print(finding.text(), flush=True)
-            counts[finding.status] += 1
-        print(f"\n{counts['PASS']} passed, {counts['WARN']} warnings, {counts['FAIL']} failed", flush=True)
-    except BrokenPipeError:
-        # Whoever read our lines (head, less) has seen enough; Python's flush at its end must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
+    for finding in findings(arguments.checkpoint, arguments.mode, arguments.output_dir):
+        print(finding.text(), flush=True)
+        counts[finding.status] += 1
+    print(f"\n{counts['PASS']} passed, {counts['WARN']} warnings, {counts['FAIL']} failed", flush=True)
     return SOME_FAILED if counts["FAIL"] else ALL_WELL
 
 

@@ -66,14 +66,9 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     hints = _hints(arguments)
     if arguments.plot is not None:
         _check_plot(arguments)
-    try:
-        if len(arguments.paths) == 1 and not os.path.isdir(arguments.paths[0]):
-            return _inspect_one(arguments.paths[0], hints, arguments)
-        return _inspect_many(arguments.paths, hints, as_json=arguments.json)
-    except BrokenPipeError:
-        # Whoever read our lines (head, less) has seen enough; Python's flush at its end must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_NOT_READABLE
+    if len(arguments.paths) == 1 and not os.path.isdir(arguments.paths[0]):
+        return _inspect_one(arguments.paths[0], hints, arguments)
+    return _inspect_many(arguments.paths, hints, as_json=arguments.json)
 
 
 def _hints(arguments: argparse.Namespace) -> Hints:
