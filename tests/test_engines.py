@@ -128,7 +128,7 @@ def test_bfloat16_is_near_float32_and_not_it(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- the same bytes
 
 
-@pytest.mark.parametrize("length", [37, 300, 1375])
+@pytest.mark.parametrize("length", [37, pytest.param(300, marks=pytest.mark.slow), 1375])
 def test_a_row_has_the_same_bytes_in_any_batch_slot_and_order(engine: Engine, length: int) -> None:
     batch = signals(2 * CPU_ROWS + 3, length)
     expected = engine.embed(batch)
