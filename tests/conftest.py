@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,11 @@ if TYPE_CHECKING:
     import torch
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that fork hundreds of times come first: a fork takes twice as long once networks are in memory."""
+    items.sort(key=lambda item: item.path.name != "test_faults.py")
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +48,9 @@ def drawn_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> torch.Tens
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
+@cache
 def drawn_state(mode: str) -> dict[str, torch.Tensor]:
-    """Every entry of a published checkpoint, drawn."""
+    """Every entry of a published checkpoint, drawn once in a test session; not to be changed."""
     from ecgfounder.model import checkpoint_layout
 
     return {name: drawn_tensor(name, shape) for name, shape in checkpoint_layout(mode).items()}
@@ -65,6 +74,36 @@ def checkpoint_12lead(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint_1lead(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for one lead."""
     return _checkpoint(tmp_path_factory, "1lead", "1_lead_ECGFounder.pth")
+
+
+@pytest.fixture(scope="session")
+def checkpoint_steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 12-lead checkpoint whose smaller residual branches do not amplify rounding; not to be changed."""
+    import torch
+
+    path = tmp_path_factory.mktemp("steady") / "weights.pth"
+    torch.save({name: t * 0.3 if ".conv3.conv." in name else t for name, t in drawn_state("12lead").items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo cohort: 13 Philips recordings, one damaged, one with a calibration pulse; not to be changed."""
+    from ecgfounder.demo import write_demo_cohort
+
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo_cohort(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _light_main() -> Iterator[None]:
+    """A reading process imports the program's main module anew: not pytest, which the user's program is not."""
+    main = sys.modules["__main__"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "__spec__", None)
+        patch.delattr(main, "__file__", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

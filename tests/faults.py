@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
+import importlib
 import multiprocessing
 import os
 import signal
@@ -26,9 +28,14 @@ import pyarrow.parquet as pq
 from ecgfounder import extract
 from ecgfounder.errors import ECGFounderError, RunError
 from ecgfounder.launch import Launch
+from ecgfounder.readers import READERS
 from ecgfounder.readers.source import Hints
 from ecgfounder.recording import STANDARD_LEADS
 from ecgfounder.settings import Settings
+
+# What a run imports when it needs it is imported here, once, and not by each of hundreds of children.
+for _name in (*(f"ecgfounder.readers.{_reader}" for _reader in READERS), "ecgfounder.sinks.parquet", "pandas"):
+    importlib.import_module(_name)
 
 COMPLETE, BROKEN, CRASHED = 0, 3, 4
 _OPERATIONS = ("write", "replace", "fsync", "unlink", "mkdir", "ftruncate")
@@ -134,6 +141,7 @@ class _Pair(Launch):
 
 def _child(settings: Settings, launch: Launch, fault: Fault | None, count_to: int) -> None:
     """One start in this (forked) process; never returns."""
+    gc.freeze()  # collecting what was here before would copy the parent's memory
     status, counter = CRASHED, [0]
     try:
         with (

@@ -18,18 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecgfounder.cli import embed_main, main
-from ecgfounder.demo import write_demo_cohort
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "ecg_fm" / "inference.py"
 
 
 @pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo cohort: 13 Philips recordings of which one is damaged and one holds a calibration pulse."""
-    folder = tmp_path_factory.mktemp("cohort")
-    write_demo_cohort(folder)
-    return folder
+def cohort(demo_cohort: Path) -> Path:
+    return demo_cohort
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from ecgfounder import ft_12lead_ECGFounder
 from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped
-from ecgfounder.demo import write_demo_cohort
 from ecgfounder.errors import CohortError, PrepareError, ReadError, SettingsError
 from ecgfounder.preprocess import Preparation, prepare
 from ecgfounder.readers import read_ecg
@@ -25,10 +24,8 @@ HINTS = Hints(500.0, "mV", STANDARD_LEADS)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo_cohort(folder)
-    return folder
+def demo(demo_cohort: Path) -> Path:
+    return demo_cohort
 
 
 def write_arrays(folder: Path, lengths: list[int]) -> list[Path]:

@@ -18,10 +18,8 @@ GOLDEN = Path(__file__).resolve().parents[1].parent / "shared" / "golden"
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo_cohort(folder)
-    return folder
+def cohort(demo_cohort: Path) -> Path:
+    return demo_cohort
 
 
 @pytest.fixture(scope="module")

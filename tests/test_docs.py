@@ -37,7 +37,6 @@ from ecgfounder import errors
 from ecgfounder.arguments import add_embed_arguments, settings_of
 from ecgfounder.budget import Budget
 from ecgfounder.cli import main, report
-from ecgfounder.demo import write_demo_cohort
 from ecgfounder.doctor import add_doctor_arguments
 from ecgfounder.errors import MissingDependencyError, RunError
 from ecgfounder.export import add_export_arguments
@@ -186,10 +185,8 @@ class Workplace:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo_cohort(folder)
-    return folder / "ecg"
+def demo(demo_cohort: Path) -> Path:
+    return demo_cohort / "ecg"
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ import pytest
 import torch
 
 import ecgfounder
-from ecgfounder.demo import write_demo_cohort
 from ecgfounder.embedder import Embedder, load, recording_from_array
 from ecgfounder.engines import Engine
 from ecgfounder.errors import (
@@ -58,11 +57,9 @@ def one_lead(checkpoint_1lead: Path, _cache: None) -> Iterator[Embedder]:
 
 
 @pytest.fixture(scope="module")
-def ecgs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ecgs(demo_cohort: Path) -> Path:
     """The demo's ECG files: 12 that can be read, of three lengths and two rates, and a damaged one."""
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo_cohort(folder)
-    return folder / "ecg"
+    return demo_cohort / "ecg"
 
 
 def with_preparation(model: Embedder, **choices: Any) -> Embedder:

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecgfounder.cli import embed_main
-from ecgfounder.demo import write_demo_cohort
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.export import add_export_arguments, export_run, run_export
 from ecgfounder.ledger import LedgerWriter, key_text, read_ledger
@@ -74,10 +73,8 @@ def test_npy_files_are_float32_arrays_of_the_documented_shape(tmp_path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort")
-    write_demo_cohort(folder)
-    return folder
+def cohort(demo_cohort: Path) -> Path:
+    return demo_cohort
 
 
 def test_a_real_run_of_one_form_and_an_export_to_it_are_the_same_and_it_can_be_resumed(

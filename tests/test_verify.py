@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import drawn_state
 from ecgfounder import verify
-from ecgfounder.demo import write_demo_cohort
 from ecgfounder.engines import Engine
 from ecgfounder.errors import CheckpointError, RunError, SettingsError
 from ecgfounder.verify import (
@@ -186,11 +183,11 @@ def test_the_difference_is_relative_and_the_largest() -> None:
     assert Comparison("torch", "shapes", math.nan, 1.0).failed
 
 
-def test_rounding_tells_well_behaved_weights_from_those_that_amplify(tmp_path: Path, checkpoint_12lead: Path) -> None:
-    state = {name: t * 0.3 if ".conv3.conv." in name else t for name, t in drawn_state("12lead").items()}
-    torch.save(state, tmp_path / "steady.pth")
+def test_rounding_tells_well_behaved_weights_from_those_that_amplify(
+    checkpoint_steady: Path, checkpoint_12lead: Path
+) -> None:
     inputs = [np.random.default_rng(0).standard_normal((12, 2500)).astype(np.float32)]
-    steady = float32_rounding(inputs, tmp_path / "steady.pth", "12lead")
+    steady = float32_rounding(inputs, checkpoint_steady, "12lead")
     drawn = float32_rounding(inputs, checkpoint_12lead, "12lead")
     assert 0 < steady < 1e-6 < drawn < 1e-4
 
@@ -198,9 +195,8 @@ def test_rounding_tells_well_behaved_weights_from_those_that_amplify(tmp_path: P
 # --- what is looked at -----------------------------------------------------------------------------------------------
 
 
-def test_files_folders_and_datasets_give_the_first_ecgs(tmp_path: Path) -> None:
-    write_demo_cohort(tmp_path)
-    ecgs = tmp_path / "ecg"
+def test_files_folders_and_datasets_give_the_first_ecgs(tmp_path: Path, demo_cohort: Path) -> None:
+    ecgs = demo_cohort / "ecg"
     first = str(ecgs / "patient_001" / "ecg_0001.xml")
 
     def paths(*flags: str) -> list[str]:
@@ -211,7 +207,7 @@ def test_files_folders_and_datasets_give_the_first_ecgs(tmp_path: Path) -> None:
     assert paths(first, first) == [first]
     assert paths("patient_001/ecg_0001.xml", "--data_dir", str(ecgs)) == [first]
     assert len(paths("--dataset", str(ecgs))) == 13
-    assert paths("--dataset", str(tmp_path / "dataset"), "--data_dir", str(ecgs), "--max_ecgs", "1") == [first]
+    assert paths("--dataset", str(demo_cohort / "dataset"), "--data_dir", str(ecgs), "--max_ecgs", "1") == [first]
     (tmp_path / "cohort.csv").write_text("path\npatient_001/ecg_0001.xml\n")
     table = ("--dataset", str(tmp_path / "cohort.csv"), "--data_dir", str(ecgs), "--path_column", "path")
     assert paths(*table) == [first]

@@ -8,10 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,91 +23,12 @@ from ecgfounder.errors import PrepareError, ReadError, RunError
 from ecgfounder.preprocess import Preparation
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.workers import Event, Failed, Idle, Input, Job, Opened, ReaderPool, ReadTask, companions_of, identity_of
+from scripted import SCRIPTED, SleepingTask, StillbornTask, jobs_of
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 HINTS = Hints(sampling_rate=500.0, unit="mV", leads=LEADS)
 
 TASK = ReadTask(Preparation(), hints=HINTS)
-
-
-@dataclass(frozen=True)
-class ScriptedTask(ReadTask):
-    """Reads no file: the path says what happens, in words joined by commas."""
-
-    def events(self, job: Job) -> Iterator[Event]:
-        words = job.path.partition(":")[0].split(",")
-        n_inputs = sum(word in ("small", "big") for word in words)
-        if n_inputs:
-            yield Opened(job.ticket, {"pid": os.getpid()}, (), n_inputs)
-        numbers = itertools.count()
-        for word in words:
-            if word in ("small", "big"):
-                length = 50 if word == "small" else 400_000
-                yield Input(job.ticket, next(numbers), np.full((12, length), job.ticket, dtype=np.float32))
-            else:
-                yield from ACTIONS[word](job)
-            if word == "refuse":
-                return
-
-
-def kill(_job: Job) -> Iterator[Event]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    yield from ()
-
-
-def leave(_job: Job) -> Iterator[Event]:
-    os._exit(7)
-    yield from ()
-
-
-def hang(_job: Job) -> Iterator[Event]:
-    time.sleep(600)
-    yield from ()
-
-
-def nap(_job: Job) -> Iterator[Event]:
-    time.sleep(0.1)
-    yield from ()
-
-
-def break_down(_job: Job) -> Iterator[Event]:
-    class Strange(Exception):  # of a class that no other process can look up
-        pass
-
-    raise Strange(lambda: None)
-    yield from ()
-
-
-def refuse(job: Job) -> Iterator[Event]:
-    yield Failed(job.ticket, {}, "ReadError", "damaged")
-
-
-def send_oneself_signals(_job: Job) -> Iterator[Event]:
-    os.kill(os.getpid(), signal.SIGTERM)
-    os.kill(os.getpid(), signal.SIGINT)
-    yield from ()
-
-
-def unpicklable(job: Job) -> Iterator[Event]:
-    yield Failed(job.ticket, {"open": threading.Lock()}, "ReadError", "damaged")
-
-
-ACTIONS: dict[str, Callable[[Job], Iterator[Event]]] = {
-    "kill": kill,
-    "leave": leave,
-    "hang": hang,
-    "nap": nap,
-    "break": break_down,
-    "refuse": refuse,
-    "signals": send_oneself_signals,
-    "unpicklable": unpicklable,
-}
-
-SCRIPTED = ScriptedTask(Preparation())
-
-
-def jobs_of(paths: list[str]) -> Iterator[Job]:
-    return (Job(ticket, path) for ticket, path in enumerate(paths))
 
 
 @dataclass
@@ -340,25 +260,9 @@ def test_starting_workers_leaves_the_signals_of_the_main_process_as_they_were() 
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
-@dataclass(frozen=True)
-class StillbornTask(ScriptedTask):
-    """Ends every process that receives it, before the process is ready."""
-
-    def __setstate__(self, _state: dict[str, Any]) -> None:
-        os._exit(3)
-
-
 def test_workers_that_never_start_end_the_run_with_the_way_to_see_why() -> None:
     with pytest.raises(RunError, match=r"do not start \(exit status 3\).*--num_workers 0"):
         run(["small"] * 4, task=StillbornTask(Preparation()))
-
-
-@dataclass(frozen=True)
-class SleepingTask(ScriptedTask):
-    """Keeps every process that receives it from getting ready."""
-
-    def __setstate__(self, _state: dict[str, Any]) -> None:
-        time.sleep(600)
 
 
 def test_workers_that_hang_at_their_start_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,7 +380,7 @@ def test_closing_in_the_middle_of_a_file_ends_the_workers_at_once() -> None:
 ORPHANING = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_workers import SCRIPTED, jobs_of
+from scripted import SCRIPTED, jobs_of
 from ecgfounder.workers import Opened, ReaderPool
 if __name__ == "__main__":
     pool = ReaderPool(SCRIPTED, 2)
