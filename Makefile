@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 READY := $(VENV)/.ready
 
 .PHONY: install demo test test-all lint types check bench docs fuzz clean
@@ -24,10 +25,10 @@ demo: $(READY)
 	$(BIN)/ecgfounder demo demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
