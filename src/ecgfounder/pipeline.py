@@ -224,9 +224,23 @@ class Pipeline:
 
     def _finish(self) -> None:
         while (work := self._get(self._to_finish)) is not None:
-            done = [finished for each in work if (finished := self._collect(each)) is not None]
+            done = [
+                finished for each in (*work, *self._more_to_finish()) if (finished := self._collect(each)) is not None
+            ]
             if done:
                 self.finish(done)
+
+    def _more_to_finish(self) -> Iterator[Any]:
+        """What else is there by now: a group is synced at once, and where writing is the slow stage groups are large."""
+        for _ in range(self._to_finish.maxsize):
+            try:
+                work = self._to_finish.get_nowait()
+            except queue.Empty:
+                return
+            if work is None:
+                self._to_finish.put(None)  # the end, for `_finish` to find
+                return
+            yield from work
 
     def _collect(self, work: Any) -> Finished | None:
         """Put an embedding with those of the same record; gives the record when it is whole."""

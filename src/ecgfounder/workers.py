@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import multiprocessing
 import os
+import selectors
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -178,17 +179,28 @@ def companions_of(source: Source, names: Iterable[str]) -> list[Path]:
 
 @dataclass
 class _Worker:
+    """A process, and what the main process knows of it.
+
+    Attributes
+    ----------
+    begun : jobs that it has taken up, counted by itself in memory that both see; ended : those that all is known of.
+    jobs : what it was given and has not ended; the first one is in its hands if it has begun more than ended.
+    since : when it last gave a sign of life (s); ready : whether it has come up.
+    missing : inputs of the job in its hands that are still to come.
+    """
+
     process: BaseProcess
     pipe: Connection
+    begun: Any
+    ended: int = 0
     jobs: deque[Job] = field(default_factory=deque)
     since: float = 0.0
     ready: bool = False
-    missing: int | None = None  # inputs of the job in hand that are still to come; None until its first event
+    missing: int = 0
 
     @property
-    def has_told_all(self) -> bool:
-        """Whether every event of the job in hand has come; only the mark of its end has not."""
-        return self.missing == 0
+    def has_one_in_hand(self) -> bool:
+        return bool(self.begun.value > self.ended)
 
 
 @dataclass
@@ -237,6 +249,7 @@ class ReaderPool:
         self._failed_starts = 0
         self._stopping = False
         self._growth = _Growth()
+        self._selector = selectors.DefaultSelector()
         self._workers = [self._start() for _ in range(min(n_workers, n_started or n_workers))]
 
     def stop_taking(self) -> None:
@@ -257,10 +270,10 @@ class ReaderPool:
                 return
             self._grow()
             waits_since = time.monotonic()
-            came = wait([worker.pipe for worker in self._workers], timeout=0.25)
+            came = self._selector.select(timeout=0.25)
             self._growth.waited += time.monotonic() - waits_since
-            for worker in [worker for worker in self._workers if worker.pipe in came]:
-                yield from self._receive(worker, waiting)
+            for key, _ in came:
+                yield from self._receive(key.data, waiting)
             yield from self._give_up(waiting)
             if not came:
                 yield Idle()
@@ -273,10 +286,14 @@ class ReaderPool:
         for worker in self._workers:
             _end(worker.process, max(0.0, deadline - time.monotonic()))
         self._workers = []
+        self._selector.close()
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe(duplex=True)
-        process = self._context.Process(target=_serve, args=(theirs, self._task), name="ecgfounder-reader", daemon=True)
+        begun = self._context.RawValue("Q")
+        process = self._context.Process(
+            target=_serve, args=(theirs, self._task, begun), name="ecgfounder-reader", daemon=True
+        )
         resource_tracker.ensure_running()  # it would lift the block below
         # The new process inherits the block, so that a signal to all processes of a job cannot end it before `_serve`
         # ignores it.
@@ -286,7 +303,9 @@ class ReaderPool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        return _Worker(process, ours)
+        worker = _Worker(process, ours, begun)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        return worker
 
     def _assign(self, waiting: deque[Job], jobs: Iterator[Job]) -> None:
         for depth in range(JOBS_AHEAD):
@@ -320,31 +339,38 @@ class ReaderPool:
         return waiting.popleft() if waiting else next(jobs, None)
 
     def _receive(self, worker: _Worker, waiting: deque[Job]) -> Iterator[Event]:
+        opened: Opened | None = None
         try:
             message = worker.pipe.recv()
-            if isinstance(message, tuple):  # an input's number and shape; its samples follow
-                number, shape = message
+            if isinstance(
+                message, tuple
+            ):  # `Opened` with the first input, number and shape of the input; samples follow
+                opened, number, shape = message
                 data = np.empty(shape, dtype=np.float32)
                 _receive_into(data, worker.pipe)
-                worker.missing = (worker.missing or 1) - 1
-                yield Input(worker.jobs[0].ticket, number, data)
-                worker.since = time.monotonic()
-                return
         except (EOFError, OSError):
             yield from self._replace(worker, waiting, None)
             return
-        if message is None:  # the job in hand is done, or at the very first the worker is up
-            if worker.ready:
-                worker.jobs.popleft()
-                self._growth.done += 1
-            else:
-                self._growth.begin()  # not to count how long its start took
-            worker.ready, worker.missing = True, None
-            worker.since = time.monotonic()
+        worker.since = time.monotonic()
+        if message is None:  # it is up
+            worker.ready = True
             self._failed_starts = 0
+            self._growth.begin()  # not to count how long its start took
             return
-        worker.missing = message.n_inputs if isinstance(message, Opened) else 0
-        yield message
+        ticket = worker.jobs[0].ticket
+        if isinstance(message, tuple):
+            worker.missing = (worker.missing if opened is None else opened.n_inputs) - 1
+            events: list[Event] = [] if opened is None else [opened]
+            events.append(Input(ticket, number, data))
+        else:
+            worker.missing = message.n_inputs if isinstance(message, Opened) else 0
+            events = [message]
+        if worker.missing == 0:
+            worker.jobs.popleft()
+            worker.ended += 1
+            self._growth.done += 1
+        yield from events
+        worker.since = time.monotonic()  # the caller may have been slow
 
     def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
         now = time.monotonic()
@@ -357,10 +383,11 @@ class ReaderPool:
 
     def _replace(self, worker: _Worker, waiting: deque[Job], reason: str | None) -> Iterator[Event]:
         """A worker is gone: the job that it had in hand fails, those that it had not begun go to others."""
+        self._selector.unregister(worker.pipe)
         worker.pipe.close()
         code = _end(worker.process)
         self._workers.remove(worker)
-        lost = worker.jobs.popleft() if worker.ready and worker.jobs else None
+        lost = worker.jobs.popleft() if worker.has_one_in_hand else None
         waiting.extendleft(reversed(worker.jobs))
         if not worker.ready:
             self._failed_starts += 1
@@ -368,7 +395,7 @@ class ReaderPool:
                 raise RunError(f"Reading processes do not start ({_death(code)}); --num_workers 0 shows the error.")
         if not self._stopping:
             self._workers.append(self._start())
-        if lost is not None and not worker.has_told_all:
+        if lost is not None:
             yield Failed(lost.ticket, {}, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
 
 
@@ -392,7 +419,7 @@ def _death(code: int | None) -> str:
     return f"exit status {code}"
 
 
-def _serve(pipe: Connection, task: ReadTask) -> None:
+def _serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
     """A worker's life: jobs in, events out, until the pipe ends.
 
     Signals are the main process's to handle: a scheduler sends SIGTERM to every process of a job, and a file must not be
@@ -406,15 +433,31 @@ def _serve(pipe: Connection, task: ReadTask) -> None:
     try:
         pipe.send(None)
         while True:
-            for event in task.events(pipe.recv()):
-                if isinstance(event, Input):
-                    pipe.send((event.number, event.data.shape))
-                    _send(event.data, pipe)
-                else:
-                    pipe.send(event)
-            pipe.send(None)
+            job = pipe.recv()
+            begun.value += 1
+            _tell(task.events(job), pipe)
     except (EOFError, OSError):
         return  # the main process closed the pipe, or is gone
+
+
+def _tell(events: Iterator[Event], pipe: Connection) -> None:
+    """Send one job's events; `Opened` goes with the first input, as every message costs both sides time."""
+    opened: Opened | None = None
+    left = 0
+    for event in events:
+        if isinstance(event, Input):
+            pipe.send((opened, event.number, event.data.shape))
+            _send(event.data, pipe)
+            opened = None
+            left -= 1
+            if left == 0:
+                return  # the main process has ended the job with it
+        elif isinstance(event, Opened) and event.n_inputs:
+            opened, left = event, event.n_inputs
+        else:
+            if opened is not None:
+                pipe.send(opened)
+            pipe.send(event)
 
 
 def _send(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
