@@ -105,11 +105,11 @@ class Bench:
         """A cohort of its own with the first `n` files."""
         return inputs.write_cohort(self.folder, min(n, self.sizes.recordings))
 
-    def run(self, name: str, *, cores: list[int] | None = None, **settings: Any) -> Child:
-        """One run in a process of its own."""
+    def run(self, name: str, *, cores: list[int] | None = None, resume: bool = False, **settings: Any) -> Child:
+        """One run in a process of its own; `resume` goes on with the one of that name."""
         child = run_child(
             "benchmarks.child",
-            self.request(self.output(name), **settings),
+            self.request(self.folder / "out" / name if resume else self.output(name), **settings),
             cores=cores,
             environment=self.environment,
         )
@@ -363,20 +363,20 @@ def _seconds_per_input(engine: Any, signals: Any) -> float:
 
 
 def growth(bench: Bench) -> Facts:
-    """Runs of growing size with nothing to read and nothing to compute: time per record and memory should not grow."""
+    """Runs of growing size with nothing to read and nothing to compute: time per record and memory should not grow.
+
+    Each is then started again with one recording more: how long it takes to find out that this one alone is left.
+    """
     rows = []
     for n in bench.sizes.growth:
-        took = []
+        took, again = [], []
+        options: Facts = {"format": "parquet", "pooling": "mean", "stand_ins": ["engine", "reader"]}
+        tables = [str(inputs.write_table(bench.folder, size)) for size in (n, n + 1)]
         for _ in range(min(bench.sizes.rounds, 2)):
-            took.append(
-                bench.run(
-                    "growth",
-                    dataset=str(inputs.write_table(bench.folder, n)),
-                    format="parquet",
-                    pooling="mean",
-                    stand_ins=["engine", "reader"],
-                )
-            )
+            took.append(bench.run("growth", dataset=tables[0], **options))
+            again.append(bench.run("growth", dataset=tables[1], resume=True, **options))
+            if again[-1].report["records"] != 1:
+                raise RuntimeError(f"{again[-1].report['records']} recordings were done again; 1 was left")
         rows.append(
             {
                 "recordings": n,
@@ -385,6 +385,8 @@ def growth(bench: Bench) -> Facts:
                 "core_ms": spread(1e3 * child.cpu / n for child in took),
                 "memory_mib": spread(child.report["memory_mib"] for child in took),
                 "reader_memory_mib": spread(child.report["reader_memory_mib"] for child in took),
+                "resumed_first_job_seconds": spread(child.report["first_job"] for child in again),
+                "resumed_memory_mib": spread(child.report["memory_at_first_job_mib"] for child in again),
             }
         )
     return {"rows": rows}
