@@ -36,7 +36,7 @@ import test_muse
 from ecgfounder import errors
 from ecgfounder.arguments import add_embed_arguments, settings_of
 from ecgfounder.budget import Budget
-from ecgfounder.cli import main, report
+from ecgfounder.cli import advice, main, report
 from ecgfounder.doctor import add_doctor_arguments
 from ecgfounder.errors import MissingDependencyError, RunError
 from ecgfounder.export import add_export_arguments
@@ -324,7 +324,7 @@ def special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callab
     def out_of_memory() -> str:
         nothing = np.zeros(0, dtype=np.bool_)
         plan = Plan(nothing, nothing, done=0, failed=0, changed=0, missing=0, gone=0)
-        summary = Summary("complete", Tally(done=1), plan, 1, 0, 1.0, "torch", samples_per_pass=24 * 5000)
+        summary = Summary("complete", Tally(done=1), plan, 1, 0, 1.0, "torch", "cuda", samples_per_pass=24 * 5000)
         lines: list[str] = []
 
         class Console:
@@ -356,6 +356,7 @@ def special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callab
         "out of memory": out_of_memory,
         "a full disk": full_disk,
         "a launcher": launcher,
+        "a slow network": lambda: advice("embed", Settings(dataset="x", output_dir=tmp_path), "cpu"),
         "a missing extra": lambda: str(MissingDependencyError("h5py", "reading HDF5 files", "hdf5")),
     }
 

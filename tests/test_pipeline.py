@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from ecgfounder.errors import EmbeddingError, RunError
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
-from ecgfounder.workers import Event, Failed, Idle, Input, Job, Opened
+from ecgfounder.workers import Event, Failed, Idle, Input, Job, Opened, ReaderPool
+from scripted import SCRIPTED
 
 Array = npt.NDArray[np.float32]
 
@@ -55,6 +56,7 @@ class Pool:
     taken: int = 0
     stopped: bool = False
     before_event: Callable[[Event], None] = lambda _event: None
+    waited: float = 0.0
 
     def stop_taking(self) -> None:
         self.stopped = True
@@ -185,6 +187,20 @@ def test_all_calls_of_finish_come_from_one_thread() -> None:
     finish = Finish()
     pipeline_of(Pool([Plan()] * 50, 4), Engine(threads=3), finish).run(jobs(50))
     assert finish.threads == {"ecgfounder-write"}
+
+
+@pytest.mark.parametrize("stage", ["read", "embed", "write", "main"])
+def test_the_stage_that_the_others_waited_for_is_named(stage: str) -> None:
+    pool: Any = Pool([Plan()] * 60, before_event=lambda _: time.sleep(0.01 if stage == "main" else 0.0))
+    if stage == "read":
+        pool = ReaderPool(SCRIPTED, 0)
+
+    def finish(group: Sequence[Finished]) -> None:
+        time.sleep(0.01 * len(group) if stage == "write" else 0.0)
+
+    pipeline = pipeline_of(pool, Engine(threads=2, seconds=0.1 if stage == "embed" else 0.0), finish)
+    pipeline.run((Job(ticket, "nap,small") for ticket in range(5)) if stage == "read" else jobs(60))
+    assert pipeline.slowest == stage
 
 
 @pytest.mark.parametrize("fails_at", [0, 3])

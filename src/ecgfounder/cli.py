@@ -148,6 +148,21 @@ def _listen(interruption: Interruption) -> None:
     signal.signal(signal.SIGTERM, handle)
 
 
+def advice(slowest: str, settings: Settings, device: str) -> str:
+    """Which stage the others waited for, and what would help."""
+    on_gpu = device != "cpu"
+    what, helps = {
+        "read": ("Reading", f"--num_workers above {settings.num_workers} or faster storage"),
+        "embed": (
+            "The network",
+            "more GPUs or --precision bfloat16" if on_gpu else "a GPU, more cores or more machines",
+        ),
+        "write": ("Writing", "--format parquet, --pooling mean or a faster disk"),
+        "main": ("The main process", "several of them (accelerate launch --num_processes N, or --shard)"),
+    }[slowest]
+    return f"{what} was what the rest waited for: {helps} would make it faster"
+
+
 def report(summary: Summary, settings: Settings, console: Terminal) -> int:
     """Print what came of the run; the exit status."""
     launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1
@@ -188,6 +203,8 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
             f"The device's memory ran out; what held was a batch of {fits} recordings of 10 s (--batch_size {fits})"
         )
     print_tally(tally, settings.output_dir, console)
+    if summary.slowest is not None:
+        console.line(advice(summary.slowest, settings, summary.device))
     if tally.pending:
         console.line(f"{tally.pending:,} recordings are still to do; the same command goes on with them")
         return SOME_FAILED

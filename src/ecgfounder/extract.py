@@ -53,6 +53,8 @@ MAX_PATH_BYTES = 4096
 
 OTHERS_GRACE = 10.0
 """Seconds that the main process waits, after an interruption, for the others to commit what they have in flight."""
+SHORT_SECONDS = 10.0
+"""What takes no longer is not worth advice on how it could be faster."""
 LOOK_SECONDS = 0.5
 """Seconds between two looks at what the others do."""
 
@@ -75,9 +77,11 @@ class Summary:
     tally : all records of the cohort as the ledger has them; None where another process tells.
     processed, failed_now : records that this start did, and those among them that failed; the main process counts those of
         the others too.
+    slowest : the stage that this process's others waited for (`Pipeline.slowest`); None where it was too short to say.
     lost : processes that died before their end, as the main one found out.
     is_main : whether this is the process that speaks for all of a launch.
     seconds : wall time.
+    engine, device : the engine as it describes itself, and what it computes on.
     precision_error : relative error of the maps against float32, where a lower precision was asked for.
     samples_per_pass : what the device's memory was found to hold, rows times samples; None if it never ran out.
     """
@@ -89,9 +93,11 @@ class Summary:
     failed_now: int
     seconds: float
     engine: str
+    device: str
     precision_error: float | None = None
     samples_per_pass: int | None = None
     signal: int | None = None
+    slowest: str | None = None
     lost: int = 0
     is_main: bool = True
 
@@ -160,6 +166,7 @@ class Run:
         self.interruption = interruption or Interruption()
         self.folder = RunFolder(settings.output_dir)
         self._state: LedgerState | None = None
+        self._slowest: str | None = None
         self.naming = Naming(layout=cast(Layout, settings.layout), data_dir=settings.data_dir, suffix=".json")
 
     def execute(self) -> Summary:
@@ -391,6 +398,8 @@ class Run:
         )
         try:
             pipeline.run(self._jobs(started, recorder))
+            if time.monotonic() - started.began > SHORT_SECONDS:
+                self._slowest = pipeline.slowest
             recorder.close()
             outcome = "interrupted" if self.interruption.requested else "complete"
             ledger.end({"outcome": outcome, "done": recorder.done, "failed": recorder.failed})
@@ -469,9 +478,11 @@ class Run:
             failed_now=recorder.failed + others.failed,
             seconds=time.monotonic() - started.began,
             engine=engine.describe(),
+            device=engine.device,
             precision_error=engine.relative_error if isinstance(engine, MeteredEngine) else None,
             samples_per_pass=engine.samples_per_pass,
             signal=self.interruption.signal,
+            slowest=self._slowest,
             lost=others.lost,
             is_main=launch.is_main,
         )

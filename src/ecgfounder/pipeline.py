@@ -26,6 +26,9 @@ FeatureMap = npt.NDArray[np.float32]
 _LOOK_UP = 0.25
 """Seconds after which a stage that waits looks whether all is over."""
 
+NOTICEABLE = 0.25
+"""The share of the time for which a stage has to be waited for to count as the slowest."""
+
 
 class Embedder(Protocol):
     """What the pipeline needs of an engine."""
@@ -110,6 +113,9 @@ class Pipeline:
         self._batcher: Batcher[tuple[int, int]] = Batcher(self.batch_size)
         self._to_embed: queue.Queue[AnyBatch | None] = queue.Queue(threads + 1)
         self._to_finish: queue.Queue[list[Any] | None] = queue.Queue(4 * threads + 4)
+        self._seconds = 0.0
+        self._waited = {"embed": 0.0, "write": 0.0}  # seconds for which a stage had no room for what came
+        self._counting = threading.Lock()
         self._open: dict[int, _Open] = {}
         self._not_computed: set[int] = set()
         self._error: BaseException | None = None
@@ -133,6 +139,7 @@ class Pipeline:
             What an engine or `finish` raised: the run cannot go on.
         """
         keep_freed_memory()
+        began = time.monotonic()
         for thread in (*self._embedders, self._finisher):
             thread.start()
         try:
@@ -148,9 +155,26 @@ class Pipeline:
             self._left = True
             raise
         finally:
+            self._seconds = time.monotonic() - began
             self._shut_down()
         if self._error:
             raise self._error
+
+    @property
+    def slowest(self) -> str:
+        """The stage that the others waited for: "read", "embed" or "write"; "main", this process's own thread, if none was.
+
+        Stages are looked at from the end: one that is waited for makes those before it wait too.
+        """
+        waited = {
+            "write": self._waited["write"] / len(self._embedders),
+            "embed": self._waited["embed"],
+            "read": self.pool.waited,
+        }
+        for stage, seconds in waited.items():
+            if seconds >= NOTICEABLE * self._seconds:
+                return stage
+        return "main"
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Input):
@@ -169,12 +193,15 @@ class Pipeline:
 
     def _put(self, stage: queue.Queue[Any], work: Any) -> None:
         """Hand work on, however long it takes, unless all is over."""
+        began = time.monotonic()
         while not self._is_over():
             try:
                 stage.put(work, timeout=_LOOK_UP)
-                return
+                break
             except queue.Full:
                 continue
+        with self._counting:
+            self._waited["embed" if stage is self._to_embed else "write"] += time.monotonic() - began
 
     def _get(self, stage: queue.Queue[Any]) -> Any:
         """The next work for a stage; None when no more comes."""

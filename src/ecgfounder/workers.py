@@ -239,12 +239,17 @@ class ReaderPool:
     n_started : how many of them are started at once; twice as many follow each time that the caller mostly waits for
         them, as long as that helps. A process costs a third of a second of a core to start. None starts all.
     timeout : seconds after which one file is given up and its worker replaced.
+
+    Attributes
+    ----------
+    waited : seconds that the caller has waited for something to be read.
     """
 
     def __init__(self, task: ReadTask, n_workers: int, *, n_started: int | None = None, timeout: float = 120.0) -> None:
         self._task = task
         self._n_workers = n_workers
         self._timeout = timeout
+        self.waited = 0.0
         self._context = multiprocessing.get_context("spawn")
         self._failed_starts = 0
         self._stopping = False
@@ -260,7 +265,7 @@ class ReaderPool:
         """Work through the jobs; each gives `Opened` and its inputs, or `Failed`. Slow consumers slow the workers."""
         if not self._workers:
             while not self._stopping and (job := next(jobs, None)) is not None:
-                yield from self._task.events(job)
+                yield from self._timed(self._task.events(job))
             return
         waiting: deque[Job] = deque()
         while True:
@@ -271,12 +276,24 @@ class ReaderPool:
             self._grow()
             waits_since = time.monotonic()
             came = self._selector.select(timeout=0.25)
-            self._growth.waited += time.monotonic() - waits_since
+            waited = time.monotonic() - waits_since
+            self.waited += waited
+            self._growth.waited += waited
             for key, _ in came:
                 yield from self._receive(key.data, waiting)
             yield from self._give_up(waiting)
             if not came:
                 yield Idle()
+
+    def _timed(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Events that this process makes itself."""
+        while True:
+            began = time.monotonic()
+            event = next(events, None)
+            self.waited += time.monotonic() - began
+            if event is None:
+                return
+            yield event
 
     def close(self, patience: float = 2.0) -> None:
         """End the workers: those that are idle at once, others by force after `patience` seconds."""
