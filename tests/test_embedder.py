@@ -480,7 +480,6 @@ def test_the_docstrings_examples_run(module: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.slow
 def test_the_pages_examples_run_and_print_what_they_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
