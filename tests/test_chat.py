@@ -547,6 +547,30 @@ def test_rows_of_shards_with_identifiers_are_found_by_them_wherever_the_recordin
     assert "give the column that has them as --id_column" in capsys.readouterr().err
 
 
+def test_an_identifier_of_several_recordings_is_refused_over_shards_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Made(tmp_path / "run", format="parquet", id_column="study_id", rows=[("a/1.xml", 7)], done_order=["a/1.xml"])
+    dataset = tmp_path / "reports"
+    cells = {"ecg_paths": ["a/1.xml", "a/2.xml"], "study_id": [7, 7], "report_0": ["its own", "another's"]}
+    datasets.Dataset.from_dict(cells).save_to_disk(dataset)
+    words = ["--dataset_name", str(dataset), "--embeddings_dirs", str(made.make()), "--id_column", "study_id"]
+    assert mimic_main([*words, "--output_file", str(tmp_path / "no")]) == 1
+    assert "shared by several ECGs" in capsys.readouterr().err
+
+
+def test_a_relative_data_folder_is_one_folder_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = reports(tmp_path, ["1.xml", "./1.xml", f"{tmp_path}/1.xml"])
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "1.json").write_text("{}")
+    words = ["--dataset_name", str(dataset), "--embeddings_dirs", "embeddings", "--data_dir", "."]
+    assert mimic_main([*words, "--output_file", str(tmp_path / "chat.json")]) == 0
+    assert len(json.loads((tmp_path / "chat.json").read_text())) == 3
+
+
 def test_rows_of_shards_without_identifiers_are_found_by_paths_whatever_the_dataset_has(tmp_path: Path) -> None:
     made = Made(tmp_path / "run", format="parquet")
     chat = chat_of(reports(tmp_path, ["a/2.xml"]), made.make(), tmp_path, "--id_column", "report_0")

@@ -36,6 +36,16 @@ def test_only_a_process_that_is_known_to_be_gone_is_not_alive() -> None:
     assert process_is_alive({"host": socket.gethostname(), "pid": gone.pid})  # it does not say enough
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows it")
+def test_a_process_that_ended_is_gone_although_its_parent_has_not_asked_for_it() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    deadline = time.monotonic() + 30
+    while process_is_alive(own_name() | {"pid": ended.pid}):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert ended.wait() == 0
+
+
 def test_a_system_that_hides_its_identity_is_known_by_its_host_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,11 @@ def test_a_living_process_of_this_machine_keeps_the_folder(folder: RunFolder) ->
     assert not hold(folder)
 
 
+def test_a_process_of_another_machine_with_our_number_keeps_the_folder(folder: RunFolder) -> None:
+    leave_part(folder, pid=os.getpid())
+    assert not hold(folder)
+
+
 def test_a_process_that_ended_or_died_does_not_keep_the_folder(folder: RunFolder) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -248,6 +253,8 @@ def test_results_without_run_json_are_refused_and_can_be_overwritten(folder: Run
     folder.run_json.unlink()
     with pytest.raises(RunError, match=r"run\.json is gone.*--overwrite"):
         folder.admit(FINGERPRINT, overwrite=False)
+    with pytest.raises(RunError, match=r"run\.json is gone"):
+        folder.previous()  # what a dry run asks
     assert (folder.output_dir / "a.json").exists()
     assert not folder.admit(FINGERPRINT, overwrite=True)
     assert not (folder.output_dir / "a.json").exists()

@@ -6,8 +6,7 @@ import os
 import shutil
 import signal
 import stat
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +23,9 @@ from ecgfounder.errors import CohortError, RunError
 from ecgfounder.extract import Run, Summary
 from ecgfounder.launch import Launch
 from ecgfounder.merge import merge
+from ecgfounder.recording import STANDARD_LEADS
 from ecgfounder.runs import open_run
+from ecgfounder.workers import Job
 from faults import NullEngine, Silent, json_outputs, settings_for
 
 Start = Callable[..., Summary]
@@ -246,17 +247,17 @@ def test_not_finite_output_of_the_network_is_a_failure_and_never_null_in_json(st
 def test_interruption_while_the_only_batch_waits_for_company_commits_it(start: Start, tmp_path: Path) -> None:
     for number in range(200):
         save(tmp_path / "in" / f"{number:03d}.npy", number)
-    main_thread = threading.get_ident()
-    real = Run._announce
+    real = Run._jobs
     handled: list[int] = []
 
-    def announce(run: Run, *arguments: Any) -> None:
-        real(run, *arguments)
+    def jobs(run: Run, *arguments: Any) -> Iterator[Job]:
         signal.signal(signal.SIGUSR1, lambda number, _frame: (handled.append(number), run.interruption.request(15)))
-        threading.Timer(0.2, lambda: signal.pthread_kill(main_thread, signal.SIGUSR1)).start()
+        for number, job in enumerate(real(run, *arguments)):
+            if number == 10:
+                signal.raise_signal(signal.SIGUSR1)
+            yield job
 
-    slow = mock.patch.object(NullEngine, "embed", _slowly(NullEngine.embed))
-    with mock.patch.object(Run, "_announce", announce), slow:
+    with mock.patch.object(Run, "_jobs", jobs):
         summary = start(batch_size=64)
     assert handled
     assert summary.outcome == "interrupted"
@@ -264,16 +265,6 @@ def test_interruption_while_the_only_batch_waits_for_company_commits_it(start: S
     done = ledger.count(b'"status":"done"')
     assert 0 < done == len(json_outputs(tmp_path / "out")) < 200
     assert orjson.loads((tmp_path / "out" / "_run" / "run.json").read_bytes())["outcome"] == "interrupted"
-
-
-def _slowly(embed: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    import time
-
-    def slow(engine: NullEngine, batch: np.ndarray) -> np.ndarray:
-        time.sleep(0.3)
-        return embed(engine, batch)
-
-    return slow
 
 
 def test_shards_may_differ_in_their_number_of_processes() -> None:
@@ -333,6 +324,57 @@ def test_exchanged_identifiers_never_leave_one_recording_under_the_other_s_name(
         start(cohort("A", "a", "C"), **options)
     with pytest.raises(RunError, match="must be unique"):
         start(cohort("A", "A", "C"), **options)
+
+
+def wfdb(header: Path, signal: str, seed: int) -> None:
+    """A record of twelve leads whose samples are in a file of any name."""
+    header.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(seed).integers(-500, 500, (600, 12)).astype("<i2")
+    samples.tofile(header.parent / signal)
+    lines = [f"{signal} 16 1000(0)/mV 16 0 0 0 0 {lead}" for lead in STANDARD_LEADS]
+    header.write_text("\n".join([f"{header.stem} 12 500 600", *lines]) + "\n")
+
+
+def one_row(path: Path, recording: str) -> Path:
+    pq.write_table(pa.table({"ecg_paths": [recording], "id": ["A"]}), path)
+    return path
+
+
+@pytest.mark.parametrize("other", ["b.hea", "x.npy", "b"])
+@pytest.mark.parametrize("check_hashes", [False, True])
+def test_an_identifier_never_keeps_the_embedding_of_a_record_with_other_files(
+    start: Start, tmp_path: Path, other: str, check_hashes: bool
+) -> None:
+    wfdb(tmp_path / "in" / "a.hea", "a.dat", 1)
+    wfdb(tmp_path / "in" / "b.hea", "b_signal.dat", 2)
+    save(tmp_path / "in" / "x.npy", 3)
+    options = {"data_dir": str(tmp_path / "in"), "id_column": "id", "check_hashes": check_hashes}
+    start(one_row(tmp_path / "c.parquet", "a.hea"), **options)
+    before = json_outputs(tmp_path / "out")
+    summary = start(one_row(tmp_path / "c.parquet", other), **options)
+    assert summary.plan.changed == 1
+    assert json_outputs(tmp_path / "out") != before
+
+
+def test_a_header_that_names_other_samples_now_is_read_again(start: Start, tmp_path: Path) -> None:
+    wfdb(tmp_path / "in" / "a.hea", "a.dat", 1)
+    start()
+    (tmp_path / "in" / "a.dat").unlink()
+    wfdb(tmp_path / "in" / "a.hea", "other.dat", 2)
+    assert start().plan.changed == 1
+    for name in ("a.hea", "other.dat"):
+        (tmp_path / "in" / name).unlink()
+    save(tmp_path / "in" / "b.npy")
+    assert start().plan.changed == 0  # an input that is gone has not changed
+
+
+def test_a_failed_identifier_is_tried_again_where_its_path_was_put_right(start: Start, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "good.npy")
+    options = {"data_dir": str(tmp_path / "in"), "id_column": "id"}
+    assert start(one_row(tmp_path / "c.parquet", "wrong.npy"), **options).failed_now == 1
+    assert start(one_row(tmp_path / "c.parquet", "wrong.npy"), **options).processed == 0
+    summary = start(one_row(tmp_path / "c.parquet", "good.npy"), **options)
+    assert (summary.processed, summary.failed_now) == (1, 0)
 
 
 def test_recordings_with_identifiers_may_move_as_they_like(start: Start, tmp_path: Path) -> None:

@@ -345,6 +345,36 @@ def test_no_more_workers_are_started_where_the_caller_is_the_slower_one(monkeypa
     assert processes_used(["small"] * 20, 4, consumer_sleeps=0.1) == 1
 
 
+def test_workers_are_started_for_slow_files_that_come_after_fast_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "GROWTH_SECONDS", 0.3)
+    assert processes_used([*["refuse"] * 3000, *["nap,small"] * 60], 3) == 3
+
+
+def test_workers_that_die_at_their_start_beside_others_that_work_do_not_end_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "GROWTH_SECONDS", 0.2)
+    start = ReaderPool._start
+
+    def killed(pool: ReaderPool) -> Any:
+        worker = start(pool)
+        if len(started) >= 1:
+            worker.process.kill()
+        started.append(worker)
+        return worker
+
+    started: list[Any] = []
+    monkeypatch.setattr(ReaderPool, "_start", killed)
+    pool = ReaderPool(SCRIPTED, 4, n_started=1)
+    try:
+        outcome = outcome_of(pool.events(jobs_of(["nap,small"] * 40)))
+    finally:
+        pool.close()
+    assert len(outcome.inputs) == 40
+    assert len(started) > 2
+    assert outcome.reasons == {}
+
+
 def test_a_file_that_hangs_does_not_hold_up_the_others() -> None:
     began = time.monotonic()
     pool = ReaderPool(SCRIPTED, 2, n_started=1)

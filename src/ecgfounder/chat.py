@@ -311,9 +311,10 @@ class Rows:
             cohort = open_cohort(
                 settings.dataset_name, split=settings.split, path_column=column, id_column=settings.id_column
             )
-            if self.folders[column].shards is not None:
-                continue  # rows of shards are found by keys, which names cannot mix up
-            colliding = len(index_cohort(cohort, naming, settings.data_dir).colliding_names())
+            folder = self.folders[column]
+            if folder.shards is not None and not folder.by_identifier:
+                continue  # rows of shards are found by their recordings' paths, which names cannot mix up
+            colliding = len(index_cohort(cohort, naming, naming.data_dir).colliding_names())
             if colliding:
                 # A row would be given the embedding of another row's ECG, and nothing would show it.
                 raise RunError(

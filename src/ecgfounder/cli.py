@@ -182,6 +182,8 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
             "died. The same command goes on from there."
         )
         return SOME_FAILED  # none is left that the launcher could stop for it
+    if summary.slowest is not None:
+        console.line(advice(summary.slowest, settings, summary.device))
     if summary.tally is None:
         console.line(
             f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
@@ -203,8 +205,6 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
             f"The device's memory ran out; what held was a batch of {fits} recordings of 10 s (--batch_size {fits})"
         )
     print_tally(tally, settings.output_dir, console)
-    if summary.slowest is not None:
-        console.line(advice(summary.slowest, settings, summary.device))
     if tally.pending:
         console.line(f"{tally.pending:,} recordings are still to do; the same command goes on with them")
         return SOME_FAILED

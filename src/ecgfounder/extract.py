@@ -296,7 +296,7 @@ class Run:
         digest = sha256_of(find_checkpoint(self.settings.checkpoint, self.settings.mode))
         cohort = self._open_cohort()
         index = index_cohort(cohort, self.naming if self._named else None, self.naming.data_dir)
-        before = None if self.settings.overwrite else self.folder.read()
+        before = None if self.settings.overwrite else self.folder.previous()
         changed = differences(before["fingerprint"], self.settings.fingerprint(digest)) if before else []
         state = read_ledger(self.folder.ledger) if before else read_parts(())
         mine = self._share(index, Launch())

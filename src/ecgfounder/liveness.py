@@ -51,7 +51,22 @@ def process_is_alive(name: Mapping[str, Any]) -> bool:
         return False
     except PermissionError:
         return True  # it is another user's
-    return True
+    return not _is_zombie(int(name["pid"]))
+
+
+def is_this_process(name: Mapping[str, Any]) -> bool:
+    """Whether it was this process that so named itself."""
+    ours = own_name()
+    return all(name.get(key) == ours[key] for key in ("boot", "pid_namespace", "pid"))
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only its parent has not asked yet how."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux, or gone by now
+        return False
+    return status.rpartition(")")[2].split()[:1] == ["Z"]
 
 
 def is_fresh(status: os.stat_result) -> bool:

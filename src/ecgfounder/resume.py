@@ -92,13 +92,17 @@ def make_plan(
     had_output = np.zeros(len(index), dtype=np.bool_)
     changed = missing = 0
     there = np.array([(output_dir / name).exists() for name in state.shards], dtype=np.bool_)
-    if np.any(status == DONE):
-        is_done, row_of, shard_of = (status == DONE).data, rows.data, state.shard.data
+    looked_for = (status == DONE) | (status == FAILED if cohort.id_column else False)
+    if np.any(looked_for):
+        known_as, row_of, shard_of = np.where(looked_for, status, 0).data, rows.data, state.shard.data
         looked_at = _Inputs(state, settings, naming)
         for position, record in indexed_records(cohort, index, naming.data_dir):
-            if not is_done[position]:
+            if not known_as[position]:
                 continue
             row = row_of[position]
+            if known_as[position] == FAILED:  # with an identifier: it may stand for another path by now
+                todo[position] |= looked_at.has_moved(record, row)
+                continue
             shard = shard_of[row]
             if not (there[shard] if shard >= 0 else _has_output(record, naming, output_dir)):
                 missing += 1
@@ -140,9 +144,9 @@ class _Inputs:
         self._paths, self._companions = state.paths.data, state.companions.data
 
     def has_changed(self, record: Record, row: int) -> bool:
-        """Whether a record's files are others than those that were read; files that are gone have not changed."""
+        """Whether a record's files are others than those that were read; an input that is gone has not changed."""
         path = self._naming.absolute(record.path)
-        by_content = self._settings.check_hashes or self._has_moved(record, row)
+        by_content = self._settings.check_hashes or self.has_moved(record, row)
         if not self._companions[row] and not by_content:  # the usual case
             try:
                 status = os.stat(path)
@@ -154,7 +158,7 @@ class _Inputs:
                     return False
         return self._differs(record, path, row, by_content)
 
-    def _has_moved(self, record: Record, row: int) -> bool:
+    def has_moved(self, record: Record, row: int) -> bool:
         """Whether an identifier stands for another path than it did: sizes and times say nothing then."""
         return bool(self._paths[row]) and self._paths[row] != path_key(
             record_identity(record.path, self._naming.data_dir)
@@ -166,9 +170,10 @@ class _Inputs:
             entry = next(self._state.entries([row]))
             source.companions.extend(companions_of(source, entry["companions"]))
         try:
-            seen = [os.stat(path) for path in source.files]
+            seen = [os.stat(each) for each in source.files]
         except (OSError, ValueError):
-            return False
+            # A companion that is not there: of an input that is gone altogether, or one that has others now.
+            return os.path.lexists(source.path) or os.path.lexists(f"{source.path}.hea")
         if not seen:
             return False
         size, modified = sum(each.st_size for each in seen), max(each.st_mtime_ns for each in seen)
@@ -179,7 +184,7 @@ class _Inputs:
             return False
         known = int(self._state.hashes[row])
         if known == 0:
-            return not same or self._has_moved(record, row)
+            return not same or self.has_moved(record, row)
         try:
             return int(str(identity_of(source)["sha256"])[:16], 16) != known
         except ECGFounderError:

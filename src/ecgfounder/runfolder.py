@@ -18,7 +18,7 @@ import orjson
 
 from ecgfounder.errors import RunError
 from ecgfounder.ledger import entry_lines, part_status
-from ecgfounder.liveness import is_fresh, process_is_alive
+from ecgfounder.liveness import is_fresh, is_this_process, process_is_alive
 from ecgfounder.locks import RunLock
 from ecgfounder.naming import RUN_FOLDER
 from ecgfounder.settings import differences
@@ -105,7 +105,7 @@ class RunFolder:
             return
         header, end = part_status(part)
         # Our own process is one that broke here before, and was started again from Python.
-        if header is None or end is not None or header["pid"] == os.getpid() or not process_is_alive(header):
+        if header is None or end is not None or is_this_process(header) or not process_is_alive(header):
             return
         raise RunError(
             f"{self.output_dir} is in use by process {header['pid']} on {header['host']}, which an earlier start left at work, "
@@ -145,14 +145,7 @@ class RunFolder:
         if overwrite:
             self.remove_outputs()
             return False
-        # Looked at in this order: another shard that starts now writes run.json before its first result.
-        holds_results = not self.run_json.exists() and self._holds_results()
-        before = self.read()
-        if before is None and holds_results:
-            raise RunError(
-                f"{self.output_dir} holds results, and {self.run_json} is gone: nothing tells what they were made with. "
-                "Choose another --output_dir, or --overwrite to start anew."
-            )
+        before = self.previous()
         if before is None:
             return False
         changed = differences(before.get("fingerprint", {}), dict(fingerprint))
@@ -163,6 +156,24 @@ class RunFolder:
                 "Use the same settings to resume it, another --output_dir, or --overwrite to start anew."
             )
         return True
+
+    def previous(self) -> dict[str, Any] | None:
+        """What run.json says of the run that is there; None where there is none.
+
+        Raises
+        ------
+        RunError
+            If there are results without it.
+        """
+        # Looked at in this order: another shard that starts now writes run.json before its first result.
+        holds_results = not self.run_json.exists() and self._holds_results()
+        before = self.read()
+        if before is None and holds_results:
+            raise RunError(
+                f"{self.output_dir} holds results, and {self.run_json} is gone: nothing tells what they were made with. "
+                "Choose another --output_dir, or --overwrite to start anew."
+            )
+        return before
 
     def _holds_results(self) -> bool:
         return any("key" in entry for part in self.ledger.glob("*.jsonl") for _offset, entry in entry_lines(part))

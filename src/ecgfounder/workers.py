@@ -224,7 +224,9 @@ class _Growth:
         rate = self.done / took
         due = 2 * self.waited > took and (rate >= GROWTH_PAYS * self.rate or not self.done)
         if due:
-            self.rate = max(rate, self.rate)
+            self.rate = rate
+        elif rate < self.rate:
+            self.rate = 0.0  # fewer than with fewer workers: the files are others now, and what was seen says nothing
         self.begin()
         return due
 
@@ -343,7 +345,7 @@ class ReaderPool:
     def _grow(self) -> None:
         """Start as many workers again as there are, where all of them have their hands full and more would help."""
         room = self._n_workers - len(self._workers)
-        if room <= 0:
+        if room <= 0 or self._stopping:
             return
         if not all(worker.ready and len(worker.jobs) == JOBS_AHEAD for worker in self._workers):
             self._growth.begin()
@@ -408,9 +410,12 @@ class ReaderPool:
         waiting.extendleft(reversed(worker.jobs))
         if not worker.ready:
             self._failed_starts += 1
-            if self._failed_starts >= _STARTS_THAT_MAY_FAIL:
-                raise RunError(f"Reading processes do not start ({_death(code)}); --num_workers 0 shows the error.")
-        if not self._stopping:
+        starts_fail = self._failed_starts >= _STARTS_THAT_MAY_FAIL
+        if starts_fail and not any(each.ready for each in self._workers):
+            raise RunError(f"Reading processes do not start ({_death(code)}); --num_workers 0 shows the error.")
+        if starts_fail:
+            self._n_workers = len(self._workers)  # those that there are go on alone
+        elif not self._stopping:
             self._workers.append(self._start())
         if lost is not None:
             yield Failed(lost.ticket, {}, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
