@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgfounder import extract, liveness
+from ecgfounder import extract, liveness, resume
 from ecgfounder.budget import Budget
 from ecgfounder.errors import CohortError, RunError
 from ecgfounder.extract import Run, Summary
@@ -335,6 +335,26 @@ def wfdb(header: Path, signal: str, seed: int) -> None:
     header.write_text("\n".join([f"{header.stem} 12 500 600", *lines]) + "\n")
 
 
+@pytest.mark.parametrize("format_", ["json", "parquet"])
+def test_an_input_that_was_only_touched_is_looked_into_once(start: Start, tmp_path: Path, format_: str) -> None:
+    for name in "ab":
+        save(tmp_path / "in" / f"{name}.npy")
+    start(format=format_)
+    os.utime(tmp_path / "in" / "a.npy", (1, 1))
+    before = {row["record"]: row for row in manifest(tmp_path / "out")}
+    with mock.patch.object(resume, "identity_of", wraps=resume.identity_of) as hashed:
+        for times in (1, 1):
+            summary = start(format=format_)
+            assert (summary.plan.done, summary.plan.changed, summary.processed) == (2, 0, 0)
+            assert hashed.call_count == times
+    after = {row["record"]: row for row in manifest(tmp_path / "out")}
+    (touched,) = [record for record in after if record.endswith("a.npy")]
+    time = after[touched]["input_mtime"]
+    assert time.timestamp() == 1
+    assert after == before | {touched: before[touched] | {"input_mtime": time}}
+    assert len(open_run(tmp_path / "out")) == 2
+
+
 def one_row(path: Path, recording: str) -> Path:
     pq.write_table(pa.table({"ecg_paths": [recording], "id": ["A"]}), path)
     return path
@@ -378,12 +398,14 @@ def test_a_failed_identifier_is_tried_again_where_its_path_was_put_right(start: 
 
 
 def test_recordings_with_identifiers_may_move_as_they_like(start: Start, tmp_path: Path) -> None:
+    looked_into = mock.patch.object(resume, "identity_of", wraps=resume.identity_of)
     for place in ("in", "elsewhere"):
         save(tmp_path / place / "a.npy", 1)
     options = {"data_dir": str(tmp_path), "id_column": "id"}
-    for path, processed in (("in/a.npy", 1), ("elsewhere/a.npy", 0)):
-        pq.write_table(pa.table({"ecg_paths": [path], "id": ["A"]}), tmp_path / "c.parquet")
-        assert start(tmp_path / "c.parquet", **options).processed == processed
+    with looked_into as hashed:
+        for path, processed, times in (("in/a.npy", 1, 0), ("elsewhere/a.npy", 0, 1), ("elsewhere/a.npy", 0, 1)):
+            assert start(one_row(tmp_path / "c.parquet", path), **options).processed == processed
+            assert hashed.call_count == times
 
 
 def test_file_of_someone_else_in_the_output_folder_stays(start: Start, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -40,7 +41,7 @@ from ecgfounder.model import Head, find_checkpoint, sha256_of
 from ecgfounder.naming import Layout, Naming, path_key, printable
 from ecgfounder.pipeline import Finished, Interruption, Pipeline
 from ecgfounder.recorder import Recorder, Task
-from ecgfounder.resume import Plan, check_foreign_outputs, make_plan
+from ecgfounder.resume import Plan, check_foreign_outputs, make_plan, renewed
 from ecgfounder.runfolder import RunFolder, new_stamp, part_name
 from ecgfounder.settings import Settings, differences
 from ecgfounder.sinks import Sink
@@ -50,6 +51,7 @@ from ecgfounder.workers import Job, ReaderPool, ReadTask
 
 COLLISIONS_SHOWN = 20
 MAX_PATH_BYTES = 4096
+ENTRIES_AT_ONCE = 1000
 
 OTHERS_GRACE = 10.0
 """Seconds that the main process waits, after an interruption, for the others to commit what they have in flight."""
@@ -271,8 +273,8 @@ class Run:
     def _plan(self, launch: Launch, cohort: Cohort, index: Index) -> Plan:
         mine = self._share(index, launch)
         state = self._state or read_ledger(self.folder.ledger)
-        self._state = None
         plan = make_plan(cohort, index, mine, state, self.settings, self.naming, self.folder.output_dir)
+        self._state = state if plan.renewals else None
         if launch.is_main:  # the others have about as much to do
             n_todo = plan.n_todo * launch.world_size
             make_budget(n_todo, self.settings, state, self.folder.output_dir).check(self.folder.output_dir)
@@ -382,6 +384,11 @@ class Run:
     def _process(self, started: Started, pool: ReaderPool, head: Head | None) -> Recorder:
         name = self._part_name(started, started.launch.rank)
         ledger = LedgerWriter(self.folder.ledger / name, own_name() | {"started": now()})
+        if self._state is not None:
+            entries = renewed(self._state, started.plan.renewals)
+            while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
+                ledger.append(chunk)
+            self._state = None
         recorder = Recorder(self._sink(name), ledger, self.folder.output_dir, self.settings)
 
         def finish(group: Sequence[Finished]) -> None:

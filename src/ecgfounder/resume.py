@@ -6,6 +6,7 @@ In: the cohort's index, the ledger's state, the settings. Out: a `Plan`, a mark 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import numpy.typing as npt
 
 from ecgfounder.cohort import Cohort, Index, Record, indexed_records, output_name, record_identity
 from ecgfounder.errors import ECGFounderError, PrepareError, RunError
-from ecgfounder.ledger import DONE, FAILED, LedgerState
+from ecgfounder.ledger import DONE, FAILED, LedgerState, key_text
 from ecgfounder.naming import Naming, path_key
 from ecgfounder.readers import make_source
 from ecgfounder.settings import Settings
+from ecgfounder.sinks import Entry
 from ecgfounder.workers import companions_of, identity_of
 
 Mask = npt.NDArray[np.bool_]
@@ -43,6 +45,20 @@ def check_foreign_outputs(index: Index, state: LedgerState) -> None:
 
 
 @dataclass(frozen=True)
+class Renewal:
+    """A finished record whose input has the content that it had, and another time or path.
+
+    Attributes
+    ----------
+    row : of the ledger's state. mtime_ns : the input's time now. path : hash of its path, where it is known by an identifier.
+    """
+
+    row: int
+    mtime_ns: int
+    path: int | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What this process does with each path of the cohort.
 
@@ -53,6 +69,7 @@ class Plan:
     done, failed : records that stay as the ledger has them.
     changed : records whose input is not what it was; missing : whose output is gone; both are in `todo`.
     gone : records of the ledger that the cohort no longer names.
+    renewals : records that stay as they are but for what the ledger says of their inputs.
     """
 
     todo: Mask
@@ -62,6 +79,7 @@ class Plan:
     changed: int
     missing: int
     gone: int
+    renewals: tuple[Renewal, ...] = ()
 
     @property
     def n_todo(self) -> int:
@@ -91,11 +109,12 @@ def make_plan(
         todo |= status == FAILED
     had_output = np.zeros(len(index), dtype=np.bool_)
     changed = missing = 0
+    renewals: list[Renewal] = []
     there = np.array([(output_dir / name).exists() for name in state.shards], dtype=np.bool_)
     looked_for = (status == DONE) | (status == FAILED if cohort.id_column else False)
     if np.any(looked_for):
         known_as, row_of, shard_of = np.where(looked_for, status, 0).data, rows.data, state.shard.data
-        looked_at = _Inputs(state, settings, naming)
+        looked_at = _Inputs(state, settings, naming, renewals)
         for position, record in indexed_records(cohort, index, naming.data_dir):
             if not known_as[position]:
                 continue
@@ -121,7 +140,16 @@ def make_plan(
         changed=changed,
         missing=missing,
         gone=gone,
+        renewals=tuple(renewals),
     )
+
+
+def renewed(state: LedgerState, renewals: Sequence[Renewal]) -> Iterator[Entry]:
+    """The entries that say what is known of inputs now, so that the next start need not read them again."""
+    lines = state.entries(renewal.row for renewal in renewals)
+    for renewal, entry in zip(renewals, lines, strict=True):
+        path = {} if renewal.path is None else {"path": key_text(renewal.path)}
+        yield {**entry, "mtime_ns": renewal.mtime_ns, **path}
 
 
 def _has_output(record: Record, naming: Naming, output_dir: Path) -> bool:
@@ -133,9 +161,10 @@ def _has_output(record: Record, naming: Naming, output_dir: Path) -> bool:
 
 
 class _Inputs:
-    """The input files of finished records, held against what the ledger has of them."""
+    """The input files of finished records, held against what the ledger has of them; what is to be renewed is collected."""
 
-    def __init__(self, state: LedgerState, settings: Settings, naming: Naming) -> None:
+    def __init__(self, state: LedgerState, settings: Settings, naming: Naming, renewals: list[Renewal]) -> None:
+        self._renewals = renewals
         self._state = state
         self._settings = settings
         self._naming = naming
@@ -182,10 +211,17 @@ class _Inputs:
         same = modified == self._times[row]
         if same and not by_content:
             return False
+        moved = self.has_moved(record, row)
         known = int(self._state.hashes[row])
         if known == 0:
-            return not same or self.has_moved(record, row)
+            return not same or moved
         try:
-            return int(str(identity_of(source)["sha256"])[:16], 16) != known
+            found = identity_of(source)
         except ECGFounderError:
             return True
+        if int(str(found["sha256"])[:16], 16) != known:
+            return True
+        if moved or not same:
+            key = path_key(record_identity(record.path, self._naming.data_dir)) if self._paths[row] else None
+            self._renewals.append(Renewal(row, found["mtime_ns"], key))
+        return False
