@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgfounder import __version__
+from ecgfounder.books import now
 from ecgfounder.cohort import Record, output_name
 from ecgfounder.errors import PrepareError, RunError
 from ecgfounder.ledger import DONE, FAILED, LedgerState, LedgerWriter, read_ledger
@@ -180,7 +181,7 @@ class _Export:
         name = part_name(stamp, (1, 1), 0, 1)
         writer = LedgerWriter(
             self.target.ledger / name,
-            own_name() | {"exported": True, "started": _now()},
+            own_name() | {"exported": True, "started": now()},
         )
         try:
             outputs = self._write(rows, self._sink(name), writer)
@@ -199,7 +200,7 @@ class _Export:
         fingerprint = {**facts["fingerprint"], "format": self.to, "layout": self.layout}
         if self.to != "parquet" and self.source.pooling == "both":
             fingerprint["pooling"] = "none"  # a file holds one view
-        done = {"from": self.source.format, "version": __version__, "at": _now()}
+        done = {"from": self.source.format, "version": __version__, "at": now()}
         return {**facts, "fingerprint": fingerprint, "exported": done}
 
     def _sink(self, part: str) -> Sink:
@@ -307,7 +308,3 @@ def _ledger_rows(source: EmbeddingRun, ledger: LedgerState, first_rows: npt.NDAr
             f"the ledger and the manifest of {source.folder} do not agree; the run's command puts that right"
         )
     return done[order[at]] if len(wanted) else np.empty(0, dtype=np.int64)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
