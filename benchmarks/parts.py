@@ -295,11 +295,12 @@ def _write_parquet(folder: Path, outputs: list[Output]) -> None:
 
 def engines(bench: Bench) -> Facts:
     """Every engine and precision: inputs a second over batch sizes and lengths, one calling thread per core."""
-    from ecgfounder.engines import create_engine, gpu_available, onnx_installed
+    from ecgfounder.engines import create_engine, gpu_available, native_usable, onnx_installed
 
     os.environ.update(bench.environment)
     choices = [("torch", "float32", "cpu"), ("torch", "bfloat16", "cpu")]
     choices += [("onnx", "float32", "cpu")] if onnx_installed() else []
+    choices += [("native", "float32", "cpu")] if native_usable() else []
     if gpu_available():
         choices += [("torch", precision, "cuda") for precision in ("float32", "bfloat16", "float16")]
     threads = len(usable_cores())

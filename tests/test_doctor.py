@@ -37,7 +37,7 @@ def test_a_whole_examination_passes_here(
     subjects = {line[6:20].strip(): line[:4] for line in lines if line[:4] in ("PASS", "WARN", "FAIL")}
     assert status == ALL_WELL, lines
     assert {subjects[name] for name in ("python", "packages", "torch", "checkpoint", "head")} == {"PASS"}
-    assert {"gpu", "cores", "memory", "graph cache", "output_dir", "extra cpu"} <= set(subjects)
+    assert {"gpu", "cores", "memory", "engine cache", "output_dir", "extra cpu"} <= set(subjects)
     assert lines[-1].endswith(" 0 failed")
     assert not (tmp_path / "new").exists()
 
@@ -168,7 +168,7 @@ def test_without_pytorch_the_examination_still_ends(tmp_path: Path, monkeypatch:
     found = told(doctor.findings(str(tmp_path / "weights.pth")))
     assert ("FAIL", "torch") in found
     assert ("FAIL", "checkpoint") in found
-    assert found[-1][1] == "graph cache"
+    assert found[-1][1] == "engine cache"
 
 
 def test_an_engine_that_gives_other_numbers_fails() -> None:
@@ -177,6 +177,16 @@ def test_an_engine_that_gives_other_numbers_fails() -> None:
     for wrong in ([1.1, 2.0], [float("nan"), 2.0]):
         assert doctor._engine_finding("onnx", {**right, "values": wrong}, reference).status == "FAIL"
     assert doctor._engine_finding("onnx", right, reference).status == "PASS"
+
+
+def test_without_the_native_engine_there_is_a_warning_that_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ecgfounder.engines.native_usable", lambda: False)
+    monkeypatch.setattr(doctor, "probe_in_process", lambda *_: {"engine": "any", "values": [1.0], "per_second": 1.0})
+    found = {finding.subject: finding for finding in doctor._engines()}
+    assert found["native"].status == "WARN"
+    assert "C compiler" in found["native"].fix
 
 
 def test_a_gpu_that_pytorch_cannot_use_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,4 +292,4 @@ def test_little_space_is_a_warning_that_names_what_takes_less(tmp_path: Path, mo
     [finding] = doctor._output(tmp_path)
     assert finding.status == "WARN"
     assert "--format parquet" in finding.fix
-    assert doctor._graph_cache().status == "WARN"
+    assert doctor._engine_cache().status == "WARN"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,15 +19,24 @@ import pytest
 import torch
 
 import ecgfounder.engines as engines
+import ecgfounder.engines.native as native_engine
 import ecgfounder.engines.onnx as onnx_engine
 from conftest import drawn_state
-from ecgfounder.engines import CPU_ROWS, Engine, create_engine, gpu_available
-from ecgfounder.engines.onnx import OnnxEngine, cache_folder
+from ecgfounder.engines import CPU_ROWS, Engine, create_engine, gpu_available, native_usable
+from ecgfounder.engines.cache import cache_folder
+from ecgfounder.engines.native import NativeEngine, instructions
 from ecgfounder.engines.torch import TorchEngine
 from ecgfounder.errors import CheckpointError, EmbeddingError, MissingDependencyError, SettingsError
 from ecgfounder.model import FEATURES, Head, build_network, load_backbone, load_state_dict, sha256_of
 
 pytest.importorskip("onnxruntime", reason="the extra [cpu] is not installed")
+
+needs_native = pytest.mark.skipif(
+    not native_usable(), reason="the native engine was not built, or not for this processor"
+)
+
+FLOAT32_ENGINES = ["torch", "onnx", pytest.param("native", marks=needs_native)]
+MADE = ("torch", "onnx", "native") if native_usable() else ("torch", "onnx")
 
 Array = npt.NDArray[np.float32]
 
@@ -40,21 +50,21 @@ def relative(found: Array, expected: Array) -> float:
 
 
 @pytest.fixture(scope="module")
-def both(checkpoint_12lead: Path, graph_cache: Path) -> Iterator[dict[str, Engine]]:
+def every(checkpoint_12lead: Path, graph_cache: Path) -> Iterator[dict[str, Engine]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
         made = {
             name: create_engine(name, mode="12lead", checkpoint=checkpoint_12lead, device="cpu", threads=2)
-            for name in ("torch", "onnx")
+            for name in MADE
         }
     yield made
     for engine in made.values():
         engine.close()
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx"])
-def engine(request: pytest.FixtureRequest, both: dict[str, Engine]) -> Engine:
-    return both[request.param]
+@pytest.fixture(scope="module", params=FLOAT32_ENGINES)
+def engine(request: pytest.FixtureRequest, every: dict[str, Engine]) -> Engine:
+    return every[request.param]
 
 
 # ------------------------------------------------------------------------------------------------------------ agreement
@@ -62,17 +72,14 @@ def engine(request: pytest.FixtureRequest, both: dict[str, Engine]) -> Engine:
 
 @pytest.fixture(scope="module")
 def steady(checkpoint_steady: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
-    """Both engines with weights that do not amplify rounding.
+    """Every engine with weights that do not amplify rounding.
 
     The drawn weights do, more with every sample: at 15,000 samples any two float32 evaluations of them, in any order of
     summation, are 1e-5 apart. With smaller residual branches, the engines' own error is what is seen.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGFOUNDER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return {
-            name: create_engine(name, mode="12lead", checkpoint=checkpoint_steady, device="cpu")
-            for name in ("torch", "onnx")
-        }
+        return {name: create_engine(name, mode="12lead", checkpoint=checkpoint_steady, device="cpu") for name in MADE}
 
 
 @pytest.mark.parametrize(
@@ -80,26 +87,29 @@ def steady(checkpoint_steady: Path, tmp_path_factory: pytest.TempPathFactory) ->
 )
 def test_float32_engines_agree_at_every_length(steady: dict[str, Engine], length: int) -> None:
     batch = signals(2, length)
-    found, expected = steady["onnx"].embed(batch), steady["torch"].embed(batch)
-    assert found.shape == expected.shape == (2, -(-length // 256), FEATURES)
-    assert found.dtype == expected.dtype == np.float32
-    assert relative(found, expected) < 1e-5
+    expected = steady["torch"].embed(batch)
+    assert expected.shape == (2, -(-length // 256), FEATURES)
+    for name in MADE[1:]:
+        found = steady[name].embed(batch)
+        assert found.shape == expected.shape
+        assert found.dtype == expected.dtype == np.float32
+        assert relative(found, expected) < 1e-5, name
 
 
 @pytest.mark.parametrize("length", [5000, 5500])
-def test_neither_engine_is_further_from_double_precision_than_rounding_allows(
-    checkpoint_12lead: Path, both: dict[str, Engine], length: int
+def test_no_engine_is_further_from_double_precision_than_rounding_allows(
+    checkpoint_12lead: Path, every: dict[str, Engine], length: int
 ) -> None:
     weights, _ = load_backbone(checkpoint_12lead, "12lead")
     batch = signals(1, length)
     with torch.inference_mode():
         net = build_network(weights, "12lead", 1).eval().double()
         expected = net.feature_map(torch.from_numpy(batch).double()).numpy()
-    for each in both.values():
+    for each in every.values():
         assert relative(each.embed(batch), expected) < 2e-5
 
 
-@pytest.mark.parametrize("name", ["torch", "onnx"])
+@pytest.mark.parametrize("name", FLOAT32_ENGINES)
 @pytest.mark.parametrize("mode", ["12lead", "1lead"])
 def test_golden_maps_come_out_of_every_engine(
     shared: Path, request: pytest.FixtureRequest, name: str, mode: str
@@ -190,10 +200,10 @@ def test_an_empty_batch_gives_an_empty_result(engine: Engine) -> None:
     assert engine.embed(np.zeros((0, 12, 5500), np.float32)).shape == (0, 22, FEATURES)
 
 
-def test_engines_say_what_they_are(both: dict[str, Engine]) -> None:
-    assert "PyTorch" in both["torch"].describe()
-    assert "ONNX Runtime" in both["onnx"].describe()
-    for name, each in both.items():
+def test_engines_say_what_they_are(every: dict[str, Engine]) -> None:
+    assert "PyTorch" in every["torch"].describe()
+    assert "ONNX Runtime" in every["onnx"].describe()
+    for name, each in every.items():
         assert (each.name, each.precision, each.device, each.threads) == (name, "float32", "cpu", 2)
         assert each.batch_size == CPU_ROWS
 
@@ -209,13 +219,17 @@ def test_the_head_comes_with_the_engine(checkpoint_12lead: Path, engine: Engine)
 # ------------------------------------------------------------------------------------------------------------- choosing
 
 
-def test_auto_takes_onnx_runtime_without_a_gpu_and_torch_without_onnx_runtime(
-    checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_takes_the_fastest_engine_that_is_there(checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken() -> str:
+        return create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead).name
+
     monkeypatch.setattr(engines, "gpu_available", lambda: False)  # or whatever this machine has
-    assert isinstance(create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead), OnnxEngine)
+    if native_usable():
+        assert taken() == "native"
+    monkeypatch.setattr(engines, "native_usable", lambda: False)
+    assert taken() == "onnx"
     monkeypatch.setattr(engines, "onnx_installed", lambda: False)
-    assert isinstance(create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead), TorchEngine)
+    assert taken() == "torch"
 
 
 def test_auto_takes_torch_for_another_precision(checkpoint_12lead: Path) -> None:
@@ -239,6 +253,8 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(
         ({"mode": "8lead"}, "but got '8lead'"),
         ({"choice": "onnx", "precision": "bfloat16"}, "float32 only: use --engine torch"),
         ({"choice": "onnx", "device": "cuda"}, "on the CPU only"),
+        ({"choice": "native", "precision": "float16"}, "float32 only: use --engine torch"),
+        ({"choice": "native", "device": "cuda"}, "on the CPU only"),
         ({"choice": "torch", "device": "cpu", "precision": "float16"}, "float16 needs a GPU"),
         ({"choice": "torch", "device": "nonsense"}, "the device 'nonsense' cannot be used"),
     ],
@@ -271,17 +287,18 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def made(checkpoint: Path) -> Engine:
-    return create_engine("onnx", mode="1lead", checkpoint=checkpoint)
+def made(checkpoint: Path, name: str = "onnx") -> Engine:
+    return create_engine(name, mode="1lead", checkpoint=checkpoint)
 
 
 @pytest.fixture(scope="module")
 def written_cache(checkpoint_1lead: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the 1-lead checkpoint's graph; not to be changed."""
+    """A cache with what the engines keep of the 1-lead checkpoint; not to be changed."""
     folder = tmp_path_factory.mktemp("written") / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECGFOUNDER_CACHE", str(folder))
-        made(checkpoint_1lead).close()
+        for name in MADE[1:]:
+            made(checkpoint_1lead, name).close()
     return folder
 
 
@@ -292,13 +309,14 @@ def filled_cache(written_cache: Path, own_cache: Path) -> Path:
     return own_cache
 
 
-def test_with_the_graph_in_the_cache_neither_torch_nor_the_weights_are_loaded(
-    checkpoint_1lead: Path, filled_cache: Path
+@pytest.mark.parametrize("name", ["onnx", pytest.param("native", marks=needs_native)])
+def test_with_a_filled_cache_neither_torch_nor_the_checkpoint_is_loaded(
+    checkpoint_1lead: Path, filled_cache: Path, name: str
 ) -> None:
-    expected = made(checkpoint_1lead).embed(signals(2, 600, channels=1))
+    expected = made(checkpoint_1lead, name).embed(signals(2, 600, channels=1))
     code = (
         "import sys, numpy as np; from pathlib import Path; from ecgfounder.engines import create_engine\n"
-        f"engine = create_engine('onnx', mode='1lead', checkpoint=Path({str(checkpoint_1lead)!r}))\n"
+        f"engine = create_engine({name!r}, mode='1lead', checkpoint=Path({str(checkpoint_1lead)!r}))\n"
         "assert 'torch' not in sys.modules and 'onnx' not in sys.modules and engine.head.n_classes == 150\n"
         "x = np.random.default_rng([0, 600]).standard_normal((2, 1, 600)).astype(np.float32)\n"
         f"np.save({str(filled_cache / 'found.npy')!r}, engine.embed(x))"
@@ -308,22 +326,24 @@ def test_with_the_graph_in_the_cache_neither_torch_nor_the_weights_are_loaded(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "digests gone", "head gone"])
-def test_a_damaged_cache_is_built_again(checkpoint_1lead: Path, filled_cache: Path, damage: str) -> None:
+@pytest.mark.parametrize("name", ["onnx", pytest.param("native", marks=needs_native)])
+def test_a_damaged_cache_is_built_again(checkpoint_1lead: Path, filled_cache: Path, damage: str, name: str) -> None:
     batch = signals(2, 300, channels=1)
-    expected = made(checkpoint_1lead).embed(batch)
-    (entry,) = filled_cache.iterdir()
-    graph = entry / "backbone.onnx"
-    data = graph.read_bytes()
+    expected = made(checkpoint_1lead, name).embed(batch)
+    filename = {"onnx": "backbone.onnx", "native": "backbone.f32"}[name]
+    (kept,) = filled_cache.glob(f"*/{filename}")
+    entry, entries = kept.parent, len(list(filled_cache.iterdir()))
+    data = kept.read_bytes()
     if damage == "cut":
-        graph.write_bytes(data[: len(data) // 2])
+        kept.write_bytes(data[: len(data) // 2])
     elif damage == "flipped":
-        graph.write_bytes(data[:-1000] + bytes([data[-1000] ^ 64]) + data[-999:])
+        kept.write_bytes(data[:-1000] + bytes([data[-1000] ^ 64]) + data[-999:])
     else:
         (entry / ("sha256.json" if damage == "digests gone" else "head.npz")).unlink()
-    assert np.array_equal(made(checkpoint_1lead).embed(batch), expected)
-    assert graph.read_bytes() == data
-    assert [path.name for path in filled_cache.iterdir()] == [entry.name]
-    assert set(json.loads((entry / "sha256.json").read_text())) == {"backbone.onnx", "head.npz"}
+    assert np.array_equal(made(checkpoint_1lead, name).embed(batch), expected)
+    assert kept.read_bytes() == data
+    assert len(list(filled_cache.iterdir())) == entries
+    assert set(json.loads((entry / "sha256.json").read_text())) == {filename, "head.npz"}
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
@@ -353,7 +373,7 @@ def test_another_checkpoint_has_another_graph(checkpoint_1lead: Path, tmp_path: 
     torch.save(state | {bias: state[bias] + 1}, tmp_path / "other.pth")
     batch = signals(1, 300, channels=1)
     assert not np.array_equal(made(checkpoint_1lead).embed(batch), made(tmp_path / "other.pth").embed(batch))
-    assert len(list(filled_cache.iterdir())) == 2
+    assert len(list(filled_cache.glob("*/backbone.onnx"))) == 2
 
 
 def test_a_wrong_checkpoint_leaves_nothing_in_the_cache(checkpoint_12lead: Path, own_cache: Path) -> None:
@@ -379,6 +399,127 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
     assert cache_folder() == Path("/home/someone/.cache/ecgfounder")
+
+
+# ---------------------------------------------------------------------------------------------------- the native engine
+
+
+@pytest.fixture(scope="module")
+def native(checkpoint_1lead: Path, graph_cache: Path) -> NativeEngine:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+        engine = create_engine("native", mode="1lead", checkpoint=checkpoint_1lead)
+    assert isinstance(engine, NativeEngine)
+    return engine
+
+
+@needs_native
+def test_maps_have_the_same_bytes_with_any_instructions_on_any_machine(native: NativeEngine) -> None:
+    batch = signals(2, 515, channels=1)
+    for name in instructions():
+        maps = native._computed(batch, name)
+        assert (
+            hashlib.sha256(maps.tobytes()).hexdigest()
+            == "47bd1592d92ad839e7316561417d7bcef834fe03d671d9a5134c60532f5cd099"
+        ), name
+
+
+@needs_native
+def test_instructions_that_give_other_numbers_are_not_used(
+    native: NativeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compute = NativeEngine._computed
+
+    def computed(engine: NativeEngine, batch: Array, name: str) -> Array:
+        maps = compute(engine, batch, instructions()[-1])
+        if name == "broken":
+            maps[0, 0, 0] = np.nextafter(maps[0, 0, 0], np.float32(np.inf))
+        return maps
+
+    monkeypatch.setattr(NativeEngine, "_computed", computed)
+    assert native._checked(["broken", "sound", instructions()[-1]]) == "sound"
+    assert "broken instructions do not give" in caplog.text
+    assert native._checked(["broken", instructions()[-1]]) == instructions()[-1]
+
+
+@needs_native
+@pytest.mark.parametrize("wrong", ["instructions", "layout", "weights", "signals", "maps", "space", "n", "length"])
+def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
+    native: NativeEngine, wrong: str
+) -> None:
+    module = native_engine._net1d
+    layout = native_engine._layout(1)
+    n, length = 2, 300
+    arguments = {
+        "instructions": instructions()[0],
+        "layout": layout,
+        "weights": np.zeros_like(native._weights),
+        "signals": np.zeros((n, 1, length), np.float32),
+        "maps": np.ones((n, 2, FEATURES), np.float32),
+        "space": np.empty(module.workspace(layout, n, length), np.uint8),
+        "n": n,
+        "length": length,
+    }
+    module.embed(*arguments.values())
+    assert not arguments["maps"].any()  # all weights are zero: the sizes above are the right ones
+    arguments["maps"][:] = 1
+    arguments[wrong] = {
+        "instructions": "MMX",
+        "layout": layout[:-1],
+        "n": 3,
+        "length": 2**60,
+    }.get(wrong, arguments[wrong][:-1] if isinstance(arguments[wrong], np.ndarray) else None)
+    with pytest.raises(ValueError):
+        module.embed(*arguments.values())
+    assert arguments["maps"].all()
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "layout",
+    [
+        [1, 64],
+        [0, 64, 64, 2],
+        [1, 60, 64, 2],
+        [1, 64, 32, 2],
+        [1, 64, 72, 2],
+        [1, 64, 64, 0],
+        [1, 64, *[64] * 17, *[1] * 17],
+    ],
+    ids=["no stage", "no lead", "half a panel", "narrower", "half a group", "no block", "too many stages"],
+)
+def test_networks_that_it_was_not_written_for_are_refused(layout: list[int]) -> None:
+    with pytest.raises(ValueError, match="not a network"):
+        native_engine._net1d.workspace(np.array(layout, np.int32), 1, 300)
+
+
+@needs_native
+def test_memory_that_is_not_there_is_an_embedding_error(native: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_engine: NativeEngine, _n_bytes: int) -> Array:
+        raise MemoryError
+
+    monkeypatch.setattr(NativeEngine, "_space", fail)
+    with pytest.raises(EmbeddingError, match=r"\[1, 1, 500\] cannot be computed: not enough memory"):
+        native.embed(signals(1, 500, channels=1))
+
+
+@needs_native
+def test_memory_of_a_thread_is_kept_unless_it_is_large(native: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = native._space(10_000_000)
+    assert native._space(9_000_000) is large
+    assert large.ctypes.data % 64 == 0
+    monkeypatch.setattr(native_engine, "_KEPT_BYTES", 20_000_000)
+    larger = native._space(30_000_000)
+    assert native._space(30_000_000) is not larger
+
+
+def test_where_it_was_not_built_the_native_engine_says_what_it_needs(
+    checkpoint_1lead: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_engine, "_net1d", None)
+    assert not native_usable()
+    with pytest.raises(SettingsError, match=r"needs a C compiler .*--engine onnx"):
+        create_engine("native", mode="1lead", checkpoint=checkpoint_1lead)
 
 
 # ------------------------------------------------------------------------------------------------- memory that runs out

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecgfounder import verify
-from ecgfounder.engines import Engine
+from ecgfounder.engines import Engine, native_usable
 from ecgfounder.errors import CheckpointError, RunError, SettingsError
 from ecgfounder.verify import (
     ALL_AGREE,
@@ -52,10 +52,12 @@ HINTS = ("--sampling_rate", "500", "--unit", "mV", "--leads", "I,II,III,aVR,aVL,
 
 
 @pytest.mark.slow
-def test_both_engines_pass_on_files_of_several_lengths(
+def test_every_engine_passes_on_files_of_several_lengths(
     tmp_path: Path, checkpoint_12lead: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxruntime", reason="the extra [cpu] is not installed")
+    if not native_usable():
+        pytest.skip("the native engine was not built, or not for this processor")
     files = write_arrays(tmp_path, [600, 600, 700])
     (tmp_path / "damaged.xml").write_text("<restingecgdata")
     status = run_verify(parsed(*files, str(tmp_path / "damaged.xml"), "--checkpoint", str(checkpoint_12lead), *HINTS))
@@ -65,12 +67,12 @@ def test_both_engines_pass_on_files_of_several_lengths(
     assert f"left out  {tmp_path / 'damaged.xml'}: " in said
     lines = [line for line in said.splitlines() if line.startswith(("PASS  ", "FAIL  ", "skip  "))]
     assert all(line.startswith("PASS  ") for line in lines)
-    for engine in ("torch float32", "onnx float32"):
+    for engine in ("torch float32", "onnx float32", "native float32"):
         identical = [line for line in lines if line[6:].startswith(engine) and line.count("bit-identical") == 2]
         assert len(identical) == 9
         assert any("two processes" in line for line in identical)
     assert [line for line in lines if "torch bfloat16" in line and "against torch float32" in line]
-    assert "PASS: all 21 comparisons" in said
+    assert "PASS: all 31 comparisons" in said
 
 
 def test_a_comparison_that_fails_makes_the_exit_status_1(
@@ -84,16 +86,18 @@ def test_a_comparison_that_fails_makes_the_exit_status_1(
     assert "FAIL: 2 of 3 comparisons" in said
 
 
-def test_without_onnx_runtime_its_lines_are_skipped_with_the_install_command(
+def test_engines_that_are_not_there_are_skipped_with_what_would_help(
     tmp_path: Path, checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ecgfounder.engines.onnx_installed", lambda: False)
+    monkeypatch.setattr("ecgfounder.engines.native_usable", lambda: False)
     monkeypatch.setattr(verify, "_within", lambda *_: iter(()))
     monkeypatch.setattr(verify, "_other_processes", lambda *_: Comparison("torch float32", "processes", 0.0))
     task, paths = verify._task_and_paths(parsed(*write_arrays(tmp_path, [300]), *HINTS))
     found = list(comparisons(read_material(task, paths), task, checkpoint_12lead, "12lead", "cpu"))
-    assert [each.skipped for each in found] == [False, True, False, False]
+    assert [each.skipped for each in found] == [False, True, True, False, False]
     assert "pip install 'ecgfounder[cpu]'" in found[1].line()
+    assert "ecgfounder doctor" in found[2].line()
     assert not any(each.failed for each in found)
 
 

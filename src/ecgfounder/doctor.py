@@ -31,7 +31,7 @@ ALL_WELL, SOME_FAILED = 0, 1
 
 OLDEST_PYTHON = (3, 11)
 PURPOSE_OF_EXTRA = {
-    "cpu": "ONNX Runtime, the fastest engine without a GPU",
+    "cpu": "ONNX Runtime, the fast engine without a GPU where the native one was not built",
     "wfdb": "WFDB records in formats other than 16 and 16+24",
     "docs": "building the documentation",
     "hdf5": "HDF5 files (CODE-15 %)",
@@ -109,7 +109,7 @@ def findings(
         yield from _hub(mode)
     else:
         yield from _checkpoints(checkpoint, mode)
-    yield _graph_cache()
+    yield _engine_cache()
     if output_dir is not None:
         yield from _output(Path(output_dir))
 
@@ -233,11 +233,16 @@ def _memory(file: Path = Path("/proc/meminfo")) -> Finding:
 
 def _engines() -> Iterator[Finding]:
     """A pass of each engine that could be used here, and whether they agree."""
-    from ecgfounder.engines import onnx_installed
+    from ecgfounder.engines import native_usable, onnx_installed
 
     with tempfile.TemporaryDirectory(prefix="ecgfounder-doctor-") as folder:
         reference = probe_in_process("torch", "cpu", folder)
         yield _engine_finding("torch", reference, None)
+        if native_usable():
+            yield _engine_finding("native", probe_in_process("native", "cpu", folder), reference)
+        else:
+            without = "not built, or not for this processor: without a GPU another engine computes, slower"
+            yield Finding("WARN", "native", without, "install a C compiler, then " + _reinstall("native"))
         if onnx_installed():
             yield _engine_finding("onnx", probe_in_process("onnx", "cpu", folder), reference)
         if not _gpu_device_files():
@@ -256,8 +261,7 @@ def _engines() -> Iterator[Finding]:
 
 
 def _engine_finding(subject: str, trial: dict[str, Any], reference: dict[str, Any] | None) -> Finding:
-    package = {"onnx": "'ecgfounder[cpu]'"}.get(subject, "torch")
-    reinstall = f"pip install --force-reinstall {package}"
+    reinstall = _reinstall(subject)
     if "error" in trial:
         return Finding("FAIL", subject, f"does not work: {trial['error']}", reinstall)
     if reference is not None and "values" in reference:
@@ -269,6 +273,12 @@ def _engine_finding(subject: str, trial: dict[str, Any], reference: dict[str, An
     return Finding("PASS", subject, f"{trial['engine']}: {speed}")
 
 
+def _reinstall(subject: str) -> str:
+    """The command that installs anew what an engine consists of."""
+    package = {"onnx": "'ecgfounder[cpu]'", "native": "--no-deps ecgfounder"}.get(subject, "torch")
+    return f"pip install --force-reinstall {package}"
+
+
 def _gpu_device_files() -> bool:
     return any((Path("/dev") / name).exists() for name in ("nvidiactl", "nvidia0", "nvidia-uvm", "kfd", "dxg"))
 
@@ -276,7 +286,7 @@ def _gpu_device_files() -> bool:
 def probe_in_process(choice: str, device: str, folder: str) -> dict[str, Any]:
     """What `probe` finds, from a process of its own that may crash or hang; then {"error": why}."""
     program = f"from ecgfounder.doctor import probe; probe({choice!r}, {device!r}, {folder!r})"
-    # The graph of made-up weights has no business in the user's cache.
+    # What is made of made-up weights has no business in the user's cache.
     environment = {**os.environ, "ECGFOUNDER_CACHE": os.path.join(folder, "cache")}
     try:
         ended = subprocess.run(
@@ -424,20 +434,20 @@ def _mode_of(state: dict[str, torch.Tensor]) -> str:
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def _graph_cache() -> Finding:
-    """The folder of ONNX graphs: without it, each start builds one anew."""
-    from ecgfounder.engines.onnx import cache_folder
+def _engine_cache() -> Finding:
+    """The folder of packed weights and graphs: without it, each start makes them anew."""
+    from ecgfounder.engines.cache import cache_folder
 
     folder = cache_folder()
     problem = _why_not_writable(folder)
     free = _free(folder)
     if problem:
-        found = f"{folder}: {problem}; the ONNX engine builds its graph at every start"
-        return Finding("WARN", "graph cache", found, "set ECGFOUNDER_CACHE to a folder that can be written to")
+        found = f"{folder}: {problem}; the engine is built again at every start"
+        return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder that can be written to")
     if free < SPACE_FOR_CACHE:
-        found = f"{folder}: {_size(free)} free, a checkpoint's graph takes 125 MB"
-        return Finding("WARN", "graph cache", found, "set ECGFOUNDER_CACHE to a folder with more room")
-    return Finding("PASS", "graph cache", f"{folder}, {_size(free)} free")
+        found = f"{folder}: {_size(free)} free, what is kept of a checkpoint takes 125 MB"
+        return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder with more room")
+    return Finding("PASS", "engine cache", f"{folder}, {_size(free)} free")
 
 
 def _output(folder: Path) -> Iterator[Finding]:

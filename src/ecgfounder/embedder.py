@@ -89,7 +89,7 @@ def load(
     mode : "12lead" or "1lead", the network.
     checkpoint : a file, a folder that holds the mode's published file, or None for the Hugging Face Hub's (its local cache
         first).
-    engine : "auto", "torch" or "onnx"; see `ecgfounder.engines.create_engine`.
+    engine : "auto", "torch", "onnx" or "native"; see `ecgfounder.engines.create_engine`.
     precision : "float32", "bfloat16" or "float16" (GPU); embeddings are float32 whatever it is.
     device : "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
     threads : threads that compute at once on a CPU; None takes the cores that this process may use.

@@ -19,7 +19,7 @@ from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import Hints
 from ecgfounder.recipes import check_choice
 
-ENGINE_CHOICES = ("auto", "torch", "onnx")
+ENGINE_CHOICES = ("auto", "torch", "onnx", "native")
 PRECISION_CHOICES = ("float32", "bfloat16", "float16")
 POOLING_CHOICES = ("none", "mean", "both")
 DTYPE_CHOICES = ("float32", "float16")

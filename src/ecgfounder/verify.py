@@ -321,10 +321,13 @@ class _Kind:
 
 
 def _kinds(device: str | None) -> list[_Kind]:
-    from ecgfounder.engines import gpu_available, onnx_installed
+    from ecgfounder.engines import gpu_available, native_usable, onnx_installed
 
-    missing = "" if onnx_installed() else "pip install 'ecgfounder[cpu]'"
-    kinds = [_Kind("torch", "cpu"), _Kind("onnx", "cpu", missing=missing)]
+    kinds = [
+        _Kind("torch", "cpu"),
+        _Kind("onnx", "cpu", missing="" if onnx_installed() else "pip install 'ecgfounder[cpu]'"),
+        _Kind("native", "cpu", missing="" if native_usable() else "see the line 'native' of ecgfounder doctor"),
+    ]
     gpu = device if device not in (None, "cpu") else "cuda" if device is None and gpu_available() else None
     return kinds if gpu is None else [*kinds, _Kind("torch", gpu)]
 

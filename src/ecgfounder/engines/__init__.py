@@ -29,7 +29,7 @@ class Engine(ABC):
 
     Attributes
     ----------
-    name : "torch" or "onnx".
+    name : "torch", "onnx" or "native".
     precision : of the arithmetic, one of `ecgfounder.settings.PRECISION_CHOICES`; maps are float32 whatever it is.
     device : "cpu", "cuda:0" ...
     threads : how many threads may call `embed` at once to use what the engine was given: on a CPU each call computes
@@ -106,8 +106,9 @@ def create_engine(
 
     Parameters
     ----------
-    choice : "torch", "onnx" (ONNX Runtime, CPU, float32), or "auto": torch where there is a GPU or another precision is
-        asked for, else ONNX Runtime where it is installed, else torch.
+    choice : "torch", "onnx" (ONNX Runtime, CPU, float32), "native" (our own, CPU, float32), or "auto": torch where there is
+        a GPU or another precision is asked for, else native where it was built and the processor can, else ONNX Runtime
+        where it is installed, else torch.
     mode : "12lead" or "1lead".
     checkpoint : an existing file (`ecgfounder.model.find_checkpoint`).
     precision : one of `ecgfounder.settings.PRECISION_CHOICES`; float16 needs a GPU.
@@ -128,10 +129,14 @@ def create_engine(
     check_choice("engine", choice, ENGINE_CHOICES)
     check_choice("precision", precision, PRECISION_CHOICES)
     bundle_of(mode)
-    if choice == "onnx":
-        _check_onnx(precision, device)
-    elif choice == "auto":
+    if choice == "auto":
         choice = _automatic(precision, device)
+    if choice != "torch":
+        _check_cpu_engine(choice, precision, device)
+    if choice == "native":
+        from ecgfounder.engines.native import NativeEngine
+
+        return NativeEngine(mode, checkpoint, threads=threads, checkpoint_sha256=checkpoint_sha256)
     if choice == "onnx":
         from ecgfounder.engines.onnx import OnnxEngine
 
@@ -158,16 +163,27 @@ def onnx_installed() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "onnx"))
 
 
+def native_usable() -> bool:
+    """Whether the native engine was built and this processor has the instructions that it needs."""
+    from ecgfounder.engines.native import instructions
+
+    return bool(instructions())
+
+
 def _automatic(precision: str, device: str | None) -> str:
     on_cpu = device == "cpu" or (device is None and not gpu_available())
-    return "onnx" if on_cpu and precision == "float32" and onnx_installed() else "torch"
+    if not on_cpu or precision != "float32":
+        return "torch"
+    if native_usable():
+        return "native"
+    return "onnx" if onnx_installed() else "torch"
 
 
-def _check_onnx(precision: str, device: str | None) -> None:
+def _check_cpu_engine(choice: str, precision: str, device: str | None) -> None:
     if precision != "float32":
-        raise SettingsError(f"the engine 'onnx' computes in float32 only: use --engine torch for {precision}")
+        raise SettingsError(f"the engine {choice!r} computes in float32 only: use --engine torch for {precision}")
     if device not in (None, "cpu"):
-        raise SettingsError(f"the engine 'onnx' computes on the CPU only: use --engine torch for device {device!r}")
-    for package in ("onnxruntime", "onnx"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(package, "the engine 'onnx'", "cpu")
+        raise SettingsError(f"the engine {choice!r} computes on the CPU only: use --engine torch for device {device!r}")
+    if choice == "onnx" and not onnx_installed():
+        missing = [name for name in ("onnxruntime", "onnx") if importlib.util.find_spec(name) is None]
+        raise MissingDependencyError(missing[0], "the engine 'onnx'", "cpu")

@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine: the fast one where there is no GPU.
+"""The ONNX Runtime engine: the fast one where there is no GPU and the native one was not built.
 
 In: float32 [B, C, L]. Out: float32 [B, T, 1024]. The graph is written straight from the checkpoint's weights, once for
 each checkpoint, and kept in a cache folder; with it there, neither torch nor the checkpoint's tensors are loaded.
@@ -6,10 +6,7 @@ each checkpoint, and kept in a cache folder; with it there, neither torch nor th
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,17 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.engines import CPU_ROWS, Batch, Engine
-from ecgfounder.errors import CheckpointError, EmbeddingError
-from ecgfounder.model import ARCHITECTURE, FEATURES, SAMPLES_PER_STEP, Head, bundle_of, load_backbone, sha256_of
-
-log = logging.getLogger(__name__)
+from ecgfounder.engines.cache import from_cache, read_head, write_head
+from ecgfounder.errors import EmbeddingError
+from ecgfounder.model import ARCHITECTURE, FEATURES, SAMPLES_PER_STEP, bundle_of, load_backbone, sha256_of
 
 GRAPH_VERSION = 1
 """Part of the cache's key: raise it whenever `build_graph` writes another graph for the same weights."""
 
 _GRAPH = "backbone.onnx"
-_HEAD = "head.npz"
-_DIGESTS = "sha256.json"
 
 _OPSET, _IR_VERSION = 17, 8  # the oldest that hold all operators used, for the sake of older ONNX Runtimes
 
@@ -43,8 +37,11 @@ class OnnxEngine(Engine):
     name = "onnx"
 
     def __init__(self, mode: str, checkpoint: Path, *, threads: int, checkpoint_sha256: str | None = None) -> None:
-        key = f"{checkpoint_sha256 or sha256_of(checkpoint)}-{mode}-v{GRAPH_VERSION}"
-        self._session, head = _from_cache(cache_folder() / key, checkpoint, mode)
+        self._session, head = from_cache(
+            f"{checkpoint_sha256 or sha256_of(checkpoint)}-{mode}-v{GRAPH_VERSION}",
+            build=lambda folder: _build_entry(folder, checkpoint, mode),
+            load=lambda folder: (_session(folder / _GRAPH), read_head(folder)),
+        )
         super().__init__(
             precision="float32",
             device="cpu",
@@ -77,69 +74,13 @@ class OnnxEngine(Engine):
         self._session = None
 
 
-# ---------------------------------------------------------------------------------------------------------- the cache
-
-
-def cache_folder() -> Path:
-    """Where graphs are kept: $ECGFOUNDER_CACHE, or `ecgfounder` in $XDG_CACHE_HOME, or ~/.cache/ecgfounder."""
-    own = os.environ.get("ECGFOUNDER_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ecgfounder"
-
-
-def _from_cache(entry: Path, checkpoint: Path, mode: str) -> tuple[Any, Head | None]:
-    """A session and the head from a cache entry, which is written first where it is absent or damaged."""
-    if not _is_whole(entry):
-        try:
-            entry.parent.mkdir(parents=True, exist_ok=True)
-            _write_entry(entry, checkpoint, mode)
-        except OSError as error:
-            # A read-only or full home is no reason to stop: the graph is needed for a moment only.
-            log.warning("the graph cannot be kept in %s (%s); it is built again at every start", entry.parent, error)
-            with tempfile.TemporaryDirectory() as folder:
-                _build_entry(Path(folder), checkpoint, mode)
-                return _session(Path(folder) / _GRAPH), _read_head(Path(folder))
-    return _session(entry / _GRAPH), _read_head(entry)
-
-
-def _is_whole(entry: Path) -> bool:
-    """Whether an entry's files are those that were written: a damaged weight would go unnoticed otherwise."""
-    try:
-        digests = json.loads((entry / _DIGESTS).read_text(encoding="utf-8"))
-        return _GRAPH in digests and all(sha256_of(entry / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError, TypeError, CheckpointError):
-        return False
-
-
-def _write_entry(entry: Path, checkpoint: Path, mode: str) -> None:
-    """Build an entry beside its place and rename it there; processes that do so at once do not disturb each other."""
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=entry.parent) as folder:
-        _build_entry(built := Path(folder) / entry.name, checkpoint, mode)
-        try:
-            built.rename(entry)
-        except OSError:
-            if _is_whole(entry):  # another process was first
-                return
-            entry.rename(Path(folder) / "damaged")
-            built.rename(entry)
+# ---------------------------------------------------------------------------------------------------------- the session
 
 
 def _build_entry(folder: Path, checkpoint: Path, mode: str) -> None:
-    folder.mkdir(exist_ok=True)
     tensors, head = load_backbone(checkpoint, mode)
     (folder / _GRAPH).write_bytes(build_graph({name: tensor.numpy() for name, tensor in tensors.items()}, mode))
-    if head is not None:
-        np.savez(folder / _HEAD, weight=head.weight, bias=head.bias)
-    digests = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    (folder / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
-
-
-def _read_head(folder: Path) -> Head | None:
-    if not (folder / _HEAD).exists():
-        return None
-    with np.load(folder / _HEAD) as arrays:
-        return Head(weight=arrays["weight"], bias=arrays["bias"])
+    write_head(folder, head)
 
 
 def _session(graph: Path) -> Any:

@@ -1,0 +1,21 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_Floats = npt.NDArray[np.float32]
+_Layout = npt.NDArray[np.int32]
+
+def embed(
+    instructions: str,
+    layout: _Layout,
+    weights: _Floats,
+    signals: _Floats,
+    maps: _Floats,
+    space: npt.NDArray[Any],
+    n: int,
+    length: int,
+    /,
+) -> None: ...
+def workspace(layout: _Layout, n: int, length: int, /) -> int: ...
+def instructions() -> list[str]: ...

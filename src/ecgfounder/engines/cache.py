@@ -1,0 +1,103 @@
+"""What an engine makes of a checkpoint, kept for the next start: graphs and packed weights.
+
+In: a key, and how an entry is built and loaded. Out: what was loaded. With an entry there, neither torch nor the checkpoint's
+tensors are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ecgfounder.errors import CheckpointError
+from ecgfounder.model import Head, sha256_of
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_HEAD = "head.npz"
+_DIGESTS = "sha256.json"
+
+
+def cache_folder() -> Path:
+    """Where entries are kept: $ECGFOUNDER_CACHE, or `ecgfounder` in $XDG_CACHE_HOME, or ~/.cache/ecgfounder."""
+    own = os.environ.get("ECGFOUNDER_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ecgfounder"
+
+
+def from_cache(key: str, *, build: Callable[[Path], None], load: Callable[[Path], T]) -> T:
+    """What `load` makes of an entry, which is built first where it is absent or damaged.
+
+    Parameters
+    ----------
+    key : the entry's name: the checkpoint's SHA-256, and all else that decides what is in it.
+    build : writes the entry's files into an empty folder.
+    load : reads them from a folder, which may be gone afterwards.
+
+    Raises
+    ------
+    CheckpointError
+        As `build` does; nothing is left in the cache then.
+    """
+    entry = cache_folder() / key
+    if not _is_whole(entry):
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            _write_entry(entry, build)
+        except OSError as error:
+            # A read-only or full home is no reason to stop: what is built is needed for a moment only.
+            log.warning("the engine cannot be kept in %s (%s); it is built again at every start", entry.parent, error)
+            with tempfile.TemporaryDirectory() as folder:
+                build(Path(folder))
+                return load(Path(folder))
+    return load(entry)
+
+
+def _is_whole(entry: Path) -> bool:
+    """Whether an entry's files are those that were written: a damaged weight would go unnoticed otherwise."""
+    try:
+        digests = json.loads((entry / _DIGESTS).read_text(encoding="utf-8"))
+        return bool(digests) and all(sha256_of(entry / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, TypeError, AttributeError, CheckpointError):
+        return False
+
+
+def _write_entry(entry: Path, build: Callable[[Path], None]) -> None:
+    """Build an entry beside its place and rename it there; processes that do so at once do not disturb each other."""
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=entry.parent) as folder:
+        built = Path(folder) / entry.name
+        built.mkdir()
+        build(built)
+        digests = {path.name: sha256_of(path) for path in sorted(built.iterdir())}
+        (built / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+        try:
+            built.rename(entry)
+        except OSError:
+            if _is_whole(entry):  # another process was first
+                return
+            entry.rename(Path(folder) / "damaged")
+            built.rename(entry)
+
+
+def write_head(folder: Path, head: Head | None) -> None:
+    """The classification head as a file of an entry; none where the checkpoint has none."""
+    if head is not None:
+        np.savez(folder / _HEAD, weight=head.weight, bias=head.bias)
+
+
+def read_head(folder: Path) -> Head | None:
+    """What `write_head` wrote."""
+    if not (folder / _HEAD).exists():
+        return None
+    with np.load(folder / _HEAD) as arrays:
+        return Head(weight=arrays["weight"], bias=arrays["bias"])
