@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _BEGAN = time.perf_counter()
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does it
+
 
 class _Quiet:
     """A console that notes when the first records were done."""

@@ -1,4 +1,4 @@
-"""The compiled XLI loop gives what the one in Python gives, byte for byte and error for error."""
+"""The compiled XLI loops give what those in Python give, byte for byte and error for error."""
 
 from __future__ import annotations
 
@@ -76,3 +76,19 @@ def test_many_codes_that_stand_for_more_than_was_announced_are_refused() -> None
 @pytest.mark.parametrize("codes", [[], [65], [300], [1023], [65, 1023], [65, 256], [65, 257], [300, 65], [65, 66, 258]])
 def test_few_codes(codes: list[int]) -> None:
     assert compiled(packed(codes)) == in_python(packed(codes))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 3))
+def test_sums_over_any_words(seed: int, n_samples: int, n_leads: int) -> None:
+    rng = np.random.default_rng(seed)
+    texts = [rng.bytes(2 * n_samples) for _ in range(n_leads)]
+    first = rng.integers(-(2**15), 2**15, n_leads).tolist()
+    found = philips._integrate_compiled(texts, first)
+    assert found.dtype == np.int16
+    assert np.array_equal(found, philips._integrate(texts, first))
+
+
+def test_sums_need_two_bytes_a_sample() -> None:
+    for text, n_samples in ((b"abc", 1), (b"abcd", 1), (b"abc", 2)):
+        with pytest.raises(ValueError, match="two bytes"):
+            philips._xli.integrate(text, 0, np.empty(n_samples, "<i2"))

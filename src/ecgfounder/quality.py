@@ -176,12 +176,16 @@ def _starts_of_plateaus(samples: Samples, rows: list[int], lag: int, shortest: i
         step = row[lag:] - row[:-lag]
         found.append(np.flatnonzero((step > PULSE[0]) & (step < PULSE[1])) + (begin + lag))
     starts = np.concatenate(found) if found else np.zeros(0, dtype=np.intp)
-    for row_number in rows:
-        row = samples[row_number]
-        step = row[starts] - row[starts - lag]
-        starts = starts[(step > PULSE[0]) & (step < PULSE[1])]
+    every = np.array(rows)[:, None]
+    for some in (every[:1], every[1:]):  # one row leaves few places to look at in the others
+        if starts.size == 0:
+            break
+        at = samples[some, starts]
+        step = at - samples[some, starts - lag]
+        fits = (step > PULSE[0]) & (step < PULSE[1])
         for later in (shortest // 2, shortest - 1):
-            starts = starts[np.abs(row[starts + later] - row[starts]) < PULSE_RIPPLE]
+            fits &= np.abs(samples[some, starts + later] - at) < PULSE_RIPPLE
+        starts = starts[fits.all(axis=0)]
     return [int(start) for start in starts]
 
 

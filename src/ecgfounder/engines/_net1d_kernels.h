@@ -151,7 +151,7 @@ INLINE void NAME(tile)(const int rows, const int panels, const Product *product,
 static void NAME(multiply)(const Product *product)
 {
     const int blocks = (product->depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK;
-    const int step = (product->depth + blocks - 1) / blocks;
+    const int step = ((product->depth + blocks - 1) / blocks + UNROLLED - 1) / UNROLLED * UNROLLED;
     const ptrdiff_t parts = (product->rows * step + BLOCK - 1) / BLOCK;
     const ptrdiff_t rows_at_once = (product->rows + parts - 1) / parts;
     ptrdiff_t begin, end, row;

@@ -42,7 +42,7 @@ def from_cache(key: str, *, build: Callable[[Path], None], load: Callable[[Path]
     ----------
     key : the entry's name: the checkpoint's SHA-256, and all else that decides what is in it.
     build : writes the entry's files into an empty folder.
-    load : reads them from a folder, which may be gone afterwards.
+    load : reads or maps them from a folder, which may be gone afterwards.
 
     Raises
     ------

@@ -58,10 +58,12 @@ class NativeEngine(Engine):
                 "the engine 'native' needs a C compiler where ecgfounder is installed, and a processor with AVX2 and FMA "
                 "or of the ARM64 family: use --engine onnx or --engine torch"
             )
+        # Mapped, not read: the pages are there since the file was checked, and processes on one machine share them.
+        self._weights: npt.NDArray[np.float32]
         self._weights, head = from_cache(
             f"{checkpoint_sha256 or sha256_of(checkpoint)}-{mode}-packed-v{PACKING_VERSION}",
             build=lambda folder: _build_entry(folder, checkpoint, mode),
-            load=lambda folder: (_read_aligned(folder / _WEIGHTS), read_head(folder)),
+            load=lambda folder: (np.memmap(folder / _WEIGHTS, np.float32, mode="r"), read_head(folder)),
         )
         super().__init__(
             precision="float32",
@@ -179,10 +181,3 @@ def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:
     memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + n_bytes]
-
-
-def _read_aligned(path: Path) -> npt.NDArray[np.float32]:
-    weights = _aligned(path.stat().st_size)
-    with open(path, "rb") as file:
-        file.readinto(weights.data)
-    return weights.view(np.float32)

@@ -1,10 +1,13 @@
-/* The dearest loop of reading a Philips file, compiled: LZW with 10-bit codes.
+/* The dearest loops of reading a Philips file, compiled: LZW with 10-bit codes, and the sums over what it stands for.
 
-   In: one lead's compressed bytes. Out: the bytes that they stand for. `_codes` and `_expand` of `philips.py` are
-   the same in Python, and are used where this was not built; every result and every error is the same. */
+   In: one lead's compressed bytes. Out: the bytes that they stand for; of those, the samples. `_codes`, `_expand` and
+   `_integrate` of `philips.py` are the same in Python, and are used where this was not built; every result and every error
+   is the same. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+
+#include <string.h>
 
 #define N_LITERALS 256
 #define END_CODE 1023
@@ -45,7 +48,7 @@ static int measure(const unsigned char *payload, Py_ssize_t n_codes, unsigned sh
 
 /* Every added string stands in the output already, where the code before it was written: one byte more than that. */
 static void write_out(const unsigned char *payload, Py_ssize_t n_codes, const unsigned short *lengths,
-                      unsigned char *out)
+                      unsigned char *out, Py_ssize_t n_bytes)
 {
     Py_ssize_t begins[END_CODE];
     Py_ssize_t at = 0, i;
@@ -54,11 +57,16 @@ static void write_out(const unsigned char *payload, Py_ssize_t n_codes, const un
         Py_ssize_t length = lengths[code], k;
         if (N_LITERALS + i < END_CODE)
             begins[N_LITERALS + i] = at;
-        if (code < N_LITERALS)
+        if (code < N_LITERALS) {
             out[at] = (unsigned char)code;
-        else /* forwards, byte by byte: a string may reach into what is being written */
+        } else if (at - begins[code] >= 8 && at + length + 7 <= n_bytes) {
+            /* eight at once; what is too much is written over by the next code */
+            for (k = 0; k < length; k += 8)
+                memcpy(out + at + k, out + begins[code] + k, 8);
+        } else { /* forwards, byte by byte: a string may reach into what is being written */
             for (k = 0; k < length; k++)
                 out[at + k] = out[begins[code] + k];
+        }
         at += length;
     }
 }
@@ -85,10 +93,46 @@ static PyObject *expand(PyObject *module, PyObject *arguments)
     } else {
         text = PyBytes_FromStringAndSize(NULL, n_bytes);
         if (text != NULL)
-            write_out(payload.buf, n_used, lengths, (unsigned char *)PyBytes_AsString(text));
+            write_out(payload.buf, n_used, lengths, (unsigned char *)PyBytes_AsString(text), n_bytes);
     }
     PyBuffer_Release(&payload);
     return text;
+}
+
+/* Samples modulo 2^16 from words whose high bytes lie before their low bytes; the second difference at 2 is minus `first`. */
+static PyObject *integrate(PyObject *module, PyObject *arguments)
+{
+    Py_buffer text, out;
+    int first;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*iw*:integrate", &text, &first, &out))
+        return NULL;
+    if (text.len != out.len || text.len % 2) {
+        PyErr_SetString(PyExc_ValueError, "two bytes for each sample are needed");
+    } else {
+        const Py_ssize_t n_samples = text.len / 2;
+        const unsigned char *high = text.buf, *low = high + n_samples;
+        unsigned char *samples = out.buf;
+        unsigned before = 0, sample = 0, step = 0, difference = 0u - (unsigned)first;
+        Py_ssize_t i;
+        for (i = 0; i < n_samples; i++) {
+            const unsigned word = (unsigned)high[i] << 8 | low[i];
+            if (i < 2) {
+                sample = word;
+                step = word - before;
+            } else {
+                step += difference;
+                sample += step;
+                difference = 64 - word;
+            }
+            before = sample;
+            samples[2 * i] = (unsigned char)sample;
+            samples[2 * i + 1] = (unsigned char)(sample >> 8);
+        }
+    }
+    PyBuffer_Release(&text);
+    PyBuffer_Release(&out);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
 static PyMethodDef methods[] = {
@@ -96,6 +140,9 @@ static PyMethodDef methods[] = {
      "expand(payload, most_bytes, many_codes) -> bytes\n\n"
      "What 10-bit LZW codes stand for. IndexError: an impossible code. OverflowError: of more than `many_codes` codes,\n"
      "more than `most_bytes` bytes."},
+    {"integrate", integrate, METH_VARARGS,
+     "integrate(text, first_difference, samples) -> None\n\n"
+     "Fill `samples`, 16-bit words in little-endian order, from the high and low bytes of `text`."},
     {NULL, NULL, 0, NULL},
 };
 

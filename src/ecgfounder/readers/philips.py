@@ -368,7 +368,7 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
     sizes = {len(text) // 2 for text in texts}
     if len(sizes) > 1:
         raise ReadError(f"leads of unequal length: {min(sizes)} and {max(sizes)} samples")
-    return _integrate(texts, first_differences).view(np.int16)
+    return _integrate_compiled(texts, first_differences) if _xli else _integrate(texts, first_differences)
 
 
 def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[int], list[bytes]]:
@@ -455,8 +455,16 @@ def _expand(codes: list[int], most_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _integrate(texts: list[bytes], first_differences: list[int]) -> npt.NDArray[np.uint16]:
-    """From the high bytes of all words, then their low bytes, to the samples modulo 2^16; a row for each lead.
+def _integrate_compiled(texts: list[bytes], first_differences: list[int]) -> Counts:
+    """`_integrate`, lead by lead."""
+    samples = np.empty((len(texts), len(texts[0]) // 2), dtype="<i2")
+    for text, first_difference, row in zip(texts, first_differences, samples, strict=True):
+        _xli.integrate(text, first_difference, row)
+    return samples.astype(np.int16, copy=False)
+
+
+def _integrate(texts: list[bytes], first_differences: list[int]) -> Counts:
+    """From the high bytes of all words, then their low bytes, to the samples in 16 bits; a row for each lead.
 
     The words hold x[0], x[1] and then 64 - (x[i] - 2 x[i-1] + x[i-2]) for i = 3 onwards, one place early; the second
     difference for i = 2 is minus the header's word. Devices compute in 16 bits, and so a lead that rails may wrap around
@@ -478,7 +486,7 @@ def _integrate(texts: list[bytes], first_differences: list[int]) -> npt.NDArray[
     samples[:, :3] = starts[:, :n_samples]
     np.add.accumulate(samples[:, 1:], axis=1, out=samples[:, 1:])
     np.add.accumulate(samples, axis=1, out=samples)
-    return samples.astype(np.uint16)
+    return samples.astype(np.uint16).view(np.int16)
 
 
 def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
