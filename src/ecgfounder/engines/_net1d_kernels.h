@@ -106,10 +106,10 @@ INLINE void NAME(tile)(const int rows, const int panels, const Product *product,
     ahead += product->taps > 1 ? (product->taps - 2) * product->tap_step : 0;
     UNROLL
     for (v = 0; v < vectors; v++) {
-        Vector bias = NAME(load)(product->bias + panel * PANEL + v * LANES);
+        Vector start = is_first ? NAME(load)(product->bias + panel * PANEL + v * LANES) : NAME(all)(0.0f);
         UNROLL
         for (r = 0; r < rows; r++)
-            sums[r][v] = is_first ? bias : NAME(load)(out[r] + v * LANES);
+            sums[r][v] = start;
     }
     if (!is_first) /* the next tile's partial sums */
         UNROLL
@@ -132,6 +132,12 @@ INLINE void NAME(tile)(const int rows, const int panels, const Product *product,
         for (r = 0; r < rows; r++)
             in[r] += product->tap_step;
     }
+    if (!is_first) /* sums of sums: fewer roundings than one long sum has */
+        UNROLL
+        for (r = 0; r < rows; r++)
+            UNROLL
+            for (v = 0; v < vectors; v++)
+                sums[r][v] += NAME(load)(out[r] + v * LANES);
     if (is_last && product->activated) {
         UNROLL
         for (r = 0; r < rows; r++)
