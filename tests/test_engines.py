@@ -9,9 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -255,6 +256,8 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(
         ({"choice": "onnx", "device": "cuda"}, "on the CPU only"),
         ({"choice": "native", "precision": "float16"}, "float32 only: use --engine torch"),
         ({"choice": "native", "device": "cuda"}, "on the CPU only"),
+        ({"choice": "native", "compiled": True}, "--compile with --engine torch"),
+        ({"choice": "onnx", "compiled": True}, "--compile with --engine torch"),
         ({"choice": "torch", "device": "cpu", "precision": "float16"}, "float16 needs a GPU"),
         ({"choice": "torch", "device": "nonsense"}, "the device 'nonsense' cannot be used"),
     ],
@@ -399,6 +402,83 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
     assert cache_folder() == Path("/home/someone/.cache/ecgfounder")
+
+
+# ----------------------------------------------------------------------------------------------------------- compiling
+
+
+class Compiler:
+    """In the place of `torch.compile`: calls what it was given, and remembers with which shapes."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self.error: Exception | None = None
+
+    def __call__(self, function: Callable[[torch.Tensor], torch.Tensor], *, dynamic: bool) -> Any:
+        assert dynamic is False
+
+        def compiled(x: torch.Tensor) -> torch.Tensor:
+            if self.error is not None:
+                raise self.error
+            self.shapes.append(tuple(x.shape))
+            return function(x)
+
+        return compiled
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    made = Compiler()
+    monkeypatch.setattr(torch, "compile", made)
+    return made
+
+
+def compiled_engine(checkpoint: Path) -> TorchEngine:
+    made = create_engine("auto", mode="1lead", checkpoint=checkpoint, device="cpu", compiled=True)
+    assert isinstance(made, TorchEngine)
+    return made
+
+
+def test_a_compiled_network_gives_the_same_maps_from_passes_of_one_shape(
+    checkpoint_1lead: Path, compiler: Compiler
+) -> None:
+    engine = compiled_engine(checkpoint_1lead)
+    assert "compiled" in engine.describe()
+    compiler.shapes.clear()
+    for rows, length in ((3, 300), (11, 300), (1, 257)):
+        batch = signals(rows, length, channels=1)
+        assert relative(engine.embed(batch), made(checkpoint_1lead, "torch").embed(batch)) < 1e-5
+    assert compiler.shapes == [(CPU_ROWS, 1, 300)] * 3 + [(CPU_ROWS, 1, 257)]
+    compiler.shapes.clear()
+    batch = signals(3, 300, channels=1)
+    found = engine._on_device(batch)  # as on a GPU, where passes are as large as the batch
+    assert relative(found, engine.embed(batch)) < 1e-6
+    assert compiler.shapes[0] == (CPU_ROWS, 1, 300)
+
+
+def test_where_nothing_can_be_compiled_the_start_is_refused(checkpoint_1lead: Path, compiler: Compiler) -> None:
+    compiler.error = RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+    with pytest.raises(SettingsError, match=r"needs a C\+\+ compiler; or leave --compile out"):
+        compiled_engine(checkpoint_1lead)
+
+
+def test_a_network_that_cannot_be_compiled_stops_the_run_and_fails_no_recording(
+    checkpoint_1lead: Path, compiler: Compiler
+) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    engine = compiled_engine(checkpoint_1lead)
+    compiler.error = TorchDynamoException("unsupported")
+    with pytest.raises(SettingsError, match="cannot compile"):
+        engine.embed(signals(1, 300, channels=1))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_what_pytorch_compiles_agrees_with_what_it_does_not(checkpoint_1lead: Path) -> None:
+    engine, batch = compiled_engine(checkpoint_1lead), signals(3, 700, channels=1)
+    assert relative(engine.embed(batch), made(checkpoint_1lead, "torch").embed(batch)) < 1e-5
+    assert np.array_equal(engine.embed(batch[1:]), engine.embed(batch)[1:])
 
 
 # ---------------------------------------------------------------------------------------------------- the native engine

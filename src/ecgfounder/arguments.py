@@ -78,6 +78,11 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
     add("--engine", default="auto", help="auto, torch, onnx or native (default: %(default)s)")
     add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
+    add(
+        "--compile",
+        action="store_true",
+        help="let PyTorch compile the network for each length of recordings, about a minute each; best with --window",
+    )
     add("--device", help="torch device, e.g. cuda:0 or cpu (default: the GPU if there is one)")
     add("--batch_size", type=int, default=8, help="recordings per batch (default: %(default)s)")
     add(
@@ -179,6 +184,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         engine=arguments.engine,
         precision=arguments.precision,
         device=arguments.device,
+        compile=arguments.compile,
         pooling=arguments.pooling,
         predictions=arguments.predictions,
         statements=arguments.statements,

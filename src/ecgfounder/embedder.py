@@ -71,6 +71,7 @@ def load(
     engine: str = "auto",
     precision: str = "float32",
     device: str | None = None,
+    compiled: bool = False,
     threads: int | None = None,
     recipe: str | Recipe | None = None,
     window: float | Literal["whole"] | None = None,
@@ -92,6 +93,7 @@ def load(
     engine : "auto", "torch", "onnx" or "native"; see `ecgfounder.engines.create_engine`.
     precision : "float32", "bfloat16" or "float16" (GPU); embeddings are float32 whatever it is.
     device : "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
+    compiled : whether PyTorch compiles the network, for each length of recordings anew (about a minute each).
     threads : threads that compute at once on a CPU; None takes the cores that this process may use.
     recipe : "zscore" (the default), "filtered", "paper", or a `Recipe` of one's own.
     window, stride : seconds; see `Preparation`. "whole" leaves out the windows that a recipe brings.
@@ -148,6 +150,7 @@ def load(
         precision=precision,
         device=device,
         threads=threads or usable_cores(),
+        compiled=compiled,
     )
     return Embedder(made, preparation, checkpoint=path, reader=reader)
 

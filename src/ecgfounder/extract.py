@@ -309,7 +309,7 @@ class Run:
     def _engine(self, launch: Launch, checkpoint: Path, digest: str) -> Engine:
         """The engine; one of lower precision is held against float32 on the run's own first recordings."""
 
-        def create(precision: str) -> Engine:
+        def create(precision: str, compiled: bool) -> Engine:
             return create_engine(
                 self.settings.engine,
                 mode=self.settings.mode,
@@ -319,10 +319,11 @@ class Run:
                 threads=launch.threads,
                 batch_size=self.settings.batch_size,
                 checkpoint_sha256=digest,
+                compiled=compiled,
             )
 
-        engine = create(self.settings.precision)
-        return engine if self.settings.precision == "float32" else MeteredEngine(engine, create("float32"))
+        engine = create(self.settings.precision, self.settings.compile)
+        return engine if self.settings.precision == "float32" else MeteredEngine(engine, create("float32", False))
 
     def _announce(self, started: Started) -> None:
         settings, launch, plan = self.settings, started.launch, started.plan

@@ -39,7 +39,7 @@ class Settings:
     checkpoint : file, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
     preparation : what is done to a recording before the network.
     reader, hints : how files are read; see `ecgfounder.readers.read_ecg`.
-    engine, precision, device : what runs the network.
+    engine, precision, device, compile : what runs the network; see `ecgfounder.engines.create_engine`.
     pooling : "none" keeps the map [T, C], "mean" its mean over T, "both" both, as two columns.
     predictions : whether the head's probabilities are kept too.
     statements : whether the recording device's own statements and intervals are kept too.
@@ -65,6 +65,7 @@ class Settings:
     engine: str = "auto"
     precision: str = "float32"
     device: str | None = None
+    compile: bool = False
     pooling: str = "none"
     predictions: bool = False
     statements: bool = False

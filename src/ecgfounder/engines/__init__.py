@@ -101,14 +101,15 @@ def create_engine(
     threads: int = 1,
     batch_size: int = CPU_ROWS,
     checkpoint_sha256: str | None = None,
+    compiled: bool = False,
 ) -> Engine:
     """Load a checkpoint into an engine.
 
     Parameters
     ----------
     choice : "torch", "onnx" (ONNX Runtime, CPU, float32), "native" (our own, CPU, float32), or "auto": torch where there is
-        a GPU or another precision is asked for, else native where it was built and the processor can, else ONNX Runtime
-        where it is installed, else torch.
+        a GPU, or another precision or compiling is asked for, else native where it was built and the processor can, else
+        ONNX Runtime where it is installed, else torch.
     mode : "12lead" or "1lead".
     checkpoint : an existing file (`ecgfounder.model.find_checkpoint`).
     precision : one of `ecgfounder.settings.PRECISION_CHOICES`; float16 needs a GPU.
@@ -116,6 +117,7 @@ def create_engine(
     threads : Python threads that will call `embed` at once.
     batch_size : rows that a GPU computes at once; on a CPU the arithmetic has a fixed size.
     checkpoint_sha256 : the file's SHA-256 where it is known already; spares reading the file once.
+    compiled : whether PyTorch compiles the network (`torch.compile`), for each length of signals anew.
 
     Raises
     ------
@@ -130,9 +132,11 @@ def create_engine(
     check_choice("precision", precision, PRECISION_CHOICES)
     bundle_of(mode)
     if choice == "auto":
-        choice = _automatic(precision, device)
+        choice = "torch" if compiled else _automatic(precision, device)
     if choice != "torch":
         _check_cpu_engine(choice, precision, device)
+        if compiled:
+            raise SettingsError(f"the engine {choice!r} is not compiled anew: use --compile with --engine torch")
     if choice == "native":
         from ecgfounder.engines.native import NativeEngine
 
@@ -145,7 +149,15 @@ def create_engine(
     from ecgfounder.engines.torch import TorchEngine
 
     device = device or ("cuda" if gpu_available() else "cpu")
-    return TorchEngine(mode, checkpoint, precision=precision, device=device, threads=threads, batch_size=batch_size)
+    return TorchEngine(
+        mode,
+        checkpoint,
+        precision=precision,
+        device=device,
+        threads=threads,
+        batch_size=batch_size,
+        compiled=compiled,
+    )
 
 
 def gpu_available() -> bool:

@@ -2,6 +2,7 @@
 
 In: float32 [B, C, L]. Out: float32 [B, T, 1024]. On a CPU every pass has the same number of rows and one thread, so
 that a row's bytes never depend on its batch; on a GPU a pass is halved when memory runs out, and the run goes on.
+Compiled, the network is made anew for each length that comes, and every pass has the same number of rows on a GPU too.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from ecgfounder.engines import CPU_ROWS, Batch, Engine
 from ecgfounder.errors import EmbeddingError, SettingsError
 from ecgfounder.memory import keep_freed_memory
 from ecgfounder.model import FEATURES, SAMPLES_PER_STEP, build_network, bundle_of, load_backbone
-from ecgfounder.net1d import Block, SamePadConv1d
+from ecgfounder.net1d import Block, Net1D, SamePadConv1d
 
 log = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _GPU_THREADS = 2  # one call computes while the other one's samples and maps travel
+
+_MOST_LENGTHS = 256
+"""Lengths for which the network is compiled; the others are computed as without."""
 
 
 class TorchEngine(Engine):
@@ -34,12 +38,22 @@ class TorchEngine(Engine):
     name = "torch"
 
     def __init__(
-        self, mode: str, checkpoint: Path, *, precision: str, device: str, threads: int, batch_size: int
+        self,
+        mode: str,
+        checkpoint: Path,
+        *,
+        precision: str,
+        device: str,
+        threads: int,
+        batch_size: int,
+        compiled: bool,
     ) -> None:
         self._device = _usable_device(device)
         on_cpu = self._device.type == "cpu"
         if on_cpu and precision == "float16":
             raise SettingsError("float16 needs a GPU: use bfloat16 or float32 on the CPU")
+        if compiled:
+            _check_compiler(self._device)
         weights, head = load_backbone(checkpoint, mode)
         super().__init__(
             precision=precision,
@@ -54,8 +68,12 @@ class TorchEngine(Engine):
         # Whole in the precision asked for: what autocast would compute, without casting the weights on every pass.
         self._net = net.eval().requires_grad_(False).to(self._device, self._dtype)
         self._local = threading.local()
+        self._compiled = _compiled(self._net) if compiled else None
+        self._compiled_for: set[tuple[int, ...]] = set()
+        self._compiling = threading.Lock()
         if on_cpu:
-            _prefer_onednn(self._net)
+            if not compiled:  # what is compiled chooses its own kernels, and cannot look into these
+                _prefer_onednn(self._net)
             keep_freed_memory()
         if self._device.type == "cuda":
             # TensorFloat-32 rounds to 10 bits: float32 means float32 here.
@@ -88,18 +106,43 @@ class TorchEngine(Engine):
             signals[:rows] = torch.from_numpy(batch[start : start + rows])
             signals[rows:] = 0
             # The transposing copy is the only one: from the network's own layout into the caller's array.
-            maps[start : start + rows] = self._net.features(signals.to(self._dtype)).float()[:rows].mT.numpy()
+            maps[start : start + rows] = self._features(signals.to(self._dtype)).float()[:rows].mT.numpy()
         return maps
 
+    def _features(self, signals: Tensor) -> Tensor:
+        """The network on one pass; compiled first where that is wanted and this shape is new."""
+        if self._compiled is None:
+            return self._net.features(signals)
+        shape = tuple(signals.shape)
+        if shape in self._compiled_for:
+            return self._compiled(signals)
+        from torch._dynamo.exc import TorchDynamoException
+
+        with self._compiling:  # the other threads would compile the same
+            try:
+                features = self._compiled(signals)
+            except TorchDynamoException as error:
+                raise _cannot_compile(self._device, error) from error
+            self._compiled_for.add(shape)
+            return features
+
     def _on_device(self, batch: Batch) -> Batch:
-        """One pass through pinned memory on this thread's own stream, so that another thread's pass can overlap."""
+        """One pass on a GPU. Compiled, it is filled up with zeros: another number of rows would be compiled anew."""
+        n, missing = len(batch), self._rows_that_fit(batch.shape[2]) - len(batch)
+        if self._compiled is not None and missing > 0:
+            batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
+        return self._pass(batch)[:n]
+
+    def _pass(self, batch: Batch) -> Batch:
+        """Through pinned memory on this thread's own stream, so that another thread's pass can overlap."""
         if self._device.type != "cuda":
-            return self._net.feature_map(torch.from_numpy(batch).to(self._device, self._dtype)).float().cpu().numpy()
+            features = self._features(torch.from_numpy(batch).to(self._device, self._dtype))
+            return features.mT.float().cpu().numpy()
         if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._local.stream):
             signals = torch.from_numpy(batch).pin_memory().to(self._device, non_blocking=True)
-            feature_map = self._net.feature_map(signals.to(self._dtype)).float()
+            feature_map = self._features(signals.to(self._dtype)).mT.float().contiguous()
             maps = torch.empty(feature_map.shape, dtype=torch.float32, pin_memory=True)
             maps.copy_(feature_map, non_blocking=True)
             self._local.stream.synchronize()
@@ -144,12 +187,40 @@ class TorchEngine(Engine):
     def describe(self) -> str:
         device = f"{self.device} ({torch.cuda.get_device_name(self._device)})" if self._device.type == "cuda" else "CPU"
         parallel = f", {self.threads} threads" if self._device.type == "cpu" else ""
-        return f"PyTorch {torch.__version__}, {device}, {self.precision}{parallel}"
+        compiled = "" if self._compiled is None else ", compiled"
+        return f"PyTorch {torch.__version__}, {device}, {self.precision}{compiled}{parallel}"
 
     def close(self) -> None:
+        self._compiled = None
         self._net = self._net.to("meta")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _compiled(net: Net1D) -> Callable[[Tensor], Tensor]:
+    """The network's `features` as `torch.compile` makes it, one version for each length.
+
+    One version for all lengths would not do: shapes that vary took over four minutes to compile, and run slower.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_LENGTHS)
+    features: Callable[[Tensor], Tensor] = torch.compile(net.features, dynamic=False)
+    return features
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Refuse to compile where even a small function cannot be."""
+    try:
+        torch.compile(nn.functional.silu, dynamic=False)(torch.ones(64, device=device))
+    except Exception as error:  # compilers, drivers and their packages fail in many ways
+        raise _cannot_compile(device, error) from error
+
+
+def _cannot_compile(device: torch.device, error: Exception) -> SettingsError:
+    needs = "a C++ compiler" if device.type == "cpu" else "Triton, and a C compiler"
+    reason = " ".join(str(error).split())[:300]
+    return SettingsError(
+        f"PyTorch cannot compile the network here: it needs {needs}; or leave --compile out ({reason})"
+    )
 
 
 class _OneDNNPointwise(nn.Module):
