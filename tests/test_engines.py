@@ -523,6 +523,23 @@ def test_instructions_that_give_other_numbers_are_not_used(
 
 
 @needs_native
+@pytest.mark.parametrize("rows", [1, 3, CPU_ROWS])
+def test_no_more_memory_is_written_than_was_asked_for(native: NativeEngine, rows: int) -> None:
+    module = native_engine._net1d
+    for length in (1, 2, 255, 257, 1375, 5501):
+        batch = signals(rows, length, channels=1)
+        expected = native.embed(batch)
+        n_bytes = module.workspace(native._layout, rows, length)
+        space = np.full(n_bytes + 4096, 0xA5, np.uint8)
+        maps = np.full((rows + 1, *expected.shape[1:]), 7, np.float32)
+        arrays = (native._layout, native._weights, batch, maps[:rows], space[:n_bytes])
+        module.embed(native.instructions, *arrays, rows, length)
+        assert np.array_equal(maps[:rows], expected)  # from memory that held rubbish, too
+        assert (maps[rows] == 7).all()
+        assert (space[n_bytes:] == 0xA5).all()
+
+
+@needs_native
 @pytest.mark.parametrize("wrong", ["instructions", "layout", "weights", "signals", "maps", "space", "n", "length"])
 def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
     native: NativeEngine, wrong: str
@@ -558,15 +575,27 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
 @pytest.mark.parametrize(
     "layout",
     [
-        [1, 64],
-        [0, 64, 64, 2],
-        [1, 60, 64, 2],
-        [1, 64, 32, 2],
-        [1, 64, 72, 2],
-        [1, 64, 64, 0],
+        [],
+        [1, 64, 64, 64, 64, 1, 1, 1],
+        [1, *[64] * 5, 1, 1, 1],
+        [0, 64, 64, 64, 64, 64, 2, 1, 1, 1],
+        [1, 60, 64, 64, 64, 64, 2, 1, 1, 1],
+        [1, 64, 64, 48, 64, 64, 2, 1, 1, 1],
+        [1, 64, 64, 72, 80, 80, 2, 1, 1, 1],
+        [1, 64, 64, 64, 64, 64, 1, 1, 0, 1],
         [1, 64, *[64] * 17, *[1] * 17],
     ],
-    ids=["no stage", "no lead", "half a panel", "narrower", "half a group", "no block", "too many stages"],
+    ids=[
+        "nothing",
+        "few stages",
+        "odd",
+        "no lead",
+        "part of a panel",
+        "narrower",
+        "part of a group",
+        "no block",
+        "many",
+    ],
 )
 def test_networks_that_it_was_not_written_for_are_refused(layout: list[int]) -> None:
     with pytest.raises(ValueError, match="not a network"):

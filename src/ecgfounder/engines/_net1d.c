@@ -371,8 +371,8 @@ static size_t make_room(const Layout *layout, int from, int to, size_t n, size_t
                         Workspace *space)
 {
     const int before = from ? layout->filters[from - 1] : layout->base_filters;
-    const size_t rows = n * steps;
-    size_t plain = rows * row_step(before), padded = 0, gate = 0, used = 0;
+    const size_t rows = n * steps, input = rows * row_step(before);
+    size_t output = 0, padded = 0, gate = 0, used = 0;
     int stage;
     if (!from)
         padded = n * (LEFT + length + RIGHT) * layout->in_channels;
@@ -380,13 +380,13 @@ static size_t make_room(const Layout *layout, int from, int to, size_t n, size_t
         const size_t step = row_step(layout->filters[stage]);
         padded = greater(padded, n * (LEFT + steps + RIGHT) * step);
         steps = halved(steps);
-        plain = greater(plain, n * steps * step);
+        output = greater(output, n * steps * step);
         gate = greater(gate, n * (step + whole_panels(layout->filters[stage] / 2) * PANEL));
     }
-    space->x = cut(at, &used, plain * sizeof(float));
-    space->other = cut(at, &used, plain * sizeof(float));
-    space->s = cut(at, &used, plain * sizeof(float));
-    space->h = cut(at, &used, plain * sizeof(float));
+    space->x = cut(at, &used, greater(input, output) * sizeof(float));
+    space->other = cut(at, &used, output * sizeof(float)); /* where the first block puts its output, and so on in turn */
+    space->s = cut(at, &used, (from ? greater(input, output) : output) * sizeof(float));
+    space->h = cut(at, &used, output * sizeof(float));
     space->padded = cut(at, &used, padded * sizeof(float));
     space->gate = cut(at, &used, gate * sizeof(float));
     space->in_rows = cut(at, &used, rows * sizeof(ptrdiff_t));
@@ -397,7 +397,6 @@ static size_t make_room(const Layout *layout, int from, int to, size_t n, size_t
 /* How a call is divided: the first stages' maps are long and their weights small, so that they are taken a few recordings at a
    time, whose maps stay in the caches; the last stages' weights are large and read once for all recordings. */
 typedef struct {
-    int split;
     ptrdiff_t at_once, steps;
     Workspace early, late;
 } Plan;
@@ -408,12 +407,11 @@ static size_t make_plan(const Layout *layout, ptrdiff_t n, ptrdiff_t length, cha
     const ptrdiff_t steps = halved(length), most = EARLY_ROWS / steps < 1 ? 1 : EARLY_ROWS / steps;
     size_t used;
     int stage;
-    plan->split = layout->n_stages <= EARLY_STAGES ? layout->n_stages - 1 : EARLY_STAGES;
     plan->at_once = n < most ? n : most;
-    used = make_room(layout, 0, plan->split, plan->at_once, steps, length, at, &plan->early);
-    for (plan->steps = steps, stage = 0; stage < plan->split; stage++)
+    used = make_room(layout, 0, EARLY_STAGES, plan->at_once, steps, length, at, &plan->early);
+    for (plan->steps = steps, stage = 0; stage < EARLY_STAGES; stage++)
         plan->steps = halved(plan->steps);
-    return used + make_room(layout, plan->split, layout->n_stages, n, plan->steps, 0, at == NULL ? NULL : at + used,
+    return used + make_room(layout, EARLY_STAGES, layout->n_stages, n, plan->steps, 0, at == NULL ? NULL : at + used,
                             &plan->late);
 }
 
@@ -421,21 +419,20 @@ static size_t make_plan(const Layout *layout, ptrdiff_t n, ptrdiff_t length, cha
 static void embed_all(const Kernels *run, const Layout *layout, const float *weights, const float *signals, float *maps,
                       ptrdiff_t n, ptrdiff_t length, Plan *plan)
 {
-    const ptrdiff_t step = plan->split ? row_step(layout->filters[plan->split - 1]) : row_step(layout->base_filters);
-    const ptrdiff_t pitch = plan->steps * step;
+    const ptrdiff_t pitch = plan->steps * row_step(layout->filters[EARLY_STAGES - 1]);
     const float *at = weights;
     ptrdiff_t begin;
     for (begin = 0; begin < n; begin += plan->at_once) {
         const ptrdiff_t few = n - begin < plan->at_once ? n - begin : plan->at_once;
+        Workspace early = plan->early; /* blocks exchange its parts, which are not of one size */
         ptrdiff_t steps;
         at = weights;
-        steps = first_convolution(run, layout, &at, signals + begin * layout->in_channels * length, few, length,
-                                  &plan->early);
-        stages(run, layout, &at, 0, plan->split, few, steps, &plan->early, NULL);
-        memcpy(plan->late.x + begin * pitch, plan->early.x, sizeof(float) * few * pitch);
-        memcpy(plan->late.s + begin * pitch, plan->early.s, sizeof(float) * few * pitch);
+        steps = first_convolution(run, layout, &at, signals + begin * layout->in_channels * length, few, length, &early);
+        stages(run, layout, &at, 0, EARLY_STAGES, few, steps, &early, NULL);
+        memcpy(plan->late.x + begin * pitch, early.x, sizeof(float) * few * pitch);
+        memcpy(plan->late.s + begin * pitch, early.s, sizeof(float) * few * pitch);
     }
-    stages(run, layout, &at, plan->split, layout->n_stages, n, plan->steps, &plan->late, maps);
+    stages(run, layout, &at, EARLY_STAGES, layout->n_stages, n, plan->steps, &plan->late, maps);
 }
 
 /* -- Python -------------------------------------------------------------------------------------------------------- */
@@ -465,7 +462,7 @@ static size_t packed_size(const Layout *layout)
 static int read_layout(const int32_t *numbers, Py_ssize_t count, Layout *layout)
 {
     int stage;
-    if (count < 6 || count % 2 || count / 2 - 1 > MOST_STAGES)
+    if (count % 2 || count / 2 - 1 <= EARLY_STAGES || count / 2 - 1 > MOST_STAGES)
         return 0;
     layout->in_channels = numbers[0];
     layout->base_filters = numbers[1];
