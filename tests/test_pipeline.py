@@ -203,6 +203,19 @@ def test_the_stage_that_the_others_waited_for_is_named(stage: str) -> None:
     assert pipeline.slowest == stage
 
 
+def test_a_network_that_takes_long_over_few_records_is_the_slowest_stage() -> None:
+    class SlowPool(Pool):
+        def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
+            for event in super().events(jobs):
+                time.sleep(0.02)
+                self.waited += 0.02
+                yield event
+
+    pipeline = pipeline_of(SlowPool([Plan()] * 4), Engine(threads=1, seconds=0.4), Finish())
+    pipeline.run(jobs(4))  # nothing waits until the last record was read
+    assert pipeline.slowest == "embed"
+
+
 @pytest.mark.parametrize("fails_at", [0, 3])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_engine_that_breaks_ends_the_run_with_its_error(fails_at: int, threads: int) -> None:

@@ -155,8 +155,8 @@ class Pipeline:
             self._left = True
             raise
         finally:
-            self._seconds = time.monotonic() - began
             self._shut_down()
+            self._seconds = time.monotonic() - began
         if self._error:
             raise self._error
 
@@ -216,9 +216,12 @@ class Pipeline:
         """Let the stages run dry, one after the other; when all is over, wait for the step that each has begun."""
         for _ in self._embedders:
             self._put(self._to_embed, None)
+        began = time.monotonic()
         for thread in self._embedders:
             while thread.is_alive() and not self._is_over():
                 thread.join(_LOOK_UP)
+        with self._counting:
+            self._waited["embed"] += time.monotonic() - began
         self._put(self._to_finish, None)
         # An engine cannot be stopped, and what it gives now is lost in any case. A group that is being written must be
         # waited for: what it writes and the books would not agree otherwise.
