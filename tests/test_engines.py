@@ -24,7 +24,7 @@ import ecgfounder.engines.native as native_engine
 import ecgfounder.engines.onnx as onnx_engine
 from conftest import drawn_state
 from ecgfounder.engines import CPU_ROWS, Engine, create_engine, gpu_available, native_usable
-from ecgfounder.engines.cache import cache_folder
+from ecgfounder.engines.cache import cache_folder, from_cache
 from ecgfounder.engines.native import NativeEngine, instructions
 from ecgfounder.engines.torch import TorchEngine
 from ecgfounder.errors import CheckpointError, EmbeddingError, MissingDependencyError, SettingsError
@@ -360,6 +360,40 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert "built again at every start" in caplog.text
 
 
+def test_an_entry_that_does_not_name_its_weights_is_built_again(checkpoint_1lead: Path, filled_cache: Path) -> None:
+    for digests in filled_cache.glob("*/sha256.json"):
+        named = json.loads(digests.read_text())
+        digests.write_text(json.dumps({"head.npz": named["head.npz"]}))
+        (digests.parent / next(name for name in named if name != "head.npz")).unlink()
+    for name in MADE[1:]:
+        assert made(checkpoint_1lead, name).embed(signals(1, 300, channels=1)).shape == (1, 2, FEATURES)
+
+
+def test_an_entry_that_goes_away_before_it_is_loaded_is_done_without(
+    filled_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(folder: Path) -> str:
+        if folder.parent == filled_cache:
+            raise FileNotFoundError(folder)
+        return (folder / "what").read_text()
+
+    found = from_cache("key", files=("what",), build=lambda folder: (folder / "what").write_text("this"), load=load)
+    assert found == "this"
+    assert "built again at every start" in caplog.text
+
+
+def test_where_nothing_can_be_written_the_folder_that_would_help_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(_folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SettingsError, match=r"No space left on device.*ECGFOUNDER_CACHE"):
+        from_cache("key", files=("what",), build=build, load=str)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_two_that_build_the_same_graph_at_once_do_not_disturb_each_other(
     checkpoint_1lead: Path, own_cache: Path
 ) -> None:
@@ -474,6 +508,38 @@ def test_a_network_that_cannot_be_compiled_stops_the_run_and_fails_no_recording(
 
 
 @pytest.mark.slow
+def test_every_length_is_compiled_in_whatever_thread_it_comes(
+    checkpoint_1lead: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[Any] = []
+    compile_with_pytorch = torch.compile
+
+    def counted(graph: torch.fx.GraphModule, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(
+        torch, "compile", lambda f, *, dynamic: compile_with_pytorch(f, dynamic=dynamic, backend=counted)
+    )
+    engine = compiled_engine(checkpoint_1lead)
+    graphs.clear()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for length in range(300, 312):  # more than PyTorch's own limit of eight
+            pool.submit(engine.embed, signals(1, length, channels=1)).result()
+    assert len(graphs) == 12
+
+
+def test_memory_that_runs_out_while_compiling_halves_the_pass(checkpoint_1lead: Path, compiler: Compiler) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    engine = compiled_engine(checkpoint_1lead)
+    compiler.error = TorchDynamoException("compiling failed")
+    compiler.error.__cause__ = torch.OutOfMemoryError("CUDA out of memory.")
+    with pytest.raises(torch.OutOfMemoryError):
+        engine._features(torch.zeros(8, 1, 300))
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_what_pytorch_compiles_agrees_with_what_it_does_not(checkpoint_1lead: Path) -> None:
     engine, batch = compiled_engine(checkpoint_1lead), signals(3, 700, channels=1)
@@ -530,13 +596,13 @@ def test_no_more_memory_is_written_than_was_asked_for(native: NativeEngine, rows
         batch = signals(rows, length, channels=1)
         expected = native.embed(batch)
         n_bytes = module.workspace(native._layout, rows, length)
-        space = np.full(n_bytes + 4096, 0xA5, np.uint8)
+        space = np.full(n_bytes + 4096, 0xFF, np.uint8)  # NaN, should it be read
         maps = np.full((rows + 1, *expected.shape[1:]), 7, np.float32)
         arrays = (native._layout, native._weights, batch, maps[:rows], space[:n_bytes])
         module.embed(native.instructions, *arrays, rows, length)
         assert np.array_equal(maps[:rows], expected)  # from memory that held rubbish, too
         assert (maps[rows] == 7).all()
-        assert (space[n_bytes:] == 0xA5).all()
+        assert (space[n_bytes:] == 0xFF).all()
 
 
 @needs_native
@@ -629,6 +695,24 @@ def test_where_it_was_not_built_the_native_engine_says_what_it_needs(
     assert not native_usable()
     with pytest.raises(SettingsError, match=r"needs a C compiler .*--engine onnx"):
         create_engine("native", mode="1lead", checkpoint=checkpoint_1lead)
+
+
+@needs_native
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FC00001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], ids=hex)
+def test_any_nan_spreads_as_it_does_in_pytorch(native: NativeEngine, checkpoint_1lead: Path, bits: int) -> None:
+    batch = signals(1, 20_000, channels=1)
+    batch.view(np.uint32)[0, 0, 19_000] = bits
+    expected = made(checkpoint_1lead, "torch").embed(batch)
+    assert np.array_equal(np.isnan(native.embed(batch)), np.isnan(expected))
+    assert np.isnan(expected).all()
+
+
+@needs_native
+def test_an_engine_that_was_closed_says_so(checkpoint_1lead: Path) -> None:
+    engine = made(checkpoint_1lead, "native")
+    engine.close()
+    with pytest.raises(EmbeddingError, match="was closed"):
+        engine.embed(signals(1, 300, channels=1))
 
 
 # ------------------------------------------------------------------------------------------------- memory that runs out

@@ -40,8 +40,8 @@ INLINE Vector NAME(fused)(Vector x, Vector y, Vector z)
     return z;
 }
 
-/* e^x to about an ulp: 2^n e^r with |r| <= ln 2 / 2, the polynomial being the best of its degree with 1 + r before it.
-   Beyond what a float holds it stays near the last power; NaN is passed on. */
+/* e^x to two ulps: 2^n e^r with |r| <= ln 2 / 2, the polynomial being the best of its degree with 1 + r before it. Beyond
+   what a float holds it stays near the last power. NaN may come out as any number: callers see to it. */
 INLINE Vector NAME(exponential)(Vector x)
 {
     static const float coefficients[] = {8.36874511e-3f, 4.16683908e-2f, 1.66665204e-1f, 4.99999934e-1f, 1.0f, 1.0f};
@@ -57,6 +57,7 @@ INLINE Vector NAME(exponential)(Vector x)
     return (Vector)((Integers)p + ((Integers)n << 23)); /* the low bits of n are the power */
 }
 
+/* x / (1 + e^-x), NaN where x is. Below -88 it stays a part of 10^38 of x, which is 0 but for an x of that size. */
 INLINE Vector NAME(swish)(Vector x)
 {
     return x / (1.0f + NAME(exponential)(-x));
@@ -227,8 +228,10 @@ static void NAME(combine)(const float *h, ptrdiff_t h_step, const float *scale, 
 static void NAME(sigmoid)(float *values, ptrdiff_t count)
 {
     ptrdiff_t i;
-    for (i = 0; i < count; i += LANES)
-        NAME(store)(values + i, 1.0f / (1.0f + NAME(exponential)(-NAME(load)(values + i))));
+    for (i = 0; i < count; i += LANES) {
+        Vector x = NAME(load)(values + i);
+        NAME(store)(values + i, NAME(choose)(x != x, x, 1.0f / (1.0f + NAME(exponential)(-x))));
+    }
 }
 
 /* Means over the steps of one recording: floats over 32 steps at a time, those sums in double precision. */

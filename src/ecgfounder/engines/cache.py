@@ -10,13 +10,13 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from ecgfounder.errors import CheckpointError
+from ecgfounder.errors import CheckpointError, SettingsError
 from ecgfounder.model import Head, sha256_of
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ecgfounder"
 
 
-def from_cache(key: str, *, build: Callable[[Path], None], load: Callable[[Path], T]) -> T:
+def from_cache(key: str, *, files: Collection[str], build: Callable[[Path], None], load: Callable[[Path], T]) -> T:
     """What `load` makes of an entry, which is built first where it is absent or damaged.
 
     Parameters
     ----------
     key : the entry's name: the checkpoint's SHA-256, and all else that decides what is in it.
+    files : names of files without which an entry is not whole.
     build : writes the entry's files into an empty folder.
     load : reads or maps them from a folder, which may be gone afterwards.
 
@@ -48,31 +49,40 @@ def from_cache(key: str, *, build: Callable[[Path], None], load: Callable[[Path]
     ------
     CheckpointError
         As `build` does; nothing is left in the cache then.
+    SettingsError
+        If neither the cache nor the folder for temporary files can hold an entry.
     """
     entry = cache_folder() / key
-    if not _is_whole(entry):
-        try:
+    try:
+        if not _is_whole(entry, files):
             entry.parent.mkdir(parents=True, exist_ok=True)
-            _write_entry(entry, build)
-        except OSError as error:
-            # A read-only or full home is no reason to stop: what is built is needed for a moment only.
-            log.warning("the engine cannot be kept in %s (%s); it is built again at every start", entry.parent, error)
-            with tempfile.TemporaryDirectory() as folder:
-                build(Path(folder))
-                return load(Path(folder))
-    return load(entry)
+            _write_entry(entry, files, build)
+        return load(entry)
+    except OSError as error:
+        # A read-only or full home is no reason to stop: what is built is needed for a moment only.
+        log.warning("the engine cannot be kept in %s (%s); it is built again at every start", entry.parent, error)
+    try:
+        # A network drive may keep a name of what is mapped until the process ends: no reason to stop either.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            build(Path(folder))
+            return load(Path(folder))
+    except OSError as error:
+        raise SettingsError(
+            f"what an engine makes of a checkpoint (about 125 MB) can be written neither to {entry.parent} nor to "
+            f"{tempfile.gettempdir()} ({error}): set ECGFOUNDER_CACHE to a folder with room"
+        ) from error
 
 
-def _is_whole(entry: Path) -> bool:
+def _is_whole(entry: Path, files: Collection[str]) -> bool:
     """Whether an entry's files are those that were written: a damaged weight would go unnoticed otherwise."""
     try:
         digests = json.loads((entry / _DIGESTS).read_text(encoding="utf-8"))
-        return bool(digests) and all(sha256_of(entry / name) == digest for name, digest in digests.items())
+        return set(files) <= set(digests) and all(sha256_of(entry / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, TypeError, AttributeError, CheckpointError):
         return False
 
 
-def _write_entry(entry: Path, build: Callable[[Path], None]) -> None:
+def _write_entry(entry: Path, files: Collection[str], build: Callable[[Path], None]) -> None:
     """Build an entry beside its place and rename it there; processes that do so at once do not disturb each other."""
     with tempfile.TemporaryDirectory(prefix=".building-", dir=entry.parent) as folder:
         built = Path(folder) / entry.name
@@ -83,7 +93,7 @@ def _write_entry(entry: Path, build: Callable[[Path], None]) -> None:
         try:
             built.rename(entry)
         except OSError:
-            if _is_whole(entry):  # another process was first
+            if _is_whole(entry, files):  # another process was first
                 return
             entry.rename(Path(folder) / "damaged")
             built.rename(entry)

@@ -39,6 +39,7 @@ class OnnxEngine(Engine):
     def __init__(self, mode: str, checkpoint: Path, *, threads: int, checkpoint_sha256: str | None = None) -> None:
         self._session, head = from_cache(
             f"{checkpoint_sha256 or sha256_of(checkpoint)}-{mode}-v{GRAPH_VERSION}",
+            files=(_GRAPH,),
             build=lambda folder: _build_entry(folder, checkpoint, mode),
             load=lambda folder: (_session(folder / _GRAPH), read_head(folder)),
         )

@@ -119,9 +119,13 @@ class TorchEngine(Engine):
         from torch._dynamo.exc import TorchDynamoException
 
         with self._compiling:  # the other threads would compile the same
+            # It counts for the thread that sets it alone.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_LENGTHS)
             try:
                 features = self._compiled(signals)
             except TorchDynamoException as error:
+                if isinstance(error.__cause__, RuntimeError) and _out_of_memory(error.__cause__):
+                    raise error.__cause__ from None
                 raise _cannot_compile(self._device, error) from error
             self._compiled_for.add(shape)
             return features
@@ -202,7 +206,6 @@ def _compiled(net: Net1D) -> Callable[[Tensor], Tensor]:
 
     One version for all lengths would not do: shapes that vary took over four minutes to compile, and run slower.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_LENGTHS)
     features: Callable[[Tensor], Tensor] = torch.compile(net.features, dynamic=False)
     return features
 
