@@ -22,6 +22,7 @@ import torch
 import ecgfounder.engines as engines
 import ecgfounder.engines.native as native_engine
 import ecgfounder.engines.onnx as onnx_engine
+import ecgfounder.engines.torch as torch_engine_module
 from conftest import drawn_state
 from ecgfounder.engines import CPU_ROWS, Engine, create_engine, gpu_available, native_usable
 from ecgfounder.engines.cache import cache_folder, from_cache
@@ -134,6 +135,16 @@ def test_bfloat16_is_near_float32_and_not_it(tmp_path: Path) -> None:
     found = rough.embed(batch)
     assert found.dtype == np.float32
     assert 1e-5 < relative(found, exact.embed(batch)) < 5e-2
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_bfloat16_on_a_processor_without_it_comes_with_a_warning(
+    checkpoint_1lead: Path, is_fast: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(torch_engine_module._has_fast_bfloat16(), bool)
+    monkeypatch.setattr(torch_engine_module, "_has_fast_bfloat16", lambda: is_fast)
+    create_engine("torch", mode="1lead", checkpoint=checkpoint_1lead, precision="bfloat16", device="cpu")
+    assert ("many times slower" in caplog.text) is not is_fast
 
 
 # ------------------------------------------------------------------------------------------------------- the same bytes

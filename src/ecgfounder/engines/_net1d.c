@@ -17,21 +17,22 @@
 #include <arm_neon.h>
 #endif
 
-#define PANEL 16       /* output channels whose weights lie together; also the width of a group */
-#define KERNEL 16      /* samples under a first or middle convolution */
-#define LEFT 7         /* zeros before; after it: */
-#define RIGHT 8        /* "SAME" padding for stride 1 and 2 alike, the last zero unread where the length is even */
-#define DEPTH_BLOCK 256    /* input channels of a product that are summed up at once: a panel's weights in the first cache */
-#define BLOCK (32 << 10)  /* floats of a product's input that are worked on at once: in the second cache */
-#define UNROLLED 8        /* channels in a step of the innermost loop */
-#define EARLY_STAGES 3    /* stages whose maps are long and whose weights are few */
-#define EARLY_ROWS 2750   /* steps of the first stage's input that are worked on at once */
+#define PANEL 16             /* output channels whose weights lie together; also the width of a group */
+#define KERNEL 16            /* samples under a first or middle convolution */
+#define LEFT 7               /* zeros before, and after it, for an output of ceil(length / stride) steps: */
+#define RIGHT 8              /* for stride 1 and 2 alike, the last zero unread where the length is even */
+#define DEPTH_BLOCK 256      /* input channels that are summed up at once: a panel's weights stay in the first cache */
+#define BLOCK (32 << 10)     /* floats of a product's input that are worked on at once: they stay in the second cache */
+#define UNROLLED 8           /* input channels in a step of the innermost loop */
+#define EARLY_STAGES 3       /* stages whose maps are long and whose weights are few */
+#define EARLY_ROWS 2750      /* steps of the first stage's input that are worked on at once */
 #define MOST_STAGES 16
-#define MOST_BYTES_PER_SAMPLE (1 << 26) /* an upper bound of what any network takes */
+#define MOST_BYTES_PER_SAMPLE (1 << 26) /* of workspace: more than any network that `read_layout` accepts takes */
 #define ALIGNMENT 64
 
-/* Rows of inputs times panels of weights. A row's input begins at in + in_rows[row], mostly `in_step` behind the one before; each tap lies `tap_step` behind the
-   one before, and each panel's input `panel_step` behind (0: all panels see the same). Weights: [panel][tap][channel][16]. */
+/* Rows of inputs times panels of weights. A row's input begins at in + in_rows[row], mostly `in_step` behind the one
+   before; each tap lies `tap_step` behind the one before, and each panel's input `panel_step` behind (0: all panels see the
+   same). Outputs likewise, 16 for each panel. Weights: [panel][tap][channel][16]. */
 typedef struct {
     const float *in;
     const ptrdiff_t *in_rows;
@@ -338,13 +339,12 @@ static ptrdiff_t stages(const Kernels *run, const Layout *layout, const float **
     int stage, number;
     for (stage = from; stage < to; stage++) {
         const int channels = layout->filters[stage];
-        for (number = 0; number < layout->blocks[stage]; number++) {
-            const int width = number || !stage ? channels : layout->filters[stage - 1];
-            const int first_of_all = !stage && !number;
-            const int last_of_all = stage + 1 == layout->n_stages && number + 1 == layout->blocks[stage];
-            steps = block(run, weights, first_of_all ? space->x : space->s,
-                          first_of_all ? layout->base_filters : width, channels, !number, n, steps, space,
-                          last_of_all ? maps : NULL);
+        int width = stage ? layout->filters[stage - 1] : layout->base_filters;
+        for (number = 0; number < layout->blocks[stage]; number++, width = channels) {
+            const int is_first = !stage && !number;
+            const int is_last = stage + 1 == layout->n_stages && number + 1 == layout->blocks[stage];
+            steps = block(run, weights, is_first ? space->x : space->s, width, channels, !number, n, steps, space,
+                          is_last ? maps : NULL);
         }
     }
     return steps;

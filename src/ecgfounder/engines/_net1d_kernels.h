@@ -1,8 +1,8 @@
 /* The arithmetic of `_net1d.c` for one instruction set; included once for each, between target pragmas.
 
-   In: the macros NAME(x), LANES (floats in a vector), ROWS (rows of a full tile) and PANELS (panels of a full tile), MINIMUM(a, b) and MAXIMUM(a, b)
-   (b where it is NaN).
-   Vectors are the compiler's own extension (GCC and Clang): the same lines become AVX2, AVX-512 or NEON. */
+   In: the macros NAME(x), LANES (floats in a vector), ROWS (rows of a full tile), PANELS (panels of a full tile), MINIMUM(a, b)
+   and MAXIMUM(a, b) (b where it is NaN). Vectors are the compiler's own extension (GCC and Clang): the same lines become
+   AVX2, AVX-512 or NEON, and do the same operations in the same order on every output. */
 
 /* Loads and stores need no alignment. */
 typedef float NAME(Vector) __attribute__((vector_size(4 * LANES), aligned(4)));

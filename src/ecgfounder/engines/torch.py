@@ -52,6 +52,8 @@ class TorchEngine(Engine):
         on_cpu = self._device.type == "cpu"
         if on_cpu and precision == "float16":
             raise SettingsError("float16 needs a GPU: use bfloat16 or float32 on the CPU")
+        if on_cpu and precision == "bfloat16" and not _has_fast_bfloat16():
+            log.warning("this processor has no instructions for bfloat16, which is many times slower here than float32")
         if compiled:
             _check_compiler(self._device)
         weights, head = load_backbone(checkpoint, mode)
@@ -267,6 +269,12 @@ def _usable_device(name: str) -> torch.device:
             f"the device {name!r} cannot be used by this PyTorch ({torch.__version__}): {reason}"
         ) from error
     return device
+
+
+def _has_fast_bfloat16() -> bool:
+    """Whether PyTorch has more than its slow fallback for bfloat16 on this processor."""
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # there is no public name for it
+    return supported
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
