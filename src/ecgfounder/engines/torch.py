@@ -272,7 +272,9 @@ def _usable_device(name: str) -> torch.device:
 
 
 def _has_fast_bfloat16() -> bool:
-    """Whether PyTorch has more than its slow fallback for bfloat16 on this processor."""
+    """Whether PyTorch has more than its slow fallback for bfloat16 on this processor; where it cannot say, it is believed to."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return True
     supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # there is no public name for it
     return supported
 
