@@ -275,7 +275,9 @@ def _engine_finding(subject: str, trial: dict[str, Any], reference: dict[str, An
 
 def _reinstall(subject: str) -> str:
     """The command that installs anew what an engine consists of."""
-    package = {"onnx": "'ecgfounder[cpu]'", "native": "--no-deps ecgfounder"}.get(subject, "torch")
+    if subject == "native":
+        return "pip install --no-deps -e . in ecgfounder's folder"
+    package = {"onnx": "'ecgfounder[cpu]'"}.get(subject, "torch")
     return f"pip install --force-reinstall {package}"
 
 
