@@ -574,7 +574,7 @@ def native(checkpoint_1lead: Path, graph_cache: Path) -> NativeEngine:
 def test_maps_have_the_same_bytes_with_any_instructions_on_any_machine(native: NativeEngine) -> None:
     batch = signals(2, 515, channels=1)
     for name in instructions():
-        maps = native._computed(batch, name)
+        maps = native._embed_with(name, batch)
         assert (
             hashlib.sha256(maps.tobytes()).hexdigest()
             == "d29fb62c7d58bd40cf5ca9e065b7fd57048efee034717b32e4f3ad7c7c64b608"
@@ -585,15 +585,15 @@ def test_maps_have_the_same_bytes_with_any_instructions_on_any_machine(native: N
 def test_instructions_that_give_other_numbers_are_not_used(
     native: NativeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    compute = NativeEngine._computed
+    embed_with = NativeEngine._embed_with
 
-    def computed(engine: NativeEngine, batch: Array, name: str) -> Array:
-        maps = compute(engine, batch, instructions()[-1])
+    def embedded(engine: NativeEngine, name: str, batch: Array) -> Array:
+        maps = embed_with(engine, instructions()[-1], batch)
         if name == "broken":
             maps[0, 0, 0] = np.nextafter(maps[0, 0, 0], np.float32(np.inf))
         return maps
 
-    monkeypatch.setattr(NativeEngine, "_computed", computed)
+    monkeypatch.setattr(NativeEngine, "_embed_with", embedded)
     assert native._checked(["broken", "sound", instructions()[-1]]) == "sound"
     assert "broken instructions do not give" in caplog.text
     assert native._checked(["broken", instructions()[-1]]) == instructions()[-1]

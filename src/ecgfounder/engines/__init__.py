@@ -91,6 +91,35 @@ class Engine(ABC):
         """Give the network's memory back; `embed` must not be called afterwards."""
 
 
+class CpuEngine(Engine):
+    """An engine that computes float32 on a CPU, each call in the calling thread, a few rows at a time."""
+
+    def __init__(self, mode: str, *, threads: int, head: Head | None) -> None:
+        super().__init__(
+            precision="float32",
+            device="cpu",
+            threads=threads,
+            batch_size=CPU_ROWS,
+            in_channels=bundle_of(mode).in_channels,
+            head=head,
+        )
+
+    def _embed(self, batch: Batch) -> Batch:
+        n, _, length = batch.shape
+        try:
+            maps = np.empty((n, -(-length // SAMPLES_PER_STEP), FEATURES), np.float32)
+            for start in range(0, n, CPU_ROWS):
+                rows = np.ascontiguousarray(batch[start : start + CPU_ROWS])
+                self._fill(maps[start : start + CPU_ROWS], rows)
+        except MemoryError as error:
+            raise EmbeddingError(f"a batch of {list(batch.shape)} cannot be computed: not enough memory") from error
+        return maps
+
+    @abstractmethod
+    def _fill(self, maps: Batch, rows: Batch) -> None:
+        """Compute the maps [N, T, 1024] of at most `CPU_ROWS` signals [N, C, L]; both arrays are contiguous."""
+
+
 def create_engine(
     choice: str = "auto",
     *,

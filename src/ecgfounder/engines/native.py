@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.engines import CPU_ROWS, Batch, Engine
+from ecgfounder.engines import Batch, CpuEngine
 from ecgfounder.engines.cache import from_cache, read_head, write_head
 from ecgfounder.errors import EmbeddingError, SettingsError
 from ecgfounder.memory import keep_freed_memory
-from ecgfounder.model import ARCHITECTURE, FEATURES, SAMPLES_PER_STEP, bundle_of, load_backbone, sha256_of
+from ecgfounder.model import ARCHITECTURE, load_backbone, sha256_of
 
 try:
     from ecgfounder.engines import _net1d
@@ -43,7 +43,7 @@ def instructions() -> list[str]:
     return [] if _net1d is None else _net1d.instructions()
 
 
-class NativeEngine(Engine):
+class NativeEngine(CpuEngine):
     """The network in C on a CPU, float32. Parameters and errors: `ecgfounder.engines.create_engine`.
 
     All threads share the weights; each keeps its own memory for maps between layers from call to call.
@@ -66,14 +66,7 @@ class NativeEngine(Engine):
             build=lambda folder: _build_entry(folder, checkpoint, mode),
             load=lambda folder: (np.memmap(folder / _WEIGHTS, np.float32, mode="r"), read_head(folder)),
         )
-        super().__init__(
-            precision="float32",
-            device="cpu",
-            threads=threads,
-            batch_size=CPU_ROWS,
-            in_channels=bundle_of(mode).in_channels,
-            head=head,
-        )
+        super().__init__(mode, threads=threads, head=head)
         self._layout = _layout(self.in_channels)
         self._local = threading.local()
         keep_freed_memory()
@@ -88,39 +81,35 @@ class NativeEngine(Engine):
             return usable[0]
         rng = np.random.default_rng(0)
         signals = rng.standard_normal((1, self.in_channels, _CHECKED_SAMPLES), dtype=np.float32)
-        expected = self._computed(signals, usable[-1])
+        expected = self._embed_with(usable[-1], signals)
         for name in usable[:-1]:
-            if self._computed(signals, name).tobytes() == expected.tobytes():  # of maps that are not finite, too
+            if self._embed_with(name, signals).tobytes() == expected.tobytes():  # of maps that are not finite, too
                 return name
             log.warning("%s instructions do not give on this machine what %s ones do; not used", name, usable[-1])
         return usable[-1]
 
-    def _embed(self, batch: Batch) -> Batch:
-        return self._computed(batch, self.instructions)
+    def _embed_with(self, instructions: str, batch: Batch) -> Batch:
+        self.instructions = instructions
+        return self._embed(batch)
 
-    def _computed(self, batch: Batch, instructions: str) -> Batch:
-        n, _, length = batch.shape
+    def _fill(self, maps: Batch, rows: Batch) -> None:
         weights = self._weights  # of this call to its end, even where another thread closes the engine
         if weights.size == 0:
             raise EmbeddingError("the engine was closed")
+        n, _, length = rows.shape
         try:
-            maps = np.empty((n, -(-length // SAMPLES_PER_STEP), FEATURES), np.float32)
-            for start in range(0, n, CPU_ROWS):
-                rows = np.ascontiguousarray(batch[start : start + CPU_ROWS])
-                space = self._space(_net1d.workspace(self._layout, len(rows), length))
-                out = maps[start : start + CPU_ROWS]
-                _net1d.embed(instructions, self._layout, weights, rows, out, space, len(rows), length)
-        except (MemoryError, ValueError) as error:
-            reason = "not enough memory" if isinstance(error, MemoryError) else str(error)
-            raise EmbeddingError(f"a batch of {list(batch.shape)} cannot be computed: {reason}") from error
-        return maps
+            space = self._space(_net1d.workspace(self._layout, n, length))
+            _net1d.embed(self.instructions, self._layout, weights, rows, maps, space, n, length)
+        except ValueError as error:
+            raise EmbeddingError(f"a batch of {list(rows.shape)} cannot be computed: {error}") from error
 
     def _space(self, n_bytes: int) -> npt.NDArray[np.uint8]:
         """Memory for one call; a thread's last one where it is large enough, since fresh pages are dear."""
         space: npt.NDArray[np.uint8] | None = getattr(self._local, "space", None)
         if space is None or len(space) < n_bytes:
             space = _aligned(n_bytes)
-            self._local.space = space if n_bytes <= _KEPT_BYTES else None
+            if n_bytes <= _KEPT_BYTES:
+                self._local.space = space
         return space
 
     def describe(self) -> str:

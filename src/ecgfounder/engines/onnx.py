@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.engines import CPU_ROWS, Batch, Engine
+from ecgfounder.engines import Batch, CpuEngine
 from ecgfounder.engines.cache import from_cache, read_head, write_head
 from ecgfounder.errors import EmbeddingError
-from ecgfounder.model import ARCHITECTURE, FEATURES, SAMPLES_PER_STEP, bundle_of, load_backbone, sha256_of
+from ecgfounder.model import ARCHITECTURE, FEATURES, bundle_of, load_backbone, sha256_of
 
 GRAPH_VERSION = 1
 """Part of the cache's key: raise it whenever `build_graph` writes another graph for the same weights."""
@@ -27,7 +27,7 @@ _GRAPH = "backbone.onnx"
 _OPSET, _IR_VERSION = 17, 8  # the oldest that hold all operators used, for the sake of older ONNX Runtimes
 
 
-class OnnxEngine(Engine):
+class OnnxEngine(CpuEngine):
     """The network in ONNX Runtime on a CPU, float32. Parameters and errors: `ecgfounder.engines.create_engine`.
 
     One session serves all calling threads: it keeps no state between runs, computes each in the thread that calls, and
@@ -43,28 +43,14 @@ class OnnxEngine(Engine):
             build=lambda folder: _build_entry(folder, checkpoint, mode),
             load=lambda folder: (_session(folder / _GRAPH), read_head(folder)),
         )
-        super().__init__(
-            precision="float32",
-            device="cpu",
-            threads=threads,
-            batch_size=CPU_ROWS,
-            in_channels=bundle_of(mode).in_channels,
-            head=head,
-        )
+        super().__init__(mode, threads=threads, head=head)
 
-    def _embed(self, batch: Batch) -> Batch:
-        n, _, length = batch.shape
-        maps = np.empty((n, -(-length // SAMPLES_PER_STEP), FEATURES), np.float32)
-        for start in range(0, n, CPU_ROWS):
-            rows = np.ascontiguousarray(batch[start : start + CPU_ROWS])
-            try:
-                (maps[start : start + CPU_ROWS],) = self._session.run(["map"], {"signals": rows})
-            except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-                reason = " ".join(str(error).split())[:200]
-                raise EmbeddingError(
-                    f"ONNX Runtime could not compute a batch of {list(rows.shape)}: {reason}"
-                ) from error
-        return maps
+    def _fill(self, maps: Batch, rows: Batch) -> None:
+        try:
+            (maps[:],) = self._session.run(["map"], {"signals": rows})
+        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+            reason = " ".join(str(error).split())[:200]
+            raise EmbeddingError(f"ONNX Runtime could not compute a batch of {list(rows.shape)}: {reason}") from error
 
     def describe(self) -> str:
         import onnxruntime
