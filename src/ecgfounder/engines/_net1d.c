@@ -85,12 +85,6 @@ typedef struct {
 #define ROWS 6
 #define PANELS 1
 #include "_net1d_kernels.h"
-#undef NAME
-#undef LANES
-#undef MINIMUM
-#undef MAXIMUM
-#undef ROWS
-#undef PANELS
 #ifdef __clang__
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx512f"))), apply_to = function)
@@ -106,12 +100,6 @@ typedef struct {
 #define ROWS 12
 #define PANELS 2
 #include "_net1d_kernels.h"
-#undef NAME
-#undef LANES
-#undef MINIMUM
-#undef MAXIMUM
-#undef ROWS
-#undef PANELS
 #ifdef __clang__
 #pragma clang attribute pop
 #else

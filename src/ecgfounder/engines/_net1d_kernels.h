@@ -2,7 +2,7 @@
 
    In: the macros NAME(x), LANES (floats in a vector), ROWS (rows of a full tile), PANELS (panels of a full tile), MINIMUM(a, b)
    and MAXIMUM(a, b) (b where it is NaN). Vectors are the compiler's own extension (GCC and Clang): the same lines become
-   AVX2, AVX-512 or NEON, and do the same operations in the same order on every output. */
+   AVX2, AVX-512 or NEON, and do the same operations in the same order on every output. The macros are gone afterwards. */
 
 /* Loads and stores need no alignment. */
 typedef float NAME(Vector) __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -259,3 +259,9 @@ static void NAME(mean)(const float *h, ptrdiff_t h_step, ptrdiff_t steps, int ch
 #undef Vector
 #undef Integers
 #undef PER_PANEL
+#undef NAME
+#undef LANES
+#undef MINIMUM
+#undef MAXIMUM
+#undef ROWS
+#undef PANELS
