@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt Makefile $(wildcard src/ecgfounder/*/_*.[ch])
+$(READY): pyproject.toml constraints.txt Makefile $(wildcard src/ecgfounder/engines/_*.[ch] src/ecgfounder/readers/philips/_*.c)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ecgfounder needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 if TYPE_CHECKING:
-    from ecgfounder.workers import Job
+    from ecgfounder.stages.read import Job
 
 _BEGAN = time.perf_counter()
 
@@ -48,8 +48,8 @@ def _peak_mib(pid: int | None) -> float:
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    from ecgfounder import extract
-    from ecgfounder.settings import Settings
+    from ecgfounder.run import run as extract
+    from ecgfounder.run.settings import Settings
 
     stand_ins = request.pop("stand_ins", [])
     settings = Settings(

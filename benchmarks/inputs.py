@@ -84,7 +84,7 @@ def write_cohort(folder: Path, n: int) -> Path:
 
 def _recording(folder: Path, number: int) -> Path:
     """One recording's file, encoded when it is first wanted."""
-    from ecgfounder.readers.philips_encoder import encode_sierra
+    from ecgfounder.demo.philips_encoder import encode_sierra
 
     path = folder / f"{number}.xml"
     if not path.exists():
@@ -102,7 +102,7 @@ def cohort_files(cohort: Path, n: int | None = None) -> list[Path]:
 
 def write_checkpoint(folder: Path) -> Path:
     """A 12-lead checkpoint with random weights; returns its path."""
-    from ecgfounder.demo import write_demo_checkpoint
+    from ecgfounder.demo.demo import write_demo_checkpoint
 
     path = folder / "random_weights_12_lead.pth"
     if not path.exists():

@@ -30,7 +30,7 @@ from benchmarks.measure import (
     usable_cores,
     wall_seconds,
 )
-from ecgfounder.sinks import Output
+from ecgfounder.sinks.sink import Output
 
 TOLERANCE = 1e-5
 
@@ -140,7 +140,7 @@ def network_gflop(length: int) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ecgfounder.model import build_network
+    from ecgfounder.network.checkpoint import build_network
 
     with torch.device("meta"):
         net = build_network({}, "12lead", 1).eval()
@@ -224,10 +224,12 @@ def _difference(theirs: Path, ours: Path) -> float:
 def stages(bench: Bench) -> Facts:
     """CPU time per recording of each stage by itself in one thread, and of the plain way's stages beside it."""
     from benchmarks import seed_way
-    from ecgfounder.memory import keep_freed_memory
-    from ecgfounder.preprocess import FILTERED, Preparation, prepare
+    from ecgfounder.machine import keep_freed_memory
+    from ecgfounder.preprocess.preparation import Preparation
+    from ecgfounder.preprocess.recipes import FILTERED
+    from ecgfounder.preprocess.signals import prepare
     from ecgfounder.readers import read_ecg
-    from ecgfounder.workers import Job, ReadTask
+    from ecgfounder.stages.read import Job, ReadTask
 
     keep_freed_memory()  # as the reading processes do
     paths = [str(path) for path in inputs.cohort_files(bench.cohort, bench.sizes.stage_files)]

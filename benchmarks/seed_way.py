@@ -58,7 +58,7 @@ def write(output_dir: Path, path: str, embedding: np.ndarray[Any, np.dtype[np.fl
 
 def load(checkpoint: str) -> Any:
     """The network in eager mode; its arithmetic is that of the published one."""
-    from ecgfounder.model import build_network, load_backbone
+    from ecgfounder.network.checkpoint import build_network, load_backbone
 
     return build_network(load_backbone(Path(checkpoint), "12lead")[0], "12lead", 1).eval()
 

@@ -12,9 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ecgfounder.engines import Batch, Engine
-from ecgfounder.recording import STANDARD_LEADS
-from ecgfounder.workers import Event, Input, Job, Opened, ReadTask
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.engines import Engine
+from ecgfounder.engines.engine import Batch
+from ecgfounder.stages.read import Event, Input, Job, Opened, ReadTask
 
 _LENGTH = 5500
 

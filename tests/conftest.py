@@ -51,7 +51,7 @@ def drawn_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> torch.Tens
 @cache
 def drawn_state(mode: str) -> dict[str, torch.Tensor]:
     """Every entry of a published checkpoint, drawn once in a test session; not to be changed."""
-    from ecgfounder.model import checkpoint_layout
+    from ecgfounder.network.checkpoint import checkpoint_layout
 
     return {name: drawn_tensor(name, shape) for name, shape in checkpoint_layout(mode).items()}
 
@@ -89,7 +89,7 @@ def checkpoint_steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo cohort: 13 Philips recordings, one damaged, one with a calibration pulse; not to be changed."""
-    from ecgfounder.demo import write_demo_cohort
+    from ecgfounder.demo.demo import write_demo_cohort
 
     folder = tmp_path_factory.mktemp("demo")
     write_demo_cohort(folder)

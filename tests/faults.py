@@ -25,13 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgfounder import extract
+from ecgfounder.drivers.launch import Launch
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import ECGFounderError, RunError
-from ecgfounder.launch import Launch
 from ecgfounder.readers import READERS
 from ecgfounder.readers.source import Hints
-from ecgfounder.recording import STANDARD_LEADS
-from ecgfounder.settings import Settings
+from ecgfounder.run import run as extract
+from ecgfounder.run.settings import Settings
 
 # What a run imports when it needs it is imported here, once, and not by each of hundreds of children.
 for _name in (*(f"ecgfounder.readers.{_reader}" for _reader in READERS), "ecgfounder.sinks.parquet", "pandas"):
@@ -175,7 +175,7 @@ def start(settings: Settings, fault: Fault | None, scratch: Path, *, processes: 
             if processes == 1:
                 _child(settings, Launch(), fault, count)
             ends[1 - rank].close()
-            launch = _Pair(rank, processes, rank, processes, accelerator=ends[rank])
+            launch = _Pair(rank, processes, processes, accelerator=ends[rank])
             _child(settings, launch, fault if rank else None, count)
         children.append(child)
     for end in ends:

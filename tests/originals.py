@@ -26,9 +26,9 @@ import test_ishne
 import test_muse
 import test_scp
 import test_wfdb
-from ecgfounder.readers.philips_encoder import encode_sierra
+from ecgfounder.demo.philips_encoder import encode_sierra
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.readers.source import Hints
-from ecgfounder.recording import STANDARD_LEADS
 
 ALL_SAID = Hints(sampling_rate=500, unit="uV", leads=STANDARD_LEADS)
 

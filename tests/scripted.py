@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ecgfounder.preprocess import Preparation
-from ecgfounder.workers import Event, Failed, Input, Job, Opened, ReadTask
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.stages.read import Event, Failed, Input, Job, Opened, ReadTask
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
 from ecgfounder.readers import arrays, read_ecg, text_tables
 from ecgfounder.readers.source import Hints, Source
-from ecgfounder.recording import STANDARD_LEADS
 from mutations import is_read_or_refused
 
 Table = npt.NDArray[np.float64]

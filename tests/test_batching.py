@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder.batching import Batch, Batcher
+from ecgfounder.stages.batch import Batch, Batcher
 
 LENGTHS = st.lists(st.tuples(st.sampled_from([1, 12]), st.integers(1, 6)), max_size=60)
 

@@ -79,7 +79,7 @@ def test_a_page_without_markers_is_refused() -> None:
 def test_the_recordings_of_the_benchmark_are_varied_and_as_compressible_as_real_ones() -> None:
     from benchmarks.inputs import LENGTH, counts
 
-    from ecgfounder.readers.philips_encoder import encode_sierra
+    from ecgfounder.demo.philips_encoder import encode_sierra
 
     one, other = counts(0), counts(1)
     assert one.shape == other.shape == (12, LENGTH)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecgfounder.ecg.leads import STANDARD_LEADS, select_leads
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import cardiosoft, read_ecg
 from ecgfounder.readers.quantities import numbers_of
 from ecgfounder.readers.source import Source
-from ecgfounder.recording import STANDARD_LEADS, Recording, select_leads
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 

@@ -14,25 +14,15 @@ import datasets
 import numpy as np
 import pytest
 
-from ecgfounder.chat import (
-    ECG_QUESTIONS,
-    ChatSettings,
-    EmbeddingFolder,
-    LeftOut,
-    Summary,
-    conversation,
-    dummy_main,
-    mimic_main,
-    parse_columns,
-    parse_mapping,
-    question_for,
-    texts,
-    write_chat,
-)
-from ecgfounder.cohort import Record
+from ecgfounder.chat.forms import ECG_QUESTIONS, conversation, question_for
+from ecgfounder.chat.rows import EmbeddingFolder, LeftOut, texts
+from ecgfounder.chat.settings import ChatSettings
+from ecgfounder.chat.write import Summary, write_chat
+from ecgfounder.cohort.cohort import Record
+from ecgfounder.cohort.naming import Naming
+from ecgfounder.commands.chat import dummy_main, mimic_main, parse_columns, parse_mapping
 from ecgfounder.errors import CohortError, RunError, SettingsError
-from ecgfounder.naming import Naming
-from ecgfounder.runs import read_embedding
+from ecgfounder.results.store import read_embedding
 from test_runs import DATA_DIR, Made
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "ecg_fm" / "sample_data"

@@ -18,14 +18,12 @@ import torch
 from safetensors.torch import save_file
 
 from ecgfounder.errors import CheckpointError, SettingsError
-from ecgfounder.model import (
-    BUNDLES,
-    Head,
+from ecgfounder.model import BUNDLES, ft_1lead_ECGFounder, ft_12lead_ECGFounder
+from ecgfounder.network.bundles import spec_of
+from ecgfounder.network.checkpoint import (
     backbone_state,
-    bundle_of,
     find_checkpoint,
-    ft_1lead_ECGFounder,
-    ft_12lead_ECGFounder,
+    head_of,
     load_backbone,
     load_state_dict,
     sha256_of,
@@ -54,7 +52,7 @@ def backbone_names(state: State) -> set[str]:
 def test_bundles_know_leads_rate_labels_and_where_the_weights_are() -> None:
     bundle = BUNDLES["12lead"]
     assert bundle.leads == ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-    assert (bundle.in_channels, bundle.sampling_rate, bundle.recipe) == (12, 500, "zscore")
+    assert (bundle.in_channels, bundle.sampling_rate) == (12, 500)
     assert (bundle.repo_id, bundle.filename) == ("PKUDigitalHealth/ECGFounder", "12_lead_ECGFounder.pth")
     assert BUNDLES["1lead"].leads == ("I",)
     assert BUNDLES["1lead"].filename == "1_lead_ECGFounder.pth"
@@ -68,15 +66,15 @@ def test_labels_are_the_published_ones(shared: Path) -> None:
 
 def test_an_unknown_mode_is_refused_with_those_that_exist() -> None:
     with pytest.raises(SettingsError, match="'12lead' and '1lead', but got '8lead'"):
-        bundle_of("8lead")
+        spec_of("8lead")
 
 
 def test_bundles_and_finding_a_checkpoint_need_no_torch(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     file.write_bytes(b"x")
     code = (
-        "import sys, ecgfounder.model as m; "
-        f"m.sha256_of(m.find_checkpoint({str(file)!r}, '12lead')); m.BUNDLES['12lead'].labels(); "
+        "import sys, ecgfounder.model as b, ecgfounder.network.checkpoint as m; "
+        f"m.sha256_of(m.find_checkpoint({str(file)!r}, '12lead')); b.BUNDLES['12lead'].labels(); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -356,7 +354,7 @@ def test_without_a_checkpoint_the_hubs_local_cache_is_used(tmp_path: Path, monke
 
 def test_offline_without_a_cache_the_error_says_what_to_download_and_where_to_put_it(tmp_path: Path) -> None:
     code = (
-        "from ecgfounder.model import find_checkpoint\nfrom ecgfounder.errors import CheckpointError\n"
+        "from ecgfounder.network.checkpoint import find_checkpoint\nfrom ecgfounder.errors import CheckpointError\n"
         "try:\n    find_checkpoint(None, '1lead')\nexcept CheckpointError as error:\n    print(error)"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -412,7 +410,7 @@ def test_the_fine_tuning_wrappers_never_leave_random_weights(tmp_path: Path, sta
 
 def test_the_head_predicts_what_the_network_predicts(checkpoint_1lead: Path) -> None:
     net = BUNDLES["1lead"].load(checkpoint_1lead)
-    head = Head.of(load_state_dict(checkpoint_1lead))
+    head = head_of(load_state_dict(checkpoint_1lead))
     assert head is not None
     signals = torch.randn(3, 1, 700, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

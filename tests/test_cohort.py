@@ -17,20 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder.cohort import (
-    ROWS_AT_ONCE,
-    Cohort,
-    Record,
-    ecg_files,
-    flat_paths,
-    index_cohort,
-    is_ecg_folder,
-    open_cohort,
-    output_name,
-    record_identity,
-)
+from ecgfounder.cohort.cohort import Cohort, Record, flat_paths
+from ecgfounder.cohort.index import index_cohort, output_name, record_identity
+from ecgfounder.cohort.naming import Naming
+from ecgfounder.cohort.sources import ROWS_AT_ONCE, ecg_files, is_ecg_folder, open_cohort
 from ecgfounder.errors import CohortError
-from ecgfounder.naming import Naming, absolute_path, path_key
+from ecgfounder.storage.paths import absolute_path, path_key
 
 CELLS: list[Any] = [["a.xml", "b/c.xml"], None, [], ["/abs/d.xml"], ["", None, "e.xml"], ["a.xml"]]
 PATHS_OF_CELLS = [

@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 
 from ecgfounder import ft_12lead_ECGFounder
 from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import CohortError, PrepareError, ReadError, SettingsError
-from ecgfounder.preprocess import Preparation, prepare
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.signals import prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.source import Hints
-from ecgfounder.recording import STANDARD_LEADS
 
 HINTS = Hints(500.0, "mV", STANDARD_LEADS)
 

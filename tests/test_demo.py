@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgfounder.demo import WEIGHTS_NOTE, write_demo, write_demo_checkpoint, write_demo_cohort
+from ecgfounder.demo.demo import WEIGHTS_NOTE, write_demo, write_demo_checkpoint, write_demo_cohort
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import ReadError, SettingsError
 from ecgfounder.readers import read_ecg
-from ecgfounder.recording import STANDARD_LEADS
 
 GOLDEN = Path(__file__).resolve().parents[1].parent / "shared" / "golden"
 

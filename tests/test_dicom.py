@@ -19,10 +19,11 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import dcmwrite, write_dataset
 from pydicom.sequence import Sequence
 
+from ecgfounder.ecg.leads import STANDARD_LEADS, select_leads
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import dicom, read_ecg
 from ecgfounder.readers.source import Source
-from ecgfounder.recording import STANDARD_LEADS, Recording, select_leads
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 TWELVE_LEAD = "1.2.840.10008.5.1.4.1.1.9.1.1"

@@ -34,23 +34,23 @@ import ecgfounder
 import test_cardiosoft
 import test_muse
 from ecgfounder import errors
-from ecgfounder.arguments import add_embed_arguments, settings_of
-from ecgfounder.budget import Budget
-from ecgfounder.cli import advice, main, report
-from ecgfounder.doctor import add_doctor_arguments
+from ecgfounder.cli import main
+from ecgfounder.commands.doctor import add_doctor_arguments
+from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
+from ecgfounder.commands.export import add_export_arguments
+from ecgfounder.commands.inspect import add_inspect_arguments
+from ecgfounder.commands.verify import add_verify_arguments
+from ecgfounder.drivers.launch import join_launch
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import MissingDependencyError, RunError
-from ecgfounder.export import add_export_arguments
-from ecgfounder.extract import Summary
-from ecgfounder.inspect import add_inspect_arguments
-from ecgfounder.launch import join_launch
-from ecgfounder.locks import RunLock
-from ecgfounder.manifest import Tally
+from ecgfounder.ledger.locks import RunLock
+from ecgfounder.ledger.manifest import Tally
 from ecgfounder.readers import read_ecg
-from ecgfounder.recording import STANDARD_LEADS
-from ecgfounder.resume import Plan
-from ecgfounder.runs import open_run
-from ecgfounder.settings import Settings
-from ecgfounder.verify import add_verify_arguments
+from ecgfounder.results.run import open_run
+from ecgfounder.run.budget import Budget
+from ecgfounder.run.plan import Plan
+from ecgfounder.run.run import Summary
+from ecgfounder.run.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -13,9 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from ecgfounder import doctor
-from ecgfounder.doctor import ALL_WELL, SOME_FAILED, Finding, add_doctor_arguments, probe_in_process, run_doctor
-from ecgfounder.model import BUNDLES, load_state_dict
+from ecgfounder.commands import doctor
+from ecgfounder.commands.doctor import (
+    ALL_WELL,
+    SOME_FAILED,
+    Finding,
+    add_doctor_arguments,
+    probe_in_process,
+    run_doctor,
+)
+from ecgfounder.model import BUNDLES
+from ecgfounder.network.checkpoint import load_state_dict
 
 
 def parsed(*flags: str) -> argparse.Namespace:
@@ -56,7 +64,7 @@ def test_a_failed_line_makes_the_exit_status_1_and_a_warning_does_not(
 
 def test_a_reader_who_has_seen_enough_gets_no_traceback() -> None:
     program = (
-        "from ecgfounder import cli, doctor; import itertools, sys; "
+        "from ecgfounder import cli; from ecgfounder.commands import doctor; import itertools, sys; "
         "doctor.findings = lambda *_: itertools.repeat(doctor.Finding('PASS', 'a', 'well')); "
         "sys.exit(cli.main(['doctor']))"
     )

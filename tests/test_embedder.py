@@ -18,6 +18,8 @@ import pytest
 import torch
 
 import ecgfounder
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.embedder import Embedder, load, recording_from_array
 from ecgfounder.engines import Engine
 from ecgfounder.errors import (
@@ -28,11 +30,11 @@ from ecgfounder.errors import (
     ReadError,
     SettingsError,
 )
-from ecgfounder.model import Head, load_state_dict
-from ecgfounder.preprocess import Preparation
+from ecgfounder.network.checkpoint import load_state_dict
+from ecgfounder.network.head import Head
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import PAPER, Recipe
 from ecgfounder.readers import read_ecg
-from ecgfounder.recipes import PAPER, Recipe
-from ecgfounder.recording import STANDARD_LEADS, Recording
 
 ROOT = Path(__file__).resolve().parents[1]
 

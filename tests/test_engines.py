@@ -19,17 +19,18 @@ import numpy.typing as npt
 import pytest
 import torch
 
-import ecgfounder.engines as engines
 import ecgfounder.engines.native as native_engine
 import ecgfounder.engines.onnx as onnx_engine
 import ecgfounder.engines.torch as torch_engine_module
 from conftest import drawn_state
-from ecgfounder.engines import CPU_ROWS, Engine, create_engine, gpu_available, native_usable
+from ecgfounder.engines import Engine, choice, create_engine, gpu_available, native_usable
 from ecgfounder.engines.cache import cache_folder, from_cache
+from ecgfounder.engines.engine import CPU_ROWS
 from ecgfounder.engines.native import NativeEngine, instructions
 from ecgfounder.engines.torch import TorchEngine
 from ecgfounder.errors import CheckpointError, EmbeddingError, MissingDependencyError, SettingsError
-from ecgfounder.model import FEATURES, Head, build_network, load_backbone, load_state_dict, sha256_of
+from ecgfounder.network.bundles import FEATURES
+from ecgfounder.network.checkpoint import build_network, head_of, load_backbone, load_state_dict, sha256_of
 
 pytest.importorskip("onnxruntime", reason="the extra [cpu] is not installed")
 
@@ -221,7 +222,7 @@ def test_engines_say_what_they_are(every: dict[str, Engine]) -> None:
 
 
 def test_the_head_comes_with_the_engine(checkpoint_12lead: Path, engine: Engine) -> None:
-    expected = Head.of(load_state_dict(checkpoint_12lead))
+    expected = head_of(load_state_dict(checkpoint_12lead))
     assert engine.head is not None
     assert expected is not None
     assert np.array_equal(engine.head.weight, expected.weight)
@@ -235,12 +236,12 @@ def test_auto_takes_the_fastest_engine_that_is_there(checkpoint_12lead: Path, mo
     def taken() -> str:
         return create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead).name
 
-    monkeypatch.setattr(engines, "gpu_available", lambda: False)  # or whatever this machine has
+    monkeypatch.setattr(choice, "gpu_available", lambda: False)  # or whatever this machine has
     if native_usable():
         assert taken() == "native"
-    monkeypatch.setattr(engines, "native_usable", lambda: False)
+    monkeypatch.setattr(choice, "native_usable", lambda: False)
     assert taken() == "onnx"
-    monkeypatch.setattr(engines, "onnx_installed", lambda: False)
+    monkeypatch.setattr(choice, "onnx_installed", lambda: False)
     assert taken() == "torch"
 
 
@@ -252,7 +253,7 @@ def test_auto_takes_torch_for_another_precision(checkpoint_12lead: Path) -> None
 def test_an_engine_that_is_not_installed_is_named_with_its_extra(
     checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingDependencyError, match=r"ecgfounder\[cpu\]"):
         create_engine("onnx", mode="12lead", checkpoint=checkpoint_12lead)
 

@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecgfounder.cli import embed_main
+from ecgfounder.commands.export import add_export_arguments, run_export
 from ecgfounder.errors import RunError, SettingsError
-from ecgfounder.export import add_export_arguments, export_run, run_export
-from ecgfounder.ledger import LedgerWriter, key_text, read_ledger
-from ecgfounder.naming import path_key
-from ecgfounder.runfolder import RunFolder
-from ecgfounder.runs import open_run
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.ledger import LedgerWriter, key_text, read_ledger
+from ecgfounder.results.export import export_run
+from ecgfounder.results.run import open_run
 from ecgfounder.sinks.json import JsonSink
-from ecgfounder.views import pooled
+from ecgfounder.stages.view import pooled
+from ecgfounder.storage.paths import path_key
 from test_runs import DATA_DIR, FORMS, PATHS, Made
 
 

@@ -11,8 +11,8 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from ecgfounder.merge import merge
-from ecgfounder.settings import Settings
+from ecgfounder.ledger.merge import merge
+from ecgfounder.run.settings import Settings
 from faults import (
     DISK_ERRORS,
     Fault,

@@ -15,12 +15,14 @@ import pytest
 
 from ecgfounder import read_ecg
 from ecgfounder.cli import embed_main
+from ecgfounder.ecg.leads import select_leads
+from ecgfounder.ecg.recording import Recording
+from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.engines import create_engine
 from ecgfounder.errors import ReadError
-from ecgfounder.preprocess import Preparation, prepare
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.signals import prepare
 from ecgfounder.readers import read_statements
-from ecgfounder.recording import Recording, select_leads
-from ecgfounder.statements import Statements, statements_of
 from fuzz import fuzz
 from mutations import mutations
 from originals import Original, built, real

@@ -23,11 +23,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder import inspect, quality
+from ecgfounder.commands import inspect
+from ecgfounder.commands.inspect import add_inspect_arguments, describe, find_out, kind_of, run_inspect
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ecg.plot import LEAD_IN, MARGIN, STANDARD_ROWS, figure_of, footer_of, plot_recording, rows_of
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, RunError, SettingsError
-from ecgfounder.inspect import add_inspect_arguments, describe, find_out, kind_of, run_inspect
-from ecgfounder.plot import LEAD_IN, MARGIN, STANDARD_ROWS, figure_of, footer_of, plot_recording, rows_of
-from ecgfounder.recording import STANDARD_LEADS, Recording
+from ecgfounder.preprocess import quality
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 STORED = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -179,7 +181,7 @@ def test_recording_that_cannot_be_embedded_is_still_described() -> None:
 
 def test_day_of_recording_is_examined_without_being_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The inputs that a run would make of it are many times its size."""
-    monkeypatch.setattr("ecgfounder.preprocess.resample", lambda *_args, **_words: pytest.fail("was resampled"))
+    monkeypatch.setattr("ecgfounder.preprocess.windows.resample", lambda *_args, **_words: pytest.fail("was resampled"))
     for leads in (STANDARD_LEADS, ("I", "II", "V1"), ("I",)):
         found = describe("x", recording_of(leads, seconds=3600.0, rate=128.0))
         assert found.problem is None
@@ -250,7 +252,7 @@ def test_folder_cannot_be_drawn_into_one_file(folder: Path) -> None:
 
 def test_arguments_cost_no_heavy_import() -> None:
     code = (
-        "import argparse, sys; from ecgfounder.inspect import add_inspect_arguments;"
+        "import argparse, sys; from ecgfounder.commands.inspect import add_inspect_arguments;"
         "add_inspect_arguments(argparse.ArgumentParser());"
         "sys.exit(bool({'numpy', 'lxml', 'matplotlib', 'scipy'} & set(sys.modules)))"
     )
@@ -309,7 +311,7 @@ def test_lines_come_out_as_files_are_read(
             printed.append(capsys.readouterr().out)
             yield str(folder / name)
 
-    monkeypatch.setattr("ecgfounder.cohort.ecg_files", files)
+    monkeypatch.setattr("ecgfounder.cohort.sources.ecg_files", files)
     assert run(folder) == 0
     assert "a.xml" in printed[1]
 
@@ -562,8 +564,8 @@ def test_settings_of_the_users_matplotlib_do_not_change_the_scale(tmp_path: Path
 @matplotlib_only
 def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
     code = (
-        "import sys, numpy as np; from pathlib import Path; from ecgfounder.recording import Recording;"
-        "from ecgfounder.plot import plot_recording;"
+        "import sys, numpy as np; from pathlib import Path; from ecgfounder.ecg.recording import Recording;"
+        "from ecgfounder.ecg.plot import plot_recording;"
         "plot_recording(Recording(np.ones((1, 500), np.float32), 500.0, ('I',), 'x'), Path(sys.argv[1]));"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )

@@ -14,8 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder import ledger, liveness
-from ecgfounder.ledger import DONE, FAILED, LedgerWriter, entry_lines, key_text, part_status, read_ledger, read_parts
+from ecgfounder.ledger import ledger, liveness
+from ecgfounder.ledger.ledger import (
+    DONE,
+    FAILED,
+    LedgerWriter,
+    entry_lines,
+    key_text,
+    part_status,
+    read_ledger,
+    read_parts,
+)
 
 KEYS = st.integers(0, 2**64 - 1)
 STATUS_TEXT = st.sampled_from(["done", "failed"])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ecgfounder import liveness
-from ecgfounder.liveness import STALE_SECONDS, Heartbeat, Watch, own_name, process_is_alive
+from ecgfounder.ledger import liveness
+from ecgfounder.ledger.liveness import STALE_SECONDS, Heartbeat, Watch, own_name, process_is_alive
 
 
 @pytest.fixture

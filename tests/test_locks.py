@@ -17,15 +17,15 @@ from typing import Any
 import orjson
 import pytest
 
-from ecgfounder import liveness
 from ecgfounder.errors import RunError
-from ecgfounder.liveness import STALE_SECONDS, own_name
-from ecgfounder.locks import RunLock
+from ecgfounder.ledger import liveness
+from ecgfounder.ledger.liveness import STALE_SECONDS, own_name
+from ecgfounder.ledger.locks import RunLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from ecgfounder.locks import RunLock
+from ecgfounder.ledger.locks import RunLock
 lock = RunLock(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3])))
 print("held", flush=True)
 time.sleep(60)

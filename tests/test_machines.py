@@ -21,8 +21,8 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from ecgfounder.launch import usable_cores
-from ecgfounder.recording import STANDARD_LEADS
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.machine import usable_cores
 from faults import json_outputs, write_cohort
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +33,9 @@ PROGRAM = f"""
 import os, sys, time
 from unittest import mock
 sys.path.insert(0, {str(HERE)!r})
-from ecgfounder import cli, extract, liveness
+from ecgfounder import cli
+from ecgfounder.ledger import liveness
+from ecgfounder.run import run as extract
 from faults import NullEngine
 liveness.STALE_SECONDS, liveness.HEARTBEAT_SECONDS = {STALE}, {STALE / 10}
 pause, first_pause = float(os.environ.get("PAUSE", "0")), [float(os.environ.get("FIRST_PAUSE", "0"))]

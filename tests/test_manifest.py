@@ -18,11 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgfounder.cohort import Cohort, open_cohort, record_identity
+from ecgfounder.cohort.cohort import Cohort
+from ecgfounder.cohort.index import record_identity
+from ecgfounder.cohort.sources import open_cohort
 from ecgfounder.errors import CohortError, SettingsError
-from ecgfounder.ledger import LedgerState, key_text, read_ledger
-from ecgfounder.manifest import FAILURE_COLUMNS, RECORDS_AT_ONCE, SCHEMA, Tally, check_kept_columns, write_manifest
-from ecgfounder.naming import path_key
+from ecgfounder.ledger.ledger import LedgerState, key_text, read_ledger
+from ecgfounder.ledger.manifest import (
+    FAILURE_COLUMNS,
+    RECORDS_AT_ONCE,
+    SCHEMA,
+    Tally,
+    check_kept_columns,
+    write_manifest,
+)
+from ecgfounder.storage.paths import path_key
 
 DATA_DIR = "/data"
 

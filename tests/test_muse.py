@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecgfounder.ecg.leads import select_leads
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import muse, read_ecg
 from ecgfounder.readers.source import Source
-from ecgfounder.recording import Recording, select_leads
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 STORED = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")

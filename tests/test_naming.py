@@ -13,17 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecgfounder.cohort.naming import MAX_NAME_BYTES, TEMPORARY_BYTES, Naming, stem_of
 from ecgfounder.errors import PrepareError, SettingsError
-from ecgfounder.naming import (
-    KNOWN_SUFFIXES,
-    MAX_NAME_BYTES,
-    TEMPORARY_BYTES,
-    Naming,
-    absolute_path,
-    path_key,
-    split_member,
-    stem_of,
-)
+from ecgfounder.storage.paths import KNOWN_SUFFIXES, absolute_path, path_key, split_member
 
 # Any text, lone surrogates (file names that are not UTF-8) among it, and text that looks like a path gone wrong.
 ANYTHING = st.text(st.characters(), max_size=40)
@@ -270,7 +262,7 @@ def test_every_path_has_a_key_of_64_bits(path: str) -> None:
 
 def test_keys_are_the_same_in_every_process() -> None:
     # BLAKE2b-64 of the UTF-8 bytes, little endian; a changed value would orphan every ledger.
-    code = "from ecgfounder.naming import path_key; print(path_key('/data/a/x.xml'))"
+    code = "from ecgfounder.storage.paths import path_key; print(path_key('/data/a/x.xml'))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert int(printed.stdout) == path_key("/data/a/x.xml") == 1_810_686_820_196_448_140

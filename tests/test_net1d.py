@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder.model import ARCHITECTURE, BUNDLES, FEATURES, build_network, checkpoint_layout, load_backbone
+from ecgfounder.model import BUNDLES
 from ecgfounder.net1d import Net1D, same_padding
+from ecgfounder.network.bundles import ARCHITECTURE, FEATURES
+from ecgfounder.network.checkpoint import build_network, checkpoint_layout, load_backbone
 
 GOLDEN_LENGTHS = (257, 1000, 4999, 5000, 5500, 15000)
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder.ledger import LedgerWriter, read_ledger
-from ecgfounder.sinks import Entry, Output
+from ecgfounder.ledger.ledger import LedgerWriter, read_ledger
 from ecgfounder.sinks import parquet as sink_module
 from ecgfounder.sinks.parquet import ParquetSink, compact, nested, remove_orphans
+from ecgfounder.sinks.sink import Entry, Output
 
 C = 8
 COLUMNS = {

@@ -14,11 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecgfounder.demo.philips_encoder import ENCODINGS, compress_lead, encode_sierra
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, SettingsError, UnsupportedFormatError
-from ecgfounder.readers import philips, sierraecg_package
-from ecgfounder.readers.philips_encoder import ENCODINGS, compress_lead, encode_sierra
+from ecgfounder.readers import sierraecg_package
+from ecgfounder.readers.philips import reader as philips
+from ecgfounder.readers.philips.xli import MAX_JUMP
 from ecgfounder.readers.source import Source
-from ecgfounder.recording import STANDARD_LEADS, Recording
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 REAL_FILES = ("129DYPRG.XML", "3191723_ZZDEMOPTONLY_1-04_orig.xml")
@@ -143,7 +146,7 @@ def recordings(draw: st.DrawFn, largest: int = 1 << 15) -> npt.NDArray[np.int64]
     elif kind == "walk":
         counts = np.clip(np.cumsum(rng.integers(-40, 41, (12, n_samples)), axis=1), -largest, largest - 1)
     elif kind == "noise":
-        half = min(largest, philips.MAX_JUMP // 2)
+        half = min(largest, MAX_JUMP // 2)
         counts = rng.integers(-half, half, (12, n_samples))
     elif kind == "rails":  # leads that fall off: from the baseline to the end of the range and back
         counts = rng.integers(-50, 50, (12, n_samples))

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgfounder.drivers.local import Finished, Interruption, Pipeline
+from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import EmbeddingError, RunError
-from ecgfounder.pipeline import Finished, Interruption, Pipeline
-from ecgfounder.workers import Event, Failed, Idle, Input, Job, Opened, ReaderPool
+from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened
 from scripted import SCRIPTED
 
 Array = npt.NDArray[np.float32]

@@ -13,10 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder import preprocess
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import PrepareError, SettingsError
-from ecgfounder.preprocess import FILTERED, PAPER, ZSCORE, Preparation, Recipe, Signal, prepare, resample, token_times
-from ecgfounder.recording import STANDARD_LEADS, Recording
+from ecgfounder.preprocess import windows
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import FILTERED, PAPER, ZSCORE, Recipe
+from ecgfounder.preprocess.resampling import resample
+from ecgfounder.preprocess.signals import Signal, prepare, token_times
 
 PLAIN = Recipe("plain", "1", normalization="none")
 """Windows and resampling as they are, without filter or normalisation."""
@@ -514,7 +518,7 @@ def test_blocks_of_a_long_recording_are_filtered_as_the_whole_would_be(monkeypat
     ecg = recording(500 * 200, leads=("I",))
     preparation = Preparation(mode="1lead", recipe=PAPER)
     whole = list(prepare(ecg, preparation).inputs)
-    monkeypatch.setattr(preprocess, "FILTER_BLOCK", 35.0)
+    monkeypatch.setattr(windows, "FILTER_BLOCK", 35.0)
     blocks = prepare(ecg, preparation).inputs
     for number in (19, 0, 7, 3, 4):  # in any order
         np.testing.assert_allclose(blocks[number], whole[number], rtol=0, atol=1e-5)

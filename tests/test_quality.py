@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder import quality
-from ecgfounder.preprocess import FILTERED, Preparation, prepare
-from ecgfounder.recording import STANDARD_LEADS, Recording
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ecg.recording import Recording
+from ecgfounder.preprocess import quality
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import FILTERED
+from ecgfounder.preprocess.signals import prepare
 
 Samples = npt.NDArray[np.float32]
 

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal as scipy_signal
 
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import PrepareError, SettingsError
-from ecgfounder.preprocess import Preparation, prepare
-from ecgfounder.recipes import (
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import (
     FILTERED,
     PAPER,
     RECIPES,
@@ -26,7 +28,7 @@ from ecgfounder.recipes import (
     Recipe,
     running_median,
 )
-from ecgfounder.recording import STANDARD_LEADS, Recording
+from ecgfounder.preprocess.signals import prepare
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 GOLDEN = SHARED / "golden" / "sierra.npz"

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder.errors import ReadError
-from ecgfounder.recording import (
+from ecgfounder.ecg.leads import (
     KNOWN_LEADS,
     LEAD_OF_SCP_CODE,
     STANDARD_LEADS,
-    Recording,
     canonical_lead,
     canonical_leads,
     channel_label,
     has_signal,
     select_leads,
 )
+from ecgfounder.ecg.recording import Recording
+from ecgfounder.errors import ReadError
 
 
 def recording(leads: tuple[str, ...], n_samples: int = 1000) -> Recording:

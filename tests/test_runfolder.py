@@ -13,10 +13,10 @@ import orjson
 import pytest
 
 from ecgfounder.errors import RunError
-from ecgfounder.ledger import LedgerWriter, key_text
-from ecgfounder.liveness import STALE_SECONDS, own_name
-from ecgfounder.locks import RunLock
-from ecgfounder.runfolder import RunFolder, part_name
+from ecgfounder.ledger.folder import RunFolder, part_name
+from ecgfounder.ledger.ledger import LedgerWriter, key_text
+from ecgfounder.ledger.liveness import STALE_SECONDS, own_name
+from ecgfounder.ledger.locks import RunLock
 
 FINGERPRINT: dict[str, Any] = {
     "checkpoint_sha256": "ab" * 32,

@@ -20,18 +20,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import ecgfounder.runs as runs
-from ecgfounder.cohort import Record, open_cohort, record_identity, record_key
+from ecgfounder.cohort.cohort import Record
+from ecgfounder.cohort.index import record_identity, record_key
+from ecgfounder.cohort.naming import Naming
+from ecgfounder.cohort.sources import open_cohort
 from ecgfounder.errors import RunError, SettingsError
-from ecgfounder.ledger import LedgerWriter, key_text, read_ledger
-from ecgfounder.manifest import write_manifest
-from ecgfounder.naming import Naming, path_key
-from ecgfounder.runfolder import RunFolder
-from ecgfounder.runs import open_run, read_embedding
-from ecgfounder.sinks import Entry, Output
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.ledger import LedgerWriter, key_text, read_ledger
+from ecgfounder.ledger.manifest import write_manifest
+from ecgfounder.results import arrays, join, store
+from ecgfounder.results import run as runs
+from ecgfounder.results.run import open_run
+from ecgfounder.results.store import read_embedding
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.parquet import ParquetSink
-from ecgfounder.views import pooled
+from ecgfounder.sinks.sink import Entry, Output
+from ecgfounder.stages.view import pooled
+from ecgfounder.storage.paths import path_key
 
 C = 6
 DATA_DIR = "/data"
@@ -180,10 +185,11 @@ def test_every_example_in_the_documentation_strings_runs(tmp_path: Path) -> None
     finder = doctest.DocTestFinder(exclude_empty=True)
     runner = doctest.DocTestRunner()
     examples = 0
-    for test in finder.find(runs, "ecgfounder.runs", extraglobs={"folder": folder}):
-        result = runner.run(test)
-        assert result.failed == 0, test.name
-        examples += result.attempted
+    for module in (runs, arrays, join, store):
+        for test in finder.find(module, module.__name__, extraglobs={"folder": folder, "open_run": open_run}):
+            result = runner.run(test)
+            assert result.failed == 0, test.name
+            examples += result.attempted
     assert examples > 15
 
 
@@ -363,17 +369,17 @@ def test_loading_decodes_every_part_of_a_shard_once_however_the_dataset_is_order
     groups = sum(pq.ParquetFile(shard).num_row_groups for shard in folder.glob("*.parquet"))
     assert groups > 6
     decoded = []
-    real = runs._rows_of_lists
-    monkeypatch.setattr(runs, "_rows_of_lists", lambda column: decoded.append(column.nbytes) or real(column))
-    monkeypatch.setattr(runs, "CACHE_BYTES", 1)
+    real = store._rows_of_lists
+    monkeypatch.setattr(store, "_rows_of_lists", lambda column: decoded.append(column.nbytes) or real(column))
+    monkeypatch.setattr(store, "CACHE_BYTES", 1)
     X, _ = open_run(folder).arrays()
     assert np.array_equal(X, [made.views(path)[0] for path in paths])
     assert len(decoded) == groups
 
 
 def test_the_cache_of_parts_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "CACHE_BYTES", 1000)
-    cache = runs._Cache()
+    monkeypatch.setattr(store, "CACHE_BYTES", 1000)
+    cache = store._Cache()
     for number in range(50):
         cache.put((tmp_path, number), [np.zeros(100, np.float32)])
         assert cache._bytes == sum(each.nbytes for part in cache._parts.values() for each in part) <= 1000

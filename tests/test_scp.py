@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgfounder.ecg.leads import STANDARD_LEADS, select_leads
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import read_ecg
-from ecgfounder.recording import STANDARD_LEADS, select_leads
 from mutations import is_read_or_refused, mutations
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

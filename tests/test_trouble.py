@@ -17,15 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgfounder import extract, liveness, resume
-from ecgfounder.budget import Budget
+from ecgfounder.drivers.launch import Launch
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import CohortError, RunError
-from ecgfounder.extract import Run, Summary
-from ecgfounder.launch import Launch
-from ecgfounder.merge import merge
-from ecgfounder.recording import STANDARD_LEADS
-from ecgfounder.runs import open_run
-from ecgfounder.workers import Job
+from ecgfounder.ledger import liveness
+from ecgfounder.ledger.merge import merge
+from ecgfounder.results.run import open_run
+from ecgfounder.run import plan as resume
+from ecgfounder.run import run as extract
+from ecgfounder.run.budget import Budget
+from ecgfounder.run.run import Run, Summary
+from ecgfounder.stages.read import Job
 from faults import NullEngine, Silent, json_outputs, settings_for
 
 Start = Callable[..., Summary]
@@ -268,9 +270,9 @@ def test_interruption_while_the_only_batch_waits_for_company_commits_it(start: S
 
 
 def test_shards_may_differ_in_their_number_of_processes() -> None:
-    from ecgfounder.cohort import Index
-    from ecgfounder.launch import Launch
-    from ecgfounder.settings import Settings
+    from ecgfounder.cohort.index import Index
+    from ecgfounder.drivers.launch import Launch
+    from ecgfounder.run.settings import Settings
 
     keys = np.random.default_rng(3).integers(0, 2**63, 5_000).astype(np.uint64)
     index = Index(keys, keys, np.ones(5_000, bool), np.arange(5_000), np.empty(0, np.uint64))
@@ -459,7 +461,7 @@ def test_run_json_is_there_before_any_process_may_have_a_result(
     books = tmp_path / "out" / "_run"
     seen: list[tuple[bool, int]] = []
     look = lambda: seen.append(((books / "run.json").exists(), len(list((books / "ledger").iterdir()))))  # noqa: E731
-    launch = SecondProcessIsGone(0, 2, 0, 2, accelerator=look)
+    launch = SecondProcessIsGone(0, 2, 2, accelerator=look)
     monkeypatch.setattr(extract, "join_launch", lambda _device: launch)
     monkeypatch.setattr(liveness, "STALE_SECONDS", 0.2)
     summary = start()

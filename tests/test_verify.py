@@ -13,10 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder import verify
-from ecgfounder.engines import Engine, native_usable
-from ecgfounder.errors import CheckpointError, RunError, SettingsError
-from ecgfounder.verify import (
+from ecgfounder.commands import verify
+from ecgfounder.commands.verify import (
     ALL_AGREE,
     SOME_DIFFER,
     Comparison,
@@ -28,6 +26,8 @@ from ecgfounder.verify import (
     read_material,
     run_verify,
 )
+from ecgfounder.engines import Engine, native_usable
+from ecgfounder.errors import CheckpointError, RunError, SettingsError
 
 Array = npt.NDArray[np.float32]
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgfounder.ecg.leads import STANDARD_LEADS, select_leads
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers import wfdb as wfdb_reader
 from ecgfounder.readers.source import Source
-from ecgfounder.recording import STANDARD_LEADS, select_leads
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 Counts = npt.NDArray[np.int64]

@@ -18,11 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecgfounder import workers
+from ecgfounder.drivers import growth
+from ecgfounder.drivers import processes as workers
+from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import PrepareError, ReadError, RunError
-from ecgfounder.preprocess import Preparation
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.readers.identity import companions_of, identity_of
 from ecgfounder.readers.source import Hints, Source
-from ecgfounder.workers import Event, Failed, Idle, Input, Job, Opened, ReaderPool, ReadTask, companions_of, identity_of
+from ecgfounder.stages import read as read_stage
+from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
 from scripted import SCRIPTED, SleepingTask, StillbornTask, jobs_of
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -149,7 +153,7 @@ def test_a_slip_in_the_preparation_fails_one_file_and_quotes_nothing(
     def slip(*_: object) -> None:
         raise error("Jane Doe")
 
-    monkeypatch.setattr(workers, "prepare", slip)
+    monkeypatch.setattr(read_stage, "prepare", slip)
     reason = run(recordings[:1], 0, task=TASK).reasons[0]
     assert error.__name__ in reason
     assert "Jane" not in reason
@@ -159,7 +163,7 @@ def test_a_file_that_needs_too_much_memory_fails_alone(recordings: list[str], mo
     def exhaust(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(workers, "prepare", exhaust)
+    monkeypatch.setattr(read_stage, "prepare", exhaust)
     (event,) = TASK.events(Job(5, recordings[0]))
     assert isinstance(event, Failed)
     assert (event.ticket, event.kind) == (5, PrepareError.__name__)
@@ -341,19 +345,19 @@ def test_more_workers_are_started_where_they_keep_the_caller_waiting_and_never_m
 
 
 def test_no_more_workers_are_started_where_the_caller_is_the_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "GROWTH_SECONDS", 0.4)
+    monkeypatch.setattr(growth, "GROWTH_SECONDS", 0.4)
     assert processes_used(["small"] * 20, 4, consumer_sleeps=0.1) == 1
 
 
 def test_workers_are_started_for_slow_files_that_come_after_fast_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "GROWTH_SECONDS", 0.3)
+    monkeypatch.setattr(growth, "GROWTH_SECONDS", 0.3)
     assert processes_used([*["refuse"] * 3000, *["nap,small"] * 60], 3) == 3
 
 
 def test_workers_that_die_at_their_start_beside_others_that_work_do_not_end_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workers, "GROWTH_SECONDS", 0.2)
+    monkeypatch.setattr(growth, "GROWTH_SECONDS", 0.2)
     start = ReaderPool._start
 
     def killed(pool: ReaderPool) -> Any:
@@ -411,7 +415,8 @@ ORPHANING = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from scripted import SCRIPTED, jobs_of
-from ecgfounder.workers import Opened, ReaderPool
+from ecgfounder.drivers.processes import ReaderPool
+from ecgfounder.stages.read import Opened
 if __name__ == "__main__":
     pool = ReaderPool(SCRIPTED, 2)
     for event in pool.events(jobs_of(["small,hang,small", "big,hang,big"])):

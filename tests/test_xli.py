@@ -7,26 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecgfounder.demo.philips_encoder import compress_lead
 from ecgfounder.errors import ReadError
-from ecgfounder.readers import philips
-from ecgfounder.readers.philips_encoder import compress_lead
+from ecgfounder.readers.philips import xli
 
-pytestmark = pytest.mark.skipif(philips._xli is None, reason="the extension was not built: no C compiler")
+pytestmark = pytest.mark.skipif(xli._xli is None, reason="the extension was not built: no C compiler")
 
 MOST_BYTES = 11_001
 
 
 def in_python(payload: bytes) -> bytes | str:
-    codes, n_codes = philips._codes([payload])
+    codes, n_codes = xli._codes([payload])
     try:
-        return philips._expand(codes[0, : n_codes[0]].tolist(), MOST_BYTES)
+        return xli._expand(codes[0, : n_codes[0]].tolist(), MOST_BYTES)
     except ReadError as error:
         return str(error)
 
 
 def compiled(payload: bytes) -> bytes | str:
     try:
-        return philips._expand_compiled(payload, MOST_BYTES)
+        return xli._expand_compiled(payload, MOST_BYTES)
     except ReadError as error:
         return str(error)
 
@@ -83,12 +83,12 @@ def test_sums_over_any_words(seed: int, n_samples: int, n_leads: int) -> None:
     rng = np.random.default_rng(seed)
     texts = [rng.bytes(2 * n_samples) for _ in range(n_leads)]
     first = rng.integers(-(2**15), 2**15, n_leads).tolist()
-    found = philips._integrate_compiled(texts, first)
+    found = xli._integrate_compiled(texts, first)
     assert found.dtype == np.int16
-    assert np.array_equal(found, philips._integrate(texts, first))
+    assert np.array_equal(found, xli._integrate(texts, first))
 
 
 def test_sums_need_two_bytes_a_sample() -> None:
     for text, n_samples in ((b"abc", 1), (b"abcd", 1), (b"abc", 2)):
         with pytest.raises(ValueError, match="two bytes"):
-            philips._xli.integrate(text, 0, np.empty(n_samples, "<i2"))
+            xli._xli.integrate(text, 0, np.empty(n_samples, "<i2"))

@@ -23,8 +23,8 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from ecgfounder import RECIPES, Preparation, Recording, prepare, read_ecg
-from ecgfounder.demo import write_demo_cohort
-from ecgfounder.plot import plot_recording
+from ecgfounder.demo.demo import write_demo_cohort
+from ecgfounder.ecg.plot import plot_recording
 
 CALIBRATED = "patient_006/ecg_0007.xml"
 """The demo's recording of 11 s, which ends in a calibration pulse as a Philips cardiograph's does."""

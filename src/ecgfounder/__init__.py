@@ -9,10 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ecgfounder._moved import keep_old_names
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped
+    from ecgfounder.ecg.leads import STANDARD_LEADS
+    from ecgfounder.ecg.recording import Recording
     from ecgfounder.embedder import Embedder, load, recording_from_array
     from ecgfounder.errors import (
         CheckpointError,
@@ -28,10 +32,8 @@ if TYPE_CHECKING:
     )
     from ecgfounder.model import BUNDLES, Bundle, ft_1lead_ECGFounder, ft_12lead_ECGFounder
     from ecgfounder.net1d import Net1D
-    from ecgfounder.preprocess import Preparation, Signal, prepare, token_times
-    from ecgfounder.readers import read_ecg
-    from ecgfounder.readers.source import Hints
-    from ecgfounder.recipes import (
+    from ecgfounder.preprocess.preparation import Preparation
+    from ecgfounder.preprocess.recipes import (
         FILTERED,
         PAPER,
         RECIPES,
@@ -42,8 +44,11 @@ if TYPE_CHECKING:
         Notch,
         Recipe,
     )
-    from ecgfounder.recording import STANDARD_LEADS, Recording
-    from ecgfounder.runs import EmbeddingRun, open_run, read_embedding
+    from ecgfounder.preprocess.signals import Signal, prepare, token_times
+    from ecgfounder.readers import read_ecg
+    from ecgfounder.readers.source import Hints
+    from ecgfounder.results.run import EmbeddingRun, open_run
+    from ecgfounder.results.store import read_embedding
 
 __all__ = [
     "BUNDLES",
@@ -90,19 +95,22 @@ __all__ = [
     "token_times",
 ]
 
+keep_old_names()
+
 _NAMES_BY_MODULE = {
     "dataset": "ECGDataset collate_by_length collate_cropped",
+    "ecg.leads": "STANDARD_LEADS",
+    "ecg.recording": "Recording",
     "embedder": "Embedder load recording_from_array",
     "errors": "CheckpointError CohortError ECGFounderError EmbeddingError MissingDependencyError PrepareError ReadError "
     "RunError SettingsError UnsupportedFormatError",
     "model": "BUNDLES Bundle ft_12lead_ECGFounder ft_1lead_ECGFounder",
     "net1d": "Net1D",
-    "preprocess": "Preparation Signal prepare token_times",
+    "preprocess": "FILTERED PAPER RECIPES ZSCORE Butterworth Filter MedianBaseline Notch Preparation Recipe Signal prepare "
+    "token_times",
     "readers": "read_ecg",
     "readers.source": "Hints",
-    "recipes": "FILTERED PAPER RECIPES ZSCORE Butterworth Filter MedianBaseline Notch Recipe",
-    "recording": "Recording STANDARD_LEADS",
-    "runs": "EmbeddingRun open_run read_embedding",
+    "results": "EmbeddingRun open_run read_embedding",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ecgfounder.errors import CohortError, ECGFounderError, PrepareError, SettingsError
-from ecgfounder.preprocess import Preparation, prepare
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.signals import prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.source import Hints
 
@@ -115,7 +116,7 @@ class ECGDataset(Dataset[Any]):
         SettingsError
             As `ECGDataset` does.
         """
-        from ecgfounder.cohort import open_cohort
+        from ecgfounder.cohort.sources import open_cohort
 
         cohort = open_cohort(os.fspath(dataset), split=split, path_column=path_column)
         if target_column is not None:

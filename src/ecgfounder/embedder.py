@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.batching import Batch, Batcher
+from ecgfounder.checks import check_choice
+from ecgfounder.ecg.leads import canonical_leads
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.errors import (
     CheckpointError,
@@ -30,15 +32,17 @@ from ecgfounder.errors import (
     PrepareError,
     SettingsError,
 )
-from ecgfounder.launch import usable_cores
-from ecgfounder.model import bundle_of, find_checkpoint
-from ecgfounder.preprocess import Preparation, Signal, prepare
+from ecgfounder.machine import usable_cores
+from ecgfounder.network.bundles import spec_of
+from ecgfounder.network.checkpoint import find_checkpoint
+from ecgfounder.network.head import pooled
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import RECIPES, Recipe
+from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import Hints
-from ecgfounder.recipes import RECIPES, Recipe, check_choice
-from ecgfounder.recording import Recording, canonical_leads
-from ecgfounder.views import pooled
+from ecgfounder.stages.batch import Batch, Batcher
 
 _POOLING_CHOICES = ("none", "mean")
 
@@ -156,7 +160,7 @@ def load(
 
 
 def _preparation(mode: str, given: Preparation | None, choices: dict[str, Any]) -> Preparation:
-    bundle_of(mode)
+    spec_of(mode)
     if given is not None:
         if choices:
             raise SettingsError(
@@ -277,7 +281,7 @@ class Embedder:
     @property
     def labels(self) -> tuple[str, ...]:
         """The 150 diagnostic statements that `predict` gives probabilities of, in its order."""
-        return bundle_of(self.mode).labels()
+        return spec_of(self.mode).labels()
 
     def prepare(
         self,
@@ -477,8 +481,8 @@ class Embedder:
             found = "no head" if head is None else f"a head of {head.n_classes} classes"
             raise CheckpointError(
                 f"{self.checkpoint}: expected the head of {expected} statements (dense.weight [{expected}, 1024] and "
-                f"dense.bias [{expected}]), found {found}. The published files have it: {bundle_of(self.mode).filename} "
-                f"of {bundle_of(self.mode).repo_id}"
+                f"dense.bias [{expected}]), found {found}. The published files have it: {spec_of(self.mode).filename} "
+                f"of {spec_of(self.mode).repo_id}"
             )
         return lambda feature_map: head.probabilities(feature_map[None])[0]
 

@@ -1,61 +1,25 @@
-"""What ECGFounder is: its two bundles (weights, leads, rate, labels), and safe, strict loading of their checkpoints.
+"""ECGFounder's networks: the two published ones, and those that fine-tuning starts from.
 
-In: a checkpoint file, or none (then the Hugging Face Hub's). Out: the backbone's weights, checked by name and shape,
-the head for predictions, and the networks that fine-tuning starts from. Torch is imported only where weights are read.
+In: a checkpoint file, or none (then the Hugging Face Hub's). Out: PyTorch networks with checked weights.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import os
-import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from ecgfounder.errors import CheckpointError
-from ecgfounder.recipes import check_choice
-from ecgfounder.recording import STANDARD_LEADS
+from ecgfounder.network.bundles import SPECS, NetworkSpec
+from ecgfounder.network.checkpoint import build_network, find_checkpoint, load_backbone
 
 if TYPE_CHECKING:
     import torch
 
     from ecgfounder.net1d import Net1D
 
-FEATURES = 1024
-"""Channels of the feature map."""
-
-SAMPLES_PER_STEP = 256
-"""Samples that one step of the feature map stands for: T = ceil(L / SAMPLES_PER_STEP)."""
-
 
 @dataclass(frozen=True)
-class Architecture:
-    """The parameters of `ecgfounder.net1d.Net1D` that both published networks share."""
-
-    base_filters: int = 64
-    ratio: int = 1
-    filter_list: tuple[int, ...] = (64, 160, 160, 400, 400, 1024, 1024)
-    m_blocks_list: tuple[int, ...] = (2, 2, 2, 3, 3, 4, 4)
-    kernel_size: int = 16
-    stride: int = 2
-    groups_width: int = 16
-
-
-ARCHITECTURE = Architecture()
-
-
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NetworkSpec):
     """One of the published networks, with all that its inputs and outputs mean.
 
     Attributes
@@ -64,7 +28,6 @@ class Bundle:
     leads : lead names in the order of the input's channels.
     filename : name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
     sampling_rate : of the input, in Hz.
-    recipe : what is done to the samples by default.
 
     Examples
     --------
@@ -72,21 +35,6 @@ class Bundle:
     >>> bundle.in_channels, bundle.sampling_rate, bundle.labels()[3]
     (12, 500, 'SINUS RHYTHM')
     """
-
-    mode: str
-    leads: tuple[str, ...]
-    filename: str
-    repo_id: str = "PKUDigitalHealth/ECGFounder"
-    sampling_rate: int = 500
-    recipe: str = "zscore"
-
-    @property
-    def in_channels(self) -> int:
-        return len(self.leads)
-
-    def labels(self) -> tuple[str, ...]:
-        """The 150 diagnostic statements that the head predicts, in output order."""
-        return _labels()
 
     def load(self, checkpoint: str | os.PathLike[str] | None = None) -> Net1D:
         """The published network, head included where the checkpoint has one, in evaluation mode on the CPU.
@@ -105,377 +53,7 @@ class Bundle:
         return net.eval()
 
 
-BUNDLES: dict[str, Bundle] = {
-    "12lead": Bundle(mode="12lead", leads=STANDARD_LEADS, filename="12_lead_ECGFounder.pth"),
-    "1lead": Bundle(mode="1lead", leads=("I",), filename="1_lead_ECGFounder.pth"),
-}
-
-
-@cache
-def _labels() -> tuple[str, ...]:
-    return tuple((files("ecgfounder") / "labels.txt").read_text(encoding="utf-8").splitlines())
-
-
-def bundle_of(mode: str) -> Bundle:
-    """The bundle of a mode.
-
-    Raises
-    ------
-    SettingsError
-        If there is none of that name.
-    """
-    check_choice("mode", mode, BUNDLES)
-    return BUNDLES[mode]
-
-
-# ---------------------------------------------------------------------------------------------------------- the file
-
-
-def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Path:
-    """The checkpoint file to load.
-
-    Parameters
-    ----------
-    checkpoint : a file; a folder, in which the mode's published file name is looked for; or None for the Hugging Face
-        Hub, whose local cache is asked first, so that a run neither needs the network nor changes its weights when
-        there is a file already.
-    mode : "12lead" or "1lead".
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such file, or none can be had from the Hub; the message says how to get it.
-    """
-    bundle = bundle_of(mode)
-    if checkpoint is None:
-        return _from_hub(bundle)
-    path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        inside = path / bundle.filename
-        if inside.is_file():
-            return inside
-        others = sorted(p.name for p in path.iterdir() if p.suffix in {".pth", ".pt", ".ckpt", ".safetensors"})
-        found = f"it holds {', '.join(others[:5])}" if others else "it holds no checkpoint"
-        raise CheckpointError(f"{path}: no {bundle.filename} in this folder ({found}); name the file with --checkpoint")
-    if not path.is_file():
-        what = "is not a regular file" if path.exists() else "there is no such file"
-        raise CheckpointError(f"{path}: {what}. {_how_to_get(bundle)}")
-    return path
-
-
-def _from_hub(bundle: Bundle) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(bundle.repo_id, bundle.filename, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass  # not in the cache yet: download it
-    try:
-        return Path(hf_hub_download(bundle.repo_id, bundle.filename))
-    except Exception as error:  # the Hub's client lets errors of its HTTP library through
-        raise CheckpointError(
-            f"{bundle.filename} is not in the Hugging Face cache and cannot be downloaded from {bundle.repo_id} "
-            f"({type(error).__name__}). {_how_to_get(bundle)}"
-        ) from error
-
-
-def _how_to_get(bundle: Bundle) -> str:
-    return (
-        f"To get the weights, on a machine with internet: hf download {bundle.repo_id} {bundle.filename} "
-        f"--local-dir checkpoints; then pass --checkpoint checkpoints/{bundle.filename}"
-    )
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{os.fspath(path)}: {error.strerror or error}") from error
-
-
-# ------------------------------------------------------------------------------------------------------- its weights
-
-# Where the weights are found inside of a checkpoint, in the order in which the places are looked at.
-_CONTAINERS = ("state_dict", "model_state_dict", "model")
-
-# The one entry by which the backbone's prefix ('module.', 'model.', 'net.', any mixture) is recognised.
-_ANCHOR = "first_conv.conv.weight"
-
-_BATCH_NORM = re.compile(r"(?:^|\.)(?:first_bn|bn[123])\.(?:weight|bias|running_mean|running_var|num_batches_tracked)$")
-
-_NAMES_SHOWN = 5
-
-
-def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's tensors, without ever running code that its pickle may carry.
-
-    Accepted are {"state_dict": ...} (the published files, PyTorch Lightning), {"model_state_dict": ...},
-    {"model": ...}, a bare state dict, each with or without a prefix on its names, and safetensors.
-
-    Returns
-    -------
-    dict
-        Name to CPU tensor, as they are in the file; `backbone_state` and `Head.of` take their parts from it.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, empty, cut short, no checkpoint, or asks for anything but tensors and numbers.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    if not head:
-        raise CheckpointError(f"{path}: the file is empty")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"{path}: a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder"
-        )
-    if head[8:9] == b"{":
-        content = _read_safetensors(path)
-    elif head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
-        content = _read_pickle(path)
-    else:
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint nor a safetensors file (first bytes {head[:8]!r})")
-    return _tensors(content, path)
-
-
-def _read_safetensors(path: Path) -> object:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
-
-
-def _read_pickle(path: Path) -> object:
-    import torch
-
-    try:
-        with _numpy_scalars_allowed(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on TorchScript archives torch warns before it refuses
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way; each means the same to the user
-        raise CheckpointError(f"{path}: {_why_refused(error)}") from error
-
-
-def _why_refused(error: Exception) -> str:
-    """The reason in our own words: torch's text on a refused pickle ends in advice to load it unsafely."""
-    text = " ".join(str(error).split())
-    asked_for = re.search(r"GLOBAL (\S+)", text)
-    if asked_for is not None:
-        return (
-            f"its pickle asks for {asked_for.group(1)!r}, which is refused: only tensors and numbers are loaded, and no "
-            "code from a checkpoint is ever run. If you trust the file, save its weights alone where you can load it: "
-            "torch.save({'state_dict': model.state_dict()}, 'weights.pth')"
-        )
-    detail = "" if "weights_only" in text else f": {text[:200]}"
-    return f"damaged, cut short, or not a checkpoint of weights ({type(error).__name__}{detail})"
-
-
-@contextmanager
-def _numpy_scalars_allowed() -> Iterator[None]:
-    """Let NumPy's numbers through `weights_only`: the published files keep some among their training state."""
-    import torch
-
-    with torch.serialization.safe_globals(_numpy_scalar_globals()):
-        yield
-
-
-@cache
-def _numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    # The function that rebuilds a scalar moved in NumPy 2; files name the place it had when they were written.
-    multiarray = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
-    kinds = ["Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"]
-    kinds += ["Float16", "Float32", "Float64"]
-    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [np.dtype]
-    allowed += [(multiarray.scalar, f"numpy.{place}.multiarray.scalar") for place in ("core", "_core")]
-    allowed += [getattr(np.dtypes, f"{kind}DType") for kind in kinds]
-    return allowed
-
-
-def _tensors(content: object, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors by name, wherever in the checkpoint they are."""
-    import torch
-
-    if isinstance(content, Mapping):
-        for inner in [content.get(key) for key in _CONTAINERS] + [content]:
-            if isinstance(inner, Mapping):
-                named = {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-                if named:
-                    return named
-        keys = ", ".join(repr(str(key)) for key in list(content)[:_NAMES_SHOWN])
-        found = f"a dictionary of {keys or 'nothing'}"
-    else:
-        found = f"an object of type {type(content).__name__}"
-    raise CheckpointError(
-        f"{path}: expected weights by name, or a dictionary with them under 'state_dict'; found {found}"
-    )
-
-
-@cache
-def checkpoint_layout(mode: str) -> dict[str, tuple[int, ...]]:
-    """Every entry of a published checkpoint's state dict, in its order: name to shape, head and batch-norm included."""
-    import torch
-
-    with torch.device("meta"):
-        net = _new_network(mode, len(_labels()))
-    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-
-
-def backbone_state(state: Mapping[str, torch.Tensor], mode: str) -> dict[str, torch.Tensor]:
-    """The backbone's weights out of a checkpoint's tensors, complete and checked.
-
-    Parameters
-    ----------
-    state : what `load_state_dict` gives. Names may carry a prefix ('module.', 'model.', 'net.' ...); the head
-        `dense.*` may be of any number of classes and is left out.
-    mode : "12lead" or "1lead".
-
-    Returns
-    -------
-    dict
-        Name without prefix to float32 tensor; batch-norm entries, which the network never applies, where they are.
-
-    Raises
-    ------
-    CheckpointError
-        If a weight is missing, unexpected, of another shape or not finite, or belongs to the other mode's network.
-    """
-    layout = {name: shape for name, shape in checkpoint_layout(mode).items() if not name.startswith("dense.")}
-    prefix = _prefix_of(state)
-    inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    inner = {name: tensor for name, tensor in inner.items() if not name.startswith("dense.")}
-    _check_mode(inner, bundle_of(mode))
-
-    missing = [name for name in layout if name not in inner and not _BATCH_NORM.search(name)]
-    unexpected = [name for name in inner if name not in layout]
-    misshapen = [
-        f"{name} {list(inner[name].shape)} instead of {list(shape)}"
-        for name, shape in layout.items()
-        if name in inner and tuple(inner[name].shape) != shape
-    ]
-    _refuse_if_any({"missing": missing, "unexpected": unexpected, "of another shape": misshapen}, len(layout))
-
-    weights = {name: inner[name] for name in layout if name in inner}
-    applied = {name: tensor for name, tensor in weights.items() if not _BATCH_NORM.search(name)}
-    not_numbers = [f"{name} ({tensor.dtype})" for name, tensor in applied.items() if not tensor.is_floating_point()]
-    not_finite = [name for name, tensor in applied.items() if not tensor.isfinite().all()]
-    _refuse_if_any({"not of floating point": not_numbers, "not finite": not_finite}, len(layout))
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-
-
-def load_backbone(path: str | os.PathLike[str], mode: str) -> tuple[dict[str, torch.Tensor], Head | None]:
-    """A checkpoint's backbone (`backbone_state`) and, where it has one, its head.
-
-    Raises
-    ------
-    CheckpointError
-        As `load_state_dict` and `backbone_state` do, with the path in front.
-    """
-    state = load_state_dict(path)
-    try:
-        return backbone_state(state, mode), Head.of(state)
-    except CheckpointError as error:
-        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
-
-
-def _prefix_of(state: Mapping[str, torch.Tensor]) -> str:
-    found = sorted(name.removesuffix(_ANCHOR) for name in state if name == _ANCHOR or name.endswith("." + _ANCHOR))
-    if len(found) > 1:
-        raise CheckpointError(
-            f"the checkpoint holds {len(found)} ECGFounder networks, under {_some(map(repr, found))}; expected one: "
-            "save the one that is meant by itself"
-        )
-    return found[0] if found else ""
-
-
-def _check_mode(weights: Mapping[str, torch.Tensor], bundle: Bundle) -> None:
-    """Say in plain words what the shapes would only hint at: weights for another number of leads."""
-    first = weights.get(_ANCHOR)
-    if first is None or first.ndim != 3 or first.shape[1] == bundle.in_channels:
-        return
-    channels = int(first.shape[1])
-    other = next((b for b in BUNDLES.values() if b.in_channels == channels), None)
-    way_out = f"use --mode {other.mode}, or" if other is not None else "use"
-    raise CheckpointError(
-        f"these weights are for {channels} lead{'s' if channels > 1 else ''} ({_ANCHOR} is {list(first.shape)}), "
-        f"but mode {bundle.mode} needs {bundle.in_channels}: {way_out} a checkpoint like {bundle.filename}"
-    )
-
-
-def _refuse_if_any(problems: Mapping[str, list[str]], expected: int) -> None:
-    told = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
-    if told:
-        raise CheckpointError(
-            f"the checkpoint does not hold ECGFounder's backbone of {expected} entries: " + "; ".join(told)
-        )
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - _NAMES_SHOWN
-    return ", ".join(listed[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-# ----------------------------------------------------------------------------------------------------- what uses them
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """The linear layer that turns a map's mean over time into predictions.
-
-    Attributes
-    ----------
-    weight : float32 [n_classes, 1024].
-    bias : float32 [n_classes].
-    """
-
-    weight: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32]
-
-    @classmethod
-    def of(cls, state: Mapping[str, torch.Tensor]) -> Head | None:
-        """The head in a checkpoint's tensors, or None where there is none of the published form."""
-        prefix = _prefix_of(state)
-        weight, bias = state.get(f"{prefix}dense.weight"), state.get(f"{prefix}dense.bias")
-        if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != FEATURES:
-            return None
-        if tuple(bias.shape) != (weight.shape[0],):
-            return None
-        return cls(weight.float().numpy().copy(), bias.float().numpy().copy())
-
-    @property
-    def n_classes(self) -> int:
-        return int(self.weight.shape[0])
-
-    def logits(self, feature_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits [B, n_classes] of maps [B, T, 1024]."""
-        # One row at a time: a matrix product of B rows may round a row differently for another B.
-        logits = np.empty((len(feature_map), self.n_classes), np.float32)
-        for row, pooled in enumerate(feature_map.mean(axis=1, dtype=np.float32)):
-            logits[row] = self.weight @ pooled + self.bias
-        return logits
-
-    def probabilities(self, feature_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Probability of each statement by itself (sigmoid), [B, n_classes], of maps [B, T, 1024]."""
-        # 1 / (1 + exp(-x)) written so that no exponential overflows
-        probabilities: npt.NDArray[np.float32] = np.float32(0.5) * (1 + np.tanh(self.logits(feature_map) / 2))
-        return probabilities
+BUNDLES: dict[str, Bundle] = {mode: Bundle(**asdict(spec)) for mode, spec in SPECS.items()}
 
 
 def ft_12lead_ECGFounder(
@@ -520,28 +98,3 @@ def _fine_tuning(
         net.requires_grad_(False)
         net.dense.requires_grad_(True)
     return net.to(device)
-
-
-def build_network(weights: Mapping[str, torch.Tensor], mode: str, n_classes: int) -> Net1D:
-    """A network with the given backbone; its head and absent batch-norm entries start afresh."""
-    net = _new_network(mode, n_classes)
-    net.load_state_dict({**net.state_dict(), **weights}, strict=True)
-    return net
-
-
-def _new_network(mode: str, n_classes: int) -> Net1D:
-    from ecgfounder.net1d import Net1D
-
-    return Net1D(
-        in_channels=bundle_of(mode).in_channels,
-        base_filters=ARCHITECTURE.base_filters,
-        ratio=ARCHITECTURE.ratio,
-        filter_list=ARCHITECTURE.filter_list,
-        m_blocks_list=ARCHITECTURE.m_blocks_list,
-        kernel_size=ARCHITECTURE.kernel_size,
-        stride=ARCHITECTURE.stride,
-        groups_width=ARCHITECTURE.groups_width,
-        n_classes=n_classes,
-        use_bn=False,
-        use_do=False,
-    )

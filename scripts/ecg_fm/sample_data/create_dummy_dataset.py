@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 try:
-    from ecgfounder.chat import dummy_main
+    from ecgfounder.commands.chat import dummy_main
 except ModuleNotFoundError as error:
     print(f"{error.name} is not installed. In the repository's folder, run: pip install -e .", file=sys.stderr)
     sys.exit(2)

@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 
 from ecgfounder.errors import CheckpointError, SettingsError
-from ecgfounder.model import Head, sha256_of
+from ecgfounder.network.checkpoint import sha256_of
+from ecgfounder.network.head import Head
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from ecgfounder.engines import Batch, Engine
+from ecgfounder.engines.engine import Batch, Engine
 
 RECORDINGS_MEASURED = 16
 

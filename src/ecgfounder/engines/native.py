@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.engines import Batch, CpuEngine
 from ecgfounder.engines.cache import from_cache, read_head, write_head
+from ecgfounder.engines.engine import Batch, CpuEngine
 from ecgfounder.errors import EmbeddingError, SettingsError
-from ecgfounder.memory import keep_freed_memory
-from ecgfounder.model import ARCHITECTURE, load_backbone, sha256_of
+from ecgfounder.machine import keep_freed_memory
+from ecgfounder.network.bundles import ARCHITECTURE
+from ecgfounder.network.checkpoint import load_backbone, sha256_of
 
 try:
-    from ecgfounder.engines import _net1d
+    import ecgfounder.engines._net1d as _net1d
 except ImportError:  # there was no C compiler
     _net1d = None  # type: ignore[assignment]
 
@@ -131,7 +132,7 @@ def pack(weights: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float
 
     Parameters
     ----------
-    weights : name to array, as `ecgfounder.model.backbone_state` names them.
+    weights : name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
 
     Returns
     -------

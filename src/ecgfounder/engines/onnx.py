@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.engines import Batch, CpuEngine
 from ecgfounder.engines.cache import from_cache, read_head, write_head
+from ecgfounder.engines.engine import Batch, CpuEngine
 from ecgfounder.errors import EmbeddingError
-from ecgfounder.model import ARCHITECTURE, FEATURES, bundle_of, load_backbone, sha256_of
+from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, spec_of
+from ecgfounder.network.checkpoint import load_backbone, sha256_of
 
 GRAPH_VERSION = 1
 """Part of the cache's key: raise it whenever `build_graph` writes another graph for the same weights."""
@@ -96,7 +97,7 @@ def build_graph(weights: Mapping[str, npt.NDArray[np.float32]], mode: str) -> by
 
     Parameters
     ----------
-    weights : name to array, as `ecgfounder.model.backbone_state` names them.
+    weights : name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
     mode : "12lead" or "1lead".
     """
     import onnx
@@ -113,7 +114,7 @@ def build_graph(weights: Mapping[str, npt.NDArray[np.float32]], mode: str) -> by
     x = graph.add("Squeeze", x, graph.integers([2]))
     graph.add("Transpose", x, output="map", perm=[0, 2, 1])
 
-    signals = helper.make_tensor_value_info("signals", TensorProto.FLOAT, ["N", bundle_of(mode).in_channels, "L"])
+    signals = helper.make_tensor_value_info("signals", TensorProto.FLOAT, ["N", spec_of(mode).in_channels, "L"])
     maps = helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", "T", FEATURES])
     model = helper.make_model(
         helper.make_graph(graph.nodes, "ECGFounder", [signals], [maps], graph.initializers),

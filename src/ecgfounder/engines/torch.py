@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgfounder.engines import CPU_ROWS, Batch, Engine
+from ecgfounder.engines.engine import CPU_ROWS, Batch, Engine
 from ecgfounder.errors import EmbeddingError, SettingsError
-from ecgfounder.memory import keep_freed_memory
-from ecgfounder.model import FEATURES, SAMPLES_PER_STEP, build_network, bundle_of, load_backbone
+from ecgfounder.machine import keep_freed_memory
 from ecgfounder.net1d import Block, Net1D, SamePadConv1d
+from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, spec_of
+from ecgfounder.network.checkpoint import build_network, load_backbone
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class TorchEngine(Engine):
             device=str(self._device),
             threads=threads if on_cpu else min(threads, _GPU_THREADS),
             batch_size=CPU_ROWS if on_cpu else batch_size,
-            in_channels=bundle_of(mode).in_channels,
+            in_channels=spec_of(mode).in_channels,
             head=head,
         )
         self._dtype = _DTYPES[precision]
@@ -101,7 +102,7 @@ class TorchEngine(Engine):
             torch.set_num_threads(1)  # with OpenMP this counts for the calling thread
             self._local.single_threaded = True
         n, channels, length = batch.shape
-        maps = np.empty((n, -(-length // SAMPLES_PER_STEP), FEATURES), np.float32)
+        maps = np.empty((n, -(-length // SAMPLES_PER_TOKEN), FEATURES), np.float32)
         signals = torch.zeros((CPU_ROWS, channels, length), dtype=torch.float32)
         for start in range(0, n, CPU_ROWS):
             rows = min(CPU_ROWS, n - start)

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
 
+from ecgfounder.ecg.recording import Recording
+from ecgfounder.ecg.statements import Statements
 from ecgfounder.errors import ECGFounderError, ReadError, UnsupportedFormatError
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.readers.xml import root_of
-from ecgfounder.recording import Recording
-from ecgfounder.statements import Statements
 
 
 class Reader(Protocol):

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
 from ecgfounder.readers import matlab
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
@@ -26,7 +27,6 @@ from ecgfounder.readers.tables import (
     lead_arrays,
     recording_of,
 )
-from ecgfounder.recording import Recording
 
 FORMAT = "array"
 

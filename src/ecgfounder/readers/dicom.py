@@ -21,12 +21,13 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
+from ecgfounder.ecg.leads import LEAD_OF_SCP_CODE, STANDARD_LEADS, canonical_lead
+from ecgfounder.ecg.recording import Recording, Samples
+from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, to_millivolts
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
 from ecgfounder.readers.timeline import Piece, in_words, join, standard_leads_in
-from ecgfounder.recording import LEAD_OF_SCP_CODE, STANDARD_LEADS, Recording, Samples, canonical_lead
-from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "dicom"
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS, canonical_lead
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import hinted_scale, millivolts_per, to_millivolts
 from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Hints, Source
-from ecgfounder.recording import KNOWN_LEADS, STANDARD_LEADS, Recording, canonical_lead
 
 FORMAT = "edf"
 

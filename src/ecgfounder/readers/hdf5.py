@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, ReadError
 from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source, open_regular
@@ -32,7 +34,6 @@ from ecgfounder.readers.tables import (
     plain_name,
     recording_of,
 )
-from ecgfounder.recording import STANDARD_LEADS, Recording
 
 FORMAT = "hdf5"
 

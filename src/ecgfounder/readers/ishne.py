@@ -10,11 +10,11 @@ import struct
 
 import numpy as np
 
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.quantities import to_millivolts
 from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Source
-from ecgfounder.recording import Recording
 
 FORMAT = "ishne"
 

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from lxml import etree
 
+from ecgfounder.ecg.leads import canonical_lead
+from ecgfounder.ecg.recording import Recording, Samples
+from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, optional_number, to_millivolts
 from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import in_words, standard_leads_in
 from ecgfounder.readers.xml import integer, number, parse, root_of, text_of
-from ecgfounder.recording import Recording, Samples, canonical_lead
-from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "ge_muse"
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.recording import Samples
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.source import Hints
 from ecgfounder.readers.xml import number
-from ecgfounder.recording import Samples
 
 _MILLIVOLTS_PER = {
     "nv": 1e-6,

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.leads import LEAD_OF_SCP_CODE
+from ecgfounder.ecg.recording import Recording, Samples
+from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Source
-from ecgfounder.recording import LEAD_OF_SCP_CODE, Recording, Samples
-from ecgfounder.statements import Statements, statements_of
 
 FORMAT = "scp_ecg"
 

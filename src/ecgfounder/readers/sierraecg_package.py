@@ -10,9 +10,10 @@ import warnings
 
 import numpy as np
 
+from ecgfounder.ecg.leads import canonical_leads
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.source import Source, open_regular
-from ecgfounder.recording import Recording, canonical_leads
 
 FORMAT = "philips_sierra"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ecgfounder.recording import STANDARD_LEADS, canonical_lead
+from ecgfounder.ecg.leads import STANDARD_LEADS, canonical_lead
 
 
 def distinct_leads(names: Sequence[str]) -> tuple[str, ...]:

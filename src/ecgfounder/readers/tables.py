@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.leads import KNOWN_LEADS, canonical_lead
+from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.quantities import hinted_scale, millivolts_per, to_millivolts
 from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Hints
-from ecgfounder.recording import KNOWN_LEADS, Recording, Samples, canonical_lead
 
 Array = npt.NDArray[Any]
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS, canonical_lead
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import HEAD_BYTES, Source
 from ecgfounder.readers.tables import MAX_LEADS, RATE_NAMES, UNIT_NAMES, Description, plain_name, recording_of
-from ecgfounder.recording import KNOWN_LEADS, STANDARD_LEADS, Recording, canonical_lead
 
 FORMAT = "csv"
 

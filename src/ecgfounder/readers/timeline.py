@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS
+from ecgfounder.ecg.recording import Samples
 from ecgfounder.errors import ReadError
-from ecgfounder.recording import KNOWN_LEADS, STANDARD_LEADS, Samples
 
 _SLACK_SECONDS = 1.0  # how far apart two pieces of one page may lie
 

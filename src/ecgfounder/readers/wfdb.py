@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, to_millivolts
 from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import MAX_FILE_BYTES, Source, open_regular
-from ecgfounder.recording import Recording, Samples
 
 FORMAT = "wfdb"
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ecgfounder.naming import printable
-from ecgfounder.sinks import Entry, Output, failed_entry, sync_folder
+from ecgfounder.sinks.sink import Entry, Output, failed_entry, sync_folder
+from ecgfounder.storage.paths import printable
 
 _FILES_OPEN = 64
 """Files that are written before they are synced, at most."""

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgfounder.ledger import DONE, LedgerState, key_text
-from ecgfounder.sinks import Entry, Output, sync_folder
+from ecgfounder.ledger.ledger import DONE, LedgerState, key_text
+from ecgfounder.sinks.sink import Entry, Output, sync_folder
 
 MAX_BYTES = 256 << 20
 """A shard is closed early when its embeddings reach this size, however few records they are."""
@@ -127,7 +127,7 @@ class ParquetSink:
 
 
 def reference(shard: str, key: str) -> str:
-    """How the rows of one recording are referred to: `SHARD.parquet::KEY`; `ecgfounder.runs.read_embedding` reads it."""
+    """How the rows of one recording are referred to: `SHARD.parquet::KEY`; `ecgfounder.results.store.read_embedding` reads it."""
     return f"{shard}::{key}"
 
 

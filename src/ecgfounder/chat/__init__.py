@@ -1,0 +1,1 @@
+"""Chat files for training multimodal language models on embeddings."""

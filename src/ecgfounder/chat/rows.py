@@ -1,0 +1,293 @@
+"""A dataset's rows on their way to being samples of a chat file.
+
+In: rows, and the folder that a run wrote its embeddings to. Out: `Sample`s, or the reason why a row has no place.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ecgfounder.chat.settings import MIMIC_TARGETS, ChatSettings
+from ecgfounder.cohort.cohort import Cohort, Record, flat_paths
+from ecgfounder.cohort.index import index_cohort, output_name, record_key
+from ecgfounder.cohort.naming import RUN_FOLDER, Naming
+from ecgfounder.cohort.sources import open_cohort
+from ecgfounder.errors import CohortError, PrepareError, RunError, SettingsError
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.results.run import EmbeddingRun, open_run
+from ecgfounder.storage.paths import path_key, printable
+
+logger = logging.getLogger("ecgfounder.chat")
+
+_ENTRIES_LOOKED_AT = 1000
+
+
+class LeftOut(StrEnum):
+    """Why a row has no place in the chat file."""
+
+    NO_ECG = "no ECG"
+    NO_TARGET = "no target text"
+    NO_EMBEDDING = "no embedding file for one of its ECGs"
+    NO_NAME = "an ECG path that no output can be named after"
+    FLAGGED = "a recording with a quality flag of --exclude_flags"
+    TAG_IN_TEXT = "text that contains a modality's tag"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row that has all it needs: texts without blanks around them, and (modality, embedding file) for each ECG."""
+
+    row: int
+    text: tuple[str, ...]
+    target: tuple[str, ...]
+    embeddings: tuple[tuple[str, str], ...]
+
+
+class EmbeddingFolder:
+    """The embeddings that a run wrote, found again: files by the names that the run gave them, rows of shards by their keys.
+
+    Attributes
+    ----------
+    folder : where they are; naming : as the run had it.
+    shards : the run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
+    by_identifier : whether rows of shards are known by an identifier (`--id_column`) rather than by their recording's path.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], naming: Naming) -> None:
+        self.folder = Path(os.path.abspath(folder))
+        self.naming = naming
+        self.shards: EmbeddingRun | None = None
+        self.by_identifier = False
+        self._flagged: frozenset[int] = frozenset()
+
+    def require(self, exclude_flags: Collection[str] = ()) -> None:
+        """Find out what the folder holds, and refuse one that cannot be one of embeddings.
+
+        Parameters
+        ----------
+        exclude_flags : quality flags that `is_flagged` looks for.
+
+        Raises
+        ------
+        SettingsError
+            If it is not there, or holds Parquet shards or is asked for flags without the run's books.
+        """
+        try:
+            with os.scandir(self.folder) as entries:
+                names = [entry.name for entry in islice(entries, _ENTRIES_LOOKED_AT)]
+        except OSError as error:
+            raise SettingsError(f"--embeddings_dirs: {self.folder}: {error.strerror}") from error
+        has_books = (self.folder / RUN_FOLDER / "run.json").is_file()
+        if any(name.endswith(".parquet") for name in names) and not has_books:
+            raise SettingsError(
+                f"--embeddings_dirs: {self.folder} holds Parquet shards without the run's {RUN_FOLDER}/ folder, which says "
+                "which row is whose; move both together, or write one JSON per ECG (--format json)"
+            )
+        if exclude_flags and not has_books:
+            raise SettingsError(
+                f"--exclude_flags: the flags stand in the run's {RUN_FOLDER}/ folder, which {self.folder} does not have"
+            )
+        if has_books:
+            self._open(exclude_flags)
+
+    def holds_shards(self) -> bool:
+        """Whether a run wrote Parquet shards here."""
+        facts = RunFolder(self.folder).read() or {}
+        return bool(facts.get("fingerprint", {}).get("format") == "parquet")
+
+    def _open(self, exclude_flags: Collection[str]) -> None:
+        is_parquet = self.holds_shards()
+        if not is_parquet and not exclude_flags:
+            return  # files speak for themselves
+        run = open_run(self.folder, allow_incomplete=True)
+        if not run.is_complete:
+            logger.warning("the run in %s is not complete (%s)", self.folder, run.outcome)
+        self.shards = run if is_parquet else None
+        self.by_identifier = run.settings["settings"].get("id_column") is not None
+        if exclude_flags:
+            self._flagged = frozenset(_flagged_outputs(run, exclude_flags))
+
+    def expected(self, record: Record) -> Path:
+        """Where the record's file is if there is one; raises `PrepareError` where it cannot have a name."""
+        path = self.folder / output_name(record, self.naming)
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise PrepareError("the embedding's path is not valid UTF-8, and JSON holds nothing else") from error
+        return path
+
+    def described(self, record: Record) -> str:
+        """Where the record's embedding was looked for."""
+        return str(self.expected(record)) if self.shards is None else f"{printable(record.path)} in {self.folder}"
+
+    def path_for(self, record: Record) -> Path | None:
+        """The record's embedding, or None if there is none (a file without content counts as none).
+
+        A file's path, or `SHARD.parquet::KEY`; `ecgfounder.results.store.read_embedding` reads either.
+        """
+        if self.shards is not None:
+            known = record if self.by_identifier else record._replace(identifier=None)
+            reference = self.shards.reference(record_key(known, self.naming.data_dir))
+            return None if reference is None else self.folder / reference
+        path = self.expected(record)
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise RunError(f"cannot look for embeddings: {path}: {error.strerror}") from error
+        return path if stat.S_ISREG(status.st_mode) and status.st_size > 0 else None
+
+    def is_flagged(self, path: Path) -> bool:
+        """Whether the recording of an embedding that `path_for` gave has one of the flags that `require` was told."""
+        return bool(self._flagged) and path_key(os.path.relpath(path, self.folder)) in self._flagged
+
+
+def _flagged_outputs(run: EmbeddingRun, names: Collection[str]) -> Iterator[int]:
+    """Keys of the outputs whose recordings have a flag, with or without a detail, of one of the names."""
+    outputs, flags = run.records["output"], run.records["flags"]
+    for output, found in zip(outputs, flags, strict=True):
+        if any(flag.partition(":")[0] in names for flag in found.as_py() or ()):
+            yield path_key(output.as_py())
+
+
+class Rows:
+    """A dataset's rows on their way to being `Sample`s."""
+
+    def __init__(self, settings: ChatSettings) -> None:
+        self.settings = settings
+        naming = Naming(settings.layout, settings.data_dir)
+        self.folders = {
+            column: EmbeddingFolder(settings.embeddings_dirs[column], naming) for column in settings.modality_mapping
+        }
+        for folder in self.folders.values():
+            if not settings.keep_missing:
+                folder.require(settings.exclude_flags)
+                if folder.shards is not None and folder.by_identifier and settings.id_column is None:
+                    raise SettingsError(
+                        f"--embeddings_dirs: the run in {folder.folder} knows its recordings by identifiers: give "
+                        "the column that has them as --id_column"
+                    )
+            elif folder.holds_shards():
+                raise SettingsError(
+                    f"--keep_missing: {folder.folder} holds a run's Parquet shards, in which an embedding has no place before "
+                    "it is there"
+                )
+        self.cohort = self._open(naming)
+        self.target_cols = self._target_cols()
+        self.tags = tuple(f"<{modality}>" for modality in dict.fromkeys(settings.modality_mapping.values()))
+
+    def _open(self, naming: Naming) -> Cohort:
+        settings = self.settings
+        for column in settings.modality_mapping:
+            cohort = open_cohort(
+                settings.dataset_name, split=settings.split, path_column=column, id_column=settings.id_column
+            )
+            folder = self.folders[column]
+            if folder.shards is not None and not folder.by_identifier:
+                continue  # rows of shards are found by their recordings' paths, which names cannot mix up
+            colliding = len(index_cohort(cohort, naming, naming.data_dir).colliding_names())
+            if colliding:
+                # A row would be given the embedding of another row's ECG, and nothing would show it.
+                raise RunError(
+                    f"{colliding:,} embedding names are each shared by several ECGs of the column {column!r}; use the "
+                    "--layout tree or --id_column that the embeddings were written with"
+                )
+        return cohort
+
+    def _target_cols(self) -> tuple[str, ...]:
+        columns = self.cohort.columns
+        wanted = self.settings.target_cols or tuple(name for name in MIMIC_TARGETS if name in columns)
+        for flag, names in (("--text_cols", self.settings.text_cols), ("--target_cols", wanted or MIMIC_TARGETS[:1])):
+            for name in names:
+                if name not in columns:
+                    raise CohortError(
+                        f"Expected '{name}' column in the dataset ({flag}); its columns are: {', '.join(columns)}."
+                    )
+        return wanted
+
+    def __iter__(self) -> Iterator[Sample | tuple[LeftOut, str]]:
+        """In the dataset's order, each row as a sample, or the reason why it is left out with what it was seen at."""
+        settings = self.settings
+        names = [*settings.modality_mapping, *settings.text_cols, *self.target_cols]
+        columns = list(dict.fromkeys([*names, *([settings.id_column] if settings.id_column else [])]))
+        row = 0
+        with ThreadPoolExecutor(max(1, settings.num_workers)) as pool:
+            spread = pool.map if settings.num_workers > 1 else map
+            for table in self.cohort.rows(columns):
+                if settings.max_samples is not None:
+                    table = table.slice(0, settings.max_samples - row)
+                cells = table.to_pylist()
+                yield from spread(self._sample, cells, range(row, row + len(cells)))
+                row += len(cells)
+                if row == settings.max_samples:
+                    return
+
+    def _sample(self, cells: Mapping[str, Any], row: int) -> Sample | tuple[LeftOut, str]:
+        records = [
+            (column, record)
+            for column in self.settings.modality_mapping
+            for record in _records(cells, column, self.settings.id_column, row)
+        ]
+        if not records:
+            return LeftOut.NO_ECG, f"row {row}"
+        target = tuple(text for column in self.target_cols for text in texts(cells[column], column, row))
+        if not target:
+            return LeftOut.NO_TARGET, f"row {row}"
+        text = tuple(text for column in self.settings.text_cols for text in texts(cells[column], column, row))
+        if any(tag in part for tag in self.tags for part in (*text, *target)):
+            return LeftOut.TAG_IN_TEXT, f"row {row}"
+        embeddings: list[tuple[str, str]] = []
+        for column, record in records:
+            folder = self.folders[column]
+            try:
+                path = folder.expected(record) if self.settings.keep_missing else folder.path_for(record)
+            except PrepareError as error:
+                return LeftOut.NO_NAME, f"row {row}, {error}"
+            if path is None:
+                return LeftOut.NO_EMBEDDING, f"row {row}, {folder.described(record)}"
+            if folder.is_flagged(path):
+                return LeftOut.FLAGGED, f"row {row}, {path}"
+            embeddings.append((self.settings.modality_mapping[column], str(path)))
+        return Sample(row, text, target, tuple(embeddings))
+
+
+def _records(cells: Mapping[str, Any], column: str, id_column: str | None, row: int) -> Iterator[Record]:
+    identifier = None if id_column is None else cells[id_column]
+    # A row without an identifier has no output name, just as in a run: "" is refused where names are made.
+    name = None if id_column is None else "" if identifier is None else str(identifier)
+    for position, path in enumerate(flat_paths(cells[column], column, row)):
+        yield Record(path, row, position, name)
+
+
+def texts(cell: Any, column: str, row: int) -> Iterator[str]:
+    """The texts in one cell: text, a number, or a list of them; null, NaN, "nan" and blank ones are passed over.
+
+    Raises
+    ------
+    CohortError
+        If there is anything else in it.
+    """
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return
+    if isinstance(cell, list | tuple):
+        for part in cell:
+            yield from texts(part, column, row)
+    elif isinstance(cell, bytes | dict):
+        raise CohortError(
+            f"The '{column}' column must hold text or numbers, but row {row} holds a {type(cell).__name__}."
+        )
+    else:
+        text = str(cell).strip()
+        if text and text.casefold() != "nan":
+            yield text

@@ -1,0 +1,123 @@
+"""Chat files for training multimodal language models on embeddings: dataset rows and embedding files in, JSON out.
+
+In: a dataset's rows (ECG paths, text columns, target columns) and the folder that a run wrote its embeddings to.
+Out: one file of conversations, as JSON or JSONL, each of which names the embeddings of its ECGs: files, or rows of shards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from ecgfounder.chat.rows import LeftOut, Rows, Sample
+from ecgfounder.chat.settings import ChatSettings
+from ecgfounder.errors import RunError, SettingsError
+
+logger = logging.getLogger("ecgfounder.chat")
+
+
+_ROWS_BETWEEN_LINES = 100_000
+
+
+@dataclass
+class Summary:
+    """What became of the rows; `examples` has one instance of each reason, for the log."""
+
+    rows: int = 0
+    written: int = 0
+    left_out: Counter[LeftOut] = field(default_factory=Counter)
+    examples: dict[LeftOut, str] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """The summary as text: one line in all, and one for each reason why rows were left out."""
+        yield f"{self.written:,} of {self.rows:,} rows written, {self.left_out.total():,} left out"
+        for reason, count in self.left_out.most_common():
+            yield f"left out, {reason}: {count:,} (first: {self.examples[reason]})"
+
+
+def write_chat(settings: ChatSettings, form: Callable[[Sample], Any]) -> Summary:
+    """Write a chat file: all at once under its name when it is complete, or not at all.
+
+    Parameters
+    ----------
+    settings : the dataset, the columns, the embeddings and the output.
+    form : what a sample looks like in the file, e.g. `conversation` or `embedding_chat`.
+
+    Returns
+    -------
+    Summary
+        How many rows were written, and why the others were not.
+
+    Raises
+    ------
+    SettingsError, CohortError
+        Before anything is read: an output that cannot be written, a folder or column that is not there.
+    RunError
+        If not a single row could be written, if names collide, or if the disk is full.
+    """
+    with _replacing(settings.output_file) as file:
+        summary = Summary()
+        lines = (orjson.dumps(form(sample)) for sample in _kept(Rows(settings), summary))
+        _write(file, lines, settings.output_format)
+        if not summary.written:
+            raise RunError(
+                "\n  ".join([f"{settings.output_file} was not written: no row has a place in it", *summary.lines()])
+            )
+    return summary
+
+
+def _kept(rows: Iterable[Sample | tuple[LeftOut, str]], summary: Summary) -> Iterator[Sample]:
+    for row in rows:
+        summary.rows += 1
+        if isinstance(row, Sample):
+            summary.written += 1
+            yield row
+        else:
+            reason, seen = row
+            summary.left_out[reason] += 1
+            summary.examples.setdefault(reason, seen)
+            logger.debug("left out, %s: %s", reason, seen)
+        if summary.rows % _ROWS_BETWEEN_LINES == 0:
+            logger.info("%s rows", f"{summary.rows:,}")
+
+
+def _write(file: BinaryIO, lines: Iterable[bytes], output_format: str) -> None:
+    first, between, last = (b"[\n", b",\n", b"\n]\n") if output_format == "json" else (b"", b"\n", b"\n")
+    before = first
+    for line in lines:
+        file.write(before + line)
+        before = between
+    file.write(last)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `target` when the block ends well, and vanishes when it does not."""
+    path = Path(os.path.realpath(target))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"--output_file {target} is not a regular file; expected the name of a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(temporary, "wb")  # noqa: SIM115 - closed before it is renamed, and in `finally`
+    except OSError as error:
+        raise SettingsError(f"--output_file {target} cannot be written: {error.strerror}") from error
+    try:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"{target} could not be written: {error.strerror or error}") from error
+    finally:
+        file.close()
+        temporary.unlink(missing_ok=True)

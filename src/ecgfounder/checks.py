@@ -1,0 +1,19 @@
+"""Checks of parameters, and the sentence that refuses one.
+
+In: a parameter's name and value. Out: nothing, or a `SettingsError` that says what is allowed and what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ecgfounder.errors import SettingsError
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    if value not in choices:
+        *first, last = (repr(choice) for choice in choices)
+        raise SettingsError(
+            f"Invalid value for the '{name}' parameter. Allowed values are {', '.join(first)} and {last}, but got "
+            f"{value!r} instead."
+        )

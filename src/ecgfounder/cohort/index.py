@@ -1,0 +1,134 @@
+"""Which records a cohort has: 64-bit hashes that tell repeated and colliding paths apart in little memory.
+
+In: a cohort's records. Out: an `Index`, about 25 bytes a path; keys and output names of records.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.cohort.cohort import Cohort, Record
+from ecgfounder.cohort.naming import Naming
+from ecgfounder.errors import PrepareError
+from ecgfounder.storage.paths import absolute_path, is_plain, path_key
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of every path of a cohort without holding the paths: about 25 bytes each.
+
+    Attributes
+    ----------
+    keys : uint64 [n], which record it is (`record_key`).
+    names : uint64 [n], hash of the output name with case folded; 0 where the path cannot be given a name.
+    first : bool [n], whether this is the first time that the record occurs.
+    marks : int64 [n], hash of the `Record`, by which this process knows it when it comes by again.
+    shared : uint64, hashes of the names of identifiers that several paths have.
+    """
+
+    keys: npt.NDArray[np.uint64]
+    names: npt.NDArray[np.uint64]
+    first: npt.NDArray[np.bool_]
+    marks: npt.NDArray[np.int64]
+    shared: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def n_records(self) -> int:
+        """How many different recordings there are."""
+        return int(self.first.sum())
+
+    def colliding_names(self) -> npt.NDArray[np.uint64]:
+        """Hashes of the output names that two or more different paths would share."""
+        names = self.names[self.first & (self.names != 0)]
+        values, counts = np.unique(names, return_counts=True)
+        return np.union1d(values[counts > 1], self.shared)
+
+
+def indexed_records(cohort: Cohort, index: Index, data_dir: str) -> Iterator[tuple[int, Record]]:
+    """Every path with its place in the index, also where the cohort has changed since (files that came into a folder).
+
+    Paths that the index does not know are left to the next start.
+    """
+    marks = index.marks.data
+    order: npt.NDArray[np.int64] | None = None  # by key; needed only if the cohort is not what it was
+    for place, record in enumerate(cohort.records()):
+        if place < len(marks) and marks[place] == hash(record):
+            yield place, record
+            continue
+        if order is None:
+            order = np.argsort(index.keys, kind="stable")
+            sorted_keys = index.keys[order]
+        key = np.uint64(record_key(record, data_dir))
+        found = int(np.searchsorted(sorted_keys, key))
+        if found < len(index) and sorted_keys[found] == key:
+            yield int(order[found]), record
+
+
+def record_key(record: Record, data_dir: str) -> int:
+    """Which record it is, as a 64-bit key: by its identifier where it has one, else by its path.
+
+    The key stands in what may be shared. A hash of a path could be found out by hashing likely paths.
+    """
+    if record.identifier:
+        return path_key(f"\0{record.position}\0{record.identifier}")  # no path is like that
+    return path_key(record_identity(record.path, data_dir))
+
+
+def record_identity(path: str, data_dir: str) -> str:
+    """What makes two paths the same: the normalised absolute path, told from `data_dir` where it lies below it.
+
+    A cohort that moves as a whole, with its `data_dir` (an absolute path), keeps its records.
+    """
+    if is_plain(path):
+        return path
+    return absolute_path(path, data_dir).removeprefix(data_dir.rstrip("/") + "/")
+
+
+def output_name(record: Record, naming: Naming) -> str:
+    """The record's output name: from its identifier where there is one, else from its path.
+
+    A row with several paths numbers them: `ID`, `ID_1`, `ID_2`.
+    """
+    if record.identifier is None:
+        return naming.name(record.path)
+    return naming.name_for_id(record.identifier if record.position == 0 else f"{record.identifier}_{record.position}")
+
+
+def index_cohort(cohort: Cohort, naming: Naming | None, data_dir: str) -> Index:
+    """Go once through the cohort and hash its paths and output names (10 million paths: about 300 MB).
+
+    Without a `naming`, outputs have no names of their own and none can collide.
+    """
+    keys, names, marks = array("Q"), array("Q"), array("q")
+    paths = array("Q")  # where records are known by their identifiers
+    for record in cohort.records():
+        keys.append(record_key(record, data_dir))
+        marks.append(hash(record))
+        try:
+            names.append(0 if naming is None else naming.key(output_name(record, naming)))
+        except PrepareError:
+            names.append(0)  # the record fails with that reason when its turn comes
+        if record.identifier is not None:
+            paths.append(path_key(record_identity(record.path, data_dir)))
+    all_keys, all_names = np.array(keys, np.uint64), np.array(names, np.uint64)
+    first = np.zeros(len(keys), dtype=np.bool_)
+    first[np.unique(all_keys, return_index=True)[1]] = True
+    shared = _shared_names(all_keys, all_names, np.array(paths, np.uint64)) if paths else np.empty(0, np.uint64)
+    return Index(all_keys, all_names, first, np.array(marks, np.int64), shared)
+
+
+def _shared_names(
+    keys: npt.NDArray[np.uint64], names: npt.NDArray[np.uint64], paths: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """The names of those keys that come with more than one path."""
+    order = np.argsort(keys, kind="stable")
+    differs = (keys[order][1:] == keys[order][:-1]) & (paths[order][1:] != paths[order][:-1])
+    return np.setdiff1d(names[order][1:][differs], [0])

@@ -1,0 +1,239 @@
+"""Where cohorts come from: a Hugging Face dataset, a table, or a folder of ECG files.
+
+In: a dataset's name or path. Out: a `Cohort`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ecgfounder.cohort.cohort import DEFAULT_COLUMN, Cohort
+from ecgfounder.errors import CohortError
+from ecgfounder.storage.paths import KNOWN_SUFFIXES, printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_AT_ONCE = 1024
+
+
+_ECG_SUFFIXES = KNOWN_SUFFIXES - {".json"}  # outputs end so, ECGs do not
+
+
+_SAVED_MARKS = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a Dataset's and a DatasetDict's folder
+
+
+_TABLE_FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "json"}
+
+
+_COPY_SUFFIXES = (".parquet", ".arrow", ".jsonl")  # data files of a dataset copied from the Hub
+
+
+_WFDB_SIGNALS = (".dat", ".mat", ".xyz")
+
+
+_BLOCK_BYTES = 4 << 20
+
+
+def open_cohort(
+    dataset: str,
+    *,
+    split: str = "train",
+    path_column: str = DEFAULT_COLUMN,
+    id_column: str | None = None,
+) -> Cohort:
+    """Open a dataset by its name or path.
+
+    Parameters
+    ----------
+    dataset : a `save_to_disk` folder, a folder of ECG files, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, or a
+        folder copied from there.
+    split : which split of a DatasetDict or of a Hub dataset.
+    path_column, id_column : the columns with the paths and with the identifiers.
+
+    Raises
+    ------
+    CohortError
+        If it cannot be opened, the split is not there, or a column is missing (the message names those that are).
+    """
+    if os.path.isdir(dataset):
+        if is_ecg_folder(dataset):
+            return _folder(dataset, path_column, id_column)
+        load = _from_disk if _is_saved(dataset) else _from_copy
+        return _hugging_face(load(dataset, split), path_column, id_column)
+    if os.path.isfile(dataset):
+        return _table(dataset, path_column, id_column)
+    return _hugging_face(_from_hub(dataset, split), path_column, id_column)
+
+
+def is_ecg_folder(dataset: str) -> bool:
+    """Whether `dataset` is a plain folder with ECG files in it rather than a dataset's."""
+    return os.path.isdir(dataset) and not _is_saved(dataset) and next(ecg_files(dataset), None) is not None
+
+
+def _is_saved(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, mark)) for mark in _SAVED_MARKS)
+
+
+def _from_disk(folder: str, split: str) -> Any:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(folder)
+    except IndexError as error:  # what `datasets` says of one that has no data files
+        raise CohortError(f"{folder}: a saved dataset without rows") from error
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise CohortError(
+            f"{folder}: not a dataset that save_to_disk wrote ({type(error).__name__}: {error})"
+        ) from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise CohortError(f"{folder} has no split {split!r}; its splits are: {', '.join(loaded)}. Use --split.")
+        return loaded[split]
+    return loaded
+
+
+def _from_copy(folder: str, split: str) -> Any:
+    if not any(name.endswith(_COPY_SUFFIXES) for _, _, names in os.walk(folder) for name in names):
+        raise CohortError(
+            f"{folder} holds no ECG files, and no dataset that save_to_disk wrote or that was copied from the Hub. "
+            f"Files count as ECGs that end in {', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
+        )
+    return _load(os.path.abspath(folder), split, f"{folder} holds no ECG files and could not be loaded as a dataset")
+
+
+def _from_hub(name: str, split: str) -> Any:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.lower().endswith(tuple(_TABLE_FORMATS)):
+        raise CohortError(f"{name}: no such file or folder")
+    return _load(
+        name,
+        split,
+        f"{name!r} is neither a file or folder here nor a dataset that could be loaded from the Hugging Face Hub",
+    )
+
+
+def _load(name: str, split: str, complaint: str) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, split=split)
+    except Exception as error:  # whatever the Hub client raises, the user needs the same answer
+        first_line = str(error).partition("\n")[0]
+        raise CohortError(f"{complaint}: {type(error).__name__}: {first_line}") from error
+
+
+def _hugging_face(dataset: Any, path_column: str, id_column: str | None) -> Cohort:
+    def batches(columns: list[str]) -> Iterator[pa.Table]:
+        yield from dataset.select_columns(columns).with_format("arrow").iter(batch_size=ROWS_AT_ONCE)
+
+    return Cohort(
+        dataset.column_names,
+        batches,
+        path_column=path_column,
+        id_column=id_column,
+        n_rows=len(dataset),
+        fingerprint=str(getattr(dataset, "_fingerprint", "")),
+    )
+
+
+def _table(path: str, path_column: str, id_column: str | None) -> Cohort:
+    import pyarrow as pa
+    import pyarrow.dataset
+
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _TABLE_FORMATS:
+        known = ", ".join(_TABLE_FORMATS)
+        raise CohortError(f"{path}: a dataset file must end in one of {known}; got {suffix or 'no suffix'!r}")
+    try:
+        table = pyarrow.dataset.dataset(path, format=_table_format(path, suffix, path_column, id_column))
+        names = table.schema.names
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise CohortError(f"{path}: cannot be read as {suffix}: {str(error).splitlines()[0]}") from error
+
+    def batches(columns: list[str]) -> Iterator[pa.Table]:
+        try:
+            for batch in table.to_batches(columns=columns, batch_size=ROWS_AT_ONCE):
+                yield pa.Table.from_batches([batch])
+        except (OSError, pa.ArrowException) as error:
+            raise CohortError(f"{path}: {str(error).splitlines()[0]}") from error
+
+    status = os.stat(path)
+    return Cohort(
+        names,
+        batches,
+        path_column=path_column,
+        id_column=id_column,
+        fingerprint=f"{os.path.basename(path)}:{status.st_size}:{status.st_mtime_ns}",
+    )
+
+
+def _table_format(path: str, suffix: str, path_column: str, id_column: str | None) -> Any:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.dataset
+    import pyarrow.json
+
+    if suffix == ".jsonl":
+        # Arrow may pass over rows that are longer than a block, without a word.
+        with open(path, "rb") as file:
+            longest = max(map(len, file), default=0)
+        options = pyarrow.json.ReadOptions(block_size=max(_BLOCK_BYTES, longest + 1))
+        return pyarrow.dataset.JsonFileFormat(read_options=options)
+    if suffix not in (".csv", ".tsv"):
+        return _TABLE_FORMATS[suffix]
+    # Identifiers such as 00123 must stay text, and a column of paths whose first block is empty must not become null.
+    text = {name: pa.string() for name in filter(None, (path_column, id_column))}
+    return pyarrow.dataset.CsvFileFormat(
+        read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
+        parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True),
+    )
+
+
+def _folder(folder: str, path_column: str, id_column: str | None) -> Cohort:
+    import pyarrow as pa
+
+    root = os.path.abspath(folder)
+
+    def batches(_columns: list[str]) -> Iterator[pa.Table]:
+        waiting: list[bytes] = []
+        for path in ecg_files(root):
+            waiting.append(os.fsencode(path))  # as bytes: a file's name need not be valid UTF-8, Arrow's text must be
+            if len(waiting) == ROWS_AT_ONCE:
+                yield pa.table({path_column: waiting})
+                waiting = []
+        if waiting:
+            yield pa.table({path_column: waiting})
+
+    if id_column is not None:
+        raise CohortError(
+            f"{folder} is a folder of ECG files and has no columns: --id_column needs a dataset or a table"
+        )
+    return Cohort((path_column,), batches, path_column=path_column)
+
+
+def ecg_files(root: str) -> Iterator[str]:
+    """ECG files below a folder, in sorted order: those with a known suffix, signal files of WFDB headers left out.
+
+    Raises
+    ------
+    CohortError
+        If a folder cannot be listed: its recordings would be missing without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise CohortError(f"{printable(str(error.filename))} cannot be listed: {error.strerror}") from error
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "_run")
+        headers = {name[:-4] for name in files if name.endswith(".hea")}
+        for name in sorted(files):
+            stem, suffix = os.path.splitext(name.lower().removesuffix(".gz"))
+            if name.startswith(".") or suffix not in _ECG_SUFFIXES:
+                continue
+            if suffix in _WFDB_SIGNALS and name[: len(stem)] in headers:
+                continue
+            yield os.path.join(folder, name)

@@ -1,0 +1,144 @@
+"""The command line's flags, by stage, and the way from flags to settings.
+
+In: an argument parser, parsed arguments. Out: flags that several commands share; `Settings`, `Preparation`, `Hints`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ecgfounder.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ecgfounder.preprocess.preparation import Preparation
+    from ecgfounder.readers.source import Hints
+
+
+def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> Callable[..., object]:
+    """Where paths come from; returns what adds further flags to that group."""
+    add = parser.add_argument_group("cohort").add_argument
+    add(
+        "--dataset",
+        required=required,
+        help="Hugging Face dataset (save_to_disk folder or Hub name), .csv/.tsv/.parquet/.jsonl table, or folder of ECG files",
+    )
+    add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
+    add("--data_dir", help="folder that relative paths start from (default: the working directory)")
+    add("--path_column", default="ecg_paths", help="column with the paths (default: %(default)s)")
+    return add
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """How files are read."""
+    add = parser.add_argument_group("reading").add_argument
+    add("--reader", default="auto", help="auto (by content) or sierraecg (that package, for Philips files)")
+    add("--sampling_rate", type=float, help="in Hz, for formats that do not carry it")
+    add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not carry it")
+    add("--leads", help="lead names in the file's order, comma-separated, for formats that do not carry them")
+
+
+def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a recording becomes the network's input."""
+    add = parser.add_argument_group("signal").add_argument
+    add("--mode", choices=("12lead", "1lead"), default="12lead", help="network (default: %(default)s)")
+    add("--lead", default="I", help="lead for --mode 1lead, or 'all' (default: %(default)s)")
+    add("--missing_leads", default="fail", help="fail, or zero: a missing lead is zeros (default: %(default)s)")
+    add("--recipe", default="zscore", help="zscore, filtered or paper (default: %(default)s)")
+    add("--resampling", default="linear", help="linear or polyphase (default: %(default)s)")
+    add("--window", help="'whole', or seconds from the start (default: the recipe's, mostly whole)")
+    add("--stride", type=float, help="seconds between windows; without it one window is taken")
+    add(
+        "--remainder",
+        help="drop, pad or keep what is left after the last window (default: the recipe's, mostly drop)",
+    )
+    add("--trim_zero_edges", action="store_true", help="take zero-padded edges off first")
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """What computes, and on what."""
+    add = parser.add_argument_group("network").add_argument
+    add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
+    add("--engine", default="auto", help="auto, torch, onnx or native (default: %(default)s)")
+    add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
+    add(
+        "--compile",
+        action="store_true",
+        help="let PyTorch compile the network for each length of recordings, about a minute each; best with --window",
+    )
+    add("--device", help="torch device, e.g. cuda:0 or cpu (default: the GPU if there is one)")
+    add("--batch_size", type=int, default=8, help="recordings per batch (default: %(default)s)")
+    add(
+        "--num_workers",
+        type=int,
+        default=4,
+        help="reading processes per process, at most: they are started as they are needed (default: %(default)s)",
+    )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is written, and how."""
+    add = parser.add_argument_group("output").add_argument
+    add("--output_dir", required=True, help="folder of the embeddings; _run/ in it holds the books")
+    add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
+    add("--predictions", action="store_true", help="the head's 150 probabilities too, in _run/predictions.parquet")
+    add(
+        "--statements",
+        action="store_true",
+        help="the device's own statements and intervals, in _run/statements.parquet",
+    )
+    add("--format", default="json", help="json: a file per ECG; parquet: shards (default: %(default)s)")
+    add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
+    add("--dtype", default="float32", help="float32, or float16 with --format parquet (default: %(default)s)")
+    add("--layout", default="flat", help="flat, or tree: folders as below --data_dir (default: %(default)s)")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a start does."""
+    add = parser.add_argument_group("run").add_argument
+    add("--shard", default="1/1", metavar="I/N", help="do the I-th of N parts of the cohort")
+    add("--dry_run", action="store_true", help="say what would be done, and do nothing")
+    add("--overwrite", action="store_true", help="start anew: remove the outputs of the run in --output_dir first")
+    add("--retry_failed", action="store_true", help="do recordings again that failed before")
+    add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
+    add("--read_timeout", type=float, default=120.0, help="seconds for reading one file (default: %(default)s)")
+
+
+def preparation_of(arguments: argparse.Namespace) -> Preparation:
+    """What `add_signal_arguments` asked for."""
+    from ecgfounder.checks import check_choice
+    from ecgfounder.preprocess.preparation import Preparation
+    from ecgfounder.preprocess.recipes import RECIPES
+
+    check_choice("recipe", arguments.recipe, RECIPES)
+    recipe = RECIPES[arguments.recipe]
+    if arguments.window == "whole":
+        recipe = replace(recipe, window=None, stride=None)
+    try:
+        window = None if arguments.window in (None, "whole") else float(arguments.window)
+    except ValueError:
+        raise SettingsError(
+            f"Invalid value for the 'window' parameter. It must be 'whole' or seconds, got {arguments.window!r}."
+        ) from None
+    return Preparation(
+        mode=arguments.mode,
+        lead=arguments.lead,
+        missing_leads=arguments.missing_leads,
+        resampling=arguments.resampling,
+        recipe=recipe,
+        window=window,
+        stride=arguments.stride,
+        remainder=arguments.remainder,
+        trim_zero_edges=arguments.trim_zero_edges,
+    )
+
+
+def hints_of(arguments: argparse.Namespace) -> Hints:
+    """What `add_reading_arguments` said of files that do not say it themselves."""
+    from ecgfounder.ecg.leads import canonical_lead
+    from ecgfounder.readers.source import Hints
+
+    leads = tuple(canonical_lead(name) for name in arguments.leads.split(",")) if arguments.leads else None
+    return Hints(arguments.sampling_rate, arguments.unit, leads)

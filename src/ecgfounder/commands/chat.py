@@ -1,0 +1,169 @@
+"""`create_dummy_dataset.py` and `create_mimic_ecg_inputs.py`: dataset rows and embeddings to chat files.
+
+In: arguments. Out: a chat file, and an exit status: 0 written, 1 nothing written, 2 refused at the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ecgfounder.chat.forms import conversation, embedding_chat, question_for
+from ecgfounder.chat.rows import Sample
+from ecgfounder.chat.settings import ChatSettings
+from ecgfounder.chat.write import write_chat
+from ecgfounder.errors import ECGFounderError, RunError, SettingsError
+
+logger = logging.getLogger("ecgfounder.chat")
+
+
+def parse_columns(words: Sequence[str]) -> tuple[str, ...]:
+    """Column names from the command line: a JSON list in one word, or names separated by blanks or commas."""
+    joined = " ".join(words).strip()
+    if joined.startswith("["):
+        names = _json(joined, "--text_cols and --target_cols")
+        if not all(isinstance(name, str) for name in names):
+            raise SettingsError(f"--text_cols and --target_cols take names of columns, got {joined}")
+        return tuple(names)
+    return tuple(name.strip() for word in words for name in word.split(",") if name.strip())
+
+
+def parse_mapping(text: str, flag: str) -> dict[str, str]:
+    """A JSON object of texts from the command line, e.g. '{"ecg_paths": "m1"}'.
+
+    Raises
+    ------
+    SettingsError
+        If it is anything else.
+    """
+    mapping = _json(text, flag)
+    if not isinstance(mapping, dict) or not all(isinstance(value, str) and value for value in mapping.values()):
+        raise SettingsError(f'{flag} takes a JSON object of texts such as \'{{"ecg_paths": "..."}}\', got {text[:200]}')
+    return mapping
+
+
+def _json(text: str, flag: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(
+            f'{flag} is not valid JSON ({error}), got {text[:200]}; quote it as in \'{{"a": "b"}}\''
+        ) from error
+
+
+def _parser(program: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    add = parser.add_argument
+    add("--dataset_name", required=True, help="save_to_disk folder, table file, or name on the Hugging Face Hub")
+    add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: train)")
+    add("--text_cols", nargs="*", default=[], metavar="COLUMN", help="columns of the user's text, also as a JSON list")
+    add("--target_cols", nargs="+", metavar="COLUMN", help="columns of the assistant's text, also as a JSON list")
+    add(
+        "--modality_mapping",
+        default='{"ecg_paths": "m1"}',
+        metavar="JSON",
+        help="column -> modality (default: %(default)s)",
+    )
+    add(
+        "--embeddings_dirs", required=True, metavar="JSON", help="column -> folder of embeddings; or one folder for all"
+    )
+    add("--output_file", required=True, type=Path, help="file to write; replaced if it exists")
+    add("--num_workers", type=int, default=4, help="threads that look for embedding files (default: 4)")
+    add("--max_samples", type=int, help="read only the first so many rows")
+    add("--data_dir", default=".", help="as given when the embeddings were written (default: working directory)")
+    add("--layout", choices=("flat", "tree"), default="flat", help="as given when the embeddings were written")
+    add("--id_column", help="as given when the embeddings were written")
+    add("--keep_missing", action="store_true", help="keep rows whose embeddings are not there, with dangling paths")
+    add(
+        "--exclude_flags",
+        nargs="+",
+        default=[],
+        metavar="FLAG",
+        help="leave out rows with a recording that has one of these quality flags, e.g. calibration_pulse",
+    )
+    add("--log_level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    return parser
+
+
+def _settings(arguments: argparse.Namespace) -> ChatSettings:
+    mapping = parse_mapping(arguments.modality_mapping, "--modality_mapping")
+    folders = arguments.embeddings_dirs
+    by_column = folders.lstrip().startswith("{")
+    return ChatSettings(
+        dataset_name=arguments.dataset_name,
+        split=arguments.split,
+        text_cols=parse_columns(arguments.text_cols),
+        target_cols=None if arguments.target_cols is None else parse_columns(arguments.target_cols),
+        modality_mapping=mapping,
+        embeddings_dirs=parse_mapping(folders, "--embeddings_dirs") if by_column else dict.fromkeys(mapping, folders),
+        output_file=arguments.output_file,
+        output_format="json" if arguments.output_format == "openai" else arguments.output_format,
+        data_dir=arguments.data_dir,
+        layout=arguments.layout,
+        id_column=arguments.id_column,
+        num_workers=arguments.num_workers,
+        max_samples=arguments.max_samples,
+        keep_missing=arguments.keep_missing,
+        exclude_flags=tuple(arguments.exclude_flags),
+    )
+
+
+def _run(arguments: argparse.Namespace, program: str, form: Callable[[Sample], Any]) -> int:
+    """Write the file and say what became of the rows; 0 written, 1 nothing written, 2 refused at the start."""
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
+    logger.setLevel(arguments.log_level)
+    try:
+        summary = write_chat(_settings(arguments), form)
+    except ECGFounderError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, RunError) else 2
+    for line in summary.lines():
+        logger.info(line)
+    return 0
+
+
+def dummy_main(argv: Sequence[str] | None = None) -> int:
+    """`create_dummy_dataset.py`: rows to conversations in the OpenAI style; returns the exit status."""
+    program = "create_dummy_dataset.py"
+    parser = _parser(program, "Write dataset rows as OpenAI-style conversations that refer to ECG embeddings.")
+    parser.add_argument("--output_format", choices=("json", "jsonl", "openai"), default="json", help="openai is json")
+    parser.add_argument(
+        "--messages_key",
+        default="messages",
+        metavar="NAME",
+        help="in JSONL, the key that a line holds its conversation under; '' writes the bare list (default: messages)",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.target_cols is None:
+        parser.error("the following arguments are required: --target_cols")
+    wrap = arguments.messages_key if arguments.output_format == "jsonl" else ""
+    return _run(arguments, program, functools.partial(_conversation, key=wrap))
+
+
+def _conversation(sample: Sample, key: str) -> Any:
+    return {key: conversation(sample)} if key else conversation(sample)
+
+
+def mimic_main(argv: Sequence[str] | None = None) -> int:
+    """`create_mimic_ecg_inputs.py`: rows to the embedding-chat style; returns the exit status."""
+    program = "create_mimic_ecg_inputs.py"
+    parser = _parser(
+        program, "Write dataset rows as embedding-chat samples: messages, and the ECG embeddings beside them."
+    )
+    parser.add_argument("--output_format", choices=("json", "jsonl"), default="json")
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument("--include_prompts", action="store_true", default=True, help="end with a question (default)")
+    prompts.add_argument("--no_include_prompts", dest="include_prompts", action="store_false", help="leave it out")
+    parser.add_argument("--seed", type=int, default=0, help="decides which row gets which question (default: 0)")
+    arguments = parser.parse_args(argv)
+
+    def form(sample: Sample) -> dict[str, Any]:
+        return embedding_chat(sample, question_for(sample.row, arguments.seed) if arguments.include_prompts else None)
+
+    return _run(arguments, program, form)

@@ -1,0 +1,34 @@
+"""`ecgfounder demo`: make the built-in cohort and embed it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ecgfounder.commands.embed import add_embed_arguments, run_embed
+from ecgfounder.commands.terminal import OK, SOME_FAILED
+
+
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `ecgfounder demo`."""
+    parser.add_argument("folder", nargs="?", default="demo", help="where to make it (default: %(default)s)")
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Make the built-in cohort and checkpoint and embed them; what the README begins with."""
+    from ecgfounder.demo.demo import WEIGHTS_NOTE, write_demo
+
+    folder = Path(arguments.folder)
+    paths = write_demo(folder)
+    command = [
+        *("--dataset", str(paths.dataset), "--data_dir", str(paths.data_dir)),
+        *("--checkpoint", str(paths.checkpoint), "--output_dir", str(folder / "embeddings")),
+    ]
+    print(f"ecgfounder embed {' '.join(command)}", file=sys.stderr)
+    parser = argparse.ArgumentParser()
+    add_embed_arguments(parser)
+    status = run_embed(parser.parse_args([*command, "--overwrite"]))
+    print(WEIGHTS_NOTE, file=sys.stderr)
+    # The cohort holds one damaged file on purpose, so "some failed" is what should happen.
+    return OK if status == SOME_FAILED else status

@@ -1,0 +1,509 @@
+"""`ecgfounder doctor`: what is installed, what works here, and how to mend what does not.
+
+In: where the checkpoint and the outputs are to be. Out: a line for each part on standard output, PASS, WARN or FAIL with the
+fix, and an exit status. Engines are tried in processes of their own, so that a library that crashes is one of the lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ecgfounder.errors import CheckpointError, ECGFounderError
+
+if TYPE_CHECKING:
+    import torch
+    from packaging.requirements import Requirement
+
+ALL_WELL, SOME_FAILED = 0, 1
+
+OLDEST_PYTHON = (3, 11)
+PURPOSE_OF_EXTRA = {
+    "cpu": "ONNX Runtime, the fast engine without a GPU where the native one was not built",
+    "wfdb": "WFDB records in formats other than 16 and 16+24",
+    "docs": "building the documentation",
+    "hdf5": "HDF5 files (CODE-15 %)",
+    "report": "drawings (inspect --plot)",
+}
+
+PROBE_SAMPLES = 5000
+PROBE_ROWS = 8
+PROBE_TIMEOUT = 300.0
+"""Seconds for one engine's trial; the first import of PyTorch from a network drive takes long."""
+AGREEMENT = 1e-3
+"""Relative; engines agree to 1e-5, a broken one is wrong by per cents."""
+
+SPACE_FOR_WORK = 3 << 30
+SPACE_FOR_OUTPUT = 1 << 30
+SPACE_FOR_CACHE = 300 << 20
+BYTES_OF_JSON, BYTES_OF_PARQUET = 217_000, 69_000
+"""Of one 10 s recording's map, as measured on real ones."""
+
+
+# --- arguments -------------------------------------------------------------------------------------------------------
+
+
+def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `ecgfounder doctor`."""
+    add = parser.add_argument
+    add("--checkpoint", help="file or folder to look into (default: the Hugging Face cache)")
+    add("--mode", choices=("12lead", "1lead"), help="network of the checkpoint (default: found out)")
+    add("--output_dir", help="where embeddings are to be written (default: not looked at)")
+
+
+def run_doctor(arguments: argparse.Namespace) -> int:
+    """Examine as the arguments say; each finding is printed as soon as it is made.
+
+    Returns
+    -------
+    int
+        Exit status: 0 if nothing fails (warnings are allowed), 1 if something does.
+    """
+    counts = {"PASS": 0, "WARN": 0, "FAIL": 0}
+    for finding in findings(arguments.checkpoint, arguments.mode, arguments.output_dir):
+        print(finding.text(), flush=True)
+        counts[finding.status] += 1
+    print(f"\n{counts['PASS']} passed, {counts['WARN']} warnings, {counts['FAIL']} failed", flush=True)
+    return SOME_FAILED if counts["FAIL"] else ALL_WELL
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line, and where something is amiss what to do about it."""
+
+    status: Literal["PASS", "WARN", "FAIL"]
+    subject: str
+    found: str
+    fix: str = ""
+
+    def text(self) -> str:
+        line = f"{self.status}  {self.subject:<12}  {self.found}"
+        return f"{line}\n{'':<18}  -> {self.fix}" if self.fix else line
+
+
+def findings(
+    checkpoint: str | None = None, mode: str | None = None, output_dir: str | None = None
+) -> Iterator[Finding]:
+    """Everything there is to say, in the order in which things depend on one another."""
+    yield _python()
+    yield from _packages()
+    yield from _processors()
+    yield _memory()
+    engines = list(_engines())
+    yield from engines
+    if any(finding.subject == "torch" and finding.status == "FAIL" for finding in engines):
+        yield Finding("FAIL", "checkpoint", "cannot be looked into without PyTorch", "first mend the line 'torch'")
+    elif checkpoint is None:
+        yield from _hub(mode)
+    else:
+        yield from _checkpoints(checkpoint, mode)
+    yield _engine_cache()
+    if output_dir is not None:
+        yield from _output(Path(output_dir))
+
+
+# --- what is installed -----------------------------------------------------------------------------------------------
+
+
+def _python() -> Finding:
+    from ecgfounder import __version__
+
+    found = f"ecgfounder {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    if sys.version_info < OLDEST_PYTHON:
+        needed = ".".join(map(str, OLDEST_PYTHON))
+        return Finding("FAIL", "python", found, f"install Python {needed} or later, and ecgfounder into it")
+    return Finding("PASS", "python", found)
+
+
+def _packages() -> Iterator[Finding]:
+    """What the package's own metadata asks for, against what is there: the required packages, then each extra's."""
+    from importlib import metadata
+
+    install = "pip install ecgfounder"
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        yield Finding("FAIL", "packages", "packaging, which accelerate and datasets need, is not installed", install)
+        return
+    try:
+        wanted = [Requirement(line) for line in metadata.requires("ecgfounder") or []]
+    except metadata.PackageNotFoundError:
+        found = "cannot be told: ecgfounder is run from its source code without having been installed"
+        yield Finding("WARN", "packages", found, install)
+        return
+    required = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+    bad = [problem for each in required if (problem := _problem_with(each))]
+    if bad:
+        yield Finding("FAIL", "packages", "; ".join(bad), "pip install --upgrade ecgfounder")
+    else:
+        versions = ", ".join(f"{each.name} {metadata.version(each.name)}" for each in required)
+        yield Finding("PASS", "packages", versions)
+    for extra, purpose in PURPOSE_OF_EXTRA.items():
+        parts = [
+            each for each in wanted if each not in required and each.marker and each.marker.evaluate({"extra": extra})
+        ]
+        bad = [problem for each in parts if (problem := _problem_with(each))]
+        if bad:
+            install = f"pip install 'ecgfounder[{extra}]'"
+            yield Finding("WARN", f"extra {extra}", f"{'; '.join(bad)}: no {purpose}", install)
+        else:
+            versions = ", ".join(f"{each.name} {metadata.version(each.name)}" for each in parts)
+            yield Finding("PASS", f"extra {extra}", f"{versions}: {purpose}")
+
+
+def _problem_with(requirement: Requirement) -> str | None:
+    from importlib import metadata
+
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement.name} is not installed"
+    if not requirement.specifier.contains(version, prereleases=True):
+        return f"{requirement.name} {version} is not {requirement.specifier}"
+    return None
+
+
+# --- the machine -----------------------------------------------------------------------------------------------------
+
+
+def _processors() -> Iterator[Finding]:
+    from ecgfounder.machine import usable_cores
+
+    cores = usable_cores()
+    found = f"{cores} of {os.cpu_count() or cores} for this process"
+    quota = _container_cores()
+    if quota is not None and quota < cores:
+        yield Finding(
+            "WARN",
+            "cores",
+            f"{found}, but its container may use the time of {quota:g}",
+            f"taskset --cpu-list 0-{max(1, math.floor(quota)) - 1} ecgfounder ...: more threads than cores slow one another",
+        )
+    else:
+        yield Finding("PASS", "cores", found)
+    world = os.environ.get("WORLD_SIZE", "1") or "1"
+    if world != "1":
+        yield Finding(
+            "WARN",
+            "launcher",
+            f"WORLD_SIZE={world} is set: a run takes itself for one of {world} processes",
+            "right under accelerate launch; else: unset WORLD_SIZE RANK LOCAL_RANK",
+        )
+
+
+def _container_cores(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
+    """Cores whose time a container is allowed (Linux, cgroup version 2); None where there is no limit."""
+    try:
+        quota, period = file.read_text(encoding="ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+        return None
+
+
+def _memory(file: Path = Path("/proc/meminfo")) -> Finding:
+    try:
+        lines = dict(line.split(":", 1) for line in file.read_text(encoding="ascii").splitlines() if ":" in line)
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError, IndexError):
+        return Finding("PASS", "memory", "not known on this system")
+    if free < SPACE_FOR_WORK:
+        return Finding(
+            "WARN",
+            "memory",
+            f"{_size(free)} free; a run takes about {_size(SPACE_FOR_WORK)}",
+            "--num_workers 1 takes less; or end other programs",
+        )
+    return Finding("PASS", "memory", f"{_size(free)} free")
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+
+def _engines() -> Iterator[Finding]:
+    """A pass of each engine that could be used here, and whether they agree."""
+    from ecgfounder.engines import native_usable, onnx_installed
+
+    with tempfile.TemporaryDirectory(prefix="ecgfounder-doctor-") as folder:
+        reference = probe_in_process("torch", "cpu", folder)
+        yield _engine_finding("torch", reference, None)
+        if native_usable():
+            yield _engine_finding("native", probe_in_process("native", "cpu", folder), reference)
+        else:
+            without = "not built, or not for this processor: without a GPU another engine computes, slower"
+            yield Finding("WARN", "native", without, "install a C compiler, then " + _reinstall("native"))
+        if onnx_installed():
+            yield _engine_finding("onnx", probe_in_process("onnx", "cpu", folder), reference)
+        if not _gpu_device_files():
+            yield Finding("PASS", "gpu", "none; the CPU is used")
+            return
+        gpu = probe_in_process("torch", "cuda", folder)
+        if "no_gpu" in gpu:
+            yield Finding(
+                "WARN",
+                "gpu",
+                f"the driver is here, but PyTorch cannot use it: {gpu['no_gpu']}",
+                "install a CUDA build of PyTorch that fits the driver: https://pytorch.org/get-started/locally",
+            )
+        else:
+            yield _engine_finding("gpu", gpu, reference)
+
+
+def _engine_finding(subject: str, trial: dict[str, Any], reference: dict[str, Any] | None) -> Finding:
+    reinstall = _reinstall(subject)
+    if "error" in trial:
+        return Finding("FAIL", subject, f"does not work: {trial['error']}", reinstall)
+    if reference is not None and "values" in reference:
+        apart = max(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(trial["values"], reference["values"], strict=True))
+        if not apart <= AGREEMENT:
+            wrong = f"gives other numbers than PyTorch on the CPU (relative difference {apart:.1e})"
+            return Finding("FAIL", subject, wrong, f"{reinstall}, or use --engine torch --device cpu")
+    speed = f"{trial['per_second']:.3g} ECG/s" + ("" if subject == "gpu" else " on one core")
+    return Finding("PASS", subject, f"{trial['engine']}: {speed}")
+
+
+def _reinstall(subject: str) -> str:
+    """The command that installs anew what an engine consists of."""
+    if subject == "native":
+        return "pip install --no-deps -e . in ecgfounder's folder"
+    package = {"onnx": "'ecgfounder[cpu]'"}.get(subject, "torch")
+    return f"pip install --force-reinstall {package}"
+
+
+def _gpu_device_files() -> bool:
+    return any((Path("/dev") / name).exists() for name in ("nvidiactl", "nvidia0", "nvidia-uvm", "kfd", "dxg"))
+
+
+def probe_in_process(choice: str, device: str, folder: str) -> dict[str, Any]:
+    """What `probe` finds, from a process of its own that may crash or hang; then {"error": why}."""
+    program = f"from ecgfounder.commands.doctor import probe; probe({choice!r}, {device!r}, {folder!r})"
+    # What is made of made-up weights has no business in the user's cache.
+    environment = {**os.environ, "ECGFOUNDER_CACHE": os.path.join(folder, "cache")}
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {PROBE_TIMEOUT:g} s"}
+    except OSError as error:
+        return {"error": f"no process can be started ({error})"}
+    try:
+        answer = json.loads(ended.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    last = next((line.strip() for line in reversed(ended.stderr.splitlines()) if line.strip()), "")
+    killed = f"its process was ended by signal {-ended.returncode}" if ended.returncode < 0 else ""
+    return {"error": killed or last[:300] or f"its process ended with status {ended.returncode}"}
+
+
+def probe(choice: str, device: str, folder: str) -> None:
+    """Embed one batch of noise with made-up weights and print what came of it as a line of JSON.
+
+    Parameters
+    ----------
+    choice, device : as in `ecgfounder.engines.create_engine`.
+    folder : where the weights are kept for the next probe.
+    """
+    import numpy as np
+    import torch
+
+    from ecgfounder.engines import create_engine
+    from ecgfounder.network.checkpoint import build_network
+
+    if device == "cuda" and not torch.cuda.is_available():
+        print(json.dumps({"no_gpu": f"PyTorch {torch.__version__}, built for CUDA {torch.version.cuda}"}))
+        return
+    checkpoint = Path(folder) / "weights.pth"
+    if not checkpoint.exists():
+        torch.manual_seed(0)
+        torch.save(build_network({}, "12lead", 1).state_dict(), checkpoint)
+    signals = np.random.default_rng(0).standard_normal((PROBE_ROWS, 12, PROBE_SAMPLES)).astype(np.float32)
+    try:
+        engine = create_engine(choice, mode="12lead", checkpoint=checkpoint, device=device, batch_size=PROBE_ROWS)
+        first = engine.embed(signals)
+        began = time.perf_counter()
+        engine.embed(signals)
+        took = time.perf_counter() - began
+    except ECGFounderError as error:
+        print(json.dumps({"error": str(error)}))
+        return
+    values = np.sqrt(np.square(first, dtype=np.float64).mean(axis=(1, 2))).tolist()
+    print(json.dumps({"engine": engine.describe(), "values": values, "per_second": PROBE_ROWS / took}))
+
+
+# --- the checkpoint --------------------------------------------------------------------------------------------------
+
+
+def _hub(mode: str | None) -> Iterator[Finding]:
+    """Where the weights come from when no checkpoint is named."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    from ecgfounder.network.bundles import SPECS
+
+    offline = bool(constants.HF_HUB_OFFLINE)
+    state = "offline (HF_HUB_OFFLINE)" if offline else "online"
+    yield Finding("PASS", "hub", f"cache {constants.HF_HUB_CACHE}, {state}")
+    for bundle in SPECS.values():
+        if mode not in (None, bundle.mode):
+            continue
+        try:
+            cached = try_to_load_from_cache(bundle.repo_id, bundle.filename)
+        except (OSError, ValueError) as error:
+            yield Finding("FAIL", "checkpoint", f"the cache cannot be read: {error}", "set HF_HOME to another folder")
+            continue
+        if isinstance(cached, str):
+            yield from _checkpoint(Path(cached), bundle.mode)
+            continue
+        get = f"hf download {bundle.repo_id} {bundle.filename} --local-dir checkpoints"
+        if offline:
+            fix = f"on a machine with internet: {get}; then --checkpoint checkpoints/{bundle.filename}"
+        else:
+            fix = f"nothing, if this machine has internet: the first run downloads it; or now: {get}"
+        failed = offline and mode == bundle.mode
+        found = f"{bundle.filename} is not in the cache (--mode {bundle.mode} without --checkpoint needs it)"
+        yield Finding("FAIL" if failed else "WARN", "checkpoint", found, fix)
+
+
+def _checkpoints(checkpoint: str, mode: str | None) -> Iterator[Finding]:
+    """A file, or the published files in a folder."""
+    from ecgfounder.network.bundles import SPECS
+    from ecgfounder.network.checkpoint import find_checkpoint
+
+    path = Path(checkpoint).expanduser()
+    inside = [name for name, bundle in SPECS.items() if path.is_dir() and (path / bundle.filename).is_file()]
+    modes: list[str | None] = [mode] if mode is not None else [*inside] or [None]
+    for each in modes:
+        try:
+            file = find_checkpoint(checkpoint, each or "12lead")
+        except CheckpointError as error:
+            yield Finding("FAIL", "checkpoint", str(error), "give an existing file with --checkpoint")
+            continue
+        yield from _checkpoint(file, each)
+
+
+def _checkpoint(path: Path, mode: str | None) -> Iterator[Finding]:
+    """One file: whether its layout is the official one, for which mode, and whether it has the head."""
+    from ecgfounder.network.bundles import spec_of
+    from ecgfounder.network.checkpoint import backbone_state, head_of, load_state_dict, sha256_of
+
+    try:
+        state = load_state_dict(path)
+        found_mode = mode or _mode_of(state)
+        backbone_state(state, found_mode)
+        head, digest, size = head_of(state), sha256_of(path), path.stat().st_size
+    except (ECGFounderError, OSError, MemoryError) as error:
+        fix = "use one of the published files: hf download PKUDigitalHealth/ECGFounder --local-dir checkpoints"
+        yield Finding("FAIL", "checkpoint", str(error) or type(error).__name__, fix)
+        return
+    official = f"{path} (sha256 {digest[:12]}, {_size(size)}): the official layout, --mode {found_mode}"
+    yield Finding("PASS", "checkpoint", official)
+    expected = len(spec_of(found_mode).labels())
+    if head is not None and head.n_classes == expected:
+        yield Finding("PASS", "head", f"{expected} statements: predictions work")
+    else:
+        has = "none" if head is None else f"{head.n_classes} classes"
+        found = f"{has} instead of {expected} statements: embeddings work, predictions do not"
+        yield Finding("WARN", "head", found, f"for predictions use the published {spec_of(found_mode).filename}")
+
+
+def _mode_of(state: dict[str, torch.Tensor]) -> str:
+    """The mode whose number of leads the first convolution takes; "12lead" where there is none, to be refused then."""
+    from ecgfounder.network.bundles import SPECS
+
+    first = [t for name, t in state.items() if name.endswith("first_conv.conv.weight") and t.ndim == 3]
+    leads = int(first[0].shape[1]) if first else 0
+    return next((bundle.mode for bundle in SPECS.values() if bundle.in_channels == leads), "12lead")
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def _engine_cache() -> Finding:
+    """The folder of packed weights and graphs: without it, each start makes them anew."""
+    from ecgfounder.engines.cache import cache_folder
+
+    folder = cache_folder()
+    problem = _why_not_writable(folder)
+    free = _free(folder)
+    if problem:
+        found = f"{folder}: {problem}; the engine is built again at every start"
+        return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder that can be written to")
+    if free < SPACE_FOR_CACHE:
+        found = f"{folder}: {_size(free)} free, what is kept of a checkpoint takes 125 MB"
+        return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder with more room")
+    return Finding("PASS", "engine cache", f"{folder}, {_size(free)} free")
+
+
+def _output(folder: Path) -> Iterator[Finding]:
+    from ecgfounder.cohort.naming import RUN_FOLDER
+
+    another = "choose another --output_dir"
+    problem = _why_not_writable(folder)
+    if problem:
+        yield Finding("FAIL", "output_dir", f"{folder}: {problem}", another)
+        return
+    free = _free(folder)
+    room = f"room for about {free // BYTES_OF_JSON:,} ECGs as JSON, {free // BYTES_OF_PARQUET:,} as Parquet"
+    if free < SPACE_FOR_OUTPUT:
+        less = "--format parquet or --pooling mean take less; or choose another --output_dir"
+        yield Finding("WARN", "output_dir", f"{folder}: {_size(free)} free, {room}", less)
+    else:
+        yield Finding("PASS", "output_dir", f"{folder}: {_size(free)} free, {room}")
+    if (folder / RUN_FOLDER).exists():
+        yield Finding("PASS", "output_dir", "holds a run: the same settings go on with it")
+    elif folder.is_dir() and any(folder.iterdir()):
+        found = f"is not empty and has no {RUN_FOLDER}/ of an earlier run: a run refuses to write there"
+        yield Finding("FAIL", "output_dir", found, another)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    at = folder.expanduser().absolute()
+    while not at.exists() and at != at.parent:
+        at = at.parent
+    return at
+
+
+def _why_not_writable(folder: Path) -> str | None:
+    """Why no file can be made there; tried, because permissions do not tell for every file system and user."""
+    at = _existing(folder)
+    if not at.is_dir():
+        return f"{at} is not a folder"
+    try:
+        with tempfile.TemporaryFile(dir=at) as file:
+            file.write(b"\0")
+    except OSError as error:
+        return f"{at} cannot be written to: {error.strerror or error}"
+    return None
+
+
+def _free(folder: Path) -> int:
+    """Bytes that are free where the folder is or would be; 0 where that cannot be told."""
+    try:
+        return shutil.disk_usage(_existing(folder)).free
+    except OSError:
+        return 0
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"

@@ -1,0 +1,210 @@
+"""`ecgfounder embed`: the main job.
+
+In: arguments. Out: a run, and an exit status: 0 all done, 1 some recordings failed, 2 refused, 128 + n interrupted by signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecgfounder.commands.arguments import (
+    add_cohort_arguments,
+    add_network_arguments,
+    add_output_arguments,
+    add_reading_arguments,
+    add_run_arguments,
+    add_signal_arguments,
+    hints_of,
+    preparation_of,
+)
+from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, print_tally
+from ecgfounder.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ecgfounder.drivers.local import Interruption
+    from ecgfounder.run.run import Preview, Summary
+    from ecgfounder.run.settings import Settings
+
+
+def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
+    """The main job's flags."""
+    add = add_cohort_arguments(parser, required=True)
+    add("--id_column", help="name outputs by this column's values instead of by path")
+    add("--keep_columns", nargs="+", default=[], metavar="COLUMN", help="columns to carry into the manifest")
+    add_reading_arguments(parser)
+    add_signal_arguments(parser)
+    add_network_arguments(parser)
+    add_output_arguments(parser)
+    add_run_arguments(parser)
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Settings from parsed arguments; refuses what contradicts."""
+    from ecgfounder.cohort.sources import is_ecg_folder
+    from ecgfounder.run.settings import Settings
+
+    part, slash, parts = arguments.shard.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise SettingsError(
+            f"Invalid value for the 'shard' parameter. It must be I/N, e.g. 3/16, got {arguments.shard!r}."
+        )
+    default_dir = arguments.dataset if is_ecg_folder(arguments.dataset) else os.getcwd()
+    return Settings(
+        dataset=arguments.dataset,
+        output_dir=Path(arguments.output_dir),
+        split=arguments.split,
+        path_column=arguments.path_column,
+        id_column=arguments.id_column,
+        keep_columns=tuple(arguments.keep_columns),
+        data_dir=os.path.abspath(arguments.data_dir or default_dir),
+        checkpoint=arguments.checkpoint,
+        preparation=preparation_of(arguments),
+        reader=arguments.reader,
+        hints=hints_of(arguments),
+        engine=arguments.engine,
+        precision=arguments.precision,
+        device=arguments.device,
+        compile=arguments.compile,
+        pooling=arguments.pooling,
+        predictions=arguments.predictions,
+        statements=arguments.statements,
+        format=arguments.format,
+        shard_size=arguments.shard_size,
+        dtype=arguments.dtype,
+        layout=arguments.layout,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+        shard=(int(part), int(parts)),
+        overwrite=arguments.overwrite,
+        retry_failed=arguments.retry_failed,
+        check_hashes=arguments.check_hashes,
+        read_timeout=arguments.read_timeout,
+    )
+
+
+def run_embed(arguments: argparse.Namespace) -> int:
+    """The main job."""
+    settings = settings_of(arguments)
+    from ecgfounder.drivers.local import Interruption
+    from ecgfounder.run.run import Run
+
+    if arguments.dry_run:
+        return print_preview(Run(settings, Terminal()).preview(), settings)
+    interruption = Interruption()
+    _listen(interruption)
+    console = Terminal()
+    try:
+        summary = Run(settings, console, interruption).execute()
+    except OSError as error:
+        console.line(
+            f"ecgfounder: the run broke: {error}. What is finished stays; the same command goes on from there."
+        )
+        return SOME_FAILED
+    finally:
+        console.close()
+    return report(summary, settings, console)
+
+
+def _listen(interruption: Interruption) -> None:
+    """The first SIGINT or SIGTERM asks for a clean end; a second one is not waited for."""
+
+    def handle(number: int, _frame: object) -> None:
+        interruption.request(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def advice(slowest: str, settings: Settings, device: str) -> str:
+    """Which stage the others waited for, and what would help."""
+    on_gpu = device != "cpu"
+    what, helps = {
+        "read": ("Reading", f"--num_workers above {settings.num_workers} or faster storage"),
+        "embed": (
+            "The network",
+            "more GPUs or --precision bfloat16" if on_gpu else "a GPU, more cores or more machines",
+        ),
+        "write": ("Writing", "--format parquet, --pooling mean or a faster disk"),
+        "main": ("The main process", "several of them (accelerate launch --num_processes N, or --shard)"),
+    }[slowest]
+    return f"{what} was what the rest waited for: {helps} would make it faster"
+
+
+def report(summary: Summary, settings: Settings, console: Terminal) -> int:
+    """Print what came of the run; the exit status."""
+    launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1
+    rate = summary.processed / summary.seconds if summary.seconds else 0.0
+    if summary.signal is not None:
+        name = signal.Signals(summary.signal).name
+        console.line(
+            f"Stopped by {name} after {summary.processed:,} recordings; what is finished is committed. "
+            "The same command goes on from there."
+        )
+        return 128 + summary.signal
+    if not summary.is_main:
+        return OK
+    if summary.lost:
+        console.line(
+            f"{summary.processed:,} recordings in this start, {summary.failed_now:,} failed; {summary.lost:,} of its processes "
+            "died. The same command goes on from there."
+        )
+        return SOME_FAILED  # none is left that the launcher could stop for it
+    if summary.slowest is not None:
+        console.line(advice(summary.slowest, settings, summary.device))
+    if summary.tally is None:
+        console.line(
+            f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
+            f"{summary.failed_now:,} failed, {rate:.1f} ECG/s. "
+            f"When all shards are done: ecgfounder merge {settings.output_dir}"
+        )
+        return SOME_FAILED if (summary.failed_now or summary.plan.failed) and not launched else OK
+    tally = summary.tally
+    took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
+    console.line(
+        f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
+        f"{summary.processed:,} in this start, {took}, {rate:.1f} ECG/s"
+    )
+    if summary.precision_error is not None:
+        console.line(f"Measured error of {settings.precision} against float32: {summary.precision_error:.1e} relative")
+    if summary.samples_per_pass is not None:
+        fits = max(1, summary.samples_per_pass // 5000)
+        console.line(
+            f"The device's memory ran out; what held was a batch of {fits} recordings of 10 s (--batch_size {fits})"
+        )
+    print_tally(tally, settings.output_dir, console)
+    if tally.pending:
+        console.line(f"{tally.pending:,} recordings are still to do; the same command goes on with them")
+        return SOME_FAILED
+    return SOME_FAILED if tally.failed and not launched else OK
+
+
+def print_preview(preview: Preview, settings: Settings) -> int:
+    """The answer to --dry_run; the exit status says whether the start would be refused."""
+    from ecgfounder.run.budget import MANY_FILES, megabytes
+
+    plan, budget = preview.plan, preview.budget
+    print(f"recordings  {preview.n_records:,}")
+    for name in ("n_todo", "done", "failed", "changed", "missing", "gone"):
+        print(f"{'to do' if name == 'n_todo' else name:<11} {getattr(plan, name):,}")
+    verdict = "resumes the run that is there" if preview.resumes else "new run"
+    if preview.differences:
+        verdict = "REFUSED, other settings:\n  " + "\n  ".join(preview.differences)
+    print(f"fingerprint {verdict}")
+    print(
+        f"output      about {megabytes(budget.bytes)} in {budget.files:,} files; free: {megabytes(budget.free_bytes)}"
+    )
+    if not budget.fits:
+        print("space       REFUSED, it does not fit")
+    if preview.colliding_names:
+        print(
+            f"names       REFUSED, {preview.colliding_names:,} output names would be shared (--layout tree, --id_column)"
+        )
+    if settings.format == "json" and budget.files > MANY_FILES:
+        print(f"advice      more than {MANY_FILES:,} files are slow to handle: consider --format parquet")
+    return REFUSED if preview.differences or preview.colliding_names or not budget.fits else OK

@@ -1,0 +1,46 @@
+"""`ecgfounder export`: a run's embeddings in another form.
+
+In: arguments. Out: a new run's folder, and an exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ecgfounder.cohort.naming import LAYOUT_CHOICES
+from ecgfounder.results.export import TARGETS, export_run
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `ecgfounder export`."""
+    add = parser.add_argument
+    add("run", metavar="RUN", help="output folder of a run")
+    add("--to", required=True, choices=TARGETS, help="json: a file per ECG; npy: the same as arrays; parquet: shards")
+    add("--output_dir", required=True, help="new or empty folder to write to")
+    add("--layout", choices=LAYOUT_CHOICES, help="how files are named (default: as the run had it)")
+    add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
+    add("--allow_incomplete", action="store_true", help="export what a run has that is not complete")
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Export as the arguments say, and say how much; the exit status is 0.
+
+    Raises
+    ------
+    ECGFounderError
+        If it cannot be done.
+    """
+    n_records = export_run(
+        arguments.run,
+        arguments.output_dir,
+        arguments.to,
+        layout=arguments.layout,
+        shard_size=arguments.shard_size,
+        allow_incomplete=arguments.allow_incomplete,
+    )
+    print(
+        f"{n_records:,} embeddings of {arguments.run} written to {arguments.output_dir} as {arguments.to}",
+        file=sys.stderr,
+    )
+    return 0

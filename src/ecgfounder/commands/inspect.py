@@ -1,0 +1,406 @@
+"""`ecgfounder inspect`: what the readers make of ECG files, for a person (a page or a table) or a program (JSON lines).
+
+In: paths of files and folders, and what the user knows of formats that do not say it. Out: lines on standard output, one
+drawing where it is asked for, and an exit status. Nothing about a patient is printed: `Recording` does not hold it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError
+
+if TYPE_CHECKING:
+    from ecgfounder.ecg.recording import Recording
+    from ecgfounder.readers.source import Hints
+
+ALL_READ, SOME_NOT_READABLE = 0, 1
+MOST_REASONS = 20
+"""Kinds of failure that the count at the end names; a damaged archive can have very many."""
+
+
+# --- arguments -------------------------------------------------------------------------------------------------------
+
+
+def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `ecgfounder inspect`."""
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="ECG file, container::member, or folder")
+    add(
+        "--plot",
+        metavar="OUT",
+        help="draw the recording into this .png or .svg file: 25 mm/s, 10 mm/mV (one file only)",
+    )
+    add("--json", action="store_true", help="one JSON object per file and line")
+    add = parser.add_argument_group("reading").add_argument
+    add("--sampling_rate", type=float, help="in Hz, for formats that do not carry it")
+    add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not carry it")
+    add("--leads", help="lead names in the file's order, comma-separated, for formats that do not carry them")
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """Inspect files as the arguments say.
+
+    Returns
+    -------
+    int
+        Exit status: 0 if all files were read, 1 if some were not readable.
+
+    Raises
+    ------
+    SettingsError, MissingDependencyError, RunError
+        If the flags make no sense, matplotlib is needed and not installed, or the lines or the drawing cannot be
+        written; a caller makes that exit status 2.
+    """
+    hints = _hints(arguments)
+    if arguments.plot is not None:
+        _check_plot(arguments)
+    if len(arguments.paths) == 1 and not os.path.isdir(arguments.paths[0]):
+        return _inspect_one(arguments.paths[0], hints, arguments)
+    return _inspect_many(arguments.paths, hints, as_json=arguments.json)
+
+
+def _hints(arguments: argparse.Namespace) -> Hints:
+    from ecgfounder.ecg.leads import canonical_leads
+    from ecgfounder.readers.quantities import hinted_scale
+    from ecgfounder.readers.source import Hints
+
+    rate = arguments.sampling_rate
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+        raise SettingsError(
+            f"Invalid value for the 'sampling_rate' parameter. It must be more than 0 Hz, got {rate:g}."
+        )
+    leads = canonical_leads(arguments.leads.split(",")) if arguments.leads else None
+    hints = Hints(rate, arguments.unit, leads)
+    try:
+        hinted_scale(hints)
+    except ReadError as error:  # wrong for every file, so a matter of the command
+        raise SettingsError(str(error)) from error
+    return hints
+
+
+def _check_plot(arguments: argparse.Namespace) -> None:
+    from ecgfounder.ecg.plot import check_plot_path
+
+    if len(arguments.paths) != 1 or os.path.isdir(arguments.paths[0]):
+        raise SettingsError("--plot draws one recording: give it one file, not several and no folder")
+    check_plot_path(Path(arguments.plot))
+
+
+# --- findings --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found out about one file.
+
+    Attributes
+    ----------
+    path : as given, or below the folder as given.
+    error : why the file could not be read, the path left out; the attributes that follow are then empty.
+    format, version : the reader's name, and the format's version where the file states it.
+    leads : those in the file, by canonical name; 'channel N' for names that are not a lead's.
+    derived, missing : those of the twelve that are computed from I and II, and those that cannot be had.
+    sampling_rate, samples, seconds : rate in Hz, samples per lead, and duration.
+    resolution_uv : microvolts per unit of the stored samples, where the file has one such scale.
+    range_mv : lowest and highest sample of each lead in mV; None for a lead without any.
+    device : manufacturer, model, software and filters of the device.
+    flags : quality flags, "name" or "name:detail" (`ecgfounder.quality.FLAGS`).
+    problem : why the recording cannot be embedded although it was read.
+    """
+
+    path: str
+    error: str | None = None
+    format: str = ""
+    version: str | None = None
+    leads: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    sampling_rate: float = 0.0
+    samples: int = 0
+    seconds: float = 0.0
+    resolution_uv: float | None = None
+    range_mv: dict[str, tuple[float, float] | None] = field(default_factory=dict)
+    device: dict[str, str | float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    problem: str | None = None
+
+    def as_json(self) -> str:
+        """One line of ASCII; a path's bytes that are not text are in it as lone surrogates."""
+        if self.error is not None:
+            return json.dumps({"path": self.path, "error": self.error})
+        return json.dumps(asdict(self), allow_nan=False)
+
+
+def find_out(path: str, hints: Hints | None = None) -> tuple[Finding, Recording | None]:
+    """Read and examine one file; a file that cannot be read is a finding too.
+
+    Returns
+    -------
+    Finding
+        What is to be told.
+    Recording or None
+        What was read.
+    """
+    from ecgfounder.readers import make_source, read_source
+    from ecgfounder.readers.source import Hints
+
+    try:
+        recording = read_source(make_source(path, hints or Hints()))
+        return describe(path, recording), recording
+    except (ReadError, MissingDependencyError) as error:
+        return Finding(path, error=str(error) or type(error).__name__), None
+    except MemoryError:
+        return Finding(path, error="needs more memory than there is"), None
+
+
+def describe(path: str, recording: Recording) -> Finding:
+    """What there is to tell of a recording."""
+    from ecgfounder.ecg.leads import channel_label, select_leads
+
+    selection = select_leads(recording)
+    flags, problem = _flags(recording, selection.missing)
+    meta = {key: value if isinstance(value, str) else float(value) for key, value in recording.meta.items()}
+    meta = {key: value for key, value in meta.items() if isinstance(value, str) or math.isfinite(value)}
+    version, resolution = meta.pop("format_version", None), meta.pop("resolution_uv", None)
+    labels = tuple(channel_label(recording, lead) for lead in recording.leads)
+    return Finding(
+        path=path,
+        format=recording.source_format,
+        version=None if version is None else str(version),
+        leads=labels,
+        derived=selection.derived,
+        missing=selection.missing,
+        sampling_rate=float(recording.sampling_rate),
+        samples=recording.n_samples,
+        seconds=recording.duration,
+        resolution_uv=None if resolution is None else float(resolution),
+        range_mv=dict(zip(labels, _ranges(recording), strict=True)),
+        device=meta,
+        flags=flags,
+        problem=problem,
+    )
+
+
+def _ranges(recording: Recording) -> Iterator[tuple[float, float] | None]:
+    import numpy as np
+
+    for lead in recording.samples:
+        finite = lead[np.isfinite(lead)]
+        # Six decimals are a nanovolt: what float32 adds behind them is not in any file.
+        yield (round(float(finite.min()), 6), round(float(finite.max()), 6)) if finite.size else None
+
+
+def _flags(recording: Recording, missing: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
+    """Quality flags as a run would see them, and why the recording cannot become an input if it cannot.
+
+    All twelve leads are looked at where they can be had, a single lead by itself, and else every lead there is.
+    """
+    from ecgfounder.preprocess.preparation import Preparation
+    from ecgfounder.preprocess.quality import flag
+    from ecgfounder.preprocess.signals import prepare
+
+    flags: tuple[str, ...] = ()
+    mode, lead = ("1lead", "I") if len(recording.leads) == 1 else ("1lead", "all") if missing else ("12lead", "I")
+    if lead == "all":
+        flags = (flag("missing_leads", missing),)
+    # One window that holds the whole recording: windows are made when they are taken, and none is taken here, so that a
+    # recording of a day is neither resampled nor normalised.
+    window = recording.duration + 1
+    try:
+        signal = prepare(recording, Preparation(mode=mode, lead=lead, window=window, stride=window, remainder="keep"))
+    except PrepareError as error:
+        return flags, str(error)
+    return flags + signal.flags, None
+
+
+# --- one file --------------------------------------------------------------------------------------------------------
+
+
+def _inspect_one(path: str, hints: Hints, arguments: argparse.Namespace) -> int:
+    finding, recording = find_out(path, hints)
+    if arguments.json:
+        _print(finding.as_json())
+    elif finding.error is not None:
+        _print(f"{finding.path}: {finding.error}")
+    else:
+        for line in page(finding):
+            _print(line)
+    if recording is None:
+        return SOME_NOT_READABLE
+    if arguments.plot is not None:
+        from ecgfounder.ecg.plot import plot_recording
+
+        # Not the file's name, which may be a patient's number: drawings are passed on.
+        plot_recording(recording, Path(arguments.plot), f"{finding.format} {finding.version or ''}".strip())
+        print(f"drawn at 25 mm/s and 10 mm/mV: {_printable(arguments.plot)}", file=sys.stderr)
+    return ALL_READ
+
+
+def page(finding: Finding) -> Iterator[str]:
+    """The lines that tell of one file that was read."""
+    for name, text in _rows_of_page(finding):
+        yield f"{name:<11} {text}"
+    for number, (lead, extremes) in enumerate(finding.range_mv.items()):
+        text = "no samples" if extremes is None else f"{extremes[0]:8.3f} to {extremes[1]:7.3f} mV"
+        yield f"{'amplitude' if number == 0 else '':<11} {lead:<11} {text}"
+    if not finding.flags:
+        yield f"{'flags':<11} none"
+    for number, flag in enumerate(finding.flags):
+        yield f"{'flags' if number == 0 else '':<11} {flag}"
+        yield from textwrap.wrap(_definition(flag), 108, initial_indent=" " * 14, subsequent_indent=" " * 14)
+
+
+def _rows_of_page(finding: Finding) -> Iterator[tuple[str, str]]:
+    from ecgfounder.ecg.plot import filter_settings
+
+    yield "file", finding.path
+    yield "format", f"{finding.format} {finding.version or ''}".strip()
+    yield "leads", f"{len(finding.leads)}: {' '.join(finding.leads)}"
+    if finding.derived:
+        yield "derived", f"{' '.join(finding.derived)} (from I and II)"
+    if finding.missing and len(finding.leads) > 1:
+        yield "missing", f"{' '.join(finding.missing)} (of the twelve; --mode 12lead needs --missing_leads zero)"
+    yield "rate", f"{finding.sampling_rate:g} Hz"
+    yield "duration", f"{_seconds(finding.seconds)} s, {finding.samples:,} samples per lead"
+    yield "unit", "not stated" if finding.resolution_uv is None else f"{finding.resolution_uv:g} uV per stored unit"
+    device = (finding.device.get(key) for key in ("device_manufacturer", "device_model", "software_version"))
+    yield "device", ", ".join(str(text) for text in device if text) or "not stated"
+    yield "filters", filter_settings(finding.device) or "not stated"
+    if finding.problem is not None:
+        yield "embedding", f"not possible: {finding.problem}"
+
+
+def _definition(flag: str) -> str:
+    from ecgfounder.preprocess.quality import FLAGS
+
+    return FLAGS[flag.partition(":")[0]]
+
+
+# --- many files ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """Counts over the files seen so far; the files themselves are not kept."""
+
+    formats: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+
+    def add(self, finding: Finding) -> None:
+        if finding.error is not None:
+            self.reasons[kind_of(finding.error)] += 1
+            return
+        self.formats[finding.format] += 1
+        self.flags.update({flag.partition(":")[0] for flag in finding.flags})
+        if finding.problem is not None:
+            self.problems[kind_of(finding.problem)] += 1
+
+    @property
+    def n_failed(self) -> int:
+        return self.reasons.total()
+
+    def lines(self) -> Iterator[str]:
+        """The summary: a count per format, per flag and per reason."""
+        n_read = self.formats.total()
+        yield f"{n_read + self.n_failed:,} files: {n_read:,} read, {self.n_failed:,} not readable"
+        counts = (("format", self.formats), ("flag", self.flags), ("cannot be embedded", self.problems))
+        for title, counter in (*counts, ("not readable", self.reasons)):
+            for name, count in counter.most_common(MOST_REASONS):
+                yield f"{count:>9,}  {title}: {name}"
+            others = counter.most_common()[MOST_REASONS:]
+            if others:
+                yield f"{sum(count for _, count in others):>9,}  {title}: of {len(others)} other kinds"
+
+
+def kind_of(reason: str) -> str:
+    """A reason without what differs from file to file, numbers and quoted text: the kind of failure that is counted."""
+    without_quotes = re.sub(r"""b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", "'...'", reason)
+    return re.sub(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?(?!\w)", "N", without_quotes)
+
+
+def _inspect_many(paths: Iterable[str], hints: Hints, *, as_json: bool) -> int:
+    """A line per file as it is read, then the counts (on standard error beside JSON)."""
+    tally = Tally()
+    if not as_json:
+        _print(f"{'format':<15} {'leads':>6} {'Hz':>7} {'s':>9}  file  [flags]")
+    for path in _files(paths):
+        finding = _nothing_in(path) if os.path.isdir(path) else find_out(path, hints)[0]
+        tally.add(finding)
+        _print(finding.as_json() if as_json else table_line(finding))
+    if not as_json:
+        _print("")
+    for line in tally.lines():
+        _print(line, sys.stderr if as_json else sys.stdout)
+    return SOME_NOT_READABLE if tally.n_failed else ALL_READ
+
+
+def _files(paths: Iterable[str]) -> Iterator[str]:
+    """The files, those of a folder in its place; a folder that has none is given itself."""
+    from ecgfounder.cohort.sources import ecg_files
+
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path
+            continue
+        files = ecg_files(path)
+        first = next(files, None)
+        yield path if first is None else first
+        yield from files
+
+
+def _nothing_in(folder: str) -> Finding:
+    return Finding(folder, error="a folder without a file whose name ends as an ECG's does")
+
+
+def table_line(finding: Finding) -> str:
+    """One file's line in the table."""
+    if finding.error is not None:
+        return f"{'-':<15} {'-':>6} {'-':>7} {'-':>9}  {finding.path}  not readable: {finding.error}"
+    leads = f"{len(finding.leads)}+{len(finding.derived)}" if finding.derived else str(len(finding.leads))
+    notes = " ".join(finding.flags)
+    if finding.problem is not None:
+        notes = f"{notes} cannot be embedded: {finding.problem}".strip()
+    line = f"{finding.format:<15} {leads:>6} {finding.sampling_rate:>7g} {_seconds(finding.seconds):>9}  {finding.path}"
+    return f"{line}  {notes}" if notes else line
+
+
+def _seconds(seconds: float) -> str:
+    """To the millisecond, which is a sample or finer, without zeros at the end."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
+# --- output ----------------------------------------------------------------------------------------------------------
+
+
+def _print(text: str, stream: TextIO | None = None) -> None:
+    """One line, now: with files that take long to read, or a reader of the lines who has seen enough."""
+    stream = sys.stdout if stream is None else stream
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"the output cannot be written: {error.strerror or error}") from error
+
+
+def _printable(text: str) -> str:
+    """Text with control characters escaped: a file's name may hold line breaks or a terminal's commands."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -1,0 +1,537 @@
+"""`ecgfounder verify`: whether embeddings are the same however they are computed, on the user's own files and checkpoint.
+
+In: ECG files (a dataset's first ones, or paths) and a checkpoint. Out: a table of measured differences on standard output,
+PASS or FAIL for each against its stated tolerance, and an exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecgfounder.commands.arguments import (
+    add_cohort_arguments,
+    add_reading_arguments,
+    add_signal_arguments,
+    hints_of,
+    preparation_of,
+)
+from ecgfounder.errors import ECGFounderError, RunError, SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ecgfounder.engines import Engine
+    from ecgfounder.stages.read import ReadTask
+
+    Array = npt.NDArray[np.float32]
+
+ALL_AGREE, SOME_DIFFER = 0, 1
+
+BATCH_SIZES = (2, 3, 8, 16)
+INPUTS_PER_ECG = 4
+LONGEST_INPUT = 30_000
+"""Samples of one input that are looked at: a minute. Whether results agree does not depend on more."""
+
+BIT_IDENTICAL = 0.0
+FLOAT32_TOLERANCE = 1e-5
+HALF_TOLERANCE = {"bfloat16": 3e-2, "float16": 5e-3}
+# How far a checkpoint that amplifies rounding can widen the two: beyond, agreement would mean nothing.
+_WIDEST_FLOAT32 = 1e-4
+_WIDEST_HALF = 0.25
+_SIGNIFICAND_BITS = {"float32": 24, "bfloat16": 8, "float16": 11}
+# Two float32 engines are two roundings apart, and one ECG's rounding may be some times another's.
+_FLOAT32_SPREAD = 4.0
+_INPUTS_AGAINST_FLOAT64 = 4
+_INPUTS_IN_HALF = 8
+
+
+# --- arguments -------------------------------------------------------------------------------------------------------
+
+
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `ecgfounder verify`: those of `ecgfounder embed` that decide what goes into the network."""
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="ECG files and folders of them; or give --dataset")
+    add = add_cohort_arguments(parser, required=False)
+    add("--max_ecgs", type=int, default=16, help="how many ECGs, the first ones (default: %(default)s)")
+    add_reading_arguments(parser)
+    add_signal_arguments(parser)
+    add = parser.add_argument_group("network").add_argument
+    add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
+    add("--device", help="cpu: leave a GPU out; cuda:1: that GPU (default: the CPU, and the GPU if there is one)")
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    """Compare as the arguments say, a line for each comparison as soon as it is made.
+
+    Returns
+    -------
+    int
+        Exit status: 0 if everything agrees, 1 if something does not, or if nobody reads to the end.
+
+    Raises
+    ------
+    ECGFounderError
+        If nothing can be compared: no checkpoint, no file that can be read, flags that make no sense. A caller makes that
+        exit status 2.
+    """
+    from ecgfounder import __version__
+    from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
+
+    if arguments.max_ecgs < 1:
+        raise SettingsError(f"--max_ecgs must be at least 1, got {arguments.max_ecgs}.")
+    task, paths = _task_and_paths(arguments)
+    checkpoint = find_checkpoint(arguments.checkpoint, arguments.mode)
+    digest = sha256_of(checkpoint)
+    material = read_material(task, paths)
+    recipe = task.preparation.recipe
+    title = (
+        f"ecgfounder {__version__} verify: checkpoint {checkpoint.name} (sha256 {digest[:12]}), mode {arguments.mode}, "
+        f"recipe {recipe.name} v{recipe.version}"
+    )
+    found = comparisons(material, task, checkpoint, arguments.mode, arguments.device)
+    return _print_table(title, material, found)
+
+
+def _print_table(title: str, material: Material, found: Iterable[Comparison]) -> int:
+    """The table as it comes to be, and the verdict; the exit status."""
+    print(f"{title}\n{material.described()}\n")
+    for path, reason in material.failures:
+        print(f"left out  {path}: {reason}")
+    print(HEADER, flush=True)
+    failed = compared = widened = 0
+    for comparison in found:
+        print(comparison.line(), flush=True)
+        compared += not comparison.skipped
+        failed += comparison.failed
+        widened += comparison.widened
+    if widened:
+        print(WIDENED)
+    if failed:
+        print(f"\nFAIL: {failed} of {compared} comparisons differ by more than they may.", flush=True)
+        return SOME_DIFFER
+    print(f"\nPASS: all {compared} comparisons are within their tolerances.", flush=True)
+    return ALL_AGREE
+
+
+def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]:
+    """How files are read, and which: the flags go the same way as those of `ecgfounder embed`."""
+    from ecgfounder.cohort.sources import ecg_files, is_ecg_folder, open_cohort
+    from ecgfounder.stages.read import ReadTask
+    from ecgfounder.storage.paths import absolute_path
+
+    if bool(arguments.paths) == bool(arguments.dataset):
+        raise SettingsError("Give ECG files (ecgfounder verify a.xml b.xml), or --dataset, not both and not neither.")
+    data_dir = os.path.abspath(arguments.data_dir or os.getcwd())
+    if arguments.paths:
+        paths: Iterable[str] = chain.from_iterable(
+            ecg_files(path) if os.path.isdir(path) else [path] for path in arguments.paths
+        )
+    else:
+        cohort = open_cohort(arguments.dataset, split=arguments.split, path_column=arguments.path_column)
+        paths = (record.path for record in cohort.records())
+        if not arguments.data_dir and is_ecg_folder(arguments.dataset):
+            data_dir = os.path.abspath(arguments.dataset)
+    absolute = (absolute_path(path, data_dir) for path in paths)
+    first = list(islice(dict.fromkeys(islice(absolute, 100 * arguments.max_ecgs)), arguments.max_ecgs))
+    return ReadTask(preparation_of(arguments), arguments.reader, hints_of(arguments)), first
+
+
+# --- the ECGs --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Material:
+    """The network inputs that are embedded again and again.
+
+    Attributes
+    ----------
+    inputs : float32 arrays [C, L], at most `INPUTS_PER_ECG` of a recording.
+    paths : of the recordings that they came from, in order.
+    failures : path and reason of those that could not be read or prepared.
+    """
+
+    inputs: tuple[Array, ...]
+    paths: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...]
+
+    def described(self) -> str:
+        lengths = sorted({data.shape[1] for data in self.inputs})
+        several = f"{lengths[0]:,} to {lengths[-1]:,}" if len(lengths) > 1 else f"{lengths[0]:,}"
+        return f"{len(self.paths)} ECGs, {len(self.inputs)} network inputs of {several} samples"
+
+
+def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
+    """Read and prepare the files.
+
+    Raises
+    ------
+    RunError
+        If there are none, or none that can be read; with the reasons.
+    """
+    inputs: list[Array] = []
+    good: list[str] = []
+    failures: list[tuple[str, str]] = []
+    for path in paths:
+        made = _inputs_of(task, path)
+        if isinstance(made, str):
+            failures.append((path, made))
+        else:
+            good.append(path)
+            inputs += made
+    if not inputs:
+        reasons = "".join(f"\n  {path}: {reason}" for path, reason in failures)
+        raise RunError(f"There is nothing to verify with: none of {len(paths)} ECGs can be embedded.{reasons}")
+    return Material(tuple(inputs), tuple(good), tuple(failures))
+
+
+def _inputs_of(task: ReadTask, path: str) -> list[Array] | str:
+    """The first inputs of one file, or why it has none."""
+    from ecgfounder.stages.read import Failed, Input, Job
+
+    inputs: list[Array] = []
+    for event in task.events(Job(0, path)):
+        if isinstance(event, Failed):
+            return event.reason
+        if isinstance(event, Input):
+            inputs.append(event.data[:, :LONGEST_INPUT].copy())
+            if len(inputs) == INPUTS_PER_ECG:
+                break
+    return inputs
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+HEADER = f"{'':4}  {'engine':<22}  {'what is compared':<50}  {'difference':>13}  tolerance"
+
+
+WIDENED = (
+    "\nThis checkpoint amplifies rounding, as random weights do: tolerances are wider than the "
+    f"{FLOAT32_TOLERANCE:.0e} between float32\nengines and the {HALF_TOLERANCE['bfloat16']:.0e} of bfloat16 that hold "
+    "otherwise, in proportion to its float32 error against float64."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the table.
+
+    Attributes
+    ----------
+    engine, what : what was compared.
+    difference : largest relative difference of a map, |a - b| / |b| (Euclidean norms); 0 for identical bytes; None where
+        nothing could be compared.
+    tolerance : what it may be; 0 asks for identical bytes.
+    note : why nothing was compared.
+    skipped : whether that is as it should be (an extra that is not installed).
+    widened : whether the tolerance is larger than stated, because the checkpoint amplifies rounding.
+    """
+
+    engine: str
+    what: str
+    difference: float | None
+    tolerance: float = BIT_IDENTICAL
+    note: str = ""
+    skipped: bool = False
+    widened: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return not self.skipped and (self.difference is None or not self.difference <= self.tolerance)
+
+    def line(self) -> str:
+        verdict = "skip" if self.skipped else "FAIL" if self.failed else "PASS"
+        start = f"{verdict}  {self.engine:<22}  {self.what:<50}"
+        if self.difference is None:
+            return f"{start}  {self.note}"
+        return f"{start}  {_told(self.difference):>13}  {_told(self.tolerance)}"
+
+
+def _told(difference: float) -> str:
+    if math.isnan(difference):
+        return "not finite"
+    return "bit-identical" if difference == 0 else f"{difference:.1e}"
+
+
+def comparisons(
+    material: Material, task: ReadTask, checkpoint: Path, mode: str, device: str | None = None
+) -> Iterator[Comparison]:
+    """Every comparison that can be made on this machine, one after the other.
+
+    Parameters
+    ----------
+    material : what is embedded.
+    task : how its files are read, for the processes that do it again.
+    checkpoint, mode : the network.
+    device : "cpu" leaves a GPU out; the name of another device takes that; None takes the first GPU if there is one.
+    """
+    references: dict[str, list[Array]] = {}
+    for kind in _kinds(device):
+        if kind.missing:
+            yield Comparison(kind.label, "not installed", None, note=kind.missing, skipped=True)
+            continue
+        try:
+            with _engine(kind, checkpoint, mode) as engine:
+                alone = [engine.embed(data[None])[0] for data in material.inputs]
+                references[kind.label] = alone
+                yield from _within(engine, kind, material, alone)
+                yield _other_processes(kind, material, alone, task, checkpoint, mode)
+        except (ECGFounderError, ImportError, OSError, RuntimeError, MemoryError) as error:
+            yield Comparison(kind.label, "does not work", None, note=_reason(error))
+    if references:
+        yield from _between(references, material, checkpoint, mode, device)
+
+
+def _reason(error: Exception) -> str:
+    """Our own errors' words, another library's with its class in front."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, ECGFounderError) else f"{type(error).__name__}: {text}"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """An engine to look at; `missing` says how to install it where it is not there."""
+
+    choice: str
+    device: str
+    precision: str = "float32"
+    missing: str = ""
+
+    @property
+    def label(self) -> str:
+        name = self.choice if self.device == "cpu" else f"{self.choice} {self.device}"
+        return f"{name} {self.precision}"
+
+    @property
+    def tolerance(self) -> float:
+        """Of one engine with itself: bytes on a CPU; a GPU's libraries choose their algorithms by the batch's size."""
+        return BIT_IDENTICAL if self.device == "cpu" else FLOAT32_TOLERANCE
+
+
+def _kinds(device: str | None) -> list[_Kind]:
+    from ecgfounder.engines import gpu_available, native_usable, onnx_installed
+
+    kinds = [
+        _Kind("torch", "cpu"),
+        _Kind("onnx", "cpu", missing="" if onnx_installed() else "pip install 'ecgfounder[cpu]'"),
+        _Kind("native", "cpu", missing="" if native_usable() else "see the line 'native' of ecgfounder doctor"),
+    ]
+    gpu = device if device not in (None, "cpu") else "cuda" if device is None and gpu_available() else None
+    return kinds if gpu is None else [*kinds, _Kind("torch", gpu)]
+
+
+@contextmanager
+def _engine(kind: _Kind, checkpoint: Path, mode: str, threads: int = 2) -> Iterator[Engine]:
+    from ecgfounder.engines import create_engine
+
+    engine = create_engine(
+        kind.choice,
+        mode=mode,
+        checkpoint=checkpoint,
+        precision=kind.precision,
+        device=kind.device,
+        threads=threads,
+        batch_size=max(BATCH_SIZES),
+    )
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _within(engine: Engine, kind: _Kind, material: Material, alone: list[Array]) -> Iterator[Comparison]:
+    """One engine with itself: each input alone against the same input in other company."""
+
+    def compared(what: str, maps: list[Array]) -> Comparison:
+        return Comparison(kind.label, what, largest_difference(maps, alone), kind.tolerance)
+
+    inputs = material.inputs
+    for size in BATCH_SIZES:
+        what = f"each ECG alone, in batches of {size}"
+        yield compared(what, _in_batches(engine.embed, inputs, range(len(inputs)), size))
+    yield compared("each ECG alone, among zeros, noise, huge values", _among_strangers(engine, inputs))
+    backwards = range(len(inputs) - 1, -1, -1)
+    yield compared("the order turned round, in batches of 8", _in_batches(engine.embed, inputs, backwards, 8))
+    for threads in (1, 4):
+        with ThreadPoolExecutor(threads) as pool:
+            maps = list(pool.map(lambda data: engine.embed(data[None])[0], inputs))
+        yield compared(f"called from {threads} thread{'s at once' if threads > 1 else ''}", maps)
+
+
+def _in_batches(
+    embed: Callable[[Array], Array], inputs: Sequence[Array], order: Iterable[int], size: int
+) -> list[Array]:
+    """Maps of all inputs, computed in batches of equal length; what is missing in a batch of `size` is made up."""
+    import numpy as np
+
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for number in order:
+        by_shape.setdefault(inputs[number].shape, []).append(number)
+    maps: dict[int, Array] = {}
+    for shape, numbers in by_shape.items():
+        for start in range(0, len(numbers), size):
+            batch = np.zeros((size, *shape), np.float32)
+            taken = numbers[start : start + size]
+            batch[: len(taken)] = [inputs[number] for number in taken]
+            batch[len(taken) :] = inputs[taken[0]][None] * 0.5
+            maps.update(zip(taken, embed(batch)[: len(taken)], strict=True))
+    return [maps[number] for number in range(len(inputs))]
+
+
+def _among_strangers(engine: Engine, inputs: Sequence[Array]) -> list[Array]:
+    """Each input at another place of a batch whose other rows have nothing in common with it."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    maps: list[Array] = []
+    for number, data in enumerate(inputs):
+        noise = rng.standard_normal(data.shape).astype(np.float32)
+        batch = np.stack([np.zeros_like(data), noise, noise * 1e4, -data])
+        place = number % (len(batch) + 1)
+        maps.append(engine.embed(np.insert(batch, place, data, axis=0))[place])
+    return maps
+
+
+# --- other processes -------------------------------------------------------------------------------------------------
+
+
+def _other_processes(
+    kind: _Kind, material: Material, alone: list[Array], task: ReadTask, checkpoint: Path, mode: str
+) -> Comparison:
+    """The files read, prepared and embedded again by two fresh processes, half of them each."""
+    what = "one process, two processes that read again"
+    halves = [material.paths[part::2] for part in range(2) if material.paths[part::2]]
+    try:
+        with ProcessPoolExecutor(len(halves), mp_context=multiprocessing.get_context("spawn")) as pool:
+            jobs = [pool.submit(_maps_of_files, kind, half, task, checkpoint, mode) for half in halves]
+            by_path = {path: maps for job in jobs for path, maps in job.result().items()}
+    except (BrokenProcessPool, OSError) as error:
+        return Comparison(kind.label, what, None, note=f"a process died ({error})")
+    maps = [each for path in material.paths for each in by_path[path]]
+    return Comparison(kind.label, what, largest_difference(maps, alone), kind.tolerance)
+
+
+def _maps_of_files(
+    kind: _Kind, paths: Sequence[str], task: ReadTask, checkpoint: Path, mode: str
+) -> dict[str, list[Array]]:
+    """What a fresh process makes of some files, with another number of threads and in other batches."""
+    made = {path: _inputs_of(task, path) for path in paths}
+    inputs = [(path, data) for path, several in made.items() if not isinstance(several, str) for data in several]
+    with _engine(kind, checkpoint, mode, threads=1) as engine:
+        maps = _in_batches(engine.embed, [data for _, data in inputs], range(len(inputs)), 5)
+    by_path: dict[str, list[Array]] = {path: [] for path in paths}
+    for (path, _), each in zip(inputs, maps, strict=True):
+        by_path[path].append(each)
+    return by_path
+
+
+# --- engines and precisions ------------------------------------------------------------------------------------------
+
+
+def _between(
+    references: dict[str, list[Array]], material: Material, checkpoint: Path, mode: str, device: str | None
+) -> Iterator[Comparison]:
+    """Engines with each other, and the arithmetic of fewer bits with float32."""
+    labels = list(references)
+    try:
+        rounding = float32_rounding(material.inputs[:_INPUTS_AGAINST_FLOAT64], checkpoint, mode)
+    except (ECGFounderError, ImportError, OSError, RuntimeError, MemoryError) as error:
+        yield Comparison("torch float64", "does not work", None, note=_reason(error))
+        rounding = 0.0
+    else:
+        yield Comparison("torch float32", "against float64 arithmetic", rounding, _WIDEST_FLOAT32)
+    tolerance = max(FLOAT32_TOLERANCE, min(_FLOAT32_SPREAD * rounding, _WIDEST_FLOAT32))
+    for other in labels[1:]:
+        difference = largest_difference(references[other], references[labels[0]])
+        widened = tolerance > FLOAT32_TOLERANCE
+        yield Comparison(other, f"against {labels[0]}", difference, tolerance, widened=widened)
+    for kind in _kinds(device):
+        if kind.choice != "torch":
+            continue
+        for precision in ("bfloat16", "float16") if kind.device != "cpu" else ("bfloat16",):
+            if kind.label in references:
+                half = _Kind(kind.choice, kind.device, precision)
+                yield _in_half(half, kind, references[kind.label], material, checkpoint, mode, rounding)
+
+
+def _in_half(
+    half: _Kind,
+    whole: _Kind,
+    reference: list[Array],
+    material: Material,
+    checkpoint: Path,
+    mode: str,
+    rounding: float,
+) -> Comparison:
+    """The error of a precision of fewer bits.
+
+    Each missing bit doubles a rounding; over random weights of several scales, bfloat16's error was 0.2 to 0.4 times what
+    float32's would become so. Half of that is allowed where it is more than the stated tolerance.
+    """
+    missing_bits = _SIGNIFICAND_BITS["float32"] - _SIGNIFICAND_BITS[half.precision]
+    expected = math.ldexp(rounding, missing_bits - 1)
+    tolerance = max(HALF_TOLERANCE[half.precision], min(expected, _WIDEST_HALF))
+    what = f"against {whole.label}"
+    inputs = material.inputs[:_INPUTS_IN_HALF]
+    try:
+        with _engine(half, checkpoint, mode) as engine:
+            maps = _in_batches(engine.embed, inputs, range(len(inputs)), 8)
+    except (ECGFounderError, OSError, RuntimeError, MemoryError) as error:
+        return Comparison(half.label, what, None, note=_reason(error))
+    difference = largest_difference(maps, reference[: len(maps)])
+    return Comparison(half.label, what, difference, tolerance, widened=tolerance > HALF_TOLERANCE[half.precision])
+
+
+def float32_rounding(inputs: Sequence[Array], checkpoint: Path, mode: str) -> float:
+    """Largest relative error of the network in float32, against the same network in float64.
+
+    It says how much the checkpoint's weights amplify rounding: about 3e-7 for well-behaved ones, ten times that and more,
+    growing with the length, for random ones. No two ways to compute the network can agree better.
+    """
+    import torch
+
+    from ecgfounder.network.checkpoint import build_network, load_backbone
+
+    weights, _ = load_backbone(checkpoint, mode)
+    exact = build_network(weights, mode, n_classes=1).eval().double()
+    single = build_network(weights, mode, n_classes=1).eval()
+    worst = 0.0
+    with torch.inference_mode():
+        for data in inputs:
+            signal = torch.from_numpy(data[None])
+            reference = exact.feature_map(signal.double())
+            worst = max(worst, float((single.feature_map(signal) - reference).norm() / reference.norm()))
+    return worst
+
+
+def largest_difference(maps: Sequence[Array], references: Sequence[Array]) -> float:
+    """Largest |a - b| / |b| over pairs of maps (Euclidean norms, in float64); 0 only where all bytes are equal.
+
+    NaN where a map is not finite or has another shape, which no tolerance lets through.
+    """
+    import numpy as np
+
+    if len(maps) != len(references):
+        return math.nan
+    worst = 0.0
+    for found, expected in zip(maps, references, strict=True):
+        if found.shape != expected.shape or not (np.isfinite(found).all() and np.isfinite(expected).all()):
+            return math.nan
+        if found.tobytes() == expected.tobytes():
+            continue
+        a, b = found.astype(np.float64), expected.astype(np.float64)
+        tiny = sys.float_info.min
+        worst = max(worst, float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), tiny)), tiny)
+    return worst

@@ -1,0 +1,5 @@
+"""The built-in cohort: synthetic recordings in Philips files, and a checkpoint of random weights."""
+
+from ecgfounder.demo.demo import WEIGHTS_NOTE, DemoPaths, write_demo, write_demo_checkpoint, write_demo_cohort
+
+__all__ = ["WEIGHTS_NOTE", "DemoPaths", "write_demo", "write_demo_checkpoint", "write_demo_cohort"]

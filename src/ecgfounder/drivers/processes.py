@@ -1,0 +1,272 @@
+"""Reading and preparing in processes of our own, each with a known path in hand.
+
+In: an iterator of jobs (a ticket and a path). Out: events, in the order in which files get ready: `Opened`, its `Input`s, or
+`Failed`. A worker that dies or hangs is replaced, and the path that it had in hand is the one recorded as failed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+
+from ecgfounder.drivers.growth import Growth
+from ecgfounder.drivers.wire import MAIN_PROCESS_SIGNALS, receive_into, serve
+from ecgfounder.errors import ReadError, RunError
+from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
+
+JOBS_AHEAD = 2
+"""Jobs that a worker holds: the one in hand and the next, so that it never waits for the main process."""
+
+
+START_TIMEOUT = 300.0
+"""Seconds that a worker may take to start; importing from a busy network drive is slow, waiting for ever is worse."""
+
+
+_STARTS_THAT_MAY_FAIL = 3
+
+
+@dataclass
+class _Worker:
+    """A process, and what the main process knows of it.
+
+    Attributes
+    ----------
+    begun : jobs that it has taken up, counted by itself in memory that both see; ended : those that all is known of.
+    jobs : what it was given and has not ended; the first one is in its hands if it has begun more than ended.
+    since : when it last gave a sign of life (s); ready : whether it has come up.
+    missing : inputs of the job in its hands that are still to come.
+    """
+
+    process: BaseProcess
+    pipe: Connection
+    begun: Any
+    ended: int = 0
+    jobs: deque[Job] = field(default_factory=deque)
+    since: float = 0.0
+    ready: bool = False
+    missing: int = 0
+
+    @property
+    def has_one_in_hand(self) -> bool:
+        return bool(self.begun.value > self.ended)
+
+
+class ReaderPool:
+    """Processes that read and prepare; with `n_workers` 0 the caller's own process does it.
+
+    Parameters
+    ----------
+    task : what is done with a path.
+    n_workers : how many processes at most.
+    n_started : how many of them are started at once; twice as many follow each time that the caller mostly waits for
+        them, as long as that helps. A process costs a third of a second of a core to start. None starts all.
+    timeout : seconds after which one file is given up and its worker replaced.
+
+    Attributes
+    ----------
+    waited : seconds that the caller has waited for something to be read.
+    """
+
+    def __init__(self, task: ReadTask, n_workers: int, *, n_started: int | None = None, timeout: float = 120.0) -> None:
+        self._task = task
+        self._n_workers = n_workers
+        self._timeout = timeout
+        self.waited = 0.0
+        self._context = multiprocessing.get_context("spawn")
+        self._failed_starts = 0
+        self._stopping = False
+        self._growth = Growth()
+        self._selector = selectors.DefaultSelector()
+        self._workers = [self._start() for _ in range(min(n_workers, n_started or n_workers))]
+
+    def stop_taking(self) -> None:
+        """Take no more jobs; `events` ends when those in hand are done."""
+        self._stopping = True
+
+    def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
+        """Work through the jobs; each gives `Opened` and its inputs, or `Failed`. Slow consumers slow the workers."""
+        if not self._workers:
+            while not self._stopping and (job := next(jobs, None)) is not None:
+                yield from self._timed(self._task.events(job))
+            return
+        waiting: deque[Job] = deque()
+        while True:
+            self._assign(waiting, jobs)
+            busy = [worker for worker in self._workers if worker.jobs]
+            if not busy and (self._stopping or not waiting):
+                return
+            self._grow()
+            waits_since = time.monotonic()
+            came = self._selector.select(timeout=0.25)
+            waited = time.monotonic() - waits_since
+            self.waited += waited
+            self._growth.waited += waited
+            for key, _ in came:
+                yield from self._receive(key.data, waiting)
+            yield from self._give_up(waiting)
+            if not came:
+                yield Idle()
+
+    def _timed(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Events that this process makes itself."""
+        while True:
+            began = time.monotonic()
+            event = next(events, None)
+            self.waited += time.monotonic() - began
+            if event is None:
+                return
+            yield event
+
+    def close(self, patience: float = 2.0) -> None:
+        """End the workers: those that are idle at once, others by force after `patience` seconds."""
+        for worker in self._workers:
+            worker.pipe.close()  # an idle worker sees the end of its pipe and leaves
+        deadline = time.monotonic() + patience
+        for worker in self._workers:
+            _end(worker.process, max(0.0, deadline - time.monotonic()))
+        self._workers = []
+        self._selector.close()
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe(duplex=True)
+        begun = self._context.RawValue("Q")
+        process = self._context.Process(
+            target=serve, args=(theirs, self._task, begun), name="ecgfounder-reader", daemon=True
+        )
+        resource_tracker.ensure_running()  # it would lift the block below
+        # The new process inherits the block, so that a signal to all processes of a job cannot end it before `serve`
+        # ignores it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, MAIN_PROCESS_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        worker = _Worker(process, ours, begun)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        return worker
+
+    def _assign(self, waiting: deque[Job], jobs: Iterator[Job]) -> None:
+        for depth in range(JOBS_AHEAD):
+            for worker in self._workers:
+                if len(worker.jobs) > depth:
+                    continue
+                job = self._next(waiting, jobs)
+                if job is None:
+                    return
+                if not worker.jobs:
+                    worker.since = time.monotonic()
+                worker.jobs.append(job)
+                try:
+                    worker.pipe.send(job)
+                except OSError:
+                    continue  # it died: its pipe reports that to `_receive`, which deals with its jobs
+
+    def _grow(self) -> None:
+        """Start as many workers again as there are, where all of them have their hands full and more would help."""
+        room = self._n_workers - len(self._workers)
+        if room <= 0 or self._stopping:
+            return
+        if not all(worker.ready and len(worker.jobs) == JOBS_AHEAD for worker in self._workers):
+            self._growth.begin()
+        elif self._growth.is_due():
+            self._workers += [self._start() for _ in range(min(room, len(self._workers)))]
+
+    def _next(self, waiting: deque[Job], jobs: Iterator[Job]) -> Job | None:
+        if self._stopping:
+            return None
+        return waiting.popleft() if waiting else next(jobs, None)
+
+    def _receive(self, worker: _Worker, waiting: deque[Job]) -> Iterator[Event]:
+        opened: Opened | None = None
+        try:
+            message = worker.pipe.recv()
+            if isinstance(
+                message, tuple
+            ):  # `Opened` with the first input, number and shape of the input; samples follow
+                opened, number, shape = message
+                data = np.empty(shape, dtype=np.float32)
+                receive_into(data, worker.pipe)
+        except (EOFError, OSError):
+            yield from self._replace(worker, waiting, None)
+            return
+        worker.since = time.monotonic()
+        if message is None:  # it is up
+            worker.ready = True
+            self._failed_starts = 0
+            self._growth.begin()  # not to count how long its start took
+            return
+        ticket = worker.jobs[0].ticket
+        if isinstance(message, tuple):
+            worker.missing = (worker.missing if opened is None else opened.n_inputs) - 1
+            events: list[Event] = [] if opened is None else [opened]
+            events.append(Input(ticket, number, data))
+        else:
+            worker.missing = message.n_inputs if isinstance(message, Opened) else 0
+            events = [message]
+        if worker.missing == 0:
+            worker.jobs.popleft()
+            worker.ended += 1
+            self._growth.done += 1
+        yield from events
+        worker.since = time.monotonic()  # the caller may have been slow
+
+    def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
+        now = time.monotonic()
+        for worker in list(self._workers):
+            patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
+            # A pipe with something in it is not a hung worker but a main process that was busy.
+            if worker.jobs and now - worker.since > patience and not worker.pipe.poll():
+                worker.process.kill()
+                yield from self._replace(worker, waiting, f"reading took longer than {self._timeout:g} s")
+
+    def _replace(self, worker: _Worker, waiting: deque[Job], reason: str | None) -> Iterator[Event]:
+        """A worker is gone: the job that it had in hand fails, those that it had not begun go to others."""
+        self._selector.unregister(worker.pipe)
+        worker.pipe.close()
+        code = _end(worker.process)
+        self._workers.remove(worker)
+        lost = worker.jobs.popleft() if worker.has_one_in_hand else None
+        waiting.extendleft(reversed(worker.jobs))
+        if not worker.ready:
+            self._failed_starts += 1
+        starts_fail = self._failed_starts >= _STARTS_THAT_MAY_FAIL
+        if starts_fail and not any(each.ready for each in self._workers):
+            raise RunError(f"Reading processes do not start ({_death(code)}); --num_workers 0 shows the error.")
+        if starts_fail:
+            self._n_workers = len(self._workers)  # those that there are go on alone
+        elif not self._stopping:
+            self._workers.append(self._start())
+        if lost is not None:
+            yield Failed(lost.ticket, {}, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
+
+
+def _end(process: BaseProcess, patience: float = 5.0) -> int | None:
+    """Wait for a process that is about to end, by force after `patience` seconds; gives its exit status."""
+    process.join(patience)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    code = process.exitcode
+    process.close()
+    return code
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+    return f"exit status {code}"

@@ -1,0 +1,87 @@
+"""Both ends of the pipe between the main process and a reading process.
+
+In and out: jobs one way, events the other; samples go as they lie in memory, without a copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.machine import keep_freed_memory
+from ecgfounder.stages.read import Event, Input, Opened, ReadTask
+
+MAIN_PROCESS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
+    """A worker's life: jobs in, events out, until the pipe ends.
+
+    Signals are the main process's to handle: a scheduler sends SIGTERM to every process of a job, and a file must not be
+    recorded as failed for that.
+    """
+    for number in MAIN_PROCESS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, MAIN_PROCESS_SIGNALS)
+    _die_with_parent()
+    keep_freed_memory()
+    try:
+        pipe.send(None)
+        while True:
+            job = pipe.recv()
+            begun.value += 1
+            _tell(task.events(job), pipe)
+    except (EOFError, OSError):
+        return  # the main process closed the pipe, or is gone
+
+
+def _tell(events: Iterator[Event], pipe: Connection) -> None:
+    """Send one job's events; `Opened` goes with the first input, as every message costs both sides time."""
+    opened: Opened | None = None
+    left = 0
+    for event in events:
+        if isinstance(event, Input):
+            pipe.send((opened, event.number, event.data.shape))
+            _send(event.data, pipe)
+            opened = None
+            left -= 1
+            if left == 0:
+                return  # the main process has ended the job with it
+        elif isinstance(event, Opened) and event.n_inputs:
+            opened, left = event, event.n_inputs
+        else:
+            if opened is not None:
+                pipe.send(opened)
+            pipe.send(event)
+
+
+def _send(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
+    """Samples as they lie in memory: a `Connection` would copy them on the way, here and at the other end."""
+    left = np.ascontiguousarray(samples).data.cast("B")
+    while left:
+        left = left[os.write(pipe.fileno(), left) :]
+
+
+def receive_into(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
+    """What `_send` sent, into an array of its shape."""
+    left = samples.data.cast("B")
+    while left:
+        received = os.readv(pipe.fileno(), [left])
+        if received == 0:
+            raise EOFError
+        left = left[received:]
+
+
+def _die_with_parent() -> None:
+    """On Linux, ask the kernel to end this process when the main process is killed, even in the middle of a file."""
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None, use_errno=True).prctl(parent_death_signal, signal.SIGKILL)

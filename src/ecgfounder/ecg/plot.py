@@ -1,0 +1,374 @@
+"""Drawing a recording as a paper ECG: 25 mm/s and 10 mm/mV at true scale on a pink millimetre grid.
+
+In: a `Recording`. Out: a PNG or SVG file whose print at 100 % can be measured with a ruler. `rows_of` decides what goes
+where, in seconds and millivolt; `figure_of` puts it on paper, in millimetres; matplotlib comes with the extra "report".
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.ecg.leads import STANDARD_LEADS, channel_label, select_leads
+from ecgfounder.ecg.recording import Recording, Samples
+from ecgfounder.errors import MissingDependencyError, RunError, SettingsError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MM_PER_SECOND = 25.0
+MM_PER_MILLIVOLT = 10.0
+PLOT_SUFFIXES = (".png", ".svg")
+DPI = 254
+"""Dots per inch of a PNG: ten pixels to the millimetre, so that grid lines fall on whole pixels."""
+
+STANDARD_ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+COLUMN_SECONDS = 2.5
+STRIP_SECONDS = 10.0
+# Twelve leads of less than this are too short for four columns in sequence: the last one would show hardly a beat.
+SHORTEST_SEQUENCE = 9.0
+# A single lead goes on in further rows, up to this many; of more leads than MAX_ROWS the first ones are drawn.
+MAX_STRIPS = 6
+MAX_ROWS = 24
+
+# Millimetres. Trace starts and baselines lie on the bold lines, which are 5 mm apart.
+MARGIN = 6.0
+TITLE_HEIGHT = 7.0
+FOOTER_HEIGHT = 10.0
+LEAD_IN = 10.0
+TAIL = 5.0
+NARROWEST_CHART = 180.0
+CALIBRATION_WIDTH = 5.0
+LEAST_UP, LEAST_DOWN = 14.0, 8.0
+MOST = 40.0
+LABEL_WIDTH, LABEL_HEIGHT, LABEL_GAP = 9.0, 3.5, 1.5
+
+FINE_LINE, BOLD_LINE, INK = "#f8d3d9", "#ea9aa8", "black"
+BOUNDARY = "#3d62a8"  # between leads of a row: not a colour that a wave could have
+FONT = "DejaVu Sans"  # comes with matplotlib
+
+Millivolts = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A stretch of one lead.
+
+    Attributes
+    ----------
+    label : the lead's name.
+    start : seconds from the start of the recording to its first sample.
+    place : seconds from the start of the row to its first sample.
+    millivolts : float64 [n_samples], the median taken off; NaN where there is no sample; empty for a lead without any.
+    """
+
+    label: str
+    start: float
+    place: float
+    millivolts: Millivolts
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Traces side by side, and how far the row reaches above and below its baseline, in whole 5 mm."""
+
+    traces: tuple[Trace, ...]
+    up: float
+    down: float
+
+    def label_height(self, trace: Trace, sampling_rate: float) -> float:
+        """Where the trace's label stands, in mm above the baseline: clear of the waves that it is above."""
+        return _label_height(trace.millivolts, sampling_rate, self.up)
+
+    @property
+    def cut_off(self) -> tuple[str, ...]:
+        """Labels of the traces that leave the row, which ends `MOST` millimetres from the baseline."""
+        return tuple(
+            trace.label
+            for trace in self.traces
+            if np.any(np.abs(trace.millivolts[np.isfinite(trace.millivolts)]) * MM_PER_MILLIVOLT > MOST)
+        )
+
+
+# --- what is drawn ---------------------------------------------------------------------------------------------------
+
+
+def rows_of(recording: Recording) -> tuple[Row, ...]:
+    """What is drawn of a recording, row by row.
+
+    Twelve leads (derived ones among them) of 9 s or more: three rows of four columns of 2.5 s in time sequence, then lead
+    II over 10 s, then the leads beyond the twelve over 10 s each. Anything else: a row for each lead, with its first
+    10 s; a single lead goes on in the rows below, up to a minute. Each trace is drawn about its median, as leads without
+    a high-pass filter may be millivolts away from zero.
+    """
+    rate = recording.sampling_rate
+    samples, labels = _leads_to_draw(recording)
+    if set(STANDARD_LEADS) <= set(labels) and recording.duration >= SHORTEST_SEQUENCE:
+        of = {label: samples[row] for row, label in enumerate(labels)}
+        starts = [column * COLUMN_SECONDS for column in range(4)]
+        rows = [
+            [
+                _trace(of[lead], lead, rate, start, COLUMN_SECONDS, in_sequence=True)
+                for lead, start in zip(leads, starts, strict=True)
+            ]
+            for leads in STANDARD_ROWS
+        ]
+        strips = ["II", *(label for label in labels if label not in STANDARD_LEADS)]
+        rows += [[_trace(of[lead], lead, rate, 0.0, STRIP_SECONDS)] for lead in strips]
+    elif len(labels) == 1:
+        n_strips = min(MAX_STRIPS, math.ceil(recording.duration / STRIP_SECONDS))
+        starts = [strip * STRIP_SECONDS for strip in range(n_strips)]
+        rows = [[_trace(samples[0], labels[0], rate, start, STRIP_SECONDS)] for start in starts]
+    else:
+        rows = [[_trace(lead, label, rate, 0.0, STRIP_SECONDS)] for lead, label in zip(samples, labels, strict=True)]
+    return tuple(_row(traces, rate) for traces in rows[:MAX_ROWS])
+
+
+def _leads_to_draw(recording: Recording) -> tuple[Samples, list[str]]:
+    """Stored leads, and III, aVR, aVL, aVF where they can be derived: the standard ones first, in their order.
+
+    A stored lead without any signal stays, as the flat line or the gap that it is.
+    """
+    others = tuple(lead for lead in recording.leads if lead not in STANDARD_LEADS)
+    stop = math.ceil(MAX_STRIPS * STRIP_SECONDS * recording.sampling_rate)
+    part = Recording(
+        recording.samples[:, :stop], recording.sampling_rate, recording.leads, recording.source_format, recording.meta
+    )
+    selection = select_leads(part, STANDARD_LEADS + others)
+    samples, labels = [], []
+    for row, lead in enumerate(selection.leads):
+        if lead not in selection.missing:
+            samples.append(selection.samples[row])
+        elif lead in part.leads:
+            samples.append(part.samples[part.leads.index(lead)])
+        else:
+            continue
+        labels.append(channel_label(recording, lead))
+    return np.stack(samples), labels
+
+
+def _trace(
+    lead: Samples, label: str, sampling_rate: float, start: float, seconds: float, *, in_sequence: bool = False
+) -> Trace:
+    first = round(start * sampling_rate)
+    cut = lead[first : max(first + 1, round((start + seconds) * sampling_rate))].astype(np.float64)
+    finite = np.isfinite(cut)
+    cut[~finite] = np.nan
+    if finite.any():
+        cut -= np.median(cut[finite])
+    start = first / sampling_rate
+    return Trace(label, start, start if in_sequence else 0.0, cut)
+
+
+def _row(traces: Sequence[Trace], sampling_rate: float) -> Row:
+    """The row's height: room for the calibration mark, the waves and the labels, in whole 5 mm."""
+    up, down = LEAST_UP, LEAST_DOWN
+    for trace in traces:
+        finite = trace.millivolts[np.isfinite(trace.millivolts)] * MM_PER_MILLIVOLT
+        if finite.size:
+            up, down = max(up, float(finite.max()) + 1), max(down, 1 - float(finite.min()))
+        up = max(up, _label_height(trace.millivolts, sampling_rate, MOST) + LABEL_HEIGHT)
+    return Row(tuple(traces), min(MOST, math.ceil(up / 5) * 5.0), min(MOST, math.ceil(down / 5) * 5.0))
+
+
+def _label_height(millivolts: Millivolts, sampling_rate: float, row_up: float) -> float:
+    beneath = millivolts[: math.ceil(LABEL_WIDTH / MM_PER_SECOND * sampling_rate) + 1]
+    beneath = beneath[np.isfinite(beneath)] * MM_PER_MILLIVOLT
+    height = max(3.0, float(beneath.max())) if beneath.size else 3.0
+    return min(height + LABEL_GAP, row_up - LABEL_HEIGHT)
+
+
+# --- on paper --------------------------------------------------------------------------------------------------------
+
+
+def plot_recording(recording: Recording, out: Path, title: str | None = None) -> None:
+    """Draw a recording into a file.
+
+    Parameters
+    ----------
+    recording : what to draw; see `rows_of` for which parts of it.
+    out : the file to write, ending in .png (254 dots per inch) or .svg; one that is there is replaced.
+    title : text above the chart.
+
+    Raises
+    ------
+    SettingsError
+        If `out` ends in anything else.
+    MissingDependencyError
+        If matplotlib is not installed.
+    RunError
+        If the file cannot be written.
+    """
+    check_plot_path(out)
+    figure = figure_of(recording, title)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    drawn = io.BytesIO()
+    # The canvases' own methods: `Figure.savefig` would cut or scale the page where a user's matplotlibrc says so.
+    if out.suffix.lower() == ".png":
+        FigureCanvasAgg(figure).print_png(drawn)
+    else:
+        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})
+    try:
+        out.write_bytes(drawn.getvalue())
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def check_plot_path(out: Path) -> None:
+    """Refuse a file name that names no format to draw in."""
+    if out.suffix.lower() not in PLOT_SUFFIXES:
+        raise SettingsError(
+            f"Invalid value for the 'plot' parameter. The file must end in {' or '.join(PLOT_SUFFIXES)}, got {out.name!r}."
+        )
+
+
+def figure_of(recording: Recording, title: str | None = None) -> Figure:
+    """The drawing as a matplotlib figure of true size, whose one pair of axes has millimetres of paper as coordinates.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "drawing a recording", "report") from error
+
+    rows = rows_of(recording)
+    rate = recording.sampling_rate
+    seconds = max(trace.place + trace.millivolts.size / rate for row in rows for trace in row.traces)
+    chart_width = max(NARROWEST_CHART, LEAD_IN + math.ceil(seconds * MM_PER_SECOND / 5) * 5 + TAIL)
+    chart_height = sum(row.up + row.down for row in rows)
+    width = chart_width + 2 * MARGIN
+    height = chart_height + FOOTER_HEIGHT + MARGIN + (TITLE_HEIGHT if title else 0)
+
+    figure = Figure(figsize=(width / 25.4, height / 25.4), dpi=DPI, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    _draw_grid(axes, chart_width, chart_height)
+    top = FOOTER_HEIGHT + chart_height
+    if title:
+        _text(axes, MARGIN, top + 2, title, size=9)
+    for number, row in enumerate(rows):
+        _draw_row(axes, row, number, top - row.up, rate, MARGIN + chart_width)
+        top -= row.up + row.down
+    for line, text in enumerate(footer_of(recording, rows)):
+        _text(axes, MARGIN, FOOTER_HEIGHT - 4.2 - 3.8 * line, text, size=8 if line == 0 else 7)
+    return figure
+
+
+def _points(millimetres: float) -> float:
+    """A line width as matplotlib wants it."""
+    return millimetres * 72 / 25.4
+
+
+def _text(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:
+    axes.text(x, y, text, fontsize=size, family=FONT, color=INK, va="bottom", parse_math=False, **style)
+
+
+def _draw_grid(axes: Axes, width: float, height: float) -> None:
+    """Lines every millimetre, every fifth one bold."""
+    from matplotlib.collections import LineCollection
+
+    left, bottom = MARGIN, FOOTER_HEIGHT
+    for bold in (False, True):
+        columns = [x for x in range(round(width) + 1) if (x % 5 == 0) is bold]
+        rows = [y for y in range(round(height) + 1) if (y % 5 == 0) is bold]
+        lines = [((left + x, bottom), (left + x, bottom + height)) for x in columns]
+        lines += [((left, bottom + y), (left + width, bottom + y)) for y in rows]
+        grid = LineCollection(
+            lines,
+            colors=BOLD_LINE if bold else FINE_LINE,
+            linewidths=_points(0.2 if bold else 0.1),
+            capstyle="projecting",
+            gid="grid-5mm" if bold else "grid-1mm",
+            zorder=1,
+        )
+        axes.add_collection(grid, autolim=False)
+
+
+def _draw_row(axes: Axes, row: Row, number: int, baseline: float, sampling_rate: float, right: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    _draw_calibration(axes, number, baseline)
+    box = Rectangle((MARGIN, baseline - row.down), right - MARGIN, row.up + row.down, transform=axes.transData)
+    for trace in row.traces:
+        left = MARGIN + LEAD_IN + MM_PER_SECOND * trace.place
+        x = left + MM_PER_SECOND / sampling_rate * np.arange(trace.millivolts.size)
+        y = baseline + MM_PER_MILLIVOLT * trace.millivolts
+        (line,) = _draw_line(axes, x, y, f"trace-{number}-{trace.label}", width=0.25)
+        line.set_clip_path(box)
+        if trace.place:  # where one lead ends and the next begins
+            _draw_line(axes, [left, left], [baseline - 4, baseline + 4], None, width=0.4, color=BOUNDARY)
+        label = trace.label if trace.start == trace.place else f"{trace.label}  {trace.start:g} s"
+        height = row.label_height(trace, sampling_rate)
+        _text(axes, left + 1, baseline + height, label, size=9, weight="bold", gid=f"label-{number}-{trace.label}")
+
+
+def _draw_calibration(axes: Axes, number: int, baseline: float) -> None:
+    """A pulse of 1 mV and 0.2 s before the row."""
+    foot = (LEAD_IN - CALIBRATION_WIDTH) / 2 - 1
+    up, down = MARGIN + 1 + foot, MARGIN + 1 + foot + CALIBRATION_WIDTH
+    x = [MARGIN + 1, up, up, down, down, down + foot]
+    y = [baseline + MM_PER_MILLIVOLT * millivolt for millivolt in (0, 0, 1, 1, 0, 0)]
+    _draw_line(axes, x, y, f"calibration-{number}", width=0.25)
+
+
+def _draw_line(axes: Axes, x: Any, y: Any, gid: str | None, width: float, color: str = INK) -> Any:
+    # What a user's matplotlibrc may say of lines is said here, and the axes stay in millimetres.
+    style = {"linestyle": "-", "marker": "", "linewidth": _points(width), "zorder": 3}
+    return axes.plot(x, y, color=color, gid=gid, scalex=False, scaley=False, **style)
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def footer_of(recording: Recording, rows: Sequence[Row]) -> tuple[str, str]:
+    """The line with the scale and the device's filters, and the one with what a reader of the drawing has to know."""
+    scale = f"{MM_PER_SECOND:g} mm/s    {MM_PER_MILLIVOLT:g} mm/mV    {filter_settings(recording.meta) or 'filters not stated'}"
+    notes = []
+    traces = [trace for row in rows for trace in row.traces]
+    shown = max(trace.start + trace.millivolts.size / recording.sampling_rate for trace in traces)
+    if shown < recording.duration - 0.05:
+        notes.append(f"the first {shown:g} s of {recording.duration:.6g} s")
+    derived = select_leads(recording).derived
+    if derived:
+        notes.append(f"derived: {' '.join(derived)}")
+    hidden = len({*recording.leads, *derived}) - len({trace.label for trace in traces})
+    if hidden > 0:
+        notes.append(f"{hidden} more leads are not drawn")
+    cut_off = dict.fromkeys(label for row in rows for label in row.cut_off)
+    if cut_off:
+        notes.append(f"cut off at the row's edge: {' '.join(cut_off)}")
+    return f"{scale}    {recording.sampling_rate:g} Hz", ";  ".join(notes)
+
+
+def filter_settings(meta: Mapping[str, str | float]) -> str:
+    """The device's filters as they stand on a printed ECG: '0.05-150 Hz, notch 60 Hz'; empty if none is known."""
+    high, low, notch = (meta.get(key) for key in ("highpass_hz", "lowpass_hz", "notch_hz"))
+    words = []
+    if high is not None and low is not None:
+        words.append(f"{_number(high)}-{_number(low)} Hz")
+    elif high is not None:
+        words.append(f"high-pass {_number(high)} Hz")
+    elif low is not None:
+        words.append(f"low-pass {_number(low)} Hz")
+    if notch is not None:
+        words.append(f"notch {_number(notch)} Hz")
+    return ", ".join(words)
+
+
+def _number(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,90 @@
+"""One ECG as it was recorded: samples in millivolt, sampling rate, lead names.
+
+In: what a reader decoded. Out: a `Recording` whose parts agree, from which later stages take leads by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import ReadError
+
+Samples = npt.NDArray[np.float32]
+
+
+# What may be in `Recording.meta`: the recording device and its filters, never anything about the patient.
+META_KEYS = frozenset(
+    {
+        "format_version",
+        "device_manufacturer",
+        "device_model",
+        "software_version",
+        "highpass_hz",
+        "lowpass_hz",
+        "notch_hz",
+        "resolution_uv",
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One ECG as it was recorded.
+
+    Attributes
+    ----------
+    samples : float32 array [n_leads, n_samples], in millivolt; NaN where the file says that there is no sample.
+    sampling_rate : samples per second, in Hz.
+    leads : one canonical name for each row of `samples` (`canonical_lead`).
+    source_format : name of the reader that decoded it, e.g. "philips_sierra".
+    meta : device and filter settings; keys are from the closed list `META_KEYS`.
+
+    Raises
+    ------
+    ReadError
+        If the parts contradict each other: shapes, an impossible rate, a lead named twice, no samples.
+    """
+
+    samples: Samples
+    sampling_rate: float
+    leads: tuple[str, ...]
+    source_format: str
+    meta: Mapping[str, str | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2 or self.samples.dtype != np.float32:
+            raise ReadError(
+                f"samples must be float32 [n_leads, n_samples], not {self.samples.dtype} {self.samples.shape}"
+            )
+        if self.samples.shape[0] != len(self.leads):
+            raise ReadError(f"{self.samples.shape[0]} rows of samples but {len(self.leads)} lead names")
+        if self.samples.size == 0:
+            raise ReadError("the file holds no samples")
+        if not (math.isfinite(self.sampling_rate) and 0 < self.sampling_rate <= 1_000_000):
+            raise ReadError(f"impossible sampling rate: {self.sampling_rate} Hz")
+        twice = sorted({lead for lead in self.leads if self.leads.count(lead) > 1})
+        if twice:
+            raise ReadError(f"leads named more than once: {', '.join(twice)}")
+        unknown = set(self.meta) - META_KEYS
+        if unknown:
+            raise ReadError(f"not allowed in meta: {', '.join(sorted(unknown))}")
+
+    @property
+    def n_samples(self) -> int:
+        return int(self.samples.shape[1])
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / self.sampling_rate
+
+    def __repr__(self) -> str:
+        return (
+            f"Recording({self.source_format}, {len(self.leads)} leads {' '.join(self.leads)}, "
+            f"{self.n_samples} samples at {self.sampling_rate:g} Hz, {self.duration:g} s)"
+        )

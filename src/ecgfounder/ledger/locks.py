@@ -1,0 +1,151 @@
+"""One run at a time on an output folder: a lock that names its holder and dies with it.
+
+In: the run's `_run` folder and its shard. Out: a held `RunLock`, or a `RunError` that says which host and process has it.
+Where both see one kernel's file lock, it decides, so a dead process never holds; across machines, a heartbeat does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from ecgfounder.errors import RunError
+from ecgfounder.ledger.liveness import Heartbeat, is_fresh, own_name, process_is_alive
+
+_WHOLE = "run.lock"
+
+
+class RunLock:
+    """Holds a folder: `run.lock` for a run of the whole cohort, `shard-I-of-N.lock` for one shard beside others of the same N.
+
+    Raises
+    ------
+    RunError
+        If another live process has the folder, with its host, process id and start.
+    """
+
+    def __init__(self, folder: Path, shard: tuple[int, int] = (1, 1)) -> None:
+        self._folder = folder
+        self._file: int | None = None
+        self._heartbeat: Heartbeat | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if shard[1] == 1:
+                self._take(_WHOLE, shard)
+                self._refuse_beside("shard-*-of-*.lock")
+            else:
+                # Held first, looked round after: of two that start at once, at least one sees the other.
+                self._take(f"shard-{shard[0]}-of-{shard[1]}.lock", shard)
+                self._refuse_beside(_WHOLE)
+                self._refuse_beside("shard-*-of-*.lock", but=f"-of-{shard[1]}.lock")
+        except BaseException:
+            self.release()
+            raise
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the folder back; the next holder finds no name in the lock."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
+        if self._file is not None:
+            descriptor, self._file = self._file, None
+            try:
+                os.ftruncate(descriptor, 0)
+            finally:
+                os.close(descriptor)
+
+    def _take(self, name: str, shard: tuple[int, int]) -> None:
+        """Hold one lock file and put our name in it."""
+        descriptor = _open(self._folder / name)
+        try:
+            self._refuse_if_held(descriptor, _lock(descriptor, fcntl.LOCK_EX))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._file = descriptor
+        ours = own_name() | {
+            "mount": os.fstat(descriptor).st_dev,
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "shard": list(shard),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, orjson.dumps(ours), 0)
+        self._heartbeat = Heartbeat(descriptor)
+
+    def _refuse_beside(self, pattern: str, but: str | None = None) -> None:
+        """Refuse if one of some other lock files is held: a whole run and shards, or two divisions, overlap."""
+        for path in sorted(self._folder.glob(pattern)):
+            if but and path.name.endswith(but):
+                continue
+            descriptor = _open(path)
+            try:
+                # Shared, and given up at once: several that look at the same time do not refuse each other.
+                self._refuse_if_held(descriptor, _lock(descriptor, fcntl.LOCK_SH))
+            finally:
+                os.close(descriptor)
+
+    def _refuse_if_held(self, descriptor: int, free: bool | None) -> None:
+        holder = _holder(descriptor)
+        if _is_held(descriptor, free, holder):
+            raise RunError(_refusal(self._folder, holder))
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask: a group may share a folder
+    except OSError as error:
+        raise RunError(f"{path} cannot be opened: {error.strerror}. Another user may have started this run.") from error
+
+
+def _lock(descriptor: int, kind: int) -> bool | None:
+    """Take the kernel's lock: True if it was free, False if not, None where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_held(descriptor: int, free: bool | None, holder: Mapping[str, Any] | None) -> bool:
+    """Whether a live process has a lock file, by what the kernel said of it (`_lock`) and by the name in it."""
+    if free is False:
+        return True
+    if holder is None or not is_fresh(os.fstat(descriptor)):
+        return False
+    # The name decides where locks do not reach: from another machine, or on a file system that has none.
+    return _is_elsewhere(descriptor, holder) or (free is None and process_is_alive(holder))
+
+
+def _holder(descriptor: int) -> dict[str, Any] | None:
+    try:
+        holder = orjson.loads(os.pread(descriptor, 4096, 0))
+    except orjson.JSONDecodeError:
+        return None
+    return holder if isinstance(holder, dict) and {"host", "pid"} <= set(holder) else None
+
+
+def _is_elsewhere(descriptor: int, holder: Mapping[str, Any]) -> bool:
+    """Whether the holder may have the file in a way that this kernel's locks do not show: another kernel, another mount."""
+    return (holder.get("boot"), holder.get("mount")) != (own_name()["boot"], os.fstat(descriptor).st_dev)
+
+
+def _refusal(folder: Path, holder: dict[str, Any] | None) -> str:
+    who = "another process"
+    if holder:
+        who = f"process {holder['pid']} on {holder['host']}, started {holder.get('started', 'at an unknown time')}"
+    return f"{folder.parent.parent} is in use by {who}. Wait for it, stop it, or choose another --output_dir."

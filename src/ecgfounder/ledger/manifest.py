@@ -1,0 +1,222 @@
+"""The run told in two files: `manifest.parquet`, one row per path of the dataset, and `failures.csv`, those that failed.
+
+In: the cohort and the ledger. Out: tables that pandas, polars and DuckDB read as they are, and the counts of the summary.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from array import array
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgfounder.cohort.cohort import Cohort, Record
+from ecgfounder.cohort.index import record_key
+from ecgfounder.ecg.recording import META_KEYS
+from ecgfounder.errors import SettingsError
+from ecgfounder.ledger.ledger import LedgerState
+from ecgfounder.sinks.sink import sync_folder
+from ecgfounder.storage.paths import printable
+
+RECORDS_AT_ONCE = 4096
+STAGES = ("read", "prepare", "embed", "write")
+
+FAILURE_COLUMNS = ("row_index", "path_index", "record", "error", "reason")
+
+_TEXT_META = ("format_version", "device_manufacturer", "device_model", "software_version")
+
+SCHEMA = pa.schema(
+    [
+        ("row_index", pa.int64()),
+        ("path_index", pa.int32()),
+        ("record", pa.string()),
+        ("status", pa.string()),
+        ("output", pa.string()),
+        ("error", pa.string()),
+        ("reason", pa.string()),
+        ("format", pa.string()),
+        ("sampling_rate", pa.float64()),
+        ("n_samples", pa.int64()),
+        ("leads", pa.list_(pa.string())),
+        ("shape", pa.list_(pa.int32())),
+        ("window_starts", pa.list_(pa.float64())),
+        ("flags", pa.list_(pa.string())),
+        ("input_bytes", pa.int64()),
+        ("input_mtime", pa.timestamp("ns", tz="UTC")),
+        ("input_sha256", pa.string()),
+        *((f"seconds_{stage}", pa.float64()) for stage in STAGES),
+        *((key, pa.string() if key in _TEXT_META else pa.float64()) for key in sorted(META_KEYS)),
+    ]
+)
+
+
+class Account(Protocol):
+    """What is told of every record that is done or failed."""
+
+    def add(self, record: str, entry: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Tally:
+    """What a run's records came to; a record that several rows name counts once."""
+
+    done: int = 0
+    failed: int = 0
+    pending: int = 0
+    flags: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    likely: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: str, entry: dict[str, Any]) -> None:
+        """Count a record that is done or failed."""
+        for stage, seconds in (entry.get("seconds") or {}).items():
+            self.seconds[stage] += seconds
+        if entry["status"] == "failed":
+            self.failed += 1
+            if len(self.failures) < 20:
+                self.failures.append((record, str(entry["reason"])))
+            return
+        self.done += 1
+        self.formats[str(entry.get("format"))] += 1
+        self.flags.update({flag.partition(":")[0] for flag in entry.get("flags") or ()})
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "done": self.done,
+            "failed": self.failed,
+            "pending": self.pending,
+            "flags": dict(self.flags),
+            "formats": dict(self.formats),
+            "likely": dict(self.likely.most_common(20)),
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+        }
+
+
+def check_kept_columns(cohort: Cohort, columns: Sequence[str]) -> None:
+    """Refuse columns that are not there, that cannot be read to their end, or whose names the manifest uses itself."""
+    for column in columns:
+        cohort.require(column)
+        if column in SCHEMA.names:
+            raise SettingsError(
+                f"--keep_columns {column}: the manifest has a column of that name; rename it in the dataset."
+            )
+    if columns:  # a value that does not fit its column is found now, not when the run is over
+        deque(cohort.rows(columns), maxlen=0)
+
+
+def write_manifest(
+    cohort: Cohort,
+    state: LedgerState,
+    data_dir: str,
+    keep_columns: Sequence[str],
+    manifest: Path,
+    failures: Path,
+    tables: Sequence[Account] = (),
+) -> Tally:
+    """Hold every path of the cohort against the ledger and write both tables, each in one step.
+
+    Each of `tables` is told every record once, in the dataset's order, too.
+
+    Rows stand in the dataset's order; a path that occurs again has the same facts again.
+    """
+    tally = Tally()
+    aside, failures_aside = (path.with_name(f".{path.name}.part") for path in (manifest, failures))
+    keep_columns = list(dict.fromkeys(keep_columns))
+    schema = pa.unify_schemas([SCHEMA, cohort.schema_of(keep_columns)])
+    told = np.zeros(len(state), dtype=np.bool_)
+    pending = array("Q")
+    with (
+        pq.ParquetWriter(aside, schema, compression="zstd") as writer,
+        open(failures_aside, "w", newline="", encoding="utf-8") as file,
+    ):
+        table = csv.writer(file)
+        table.writerow(FAILURE_COLUMNS)
+        paths = cohort.records_with(keep_columns)
+        while chunk := list(islice(paths, RECORDS_AT_ONCE)):
+            rows = _rows(chunk, state, data_dir, told, pending, (tally, *tables))
+            table.writerows([row[name] for name in FAILURE_COLUMNS] for row in rows if row["status"] == "failed")
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    tally.pending = len(np.unique(pending))
+    for path in (aside, failures_aside):
+        with open(path, "rb") as written:
+            os.fsync(written.fileno())
+    os.replace(failures_aside, failures)
+    os.replace(aside, manifest)
+    sync_folder(manifest.parent)
+    return tally
+
+
+def _rows(
+    chunk: list[tuple[Record, dict[str, Any]]],
+    state: LedgerState,
+    data_dir: str,
+    told: npt.NDArray[np.bool_],
+    pending: array[int],
+    accounts: Sequence[Account],
+) -> list[dict[str, Any]]:
+    """Manifest rows; each record is told to the accounts once: `told` marks the ledger's, `pending` collects other keys."""
+    keys = [record_key(record, data_dir) for record, _ in chunk]
+    found = state.find_all(keys)
+    lines = state.entries([row for row in found if row >= 0])
+    rows: list[dict[str, Any]] = []
+    for (record, kept), key, at in zip(chunk, keys, found, strict=True):
+        entry = next(lines) if at >= 0 else None
+        shown = printable(record.path if record.identifier is None else record.identifier)
+        if entry is None:
+            pending.append(key)
+        elif not told[at]:
+            told[at] = True
+            for account in accounts:
+                account.add(shown, entry)
+        rows.append(kept | _row(record, shown, entry))
+    return rows
+
+
+def _row(record: Record, shown: str, entry: dict[str, Any] | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"row_index": record.row, "path_index": record.position, "record": shown, "status": "pending"}
+    if entry is None:
+        return row
+    seconds = entry.get("seconds") or {}
+    same_name = (
+        "status",
+        "output",
+        "error",
+        "reason",
+        "format",
+        "sampling_rate",
+        "n_samples",
+        "leads",
+        "shape",
+        "flags",
+    )
+    return row | {
+        **{name: entry.get(name) for name in same_name},
+        "window_starts": entry.get("starts"),
+        "input_bytes": entry.get("size"),
+        "input_mtime": entry.get("mtime_ns"),
+        "input_sha256": entry.get("sha256"),
+        **{f"seconds_{stage}": seconds.get(stage) for stage in STAGES},
+        **{key: _meta_value(key, value) for key, value in (entry.get("device") or {}).items()},
+    }
+
+
+def _meta_value(key: str, value: str | float | None) -> str | float | None:
+    """A device's setting in its column's type, whatever its reader made of it; None where it cannot be."""
+    if value is None or key in _TEXT_META:
+        return value if value is None else str(value)
+    try:
+        return float(value)
+    except ValueError:
+        return None

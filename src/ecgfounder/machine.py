@@ -1,0 +1,37 @@
+"""The machine: its cores, and what the C allocator does with memory that is freed.
+
+In: nothing. Out: how many cores there are for this process; freed memory that is kept for the next array.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_TOP_PAD = -1, -3, -2  # of malloc.h
+_LARGEST_KEPT = 1 << 30
+_GROWTH = 16 << 20
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed rather than give it back to the system.
+
+    Every array of more than 128 kB is otherwise made of fresh pages, which the kernel clears one by one: a third of the
+    time that preparing a recording takes, and a tenth of PyTorch's. Without effect where there is no glibc.
+    The process keeps the largest amount of memory that it has used.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(_M_TOP_PAD, _GROWTH)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on (a scheduler may allow fewer than there are)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""What the published networks are, and safe loading of their weights."""

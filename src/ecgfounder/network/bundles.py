@@ -1,0 +1,88 @@
+"""What the published networks are: architecture, leads, sampling rate, labels, files. Plain facts, without torch.
+
+In: a mode. Out: what its inputs and outputs mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from ecgfounder.checks import check_choice
+from ecgfounder.ecg.leads import STANDARD_LEADS
+
+SAMPLING_RATE = 500
+"""Samples per second of the network's input, in Hz."""
+
+FEATURES = 1024
+"""Channels of the feature map."""
+
+SAMPLES_PER_TOKEN = 256
+"""Samples of the input that one token of the feature map stands for: T = ceil(L / SAMPLES_PER_TOKEN)."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The parameters of `ecgfounder.net1d.Net1D` that both published networks share."""
+
+    base_filters: int = 64
+    ratio: int = 1
+    filter_list: tuple[int, ...] = (64, 160, 160, 400, 400, 1024, 1024)
+    m_blocks_list: tuple[int, ...] = (2, 2, 2, 3, 3, 4, 4)
+    kernel_size: int = 16
+    stride: int = 2
+    groups_width: int = 16
+
+
+ARCHITECTURE = Architecture()
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """One of the published networks: what its inputs and outputs mean, and where its weights are.
+
+    Attributes
+    ----------
+    mode : "12lead" or "1lead".
+    leads : lead names in the order of the input's channels.
+    filename : name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
+    sampling_rate : of the input, in Hz.
+    """
+
+    mode: str
+    leads: tuple[str, ...]
+    filename: str
+    repo_id: str = "PKUDigitalHealth/ECGFounder"
+    sampling_rate: int = SAMPLING_RATE
+
+    @property
+    def in_channels(self) -> int:
+        return len(self.leads)
+
+    def labels(self) -> tuple[str, ...]:
+        """The 150 diagnostic statements that the head predicts, in output order."""
+        return _labels()
+
+
+SPECS: dict[str, NetworkSpec] = {
+    "12lead": NetworkSpec(mode="12lead", leads=STANDARD_LEADS, filename="12_lead_ECGFounder.pth"),
+    "1lead": NetworkSpec(mode="1lead", leads=("I",), filename="1_lead_ECGFounder.pth"),
+}
+
+
+@cache
+def _labels() -> tuple[str, ...]:
+    return tuple((files("ecgfounder.network") / "labels.txt").read_text(encoding="utf-8").splitlines())
+
+
+def spec_of(mode: str) -> NetworkSpec:
+    """The network of a mode.
+
+    Raises
+    ------
+    SettingsError
+        If there is none of that name.
+    """
+    check_choice("mode", mode, SPECS)
+    return SPECS[mode]

@@ -1,0 +1,367 @@
+"""Safe, strict loading of checkpoints. Torch is imported only where weights are read.
+
+In: a checkpoint file, or none (then the Hugging Face Hub's). Out: the backbone's weights, checked by name and shape, and the
+head where there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecgfounder.errors import CheckpointError
+from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, SPECS, NetworkSpec, spec_of
+from ecgfounder.network.head import Head
+
+if TYPE_CHECKING:
+    import torch
+
+    from ecgfounder.net1d import Net1D
+
+
+def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Path:
+    """The checkpoint file to load.
+
+    Parameters
+    ----------
+    checkpoint : a file; a folder, in which the mode's published file name is looked for; or None for the Hugging Face
+        Hub, whose local cache is asked first, so that a run neither needs the network nor changes its weights when
+        there is a file already.
+    mode : "12lead" or "1lead".
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file, or none can be had from the Hub; the message says how to get it.
+    """
+    spec = spec_of(mode)
+    if checkpoint is None:
+        return _from_hub(spec)
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        inside = path / spec.filename
+        if inside.is_file():
+            return inside
+        others = sorted(p.name for p in path.iterdir() if p.suffix in {".pth", ".pt", ".ckpt", ".safetensors"})
+        found = f"it holds {', '.join(others[:5])}" if others else "it holds no checkpoint"
+        raise CheckpointError(f"{path}: no {spec.filename} in this folder ({found}); name the file with --checkpoint")
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "there is no such file"
+        raise CheckpointError(f"{path}: {what}. {_how_to_get(spec)}")
+    return path
+
+
+def _from_hub(spec: NetworkSpec) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(spec.repo_id, spec.filename, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass  # not in the cache yet: download it
+    try:
+        return Path(hf_hub_download(spec.repo_id, spec.filename))
+    except Exception as error:  # the Hub's client lets errors of its HTTP library through
+        raise CheckpointError(
+            f"{spec.filename} is not in the Hugging Face cache and cannot be downloaded from {spec.repo_id} "
+            f"({type(error).__name__}). {_how_to_get(spec)}"
+        ) from error
+
+
+def _how_to_get(spec: NetworkSpec) -> str:
+    return (
+        f"To get the weights, on a machine with internet: hf download {spec.repo_id} {spec.filename} "
+        f"--local-dir checkpoints; then pass --checkpoint checkpoints/{spec.filename}"
+    )
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{os.fspath(path)}: {error.strerror or error}") from error
+
+
+# Where the weights are found inside of a checkpoint, in the order in which the places are looked at.
+_CONTAINERS = ("state_dict", "model_state_dict", "model")
+
+
+# The one entry by which the backbone's prefix ('module.', 'model.', 'net.', any mixture) is recognised.
+_ANCHOR = "first_conv.conv.weight"
+
+
+_BATCH_NORM = re.compile(r"(?:^|\.)(?:first_bn|bn[123])\.(?:weight|bias|running_mean|running_var|num_batches_tracked)$")
+
+
+_NAMES_SHOWN = 5
+
+
+def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read a checkpoint's tensors, without ever running code that its pickle may carry.
+
+    Accepted are {"state_dict": ...} (the published files, PyTorch Lightning), {"model_state_dict": ...},
+    {"model": ...}, a bare state dict, each with or without a prefix on its names, and safetensors.
+
+    Returns
+    -------
+    dict
+        Name to CPU tensor, as they are in the file; `backbone_state` and `head_of` take their parts from it.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, empty, cut short, no checkpoint, or asks for anything but tensors and numbers.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path}: a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder"
+        )
+    if head[8:9] == b"{":
+        content = _read_safetensors(path)
+    elif head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
+        content = _read_pickle(path)
+    else:
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint nor a safetensors file (first bytes {head[:8]!r})")
+    return _tensors(content, path)
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+
+
+def _read_pickle(path: Path) -> object:
+    import torch
+
+    try:
+        with _numpy_scalars_allowed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on TorchScript archives torch warns before it refuses
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way; each means the same to the user
+        raise CheckpointError(f"{path}: {_why_refused(error)}") from error
+
+
+def _why_refused(error: Exception) -> str:
+    """The reason in our own words: torch's text on a refused pickle ends in advice to load it unsafely."""
+    text = " ".join(str(error).split())
+    asked_for = re.search(r"GLOBAL (\S+)", text)
+    if asked_for is not None:
+        return (
+            f"its pickle asks for {asked_for.group(1)!r}, which is refused: only tensors and numbers are loaded, and no "
+            "code from a checkpoint is ever run. If you trust the file, save its weights alone where you can load it: "
+            "torch.save({'state_dict': model.state_dict()}, 'weights.pth')"
+        )
+    detail = "" if "weights_only" in text else f": {text[:200]}"
+    return f"damaged, cut short, or not a checkpoint of weights ({type(error).__name__}{detail})"
+
+
+@contextmanager
+def _numpy_scalars_allowed() -> Iterator[None]:
+    """Let NumPy's numbers through `weights_only`: the published files keep some among their training state."""
+    import torch
+
+    with torch.serialization.safe_globals(_numpy_scalar_globals()):
+        yield
+
+
+@cache
+def _numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    # The function that rebuilds a scalar moved in NumPy 2; files name the place it had when they were written.
+    multiarray = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
+    kinds = ["Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"]
+    kinds += ["Float16", "Float32", "Float64"]
+    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [np.dtype]
+    allowed += [(multiarray.scalar, f"numpy.{place}.multiarray.scalar") for place in ("core", "_core")]
+    allowed += [getattr(np.dtypes, f"{kind}DType") for kind in kinds]
+    return allowed
+
+
+def _tensors(content: object, path: Path) -> dict[str, torch.Tensor]:
+    """The tensors by name, wherever in the checkpoint they are."""
+    import torch
+
+    if isinstance(content, Mapping):
+        for inner in [content.get(key) for key in _CONTAINERS] + [content]:
+            if isinstance(inner, Mapping):
+                named = {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+                if named:
+                    return named
+        keys = ", ".join(repr(str(key)) for key in list(content)[:_NAMES_SHOWN])
+        found = f"a dictionary of {keys or 'nothing'}"
+    else:
+        found = f"an object of type {type(content).__name__}"
+    raise CheckpointError(
+        f"{path}: expected weights by name, or a dictionary with them under 'state_dict'; found {found}"
+    )
+
+
+@cache
+def checkpoint_layout(mode: str) -> dict[str, tuple[int, ...]]:
+    """Every entry of a published checkpoint's state dict, in its order: name to shape, head and batch-norm included."""
+    import torch
+
+    with torch.device("meta"):
+        net = _new_network(mode, len(spec_of(mode).labels()))
+    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+
+
+def backbone_state(state: Mapping[str, torch.Tensor], mode: str) -> dict[str, torch.Tensor]:
+    """The backbone's weights out of a checkpoint's tensors, complete and checked.
+
+    Parameters
+    ----------
+    state : what `load_state_dict` gives. Names may carry a prefix ('module.', 'model.', 'net.' ...); the head
+        `dense.*` may be of any number of classes and is left out.
+    mode : "12lead" or "1lead".
+
+    Returns
+    -------
+    dict
+        Name without prefix to float32 tensor; batch-norm entries, which the network never applies, where they are.
+
+    Raises
+    ------
+    CheckpointError
+        If a weight is missing, unexpected, of another shape or not finite, or belongs to the other mode's network.
+    """
+    layout = {name: shape for name, shape in checkpoint_layout(mode).items() if not name.startswith("dense.")}
+    prefix = _prefix_of(state)
+    inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    inner = {name: tensor for name, tensor in inner.items() if not name.startswith("dense.")}
+    _check_mode(inner, spec_of(mode))
+
+    missing = [name for name in layout if name not in inner and not _BATCH_NORM.search(name)]
+    unexpected = [name for name in inner if name not in layout]
+    misshapen = [
+        f"{name} {list(inner[name].shape)} instead of {list(shape)}"
+        for name, shape in layout.items()
+        if name in inner and tuple(inner[name].shape) != shape
+    ]
+    _refuse_if_any({"missing": missing, "unexpected": unexpected, "of another shape": misshapen}, len(layout))
+
+    weights = {name: inner[name] for name in layout if name in inner}
+    applied = {name: tensor for name, tensor in weights.items() if not _BATCH_NORM.search(name)}
+    not_numbers = [f"{name} ({tensor.dtype})" for name, tensor in applied.items() if not tensor.is_floating_point()]
+    not_finite = [name for name, tensor in applied.items() if not tensor.isfinite().all()]
+    _refuse_if_any({"not of floating point": not_numbers, "not finite": not_finite}, len(layout))
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+
+
+def load_backbone(path: str | os.PathLike[str], mode: str) -> tuple[dict[str, torch.Tensor], Head | None]:
+    """A checkpoint's backbone (`backbone_state`) and, where it has one, its head.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_state_dict` and `backbone_state` do, with the path in front.
+    """
+    state = load_state_dict(path)
+    try:
+        return backbone_state(state, mode), head_of(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{os.fspath(path)}: {error}") from error
+
+
+def head_of(state: Mapping[str, torch.Tensor]) -> Head | None:
+    """The head in a checkpoint's tensors, or None where there is none of the published form."""
+    prefix = _prefix_of(state)
+    weight, bias = state.get(f"{prefix}dense.weight"), state.get(f"{prefix}dense.bias")
+    if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != FEATURES:
+        return None
+    if tuple(bias.shape) != (weight.shape[0],):
+        return None
+    return Head(weight.float().numpy().copy(), bias.float().numpy().copy())
+
+
+def _prefix_of(state: Mapping[str, torch.Tensor]) -> str:
+    found = sorted(name.removesuffix(_ANCHOR) for name in state if name == _ANCHOR or name.endswith("." + _ANCHOR))
+    if len(found) > 1:
+        raise CheckpointError(
+            f"the checkpoint holds {len(found)} ECGFounder networks, under {_some(map(repr, found))}; expected one: "
+            "save the one that is meant by itself"
+        )
+    return found[0] if found else ""
+
+
+def _check_mode(weights: Mapping[str, torch.Tensor], spec: NetworkSpec) -> None:
+    """Say in plain words what the shapes would only hint at: weights for another number of leads."""
+    first = weights.get(_ANCHOR)
+    if first is None or first.ndim != 3 or first.shape[1] == spec.in_channels:
+        return
+    channels = int(first.shape[1])
+    other = next((b for b in SPECS.values() if b.in_channels == channels), None)
+    way_out = f"use --mode {other.mode}, or" if other is not None else "use"
+    raise CheckpointError(
+        f"these weights are for {channels} lead{'s' if channels > 1 else ''} ({_ANCHOR} is {list(first.shape)}), "
+        f"but mode {spec.mode} needs {spec.in_channels}: {way_out} a checkpoint like {spec.filename}"
+    )
+
+
+def _refuse_if_any(problems: Mapping[str, list[str]], expected: int) -> None:
+    told = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
+    if told:
+        raise CheckpointError(
+            f"the checkpoint does not hold ECGFounder's backbone of {expected} entries: " + "; ".join(told)
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - _NAMES_SHOWN
+    return ", ".join(listed[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def build_network(weights: Mapping[str, torch.Tensor], mode: str, n_classes: int) -> Net1D:
+    """A network with the given backbone; its head and absent batch-norm entries start afresh."""
+    net = _new_network(mode, n_classes)
+    net.load_state_dict({**net.state_dict(), **weights}, strict=True)
+    return net
+
+
+def _new_network(mode: str, n_classes: int) -> Net1D:
+    from ecgfounder.net1d import Net1D
+
+    return Net1D(
+        in_channels=spec_of(mode).in_channels,
+        base_filters=ARCHITECTURE.base_filters,
+        ratio=ARCHITECTURE.ratio,
+        filter_list=ARCHITECTURE.filter_list,
+        m_blocks_list=ARCHITECTURE.m_blocks_list,
+        kernel_size=ARCHITECTURE.kernel_size,
+        stride=ARCHITECTURE.stride,
+        groups_width=ARCHITECTURE.groups_width,
+        n_classes=n_classes,
+        use_bn=False,
+        use_do=False,
+    )

@@ -1,0 +1,35 @@
+"""From a recording to network inputs: leads by name, 500 Hz, windows, a recipe's filters and normalisation, quality flags."""
+
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import (
+    FILTERED,
+    PAPER,
+    RECIPES,
+    REMAINDER_CHOICES,
+    ZSCORE,
+    Butterworth,
+    Filter,
+    MedianBaseline,
+    Notch,
+    Recipe,
+)
+from ecgfounder.preprocess.resampling import resample
+from ecgfounder.preprocess.signals import Signal, prepare, token_times
+
+__all__ = [
+    "FILTERED",
+    "PAPER",
+    "RECIPES",
+    "REMAINDER_CHOICES",
+    "ZSCORE",
+    "Butterworth",
+    "Filter",
+    "MedianBaseline",
+    "Notch",
+    "Preparation",
+    "Recipe",
+    "Signal",
+    "prepare",
+    "resample",
+    "token_times",
+]

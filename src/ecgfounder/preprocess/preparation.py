@@ -1,0 +1,117 @@
+"""What is done to a recording before the network, as one frozen object.
+
+In: choices, from the command line or from Python. Out: a checked `Preparation`, and the part of a fingerprint that it decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ecgfounder.checks import check_choice
+from ecgfounder.ecg.leads import canonical_lead
+from ecgfounder.errors import SettingsError
+from ecgfounder.preprocess.recipes import RECIPES, ZSCORE, Recipe, check_windows
+
+MODE_CHOICES = ("12lead", "1lead")
+
+
+MISSING_LEADS_CHOICES = ("fail", "zero")
+
+
+RESAMPLING_CHOICES = ("linear", "polyphase")
+
+
+ALL_LEADS = "all"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to each recording before the network.
+
+    Attributes
+    ----------
+    mode : "12lead" or "1lead", the network.
+    lead : for "1lead": a lead's name, or "all" (each lead of the recording on its own, in standard order).
+    missing_leads : for "12lead": "fail" refuses a recording that lacks a lead, "zero" puts zeros in its place.
+    resampling : "linear" interpolation, or "polyphase" filtering, to the recipe's sampling rate.
+    recipe : filters and normalisation; see `Recipe`.
+    window : length of the network's input in seconds; None takes the windows that the recipe brings, if any, and else
+        the whole recording.
+    stride : seconds from the start of one window to the next; None takes one window, from the start of the recording.
+    remainder : what happens to a last window that the recording does not fill: "drop", "pad" (zeros after it) or
+        "keep" (shorter than the others). A recording shorter than one window fails under "drop". None takes the
+        recipe's own choice, "drop" for most.
+    trim_zero_edges : whether stretches of zeros at the start and end of the recording are taken off first.
+
+    `window`, `stride` and `remainder` hold what applies once the object is made: a recipe's own windows are filled in.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not among the allowed ones.
+    """
+
+    mode: str = "12lead"
+    lead: str = "I"
+    missing_leads: str = "fail"
+    resampling: str = "linear"
+    recipe: Recipe = ZSCORE
+    window: float | None = None
+    stride: float | None = None
+    remainder: str | None = None
+    trim_zero_edges: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, MODE_CHOICES)
+        check_choice("missing_leads", self.missing_leads, MISSING_LEADS_CHOICES)
+        check_choice("resampling", self.resampling, RESAMPLING_CHOICES)
+        if not isinstance(self.recipe, Recipe):
+            raise SettingsError(
+                f"Invalid value for the 'recipe' parameter. It must be a Recipe, such as one of ecgfounder.preprocess."
+                f"RECIPES ({', '.join(RECIPES)}), but got {self.recipe!r} instead."
+            )
+        if not self.lead.strip():
+            raise SettingsError(
+                "Invalid value for the 'lead' parameter. It must be a lead's name or 'all', but got ''."
+            )
+        lead = ALL_LEADS if self.lead.strip().lower() == ALL_LEADS else canonical_lead(self.lead)
+        resolved: dict[str, Any] = {"lead": lead, "remainder": self.remainder or self.recipe.remainder}
+        if self.window is None:
+            resolved["window"] = self.recipe.window
+            resolved["stride"] = self.recipe.stride if self.stride is None else self.stride
+        for name, value in resolved.items():
+            object.__setattr__(self, name, value)
+        check_windows(self.window, self.stride, self.remainder, self.recipe.sampling_rate)
+        for name in ("window", "stride"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
+        if self.window_samples is not None and self.window_samples < self.recipe.minimum_samples():
+            raise SettingsError(
+                f"Invalid value for the 'window' parameter. Recipe {self.recipe.name!r} needs at least "
+                f"{self.recipe.minimum_samples() / self.recipe.sampling_rate:g} s, but got {self.window} s instead."
+            )
+
+    @property
+    def window_samples(self) -> int | None:
+        """Length of a window in samples of the network's input; None for the whole recording."""
+        return None if self.window is None else round(self.window * self.recipe.sampling_rate)
+
+    @property
+    def stride_samples(self) -> int | None:
+        """Samples of the network's input from one window's start to the next; None for a single window."""
+        return None if self.stride is None else round(self.stride * self.recipe.sampling_rate)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the result, as JSON-able values; settings without effect are null and so cannot differ."""
+        return {
+            "mode": self.mode,
+            "lead": self.lead if self.mode == "1lead" else None,
+            "missing_leads": self.missing_leads if self.mode == "12lead" else None,
+            "resampling": self.resampling,
+            "recipe": self.recipe.definition(),
+            "window": self.window,
+            "stride": self.stride,
+            "remainder": self.remainder if self.window is not None else None,
+            "trim_zero_edges": bool(self.trim_zero_edges),
+        }

@@ -1,0 +1,290 @@
+"""Recipes: what is done to the samples between resampling and the network, by name and version.
+
+In: samples [n_leads, n_samples] at the recipe's sampling rate. Out: filtered in float64, normalised to float32.
+A `Recipe` owns filters, normalisation, rate and the windows that come with it; one's own works like the three here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.checks import check_choice
+from ecgfounder.errors import SettingsError
+from ecgfounder.network.bundles import SAMPLING_RATE
+
+Samples = npt.NDArray[np.float32]
+
+
+Samples64 = npt.NDArray[np.float64]
+
+
+NETWORK_RATE = float(SAMPLING_RATE)
+"""Sampling rate of the network's input, in Hz."""
+
+
+LOWEST_SAMPLING_RATE = 25.0
+"""In Hz. Below it most of a 500 Hz signal would be made up, and a wrong rate in a header could ask for any memory."""
+
+
+REMAINDER_CHOICES = ("drop", "pad", "keep")
+
+
+NORMALIZATION_CHOICES = ("zscore", "zscore_per_lead", "none")
+
+
+FILTER_SCOPE_CHOICES = ("window", "recording")
+
+
+ZSCORE_EPSILON = 1e-8
+
+
+def check_windows(window: object, stride: object, remainder: object, sampling_rate: float) -> None:
+    if not (math.isfinite(sampling_rate) and sampling_rate >= LOWEST_SAMPLING_RATE):
+        raise SettingsError(
+            f"Invalid value for the 'sampling_rate' parameter. It must be at least {LOWEST_SAMPLING_RATE:g} Hz, but "
+            f"got {sampling_rate!r} instead."
+        )
+    for name, value in (("window", window), ("stride", stride)):
+        if value is None:
+            continue
+        seconds = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+        if not (math.isfinite(seconds) and round(seconds * sampling_rate) >= 1):
+            raise SettingsError(
+                f"Invalid value for the '{name}' parameter. It must be a number of seconds, at least one sample at "
+                f"{sampling_rate:g} Hz, but got {value!r} instead."
+            )
+    if stride is not None and window is None:
+        raise SettingsError("The 'stride' parameter needs the 'window' parameter: windows of how many seconds?")
+    check_choice("remainder", remainder, REMAINDER_CHOICES)
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """One step of a recipe. Instances must be picklable (a module-level class), as they travel to worker processes."""
+
+    def definition(self) -> dict[str, Any]:
+        """Everything that decides the result, as JSON-able values; it becomes part of a run's fingerprint."""
+
+    def minimum_samples(self, sampling_rate: float) -> int:
+        """The shortest signal that can be filtered."""
+
+    def apply(self, samples: Samples64, sampling_rate: float) -> Samples64:
+        """Filter float64 samples [n_leads, n_samples] along time; same shape out. The input must not be changed."""
+
+
+@dataclass(frozen=True)
+class Notch:
+    """Second-order notch, run forwards and backwards (`scipy.signal.iirnotch`, `filtfilt` with its defaults)."""
+
+    frequency: float
+    quality: float = 30.0
+
+    def definition(self) -> dict[str, Any]:
+        return {"filter": "notch", **asdict(self)}
+
+    def minimum_samples(self, sampling_rate: float) -> int:
+        return _padding_of(_notch(self.frequency, self.quality, sampling_rate)) + 1
+
+    def apply(self, samples: Samples64, sampling_rate: float) -> Samples64:
+        return _forwards_and_backwards(_notch(self.frequency, self.quality, sampling_rate), samples)
+
+
+@dataclass(frozen=True)
+class Butterworth:
+    """Butterworth filter, run forwards and backwards (`scipy.signal.butter`, `filtfilt` with its defaults).
+
+    Attributes
+    ----------
+    kind : "lowpass", "highpass" or "bandpass".
+    cutoffs : one frequency in Hz, or two for "bandpass".
+    order : of the design; running it both ways doubles the slope and halves the gain at the cut-off once more.
+    """
+
+    kind: Literal["lowpass", "highpass", "bandpass"]
+    cutoffs: tuple[float, ...]
+    order: int
+
+    def definition(self) -> dict[str, Any]:
+        return {"filter": "butterworth", "kind": self.kind, "cutoffs": list(self.cutoffs), "order": self.order}
+
+    def minimum_samples(self, sampling_rate: float) -> int:
+        return _padding_of(_butterworth(self.kind, self.cutoffs, self.order, sampling_rate)) + 1
+
+    def apply(self, samples: Samples64, sampling_rate: float) -> Samples64:
+        return _forwards_and_backwards(_butterworth(self.kind, self.cutoffs, self.order, sampling_rate), samples)
+
+
+@dataclass(frozen=True)
+class MedianBaseline:
+    """Subtracts the running median over int(seconds * rate) + 1 samples, made odd; zeros beyond the ends.
+
+    The same numbers as `scipy.signal.medfilt`, by SciPy's one-dimensional rank filter, whose time hardly grows with
+    the window's length.
+    """
+
+    seconds: float
+
+    def definition(self) -> dict[str, Any]:
+        return {"filter": "median_baseline", **asdict(self)}
+
+    def minimum_samples(self, sampling_rate: float) -> int:
+        return 1
+
+    def apply(self, samples: Samples64, sampling_rate: float) -> Samples64:
+        return samples - running_median(samples, int(self.seconds * sampling_rate) + 1)
+
+
+def running_median(samples: Samples64, size: int) -> Samples64:
+    """Median of the `size` (made odd) samples around each, row by row, with zeros beyond the ends; same shape."""
+    from scipy.ndimage import median_filter
+
+    size += 1 - size % 2
+    # Row by row: SciPy takes its fast algorithm for one-dimensional arrays only (40 times faster at 201 samples).
+    return np.stack([median_filter(row, size=size, mode="constant", cval=0.0) for row in samples])
+
+
+Coefficients = tuple[Samples64, Samples64]
+
+
+@lru_cache(maxsize=64)
+def _notch(frequency: float, quality_factor: float, sampling_rate: float) -> Coefficients:
+    from scipy.signal import iirnotch
+
+    b, a = iirnotch(frequency, quality_factor, sampling_rate)
+    return np.asarray(b, dtype=np.float64), np.asarray(a, dtype=np.float64)
+
+
+@lru_cache(maxsize=64)
+def _butterworth(
+    kind: Literal["lowpass", "highpass", "bandpass"], cutoffs: tuple[float, ...], order: int, sampling_rate: float
+) -> Coefficients:
+    from scipy.signal import butter
+
+    b, a = butter(order, cutoffs if len(cutoffs) > 1 else cutoffs[0], kind, fs=sampling_rate)
+    return np.asarray(b, dtype=np.float64), np.asarray(a, dtype=np.float64)
+
+
+def _padding_of(coefficients: Coefficients) -> int:
+    """Samples that `filtfilt` reflects at each end by default; a signal must be longer."""
+    return 3 * max(len(part) for part in coefficients)
+
+
+def _forwards_and_backwards(coefficients: Coefficients, samples: Samples64) -> Samples64:
+    from scipy.signal import filtfilt
+
+    return np.asarray(filtfilt(*coefficients, samples, axis=-1), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to the samples between resampling and the network; versioned, and part of a run's fingerprint.
+
+    Attributes
+    ----------
+    name, version : printed in a run's first line.
+    filters : steps in order; see `Filter`. A class of one's own will do.
+    filter_scope : "window" filters each window by itself, so that it gives what a file holding only that window would;
+        "recording" filters first and cuts windows afterwards.
+    normalization : "zscore": (x - mean) / (std + 1e-8) with one mean and standard deviation over all leads and samples
+        of the input, in float64; "zscore_per_lead": one of each for every lead; "none".
+    window, stride, remainder : windows that the recipe brings when a `Preparation` asks for none; see there.
+    sampling_rate : of the network's input, in Hz.
+
+    Examples
+    --------
+    >>> from ecgfounder.preprocess import Butterworth, Preparation, Recipe
+    >>> recipe = Recipe("highpass", "1", filters=(Butterworth("highpass", (0.5,), order=2),))
+    >>> Preparation(recipe=recipe).fingerprint()["recipe"]["filters"]
+    [{'filter': 'butterworth', 'kind': 'highpass', 'cutoffs': [0.5], 'order': 2}]
+    """
+
+    name: str
+    version: str
+    filters: tuple[Filter, ...] = ()
+    filter_scope: str = "window"
+    normalization: str = "zscore"
+    window: float | None = None
+    stride: float | None = None
+    remainder: str = "drop"
+    sampling_rate: float = NETWORK_RATE
+
+    def __post_init__(self) -> None:
+        check_choice("filter_scope", self.filter_scope, FILTER_SCOPE_CHOICES)
+        check_choice("normalization", self.normalization, NORMALIZATION_CHOICES)
+        check_windows(self.window, self.stride, self.remainder, self.sampling_rate)
+        for step in self.filters:
+            if not isinstance(step, Filter):
+                raise SettingsError(
+                    f"Invalid value for the 'filters' parameter. Each step needs the methods definition, "
+                    f"minimum_samples and apply (ecgfounder.preprocess.Filter), but got {step!r} instead."
+                )
+
+    def definition(self) -> dict[str, Any]:
+        """Everything that decides the result, as JSON-able values."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "filters": [step.definition() for step in self.filters],
+            "filter_scope": self.filter_scope,
+            "normalization": self.normalization,
+            "sampling_rate": float(self.sampling_rate),
+        }
+
+    def minimum_samples(self) -> int:
+        """Samples below which the filters cannot be applied."""
+        return max((step.minimum_samples(self.sampling_rate) for step in self.filters), default=1)
+
+    def filtered(self, samples: npt.NDArray[Any]) -> Samples64:
+        """Samples [n_leads, n_samples] after all filters, float64, in the unit that they came in."""
+        out: Samples64 = np.asarray(samples, dtype=np.float64)
+        for step in self.filters:
+            out = step.apply(out, self.sampling_rate)
+        return out
+
+    def normalized(self, samples: npt.NDArray[Any]) -> Samples:
+        """Samples [n_leads, n_samples] as the network takes them: float32, C-contiguous."""
+        if self.normalization == "none":
+            return np.ascontiguousarray(samples, dtype=np.float32)
+        axis = -1 if self.normalization == "zscore_per_lead" else None
+        centered = samples - samples.mean(axis=axis, dtype=np.float64, keepdims=True)
+        spread = np.sqrt(np.square(centered).mean(axis=axis, keepdims=True))
+        centered /= spread + ZSCORE_EPSILON
+        return np.ascontiguousarray(centered, dtype=np.float32)
+
+
+ZSCORE = Recipe("zscore", "1")
+"""No filter; z-score over the whole input. The default, and what ECGFounder's PTB-XL evaluation does."""
+
+
+FILTERED = Recipe(
+    "filtered",
+    "1",
+    filters=(Notch(50.0, 30.0), Butterworth("bandpass", (0.67, 40.0), order=4), MedianBaseline(0.4)),
+)
+"""The filter chain of ECGFounder's dataset.py, then the z-score."""
+
+
+PAPER = Recipe(
+    "paper",
+    "1",
+    filters=(
+        Butterworth("highpass", (0.5,), order=2),
+        Butterworth("lowpass", (50.0,), order=2),
+        Notch(50.0, 30.0),
+        Notch(60.0, 30.0),
+    ),
+    filter_scope="recording",
+    window=10.0,
+    stride=10.0,
+    remainder="pad",
+)
+"""The ECGFounder manuscript's steps, with windows of 10 s in sequence; docs/recipes.md names what it leaves open."""
+
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (ZSCORE, FILTERED, PAPER)}

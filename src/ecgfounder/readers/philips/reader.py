@@ -1,0 +1,349 @@
+"""Philips Sierra XML 1.03, 1.04, 1.04.01 and 1.04.02, as Philips cardiographs and TraceMaster export it.
+
+In: a `Source` in UTF-8 or UTF-16 whose waveforms are XLI-compressed or not. Out: a `Recording` in mV with the leads that
+the file names, its limb leads restored from XLI's residuals by label.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from lxml import etree
+
+from ecgfounder.ecg.leads import STANDARD_LEADS, canonical_leads
+from ecgfounder.ecg.recording import Recording
+from ecgfounder.ecg.statements import Statements, statements_of
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers import xml
+from ecgfounder.readers.philips.xli import MAX_SAMPLES_PER_LEAD, decode_xli, refuse_jumps, restore_limb_leads
+from ecgfounder.readers.quantities import optional_number
+from ecgfounder.readers.source import Source
+
+FORMAT = "philips_sierra"
+
+
+DOCUMENT_TYPES = ("SierraECG", "PhilipsECG")
+
+
+DOCUMENT_VERSIONS = ("1.03", "1.04", "1.04.01", "1.04.02")
+
+
+MAX_LEADS = 32
+
+
+def matches(source: Source) -> bool:
+    """Whether the root element is Philips' `restingecgdata`, whatever type and version the document claims."""
+    root = xml.root_of(source)
+    return root is not None and root.name == "restingecgdata" and (not root.namespace or "philips" in root.namespace)
+
+
+def read(source: Source) -> Recording:
+    """Decode one Philips Sierra document.
+
+    Returns
+    -------
+    Recording
+        Samples float32 [n_leads, n_samples] in mV, (counts - offset) x resolution; the rate of what is stored, which may
+        differ from the rate of acquisition; leads as labelled, in the file's order.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        For another document type or version, another compression, or other than 16 bits per sample.
+    ReadError
+        For whatever is damaged or contradicts itself.
+    """
+    root = xml.parse(source)
+    version = _document_version(root)
+    waveforms = _Waveforms.of(root)
+    samples = waveforms.counts().astype(np.float32)
+    if waveforms.offset:
+        samples -= waveforms.offset
+    # The product is exact for every resolution that occurs (1.25 to 20 uV), so that the quotient is correctly rounded.
+    samples *= np.float32(waveforms.resolution_uv)
+    samples /= 1000
+    return Recording(
+        samples=samples,
+        sampling_rate=waveforms.sampling_rate,
+        leads=waveforms.leads,
+        source_format=FORMAT,
+        meta={"format_version": version, "resolution_uv": waveforms.resolution_uv, **_device(root, waveforms)},
+    )
+
+
+def _document_version(root: etree._Element) -> str:
+    """The document's version, if its type and version are among those supported."""
+    kind = xml.text_of(root.find("{*}documentinfo/{*}documenttype"))
+    version = xml.text_of(root.find("{*}documentinfo/{*}documentversion"))
+    if kind not in DOCUMENT_TYPES:
+        raise UnsupportedFormatError(
+            f"a Philips document of type {_shown(kind)}; supported are {' and '.join(DOCUMENT_TYPES)}"
+        )
+    if version not in DOCUMENT_VERSIONS:
+        raise UnsupportedFormatError(
+            f"a Philips document of version {_shown(version)}; supported are {', '.join(DOCUMENT_VERSIONS)}"
+        )
+    return version
+
+
+def _shown(text: str) -> str:
+    """A short word from the file as it may be shown; anything longer could be free text about a patient."""
+    return repr(text) if re.fullmatch(r"[A-Za-z0-9._-]{1,16}", text) else "that is not readable"
+
+
+@dataclass(frozen=True)
+class _Waveforms:
+    """What the document says of its `parsedwaveforms`, checked.
+
+    `signal` is what the acquisition section says; `duration_samples` is durationperchannel x rate and may be fractional;
+    `offset` is subtracted from every count.
+    """
+
+    element: etree._Element
+    signal: dict[str, str]
+    leads: tuple[str, ...]
+    duration_samples: float
+    sampling_rate: float
+    resolution_uv: float
+    offset: int
+    signed: bool
+    encoding: str
+    compressed: bool
+
+    @classmethod
+    def of(cls, root: etree._Element) -> _Waveforms:
+        element = _required_waveforms(root)
+        signal = _signal_characteristics(root)
+        rate = xml.number(_setting(element, "samplespersecond", signal, "samplingrate"), "the sampling rate")
+        duration = xml.number(element.get("durationperchannel"), "the duration per channel")
+        resolution = xml.number(_setting(element, "resolution", signal, "signalresolution"), "the resolution")
+        if not 0 < rate <= 100_000:
+            raise ReadError(f"impossible sampling rate: {rate:g} Hz")
+        if not 0 < resolution <= 10_000:
+            raise ReadError(f"impossible resolution: {resolution:g} uV per bit")
+        if not 0.5 < duration * rate / 1000 <= MAX_SAMPLES_PER_LEAD:
+            raise ReadError(
+                f"{duration:g} ms at {rate:g} Hz is not a resting ECG (1 to {MAX_SAMPLES_PER_LEAD} samples per lead)"
+            )
+        encoding = element.get("dataencoding", "").strip().casefold()
+        if encoding != "plain" and encoding not in _DECODERS:
+            raise UnsupportedFormatError("the waveforms' data encoding is not Base64, Hex or Plain")
+        waveforms = cls(
+            element=element,
+            signal=signal,
+            leads=_leads(element, signal),
+            duration_samples=duration * rate / 1000,
+            sampling_rate=rate,
+            resolution_uv=resolution,
+            offset=xml.integer(element.get("signaloffset") or "0", "the signal offset"),
+            signed=element.get("signalsigned", "True").strip().casefold() != "false",
+            encoding=encoding,
+            compressed=encoding != "plain" and _is_compressed(element),
+        )
+        _refuse_unknown_words(element, waveforms)
+        return waveforms
+
+    def counts(self) -> npt.NDArray[np.signedinteger]:
+        """The samples as stored, [n_leads, n_samples], limb leads restored."""
+        text = self.element.text or ""
+        if not text.strip():
+            raise ReadError("the waveforms are empty")
+        if self.encoding == "plain":
+            return _split(_plain(text), len(self.leads), self.duration_samples)
+        data = _DECODERS[self.encoding](text)
+        if self.compressed:
+            counts = restore_limb_leads(decode_xli(data, len(self.leads), self.duration_samples), self.leads)
+            refuse_jumps(counts)
+            return counts
+        if len(data) % 2:
+            raise ReadError(
+                f"uncompressed waveforms of {len(data)} bytes, which is not a whole number of 16-bit samples"
+            )
+        stored = np.frombuffer(data, dtype="<i2" if self.signed else "<u2").astype(np.int32)
+        return _split(stored, len(self.leads), self.duration_samples)
+
+
+def _required_waveforms(root: etree._Element) -> etree._Element:
+    element = root.find("{*}waveforms/{*}parsedwaveforms")
+    if element is None:
+        element = next(root.iter("{*}parsedwaveforms"), None)
+    if element is not None:
+        return element
+    for other in ("unparsedwaveforms", "leadwaveforms"):
+        if next(root.iter(f"{{*}}{other}"), None) is not None:
+            raise UnsupportedFormatError(f"the waveforms are stored as {other}; only parsedwaveforms can be read")
+    raise ReadError("the document holds no waveforms (no parsedwaveforms element)")
+
+
+def _signal_characteristics(root: etree._Element) -> dict[str, str]:
+    """The acquisition section's settings by name, those that are empty left out."""
+    section = root.find("{*}dataacquisition/{*}signalcharacteristics")
+    settings = (
+        {} if section is None else {xml.local_name(child): xml.text_of(child) for child in section.iterchildren("*")}
+    )
+    return {name: text for name, text in settings.items() if text}
+
+
+def _setting(element: etree._Element, attribute: str, signal: dict[str, str], *names: str) -> str | None:
+    """An attribute of the waveforms or, where it is not given (1.03), what the acquisition section says."""
+    value = element.get(attribute)
+    if value is not None:
+        return value
+    return next((signal[name] for name in (attribute, *names) if name in signal), None)
+
+
+def _is_compressed(element: etree._Element) -> bool:
+    """Whether the data is XLI; `compressmethod` is 1.03's name for what is `compression` later."""
+    method = (element.get("compressmethod") or element.get("compression") or "").strip().casefold()
+    if method in ("", "uncompressed", "none") or element.get("compressflag", "").strip().casefold() == "false":
+        return False
+    if method != "xli":
+        raise UnsupportedFormatError("the waveforms' compression is not XLI")
+    return True
+
+
+def _refuse_unknown_words(element: etree._Element, waveforms: _Waveforms) -> None:
+    """Samples are 16-bit words; XLI of other words, unsigned or shifted ones has never been described."""
+    bits = element.get("bitspersample") or element.get("nbitspersample")
+    if bits is not None and waveforms.encoding != "plain" and xml.number(bits, "bits per sample") != 16:
+        raise UnsupportedFormatError(f"samples of {_shown(bits.strip())} bits; only 16-bit samples can be read")
+    if abs(waveforms.offset) >= 1 << 16:
+        raise ReadError("impossible signal offset: more than 16 bits")
+    if waveforms.compressed and (waveforms.offset or not waveforms.signed):
+        raise UnsupportedFormatError("XLI data of unsigned samples, or with a signal offset, cannot be read")
+
+
+def _leads(element: etree._Element, signal: dict[str, str]) -> tuple[str, ...]:
+    """Lead names in stored order: the labels or, in 1.03, what the acquisition type says."""
+    labels = element.get("leadlabels", "").split()
+    if labels:
+        n_leads = xml.integer(element.get("numberofleads") or str(len(labels)), "the number of leads")
+        labels = labels[: max(n_leads, 0)]
+    else:
+        n_leads = xml.integer(signal.get("numberchannelsallocated"), "the number of channels")
+        if signal.get("acquisitiontype") not in ("STD-12", "10-WIRE"):
+            raise UnsupportedFormatError("no lead labels, and an acquisition type that does not give the leads' order")
+        extra = range(len(STANDARD_LEADS) + 1, min(n_leads, MAX_LEADS + 1) + 1)
+        labels = [*STANDARD_LEADS[: max(n_leads, 0)], *(f"Channel {number}" for number in extra)]
+    if not 1 <= len(labels) <= MAX_LEADS:
+        raise ReadError(f"{len(labels) or 'no'} leads; 1 to {MAX_LEADS} were expected")
+    return canonical_leads(labels)
+
+
+def _device(root: etree._Element, waveforms: _Waveforms) -> dict[str, str | float]:
+    """Device and filters of the stored signal; the filters of the printed report are not applied to it."""
+    meta: dict[str, str | float] = {"device_manufacturer": "Philips"}
+    machine = root.find("{*}dataacquisition/{*}machine")
+    if machine is not None:
+        model = xml.text_of(machine)
+        # "manufacturer:model:software revision", by the schema's convention
+        parts = [part.strip() for part in machine.get("detaildescription", "").split(":")]
+        if len(parts) == 3:
+            meta |= {"device_manufacturer": parts[0], "device_model": parts[1], "software_version": parts[2]}
+        if model:
+            meta["device_model"] = model
+    element, signal = waveforms.element, waveforms.signal
+    band = signal.get("signalbandwidth", "").partition("-")
+    filters = {
+        "highpass_hz": _setting(element, "hipass", signal) or band[0],
+        "lowpass_hz": _setting(element, "lowpass", signal) or band[2],
+    }
+    if (_setting(element, "notchfiltered", signal) or "").strip().casefold() == "true":
+        # The mains frequency comes first, its harmonics after it.
+        frequencies = (_setting(element, "notchfilterfreqs", signal) or "").split()
+        filters["notch_hz"] = frequencies[0] if frequencies else ""
+    for key, text in filters.items():
+        if re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text.strip()):
+            meta[key] = float(text)
+    return {key: value for key, value in meta.items() if not isinstance(value, str) or _is_device_name(value)}
+
+
+def _is_device_name(text: str) -> bool:
+    """Short and plain, as the names of devices and revisions are."""
+    return re.fullmatch(r"[A-Za-z0-9 ./_+-]{1,48}", text) is not None
+
+
+_BLANKS = b" \t\r\n"
+
+
+_LONGEST_NUMBER = 7  # characters: 24 bits with a sign
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text.encode("ascii").translate(None, _BLANKS), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise ReadError("the waveforms are damaged: not valid Base64") from error
+
+
+def _hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise ReadError("the waveforms are damaged: not valid hexadecimal") from error
+
+
+def _plain(text: str) -> npt.NDArray[np.int32]:
+    """Samples written as decimal numbers, separated by blanks."""
+    words = text.split()
+    if max(map(len, words)) > _LONGEST_NUMBER:  # NumPy would give every word the room of the longest
+        raise ReadError("the waveforms are damaged: not a list of whole numbers")
+    try:
+        return np.array(words).astype(np.int32)
+    except (ValueError, OverflowError) as error:
+        raise ReadError("the waveforms are damaged: not a list of whole numbers") from error
+
+
+_DECODERS = {"base64": _base64, "hex": _hex}
+
+
+def _split(stored: npt.NDArray[np.int32], n_leads: int, duration_samples: float) -> npt.NDArray[np.int32]:
+    """Lead after lead to [n_leads, n_samples]; leads stored beyond those that are named are left out."""
+    n_samples = round(duration_samples)
+    n_stored, rest = divmod(stored.size, n_samples)
+    if rest or n_stored < n_leads:
+        raise ReadError(
+            f"uncompressed waveforms of {stored.size} samples; {n_leads} leads of {n_samples} samples were announced"
+        )
+    return stored.reshape(n_stored, n_samples)[:n_leads]
+
+
+# Names in version 1.03, then in 1.04.
+_MEASUREMENTS = {
+    "heart_rate": ("heartrate",),
+    "pr_ms": ("meanprint", "print"),
+    "qrs_ms": ("meanqrsdur", "qrsdur"),
+    "qt_ms": ("meanqtint", "qtint"),
+    "qtc_ms": ("meanqtc", "qtcb"),
+    "p_axis": ("pfrontaxis",),
+    "qrs_axis": ("qrsfrontaxis",),
+    "t_axis": ("tfrontaxis",),
+}
+
+
+def statements(source: Source) -> Statements:
+    """The analysis program's reading: the first interpretation, without what is marked as edited in it."""
+    interpretation = xml.parse(source).find("{*}interpretations/{*}interpretation")
+    if interpretation is None:
+        return Statements()
+    lines = [
+        xml.text_of(statement.find("{*}leftstatement"))
+        for statement in interpretation.iterfind("{*}statement")
+        if not _is_edited(statement)
+    ]
+    sections = ("interpretationmeasurements", "globalmeasurements")
+    found = [section for name in sections for section in interpretation.iterfind(f"{{*}}{name}")]
+    measured: dict[str, float | None] = {}
+    for key, names in _MEASUREMENTS.items():
+        elements = [section.find(f"{{*}}{name}") for section in found for name in names]
+        texts = [xml.text_of(element) for element in elements if element is not None and not _is_edited(element)]
+        measured[key] = next((value for text in texts if (value := optional_number(text)) is not None), None)
+    return statements_of(lines, **measured)
+
+
+def _is_edited(element: etree._Element) -> bool:
+    return (element.get("editedflag") or "").strip().casefold() == "true"

@@ -1,0 +1,266 @@
+"""XLI, the compression of Philips waveforms: LZW with 10-bit codes over second differences, and residuals of limb leads.
+
+In: the bytes of `parsedwaveforms`. Out: int16 counts [n_leads, n_samples]. The loops are compiled where a compiler was there.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from operator import itemgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+
+# A resting ECG lasts 10 s, a rhythm strip a few minutes; more than this is a file that lies about itself.
+MAX_SAMPLES_PER_LEAD = 1 << 18
+
+try:
+    import ecgfounder.readers.philips._xli as _xli
+except ImportError:  # there was no C compiler when the package was installed
+    _xli = None  # type: ignore[assignment]
+
+Counts = npt.NDArray[np.int16]
+
+
+_CHUNK_HEADER = struct.Struct("<iHh")  # payload size in bytes, a word that is always 1, first second difference
+
+
+_CODE_BITS = 10
+
+
+_LITERALS = [bytes([byte]) for byte in range(256)]
+
+
+_END_CODE = 1023  # ends a chunk; the bits after it are padding
+
+
+_MAX_ENTRIES = _END_CODE - len(_LITERALS)  # strings that are added: codes 256 to 1022
+
+
+_MANY_CODES = 1 << 14  # more than 10 s need
+
+
+def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
+    """Decode the first `n_leads` chunks of XLI data.
+
+    Parameters
+    ----------
+    data : chunks of an 8-byte header and LZW-compressed words each.
+    n_leads : chunks to decode; real files hold 16 for 12 leads, and what lies behind is not looked at.
+    duration_samples : samples per lead that the document announces, perhaps fractional.
+
+    Returns
+    -------
+    int16 array [n_leads, n_samples]
+        As stored: limb leads are residuals still (`restore_limb_leads`).
+
+    Raises
+    ------
+    ReadError
+        If sizes, codes or the number of samples are wrong. Nothing larger than what was announced is ever allocated.
+    """
+    first_differences, payloads = _chunks(data, n_leads, duration_samples)
+    expand = _expander(payloads, math.ceil(2 * duration_samples) + 1)
+    texts: list[bytes] = []
+    for lead, payload in enumerate(payloads):
+        try:
+            text = expand(lead)
+            n_samples = (len(text) + 1) // 2
+            if abs(n_samples - duration_samples) >= 1:
+                raise ReadError(f"{n_samples} samples; {duration_samples:g} were announced")
+        except ReadError as error:
+            _refuse_14_bit(payload, duration_samples)
+            raise ReadError(f"the waveforms are damaged: lead {lead + 1} holds {error}") from error
+        # The last byte is never used, and may be left away: it counts as 0, as in sierraecg.
+        texts.append(text.ljust(2 * n_samples, b"\0"))
+    sizes = {len(text) // 2 for text in texts}
+    if len(sizes) > 1:
+        raise ReadError(f"leads of unequal length: {min(sizes)} and {max(sizes)} samples")
+    return _integrate_compiled(texts, first_differences) if _xli else _integrate(texts, first_differences)
+
+
+def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[int], list[bytes]]:
+    """First second difference and compressed payload of each lead."""
+    # Every code gives one byte or more, so that a lead never needs more room than one code for each of its bytes.
+    largest = int(2 * duration_samples * _CODE_BITS / 8) + 16
+    first_differences, payloads = [], []
+    offset = 0
+    for lead in range(n_leads):
+        if len(data) - offset < _CHUNK_HEADER.size:
+            raise ReadError(f"the waveforms are truncated: {lead} of {n_leads} leads are there")
+        size, _, first_difference = _CHUNK_HEADER.unpack_from(data, offset)
+        offset += _CHUNK_HEADER.size
+        if size <= 0 or size > largest:
+            raise ReadError(f"the waveforms are damaged: lead {lead + 1} announces {size} bytes")
+        if size > len(data) - offset:
+            raise ReadError(
+                f"the waveforms are truncated: lead {lead + 1} announces {size} bytes, {len(data) - offset} are left"
+            )
+        first_differences.append(first_difference)
+        payloads.append(data[offset : offset + size])
+        offset += size
+    return first_differences, payloads
+
+
+def _expander(payloads: list[bytes], most_bytes: int) -> Callable[[int], bytes]:
+    """What gives the text of a lead, by its number: the compiled loop, or the one in Python where that was not built."""
+    if _xli is not None:
+        return lambda lead: _expand_compiled(payloads[lead], most_bytes)
+    codes, n_codes = _codes(payloads)
+    return lambda lead: _expand(codes[lead, : n_codes[lead]].tolist(), most_bytes)
+
+
+def _expand_compiled(payload: bytes, most_bytes: int) -> bytes:
+    """`_codes` and `_expand` of one lead."""
+    assert _xli is not None
+    try:
+        return _xli.expand(payload, most_bytes, _MANY_CODES)
+    except IndexError as error:
+        raise ReadError("an impossible LZW code") from error
+    except OverflowError as error:
+        raise ReadError("more samples than were announced") from error
+
+
+def _codes(payloads: list[bytes]) -> tuple[npt.NDArray[np.uint16], list[int]]:
+    """10-bit codes, most significant bit first, [n_leads, width], and how many of each row count."""
+    # Five bytes hold four codes; one group more than needed, so that every row has a place for an end.
+    width = (max(map(len, payloads)) // 5 + 2) * 5
+    padded = b"".join([payload.ljust(width, b"\0") for payload in payloads])
+    # The big-endian 16-bit words that begin at bytes 0, 1, 2 and 3 of a group hold one code each.
+    words = np.ndarray((len(padded) // 5, 4), ">u2", padded, 0, (5, 1)).astype(np.uint16)
+    words >>= np.array([6, 4, 2, 0], dtype=np.uint16)
+    words &= (1 << _CODE_BITS) - 1
+    codes = words.reshape(len(payloads), -1)
+    ends = codes == _END_CODE
+    for row, payload in enumerate(payloads):
+        ends[row, 8 * len(payload) // _CODE_BITS] = True
+    return codes, [int(end) for end in ends.argmax(axis=1)]
+
+
+def _expand(codes: list[int], most_bytes: int) -> bytes:
+    """The text that one lead's LZW codes stand for; refused where it is longer than `most_bytes`.
+
+    The string added after code k is code k's string and the first byte of code k + 1's. Keeping the first bytes in a list
+    of their own leaves nothing to decide, not even where code k + 1 names the string that is being added.
+    """
+    if len(codes) < 2:  # of which no sample can be made
+        return b""
+    strings, first_bytes = _LITERALS.copy(), _LITERALS.copy()
+    add_string, add_first_byte = strings.append, first_bytes.append
+    try:
+        # This loop is the dearest part of reading a file. It ends where the table is full.
+        code = codes[0]
+        for following in codes[1 : _MAX_ENTRIES + 1]:
+            add_first_byte(first_bytes[code])
+            add_string(strings[code] + first_bytes[following])
+            code = following
+        pieces = itemgetter(*codes)(strings)
+    except IndexError as error:
+        raise ReadError("an impossible LZW code") from error
+    # A code can stand for 768 bytes: many codes are counted before they are put together.
+    if len(codes) > _MANY_CODES and sum(map(len, pieces)) > most_bytes:
+        raise ReadError("more samples than were announced")
+    return b"".join(pieces)
+
+
+def _integrate_compiled(texts: list[bytes], first_differences: list[int]) -> Counts:
+    """`_integrate`, lead by lead."""
+    samples = np.empty((len(texts), len(texts[0]) // 2), dtype="<i2")
+    for text, first_difference, row in zip(texts, first_differences, samples, strict=True):
+        _xli.integrate(text, first_difference, row)
+    return samples.astype(np.int16, copy=False)
+
+
+def _integrate(texts: list[bytes], first_differences: list[int]) -> Counts:
+    """From the high bytes of all words, then their low bytes, to the samples in 16 bits; a row for each lead.
+
+    The words hold x[0], x[1] and then 64 - (x[i] - 2 x[i-1] + x[i-2]) for i = 3 onwards, one place early; the second
+    difference for i = 2 is minus the header's word. Devices compute in 16 bits, and so a lead that rails may wrap around
+    on the way.
+    """
+    # In 32 bits, of which the lower 16 count: NumPy sums those several times faster than 16-bit numbers.
+    both = np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(len(texts), -1).astype(np.uint32)
+    n_samples = both.shape[1] // 2
+    high, words = both[:, :n_samples], both[:, n_samples:]
+    high <<= 8
+    words += high
+    starts = np.zeros((len(texts), 3), dtype=np.uint32)
+    starts[:, : min(2, n_samples)] = words[:, :2]
+    starts[:, 1] -= starts[:, 0]
+    starts[:, 2] = -np.array(first_differences, dtype=np.int64) & 0xFFFF
+    # In place, and one place further: word i - 1 becomes the second difference at i.
+    np.subtract(64, words, out=words)
+    samples = both[:, n_samples - 1 : -1]
+    samples[:, :3] = starts[:, :n_samples]
+    np.add.accumulate(samples[:, 1:], axis=1, out=samples[:, 1:])
+    np.add.accumulate(samples, axis=1, out=samples)
+    return samples.astype(np.uint16).view(np.int16)
+
+
+def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
+    """Replace the residuals that XLI stores for leads III, aVR, aVL and aVF by the leads themselves.
+
+    III = II - I - r;  aVR = -r - floor((I + II) / 2);  aVL = floor((I - III) / 2) - r;  aVF = floor((II + III) / 2) - r.
+
+    Raises
+    ------
+    ReadError
+        If a lead that the restoration needs is not among `leads` (canonical names, one for each row).
+    """
+    stored = {lead: row for row, lead in enumerate(leads)}
+    if "-aVR" in stored:
+        raise UnsupportedFormatError("how XLI stores lead -aVR is not known")
+    restored = counts.copy()
+    wide: dict[str, npt.NDArray[np.int32]] = {}
+
+    def lead(name: str) -> npt.NDArray[np.int32]:
+        if name not in stored:
+            raise ReadError(f"lead {name} is not stored, and the other limb leads cannot be restored without it")
+        if name not in wide:
+            wide[name] = restored[stored[name]].astype(np.int32)
+        return wide[name]
+
+    if "III" in stored:
+        restored[stored["III"]] = (lead("II") - lead("I") - counts[stored["III"]]).astype(np.int16)
+    if "aVR" in stored:
+        restored[stored["aVR"]] = (-((lead("I") + lead("II")) >> 1) - counts[stored["aVR"]]).astype(np.int16)
+    if "aVL" in stored:
+        restored[stored["aVL"]] = (((lead("I") - lead("III")) >> 1) - counts[stored["aVL"]]).astype(np.int16)
+    if "aVF" in stored:
+        restored[stored["aVF"]] = (((lead("II") + lead("III")) >> 1) - counts[stored["aVF"]]).astype(np.int16)
+    return restored
+
+
+# A lead that rails steps over half of the 16-bit range at once; a damaged second difference makes a ramp that runs over
+# its end and comes back at the other.
+MAX_JUMP = 3 << 14
+
+
+def refuse_jumps(counts: Counts) -> None:
+    """Refuse XLI data that decodes, but to a signal that no electrode gives."""
+    if int(counts.max()) - int(counts.min()) <= MAX_JUMP:
+        return
+    jumps = np.abs(np.diff(counts.astype(np.int32), axis=1)).max(axis=1, initial=0)
+    if jumps.max() > MAX_JUMP:
+        row = int(jumps.argmax())
+        raise ReadError(f"the waveforms are damaged: lead {row + 1} jumps by {jumps[row]} counts from sample to sample")
+
+
+def _refuse_14_bit(payload: bytes, duration_samples: float) -> None:
+    """Say so where a payload that is no sense in 10-bit codes is LZW of 14-bit codes."""
+    n_bits = 14
+    bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
+    codes = bits[: bits.size // n_bits * n_bits].reshape(-1, n_bits) @ (1 << np.arange(n_bits)[::-1])
+    ends = np.flatnonzero(codes == (1 << n_bits) - 1)
+    codes = codes[: ends[0]] if ends.size else codes
+    if (codes > np.arange(codes.size) + (len(_LITERALS) - 1)).any():
+        return
+    lengths: list[int] = []
+    for code in codes.tolist():
+        lengths.append(1 if code < len(_LITERALS) else lengths[code - len(_LITERALS)] + 1)
+    if abs((sum(lengths) + 1) // 2 - duration_samples) < 1:
+        raise UnsupportedFormatError("XLI data with 14-bit codes; only the 10-bit kind can be read")

@@ -1,0 +1,8 @@
+"""A finished run read back: arrays for learning, tables to join, embeddings one by one, other forms."""
+
+from ecgfounder.results.arrays import Embeddings
+from ecgfounder.results.join import Join
+from ecgfounder.results.run import EmbeddingRun, open_run
+from ecgfounder.results.store import read_embedding
+
+__all__ = ["EmbeddingRun", "Embeddings", "Join", "open_run", "read_embedding"]

@@ -1,0 +1,179 @@
+"""A run's embeddings as an array that is read when it is used.
+
+In: where a run's embeddings are stored. Out: an object with an array's shape, that reads rows as they are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ecgfounder.checks import check_choice
+from ecgfounder.errors import RunError
+from ecgfounder.network.head import pooled
+from ecgfounder.results.store import MAIN, MEANS, Array, EmbeddingStore, Form, Rows, storage_order
+
+POOLING_CHOICES = ("none", "mean")
+_NOT_IN_META = ("status", "error", "reason", "shape", "window_starts")
+
+
+def arrays_of(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[Embeddings, pa.Table]:
+    """The embeddings of some of a manifest's rows as one array, and the table that goes with it; `EmbeddingRun.arrays` tells."""
+    check_choice("pooling", pooling, POOLING_CHOICES)
+    form = store.form
+    per_record = form.rows_of(records["shape"])
+    column = MEANS if pooling == "mean" and form.pooling == "both" else MAIN
+    X = Embeddings(store, records["output"], per_record, _row_shape(store, records, pooling), column)
+    return X, _meta(form, records, per_record)
+
+
+def _row_shape(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[int, ...]:
+    if records.num_rows == 0:
+        raise RunError(f"{store.folder} holds no embedding that could be put into an array")
+    shapes = store.form.inner_shapes(records["shape"])
+    channels = int(shapes[0, -1])
+    if pooling == "mean" or store.form.pooling == "mean":
+        return (channels,)
+    tokens = shapes[:, 0]
+    if store.form.ragged:
+        tokens = store.tokens(records["output"].to_pylist())
+    low, high = int(tokens.min()), int(tokens.max())
+    if low != high:
+        raise RunError(
+            f"the maps have between {low} and {high} tokens (the recordings or windows differ in length), which one array "
+            'cannot hold: use pooling="mean", go through the run one by one (`for facts, embedding in run`), or make a '
+            "run with --window 10."
+        )
+    return low, channels
+
+
+def _meta(form: Form, records: pa.Table, per_record: Rows) -> pa.Table:
+    """The records' facts once per row, with the row's window and lead in front."""
+    kept = records.drop_columns([name for name in _NOT_IN_META if name in records.column_names])
+    if form.one_row_each:
+        starts, leads = records["window_starts"], records["leads"]
+        single = pc.equal(pc.list_value_length(leads), 1)
+        places = {
+            "window": pa.array(np.zeros(records.num_rows, np.int32)),
+            "window_start": pc.fill_null(pc.list_element(starts, 0), 0.0),
+            "lead": pc.if_else(single, pc.list_element(leads, 0), pa.scalar(None, pa.string())),
+        }
+    else:
+        lists = zip(
+            per_record.tolist(), *(records[name].to_pylist() for name in ("window_starts", "leads")), strict=True
+        )
+        rows = [place for n_rows, starts, leads in lists for place in form.places(n_rows, starts, leads)]
+        places = {
+            "window": pa.array([row["window"] for row in rows], pa.int32()),
+            "window_start": pa.array([row["window_start"] for row in rows], pa.float64()),
+            "lead": pa.array([row["lead"] for row in rows], pa.string()),
+        }
+        kept = kept.take(pa.array(np.repeat(np.arange(records.num_rows), per_record)))
+    for place, (name, values) in enumerate(places.items(), start=kept.column_names.index("record") + 1):
+        kept = kept.add_column(place, name, values)
+    return kept
+
+
+class Embeddings:
+    """A run's embeddings as an array that is read when it is used; made by `EmbeddingRun.arrays`.
+
+    It has `shape`, `dtype`, `ndim` and `len()`. `X[rows]` (a number, a slice, a mask or an array of numbers) reads those rows and
+    gives a float32 array; `np.asarray(X)` reads everything once and keeps it, so that what follows is as fast as an array.
+    Shards are read one after the other, a part at a time, into the array that is asked for: memory is that array and
+    `CACHE_BYTES`. It can be pickled, to be read in the workers of a data loader.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, meta = open_run(folder).arrays(pooling="mean")
+    >>> X[0].shape, X[1:3].shape, np.asarray(X).mean(axis=0).shape
+    ((6,), (2, 6), (6,))
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self, store: EmbeddingStore, outputs: pa.ChunkedArray, per_record: Rows, row_shape: tuple[int, ...], column: str
+    ) -> None:
+        self._store = store
+        self._outputs = outputs
+        self._starts = np.concatenate([[0], np.cumsum(per_record)])
+        self._column = column
+        self._loaded: Array | None = None
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *row_shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole array in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        state = "not read yet" if self._loaded is None else "in memory"
+        return f"<Embeddings: float32 {list(self.shape)}, {self.nbytes / 1e6:,.1f} MB, {state}>"
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if self._loaded is None:
+            self._loaded = self._read(np.empty(self.shape, self.dtype), np.arange(len(self)))
+        if dtype is not None and np.dtype(dtype) != self.dtype:
+            return self._loaded.astype(dtype)
+        return self._loaded.copy() if copy else self._loaded
+
+    def __getitem__(self, index: Any) -> Array:
+        if self._loaded is not None or isinstance(index, tuple):
+            return np.asarray(np.asarray(self)[index])
+        rows = np.arange(len(self))[index]
+        wanted = np.atleast_1d(rows)
+        out = self._read(np.empty((len(wanted), *self.shape[1:]), self.dtype), wanted)
+        return out if np.ndim(rows) else out[0]
+
+    def save(self, path: str | os.PathLike[str]) -> Array:
+        """Write the whole array as a .npy file, whatever its size, and give it back as one that stays on disk.
+
+        Parameters
+        ----------
+        path : where to; a file there is replaced once the new one is complete.
+
+        Returns
+        -------
+        float32 array (numpy.memmap), of this object's shape; `numpy.load(path, mmap_mode="r")` gives it again.
+        """
+        target = Path(path)
+        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            out = np.lib.format.open_memmap(aside, mode="w+", dtype=self.dtype, shape=self.shape)
+            self._read(out, np.arange(len(self)))
+            out.flush()
+            os.replace(aside, target)
+        except OSError as error:
+            raise RunError(f"{target} could not be written: {error.strerror or error}") from error
+        finally:
+            aside.unlink(missing_ok=True)
+        return np.asanyarray(np.load(target, mmap_mode="r"))
+
+    def _read(self, out: Array, wanted: Rows) -> Array:
+        """Fill `out[i]` with row `wanted[i]`, going through the storage once."""
+        records = np.searchsorted(self._starts, wanted, side="right") - 1
+        needed, place = np.unique(records, return_inverse=True)
+        outputs = self._outputs.take(pa.array(needed)).to_pylist()
+        by_record = np.argsort(place, kind="stable")
+        bounds = np.searchsorted(place[by_record], np.arange(len(needed) + 1))
+        order = np.array(storage_order(outputs), dtype=np.int64)
+        stored = self._store.views([outputs[each] for each in order], self._column)
+        for number, views in zip(order, stored, strict=True):
+            for at in by_record[bounds[number] : bounds[number + 1]]:
+                view = views[wanted[at] - self._starts[needed[number]]]
+                out[at] = pooled(view) if view.ndim > len(self.shape) - 1 else view
+        return out

@@ -1,0 +1,269 @@
+"""`ecgfounder export`: a run's embeddings in another form, written through the sinks that a run writes through.
+
+In: a run's output folder. Out: a new folder that is itself a run, of JSON, Parquet or NPY: embeddings, ledger, manifest,
+failures, run.json. What a JSON run and an export to JSON write is the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgfounder import __version__
+from ecgfounder.checks import check_choice
+from ecgfounder.cohort.cohort import Record
+from ecgfounder.cohort.index import output_name
+from ecgfounder.cohort.naming import LAYOUT_CHOICES, Layout, Naming
+from ecgfounder.errors import PrepareError, RunError
+from ecgfounder.ledger.conclusion import now
+from ecgfounder.ledger.folder import TABLES, RunFolder, part_name
+from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, LedgerWriter, read_ledger
+from ecgfounder.ledger.liveness import own_name
+from ecgfounder.results.run import EmbeddingRun, open_run
+from ecgfounder.sinks.json import JsonSink
+from ecgfounder.sinks.npy import NpySink
+from ecgfounder.sinks.parquet import ParquetSink
+from ecgfounder.sinks.sink import Entry, Output, Sink
+from ecgfounder.storage.paths import path_key
+
+TARGETS = ("json", "npy", "parquet")
+
+
+COLLISIONS_SHOWN = 20
+
+
+RECORDS_AT_ONCE = 64
+
+
+def export_run(
+    run: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    to: str,
+    *,
+    layout: str | None = None,
+    shard_size: int = 1000,
+    allow_incomplete: bool = False,
+) -> int:
+    """Write a run's embeddings in another form.
+
+    Parameters
+    ----------
+    run : the run's output folder; it is only read.
+    output_dir : a new or empty folder. It becomes a run of the form asked for: `open_run` reads it, and where the form is
+        one that `ecgfounder embed` writes, the same command with that `--format` goes on with it.
+    to : "json" and "npy": a file per recording, [T, 1024], [1024], or with windows in front [W, T, 1024] (of a run with
+        `--pooling both` the maps); "parquet": shards. Numbers are float32, except in Parquet from a run with `--dtype float16`.
+    layout : "flat" or "tree", for files; None takes the run's.
+    shard_size : recordings per Parquet shard.
+    allow_incomplete : also export a run that is not complete; the export is then as incomplete.
+
+    Returns
+    -------
+    int
+        How many recordings were written.
+
+    Raises
+    ------
+    RunError
+        If the run is not there or not complete, the folder is not empty, names collide, windows differ in length (they
+        fit only Parquet), an embedding is gone, or writing fails. What was written until then stays, as a run that is not
+        complete.
+    SettingsError
+        For an unknown form or layout.
+    """
+    check_choice("to", to, TARGETS)
+    source = open_run(run, allow_incomplete=allow_incomplete)
+    layout = layout or str(source.settings["fingerprint"]["layout"])
+    check_choice("layout", layout, LAYOUT_CHOICES)
+    if source.has_ragged_windows and to != "parquet":
+        raise RunError(
+            f"the run's last windows are shorter than the others (--remainder keep): one {to} array cannot hold a recording's "
+            "windows. Export to parquet, or go through the run with ecgfounder.open_run."
+        )
+    target = RunFolder(Path(output_dir))
+    _refuse_folder(target.output_dir, source.folder)
+    export = _Export(source, target, to, layout, shard_size)
+    try:
+        return export.execute()
+    except OSError as error:
+        raise RunError(
+            f"{target.output_dir} could not be written: {error.strerror or error}. It is not complete; remove it and start again."
+        ) from error
+
+
+def _refuse_folder(output_dir: Path, run: Path) -> None:
+    if Path(os.path.realpath(output_dir)).is_relative_to(os.path.realpath(run)):
+        raise RunError(f"{output_dir} lies in the run that is exported; choose a folder outside of it")
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise RunError(f"{output_dir} is not empty: an export is written into a new or empty folder")
+
+
+class _Export:
+    """One export; `execute` does it.
+
+    A record here is an output of the source: where several dataset rows name one path, they share it.
+    """
+
+    def __init__(self, source: EmbeddingRun, target: RunFolder, to: str, layout: str, shard_size: int) -> None:
+        self.source = source
+        self.target = target
+        self.to = to
+        self.layout = layout
+        self.told: dict[str, Any] = source.settings["settings"]
+        self.named_by_id = self.told["id_column"] is not None
+        self.shard_size = shard_size
+        self.naming = Naming(cast(Layout, layout), self.told["data_dir"], suffix=f".{to}")
+        self.ledger = read_ledger(RunFolder(source.folder).ledger)
+        encoded = source.records["output"].combine_chunks().dictionary_encode()
+        self.record_of_row: npt.NDArray[np.int64] = encoded.indices.to_numpy().astype(np.int64)
+        _, first = np.unique(self.record_of_row, return_index=True)
+        self.first_rows = np.sort(first)  # the dictionary has values in the order of their first occurrence
+
+    def execute(self) -> int:
+        rows = _ledger_rows(self.source, self.ledger, self.first_rows)
+        if self.to != "parquet" or self.named_by_id:
+            self._refuse_collisions(rows)
+        self.target.create()
+        facts = self._facts()
+        self.target.write({**facts, "outcome": "exporting"})
+        stamp = time.time_ns()
+        name = part_name(stamp, (1, 1), 0, 1)
+        writer = LedgerWriter(
+            self.target.ledger / name,
+            own_name() | {"exported": True, "started": now()},
+        )
+        try:
+            outputs = self._write(rows, self._sink(name), writer)
+            writer.append(list(self._failed()))
+            writer.end({"outcome": "complete", "done": len(outputs)})
+        finally:
+            writer.abandon()
+        if self.source.is_complete:
+            self._write_tables(outputs)
+        self.target.write(facts)
+        return len(outputs)
+
+    def _facts(self) -> dict[str, Any]:
+        """The source's run.json, with what the export changes."""
+        facts = self.source.settings
+        fingerprint = {**facts["fingerprint"], "format": self.to, "layout": self.layout}
+        if self.to != "parquet" and self.source.pooling == "both":
+            fingerprint["pooling"] = "none"  # a file holds one view
+        done = {"from": self.source.format, "version": __version__, "at": now()}
+        return {**facts, "fingerprint": fingerprint, "exported": done}
+
+    def _sink(self, part: str) -> Sink:
+        if self.to == "parquet":
+            return ParquetSink(
+                self.target.output_dir,
+                self.target.scratch,
+                prefix=part.removesuffix(".jsonl"),
+                shard_size=self.shard_size,
+                dtype=self.source.settings["fingerprint"]["dtype"],
+                record_column="identifier" if self.named_by_id else "ecg_path",
+            )
+        kind = JsonSink if self.to == "json" else NpySink
+        return kind(self.target.output_dir, self.target.scratch)
+
+    def _write(self, rows: npt.NDArray[np.int64], sink: Sink, writer: LedgerWriter) -> pa.ChunkedArray:
+        """Write every record; the new outputs, in the records' order."""
+        new: list[pa.Array] = []
+
+        def commit(entries: list[Entry]) -> None:
+            for entry in entries:
+                if entry.get("status") == "failed":
+                    raise RunError(f"{entry['reason']}. The export is not complete; remove {self.target.output_dir}.")
+            writer.append(entries)
+            new.append(pa.array([entry["output"] for entry in entries if "key" in entry], pa.string()))
+
+        records = self._records(rows)
+        while group := list(islice(records, RECORDS_AT_ONCE)):
+            commit(sink.write(group))
+        commit(sink.close())
+        return pa.chunked_array(new, pa.string())
+
+    def _records(self, rows: npt.NDArray[np.int64]) -> Iterator[Output]:
+        for number, (entry, position) in enumerate(self._entries(rows)):
+            old = self.source.records["output"][int(self.first_rows[number])].as_py()
+            views, means, outer = self.source.stored(old, entry["shape"])
+            name = "" if self.to == "parquet" else self._name(entry, position)
+            entry = {key: value for key, value in entry.items() if key != "shard"} | {"output": name}
+            title = entry["record"] if self.named_by_id else os.path.basename(entry["record"])
+            yield Output(entry, title, tuple(views), outer, number, tuple(means))
+
+    def _entries(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Entry, int]]:
+        """Each record's ledger entry, and its place among its dataset row's paths."""
+        positions = self.source.records["path_index"].take(pa.array(self.first_rows)).fill_null(0)
+        for entry, position in zip(self.ledger.entries(rows.tolist()), positions, strict=True):
+            yield entry, position.as_py()
+
+    def _failed(self) -> Iterator[Entry]:
+        yield from self.ledger.entries(np.flatnonzero(self.ledger.status == FAILED).tolist())
+
+    def _name(self, entry: Entry, position: int) -> str:
+        """The output's name, as a run with this layout gives it."""
+        record = entry["record"]
+        if self.named_by_id:
+            return output_name(Record("", 0, position, record), self.naming)
+        return self.naming.name(record)
+
+    def _refuse_collisions(self, rows: npt.NDArray[np.int64]) -> None:
+        """Stop before any work if two recordings would have one name, or one cannot have a name at all."""
+        keys = np.empty(len(rows), dtype=np.uint64)
+        for number, (entry, position) in enumerate(self._entries(rows)):
+            try:
+                keys[number] = self.naming.key(self._name(entry, position))
+            except PrepareError as error:
+                raise RunError(f"{entry['record']} cannot be exported to {self.to}: {error}") from error
+        values, counts = np.unique(keys, return_counts=True)
+        colliding = values[counts > 1]
+        if not len(colliding):
+            return
+        numbers = np.flatnonzero(np.isin(keys, colliding))
+        shown = "\n  ".join(entry["record"] for entry in self.ledger.entries(rows[numbers[:COLLISIONS_SHOWN]].tolist()))
+        raise RunError(
+            f"{len(colliding):,} names would be shared by different recordings (upper and lower case count as equal), "
+            f"among them:\n  {shown}\n--layout tree mirrors the folders below the run's --data_dir."
+        )
+
+    def _write_tables(self, outputs: pa.ChunkedArray) -> None:
+        """The source's manifest with the new outputs, and its other tables as they are."""
+        manifest = self.source.manifest
+        place = np.full(manifest.num_rows, -1, dtype=np.int64)
+        done = np.flatnonzero(manifest["status"].to_numpy() == "done")
+        place[done] = self.record_of_row
+        new = outputs.take(pa.array(place, mask=place < 0))
+        aside = self.target.scratch / "manifest.parquet"
+        column = manifest.column_names.index("output")
+        pq.write_table(manifest.set_column(column, "output", new), aside, compression="zstd")
+        os.replace(aside, self.target.manifest)
+        books = RunFolder(self.source.folder)
+        for path in (books.path / name for name in TABLES if name not in (books.manifest.name, books.collisions.name)):
+            if path.exists():
+                shutil.copyfile(path, self.target.scratch / path.name)
+                os.replace(self.target.scratch / path.name, self.target.path / path.name)
+
+
+def _ledger_rows(source: EmbeddingRun, ledger: LedgerState, first_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The ledger's row of each record, found by its output."""
+    done = np.flatnonzero(ledger.status == DONE)
+    known = np.fromiter((path_key(entry["output"]) for entry in ledger.entries(done.tolist())), np.uint64, len(done))
+    order = np.argsort(known)
+    outputs = source.records["output"].take(pa.array(first_rows))
+    wanted = np.fromiter((path_key(output.as_py()) for output in outputs), np.uint64, len(outputs))
+    at = np.minimum(np.searchsorted(known[order], wanted), max(0, len(known) - 1))
+    if len(wanted) and (not len(known) or np.any(known[order][at] != wanted)):
+        raise RunError(
+            f"the ledger and the manifest of {source.folder} do not agree; the run's command puts that right"
+        )
+    return done[order[at]] if len(wanted) else np.empty(0, dtype=np.int64)

@@ -1,0 +1,154 @@
+"""A table of labels brought to a run's recordings.
+
+In: a run and a table with a column in common. Out: a `Join` that says what matched, and what did not.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ecgfounder.errors import RunError
+from ecgfounder.results.arrays import Embeddings, arrays_of
+from ecgfounder.results.store import EmbeddingStore
+
+
+@dataclass(frozen=True, eq=False)
+class Join:
+    """A run's recordings with the rows of a table that belong to them; made by `EmbeddingRun.join`.
+
+    Attributes
+    ----------
+    table : pyarrow.Table, one row per recording that matched, in the dataset's order: the manifest's columns, then the
+        table's. A column that both have gets "_table" at the end of its name.
+    unmatched_records : pyarrow.Table, manifest rows of recordings that have an embedding and no row of the table.
+    unmatched_rows : pyarrow.Table, the table's rows that have no recording with an embedding.
+    failed_rows : pyarrow.Table, those of them that have one that failed.
+    duplicate_rows : pyarrow.Table, the table's rows whose key it has more than once.
+
+    `print(join)` says it in numbers.
+    """
+
+    on: str
+    table: pa.Table
+    unmatched_records: pa.Table
+    unmatched_rows: pa.Table
+    failed_rows: pa.Table
+    duplicate_rows: pa.Table
+    n_rows: int
+    _column: str
+    _store: EmbeddingStore
+
+    def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
+        """As `EmbeddingRun.arrays`, of the recordings that matched; the table's columns are in `meta`."""
+        return arrays_of(self._store, self.table, pooling)
+
+    def __str__(self) -> str:
+        matched = self.table.num_rows
+        used = self.n_rows - self.unmatched_rows.num_rows
+        lines = [
+            f"{matched:,} of {matched + self.unmatched_records.num_rows:,} recordings have a row of the table; "
+            f"{used:,} of its {self.n_rows:,} rows have a recording."
+        ]
+        if self.unmatched_records.num_rows:
+            lines.append(f"Recordings without a row ({self.on}): {_some(self.unmatched_records[self._column])}")
+        if self.unmatched_rows.num_rows:
+            failed = self.failed_rows.num_rows
+            lines.append(
+                f"Rows without an embedding ({self.on}): {_some(self.unmatched_rows[self.on])}"
+                + (f"; {failed:,} of them name a recording that failed" if failed else "")
+            )
+        if self.duplicate_rows.num_rows:
+            lines.append(
+                f"More than once in the table, the first row was taken: {_some(pc.unique(self.duplicate_rows[self.on]))}"
+            )
+        return "\n".join(lines)
+
+
+def join_table(
+    manifest: pa.Table, store: EmbeddingStore, given: pa.Table, on: str, column: str, duplicates: str
+) -> Join:
+    """Bring the rows of `given` to those of `manifest` with the same key: its `on`, the manifest's `column`."""
+    is_done = pc.equal(manifest["status"], "done")
+    records, without_embedding = manifest.filter(is_done), manifest.filter(pc.invert(is_done))
+    left, right = _comparable(records[column], given[on], on)
+    counted = pc.value_counts(right.drop_null())
+    often = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
+    repeated = given.filter(pc.is_in(right, often, skip_nulls=True))
+    if len(often) and duplicates == "error":
+        raise RunError(
+            f"{len(often):,} keys are in more than one of the table's rows, so that it is open which belongs to the recording "
+            f'({on}: {_some(often)}): keep one row of each, or take the first with duplicates="first".'
+        )
+    at = pc.index_in(left, right, skip_nulls=True)
+    has_row = pc.is_valid(at)
+    others = given.drop_columns([on]) if column == on else given
+    found = others.take(at.filter(has_row))
+    table = records.filter(has_row)
+    for name in found.column_names:
+        table = table.append_column(f"{name}_table" if name in table.column_names else name, found[name])
+    without = pc.invert(pc.is_in(right, left, skip_nulls=True))
+    failed_keys, keys = _comparable(without_embedding[column], given[on], on)
+    joined = Join(
+        on,
+        table,
+        unmatched_records=records.filter(pc.invert(has_row)),
+        unmatched_rows=given.filter(without),
+        failed_rows=given.filter(pc.and_(without, pc.is_in(keys, failed_keys, skip_nulls=True))),
+        duplicate_rows=repeated,
+        n_rows=given.num_rows,
+        _column=column,
+        _store=store,
+    )
+    if joined.unmatched_records.num_rows or joined.unmatched_rows.num_rows or repeated.num_rows:
+        warnings.warn(str(joined), UserWarning, stacklevel=3)
+    return joined
+
+
+def as_arrow(table: Any) -> pa.Table:
+    if isinstance(table, pa.Table):
+        return table
+    if hasattr(table, "iloc"):
+        return pa.Table.from_pandas(table, preserve_index=False)
+    try:
+        return pa.table(table)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise RunError(
+            f"expected a pandas or polars DataFrame or a pyarrow.Table, got a {type(table).__name__}"
+        ) from error
+
+
+def _comparable(left: pa.ChunkedArray, right: pa.ChunkedArray, on: str) -> tuple[pa.Array, pa.Array]:
+    """Two columns of keys as one type: whole numbers where both are, else text."""
+    keys = [_as_keys(column, on) for column in (left, right)]
+    if keys[0].type != keys[1].type:
+        keys = [each.cast(pa.string()) for each in keys]
+    return keys[0], keys[1]
+
+
+def _as_keys(column: pa.ChunkedArray, on: str) -> pa.Array:
+    keys = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    kind = keys.type
+    if pa.types.is_dictionary(kind):
+        keys, kind = keys.dictionary_decode(), kind.value_type
+    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return keys.cast(pa.string())
+    if pa.types.is_floating(kind):
+        keys = pc.if_else(pc.is_nan(keys), pa.scalar(None, kind), keys)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        try:
+            return keys.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise RunError(f"{on!r} holds numbers that are not whole; keys are text or whole numbers") from error
+    return keys
+
+
+def _some(values: Any) -> str:
+    """A few of many, for a message."""
+    texts = [str(value) for value in islice(values, 5)]
+    return ", ".join(texts) + (f" and {len(values) - 5:,} more" if len(values) > 5 else "")

@@ -1,0 +1,324 @@
+"""A finished run read back, JSON, Parquet and NPY alike: arrays for learning, tables to join, embeddings one by one.
+
+In: a run's output folder, wherever it lies now. Out: an `EmbeddingRun`; its embeddings are read when they are used.
+Everything is in the dataset's order, and embeddings and tables are aligned row by row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ecgfounder.checks import check_choice
+from ecgfounder.errors import RunError
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.ledger import read_ledger
+from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, STAGES
+from ecgfounder.results.arrays import Embeddings, arrays_of
+from ecgfounder.results.join import Join, as_arrow, join_table
+from ecgfounder.results.store import KEY_LENGTH, MEANS, Array, EmbeddingStore, Form, Rows
+
+_RECORDS_AT_ONCE = 4096
+
+
+def open_run(folder: str | os.PathLike[str], *, allow_incomplete: bool = False) -> EmbeddingRun:
+    """Open the output folder of a run, which may have been moved since.
+
+    Parameters
+    ----------
+    folder : the run's `--output_dir`.
+    allow_incomplete : also open a run that was interrupted or is still at work, with what it has finished up to now.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or one that is not complete; the message says how to finish it.
+
+    Examples
+    --------
+    >>> run = open_run(folder)
+    >>> run
+    <EmbeddingRun: 4 recordings, 1 failed, json, zscore v1, 12lead, complete>
+    >>> X, meta = run.arrays(pooling="mean")
+    >>> X.shape
+    (4, 6)
+    >>> meta["record"].to_pylist()
+    ['a/1.xml', 'a/2.xml', 'b/3.xml', 'b/4.xml']
+    """
+    books = RunFolder(Path(folder))
+    facts = books.read()
+    if facts is None:
+        raise RunError(f"{folder} holds no run: expected {books.run_json}. Give the --output_dir of a run.")
+    whole = facts.get("outcome") == "complete" and books.manifest.exists()
+    if not whole and not allow_incomplete:
+        raise RunError(
+            f"the run in {folder} is not complete (outcome: {facts.get('outcome')}). The command that began it finishes it, "
+            "after a job array `ecgfounder merge` does, an export is begun anew in another folder; with "
+            "allow_incomplete=True (--allow_incomplete) what is there now is read."
+        )
+    try:
+        manifest = pq.read_table(books.manifest) if books.manifest.exists() else _ledger_table(books.ledger)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{books.manifest} cannot be read: {error}. The run's command writes it again.") from error
+    return EmbeddingRun(books.output_dir, facts, manifest)
+
+
+class EmbeddingRun:
+    """A run's embeddings with what is known of each; made by `open_run`.
+
+    It has a row for each embedding of a path of the dataset: one per recording, or one per window (and lead of it) where the
+    run has those, as in the Parquet shards. A path that several dataset rows name has its embedding at each of them.
+    `len(run)` is the number of rows; going through the run gives `(facts, embedding)` for each, one at a time, with a
+    bounded amount of memory: `facts` is what `arrays` has in its table, `embedding` float32 [T, 1024] or [1024].
+
+    Order: the dataset's, windows in sequence, leads within windows. A run that is not complete has the order of its
+    records' names instead, since the dataset has not been gone through.
+
+    Attributes
+    ----------
+    folder : the output folder.
+    settings : the contents of run.json: settings, fingerprint, versions, checkpoint, engine, counts.
+    manifest : pyarrow.Table, one row per path of the dataset, failed ones among them; `.to_pandas()` where that is
+        preferred. Of a run that is not complete: one row per record that is finished, without `row_index`, kept columns and
+        device settings.
+
+    Examples
+    --------
+    >>> run = open_run(folder)
+    >>> len(run), run.outcome, run.settings["fingerprint"]["pooling"]
+    (4, 'complete', 'none')
+    >>> for facts, embedding in run:
+    ...     print(facts["record"], facts["study_id"], embedding.shape)
+    a/1.xml 101 (3, 6)
+    a/2.xml 102 (3, 6)
+    b/3.xml 103 (3, 6)
+    b/4.xml 103 (3, 6)
+    >>> run.failures.to_pylist()[0]["reason"]
+    'no such file'
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], manifest: pa.Table) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.manifest = manifest
+        self._form = Form.of(settings)
+        self._store = EmbeddingStore(folder, self._form)
+
+    @property
+    def outcome(self) -> str:
+        """How the run ended: "complete", or "running", "interrupted", "incomplete"."""
+        return str(self.settings.get("outcome"))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every record of the dataset is done or failed."""
+        return self.outcome == "complete"
+
+    @property
+    def format(self) -> str:
+        """How the embeddings are stored: "json", "parquet" or "npy"."""
+        return self._form.format
+
+    @property
+    def pooling(self) -> str:
+        """What the run kept: "none", the map [T, 1024]; "mean", its mean over T [1024]; "both"."""
+        return self._form.pooling
+
+    @cached_property
+    def failures(self) -> pa.Table:
+        """The dataset's paths that have no embedding, with the reason: row_index, path_index, record, error, reason."""
+        return self.manifest.filter(pc.equal(self.manifest["status"], "failed")).select(list(FAILURE_COLUMNS))
+
+    @cached_property
+    def records(self) -> pa.Table:
+        """The manifest's rows that have an embedding: one per path, however many windows it has."""
+        return self.manifest.filter(pc.equal(self.manifest["status"], "done"))
+
+    @cached_property
+    def _per_record(self) -> Rows:
+        """int64 [records]: the rows that each has."""
+        return self._form.rows_of(self.records["shape"])
+
+    def __len__(self) -> int:
+        return int(self._per_record.sum())
+
+    def __repr__(self) -> str:
+        fingerprint = self.settings["fingerprint"]
+        recipe = fingerprint["preparation"]["recipe"]
+        n_records, n_rows = self.records.num_rows, len(self)
+        rows = "" if n_rows == n_records else f" in {n_rows:,} rows"
+        return (
+            f"<EmbeddingRun: {n_records:,} recordings{rows}, {self.failures.num_rows:,} failed, {self.format}, "
+            f"{recipe['name']} v{recipe['version']}, {fingerprint['preparation']['mode']}, {self.outcome}>"
+        )
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], Array]]:
+        records = self.records.drop_columns(["status", "error", "reason", "shape"])
+        for first in range(0, records.num_rows, _RECORDS_AT_ONCE):
+            part = records.slice(first, _RECORDS_AT_ONCE).to_pylist()
+            stored = self._store.views(records["output"].slice(first, len(part)).to_pylist())
+            for facts, views in zip(part, stored, strict=True):
+                starts = facts.pop("window_starts")
+                places = self._form.places(len(views), starts, facts["leads"])
+                for view, place in zip(views, places, strict=True):
+                    yield {**facts, **place}, view.copy()  # not a view of a whole part of a shard
+
+    @property
+    def has_ragged_windows(self) -> bool:
+        """Whether the last window of a recording may be shorter than the others (`--remainder keep`, maps kept)."""
+        return self._form.ragged
+
+    def stored(self, output: str, shape: list[int]) -> tuple[list[Array], list[Array], tuple[int, ...]]:
+        """One record as it is stored.
+
+        Parameters
+        ----------
+        output, shape : as the manifest has them.
+
+        Returns
+        -------
+        views : float32 [T, 1024] or [1024] of each window and lead.
+        means : float32 [1024] of each where the run kept both, else none.
+        outer_shape : windows, leads, both or none, what stands in front of one view's shape.
+        """
+        (views,) = self._store.views([output])
+        means = next(self._store.views([output], MEANS)) if self.pooling == "both" else []
+        return views, means, tuple(shape[: -self._form.inner])
+
+    def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
+        """All embeddings as one array, and the table that goes with it, row by row.
+
+        Parameters
+        ----------
+        pooling : "none": as the run kept them (the maps, where it kept both). "mean": the mean over T of what the run kept
+            as a map (in float64, then float32, as `--pooling mean` has it); a run that kept the mean gives it either way, and
+            one that kept both has it ready.
+
+        Returns
+        -------
+        X : Embeddings
+            float32 [N, 1024], or [N, T, 1024] where the run kept maps. Nothing is read until it is used: `X[rows]` reads some
+            rows, `np.asarray(X)` (which scikit-learn and others call) all of them, `X.save("X.npy")` puts an array on disk
+            that is larger than memory.
+        meta : pyarrow.Table
+            N rows: row_index, path_index, record, window, window_start (s), lead, format, sampling_rate, flags, kept
+            columns, and the manifest's other facts.
+
+        Raises
+        ------
+        RunError
+            If the maps differ in T, which one array cannot hold.
+
+        Examples
+        --------
+        >>> run = open_run(folder)
+        >>> X, meta = run.arrays(pooling="mean")
+        >>> y = meta["study_id"].to_numpy()
+        >>> X.shape, len(y), X[y == 103].shape
+        ((4, 6), 4, (2, 6))
+        """
+        return arrays_of(self._store, self.records, pooling)
+
+    def join(self, table: Any, on: str, *, duplicates: str = "error") -> Join:
+        """Bring a table of labels (or of anything else) to the recordings.
+
+        Parameters
+        ----------
+        table : pandas or polars DataFrame, or pyarrow.Table.
+        on : a column of both. In the run: one that `--keep_columns` kept, the dataset's `--id_column` or path column, or
+            `row_index`. Whole numbers and their text are the same key (123, 123.0 and "123"; "0123" is another one).
+        duplicates : what to do with keys that the table has more than once: "error" refuses them, "first" takes the first
+            row. Several recordings may share a key: each gets its row.
+
+        Returns
+        -------
+        Join
+            What matched, and what did not. Where anything did not, a UserWarning says so too.
+
+        Raises
+        ------
+        RunError
+            If the column is missing on one side, or for duplicate keys.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> labels = pd.DataFrame({"study_id": [101, 102, 103], "age": [61, 47, 55]})
+        >>> joined = open_run(folder).join(labels, on="study_id")
+        >>> print(joined)
+        4 of 4 recordings have a row of the table; 3 of its 3 rows have a recording.
+        >>> X, meta = joined.arrays(pooling="mean")
+        >>> meta["age"].to_pylist()
+        [61, 47, 55, 55]
+        """
+        check_choice("duplicates", duplicates, ("error", "first"))
+        given = as_arrow(table)
+        if on not in given.column_names:
+            raise RunError(
+                f"the table has no column {on!r}; its columns are: {', '.join(given.column_names)} "
+                "(an index of pandas becomes a column with reset_index())."
+            )
+        return join_table(self.manifest, self._store, given, on, self._key_column(on), duplicates)
+
+    def _key_column(self, on: str) -> str:
+        """The manifest's column that holds what the dataset calls `on`."""
+        if on in self.manifest.column_names:
+            return on
+        told = self.settings.get("settings", {})
+        identifier = told.get("id_column")
+        if on == (told.get("path_column") if identifier is None else identifier):
+            return "record"
+        own = [name for name in self.manifest.column_names if name not in SCHEMA.names]
+        known = ", ".join([*own, *filter(None, [identifier]), "record", "row_index"])
+        raise RunError(
+            f"the run's manifest has no column {on!r}; it can be joined on: {known}. The same command again with "
+            f"--keep_columns {on} adds a column of the dataset; nothing is embedded anew for that."
+        )
+
+    def reference(self, key: int) -> str | None:
+        """The reference, below the run's folder, of a Parquet run's record by its 64-bit key; None if it has none."""
+        keys, order = self._keys
+        at = int(np.searchsorted(keys, np.uint64(key)))
+        if at == len(keys) or int(keys[at]) != key:
+            return None
+        return str(self.records["output"][int(order[at])])
+
+    @cached_property
+    def _keys(self) -> tuple[npt.NDArray[np.uint64], Rows]:
+        """A Parquet run's keys in ascending order, and the record of each."""
+        texts = pc.utf8_slice_codeunits(self.records["output"], -KEY_LENGTH, 1 << 30)
+        keys = np.fromiter((int(text.as_py(), 16) for text in texts), dtype=np.uint64, count=len(texts))
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+
+
+def _ledger_table(ledger: Path) -> pa.Table:
+    """What a run that is not complete has finished, in the manifest's form, by the records' names."""
+    state = read_ledger(ledger)
+    entries = state.entries(range(len(state)))
+    parts = [pa.Table.from_pylist([], schema=SCHEMA)]
+    while chunk := [_ledger_row(entry) for entry in islice(entries, _RECORDS_AT_ONCE)]:
+        parts.append(pa.Table.from_pylist(chunk, schema=SCHEMA))
+    return pa.concat_tables(parts).sort_by("record")
+
+
+def _ledger_row(entry: dict[str, Any]) -> dict[str, Any]:
+    seconds = entry.get("seconds") or {}
+    return {
+        **{name: value for name, value in entry.items() if name in SCHEMA.names},
+        "window_starts": entry.get("starts"),
+        "input_bytes": entry.get("size"),
+        "input_mtime": entry.get("mtime_ns"),
+        "input_sha256": entry.get("sha256"),
+        **{f"seconds_{stage}": seconds.get(stage) for stage in STAGES},
+    }

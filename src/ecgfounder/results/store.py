@@ -1,0 +1,312 @@
+"""Where a run's embeddings lie, and how they are read: JSON, NPY, and parts of Parquet shards in a bounded cache.
+
+In: outputs as a manifest names them. Out: float32 arrays [T, C] or [C].
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ecgfounder.errors import RunError
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.sinks.parquet import EMBEDDINGS
+
+Array = npt.NDArray[np.float32]
+
+
+Rows = npt.NDArray[np.int64]
+
+
+CACHE_BYTES = 256 << 20
+"""Decoded parts of shards that a run keeps, at most (one part at least)."""
+
+
+MAIN, MEANS = EMBEDDINGS
+
+
+_SHARDS_OPEN = 64
+
+
+KEY_LENGTH = 16
+
+
+_REFERENCE = re.compile(rf"(?P<shard>.+\.parquet)::(?P<key>[0-9a-f]{{{KEY_LENGTH}}})", re.DOTALL)
+
+
+def read_embedding(reference: str | os.PathLike[str]) -> Array:
+    """Read one embedding by the reference that chat files and manifests have for it.
+
+    Parameters
+    ----------
+    reference : path of a run's JSON (or exported NPY), or `path/to/SHARD.parquet::KEY` for the rows of a Parquet shard
+        that belong to one recording. A manifest's `output` is such a reference below the run's folder.
+
+    Returns
+    -------
+    float32 array
+        [T, 1024], [1024] with `--pooling mean`; windows, leads, or both in front: [W, T, 1024].
+
+    Raises
+    ------
+    RunError
+        If there is no such embedding, it is damaged, or its windows differ in length (`open_run` gives them one by one).
+
+    Examples
+    --------
+    >>> read_embedding(folder / "1.json").shape
+    (3, 6)
+    """
+    text = os.fspath(reference)
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
+        return _read_file(Path(text))
+    path = Path(match["shard"])
+    shard = _Shard(path, _Cache())
+    views = shard.views(match["key"])
+    if len({view.shape for view in views}) > 1:
+        raise RunError(f"{text}: its windows differ in length, which one array cannot hold; open_run gives one by one.")
+    facts = RunFolder(path.parent).read()
+    outer = shard.outer_shape(match["key"], None if facts is None else Form.of(facts))
+    return np.stack(views).reshape(*outer, *views[0].shape)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a run's fingerprint says about the form of its embeddings."""
+
+    format: str
+    pooling: str
+    windows: bool
+    every_lead: bool
+    ragged: bool
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Form:
+        try:
+            fingerprint = facts["fingerprint"]
+            preparation = fingerprint["preparation"]
+            windows = preparation["stride"] is not None
+            pooling = str(fingerprint["pooling"])
+            return cls(
+                format=str(fingerprint["format"]),
+                pooling=pooling,
+                windows=windows,
+                every_lead=preparation["lead"] == "all",
+                ragged=windows and preparation["remainder"] == "keep" and pooling != "mean",
+            )
+        except (KeyError, TypeError) as error:
+            raise RunError(f"run.json is not a run's record: {error} is missing in it") from error
+
+    @property
+    def one_row_each(self) -> bool:
+        return not (self.windows or self.every_lead)
+
+    @property
+    def inner(self) -> int:
+        """Dimensions of one row's embedding."""
+        return 1 if self.pooling == "mean" else 2
+
+    def rows_of(self, shapes: pa.ChunkedArray) -> Rows:
+        """int64 [records]: how many rows each has, the product of what its shape has in front of one embedding's."""
+        if self.one_row_each:
+            return np.ones(len(shapes), dtype=np.int64)
+        return np.array([np.prod(shape[: -self.inner], dtype=np.int64) for shape in shapes.to_pylist()], dtype=np.int64)
+
+    def inner_shapes(self, shapes: pa.ChunkedArray) -> Rows:
+        """int64 [records, 1 or 2]: [C] or [T, C] of each record's (first) embedding."""
+        lists = shapes.combine_chunks()
+        ends = np.cumsum(lists.value_lengths().to_numpy())
+        values = lists.flatten().to_numpy().astype(np.int64)
+        return np.asarray(np.stack([values[ends - back] for back in range(self.inner, 0, -1)], axis=1))
+
+    def places(self, n_rows: int, starts: list[float] | None, leads: list[str] | None) -> Iterator[dict[str, Any]]:
+        """Which window, from when on, and which lead each row of a record is."""
+        starts = starts or [0.0]
+        names: list[str | None] = list(leads or [])
+        per_window = n_rows // len(starts)
+        if per_window == 1 and len(names) != 1:
+            names = [None]
+        for window, start in enumerate(starts):
+            for lead in names:
+                yield {"window": window, "window_start": start, "lead": lead}
+
+    def outer_shape(self, n_windows: int, n_leads: int) -> tuple[int, ...]:
+        """What stands in front of one row's shape in the array of a whole record."""
+        return ((n_windows,) if self.windows else ()) + ((n_leads,) if self.every_lead else ())
+
+
+def storage_order(outputs: list[str]) -> list[int]:
+    """The order in which to read outputs so that every shard is gone through once: by shard, else as they are."""
+    return sorted(range(len(outputs)), key=lambda number: outputs[number].rpartition("::")[0])
+
+
+class EmbeddingStore:
+    """Reads what a run wrote, with a bounded cache of shards and of their decoded parts."""
+
+    def __init__(self, folder: Path, form: Form) -> None:
+        self.folder = folder
+        self.form = form
+        self._forget()
+
+    def _forget(self) -> None:
+        self._shards: OrderedDict[str, _Shard] = OrderedDict()
+        self._cache = _Cache()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "form": self.form}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def views(self, outputs: Iterable[str], column: str = MAIN) -> Iterator[list[Array]]:
+        """For each output the embeddings of its rows, float32 [T, C] or [C] each; `column` names one of a shard's."""
+        for output in outputs:
+            match = _REFERENCE.fullmatch(output)
+            if match is not None:
+                yield self._shard(match["shard"]).views(match["key"], column)
+                continue
+            whole = _read_file(self.folder / output)
+            inner = self.form.inner
+            if whole.ndim < inner:
+                raise RunError(f"{self.folder / output} is not an embedding of this run: its shape is {whole.shape}")
+            yield list(whole.reshape(-1, *whole.shape[-inner:]))
+
+    def tokens(self, outputs: Iterable[str]) -> Rows:
+        """int64 [rows]: T of each row of some outputs, all of them in shards."""
+        matches = [_REFERENCE.fullmatch(output) for output in outputs]
+        found = [self._shard(match["shard"]).tokens(match["key"]) for match in matches if match is not None]
+        return np.concatenate(found)
+
+    def _shard(self, name: str) -> _Shard:
+        if name not in self._shards:
+            if len(self._shards) == _SHARDS_OPEN:
+                self._shards.popitem(last=False)
+            self._shards[name] = _Shard(self.folder / name, self._cache)
+        self._shards.move_to_end(name)
+        return self._shards[name]
+
+
+class _Cache:
+    """Decoded parts of shards; the least recently used go when there are more than `CACHE_BYTES` of them."""
+
+    def __init__(self) -> None:
+        self._parts: OrderedDict[Hashable, list[Array]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: Hashable) -> list[Array] | None:
+        if key in self._parts:
+            self._parts.move_to_end(key)
+        return self._parts.get(key)
+
+    def put(self, key: Hashable, part: list[Array]) -> None:
+        self._parts[key] = part
+        self._bytes += sum(view.nbytes for view in part)
+        while self._bytes > CACHE_BYTES and len(self._parts) > 1:
+            self._bytes -= sum(view.nbytes for view in self._parts.popitem(last=False)[1])
+
+
+class _Shard:
+    """A Parquet shard: which rows are whose, and the embeddings of some, decoded a row group at a time."""
+
+    def __init__(self, path: Path, cache: _Cache) -> None:
+        self._path = path
+        self._cache = cache
+        try:
+            self._file = pq.ParquetFile(path)
+            keys = self._column("key").to_pylist()
+        except FileNotFoundError as error:
+            raise RunError(f"{path} is gone. The run's command embeds what was in it again.") from error
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise RunError(f"{path} cannot be read as a run's shard: {error}") from error
+        self._spans: dict[str, tuple[int, int]] = {}
+        for row, key in enumerate(keys):
+            self._spans[key] = (self._spans.get(key, (row, 0))[0], row + 1)
+        groups = self._file.metadata
+        self._bounds = np.cumsum([0, *(groups.row_group(group).num_rows for group in range(groups.num_row_groups))])
+
+    def views(self, key: str, column: str = MAIN) -> list[Array]:
+        """The embeddings of one record's rows, in order."""
+        first, stop = self._span(key)
+        group = int(np.searchsorted(self._bounds, first, side="right")) - 1
+        views: list[Array] = []
+        while self._bounds[group] < stop:
+            begin = int(self._bounds[group])
+            views += self._part(group, column)[max(0, first - begin) : stop - begin]
+            group += 1
+        return views
+
+    def tokens(self, key: str) -> Rows:
+        """int64 [rows]: T of each row of one record."""
+        first, stop = self._span(key)
+        return np.array([shape[0] for shape in self._shapes[first:stop]], dtype=np.int64)
+
+    def outer_shape(self, key: str, form: Form | None) -> tuple[int, ...]:
+        """The windows and leads of one record; without run.json, those of which there are several."""
+        first, stop = self._span(key)
+        n_windows = len(pc.unique(self._column("window").slice(first, stop - first)))
+        n_leads = (stop - first) // n_windows
+        return tuple(n for n in (n_windows, n_leads) if n > 1) if form is None else form.outer_shape(n_windows, n_leads)
+
+    @cached_property
+    def _shapes(self) -> list[list[int]]:
+        return list(self._column("shape").to_pylist())
+
+    def _span(self, key: str) -> tuple[int, int]:
+        if key not in self._spans:
+            raise RunError(f"{self._path} holds no row of the recording {key}. The run's command embeds it again.")
+        return self._spans[key]
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return self._file.read(columns=[name], use_threads=False)[name]
+
+    def _part(self, group: int, column: str) -> list[Array]:
+        part = self._cache.get((self._path, group, column))
+        if part is None:
+            try:
+                table = self._file.read_row_group(group, columns=[column], use_threads=False)
+            except (OSError, pa.ArrowException) as error:
+                raise RunError(f"{self._path} is damaged: {error}") from error
+            part = _rows_of_lists(table[column].combine_chunks())
+            self._cache.put((self._path, group, column), part)
+        return part
+
+
+def _rows_of_lists(column: pa.Array) -> list[Array]:
+    """A column of lists, or of lists of lists, as float32 arrays [C] or [T, C] that share one buffer."""
+    lengths = column.value_lengths().to_numpy()
+    is_map = pa.types.is_list(column.type.value_type)
+    numbers = column.flatten().flatten() if is_map else column.flatten()
+    values = numbers.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    if not is_map:
+        return list(values.reshape(len(column), -1))
+    maps = values.reshape(int(lengths.sum()), -1)
+    return list(np.split(maps, np.cumsum(lengths)[:-1]))
+
+
+def _read_file(path: Path) -> Array:
+    """The array in a run's JSON or NPY."""
+    try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+        return np.array(orjson.loads(path.read_bytes())["embedding"], dtype=np.float32)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is gone. The run's command embeds the recording again.") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise RunError(f"{path} is not an embedding: expected the JSON or NPY of a run ({error})") from error

@@ -1,0 +1,1 @@
+"""A run: settings, plan, budget, and the stages put together."""

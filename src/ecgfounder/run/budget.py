@@ -1,0 +1,92 @@
+"""What a run will write, held against what there is room for.
+
+In: how many recordings are to do, the settings, the output folder. Out: a `Budget`; a run that cannot fit is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.errors import RunError
+from ecgfounder.ledger.ledger import DONE, LedgerState
+from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, SAMPLING_RATE
+from ecgfounder.preprocess.preparation import ALL_LEADS
+from ecgfounder.run.settings import Settings
+
+MANY_FILES = 50_000
+TYPICAL_SECONDS = 10.0
+LEDGER_BYTES = 900
+"""Bytes of one ledger line with its manifest row."""
+
+# Measured on maps of real recordings: text takes 10.6 bytes a number, split and compressed float32 3.4.
+_BYTES_PER_VALUE = {("json", "float32"): 10.6, ("parquet", "float32"): 3.4, ("parquet", "float16"): 2.0}
+_TOKENS_PER_SECOND = SAMPLING_RATE / SAMPLES_PER_TOKEN
+_SAMPLED = 1000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the records that are to do will take.
+
+    Attributes
+    ----------
+    bytes, files : estimated for the outputs that are still to be written.
+    free_bytes, free_files : what the file system has left; None for files where it does not say.
+    """
+
+    bytes: int
+    files: int
+    free_bytes: int
+    free_files: int | None
+
+    @property
+    def fits(self) -> bool:
+        return self.bytes <= self.free_bytes and (self.free_files is None or self.files <= self.free_files)
+
+    def check(self, output_dir: Path) -> None:
+        """Refuse a run that cannot fit.
+
+        Raises
+        ------
+        RunError
+            With what it needs and what there is.
+        """
+        if not self.fits:
+            free = f"{megabytes(self.free_bytes)}" + (
+                "" if self.free_files is None else f" and {self.free_files:,} files"
+            )
+            raise RunError(
+                f"The embeddings need about {megabytes(self.bytes)} in {self.files:,} files, and {output_dir} has room for "
+                f"{free}. --format parquet takes a third, --pooling mean a twentieth; or choose another --output_dir."
+            )
+
+
+def make_budget(n_todo: int, settings: Settings, state: LedgerState, output_dir: Path) -> Budget:
+    """Estimate from the shapes of finished records, or before there are any from a recording of ten seconds."""
+    values = _values_per_record(settings, state)
+    size = int(n_todo * (values * _BYTES_PER_VALUE[settings.format, settings.dtype] + LEDGER_BYTES))
+    files = n_todo if settings.format == "json" else math.ceil(n_todo / settings.shard_size)
+    at = output_dir.absolute()
+    while not at.exists():
+        at = at.parent
+    room = os.statvfs(at)
+    return Budget(size, files, room.f_bavail * room.f_frsize, room.f_favail if room.f_files else None)
+
+
+def _values_per_record(settings: Settings, state: LedgerState) -> float:
+    done = (state.status == DONE).nonzero()[0][:_SAMPLED]
+    sizes: list[int] = [math.prod(entry["shape"]) for entry in state.entries(done.tolist())]
+    if sizes:
+        return sum(sizes) / len(sizes)
+    tokens = 1 if settings.pooling == "mean" else math.ceil(TYPICAL_SECONDS * _TOKENS_PER_SECOND)
+    leads = len(STANDARD_LEADS) if settings.preparation.lead == ALL_LEADS and settings.mode == "1lead" else 1
+    return tokens * FEATURES * leads
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

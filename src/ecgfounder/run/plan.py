@@ -1,0 +1,229 @@
+"""What is left to do: the cohort held against the ledger and against the files.
+
+In: the cohort's index, the ledger's state, the settings. Out: a `Plan`, a mark for every path of the cohort.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.cohort.cohort import Cohort, Record
+from ecgfounder.cohort.index import Index, indexed_records, output_name, record_identity
+from ecgfounder.cohort.naming import Naming
+from ecgfounder.errors import ECGFounderError, PrepareError, RunError
+from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, key_text
+from ecgfounder.readers import make_source
+from ecgfounder.readers.identity import companions_of, identity_of
+from ecgfounder.run.settings import Settings
+from ecgfounder.sinks.sink import Entry
+from ecgfounder.storage.paths import path_key
+
+Mask = npt.NDArray[np.bool_]
+
+
+def check_foreign_outputs(index: Index, state: LedgerState) -> None:
+    """Refuse to write over the output of a recording that the cohort no longer names.
+
+    Raises
+    ------
+    RunError
+        With how many there are.
+    """
+    gone = ~np.isin(state.keys, index.keys) & (state.status == DONE) & (state.names != 0)
+    taken = np.intersect1d(state.names[gone], index.names[index.first])
+    if len(taken):
+        rows = np.flatnonzero(gone & np.isin(state.names, taken))[:3]
+        shown = ", ".join(f"{entry['output']} of {entry['record']}" for entry in state.entries(rows.tolist()))
+        raise RunError(
+            f"{len(taken)} outputs in the folder belong to recordings that the dataset no longer names, and others would "
+            f"take their places: {shown} ... Use another --output_dir, --layout tree, or --overwrite."
+        )
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """A finished record whose input has the content that it had, and another time or path.
+
+    Attributes
+    ----------
+    row : of the ledger's state. mtime_ns : the input's time now. path : hash of its path, where it is known by an identifier.
+    """
+
+    row: int
+    mtime_ns: int
+    path: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What this process does with each path of the cohort.
+
+    Attributes
+    ----------
+    todo : bool [n], the paths to process.
+    had_output : bool [n], those among them that have an output from before, which is replaced or removed.
+    done, failed : records that stay as the ledger has them.
+    changed : records whose input is not what it was; missing : whose output is gone; both are in `todo`.
+    gone : records of the ledger that the cohort no longer names.
+    renewals : records that stay as they are but for what the ledger says of their inputs.
+    """
+
+    todo: Mask
+    had_output: Mask
+    done: int
+    failed: int
+    changed: int
+    missing: int
+    gone: int
+    renewals: tuple[Renewal, ...] = ()
+
+    @property
+    def n_todo(self) -> int:
+        return int(self.todo.sum())
+
+
+def make_plan(
+    cohort: Cohort, index: Index, mine: Mask, state: LedgerState, settings: Settings, naming: Naming, output_dir: Path
+) -> Plan:
+    """Compare the cohort with the ledger.
+
+    Parameters
+    ----------
+    mine : bool [n], the paths that are this process's share.
+
+    A finished record is looked at, not read: size and time of its input as the ledger has them, and its output there.
+    Where only the time differs, or with `check_hashes`, the content's hash decides.
+
+    An identifier that stands for another path now is looked into as well.
+    """
+    candidates = index.first & mine
+    rows = state.find(index.keys)
+    known = candidates & (rows >= 0)
+    status = np.where(known, state.status[np.maximum(rows, 0)] if len(state) else 0, 0)
+    todo = candidates & ~np.isin(status, (DONE, FAILED))
+    if settings.retry_failed:
+        todo |= status == FAILED
+    had_output = np.zeros(len(index), dtype=np.bool_)
+    changed = missing = 0
+    renewals: list[Renewal] = []
+    there = np.array([(output_dir / name).exists() for name in state.shards], dtype=np.bool_)
+    looked_for = (status == DONE) | (status == FAILED if cohort.id_column else False)
+    if np.any(looked_for):
+        known_as, row_of, shard_of = np.where(looked_for, status, 0).data, rows.data, state.shard.data
+        looked_at = _Inputs(state, settings, naming, renewals)
+        for position, record in indexed_records(cohort, index, naming.data_dir):
+            if not known_as[position]:
+                continue
+            row = row_of[position]
+            if known_as[position] == FAILED:  # with an identifier: it may stand for another path by now
+                todo[position] |= looked_at.has_moved(record, row)
+                continue
+            shard = shard_of[row]
+            if not (there[shard] if shard >= 0 else _has_output(record, naming, output_dir)):
+                missing += 1
+            elif looked_at.has_changed(record, row):
+                changed += 1
+            else:
+                continue
+            todo[position] = had_output[position] = True
+    gone = int(len(state) - np.isin(state.keys, index.keys).sum())
+    left = known & ~todo
+    return Plan(
+        todo,
+        had_output,
+        done=int((left & (status == DONE)).sum()),
+        failed=int((left & (status == FAILED)).sum()),
+        changed=changed,
+        missing=missing,
+        gone=gone,
+        renewals=tuple(renewals),
+    )
+
+
+def renewed(state: LedgerState, renewals: Sequence[Renewal]) -> Iterator[Entry]:
+    """The entries that say what is known of inputs now, so that the next start need not read them again."""
+    lines = state.entries(renewal.row for renewal in renewals)
+    for renewal, entry in zip(renewals, lines, strict=True):
+        path = {} if renewal.path is None else {"path": key_text(renewal.path)}
+        yield {**entry, "mtime_ns": renewal.mtime_ns, **path}
+
+
+def _has_output(record: Record, naming: Naming, output_dir: Path) -> bool:
+    try:
+        os.lstat(f"{output_dir}/{output_name(record, naming)}")
+    except (OSError, PrepareError):
+        return False  # without an identifier now, it is done again, and fails with that reason
+    return True
+
+
+class _Inputs:
+    """The input files of finished records, held against what the ledger has of them; what is to be renewed is collected."""
+
+    def __init__(self, state: LedgerState, settings: Settings, naming: Naming, renewals: list[Renewal]) -> None:
+        self._renewals = renewals
+        self._state = state
+        self._settings = settings
+        self._naming = naming
+        # Python numbers come out of these three times as fast as out of arrays, and there may be a million to look at.
+        self._sizes, self._times = state.size.data, state.mtime_ns.data
+        self._paths, self._companions = state.paths.data, state.companions.data
+
+    def has_changed(self, record: Record, row: int) -> bool:
+        """Whether a record's files are others than those that were read; an input that is gone has not changed."""
+        path = self._naming.absolute(record.path)
+        by_content = self._settings.check_hashes or self.has_moved(record, row)
+        if not self._companions[row] and not by_content:  # the usual case
+            try:
+                status = os.stat(path)
+            except (OSError, ValueError):
+                if "::" not in path:
+                    return False
+            else:
+                if status.st_size == self._sizes[row] and status.st_mtime_ns == self._times[row]:
+                    return False
+        return self._differs(record, path, row, by_content)
+
+    def has_moved(self, record: Record, row: int) -> bool:
+        """Whether an identifier stands for another path than it did: sizes and times say nothing then."""
+        return bool(self._paths[row]) and self._paths[row] != path_key(
+            record_identity(record.path, self._naming.data_dir)
+        )
+
+    def _differs(self, record: Record, path: str, row: int, by_content: bool) -> bool:
+        source = make_source(path, self._settings.hints)
+        if self._companions[row]:
+            entry = next(self._state.entries([row]))
+            source.companions.extend(companions_of(source, entry["companions"]))
+        try:
+            seen = [os.stat(each) for each in source.files]
+        except (OSError, ValueError):
+            # A companion that is not there: of an input that is gone altogether, or one that has others now.
+            return os.path.lexists(source.path) or os.path.lexists(f"{source.path}.hea")
+        if not seen:
+            return False
+        size, modified = sum(each.st_size for each in seen), max(each.st_mtime_ns for each in seen)
+        if size != self._sizes[row]:
+            return True
+        same = modified == self._times[row]
+        if same and not by_content:
+            return False
+        moved = self.has_moved(record, row)
+        known = int(self._state.hashes[row])
+        if known == 0:
+            return not same or moved
+        try:
+            found = identity_of(source)
+        except ECGFounderError:
+            return True
+        if int(str(found["sha256"])[:16], 16) != known:
+            return True
+        if moved or not same:
+            key = path_key(record_identity(record.path, self._naming.data_dir)) if self._paths[row] else None
+            self._renewals.append(Renewal(row, found["mtime_ns"], key))
+        return False

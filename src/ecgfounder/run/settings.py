@@ -1,0 +1,159 @@
+"""A run's settings as one frozen object, and the fingerprint that decides what may be resumed.
+
+In: values from the command line or from Python. Out: validated `Settings`, handed to every stage in the part it needs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ecgfounder.checks import check_choice
+from ecgfounder.cohort.naming import LAYOUT_CHOICES
+from ecgfounder.engines.choice import ENGINE_CHOICES, PRECISION_CHOICES
+from ecgfounder.errors import ReadError, SettingsError
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.readers import READER_CHOICES
+from ecgfounder.readers.quantities import hinted_scale
+from ecgfounder.readers.source import Hints
+from ecgfounder.sinks.sink import DTYPE_CHOICES, FORMAT_CHOICES
+from ecgfounder.stages.view import POOLING_CHOICES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run is told.
+
+    Attributes
+    ----------
+    dataset, split, path_column, id_column, keep_columns, data_dir : the cohort; see `ecgfounder.cohort.sources.open_cohort`.
+    output_dir : folder of the embeddings and of `_run/`.
+    checkpoint : file, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
+    preparation : what is done to a recording before the network.
+    reader, hints : how files are read; see `ecgfounder.readers.read_ecg`.
+    engine, precision, device, compile : what runs the network; see `ecgfounder.engines.create_engine`.
+    pooling : "none" keeps the map [T, C], "mean" its mean over T, "both" both, as two columns.
+    predictions : whether the head's probabilities are kept too.
+    statements : whether the recording device's own statements and intervals are kept too.
+    dtype : of the embeddings that are written.
+    format, layout, shard_size : how outputs are written; `shard_size` is records per Parquet shard.
+    batch_size, num_workers : what is in flight, and reading processes per process at most.
+    shard : (i, n), this run does the i-th of n parts, i from 1.
+    overwrite, retry_failed, check_hashes : what a start in a used folder does.
+    read_timeout : seconds after which reading one file is given up.
+    """
+
+    dataset: str
+    output_dir: Path
+    split: str = "train"
+    path_column: str = "ecg_paths"
+    id_column: str | None = None
+    keep_columns: tuple[str, ...] = ()
+    data_dir: str = field(default_factory=os.getcwd)
+    checkpoint: str | None = None
+    preparation: Preparation = field(default_factory=Preparation)
+    reader: str = "auto"
+    hints: Hints = field(default_factory=Hints)
+    engine: str = "auto"
+    precision: str = "float32"
+    device: str | None = None
+    compile: bool = False
+    pooling: str = "none"
+    predictions: bool = False
+    statements: bool = False
+    dtype: str = "float32"
+    format: str = "json"
+    layout: str = "flat"
+    shard_size: int = 1000
+    batch_size: int = 8
+    num_workers: int = 4
+    shard: tuple[int, int] = (1, 1)
+    overwrite: bool = False
+    retry_failed: bool = False
+    check_hashes: bool = False
+    read_timeout: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("engine", self.engine, ENGINE_CHOICES),
+            ("precision", self.precision, PRECISION_CHOICES),
+            ("pooling", self.pooling, POOLING_CHOICES),
+            ("dtype", self.dtype, DTYPE_CHOICES),
+            ("format", self.format, FORMAT_CHOICES),
+            ("layout", self.layout, LAYOUT_CHOICES),
+            ("reader", self.reader, READER_CHOICES),
+        ):
+            check_choice(name, value, choices)
+        for name, number, least in (
+            ("batch_size", self.batch_size, 1),
+            ("num_workers", self.num_workers, 0),
+            ("shard_size", self.shard_size, 1),
+        ):
+            if number < least:
+                raise SettingsError(
+                    f"Invalid value for the '{name}' parameter. It must be at least {least}, got {number}."
+                )
+        part, parts = self.shard
+        if not 1 <= part <= parts:
+            raise SettingsError(
+                f"Invalid value for the 'shard' parameter. It must be I/N with 1 <= I <= N, got {part}/{parts}."
+            )
+        if not (math.isfinite(self.read_timeout) and self.read_timeout > 0):
+            raise SettingsError(
+                "Invalid value for the 'read_timeout' parameter. It must be a number of seconds above 0."
+            )
+        rate = self.hints.sampling_rate
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise SettingsError(f"Invalid value for the 'sampling_rate' parameter. It must be above 0 Hz, got {rate}.")
+        try:
+            hinted_scale(self.hints)
+        except ReadError as error:
+            raise SettingsError(str(error)) from error
+        if self.overwrite and parts > 1:
+            raise SettingsError(
+                "--overwrite would remove what the other shards wrote. Start anew in another --output_dir, or run once "
+                "with --overwrite and without --shard."
+            )
+        if self.dtype == "float16" and self.format == "json":
+            raise SettingsError("--dtype float16 needs --format parquet: JSON has one kind of number.")
+        if self.layout == "tree" and self.id_column is not None:
+            raise SettingsError(
+                "--layout tree names outputs by their paths and --id_column by identifiers: choose one."
+            )
+
+        if self.pooling == "both" and self.format == "json":
+            raise SettingsError("--pooling both needs --format parquet: a JSON holds one view.")
+        ragged = self.preparation.remainder == "keep" and self.preparation.stride is not None
+        if ragged and self.format == "json" and self.pooling == "none":
+            raise SettingsError(
+                "--remainder keep gives a last window with fewer tokens, which one [W, T, C] array cannot hold: "
+                "use --format parquet (a row per window), --pooling mean, or --remainder drop or pad."
+            )
+
+    @property
+    def mode(self) -> str:
+        return self.preparation.mode
+
+    def fingerprint(self, checkpoint_sha256: str) -> dict[str, Any]:
+        """What must agree for a run to be resumed, as JSON-able values: what is computed, not how fast or where."""
+        return {
+            "checkpoint_sha256": checkpoint_sha256,
+            "preparation": self.preparation.fingerprint(),
+            "reader": self.reader,
+            "hints": {
+                "sampling_rate": self.hints.sampling_rate,
+                "unit": self.hints.unit,
+                "leads": list(self.hints.leads) if self.hints.leads else None,
+            },
+            "precision": self.precision,
+            "pooling": self.pooling,
+            "predictions": self.predictions,
+            "statements": self.statements,
+            "dtype": self.dtype,
+            "format": self.format,
+            "layout": self.layout,
+            "id_column": self.id_column,
+        }

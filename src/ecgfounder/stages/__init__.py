@@ -1,0 +1,1 @@
+"""The stages of the straight line, as plain callables that know no driver: read, batch, embed, collect, view, record."""

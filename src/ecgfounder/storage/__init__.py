@@ -1,0 +1,1 @@
+"""Where bytes lie: paths as text, reading and replacing files."""
