@@ -431,5 +431,5 @@ def test_lower_precision_is_measured_on_the_run_s_own_recordings(
         np.array(orjson.loads(each[name])["embedding"]) for each in (outputs(tmp_path / "out"), undisturbed)
     )
     seen = np.linalg.norm(lower - exact) / np.linalg.norm(exact)
-    assert 1e-4 < seen < 1  # the demo network amplifies what bfloat16 rounds
+    assert 1e-4 < seen < 0.3
     assert seen / 5 < told < seen * 5
