@@ -20,6 +20,7 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
 from ecgfounder.readers import arrays, read_ecg, text_tables
 from ecgfounder.readers.source import Hints, Source
+from ecgfounder.storage import locate
 from mutations import is_read_or_refused
 
 Table = npt.NDArray[np.float64]
@@ -204,7 +205,7 @@ def test_what_the_file_leaves_open_is_asked_for_by_the_flag_that_says_it(
 )
 def test_text_that_is_no_table_is_no_known_format(text: str, tmp_path: Path) -> None:
     path = write(tmp_path, "x.csv", text)
-    assert not arrays.matches(Source(path))
+    assert not arrays.matches(Source(locate(path)))
     with pytest.raises(ReadError):
         read_ecg(path, hints=ALL)
 

@@ -15,6 +15,7 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import cardiosoft, read_ecg
 from ecgfounder.readers.quantities import numbers_of
 from ecgfounder.readers.source import Source
+from ecgfounder.storage import locate
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 
@@ -73,7 +74,7 @@ def document(*parts: str) -> bytes:
 
 def read(path: Path, content: bytes) -> Recording:
     path.write_bytes(content)
-    return cardiosoft.read(Source(path))
+    return cardiosoft.read(Source(locate(path)))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import dicom, read_ecg
 from ecgfounder.readers.source import Source
+from ecgfounder.storage import locate
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 TWELVE_LEAD = "1.2.840.10008.5.1.4.1.1.9.1.1"
@@ -146,7 +147,7 @@ def without_meta(dataset: Dataset, implicit: bool) -> bytes:
 
 def read(path: Path, content: bytes) -> Recording:
     path.write_bytes(content)
-    source = Source(path)
+    source = Source(locate(path))
     assert dicom.matches(source)
     return dicom.read(source)
 
@@ -373,4 +374,4 @@ def test_every_truncation_is_read_or_refused(file: Path) -> None:
     for length in range(132, len(content), 7):
         file.write_bytes(content[:length])
         with pytest.raises(ReadError):
-            dicom.read(Source(file))
+            dicom.read(Source(locate(file)))

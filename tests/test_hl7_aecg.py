@@ -14,6 +14,7 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import hl7_aecg, read_ecg
 from ecgfounder.readers.source import Source
+from ecgfounder.storage import locate
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 ABSOLUTE = ("TIME_ABSOLUTE", "20021122091000.000")
@@ -74,7 +75,7 @@ def document(*parts: str, namespace: str = 'xmlns="urn:hl7-org:v3"') -> bytes:
 
 def read(path: Path, content: bytes) -> Recording:
     path.write_bytes(content)
-    return hl7_aecg.read(Source(path))
+    return hl7_aecg.read(Source(locate(path)))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import muse, read_ecg
 from ecgfounder.readers.source import Source
+from ecgfounder.storage import locate
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "ecg"
 STORED = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -64,7 +65,7 @@ def document(*waveforms: str, doctype: str = '<!DOCTYPE RestingECG SYSTEM "reste
 
 def read(path: Path, content: bytes) -> Recording:
     path.write_bytes(content)
-    return muse.read(Source(path))
+    return muse.read(Source(locate(path)))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from ecgfounder.readers import sierraecg_package
 from ecgfounder.readers.philips import reader as philips
 from ecgfounder.readers.philips.xli import MAX_JUMP
 from ecgfounder.readers.source import Source
+from ecgfounder.storage import locate
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 REAL_FILES = ("129DYPRG.XML", "3191723_ZZDEMOPTONLY_1-04_orig.xml")
@@ -39,7 +40,7 @@ def read(tmp_path: Path):
     def decode(document: bytes, reader=philips) -> Recording:
         path = tmp_path / "ecg.xml"
         path.write_bytes(document)
-        return reader.read(Source(path))
+        return reader.read(Source(locate(path)))
 
     return decode
 
@@ -78,7 +79,7 @@ def data_of(text: str) -> bytes:
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_real_files_decode_to_sierraecgs_counts_exactly(name: str) -> None:
     path = SHARED / "ecg" / "sierra" / name
-    recording = philips.read(Source(path))
+    recording = philips.read(Source(locate(path)))
     golden = np.load(SHARED / "golden" / "sierra.npz")[f"{path.stem}.samples"]
     assert recording.leads == STANDARD_LEADS
     assert recording.sampling_rate == 500
@@ -90,7 +91,7 @@ def test_real_files_decode_to_sierraecgs_counts_exactly(name: str) -> None:
 @needs_shared
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_the_package_and_the_own_decoder_give_the_same_samples_of_real_files(name: str) -> None:
-    source = Source(SHARED / "ecg" / "sierra" / name)
+    source = Source(locate(SHARED / "ecg" / "sierra" / name))
     own, package = philips.read(source), sierraecg_package.read(source)
     assert package.leads == own.leads
     assert package.sampling_rate == own.sampling_rate
@@ -100,7 +101,7 @@ def test_the_package_and_the_own_decoder_give_the_same_samples_of_real_files(nam
 @needs_shared
 @pytest.mark.parametrize(("name", "said"), [("invalid-doc-type.xml", "type"), ("invalid-doc-version.xml", "version")])
 def test_other_document_types_and_versions_are_recognised_and_refused(name: str, said: str) -> None:
-    source = Source(SHARED / "ecg" / "sierra" / name)
+    source = Source(locate(SHARED / "ecg" / "sierra" / name))
     assert philips.matches(source)
     with pytest.raises(UnsupportedFormatError, match=f"document of {said}"):
         philips.read(source)
@@ -108,7 +109,7 @@ def test_other_document_types_and_versions_are_recognised_and_refused(name: str,
 
 @needs_shared
 def test_device_and_filters_come_from_the_file_and_nothing_about_the_patient_does() -> None:
-    meta = philips.read(Source(SHARED / "ecg" / "sierra" / REAL_FILES[1])).meta
+    meta = philips.read(Source(locate(SHARED / "ecg" / "sierra" / REAL_FILES[1]))).meta
     assert meta == {
         "format_version": "1.04",
         "resolution_uv": 5.0,
@@ -282,7 +283,7 @@ def test_the_reader_claims_philips_documents_only(tmp_path: Path) -> None:
     ):
         path = tmp_path / "ecg.xml"
         path.write_bytes(content)
-        assert philips.matches(Source(path)) is expected
+        assert philips.matches(Source(locate(path))) is expected
 
 
 # -- Damage ------------------------------------------------------------------------------------------------------------
@@ -501,11 +502,11 @@ def test_the_package_is_not_given_gzip_or_huge_files(tmp_path: Path, monkeypatch
     path = tmp_path / "ecg.xml"
     path.write_bytes(b"\x1f\x8b" + b"\0" * 50)
     with pytest.raises(ReadError, match="gzip"):
-        sierraecg_package.read(Source(path))
+        sierraecg_package.read(Source(locate(path)))
     path.write_bytes(encode_sierra(walk()))
     monkeypatch.setattr(sierraecg_package, "MAX_FILE_BYTES", 1000)
     with pytest.raises(ReadError, match="at most 1,000"):
-        sierraecg_package.read(Source(path))
+        sierraecg_package.read(Source(locate(path)))
 
 
 def test_the_package_is_taken_at_5_uv_whatever_the_file_says(read) -> None:

@@ -18,6 +18,7 @@ from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedForm
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers import wfdb as wfdb_reader
 from ecgfounder.readers.source import Source
+from ecgfounder.storage import locate
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 Counts = npt.NDArray[np.int64]
@@ -302,4 +303,4 @@ def test_a_text_that_is_no_header_is_not_taken_for_one(tmp_path: Path) -> None:
     for text in ("1 2 3\n4 5 6\n", "a,b\n1,2\n", "Dear 2 all\nof you 16\n", "<x/>"):
         path = tmp_path / "x.txt"
         path.write_text(text)
-        assert not wfdb_reader.matches(Source(path))
+        assert not wfdb_reader.matches(Source(locate(path)))

@@ -17,3 +17,9 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
             f"Invalid value for the '{name}' parameter. Allowed values are {', '.join(first)} and {last}, but got "
             f"{value!r} instead."
         )
+
+
+def check_least(name: str, number: int, least: int) -> None:
+    """Refuse a whole number below `least`."""
+    if number < least:
+        raise SettingsError(f"Invalid value for the '{name}' parameter. It must be at least {least}, got {number}.")

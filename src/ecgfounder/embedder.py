@@ -7,13 +7,13 @@ of `ecgfounder embed`, because the stages (read, prepare, batch, embed) are the 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -21,28 +21,30 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.checks import check_choice
+from ecgfounder.checks import check_choice, check_least
+from ecgfounder.drivers.stream import Stream
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.errors import (
     CheckpointError,
     ECGFounderError,
-    EmbeddingError,
+    MissingDependencyError,
     PrepareError,
     SettingsError,
 )
 from ecgfounder.machine import usable_cores
-from ecgfounder.network.bundles import spec_of
+from ecgfounder.network.bundles import FEATURES, spec_of
 from ecgfounder.network.checkpoint import find_checkpoint
-from ecgfounder.network.head import pooled
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import RECIPES, Recipe
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import Hints
-from ecgfounder.stages.batch import Batch, Batcher
+from ecgfounder.stages.collect import Finished
+from ecgfounder.stages.embed import EmbedStage
+from ecgfounder.stages.view import View, view_of
 
 _POOLING_CHOICES = ("none", "mean")
 
@@ -60,9 +62,6 @@ Pooling = Literal["none", "mean"]
 Errors = Literal["raise", "return", "skip"]
 AnyRecording = str | os.PathLike[str] | Recording | npt.NDArray[np.number[Any]]
 """One ECG: a path (`container::member` too), a `Recording`, or samples [n_leads, n_samples]."""
-
-View = Callable[[Array], Array]
-"""What is kept of one input's feature map [T, 1024]."""
 
 
 # --- making one ------------------------------------------------------------------------------------------------------
@@ -144,8 +143,8 @@ def load(
         "resampling": resampling,
     }
     preparation = _preparation(mode, preparation, {name: value for name, value in choices.items() if value is not None})
-    if threads is not None and threads < 1:
-        raise SettingsError(f"Invalid value for the 'threads' parameter. It must be at least 1, got {threads}.")
+    if threads is not None:
+        check_least("threads", threads, 1)
     path = find_checkpoint(checkpoint, mode)
     made = create_engine(
         engine,
@@ -379,11 +378,11 @@ class Embedder:
         MissingDependencyError
             If a file's format needs an extra that is not installed.
         """
-        view = self._embedding_view(pooling)
+        kept, hints = self._embedding_view(pooling), _hints(sampling_rate, leads, unit)
         if _is_single(x):
-            [embedding] = self._stream(view, batch_size, "raise", sampling_rate, leads, unit).results([x], single=True)
+            [embedding] = self._results([x], kept, batch_size, "raise", hints, single=True)
             return _tensor(embedding) if as_tensor else embedding
-        embeddings = self._stream(view, batch_size, errors, sampling_rate, leads, unit).results(_iterable(x))
+        embeddings = self._results(_iterable(x), kept, batch_size, errors, hints)
         return list(_tensors(embeddings) if as_tensor else embeddings)
 
     def embed_iter(
@@ -402,9 +401,8 @@ class Embedder:
 
         However long the stream, a few batches are in memory. Parameters, results and errors are those of `embed`.
         """
-        view = self._embedding_view(pooling)
-        stream = self._stream(view, batch_size, errors, sampling_rate, leads, unit)
-        embeddings = stream.results(_iterable(recordings))
+        kept, hints = self._embedding_view(pooling), _hints(sampling_rate, leads, unit)
+        embeddings = self._results(_iterable(recordings), kept, batch_size, errors, hints)
         return _tensors(embeddings) if as_tensor else embeddings
 
     @overload
@@ -456,51 +454,72 @@ class Embedder:
         ReadError, PrepareError, EmbeddingError, SettingsError, MissingDependencyError
             As `embed` does.
         """
-        view = self._prediction_view()
+        kept, hints = self._prediction_view(), _hints(sampling_rate, leads, unit)
         if _is_single(x):
-            [probabilities] = self._stream(view, batch_size, "raise", sampling_rate, leads, unit).results(
-                [x], single=True
-            )
+            [probabilities] = self._results([x], kept, batch_size, "raise", hints, single=True)
             return probabilities
-        return list(self._stream(view, batch_size, errors, sampling_rate, leads, unit).results(_iterable(x)))
+        return list(self._results(_iterable(x), kept, batch_size, errors, hints))
 
-    def _embedding_view(self, pooling: str) -> View:
+    def _embedding_view(self, pooling: str) -> Kept:
         check_choice("pooling", pooling, _POOLING_CHOICES)
-        if pooling == "mean":
-            return pooled
-        if self.preparation.remainder == "keep" and self.preparation.stride is not None:
+        if pooling == "none" and self.preparation.remainder == "keep" and self.preparation.stride is not None:
             raise SettingsError(
                 "remainder 'keep' gives a last window with fewer tokens, which one [W, T, 1024] array cannot hold: use "
                 "pooling='mean', or remainder 'drop' or 'pad'."
             )
-        return _whole_map
+        view = view_of(pooling)
+        # A copy of a map: a batch's maps are one block, which a kept row would hold in memory.
+        return Kept(
+            lambda feature_map: view(feature_map if pooling == "mean" else feature_map.copy()), attrgetter("embedding")
+        )
 
-    def _prediction_view(self) -> View:
+    def _prediction_view(self) -> Kept:
         head, expected = self.engine.head, len(self.labels)
         if head is None or head.n_classes != expected:
             found = "no head" if head is None else f"a head of {head.n_classes} classes"
+            spec = spec_of(self.mode)
             raise CheckpointError(
-                f"{self.checkpoint}: expected the head of {expected} statements (dense.weight [{expected}, 1024] and "
-                f"dense.bias [{expected}]), found {found}. The published files have it: {spec_of(self.mode).filename} "
-                f"of {spec_of(self.mode).repo_id}"
+                f"{self.checkpoint}: expected the head of {expected} statements (dense.weight [{expected}, {FEATURES}] and "
+                f"dense.bias [{expected}]), found {found}. The published files have it: {spec.filename} of {spec.repo_id}"
             )
-        return lambda feature_map: head.probabilities(feature_map[None])[0]
+        return Kept(view_of("mean", head), attrgetter("probabilities"))
 
-    def _stream(
+    def _results(
         self,
-        view: View,
+        recordings: Iterable[Any],
+        kept: Kept,
         batch_size: int,
         errors: str,
-        sampling_rate: float | None,
-        leads: Sequence[str] | None,
-        unit: str | None,
-    ) -> _Stream:
+        hints: Hints,
+        *,
+        single: bool = False,
+    ) -> Iterator[Any]:
+        """What is kept of each recording, in their order; errors as `errors` says."""
         check_choice("errors", errors, ERRORS_CHOICES)
-        if batch_size < 1:
-            raise SettingsError(
-                f"Invalid value for the 'batch_size' parameter. It must be at least 1, got {batch_size}."
-            )
-        return _Stream(self, view, batch_size, errors, _hints(sampling_rate, leads, unit))
+        check_least("batch_size", batch_size, 1)
+        return self._stream(recordings, kept, batch_size, errors, hints, single)
+
+    def _stream(
+        self, recordings: Iterable[Any], kept: Kept, batch_size: int, errors: str, hints: Hints, single: bool
+    ) -> Iterator[Any]:
+        names: deque[str] = deque()
+
+        def prepared() -> Iterator[Callable[[], Signal]]:
+            for number, x in enumerate(recordings):
+                name = "" if single else os.fspath(x) if _is_path(x) else f"recording {number}"
+                names.append(name)
+                yield partial(self._prepare, x, hints, name)
+
+        for outcome in Stream(EmbedStage(self.engine, kept.view), batch_size).results(prepared()):
+            name = names.popleft()
+            if isinstance(outcome, Finished):
+                yield kept.result(outcome)
+            elif errors == "raise":
+                raise _named(outcome, name)
+            elif errors == "return":
+                yield _named(outcome, name)
+            else:
+                log.warning("left out: %s", _named(outcome, name))
 
     def _prepare(self, x: Any, hints: Hints, name: str) -> Signal:
         """The signal of one recording; errors about the recording carry `name`, or its path."""
@@ -535,9 +554,19 @@ class Embedder:
         return recording_from_array(array, hints.sampling_rate, leads, hints.unit or "mV")
 
 
-def _whole_map(feature_map: Array) -> Array:
-    # A copy: a batch's maps are one block, which a kept row would hold in memory.
-    return feature_map.copy()
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of each map, and which part of it is the result."""
+
+    view: Callable[[Array], View]
+    part: Callable[[View], Array | None]
+
+    def result(self, finished: Finished) -> Array:
+        """The result of one recording: its only view, or all of them with windows and leads in front."""
+        parts = [part for view in finished.views or () if (part := self.part(view)) is not None]
+        if not finished.outer_shape:
+            return parts[0]
+        return np.stack(parts).reshape(*finished.outer_shape, *parts[0].shape)
 
 
 # --- what goes in ----------------------------------------------------------------------------------------------------
@@ -575,131 +604,13 @@ def _iterable(x: object) -> Iterable[Any]:
 
 
 def _named(error: ECGFounderError, name: str) -> ECGFounderError:
-    """The same error with the recording's name in front."""
-    return type(error)(f"{name}: {error}") if name else error
+    """The same error with the recording's name in front, where it is not there."""
+    if not name or str(error).startswith(name) or isinstance(error, MissingDependencyError):
+        return error
+    return type(error)(f"{name}: {error}")
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class _Open:
-    """A recording on its way: its outputs as they come, or why there are none."""
-
-    name: str
-    outer_shape: tuple[int, ...] = ()
-    outputs: list[Array | None] = field(default_factory=list)
-    left: int = 0
-    error: ECGFounderError | None = None
-
-    @property
-    def is_over(self) -> bool:
-        return self.error is not None or self.left == 0
-
-    def result(self) -> Array:
-        outputs = [output for output in self.outputs if output is not None]
-        if not self.outer_shape:
-            return outputs[0]
-        return np.stack(outputs).reshape(*self.outer_shape, *outputs[0].shape)
-
-
-Tag = tuple[_Open, int]
-
-_NOT_FINITE = "the network's output is not finite: the samples' values are beyond what it can take"
-
-
-class _Stream:
-    """Recordings in, outputs out in the same order: prepared here, embedded by the engine's threads.
-
-    The caller's thread never computes the network: PyTorch's number of threads, which the engine sets, stays as it is there.
-    """
-
-    def __init__(self, embedder: Embedder, view: View, batch_size: int, errors: str, hints: Hints) -> None:
-        self._embedder = embedder
-        self._view = view
-        self._errors = errors
-        self._hints = hints
-        self._threads = embedder.engine.threads
-        self._batcher: Batcher[Tag] = Batcher(batch_size, max_age=math.inf)
-        # Enough for every thread to have a batch although lengths differ, little enough to hold any stream's part.
-        self._ahead = 2 * batch_size * (self._threads + 1)
-        self._open: deque[_Open] = deque()
-        self._computing: deque[tuple[Batch[Tag], Future[list[Array | EmbeddingError]]]] = deque()
-
-    def results(self, recordings: Iterable[Any], *, single: bool = False) -> Iterator[Any]:
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="ecgfounder-embed")
-        try:
-            for number, x in enumerate(recordings):
-                self._take(x, "" if single else f"recording {number}", pool)
-                yield from self._finished(self._ahead, pool)
-            yield from self._finished(0, pool)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _take(self, x: Any, name: str, pool: ThreadPoolExecutor) -> None:
-        opened = _Open(os.fspath(x) if _is_path(x) and name else name)
-        self._open.append(opened)
-        try:
-            signal = self._embedder._prepare(x, self._hints, name)
-            opened.outer_shape, opened.left = signal.outer_shape, len(signal.inputs)
-            opened.outputs = [None] * opened.left
-            for number, data in enumerate(signal.inputs):
-                for batch in self._batcher.add(data, (opened, number)):
-                    self._compute(batch, pool)
-        except SettingsError as error:
-            opened.error = _named(error, opened.name)
-        except ECGFounderError as error:
-            opened.error = error
-        except MemoryError:
-            opened.error = _named(PrepareError("needs more memory than there is"), opened.name)
-
-    def _compute(self, batch: Batch[Tag], pool: ThreadPoolExecutor) -> None:
-        while len(self._computing) > self._threads:
-            self._collect()
-        self._computing.append((batch, pool.submit(self._outputs, batch.data)))
-
-    def _outputs(self, data: Array) -> list[Array | EmbeddingError]:
-        """The output of each row, or why it has none; a batch that cannot be computed is tried row by row."""
-        try:
-            maps = self._embedder.engine.embed(data)
-        except EmbeddingError as error:
-            return [error] if len(data) == 1 else [self._outputs(data[row : row + 1])[0] for row in range(len(data))]
-        return [self._view(each) if np.isfinite(each).all() else EmbeddingError(_NOT_FINITE) for each in maps]
-
-    def _collect(self) -> None:
-        """Wait for the oldest batch and give its rows to their recordings."""
-        batch, future = self._computing.popleft()
-        for (opened, number), output in zip(batch.tags, future.result(), strict=True):
-            if isinstance(output, EmbeddingError):
-                opened.error = _named(output, opened.name)
-            else:
-                opened.outputs[number] = output
-            opened.left -= 1
-
-    def _finished(self, most: int, pool: ThreadPoolExecutor) -> Iterator[Any]:
-        """The outputs that are next in order, until at most `most` recordings are open."""
-        while self._open:
-            first = self._open[0]
-            if first.is_over:
-                self._open.popleft()
-                yield from self._told(first)
-            elif len(self._open) <= most:
-                return
-            elif self._computing:
-                self._collect()
-            else:
-                for batch in self._batcher.flush():
-                    self._compute(batch, pool)
-
-    def _told(self, opened: _Open) -> Iterator[Any]:
-        if opened.error is None:
-            yield opened.result()
-        elif self._errors == "raise":
-            raise opened.error
-        elif self._errors == "return":
-            yield opened.error
-        else:
-            log.warning("left out: %s", opened.error)
 
 
 def _tensor(output: Any) -> Any:

@@ -46,6 +46,10 @@ class RunError(ECGFounderError):
     """A run that cannot start or go on: colliding names, a foreign output folder, a full disk."""
 
 
+class StorageError(ECGFounderError):
+    """A file or object that cannot be had: not there, not allowed, or its store is in trouble (`ecgfounder.storage`)."""
+
+
 class MissingDependencyError(ECGFounderError):
     """An optional dependency is needed and not installed; the message gives the install command."""
 

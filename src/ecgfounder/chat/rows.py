@@ -102,8 +102,8 @@ class EmbeddingFolder:
 
     def holds_shards(self) -> bool:
         """Whether a run wrote Parquet shards here."""
-        facts = RunFolder(self.folder).read() or {}
-        return bool(facts.get("fingerprint", {}).get("format") == "parquet")
+        record = RunFolder(self.folder).read()
+        return record is not None and record.form.format == "parquet"
 
     def _open(self, exclude_flags: Collection[str]) -> None:
         is_parquet = self.holds_shards()
@@ -113,7 +113,7 @@ class EmbeddingFolder:
         if not run.is_complete:
             logger.warning("the run in %s is not complete (%s)", self.folder, run.outcome)
         self.shards = run if is_parquet else None
-        self.by_identifier = run.settings["settings"].get("id_column") is not None
+        self.by_identifier = run.record.settings.id_column is not None
         if exclude_flags:
             self._flagged = frozenset(_flagged_outputs(run, exclude_flags))
 

@@ -10,16 +10,18 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from io import BufferedWriter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
 from ecgfounder.chat.rows import LeftOut, Rows, Sample
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.storage.replace import replacing
 
 logger = logging.getLogger("ecgfounder.chat")
 
@@ -89,7 +91,7 @@ def _kept(rows: Iterable[Sample | tuple[LeftOut, str]], summary: Summary) -> Ite
             logger.info("%s rows", f"{summary.rows:,}")
 
 
-def _write(file: BinaryIO, lines: Iterable[bytes], output_format: str) -> None:
+def _write(file: BufferedWriter, lines: Iterable[bytes], output_format: str) -> None:
     first, between, last = (b"[\n", b",\n", b"\n]\n") if output_format == "json" else (b"", b"\n", b"\n")
     before = first
     for line in lines:
@@ -99,25 +101,20 @@ def _write(file: BinaryIO, lines: Iterable[bytes], output_format: str) -> None:
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
+def _replacing(target: Path) -> Iterator[BufferedWriter]:
     """A file that takes the place of `target` when the block ends well, and vanishes when it does not."""
     path = Path(os.path.realpath(target))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     if path.exists() and not path.is_file():
         raise SettingsError(f"--output_file {target} is not a regular file; expected the name of a file to write")
+    with ExitStack() as opened:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context(replacing(path))
+        except OSError as error:
+            raise SettingsError(f"--output_file {target} cannot be written: {error.strerror}") from error
+        written = opened.pop_all()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(temporary, "wb")  # noqa: SIM115 - closed before it is renamed, and in `finally`
-    except OSError as error:
-        raise SettingsError(f"--output_file {target} cannot be written: {error.strerror}") from error
-    try:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        os.replace(temporary, path)
+        with written:
+            yield file
     except OSError as error:
         raise RunError(f"{target} could not be written: {error.strerror or error}") from error
-    finally:
-        file.close()
-        temporary.unlink(missing_ok=True)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ecgfounder.cohort.cohort import DEFAULT_COLUMN, Cohort
-from ecgfounder.errors import CohortError
+from ecgfounder.cohort.naming import RUN_FOLDER
+from ecgfounder.errors import CohortError, StorageError
+from ecgfounder.storage import Location, is_url, locate
 from ecgfounder.storage.paths import KNOWN_SUFFIXES, printable
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ _BLOCK_BYTES = 4 << 20
 
 
 def open_cohort(
-    dataset: str,
+    dataset: str | Location,
     *,
     split: str = "train",
     path_column: str = DEFAULT_COLUMN,
@@ -49,7 +52,7 @@ def open_cohort(
     Parameters
     ----------
     dataset : a `save_to_disk` folder, a folder of ECG files, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, or a
-        folder copied from there.
+        folder copied from there; a folder of ECG files in any store.
     split : which split of a DatasetDict or of a Hub dataset.
     path_column, id_column : the columns with the paths and with the identifiers.
 
@@ -58,9 +61,14 @@ def open_cohort(
     CohortError
         If it cannot be opened, the split is not there, or a column is missing (the message names those that are).
     """
+    if isinstance(dataset, Location) or is_url(dataset):
+        place = locate(dataset)
+        if not place.is_local:
+            return _folder(place, path_column, id_column)
+        dataset = os.fspath(place)
     if os.path.isdir(dataset):
         if is_ecg_folder(dataset):
-            return _folder(dataset, path_column, id_column)
+            return _folder(locate(dataset), path_column, id_column)
         load = _from_disk if _is_saved(dataset) else _from_copy
         return _hugging_face(load(dataset, split), path_column, id_column)
     if os.path.isfile(dataset):
@@ -193,14 +201,12 @@ def _table_format(path: str, suffix: str, path_column: str, id_column: str | Non
     )
 
 
-def _folder(folder: str, path_column: str, id_column: str | None) -> Cohort:
+def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort:
     import pyarrow as pa
-
-    root = os.path.abspath(folder)
 
     def batches(_columns: list[str]) -> Iterator[pa.Table]:
         waiting: list[bytes] = []
-        for path in ecg_files(root):
+        for path in ecg_files(folder):
             waiting.append(os.fsencode(path))  # as bytes: a file's name need not be valid UTF-8, Arrow's text must be
             if len(waiting) == ROWS_AT_ONCE:
                 yield pa.table({path_column: waiting})
@@ -215,7 +221,7 @@ def _folder(folder: str, path_column: str, id_column: str | None) -> Cohort:
     return Cohort((path_column,), batches, path_column=path_column)
 
 
-def ecg_files(root: str) -> Iterator[str]:
+def ecg_files(root: str | os.PathLike[str] | Location) -> Iterator[str]:
     """ECG files below a folder, in sorted order: those with a known suffix, signal files of WFDB headers left out.
 
     Raises
@@ -223,17 +229,25 @@ def ecg_files(root: str) -> Iterator[str]:
     CohortError
         If a folder cannot be listed: its recordings would be missing without a word.
     """
+    place = locate(root)
+    try:
+        for folder, names in groupby(place.names(skip=_is_no_cohort), key=lambda name: name.rpartition("/")[0]):
+            yield from (str(place / name) for name in _ecgs_of(folder, [name.rpartition("/")[2] for name in names]))
+    except StorageError as error:
+        raise CohortError(f"{printable(str(error))}: the folder cannot be listed") from error
 
-    def refuse(error: OSError) -> None:
-        raise CohortError(f"{printable(str(error.filename))} cannot be listed: {error.strerror}") from error
 
-    for folder, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "_run")
-        headers = {name[:-4] for name in files if name.endswith(".hea")}
-        for name in sorted(files):
-            stem, suffix = os.path.splitext(name.lower().removesuffix(".gz"))
-            if name.startswith(".") or suffix not in _ECG_SUFFIXES:
-                continue
-            if suffix in _WFDB_SIGNALS and name[: len(stem)] in headers:
-                continue
-            yield os.path.join(folder, name)
+def _is_no_cohort(folder: str) -> bool:
+    return folder.startswith(".") or folder == RUN_FOLDER
+
+
+def _ecgs_of(folder: str, names: list[str]) -> Iterator[str]:
+    """Those of a folder's files that are ECGs."""
+    headers = {name[:-4] for name in names if name.endswith(".hea")}
+    for name in names:
+        stem, suffix = os.path.splitext(name.lower().removesuffix(".gz"))
+        if name.startswith(".") or suffix not in _ECG_SUFFIXES:
+            continue
+        if suffix in _WFDB_SIGNALS and name[: len(stem)] in headers:
+            continue
+        yield f"{folder}/{name}" if folder else name

@@ -9,7 +9,6 @@ import argparse
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecgfounder.commands.arguments import (
@@ -24,11 +23,12 @@ from ecgfounder.commands.arguments import (
 )
 from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, print_tally
 from ecgfounder.errors import SettingsError
+from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
     from ecgfounder.drivers.local import Interruption
-    from ecgfounder.run.run import Preview, Summary
     from ecgfounder.run.settings import Settings
+    from ecgfounder.run.summary import Preview, Summary
 
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,12 +56,12 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     default_dir = arguments.dataset if is_ecg_folder(arguments.dataset) else os.getcwd()
     return Settings(
         dataset=arguments.dataset,
-        output_dir=Path(arguments.output_dir),
+        output_dir=path_here(arguments.output_dir, "output_dir"),
         split=arguments.split,
         path_column=arguments.path_column,
         id_column=arguments.id_column,
         keep_columns=tuple(arguments.keep_columns),
-        data_dir=os.path.abspath(arguments.data_dir or default_dir),
+        data_dir=os.path.abspath(path_here(arguments.data_dir or default_dir, "data_dir")),
         checkpoint=arguments.checkpoint,
         preparation=preparation_of(arguments),
         reader=arguments.reader,

@@ -15,9 +15,9 @@ def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_merge(arguments: argparse.Namespace) -> int:
     """Finish the books; exit status 1 where recordings failed or are still to do."""
-    from ecgfounder.ledger.merge import merge
+    from ecgfounder.ledger.conclusion import merge
 
-    tally = merge(Path(arguments.output_dir))
+    tally = merge(arguments.output_dir)
     console = Terminal()
     console.line(f"{tally.done:,} recordings embedded, {tally.failed:,} failed, {tally.pending:,} still to do")
     print_tally(tally, Path(arguments.output_dir), console)

@@ -11,60 +11,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from ecgfounder.drivers.processes import ReaderPool
-from ecgfounder.errors import EmbeddingError
 from ecgfounder.machine import keep_freed_memory
-from ecgfounder.stages.batch import AnyBatch, Batcher
+from ecgfounder.stages.batch import Batch, Batcher
+from ecgfounder.stages.collect import Embedded, Finished, Gathering, collect, give_up
+from ecgfounder.stages.embed import EmbedStage, Tag
 from ecgfounder.stages.read import Event, Failed, Input, Job, Opened
 
-FeatureMap = npt.NDArray[np.float32]
+Row = Embedded | tuple[Gathering | None, Failed]
+"""What comes to the finishing thread: an input's view, or a file that failed, with what was there of it."""
 
 _LOOK_UP = 0.25
 """Seconds after which a stage that waits looks whether all is over."""
 
 NOTICEABLE = 0.25
 """The share of the time for which a stage has to be waited for to count as the slowest."""
-
-
-class Embedder(Protocol):
-    """What the pipeline needs of an engine."""
-
-    threads: int
-
-    def embed(self, batch: FeatureMap) -> FeatureMap:
-        """float32 [B, C, L] -> float32 [B, T, 1024]; may be called from `threads` threads at once."""
-        ...
-
-
-@dataclass(frozen=True)
-class Finished:
-    """One record that went through: embeddings of its inputs in order, or the reason why not.
-
-    Attributes
-    ----------
-    views : what `Pipeline.view` kept of each input, in order; None for a failure.
-    """
-
-    ticket: int
-    facts: dict[str, Any]
-    outer_shape: tuple[int, ...] = ()
-    views: tuple[Any, ...] | None = None
-    kind: str = ""
-    reason: str = ""
-
-
-@dataclass
-class _Open:
-    facts: dict[str, Any]
-    outer_shape: tuple[int, ...]
-    views: list[Any]
-    left: int
-    seconds: float = 0.0
 
 
 class Interruption:
@@ -93,32 +56,29 @@ class Pipeline:
     Parameters
     ----------
     pool : reads and prepares.
-    engine : embeds.
+    embed : the embedding stage, called from as many threads as its network can use.
     finish : called from one thread with groups of finished records, in the order in which they get ready.
     batch_size : rows in a full batch.
-    view : what is kept of an input's map [T, 1024]; bounds memory where it pools.
     interruption : when requested, no more jobs are taken and what is in flight is finished.
     grace : seconds after an interruption after which what is still in flight is left.
     """
 
     pool: ReaderPool
-    engine: Embedder
+    embed: EmbedStage
     finish: Callable[[Sequence[Finished]], None]
     batch_size: int
-    view: Callable[[FeatureMap], Any] = field(default=lambda feature_map: feature_map)
     interruption: Interruption = field(default_factory=Interruption)
     grace: float = 8.0
 
     def __post_init__(self) -> None:
-        threads = self.engine.threads
-        self._batcher: Batcher[tuple[int, int]] = Batcher(self.batch_size)
-        self._to_embed: queue.Queue[AnyBatch | None] = queue.Queue(threads + 1)
-        self._to_finish: queue.Queue[list[Any] | None] = queue.Queue(4 * threads + 4)
+        threads = self.embed.network.threads
+        self._batcher: Batcher[Tag] = Batcher(self.batch_size)
+        self._arriving: dict[int, Gathering] = {}  # records whose inputs have not all been read yet, by their places
+        self._to_embed: queue.Queue[Batch[Tag] | None] = queue.Queue(threads + 1)
+        self._to_finish: queue.Queue[list[Row] | None] = queue.Queue(4 * threads + 4)
         self._seconds = 0.0
         self._waited = {"embed": 0.0, "write": 0.0}  # seconds for which a stage had no room for what came
         self._counting = threading.Lock()
-        self._open: dict[int, _Open] = {}
-        self._not_computed: set[int] = set()
         self._error: BaseException | None = None
         self._left = False  # the interruption's grace is over, or the run failed: no stage waits for another any more
         self._embedders = [
@@ -179,11 +139,16 @@ class Pipeline:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Input):
-            for batch in self._batcher.add(event.data, (event.ticket, event.number)):
+            gathering = self._arriving[event.job.place]
+            if event.number + 1 == gathering.opened.n_inputs:
+                del self._arriving[event.job.place]
+            for batch in self._batcher.add(event.data, (gathering, event.number)):
                 self._put(self._to_embed, batch)
             return
-        if isinstance(event, Opened | Failed):
-            self._put(self._to_finish, [event])
+        if isinstance(event, Opened):
+            self._arriving[event.job.place] = Gathering(event)
+        elif isinstance(event, Failed):
+            self._put(self._to_finish, [(self._arriving.pop(event.job.place, None), event)])
         for batch in self._batcher.due():
             self._put(self._to_embed, batch)
 
@@ -236,32 +201,15 @@ class Pipeline:
 
     def _embed(self) -> None:
         while (batch := self._get(self._to_embed)) is not None:
-            began = time.perf_counter()
-            try:
-                maps = self.engine.embed(batch.data)
-                share = (time.perf_counter() - began) / len(batch.tags)
-                rows = [(tag, self.view(each), share) for tag, each in zip(batch.tags, maps, strict=True)]
-            except EmbeddingError:
-                rows = [self._embed_alone(data, tag) for data, tag in zip(batch.data, batch.tags, strict=True)]
-            self._put(self._to_finish, rows)
-
-    def _embed_alone(self, data: FeatureMap, tag: tuple[int, int]) -> Any:
-        """One row of a batch that could not be computed: its own result, or its own failure."""
-        began = time.perf_counter()
-        try:
-            return tag, self.view(self.engine.embed(data[None])[0]), time.perf_counter() - began
-        except EmbeddingError as error:
-            return Failed(tag[0], {}, type(error).__name__, str(error))
+            self._put(self._to_finish, self.embed(batch))
 
     def _finish(self) -> None:
         while (work := self._get(self._to_finish)) is not None:
-            done = [
-                finished for each in (*work, *self._more_to_finish()) if (finished := self._collect(each)) is not None
-            ]
+            done = [finished for row in (*work, *self._more_to_finish()) if (finished := _collected(row)) is not None]
             if done:
                 self.finish(done)
 
-    def _more_to_finish(self) -> Iterator[Any]:
+    def _more_to_finish(self) -> Iterator[Row]:
         """What else is there by now: a group is synced at once, and where writing is the slow stage groups are large."""
         for _ in range(self._to_finish.maxsize):
             try:
@@ -273,28 +221,6 @@ class Pipeline:
                 return
             yield from work
 
-    def _collect(self, work: Any) -> Finished | None:
-        """Put an embedding with those of the same record; gives the record when it is whole."""
-        if isinstance(work, Opened):
-            self._open[work.ticket] = _Open(work.facts, work.outer_shape, [None] * work.n_inputs, work.n_inputs)
-            return None
-        if isinstance(work, Failed):
-            opened = self._open.pop(work.ticket, None)
-            if work.ticket in self._not_computed:
-                return None  # it has failed already, for another of its inputs
-            if work.kind == EmbeddingError.__name__:
-                self._not_computed.add(work.ticket)
-            facts = opened.facts | work.facts if opened else work.facts
-            return Finished(work.ticket, facts, kind=work.kind, reason=work.reason)
-        (ticket, number), view, seconds = work
-        opened = self._open.get(ticket)
-        if opened is None:
-            return None  # an input of a record that failed later on
-        opened.views[number] = view
-        opened.left -= 1
-        opened.seconds += seconds
-        if opened.left:
-            return None
-        del self._open[ticket]
-        opened.facts["seconds"] = {**opened.facts.get("seconds", {}), "embed": opened.seconds}
-        return Finished(ticket, opened.facts, opened.outer_shape, tuple(opened.views))
+
+def _collected(row: Row) -> Finished | None:
+    return collect(row) if isinstance(row, Embedded) else give_up(*row)

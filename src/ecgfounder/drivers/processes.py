@@ -1,6 +1,6 @@
 """Reading and preparing in processes of our own, each with a known path in hand.
 
-In: an iterator of jobs (a ticket and a path). Out: events, in the order in which files get ready: `Opened`, its `Input`s, or
+In: an iterator of jobs. Out: events, in the order in which files get ready: `Opened`, its `Input`s, or
 `Failed`. A worker that dies or hangs is replaced, and the path that it had in hand is the one recorded as failed.
 """
 
@@ -207,11 +207,11 @@ class ReaderPool:
             self._failed_starts = 0
             self._growth.begin()  # not to count how long its start took
             return
-        ticket = worker.jobs[0].ticket
+        job = worker.jobs[0]
         if isinstance(message, tuple):
             worker.missing = (worker.missing if opened is None else opened.n_inputs) - 1
             events: list[Event] = [] if opened is None else [opened]
-            events.append(Input(ticket, number, data))
+            events.append(Input(job, number, data))
         else:
             worker.missing = message.n_inputs if isinstance(message, Opened) else 0
             events = [message]
@@ -249,7 +249,7 @@ class ReaderPool:
         elif not self._stopping:
             self._workers.append(self._start())
         if lost is not None:
-            yield Failed(lost.ticket, {}, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
+            yield Failed(lost, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
 
 
 def _end(process: BaseProcess, patience: float = 5.0) -> int | None:

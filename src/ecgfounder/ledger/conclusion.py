@@ -1,78 +1,123 @@
-"""A run's books: what it was told and with what, and in the end the tables that tell what came of it.
+"""The end of a run: shards and ledger brought together, and the tables that tell what came of it.
 
-In: the run's folder and its ledger. Out: `run.json`, and with every shard tidy `manifest.parquet`, `failures.csv`, ...
+In: a run's folder that nobody writes to, its cohort, its record. Out: `manifest.pq`, `failures.csv` and the tables beside
+them, the outcome in run.json, and the counts of the summary.
 """
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Mapping, Sequence
-from importlib import metadata
-from typing import Any
+from contextlib import ExitStack
+from dataclasses import replace
 
 from ecgfounder.cohort.cohort import Cohort
-from ecgfounder.ledger.folder import RunFolder
-from ecgfounder.ledger.ledger import LedgerState, read_ledger
+from ecgfounder.cohort.sources import open_cohort
+from ecgfounder.errors import RunError
+from ecgfounder.ledger.admission import hold_folder
+from ecgfounder.ledger.compaction import tidy_shards
+from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLES, RunFolder
 from ecgfounder.ledger.manifest import Account, Tally, write_manifest
+from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
+from ecgfounder.ledger.removal import clean_scratch, remove_left_behind
 from ecgfounder.ledger.tables import PredictionsTable, StatementsTable
 from ecgfounder.network.bundles import spec_of
 
 
-def close_run_json(
-    folder: RunFolder, outcome: str, tally: Tally | None, *, precision_error: float | None = None
-) -> None:
-    """Write what came of the run; `precision_error` is the measured relative error of a lower precision."""
-    facts = folder.read() or {}
-    if precision_error is not None:
-        facts["engine"]["relative_error_to_float32"] = precision_error
-    folder.write({**facts, "outcome": outcome, "ended": now(), "records": tally.as_dict() if tally else None})
-
-
-def finish_books(
-    folder: RunFolder, cohort: Cohort, data_dir: str, keep_columns: Sequence[str], fingerprint: Mapping[str, Any]
-) -> Tally:
-    """Bring shards and ledger together and write the manifest and the failures; no process may be writing."""
+def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord) -> Tally:
+    """Bring shards and ledger together and write the tables; no process may be writing."""
     state = tidy_shards(folder, compacting=True)
-    predictions = statements = None
-    if fingerprint["predictions"]:
-        labels = spec_of(fingerprint["preparation"]["mode"]).labels()
-        predictions = PredictionsTable(folder.path / "predictions.parquet", labels)
-    if fingerprint["statements"]:
-        statements = StatementsTable(folder.path / "statements.parquet")
-    tables: list[Account] = [table for table in (predictions, statements) if table is not None]
-    tally = write_manifest(cohort, state, data_dir, keep_columns, folder.manifest, folder.failures, tables)
+    remove_left_behind(folder, state)
+    form, settings = record.form, record.settings
+    accounts: list[Account] = []
+    with ExitStack() as opened:
+        predictions = None
+        if form.predictions:
+            table = PredictionsTable(folder.table("predictions").path, spec_of(form.mode).labels())
+            predictions = opened.enter_context(table)
+            accounts.append(predictions)
+        if form.statements:
+            accounts.append(opened.enter_context(StatementsTable(folder.table("statements").path)))
+        tally = write_manifest(
+            cohort,
+            state,
+            settings.data_dir,
+            settings.keep_columns,
+            folder.table("manifest").path,
+            folder.failures.path,
+            accounts,
+        )
     if predictions is not None:
-        predictions.close()
         tally.likely = predictions.likely
-    if statements is not None:
-        statements.close()
     return tally
 
 
-def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
-    """Remove shards that were never committed and, `compacting`, rows that later ones replaced; the ledger's state."""
-    state = read_ledger(folder.ledger)
-    if state.shards or any(folder.output_dir.glob("*.parquet")):
-        from ecgfounder.sinks.parquet import compact, remove_orphans
-
-        remove_orphans(folder.output_dir, state.committed)
-        if compacting:
-            compact(folder.output_dir, folder.scratch, state)
-    return state
-
-
-def now() -> str:
-    """This moment in UTC, as it stands in the books."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def close_record(folder: RunFolder, outcome: str, tally: Tally | None, *, precision_error: float | None = None) -> None:
+    """Write what came of the run; `precision_error` is the measured relative error of a lower precision."""
+    record = folder.read()
+    if record is None:
+        raise RunError(f"{folder.run_json} is gone while the run was at work")
+    engine = record.engine
+    if precision_error is not None:
+        engine = replace(engine, relative_error_to_float32=precision_error)
+    records = tally.as_dict() if tally else None
+    folder.write(replace(record, outcome=outcome, ended=now(), records=records, engine=engine))
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    found = {"python": platform.python_version()}
-    for package in ("numpy", "scipy", "lxml", "torch", "onnxruntime", "accelerate", "datasets", "orjson", "pyarrow"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+def merge(output_dir: str) -> Tally:
+    """Bring the ledger's parts together; may be called at any time when no shard is running, and again.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or a shard is still at work.
+    CohortError
+        If the dataset that the run was started with is no longer there.
+    """
+    folder = RunFolder(output_dir)
+    record = _required_record(folder)
+    told = record.settings
+    with hold_folder(folder):
+        cohort = open_cohort(told.dataset, split=told.split, path_column=told.path_column, id_column=told.id_column)
+        clean_scratch(folder)
+        tally = conclude(folder, cohort, record)
+        close_record(folder, "complete" if tally.pending == 0 else "incomplete", tally)
+    upgrade(output_dir)
+    return tally
+
+
+def upgrade(output_dir: str) -> bool:
+    """Bring a folder of version 0.1.0 into today's layout; whether there was anything to do.
+
+    Its tables get the names that no pattern for embeddings takes, it gets a card, and its run an identifier.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or somebody is at work in it.
+    """
+    folder = RunFolder(output_dir)
+    _required_record(folder)
+    with hold_folder(folder):
+        record = _required_record(folder)
+        return bring_up_to_date(folder, record) != record
+
+
+def bring_up_to_date(folder: RunFolder, record: RunRecord) -> RunRecord:
+    """`upgrade` of a folder that is held; the record as it is then."""
+    for name in TABLES:
+        old, new = folder.run / f"{name}{OLD_TABLE_SUFFIX}", folder.table(name)
+        if old.exists():
+            new.put(old.read())
+            folder.run.delete([old.basename])
+    folder.write_card(record)
+    if record.format_version == FORMAT_VERSION and record.run_id is not None:
+        return record
+    today = replace(record, format_version=FORMAT_VERSION, run_id=record.run_id or new_run_id())
+    folder.write(today)
+    return today
+
+
+def _required_record(folder: RunFolder) -> RunRecord:
+    record = folder.read()
+    if record is None:
+        raise RunError(f"{folder.output_dir} holds no run: expected {folder.run_json}")
+    return record

@@ -9,25 +9,29 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader, line_of, parse_frame, parse_line
 from ecgfounder.ledger.liveness import Heartbeat
-from ecgfounder.sinks.sink import Entry, sync_folder
+from ecgfounder.storage import Location, Missing
 from ecgfounder.storage.paths import path_key
+from ecgfounder.storage.replace import sync_folder
 
 DONE, FAILED = 1, 2
-_LAST_LINE_BYTES = 4096
 STATUS = {"done": DONE, "failed": FAILED}
+PART_SUFFIX = ".jsonl"
 
+_LAST_LINE_BYTES = 4096
 _PARTS_OPEN = 128
 
 
@@ -37,35 +41,35 @@ class LedgerWriter:
     A part is a header line (`{"part": ...}`), entries, lines that commit shards, and a last line (`{"end": ...}`).
     """
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path, header: PartHeader) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._heartbeat: Heartbeat | None = None
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)  # less the umask
         try:
-            self._append([{"part": header}])
+            self._append([orjson.dumps({"part": asdict(header)})])
             sync_folder(path.parent)
             self._heartbeat = Heartbeat(self._file)
         except BaseException:
             self.abandon()
             raise
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Add entries, in order, and wait until they are on disk.
+    def append(self, lines: Sequence[Line]) -> None:
+        """Add entries and commitments, in order, and wait until they are on disk.
 
         Raises
         ------
         OSError
             If they cannot be written; a part that was torn that way is read up to the tear.
         """
-        if entries:
+        if lines:
             with self._lock:
-                self._append(entries)
+                self._append([line_of(line) for line in lines])
 
-    def end(self, summary: dict[str, Any]) -> None:
+    def end(self, end: PartEnd) -> None:
         """Close the part with what came of it."""
         with self._lock:
-            self._append([{"end": summary}])
+            self._append([orjson.dumps({"end": asdict(end)})])
             self._close()
 
     def abandon(self) -> None:
@@ -80,50 +84,43 @@ class LedgerWriter:
         os.close(self._file)
         self._file = -1
 
-    def _append(self, entries: Sequence[dict[str, Any]]) -> None:
-        # A reader's numbers may be numpy's; that must not be found out here.
-        options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-        data = b"".join(orjson.dumps(entry, option=options) for entry in entries)
-        view = memoryview(data)
+    def _append(self, lines: Sequence[bytes]) -> None:
+        view = memoryview(b"".join(line + b"\n" for line in lines))
         while view:
             view = view[os.write(self._file, view) :]
         os.fsync(self._file)
 
 
-def entry_lines(part: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Every whole line of a part with its offset in bytes.
+def lines_of(part: Location) -> Iterator[tuple[int, Line]]:
+    """Every entry and commitment of a part with its offset in bytes.
 
-    What a crash tore (a last line without its end, or one that is not JSON) is left out: its record counts as not done.
+    What a crash tore (a last line without its end), and what is damaged or foreign, is left out: its record counts as not done.
     """
     offset = 0
-    with open(part, "rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                try:
-                    entry = orjson.loads(line)
-                except orjson.JSONDecodeError:
-                    entry = None
-                if isinstance(entry, dict):
-                    yield offset, entry
-            offset += len(line)
+    with part.open() as file:
+        for raw in file:
+            if raw.endswith(b"\n"):
+                line = parse_line(raw)
+                if line is not None:
+                    yield offset, line
+            offset += len(raw)
 
 
-def part_status(part: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def part_status(part: Location) -> tuple[PartHeader | None, PartEnd | None]:
     """A part's header and what its last line says, each None where it is not there yet, without reading the rest."""
     try:
-        with open(part, "rb") as file:
-            first = file.readline()
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_LINE_BYTES))
-            tail = file.read()
-    except FileNotFoundError:
+        file = part.open()
+    except Missing:
         return None, None
-    if not first.endswith(b"\n"):
-        return None, None
-    header: dict[str, Any] = orjson.loads(first)["part"]
-    last = tail[:-1].rpartition(b"\n")[2]
-    if not (tail.endswith(b"}\n") and last.startswith(b'{"end":')):
-        return header, None
-    end: dict[str, Any] = orjson.loads(last)["end"]
+    with file:
+        first = file.readline()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LAST_LINE_BYTES))
+        tail = file.read()
+    header = parse_frame(first, "part", PartHeader) if first.endswith(b"\n") else None
+    end = None
+    if header is not None and tail.endswith(b"}\n"):
+        end = parse_frame(tail[:-1].rpartition(b"\n")[2], "end", PartEnd)
     return header, end
 
 
@@ -140,10 +137,11 @@ class LedgerState:
     shard : int32 [n], index into `shards`, -1 for outputs that are files of their own.
     companions : bool [n], whether the entry names further input files.
     paths : uint64 [n], hash of the input's path where the record is known by an identifier, else 0.
-    names : uint64 [n], hash of the name of its output file, as `Naming.key` gives it; 0 where it has none of its own.
+    names : uint64 [n], hash of the name of its output file, or of the one that a failure makes obsolete, as `Naming.key` gives
+        it; 0 where there is none of its own.
     """
 
-    parts: tuple[Path, ...]
+    parts: tuple[Location, ...]
     shards: tuple[str, ...]
     committed: Mapping[str, int]
     keys: npt.NDArray[np.uint64]
@@ -172,19 +170,30 @@ class LedgerState:
         """`find` for a list of keys."""
         return [int(row) for row in self.find(np.array(keys, dtype=np.uint64))]
 
-    def entries(self, rows: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """The ledger lines of some rows, read from the parts."""
+    def entries(self, rows: Iterable[int]) -> Iterator[Entry]:
+        """The entries of some rows, read from the parts."""
         with ExitStack() as opened:
-            maps: dict[int, mmap.mmap] = {}
+            contents: dict[int, mmap.mmap | bytes] = {}
             for row in rows:
                 part, offset = int(self.part[row]), int(self.offset[row])
-                if part not in maps:
-                    if len(maps) == _PARTS_OPEN:  # a job array leaves more parts than a process may open files
+                if part not in contents:
+                    if len(contents) == _PARTS_OPEN:  # a job array leaves more parts than a process may open files
                         opened.close()
-                        maps.clear()
-                    with open(self.parts[part], "rb") as file:
-                        maps[part] = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-                yield orjson.loads(maps[part][offset : maps[part].find(b"\n", offset)])
+                        contents.clear()
+                    contents[part] = _content_of(self.parts[part], opened)
+                content = contents[part]
+                entry = parse_line(content[offset : content.find(b"\n", offset)])
+                assert isinstance(entry, Entry)  # it was one when the part was read
+                yield entry
+
+
+def _content_of(part: Location, opened: ExitStack) -> mmap.mmap | bytes:
+    """A part as bytes: mapped where it is a file of this machine."""
+    if not part.is_local:
+        return part.read()
+    file: BufferedReader = part.open()
+    with file:
+        return opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
@@ -205,29 +214,35 @@ _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
 
 def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tuple[int, ...]:
     """An entry's values for `_COLUMNS`; a shard that is new gets a number."""
-    get = entry.get
-    shard, output = get("shard"), get("output")
+    given, shard = entry.input, entry.shard
+    name = entry.output if shard is None else None
     return (
-        int(entry["key"], 16),
-        STATUS[entry["status"]],
-        get("size") or 0,
-        get("mtime_ns") or 0,
-        int((get("sha256") or "0")[:16], 16),
+        int(entry.key, 16),
+        STATUS[entry.status],
+        0 if given is None else given.size,
+        0 if given is None else given.mtime_ns,
+        0 if given is None or given.sha256 is None else int(given.sha256[:16], 16),
         part,
         offset,
         -1 if shard is None else shards.setdefault(shard, len(shards)),
-        "companions" in entry,
-        int(get("path") or "0", 16),
-        path_key(output.casefold()) if output and shard is None else 0,
+        given is not None and bool(given.companions),
+        0 if entry.path is None else int(entry.path, 16),
+        path_key((name or entry.removes or "").casefold()) if name or entry.removes else 0,
     )
 
 
-def read_ledger(folder: Path) -> LedgerState:
+def read_ledger(folder: Location) -> LedgerState:
     """The state that all parts in a ledger's folder come to; a folder that is not there has none."""
-    return read_parts(tuple(sorted(folder.glob("*.jsonl"))))
+    return read_parts(ledger_parts(folder))
 
 
-def read_parts(parts: tuple[Path, ...]) -> LedgerState:
+def ledger_parts(folder: Location) -> tuple[Location, ...]:
+    """The parts in a ledger's folder, in the order of their starts."""
+    names = (name for name in folder.names() if name.endswith(PART_SUFFIX) and "/" not in name)
+    return tuple(folder / name for name in sorted(names))
+
+
+def read_parts(parts: tuple[Location, ...]) -> LedgerState:
     """Read parts in order; of several entries for one record the latest counts.
 
     Entries of a shard that was never committed do not count: the shard may be half there.
@@ -237,13 +252,13 @@ def read_parts(parts: tuple[Path, ...]) -> LedgerState:
     columns = {name: array(kind) for name, (kind, _) in _COLUMNS.items()}
     append = [column.append for column in columns.values()]
     for number, part in enumerate(parts):
-        for offset, entry in entry_lines(part):
-            if "key" in entry:
-                for add, value in zip(append, _values(entry, number, offset, shards), strict=True):
-                    add(value)
-            elif "shard" in entry:
-                shards.setdefault(entry["shard"], len(shards))
-                committed[entry["shard"]] = entry.get("records", 0)
+        for offset, line in lines_of(part):
+            if isinstance(line, Commitment):
+                shards.setdefault(line.shard, len(shards))
+                committed[line.shard] = line.records
+                continue
+            for add, value in zip(append, _values(line, number, offset, shards), strict=True):
+                add(value)
     arrays = {name: np.array(columns.pop(name), dtype) for name, (_, dtype) in _COLUMNS.items()}
     loose = arrays["shard"] < 0
     whole = np.array([name in committed for name in shards] + [False])  # the last one is for records without a shard
@@ -253,6 +268,12 @@ def read_parts(parts: tuple[Path, ...]) -> LedgerState:
     return LedgerState(parts, tuple(shards), committed, **{name: values[latest] for name, values in arrays.items()})
 
 
-def key_text(key: int) -> str:
-    """A record's key as it stands in the ledger: 16 hexadecimal digits."""
-    return f"{key:016x}"
+def new_stamp(ledger: Location) -> int:
+    """The time in ns for the parts of a start: later than every part's there, also where a clock was set back."""
+    stamps = (part.basename.partition("-")[0] for part in ledger_parts(ledger))
+    return max(time.time_ns(), 1 + max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0))
+
+
+def part_name(stamp: int, shard: tuple[int, int], rank: int, world_size: int) -> str:
+    """A ledger part's file name; `stamp` (ns since 1970, one for all processes of a start) makes names sort by start."""
+    return f"{stamp:020d}-shard{shard[0]}of{shard[1]}-rank{rank}of{world_size}{PART_SUFFIX}"

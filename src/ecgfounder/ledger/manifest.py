@@ -1,4 +1,4 @@
-"""The run told in two files: `manifest.parquet`, one row per path of the dataset, and `failures.csv`, those that failed.
+"""The run told in two files: `manifest.pq`, one row per path of the dataset, and `failures.csv`, those that failed.
 
 In: the cohort and the ledger. Out: tables that pandas, polars and DuckDB read as they are, and the counts of the summary.
 """
@@ -6,7 +6,7 @@ In: the cohort and the ledger. Out: tables that pandas, polars and DuckDB read a
 from __future__ import annotations
 
 import csv
-import os
+import io
 from array import array
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -24,9 +24,10 @@ from ecgfounder.cohort.cohort import Cohort, Record
 from ecgfounder.cohort.index import record_key
 from ecgfounder.ecg.recording import META_KEYS
 from ecgfounder.errors import SettingsError
+from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.ledger import LedgerState
-from ecgfounder.sinks.sink import sync_folder
 from ecgfounder.storage.paths import printable
+from ecgfounder.storage.replace import replacing
 
 RECORDS_AT_ONCE = 4096
 STAGES = ("read", "prepare", "embed", "write")
@@ -63,7 +64,7 @@ SCHEMA = pa.schema(
 class Account(Protocol):
     """What is told of every record that is done or failed."""
 
-    def add(self, record: str, entry: dict[str, Any]) -> None: ...
+    def add(self, record: str, entry: Entry) -> None: ...
 
 
 @dataclass
@@ -75,22 +76,22 @@ class Tally:
     pending: int = 0
     flags: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     likely: Counter[str] = field(default_factory=Counter)
 
-    def add(self, record: str, entry: dict[str, Any]) -> None:
+    def add(self, record: str, entry: Entry) -> None:
         """Count a record that is done or failed."""
-        for stage, seconds in (entry.get("seconds") or {}).items():
-            self.seconds[stage] += seconds
-        if entry["status"] == "failed":
+        for stage, seconds in entry.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        if entry.status == "failed":
             self.failed += 1
             if len(self.failures) < 20:
-                self.failures.append((record, str(entry["reason"])))
+                self.failures.append((record, str(entry.reason)))
             return
         self.done += 1
-        self.formats[str(entry.get("format"))] += 1
-        self.flags.update({flag.partition(":")[0] for flag in entry.get("flags") or ()})
+        self.formats[str(entry.facts.format)] += 1
+        self.flags.update({flag.partition(":")[0] for flag in entry.facts.flags})
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -132,29 +133,22 @@ def write_manifest(
     Rows stand in the dataset's order; a path that occurs again has the same facts again.
     """
     tally = Tally()
-    aside, failures_aside = (path.with_name(f".{path.name}.part") for path in (manifest, failures))
     keep_columns = list(dict.fromkeys(keep_columns))
     schema = pa.unify_schemas([SCHEMA, cohort.schema_of(keep_columns)])
     told = np.zeros(len(state), dtype=np.bool_)
     pending = array("Q")
-    with (
-        pq.ParquetWriter(aside, schema, compression="zstd") as writer,
-        open(failures_aside, "w", newline="", encoding="utf-8") as file,
-    ):
-        table = csv.writer(file)
+    with replacing(manifest) as aside, replacing(failures) as failures_aside:
+        text = io.TextIOWrapper(failures_aside, encoding="utf-8", newline="", write_through=True)
+        table = csv.writer(text)
         table.writerow(FAILURE_COLUMNS)
-        paths = cohort.records_with(keep_columns)
-        while chunk := list(islice(paths, RECORDS_AT_ONCE)):
-            rows = _rows(chunk, state, data_dir, told, pending, (tally, *tables))
-            table.writerows([row[name] for name in FAILURE_COLUMNS] for row in rows if row["status"] == "failed")
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+            paths = cohort.records_with(keep_columns)
+            while chunk := list(islice(paths, RECORDS_AT_ONCE)):
+                rows = _rows(chunk, state, data_dir, told, pending, (tally, *tables))
+                table.writerows([row[name] for name in FAILURE_COLUMNS] for row in rows if row["status"] == "failed")
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        text.detach()
     tally.pending = len(np.unique(pending))
-    for path in (aside, failures_aside):
-        with open(path, "rb") as written:
-            os.fsync(written.fileno())
-    os.replace(failures_aside, failures)
-    os.replace(aside, manifest)
-    sync_folder(manifest.parent)
     return tally
 
 
@@ -180,35 +174,34 @@ def _rows(
             told[at] = True
             for account in accounts:
                 account.add(shown, entry)
-        rows.append(kept | _row(record, shown, entry))
+        place = {"row_index": record.row, "path_index": record.position}
+        rows.append(kept | place | row_of(shown, entry))
     return rows
 
 
-def _row(record: Record, shown: str, entry: dict[str, Any] | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"row_index": record.row, "path_index": record.position, "record": shown, "status": "pending"}
+def row_of(record: str, entry: Entry | None) -> dict[str, Any]:
+    """The manifest's columns of a record, but for its place in the dataset; None for one that is still to do."""
     if entry is None:
-        return row
-    seconds = entry.get("seconds") or {}
-    same_name = (
-        "status",
-        "output",
-        "error",
-        "reason",
-        "format",
-        "sampling_rate",
-        "n_samples",
-        "leads",
-        "shape",
-        "flags",
-    )
-    return row | {
-        **{name: entry.get(name) for name in same_name},
-        "window_starts": entry.get("starts"),
-        "input_bytes": entry.get("size"),
-        "input_mtime": entry.get("mtime_ns"),
-        "input_sha256": entry.get("sha256"),
-        **{f"seconds_{stage}": seconds.get(stage) for stage in STAGES},
-        **{key: _meta_value(key, value) for key, value in (entry.get("device") or {}).items()},
+        return {"record": record, "status": "pending"}
+    facts, given = entry.facts, entry.input
+    return {
+        "record": record,
+        "status": entry.status,
+        "output": entry.output,
+        "error": entry.error,
+        "reason": entry.reason,
+        "format": facts.format,
+        "sampling_rate": facts.sampling_rate,
+        "n_samples": facts.n_samples,
+        "leads": facts.leads if facts.leads or entry.status == "done" else None,
+        "shape": entry.shape,
+        "window_starts": facts.starts if facts.starts or entry.status == "done" else None,
+        "flags": facts.flags if facts.leads or entry.status == "done" else None,
+        "input_bytes": None if given is None else given.size,
+        "input_mtime": None if given is None else given.mtime_ns,
+        "input_sha256": None if given is None else given.sha256,
+        **{f"seconds_{stage}": entry.seconds.get(stage) for stage in STAGES},
+        **{key: _meta_value(key, value) for key, value in facts.device.items() if key in META_KEYS},
     }
 
 

@@ -1,22 +1,25 @@
 """Tables beside the manifest: what the network's head predicts, and what the recording device itself stated.
 
-In: ledger entries of finished records, in the dataset's order. Out: `predictions.parquet` and `.csv`, `statements.parquet`.
+In: ledger entries of finished records, in the dataset's order. Out: `predictions.pq` and `.csv`, `statements.pq`.
 """
 
 from __future__ import annotations
 
-import base64
-import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+
+from ecgfounder.ledger.entry import Entry, unpacked
+from ecgfounder.storage.replace import replacing
 
 ROWS_AT_ONCE = 2048
 LIKELY = 0.5
@@ -34,27 +37,32 @@ STATEMENT_SCHEMA = pa.schema(
 )
 
 
-def packed(values: npt.NDArray[np.float32]) -> str:
-    """float32 values as text for a ledger line: base64 of their little-endian bytes."""
-    return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
-
-
-def unpacked(text: str) -> npt.NDArray[np.float32]:
-    """What `packed` packed."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)
-
-
 class _Table:
-    """A table that grows row by row beside its final place and takes it in one step."""
+    """A table that grows row by row beside its final place and takes it in one step, when the block ends well."""
 
     def __init__(self, path: Path, schema: pa.Schema, *, with_csv: bool = False) -> None:
-        self._path = path
         self._schema = schema
         self._rows: list[dict[str, Any]] = []
-        self._aside = path.with_name(f".{path.name}.part")
-        self._writer = pq.ParquetWriter(self._aside, schema, compression="zstd")
-        self._csv_aside = path.with_name(f".{path.stem}.csv.part")
-        self._csv = pyarrow.csv.CSVWriter(self._csv_aside, schema) if with_csv else None
+        with ExitStack() as opened:
+            file = opened.enter_context(replacing(path))
+            self._writer = opened.enter_context(pq.ParquetWriter(file, schema, compression="zstd"))
+            self._csv = None
+            if with_csv:
+                text = opened.enter_context(replacing(path.with_suffix(".csv")))
+                self._csv = opened.enter_context(pyarrow.csv.CSVWriter(text, schema))
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._opened.__exit__(kind, error, trace)
 
     def _append(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
@@ -67,19 +75,6 @@ class _Table:
         if self._csv is not None:
             self._csv.write_table(table)
         self._rows = []
-
-    def close(self) -> None:
-        """Finish the table and put it in its place."""
-        self._flush()
-        self._writer.close()
-        done = [(self._aside, self._path)]
-        if self._csv is not None:
-            self._csv.close()
-            done.append((self._csv_aside, self._path.with_suffix(".csv")))
-        for aside, path in done:
-            with open(aside, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(aside, path)
 
 
 class PredictionsTable(_Table):
@@ -97,13 +92,13 @@ class PredictionsTable(_Table):
         places = [("record", pa.string()), ("window_start", pa.float64()), ("lead", pa.string())]
         super().__init__(path, pa.schema([*places, *((label, pa.float32()) for label in labels)]), with_csv=True)
 
-    def add(self, record: str, entry: dict[str, Any]) -> None:
+    def add(self, record: str, entry: Entry) -> None:
         """Take a finished record's probabilities; failures have none."""
-        rows = [unpacked(text) for text in entry.get("probabilities") or ()]
+        rows = [unpacked(text) for text in entry.probabilities or ()]
         if not rows:
             return
-        starts = entry.get("starts") or [0.0]
-        leads = entry.get("leads") or []
+        starts = entry.facts.starts or (0.0,)
+        leads = entry.facts.leads
         per_window = len(rows) // len(starts)
         for number, probabilities in enumerate(rows):
             lead = leads[number % per_window] if per_window == len(leads) else None
@@ -119,8 +114,7 @@ class StatementsTable(_Table):
     def __init__(self, path: Path) -> None:
         super().__init__(path, STATEMENT_SCHEMA)
 
-    def add(self, record: str, entry: dict[str, Any]) -> None:
+    def add(self, record: str, entry: Entry) -> None:
         """Take what a finished record's file stated."""
-        stated = entry.get("statements")
-        if stated:
-            self._append({"record": record, **stated})
+        if entry.facts.statements is not None:
+            self._append({"record": record, **asdict(entry.facts.statements)})

@@ -18,6 +18,9 @@ SAMPLING_RATE = 500
 FEATURES = 1024
 """Channels of the feature map."""
 
+N_STATEMENTS = 150
+"""Diagnostic statements that the published heads predict (`labels.txt`)."""
+
 SAMPLES_PER_TOKEN = 256
 """Samples of the input that one token of the feature map stands for: T = ceil(L / SAMPLES_PER_TOKEN)."""
 

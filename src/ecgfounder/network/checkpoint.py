@@ -22,6 +22,7 @@ import numpy as np
 from ecgfounder.errors import CheckpointError
 from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, SPECS, NetworkSpec, spec_of
 from ecgfounder.network.head import Head
+from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Pat
     spec = spec_of(mode)
     if checkpoint is None:
         return _from_hub(spec)
-    path = Path(checkpoint).expanduser()
+    path = path_here(checkpoint, "checkpoint").expanduser()
     if path.is_dir():
         inside = path / spec.filename
         if inside.is_file():

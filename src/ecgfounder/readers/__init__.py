@@ -17,7 +17,6 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Protocol, cast
 
 from ecgfounder.ecg.recording import Recording
@@ -25,6 +24,7 @@ from ecgfounder.ecg.statements import Statements
 from ecgfounder.errors import ECGFounderError, ReadError, UnsupportedFormatError
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.readers.xml import root_of
+from ecgfounder.storage import locate
 
 
 class Reader(Protocol):
@@ -155,9 +155,10 @@ def _place(error: Exception) -> str:
 def make_source(path: str, hints: Hints) -> Source:
     """The source for a path; 'container::member' is split unless a file of that very name exists."""
     container, separator, member = path.rpartition("::")
-    if separator and not os.path.lexists(path):
-        return Source(Path(container), member, hints)
-    return Source(Path(path), None, hints)
+    whole = locate(path)
+    if separator and not (whole.exists() or (whole.is_local and os.path.lexists(whole))):
+        return Source(locate(container), member, hints)
+    return Source(whole, None, hints)
 
 
 def _reader_for(source: Source, reader: str) -> Reader:

@@ -20,7 +20,7 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, ReadError
 from ecgfounder.readers.quantities import hinted_scale
-from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source, open_regular
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source, open_file
 from ecgfounder.readers.tables import (
     LEAD_NAMES,
     RATE_NAMES,
@@ -100,10 +100,13 @@ def read(source: Source) -> Recording:
 @contextmanager
 def _opened(h5py: Any, source: Source) -> Iterator[Any]:
     """The file's root; from memory if it is gzip."""
-    with open_regular(source.path) as file:
+    location = source.location
+    with open_file(location) as file:
         packed = file.read(2) == b"\x1f\x8b"
+    # A file elsewhere is read by the ranges that are asked for; one of this machine by the library itself.
+    whole = io.BytesIO(source.content) if packed else location.path if location.is_local else location.open()
     try:
-        opened = h5py.File(io.BytesIO(source.content) if packed else source.path, "r")
+        opened = h5py.File(whole, "r")
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
     with opened:

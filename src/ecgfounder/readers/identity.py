@@ -6,48 +6,69 @@ In: a `Source` that was read. Out: its `Identity`, for the ledger.
 from __future__ import annotations
 
 import hashlib
-import os
+import posixpath
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from ecgfounder.readers.source import Source, open_regular
+from ecgfounder.readers.source import Source, open_file
+from ecgfounder.storage import Location
 from ecgfounder.storage.paths import printable
 
 
-def identity_of(source: Source) -> dict[str, Any]:
-    """Size in bytes, latest modification time in ns and SHA-256 of the files that one recording was read from.
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """By what an input is known again.
 
-    A recording inside a container has no hash: its container can be many gigabytes, and its time decides.
+    Attributes
+    ----------
+    size : in bytes, of all its files.
+    mtime_ns : the latest time at which one of them was written, in ns since 1970.
+    sha256 : of the contents, in hexadecimal; None for a recording inside a container, whose time decides: it can be many
+        gigabytes.
+    tag : the store's own mark of the content (ETag); None for files of this machine.
+    companions : its further files, as seen from its folder; '*' stands for the recording's own name.
     """
+
+    size: int
+    mtime_ns: int
+    sha256: str | None = None
+    tag: str | None = None
+    companions: tuple[str, ...] = ()
+
+
+def identity_of(source: Source) -> Identity:
+    """The identity of the files that one recording was read from."""
     digest = hashlib.sha256()
     size, modified = 0, 0
-    for path in source.files:
-        if path == source.path and source.small is not None:
+    for location in source.files:
+        if location == source.location and source.small is not None:
             status, content = source.small  # what was read, whatever is there by now
-            whole = hashlib.sha256(content)
+            whole = hashlib.sha256(content).digest()
         else:
-            with open_regular(path) as file:
-                status = os.fstat(file.fileno())
-                whole = hashlib.file_digest(file, "sha256") if source.member is None else hashlib.sha256()
-        size, modified = size + status.st_size, max(modified, status.st_mtime_ns)
-        digest.update(whole.digest())
-    identity: dict[str, Any] = {"size": size, "mtime_ns": modified}
-    identity["sha256"] = digest.hexdigest() if source.member is None else None
-    if source.companions:
-        identity["companions"] = [_companion_name(source, path) for path in source.companions]
-    return identity
+            with open_file(location) as file:
+                status = location.status()
+                whole = hashlib.file_digest(file, "sha256").digest() if source.member is None else b""
+        size, modified = size + status.size, max(modified, status.mtime_ns)
+        digest.update(whole)
+    return Identity(
+        size=size,
+        mtime_ns=modified,
+        sha256=digest.hexdigest() if source.member is None else None,
+        tag=None if source.location.is_local else source.location.status().tag,
+        companions=tuple(_companion_name(source, location) for location in source.companions),
+    )
 
 
-def _companion_name(source: Source, path: Path) -> str:
+def _companion_name(source: Source, location: Location) -> str:
     """A companion's place beside its recording; '*' stands for the recording's own name, which need not be told twice."""
-    name, stem = printable(os.path.relpath(path, source.path.parent)), printable(source.path.stem)
+    name = printable(posixpath.relpath(location.name, source.location.folder.name or "."))
+    stem = printable(source.location.stem)
     if name.startswith(stem):
         return f"*{name.removeprefix(stem)}"
     return name if not name.startswith("*") else f"./{name}"
 
 
-def companions_of(source: Source, names: Iterable[str]) -> list[Path]:
+def companions_of(source: Source, names: Iterable[str]) -> list[Location]:
     """The files that an identity's `companions` name."""
-    folder = source.path.parent
-    return [folder / (f"{source.path.stem}{name[1:]}" if name.startswith("*") else name) for name in names]
+    folder, stem = source.location.folder, source.location.stem
+    return [folder / (f"{stem}{name[1:]}" if name.startswith("*") else name) for name in names]

@@ -6,6 +6,7 @@ sample count and the lead labels: 5 uV per count and the package's own lead orde
 
 from __future__ import annotations
 
+import io
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
-from ecgfounder.readers.source import Source, open_regular
+from ecgfounder.readers.source import Source, open_file
 
 FORMAT = "philips_sierra"
 
@@ -42,7 +43,7 @@ def read(source: Source) -> Recording:
     """
     from sierraecg import read_file  # slow to import, and seldom wanted
 
-    with open_regular(source.path) as file:
+    with open_file(source.location) as file:
         size = file.seek(0, 2)
     if source.is_gzip:
         raise ReadError("gzip data, which the sierraecg package cannot read; unpack it, or use --reader auto")
@@ -52,7 +53,7 @@ def read(source: Source) -> Recording:
         with warnings.catch_warnings():
             # Its 16-bit arithmetic overflows with a warning for each sample.
             warnings.simplefilter("ignore", RuntimeWarning)
-            leads = read_file(str(source.path)).leads
+            leads = read_file(io.BytesIO(source.content)).leads  # what `minidom` parses, path or file
         samples = np.stack([lead.samples for lead in leads]).astype(np.float32)
         rate = float(leads[0].sampling_freq)
         names = canonical_leads(str(lead.label) for lead in leads)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
-import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import BinaryIO
 
-from ecgfounder.errors import ReadError
+from ecgfounder.errors import ReadError, StorageError
+from ecgfounder.storage import Location, Status
 
 HEAD_BYTES = 4096
 SMALL_BYTES = 4 << 20
@@ -46,39 +47,39 @@ class Source:
 
     Attributes
     ----------
-    path : the file.
+    location : the file.
     member : what follows '::' in a path into a container ('exams.hdf5::tracings/12').
     hints : what the user said about it.
     companions : other files that the reader opened for this recording (the signal files of a WFDB header).
     """
 
-    path: Path
+    location: Location
     member: str | None = None
     hints: Hints = field(default_factory=Hints)
-    companions: list[Path] = field(default_factory=list, compare=False)
+    companions: list[Location] = field(default_factory=list, compare=False)
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> list[Location]:
         """Every file that the recording was read from; a WFDB record without a suffix is its companions alone."""
-        return [*([self.path] if os.path.lexists(self.path) else []), *self.companions]
+        return [*([self.location] if self.location.exists() else []), *self.companions]
 
     @cached_property
-    def small(self) -> tuple[os.stat_result, bytes] | None:
-        """The file as it lies on disk, read in one go with its status; None if it is larger than `SMALL_BYTES`."""
-        with open_regular(self.path) as file:
-            status = os.fstat(file.fileno())
-            return (status, file.read(SMALL_BYTES)) if status.st_size <= SMALL_BYTES else None
+    def small(self) -> tuple[Status, bytes] | None:
+        """The file as it is stored, read in one go with its status; None if it is larger than `SMALL_BYTES`."""
+        with _as_read_error():
+            status, content = self.location.fetch(SMALL_BYTES)
+        return None if content is None else (status, content)
 
     @cached_property
     def head(self) -> bytes:
         """The first `HEAD_BYTES` bytes, unpacked if the file is gzip."""
         if self.small is not None:
             return self._head_of(io.BytesIO(self.small[1]))
-        with open_regular(self.path) as file:
+        with open_file(self.location) as file:
             return self._head_of(file)
 
     @staticmethod
-    def _head_of(file: io.BufferedReader | io.BytesIO) -> bytes:
+    def _head_of(file: BinaryIO) -> bytes:
         head = file.read(HEAD_BYTES)
         if not head.startswith(_GZIP_MAGIC):
             return head
@@ -94,17 +95,10 @@ class Source:
         ReadError
             If it is larger than `MAX_FILE_BYTES`, or unpacks to more than `MAX_UNPACKED_BYTES`.
         """
-        data = self._large() if self.small is None else self.small[1]
+        data = read_file(self.location) if self.small is None else self.small[1]
         if not data.startswith(_GZIP_MAGIC):
             return data
         return _unpack(io.BytesIO(data), MAX_UNPACKED_BYTES, whole=True)
-
-    def _large(self) -> bytes:
-        with open_regular(self.path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise ReadError(f"file of {size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
-            return file.read(size)  # not more: a larger limit would be allocated for every file
 
     def refuse_member(self, format_name: str) -> None:
         """Raise `ReadError` if the path asks for a member ('file::member') of a format that holds one recording."""
@@ -113,32 +107,43 @@ class Source:
 
     @property
     def is_gzip(self) -> bool:
-        """Whether the file is packed as it lies on disk."""
+        """Whether the file is packed as it is stored."""
         if self.small is not None:
             return self.small[1].startswith(_GZIP_MAGIC)
-        with open_regular(self.path) as file:
+        with open_file(self.location) as file:
             return file.read(2) == _GZIP_MAGIC
 
 
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file for reading, refusing FIFOs, devices, sockets and folders without ever blocking on them."""
-    try:
-        # O_NONBLOCK: opening a FIFO with no writer would wait forever otherwise.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise ReadError(error.strerror or str(error)) from error
-    except ValueError as error:  # a NUL character in the name
-        raise ReadError(f"not a valid path: {error}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ReadError("not a regular file")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+def open_file(location: Location) -> io.BufferedReader:
+    """A regular file for reading; what keeps it from being read is a `ReadError`."""
+    with _as_read_error():
+        return location.open()
 
 
-def _unpack(file: io.BufferedReader | io.BytesIO, limit: int, *, whole: bool) -> bytes:
+def read_file(location: Location) -> bytes:
+    """A whole file as it is stored, never unpacked.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read, or is larger than `MAX_FILE_BYTES`.
+    """
+    with _as_read_error():
+        status, content = location.fetch(MAX_FILE_BYTES)
+    if content is None:
+        raise ReadError(f"file of {status.size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
+    return content
+
+
+@contextmanager
+def _as_read_error() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise ReadError(str(error)) from error
+
+
+def _unpack(file: BinaryIO, limit: int, *, whole: bool) -> bytes:
     """Unpack gzip data up to `limit` bytes; with `whole`, more than that is an error."""
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:

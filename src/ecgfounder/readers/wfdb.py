@@ -10,10 +10,12 @@ import importlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, to_millivolts
 from ecgfounder.readers.signals import distinct_leads
-from ecgfounder.readers.source import MAX_FILE_BYTES, Source, open_regular
+from ecgfounder.readers.source import Source, read_file
+from ecgfounder.storage import Location
 
 FORMAT = "wfdb"
 
@@ -88,14 +91,14 @@ class _Header:
 
 def matches(source: Source) -> bool:
     """Whether the path is a WFDB header, a signal file beside its header, or a record's name without extension."""
-    path = source.path
-    suffix = path.suffix.lower()
+    location = source.location
+    suffix = location.suffix.lower()
     if suffix in (".dat", ".mat"):
-        header = path.with_suffix(".hea")
-        return os.path.isfile(header) and path.name.encode() in Source(header).head.split()
-    if not os.path.isfile(path):
-        return os.path.isfile(f"{path}.hea")
-    if suffix == ".hea" or path.name.lower().endswith(".hea.gz"):
+        header = location.beside(f"{location.stem}.hea")
+        return header.exists() and location.basename.encode() in Source(header).head.split()
+    if not location.exists():
+        return location.beside(f"{location.basename}.hea").exists()
+    if suffix == ".hea" or location.basename.lower().endswith(".hea.gz"):
         return _RECORD_TEXT.match(source.head) is not None
     return _HEADER_TEXT.match(source.head) is not None
 
@@ -119,20 +122,20 @@ def read(source: Source) -> Recording:
     ----------
     WFDB Applications Guide, header(5) and signal(5).
     """
-    path = _header_path(source.path)
-    header = _parse_header(source if path == source.path else Source(path))
-    files = [path.parent / name for name in dict.fromkeys(signal.file for signal in header.signals)]
-    source.companions.extend(file for file in (path, *files) if file != source.path)
+    location = _header_location(source.location)
+    header = _parse_header(source if location == source.location else Source(location))
+    files = [location.beside(name) for name in dict.fromkeys(signal.file for signal in header.signals)]
+    source.companions.extend(file for file in (location, *files) if file != source.location)
     chosen = _chosen(header.signals)
     if all(signal.format in _BYTES for signal in header.signals):
-        columns = _columns(path.parent, header)
+        columns = _columns(location.folder, header)
         _verify_checksums(header.signals, columns, header.n_frames)
         n_samples = min(len(columns[row]) for row in chosen)
         samples = np.empty((len(chosen), n_samples), dtype=np.float32)
         for out, row in zip(samples, chosen, strict=True):
             _to_millivolt(columns[row], header.signals[row], out)
     else:
-        samples = _through_package(path, header, chosen)
+        samples = _through_package(location, header, chosen)
     signals = [header.signals[row] for row in chosen]
     return Recording(
         samples=samples,
@@ -143,12 +146,12 @@ def read(source: Source) -> Recording:
     )
 
 
-def _header_path(path: Path) -> Path:
-    if path.suffix.lower() in (".dat", ".mat"):
-        return path.with_suffix(".hea")
-    if not os.path.isfile(path):
-        return path.with_name(f"{path.name}.hea")
-    return path
+def _header_location(location: Location) -> Location:
+    if location.suffix.lower() in (".dat", ".mat"):
+        return location.beside(f"{location.stem}.hea")
+    if not location.exists():
+        return location.beside(f"{location.basename}.hea")
+    return location
 
 
 def _parse_header(source: Source) -> _Header:
@@ -233,7 +236,7 @@ def _chosen(signals: Sequence[_Signal]) -> list[int]:
     return [row for row in voltages if signals[row].per_frame == most]
 
 
-def _columns(folder: Path, header: _Header) -> list[Counts]:
+def _columns(folder: Location, header: _Header) -> list[Counts]:
     """The counts of every signal, one array each, in the header's order."""
     columns: list[Counts] = []
     seen: set[str] = set()
@@ -250,14 +253,9 @@ def _columns(folder: Path, header: _Header) -> list[Counts]:
     return columns
 
 
-def _signal_bytes(path: Path) -> bytes:
+def _signal_bytes(location: Location) -> bytes:
     try:
-        # Never unpacked: two bytes of a signal can look like gzip's.
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise ReadError(f"{size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
-            return file.read()
+        return read_file(location)  # never unpacked: two bytes of a signal can look like gzip's
     except ReadError as error:
         raise ReadError(f"the signal file that the WFDB header names: {error}") from error
 
@@ -350,26 +348,39 @@ def _to_millivolt(column: Counts, signal: _Signal, out: npt.NDArray[np.float32])
     out[len(kept) :] = np.nan
 
 
-def _through_package(path: Path, header: _Header, chosen: Sequence[int]) -> Samples:
+def _through_package(location: Location, header: _Header, chosen: Sequence[int]) -> Samples:
     """Decode with the `wfdb` package; the header has been checked, so that no file elsewhere is opened."""
     try:
         package = importlib.import_module("wfdb")
     except ImportError as error:
         formats = ", ".join(sorted({signal.format for signal in header.signals} - set(_BYTES)))
         raise MissingDependencyError("wfdb", f"WFDB format {formats}", "wfdb") from error
-    if path.suffix != ".hea":
+    if location.suffix != ".hea":
         raise ReadError("this WFDB storage format needs its header to be a plain file NAME.hea")
     total = sum(signal.per_frame for signal in header.signals) * (header.n_frames or 0)
     if not 0 < total <= MAX_PACKAGE_SAMPLES:
         raise ReadError(
             f"WFDB record of {total:,} samples in this storage format; 1 to {MAX_PACKAGE_SAMPLES:,} are read"
         )
-    for file in {signal.file for signal in header.signals}:
-        _signal_bytes(path.parent / file)
-    record = package.rdrecord(str(path.with_suffix("")), physical=True, smooth_frames=False, return_res=64)
+    files = {file: _signal_bytes(location.beside(file)) for file in {signal.file for signal in header.signals}}
+    with _on_this_machine(location, files) as folder:
+        name = os.path.join(folder, location.stem)
+        record = package.rdrecord(name, physical=True, smooth_frames=False, return_res=64)
     rows = [np.asarray(record.e_p_signal[row], dtype=np.float64) for row in chosen]
     scales = [header.signals[row].scale or 1.0 for row in chosen]
     return np.stack([row * scale for row, scale in zip(rows, scales, strict=True)]).astype(np.float32)
+
+
+@contextmanager
+def _on_this_machine(header: Location, files: Mapping[str, bytes]) -> Iterator[str]:
+    """A folder with a header and its signal files: their own, or a copy where they lie elsewhere."""
+    if header.is_local:
+        yield os.fspath(header.folder)
+        return
+    with TemporaryDirectory() as folder:
+        for name, content in {header.basename: header.read(), **files}.items():
+            (Path(folder) / name).write_bytes(content)
+        yield folder
 
 
 def _meta(signals: Sequence[_Signal]) -> dict[str, str | float]:

@@ -18,6 +18,7 @@ from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError
 from ecgfounder.network.head import pooled
 from ecgfounder.results.store import MAIN, MEANS, Array, EmbeddingStore, Form, Rows, storage_order
+from ecgfounder.storage.replace import replacing
 
 POOLING_CHOICES = ("none", "mean")
 _NOT_IN_META = ("status", "error", "reason", "shape", "window_starts")
@@ -151,16 +152,13 @@ class Embeddings:
         float32 array (numpy.memmap), of this object's shape; `numpy.load(path, mmap_mode="r")` gives it again.
         """
         target = Path(path)
-        aside = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            out = np.lib.format.open_memmap(aside, mode="w+", dtype=self.dtype, shape=self.shape)
-            self._read(out, np.arange(len(self)))
-            out.flush()
-            os.replace(aside, target)
+            with replacing(target) as file:
+                out = np.lib.format.open_memmap(file.name, mode="w+", dtype=self.dtype, shape=self.shape)
+                self._read(out, np.arange(len(self)))
+                out.flush()
         except OSError as error:
             raise RunError(f"{target} could not be written: {error.strerror or error}") from error
-        finally:
-            aside.unlink(missing_ok=True)
         return np.asanyarray(np.load(target, mmap_mode="r"))
 
     def _read(self, out: Array, wanted: Rows) -> Array:

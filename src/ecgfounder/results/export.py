@@ -7,12 +7,12 @@ failures, run.json. What a JSON run and an export to JSON write is the same, byt
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +25,20 @@ from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import output_name
 from ecgfounder.cohort.naming import LAYOUT_CHOICES, Layout, Naming
 from ecgfounder.errors import PrepareError, RunError
-from ecgfounder.ledger.conclusion import now
-from ecgfounder.ledger.folder import TABLES, RunFolder, part_name
-from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, LedgerWriter, read_ledger
+from ecgfounder.ledger.admission import create_folder
+from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
+from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, RunFolder
+from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, LedgerWriter, part_name, read_ledger
 from ecgfounder.ledger.liveness import own_name
+from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.npy import NpySink
 from ecgfounder.sinks.parquet import ParquetSink
-from ecgfounder.sinks.sink import Entry, Output, Sink
+from ecgfounder.sinks.sink import Output, ShardWritten, Sink, Written
+from ecgfounder.storage import Location
 from ecgfounder.storage.paths import path_key
+from ecgfounder.storage.replace import replacing
 
 TARGETS = ("json", "npy", "parquet")
 
@@ -83,14 +87,14 @@ def export_run(
     """
     check_choice("to", to, TARGETS)
     source = open_run(run, allow_incomplete=allow_incomplete)
-    layout = layout or str(source.settings["fingerprint"]["layout"])
+    layout = layout or source.record.form.layout
     check_choice("layout", layout, LAYOUT_CHOICES)
     if source.has_ragged_windows and to != "parquet":
         raise RunError(
             f"the run's last windows are shorter than the others (--remainder keep): one {to} array cannot hold a recording's "
             "windows. Export to parquet, or go through the run with ecgfounder.open_run."
         )
-    target = RunFolder(Path(output_dir))
+    target = RunFolder(output_dir)
     _refuse_folder(target.output_dir, source.folder)
     export = _Export(source, target, to, layout, shard_size)
     try:
@@ -101,8 +105,9 @@ def export_run(
         ) from error
 
 
-def _refuse_folder(output_dir: Path, run: Path) -> None:
-    if Path(os.path.realpath(output_dir)).is_relative_to(os.path.realpath(run)):
+def _refuse_folder(target: Location, run: Location) -> None:
+    output_dir = target.path
+    if run.is_local and Path(os.path.realpath(output_dir)).is_relative_to(os.path.realpath(run)):
         raise RunError(f"{output_dir} lies in the run that is exported; choose a folder outside of it")
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise RunError(f"{output_dir} is not empty: an export is written into a new or empty folder")
@@ -119,10 +124,10 @@ class _Export:
         self.target = target
         self.to = to
         self.layout = layout
-        self.told: dict[str, Any] = source.settings["settings"]
-        self.named_by_id = self.told["id_column"] is not None
+        self.told = source.record.settings
+        self.named_by_id = self.told.id_column is not None
         self.shard_size = shard_size
-        self.naming = Naming(cast(Layout, layout), self.told["data_dir"], suffix=f".{to}")
+        self.naming = Naming(cast(Layout, layout), self.told.data_dir, suffix=f".{to}")
         self.ledger = read_ledger(RunFolder(source.folder).ledger)
         encoded = source.records["output"].combine_chunks().dictionary_encode()
         self.record_of_row: npt.NDArray[np.int64] = encoded.indices.to_numpy().astype(np.int64)
@@ -133,73 +138,86 @@ class _Export:
         rows = _ledger_rows(self.source, self.ledger, self.first_rows)
         if self.to != "parquet" or self.named_by_id:
             self._refuse_collisions(rows)
-        self.target.create()
-        facts = self._facts()
-        self.target.write({**facts, "outcome": "exporting"})
-        stamp = time.time_ns()
-        name = part_name(stamp, (1, 1), 0, 1)
-        writer = LedgerWriter(
-            self.target.ledger / name,
-            own_name() | {"exported": True, "started": now()},
-        )
+        create_folder(self.target)
+        record = self._record()
+        self.target.write(replace(record, outcome="exporting"))
+        self.target.write_card(record)
+        name = part_name(time.time_ns(), (1, 1), 0, 1)
+        header = PartHeader(**own_name(), exported=True, started=now())
+        writer = LedgerWriter(self.target.ledger.path / name, header)
         try:
             outputs = self._write(rows, self._sink(name), writer)
             writer.append(list(self._failed()))
-            writer.end({"outcome": "complete", "done": len(outputs)})
+            writer.end(PartEnd(outcome="complete", done=len(outputs)))
         finally:
             writer.abandon()
         if self.source.is_complete:
             self._write_tables(outputs)
-        self.target.write(facts)
+        self.target.write(record)
         return len(outputs)
 
-    def _facts(self) -> dict[str, Any]:
-        """The source's run.json, with what the export changes."""
-        facts = self.source.settings
-        fingerprint = {**facts["fingerprint"], "format": self.to, "layout": self.layout}
+    def _record(self) -> RunRecord:
+        """The source's record, with what the export changes."""
+        record = self.source.record
+        fingerprint = {**record.fingerprint, "format": self.to, "layout": self.layout}
         if self.to != "parquet" and self.source.pooling == "both":
             fingerprint["pooling"] = "none"  # a file holds one view
-        done = {"from": self.source.format, "version": __version__, "at": now()}
-        return {**facts, "fingerprint": fingerprint, "exported": done}
+        exported = {"from": self.source.format, "version": __version__, "at": now()}
+        return replace(
+            record, fingerprint=fingerprint, exported=exported, run_id=new_run_id(), format_version=FORMAT_VERSION
+        )
 
     def _sink(self, part: str) -> Sink:
         if self.to == "parquet":
             return ParquetSink(
-                self.target.output_dir,
+                self.target.output_dir.path,
                 self.target.scratch,
                 prefix=part.removesuffix(".jsonl"),
                 shard_size=self.shard_size,
-                dtype=self.source.settings["fingerprint"]["dtype"],
+                dtype=self.source.record.form.dtype,
                 record_column="identifier" if self.named_by_id else "ecg_path",
             )
         kind = JsonSink if self.to == "json" else NpySink
-        return kind(self.target.output_dir, self.target.scratch)
+        return kind(self.target.output_dir.path, self.target.scratch)
 
     def _write(self, rows: npt.NDArray[np.int64], sink: Sink, writer: LedgerWriter) -> pa.ChunkedArray:
         """Write every record; the new outputs, in the records' order."""
         new: list[pa.Array] = []
 
-        def commit(entries: list[Entry]) -> None:
-            for entry in entries:
-                if entry.get("status") == "failed":
-                    raise RunError(f"{entry['reason']}. The export is not complete; remove {self.target.output_dir}.")
-            writer.append(entries)
-            new.append(pa.array([entry["output"] for entry in entries if "key" in entry], pa.string()))
+        def commit(written: list[Written | ShardWritten]) -> None:
+            lines: list[Line] = []
+            for each in written:
+                if isinstance(each, ShardWritten):
+                    lines.append(Commitment(each.shard, each.rows, each.records))
+                    continue
+                if each.error is not None:
+                    raise RunError(f"{each.error}. The export is not complete; remove {self.target.output_dir}.")
+                lines.append(replace(each.output.receipt, output=each.reference, shard=each.shard))
+            writer.append(lines)
+            new.append(pa.array([line.output for line in lines if isinstance(line, Entry)], pa.string()))
 
-        records = self._records(rows)
-        while group := list(islice(records, RECORDS_AT_ONCE)):
+        outputs = self._outputs(rows)
+        while group := list(islice(outputs, RECORDS_AT_ONCE)):
             commit(sink.write(group))
         commit(sink.close())
         return pa.chunked_array(new, pa.string())
 
-    def _records(self, rows: npt.NDArray[np.int64]) -> Iterator[Output]:
+    def _outputs(self, rows: npt.NDArray[np.int64]) -> Iterator[Output]:
         for number, (entry, position) in enumerate(self._entries(rows)):
             old = self.source.records["output"][int(self.first_rows[number])].as_py()
-            views, means, outer = self.source.stored(old, entry["shape"])
-            name = "" if self.to == "parquet" else self._name(entry, position)
-            entry = {key: value for key, value in entry.items() if key != "shard"} | {"output": name}
-            title = entry["record"] if self.named_by_id else os.path.basename(entry["record"])
-            yield Output(entry, title, tuple(views), outer, number, tuple(means))
+            views, means, outer = self.source.stored(old, list(entry.shape or ()))
+            yield Output(
+                key=entry.key,
+                record=entry.record,
+                title=entry.record if self.named_by_id else os.path.basename(entry.record),
+                name="" if self.to == "parquet" else self._name(entry, position),
+                views=tuple(views),
+                outer_shape=outer,
+                order=number,
+                means=tuple(means),
+                facts=entry.facts,
+                receipt=entry,
+            )
 
     def _entries(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Entry, int]]:
         """Each record's ledger entry, and its place among its dataset row's paths."""
@@ -212,7 +230,7 @@ class _Export:
 
     def _name(self, entry: Entry, position: int) -> str:
         """The output's name, as a run with this layout gives it."""
-        record = entry["record"]
+        record = entry.record
         if self.named_by_id:
             return output_name(Record("", 0, position, record), self.naming)
         return self.naming.name(record)
@@ -224,13 +242,13 @@ class _Export:
             try:
                 keys[number] = self.naming.key(self._name(entry, position))
             except PrepareError as error:
-                raise RunError(f"{entry['record']} cannot be exported to {self.to}: {error}") from error
+                raise RunError(f"{entry.record} cannot be exported to {self.to}: {error}") from error
         values, counts = np.unique(keys, return_counts=True)
         colliding = values[counts > 1]
         if not len(colliding):
             return
         numbers = np.flatnonzero(np.isin(keys, colliding))
-        shown = "\n  ".join(entry["record"] for entry in self.ledger.entries(rows[numbers[:COLLISIONS_SHOWN]].tolist()))
+        shown = "\n  ".join(entry.record for entry in self.ledger.entries(rows[numbers[:COLLISIONS_SHOWN]].tolist()))
         raise RunError(
             f"{len(colliding):,} names would be shared by different recordings (upper and lower case count as equal), "
             f"among them:\n  {shown}\n--layout tree mirrors the folders below the run's --data_dir."
@@ -243,21 +261,19 @@ class _Export:
         done = np.flatnonzero(manifest["status"].to_numpy() == "done")
         place[done] = self.record_of_row
         new = outputs.take(pa.array(place, mask=place < 0))
-        aside = self.target.scratch / "manifest.parquet"
         column = manifest.column_names.index("output")
-        pq.write_table(manifest.set_column(column, "output", new), aside, compression="zstd")
-        os.replace(aside, self.target.manifest)
-        books = RunFolder(self.source.folder)
-        for path in (books.path / name for name in TABLES if name not in (books.manifest.name, books.collisions.name)):
-            if path.exists():
-                shutil.copyfile(path, self.target.scratch / path.name)
-                os.replace(self.target.scratch / path.name, self.target.path / path.name)
+        with replacing(self.target.table("manifest").path) as file:
+            pq.write_table(manifest.set_column(column, "output", new), file, compression="zstd")
+        for table in RunFolder(self.source.folder).tables():
+            if table.stem != "manifest":
+                name = table.basename.replace(OLD_TABLE_SUFFIX, TABLE_SUFFIX)
+                (self.target.run / name).put(table.read())
 
 
 def _ledger_rows(source: EmbeddingRun, ledger: LedgerState, first_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The ledger's row of each record, found by its output."""
     done = np.flatnonzero(ledger.status == DONE)
-    known = np.fromiter((path_key(entry["output"]) for entry in ledger.entries(done.tolist())), np.uint64, len(done))
+    known = np.fromiter((path_key(entry.output or "") for entry in ledger.entries(done.tolist())), np.uint64, len(done))
     order = np.argsort(known)
     outputs = source.records["output"].take(pa.array(first_rows))
     wanted = np.fromiter((path_key(output.as_py()) for output in outputs), np.uint64, len(outputs))

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecgfounder.checks import check_choice
-from ecgfounder.errors import RunError
+from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import read_ledger
-from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, STAGES
+from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, row_of
+from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
 from ecgfounder.results.join import Join, as_arrow, join_table
 from ecgfounder.results.store import KEY_LENGTH, MEANS, Array, EmbeddingStore, Form, Rows
+from ecgfounder.storage import Location
 
 _RECORDS_AT_ONCE = 4096
 
 
-def open_run(folder: str | os.PathLike[str], *, allow_incomplete: bool = False) -> EmbeddingRun:
+def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: bool = False) -> EmbeddingRun:
     """Open the output folder of a run, which may have been moved since.
 
     Parameters
@@ -55,22 +56,22 @@ def open_run(folder: str | os.PathLike[str], *, allow_incomplete: bool = False) 
     >>> meta["record"].to_pylist()
     ['a/1.xml', 'a/2.xml', 'b/3.xml', 'b/4.xml']
     """
-    books = RunFolder(Path(folder))
-    facts = books.read()
-    if facts is None:
-        raise RunError(f"{folder} holds no run: expected {books.run_json}. Give the --output_dir of a run.")
-    whole = facts.get("outcome") == "complete" and books.manifest.exists()
-    if not whole and not allow_incomplete:
+    place = RunFolder(folder)
+    record = place.read()
+    if record is None:
+        raise RunError(f"{place.output_dir} holds no run: expected {place.run_json}. Give the --output_dir of a run.")
+    table = place.find_table("manifest")
+    if not (record.is_complete and table is not None) and not allow_incomplete:
         raise RunError(
-            f"the run in {folder} is not complete (outcome: {facts.get('outcome')}). The command that began it finishes it, "
+            f"the run in {place.output_dir} is not complete (outcome: {record.outcome}). The command that began it finishes it, "
             "after a job array `ecgfounder merge` does, an export is begun anew in another folder; with "
             "allow_incomplete=True (--allow_incomplete) what is there now is read."
         )
     try:
-        manifest = pq.read_table(books.manifest) if books.manifest.exists() else _ledger_table(books.ledger)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{books.manifest} cannot be read: {error}. The run's command writes it again.") from error
-    return EmbeddingRun(books.output_dir, facts, manifest)
+        manifest = _ledger_table(place.ledger) if table is None else pq.read_table(pa.BufferReader(table.read()))
+    except (OSError, pa.ArrowException, StorageError) as error:
+        raise RunError(f"{table} cannot be read: {error}. The run's command writes it again.") from error
+    return EmbeddingRun(place.output_dir, record, manifest)
 
 
 class EmbeddingRun:
@@ -87,7 +88,8 @@ class EmbeddingRun:
     Attributes
     ----------
     folder : the output folder.
-    settings : the contents of run.json: settings, fingerprint, versions, checkpoint, engine, counts.
+    record : the run's record, typed; settings : the same as the contents of run.json: settings, fingerprint, versions,
+        checkpoint, engine, counts.
     manifest : pyarrow.Table, one row per path of the dataset, failed ones among them; `.to_pandas()` where that is
         preferred. Of a run that is not complete: one row per record that is finished, without `row_index`, kept columns and
         device settings.
@@ -107,22 +109,23 @@ class EmbeddingRun:
     'no such file'
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], manifest: pa.Table) -> None:
+    def __init__(self, folder: Location, record: RunRecord, manifest: pa.Table) -> None:
         self.folder = folder
-        self.settings = settings
+        self.record = record
+        self.settings = record.as_dict()
         self.manifest = manifest
-        self._form = Form.of(settings)
+        self._form = Form.of(record)
         self._store = EmbeddingStore(folder, self._form)
 
     @property
     def outcome(self) -> str:
         """How the run ended: "complete", or "running", "interrupted", "incomplete"."""
-        return str(self.settings.get("outcome"))
+        return self.record.outcome
 
     @property
     def is_complete(self) -> bool:
         """Whether every record of the dataset is done or failed."""
-        return self.outcome == "complete"
+        return self.record.is_complete
 
     @property
     def format(self) -> str:
@@ -153,13 +156,13 @@ class EmbeddingRun:
         return int(self._per_record.sum())
 
     def __repr__(self) -> str:
-        fingerprint = self.settings["fingerprint"]
-        recipe = fingerprint["preparation"]["recipe"]
+        form = self.record.form
+        name, version = form.recipe
         n_records, n_rows = self.records.num_rows, len(self)
         rows = "" if n_rows == n_records else f" in {n_rows:,} rows"
         return (
             f"<EmbeddingRun: {n_records:,} recordings{rows}, {self.failures.num_rows:,} failed, {self.format}, "
-            f"{recipe['name']} v{recipe['version']}, {fingerprint['preparation']['mode']}, {self.outcome}>"
+            f"{name} v{version}, {form.mode}, {self.outcome}>"
         )
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], Array]]:
@@ -274,9 +277,9 @@ class EmbeddingRun:
         """The manifest's column that holds what the dataset calls `on`."""
         if on in self.manifest.column_names:
             return on
-        told = self.settings.get("settings", {})
-        identifier = told.get("id_column")
-        if on == (told.get("path_column") if identifier is None else identifier):
+        told = self.record.settings
+        identifier = told.id_column
+        if on == (told.path_column if identifier is None else identifier):
             return "record"
         own = [name for name in self.manifest.column_names if name not in SCHEMA.names]
         known = ", ".join([*own, *filter(None, [identifier]), "record", "row_index"])
@@ -302,23 +305,11 @@ class EmbeddingRun:
         return keys[order], order
 
 
-def _ledger_table(ledger: Path) -> pa.Table:
+def _ledger_table(ledger: Location) -> pa.Table:
     """What a run that is not complete has finished, in the manifest's form, by the records' names."""
     state = read_ledger(ledger)
     entries = state.entries(range(len(state)))
     parts = [pa.Table.from_pylist([], schema=SCHEMA)]
-    while chunk := [_ledger_row(entry) for entry in islice(entries, _RECORDS_AT_ONCE)]:
+    while chunk := [row_of(entry.record, entry) for entry in islice(entries, _RECORDS_AT_ONCE)]:
         parts.append(pa.Table.from_pylist(chunk, schema=SCHEMA))
     return pa.concat_tables(parts).sort_by("record")
-
-
-def _ledger_row(entry: dict[str, Any]) -> dict[str, Any]:
-    seconds = entry.get("seconds") or {}
-    return {
-        **{name: value for name, value in entry.items() if name in SCHEMA.names},
-        "window_starts": entry.get("starts"),
-        "input_bytes": entry.get("size"),
-        "input_mtime": entry.get("mtime_ns"),
-        "input_sha256": entry.get("sha256"),
-        **{f"seconds_{stage}": seconds.get(stage) for stage in STAGES},
-    }

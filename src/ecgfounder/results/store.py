@@ -5,13 +5,13 @@ In: outputs as a manifest names them. Out: float32 arrays [T, C] or [C].
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgfounder.errors import RunError
+from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.record import RunForm, RunRecord
 from ecgfounder.sinks.parquet import EMBEDDINGS
+from ecgfounder.storage import Location, Missing, locate
 
 Array = npt.NDArray[np.float32]
 
@@ -73,47 +75,42 @@ def read_embedding(reference: str | os.PathLike[str]) -> Array:
     text = os.fspath(reference)
     match = _REFERENCE.fullmatch(text)
     if match is None:
-        return _read_file(Path(text))
-    path = Path(match["shard"])
-    shard = _Shard(path, _Cache())
+        return _read_file(locate(text))
+    place = locate(match["shard"])
+    shard = _Shard(place, _Cache())
     views = shard.views(match["key"])
     if len({view.shape for view in views}) > 1:
         raise RunError(f"{text}: its windows differ in length, which one array cannot hold; open_run gives one by one.")
-    facts = RunFolder(path.parent).read()
-    outer = shard.outer_shape(match["key"], None if facts is None else Form.of(facts))
+    record = RunFolder(place.folder).read()
+    outer = shard.outer_shape(match["key"], None if record is None else Form.of(record))
     return np.stack(views).reshape(*outer, *views[0].shape)
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a run's fingerprint says about the form of its embeddings."""
+    """How a run's embeddings are arranged: which rows a record has, and what each is."""
 
-    format: str
-    pooling: str
-    windows: bool
-    every_lead: bool
-    ragged: bool
+    run: RunForm
 
     @classmethod
-    def of(cls, facts: dict[str, Any]) -> Form:
-        try:
-            fingerprint = facts["fingerprint"]
-            preparation = fingerprint["preparation"]
-            windows = preparation["stride"] is not None
-            pooling = str(fingerprint["pooling"])
-            return cls(
-                format=str(fingerprint["format"]),
-                pooling=pooling,
-                windows=windows,
-                every_lead=preparation["lead"] == "all",
-                ragged=windows and preparation["remainder"] == "keep" and pooling != "mean",
-            )
-        except (KeyError, TypeError) as error:
-            raise RunError(f"run.json is not a run's record: {error} is missing in it") from error
+    def of(cls, record: RunRecord) -> Form:
+        return cls(record.form)
+
+    @property
+    def format(self) -> str:
+        return self.run.format
+
+    @property
+    def pooling(self) -> str:
+        return self.run.pooling
+
+    @property
+    def ragged(self) -> bool:
+        return self.run.ragged
 
     @property
     def one_row_each(self) -> bool:
-        return not (self.windows or self.every_lead)
+        return not (self.run.windows or self.run.every_lead)
 
     @property
     def inner(self) -> int:
@@ -146,7 +143,7 @@ class Form:
 
     def outer_shape(self, n_windows: int, n_leads: int) -> tuple[int, ...]:
         """What stands in front of one row's shape in the array of a whole record."""
-        return ((n_windows,) if self.windows else ()) + ((n_leads,) if self.every_lead else ())
+        return ((n_windows,) if self.run.windows else ()) + ((n_leads,) if self.run.every_lead else ())
 
 
 def storage_order(outputs: list[str]) -> list[int]:
@@ -157,7 +154,7 @@ def storage_order(outputs: list[str]) -> list[int]:
 class EmbeddingStore:
     """Reads what a run wrote, with a bounded cache of shards and of their decoded parts."""
 
-    def __init__(self, folder: Path, form: Form) -> None:
+    def __init__(self, folder: Location, form: Form) -> None:
         self.folder = folder
         self.form = form
         self._forget()
@@ -223,16 +220,16 @@ class _Cache:
 class _Shard:
     """A Parquet shard: which rows are whose, and the embeddings of some, decoded a row group at a time."""
 
-    def __init__(self, path: Path, cache: _Cache) -> None:
-        self._path = path
+    def __init__(self, place: Location, cache: _Cache) -> None:
+        self._path = place
         self._cache = cache
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(os.fspath(place) if place.is_local else place.open())
             keys = self._column("key").to_pylist()
-        except FileNotFoundError as error:
-            raise RunError(f"{path} is gone. The run's command embeds what was in it again.") from error
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise RunError(f"{path} cannot be read as a run's shard: {error}") from error
+        except (FileNotFoundError, Missing) as error:
+            raise RunError(f"{place} is gone. The run's command embeds what was in it again.") from error
+        except (OSError, pa.ArrowException, KeyError, StorageError) as error:
+            raise RunError(f"{place} cannot be read as a run's shard: {error}") from error
         self._spans: dict[str, tuple[int, int]] = {}
         for row, key in enumerate(keys):
             self._spans[key] = (self._spans.get(key, (row, 0))[0], row + 1)
@@ -298,15 +295,16 @@ def _rows_of_lists(column: pa.Array) -> list[Array]:
     return list(np.split(maps, np.cumsum(lengths)[:-1]))
 
 
-def _read_file(path: Path) -> Array:
+def _read_file(place: Location) -> Array:
     """The array in a run's JSON or NPY."""
     try:
-        if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-        return np.array(orjson.loads(path.read_bytes())["embedding"], dtype=np.float32)
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is gone. The run's command embeds the recording again.") from error
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+        content = place.read()
+        if place.suffix == ".npy":
+            return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), dtype=np.float32)
+        return np.array(orjson.loads(content)["embedding"], dtype=np.float32)
+    except Missing as error:
+        raise RunError(f"{place} is gone. The run's command embeds the recording again.") from error
+    except StorageError as error:
+        raise RunError(f"{place} cannot be read: {error}") from error
     except (ValueError, KeyError, TypeError, EOFError) as error:
-        raise RunError(f"{path} is not an embedding: expected the JSON or NPY of a run ({error})") from error
+        raise RunError(f"{place} is not an embedding: expected the JSON or NPY of a run ({error})") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import RunError
@@ -16,6 +15,7 @@ from ecgfounder.ledger.ledger import DONE, LedgerState
 from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, SAMPLING_RATE
 from ecgfounder.preprocess.preparation import ALL_LEADS
 from ecgfounder.run.settings import Settings
+from ecgfounder.storage import Location
 
 MANY_FILES = 50_000
 TYPICAL_SECONDS = 10.0
@@ -47,7 +47,7 @@ class Budget:
     def fits(self) -> bool:
         return self.bytes <= self.free_bytes and (self.free_files is None or self.files <= self.free_files)
 
-    def check(self, output_dir: Path) -> None:
+    def check(self, output_dir: Location) -> None:
         """Refuse a run that cannot fit.
 
         Raises
@@ -65,12 +65,12 @@ class Budget:
             )
 
 
-def make_budget(n_todo: int, settings: Settings, state: LedgerState, output_dir: Path) -> Budget:
+def make_budget(n_todo: int, settings: Settings, state: LedgerState, output_dir: Location) -> Budget:
     """Estimate from the shapes of finished records, or before there are any from a recording of ten seconds."""
     values = _values_per_record(settings, state)
     size = int(n_todo * (values * _BYTES_PER_VALUE[settings.format, settings.dtype] + LEDGER_BYTES))
     files = n_todo if settings.format == "json" else math.ceil(n_todo / settings.shard_size)
-    at = output_dir.absolute()
+    at = output_dir.path
     while not at.exists():
         at = at.parent
     room = os.statvfs(at)
@@ -79,7 +79,7 @@ def make_budget(n_todo: int, settings: Settings, state: LedgerState, output_dir:
 
 def _values_per_record(settings: Settings, state: LedgerState) -> float:
     done = (state.status == DONE).nonzero()[0][:_SAMPLED]
-    sizes: list[int] = [math.prod(entry["shape"]) for entry in state.entries(done.tolist())]
+    sizes = [math.prod(entry.shape or ()) for entry in state.entries(done.tolist())]
     if sizes:
         return sum(sizes) / len(sizes)
     tokens = 1 if settings.pooling == "mean" else math.ceil(TYPICAL_SECONDS * _TOKENS_PER_SECOND)

@@ -8,20 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.cohort.cohort import Cohort, Record
 from ecgfounder.cohort.index import Index, indexed_records, output_name, record_identity
-from ecgfounder.cohort.naming import Naming
-from ecgfounder.errors import ECGFounderError, PrepareError, RunError
-from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, key_text
+from ecgfounder.cohort.naming import RUN_FOLDER, Naming
+from ecgfounder.errors import ECGFounderError, PrepareError, RunError, StorageError
+from ecgfounder.ledger.entry import Entry
+from ecgfounder.ledger.entry import renewed as renewed_entry
+from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState
 from ecgfounder.readers import make_source
 from ecgfounder.readers.identity import companions_of, identity_of
 from ecgfounder.run.settings import Settings
-from ecgfounder.sinks.sink import Entry
+from ecgfounder.storage import Location
 from ecgfounder.storage.paths import path_key
 
 Mask = npt.NDArray[np.bool_]
@@ -39,7 +40,7 @@ def check_foreign_outputs(index: Index, state: LedgerState) -> None:
     taken = np.intersect1d(state.names[gone], index.names[index.first])
     if len(taken):
         rows = np.flatnonzero(gone & np.isin(state.names, taken))[:3]
-        shown = ", ".join(f"{entry['output']} of {entry['record']}" for entry in state.entries(rows.tolist()))
+        shown = ", ".join(f"{entry.output} of {entry.record}" for entry in state.entries(rows.tolist()))
         raise RunError(
             f"{len(taken)} outputs in the folder belong to recordings that the dataset no longer names, and others would "
             f"take their places: {shown} ... Use another --output_dir, --layout tree, or --overwrite."
@@ -89,7 +90,13 @@ class Plan:
 
 
 def make_plan(
-    cohort: Cohort, index: Index, mine: Mask, state: LedgerState, settings: Settings, naming: Naming, output_dir: Path
+    cohort: Cohort,
+    index: Index,
+    mine: Mask,
+    state: LedgerState,
+    settings: Settings,
+    naming: Naming,
+    output_dir: Location,
 ) -> Plan:
     """Compare the cohort with the ledger.
 
@@ -112,9 +119,9 @@ def make_plan(
     had_output = np.zeros(len(index), dtype=np.bool_)
     changed = missing = 0
     renewals: list[Renewal] = []
-    there = np.array([(output_dir / name).exists() for name in state.shards], dtype=np.bool_)
     looked_for = (status == DONE) | (status == FAILED if cohort.id_column else False)
     if np.any(looked_for):
+        outputs = _Outputs(output_dir, state, naming)
         known_as, row_of, shard_of = np.where(looked_for, status, 0).data, rows.data, state.shard.data
         looked_at = _Inputs(state, settings, naming, renewals)
         for position, record in indexed_records(cohort, index, naming.data_dir):
@@ -124,8 +131,7 @@ def make_plan(
             if known_as[position] == FAILED:  # with an identifier: it may stand for another path by now
                 todo[position] |= looked_at.has_moved(record, row)
                 continue
-            shard = shard_of[row]
-            if not (there[shard] if shard >= 0 else _has_output(record, naming, output_dir)):
+            if not outputs.has(record, shard_of[row]):
                 missing += 1
             elif looked_at.has_changed(record, row):
                 changed += 1
@@ -148,18 +154,27 @@ def make_plan(
 
 def renewed(state: LedgerState, renewals: Sequence[Renewal]) -> Iterator[Entry]:
     """The entries that say what is known of inputs now, so that the next start need not read them again."""
-    lines = state.entries(renewal.row for renewal in renewals)
-    for renewal, entry in zip(renewals, lines, strict=True):
-        path = {} if renewal.path is None else {"path": key_text(renewal.path)}
-        yield {**entry, "mtime_ns": renewal.mtime_ns, **path}
+    entries = state.entries(renewal.row for renewal in renewals)
+    for renewal, entry in zip(renewals, entries, strict=True):
+        yield renewed_entry(entry, renewal.mtime_ns, renewal.path)
 
 
-def _has_output(record: Record, naming: Naming, output_dir: Path) -> bool:
-    try:
-        os.lstat(f"{output_dir}/{output_name(record, naming)}")
-    except (OSError, PrepareError):
-        return False  # without an identifier now, it is done again, and fails with that reason
-    return True
+class _Outputs:
+    """The outputs that are there, by one listing of their folder instead of a question for each."""
+
+    def __init__(self, output_dir: Location, state: LedgerState, naming: Naming) -> None:
+        self._naming = naming
+        self._keys = frozenset(map(path_key, output_dir.names(skip=RUN_FOLDER.__eq__)))
+        self._shards = [path_key(shard) in self._keys for shard in state.shards]
+
+    def has(self, record: Record, shard: int) -> bool:
+        """Whether a finished record's output is there: in the shard of that number, or a file of its own (-1)."""
+        if shard >= 0:
+            return self._shards[shard]
+        try:
+            return path_key(output_name(record, self._naming)) in self._keys
+        except PrepareError:
+            return False  # without an identifier now, it is done again, and fails with that reason
 
 
 class _Inputs:
@@ -199,15 +214,16 @@ class _Inputs:
         source = make_source(path, self._settings.hints)
         if self._companions[row]:
             entry = next(self._state.entries([row]))
-            source.companions.extend(companions_of(source, entry["companions"]))
+            source.companions.extend(companions_of(source, () if entry.input is None else entry.input.companions))
+        location = source.location
         try:
-            seen = [os.stat(each) for each in source.files]
-        except (OSError, ValueError):
+            seen = [each.status() for each in source.files]
+        except StorageError:
             # A companion that is not there: of an input that is gone altogether, or one that has others now.
-            return os.path.lexists(source.path) or os.path.lexists(f"{source.path}.hea")
+            return location.exists() or location.beside(f"{location.basename}.hea").exists()
         if not seen:
             return False
-        size, modified = sum(each.st_size for each in seen), max(each.st_mtime_ns for each in seen)
+        size, modified = sum(each.size for each in seen), max(each.mtime_ns for each in seen)
         if size != self._sizes[row]:
             return True
         same = modified == self._times[row]
@@ -221,9 +237,9 @@ class _Inputs:
             found = identity_of(source)
         except ECGFounderError:
             return True
-        if int(str(found["sha256"])[:16], 16) != known:
+        if found.sha256 is None or int(found.sha256[:16], 16) != known:
             return True
         if moved or not same:
             key = path_key(record_identity(record.path, self._naming.data_dir)) if self._paths[row] else None
-            self._renewals.append(Renewal(row, found["mtime_ns"], key))
+            self._renewals.append(Renewal(row, found.mtime_ns, key))
         return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ecgfounder.checks import check_choice
+from ecgfounder.checks import check_choice, check_least
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
 from ecgfounder.engines.choice import ENGINE_CHOICES, PRECISION_CHOICES
 from ecgfounder.errors import ReadError, SettingsError
@@ -92,10 +92,7 @@ class Settings:
             ("num_workers", self.num_workers, 0),
             ("shard_size", self.shard_size, 1),
         ):
-            if number < least:
-                raise SettingsError(
-                    f"Invalid value for the '{name}' parameter. It must be at least {least}, got {number}."
-                )
+            check_least(name, number, least)
         part, parts = self.shard
         if not 1 <= part <= parts:
             raise SettingsError(

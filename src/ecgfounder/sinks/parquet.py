@@ -1,26 +1,25 @@
 """Parquet shards of bounded size: one row per recording, or per window and lead of it.
 
-In: outputs. Out: `<output_dir>/embeddings-*.parquet`, written aside, synced, renamed; the ledger entries of a shard are
-given back when it is there, with a last one that commits it. What was not committed is removed when the run goes on.
+In: outputs. Out: `<output_dir>/embeddings-*.parquet`, written aside, synced, renamed; the outputs of a shard are given back when
+it is there, with a last word that commits it. What was not committed is removed when the run goes on.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgfounder.ledger.ledger import DONE, LedgerState, key_text
-from ecgfounder.sinks.sink import Entry, Output, sync_folder
+from ecgfounder.sinks.sink import Output, ShardWritten, Written
+from ecgfounder.storage.replace import replacing
 
 MAX_BYTES = 256 << 20
 """A shard is closed early when its embeddings reach this size, however few records they are."""
@@ -34,7 +33,7 @@ CHUNK_BYTES = 64 << 20
 EMBEDDINGS = ("embedding", "embedding_mean")
 """The columns that hold numbers; the second one where a run keeps maps and their means."""
 
-_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-rank\d+of\d+-\d{6,}\.parquet")
+SHARD_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-rank\d+of\d+-\d{6,}\.parquet")
 """What our own shards are called; nothing else is ever removed."""
 
 _FACTS: tuple[tuple[str, pa.DataType], ...] = (
@@ -77,29 +76,27 @@ class ParquetSink:
         self._bytes = 0
         self._number = 0
 
-    def write(self, outputs: Sequence[Output]) -> list[Entry]:
-        entries: list[Entry] = []
+    def write(self, outputs: Sequence[Output]) -> list[Written | ShardWritten]:
+        written: list[Written | ShardWritten] = []
         for output in outputs:
             self._waiting.append(output)
             self._bytes += output.nbytes
             if len(self._waiting) >= self._shard_size or self._bytes >= MAX_BYTES:
-                entries += self.close()
-        return entries
+                written += self.close()
+        return written
 
-    def close(self) -> list[Entry]:
+    def close(self) -> list[Written | ShardWritten]:
         if not self._waiting:
             return []
         # The order of completion is an accident; the dataset's order is not.
         outputs = sorted(self._waiting, key=lambda output: output.order)
         name = f"embeddings-{self._prefix}-{self._number:06d}.parquet"
         table = pa.concat_tables([self._table(pieces) for pieces in _groups(outputs)])
-        aside = self._scratch / name
-        write_table(table, aside)
-        os.replace(aside, self._output_dir / name)
-        sync_folder(self._output_dir)
+        with replacing(self._output_dir / name, aside=self._scratch / f"{name}.part") as file:
+            write_table(table, file)
         self._waiting, self._bytes, self._number = [], 0, self._number + 1
-        entries = [output.entry | {"output": reference(name, output.entry["key"]), "shard": name} for output in outputs]
-        return [*entries, {"shard": name, "rows": table.num_rows, "records": len(outputs)}]
+        written = [Written(output, reference(name, output.key), name) for output in outputs]
+        return [*written, ShardWritten(name, table.num_rows, len(outputs))]
 
     def _table(self, pieces: Sequence[_Piece]) -> pa.Table:
         """A row for each view of some pieces of outputs."""
@@ -108,17 +105,17 @@ class ParquetSink:
         windows, starts, leads = zip(
             *(place for piece in pieces for place in piece.of(_places(piece.output))), strict=True
         )
-        entries = [piece.output.entry for piece in pieces for _ in range(piece.stop - piece.first)]
+        outputs = [piece.output for piece in pieces for _ in range(piece.stop - piece.first)]
         columns: dict[str, pa.Array] = {
-            "key": pa.array([entry["key"] for entry in entries]),
-            self._record_column: pa.array([entry["record"] for entry in entries]),
+            "key": pa.array([output.key for output in outputs]),
+            self._record_column: pa.array([output.record for output in outputs]),
             "window": pa.array(windows, pa.int32()),
             "window_start": pa.array(starts, pa.float64()),
             "lead": pa.array(leads, pa.string()),
             "embedding": self._lists(views),
             **({"embedding_mean": self._lists(means)} if means else {}),
             "shape": pa.array([view.shape for view in views], pa.list_(pa.int32())),
-            **{name: pa.array([entry.get(name) for entry in entries], kind) for name, kind in _FACTS},
+            **{name: pa.array([getattr(output.facts, name) for output in outputs], kind) for name, kind in _FACTS},
         }
         return pa.table(columns)
 
@@ -165,10 +162,10 @@ def _groups(outputs: Sequence[Output]) -> Iterator[list[_Piece]]:
 
 def _places(output: Output) -> list[tuple[int, float, str | None]]:
     """Number and start (s) of the window, and the lead, of each row: a row per input, leads within windows."""
-    entry, rows = output.entry, len(output.views)
-    starts = entry.get("starts") or [0.0]
+    rows = len(output.views)
+    starts = output.facts.starts or (0.0,)
     per_window = rows // len(starts)
-    leads = entry.get("leads") or []
+    leads: Sequence[str | None] = output.facts.leads
     named = leads if per_window > 1 or len(leads) == 1 else [None] * per_window
     return [(window, start, lead) for window, start in enumerate(starts) for lead in named]
 
@@ -186,22 +183,19 @@ def _lists(values: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a shard and wait until it is on disk; numbers are split into byte streams, which zstd packs better."""
+def write_table(table: pa.Table, file: BufferedWriter) -> None:
+    """Write a shard; numbers are split into byte streams, which zstd packs better."""
     kinds = {name: table.schema.field(name).type for name in EMBEDDINGS if name in table.column_names}
     leaves = [name + ".list.element" * _depth(kind) for name, kind in kinds.items()]
     is_half = pa.types.is_float16(_leaf_type(kinds["embedding"]))
-    with open(path, "wb") as file:
-        pq.write_table(
-            table,
-            file,
-            compression="zstd",
-            use_dictionary=[name for name in table.column_names if name not in (*EMBEDDINGS, "key")],
-            use_byte_stream_split=False if is_half else leaves,  # DuckDB does not read split half floats
-            row_group_size=max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)),
-        )
-        file.flush()
-        os.fsync(file.fileno())
+    pq.write_table(
+        table,
+        file,
+        compression="zstd",
+        use_dictionary=[name for name in table.column_names if name not in (*EMBEDDINGS, "key")],
+        use_byte_stream_split=False if is_half else leaves,  # DuckDB does not read split half floats
+        row_group_size=max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)),
+    )
 
 
 def _depth(kind: pa.DataType) -> int:
@@ -210,48 +204,3 @@ def _depth(kind: pa.DataType) -> int:
 
 def _leaf_type(kind: pa.DataType) -> pa.DataType:
     return _leaf_type(kind.value_type) if pa.types.is_list(kind) else kind
-
-
-def remove_orphans(output_dir: Path, committed: Collection[str]) -> int:
-    """Remove shards that no ledger commits: a process was killed between the shard and its entries."""
-    orphans = [path for path in output_dir.iterdir() if _NAME.fullmatch(path.name) and path.name not in committed]
-    for path in orphans:
-        path.unlink()
-    return len(orphans)
-
-
-def compact(output_dir: Path, scratch: Path, state: LedgerState) -> int:
-    """Take rows out of shards whose record was done again later, or failed since; returns how many shards changed.
-
-    Until then a record that changed has an old row beside its new one; a complete run has exactly one.
-    """
-    changed = 0
-    for name, keys in _records_by_shard(state):
-        path = output_dir / name
-        if len(keys) >= state.committed.get(name, 0) or not path.exists():
-            continue
-        valid = {key_text(key) for key in keys}
-        if set(pq.read_table(path, columns=["key"]).column("key").to_pylist()) <= valid:
-            continue  # its old rows were taken out before
-        changed += 1
-        if not valid:
-            path.unlink()
-            continue
-        table = pq.read_table(path)
-        aside = scratch / name
-        write_table(table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid)))), aside)
-        os.replace(aside, path)
-    if changed:
-        sync_folder(output_dir)
-    return changed
-
-
-def _records_by_shard(state: LedgerState) -> Iterator[tuple[str, list[int]]]:
-    """Every shard with the keys of the records that are in it by their latest entry."""
-    if not state.shards:
-        return
-    rows = np.flatnonzero((state.status == DONE) & (state.shard >= 0))
-    rows = rows[np.argsort(state.shard[rows], kind="stable")]
-    ends = np.searchsorted(state.shard[rows], np.arange(len(state.shards)), side="right")
-    for name, keys in zip(state.shards, np.split(state.keys[rows], ends[:-1]), strict=True):
-        yield name, keys.tolist()

@@ -1,48 +1,52 @@
-"""Writing embeddings: a sink takes finished outputs and says when they are safe on disk.
+"""Writing embeddings: a sink takes outputs and says when they are safe on disk.
 
-In: `Output`s (an embedding and its ledger entry). Out: files, and the entries that may now go into the ledger; an entry is
-given back only when its output would survive a power cut.
+In: `Output`s. Out: files; a `Written` for each output that would survive a power cut, and a `ShardWritten` for each shard.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.facts import Facts
+
 FORMAT_CHOICES = ("json", "parquet")
 DTYPE_CHOICES = ("float32", "float16")
 
-Entry = dict[str, Any]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Output:
     """One ECG's result.
 
     Attributes
     ----------
-    entry : its ledger line so far; `entry["output"]` is the name relative to the output folder.
+    key, record : which record it is, 16 hexadecimal digits, and what it is called in tables.
     title : what the description calls the recording: its file name, or its identifier.
+    name : relative to the output folder, where it has a file of its own.
     views : what is kept of each input, in order: float32 [T, C] or [C]. All of one shape, except that a shorter last
         window has a smaller T.
     outer_shape : what stands in front of one view: () or windows, leads, or both.
     order : the record's place in the dataset.
     means : a second view [C] of each input, where one was asked for.
+    facts : what is known of the ECG.
+    receipt : whatever the caller wants to have again with the output.
     """
 
-    entry: Entry
+    key: str
+    record: str
     title: str
+    name: str
     views: tuple[npt.NDArray[np.float32], ...]
     outer_shape: tuple[int, ...] = ()
     order: int = 0
     means: tuple[npt.NDArray[np.float32], ...] = ()
+    facts: Facts = field(default_factory=Facts)
+    receipt: Any = None
 
     @property
     def embedding(self) -> npt.NDArray[np.float32]:
@@ -54,13 +58,37 @@ class Output:
         return sum(view.nbytes for view in self.views)
 
 
+@dataclass(frozen=True, eq=False)
+class Written:
+    """An output that is safe, or that this file system cannot hold.
+
+    Attributes
+    ----------
+    reference : how it is referred to, below the output folder: a file's name, or `SHARD.parquet::KEY`.
+    shard : the Parquet shard that holds it; None for a file of its own.
+    error : why it cannot be written (its name is too long for this file system); None where it was.
+    """
+
+    output: Output
+    reference: str
+    shard: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ShardWritten:
+    """A shard that is whole on disk, after the outputs in it."""
+
+    shard: str
+    rows: int
+    records: int
+
+
 class Sink(Protocol):
     """Where outputs go."""
 
-    def write(self, outputs: Sequence[Output]) -> list[Entry]:
-        """Write outputs; returns the entries that are now durable, which may be earlier ones or none.
-
-        An output that this file system cannot hold (its name is too long for it) comes back as a failed entry.
+    def write(self, outputs: Sequence[Output]) -> list[Written | ShardWritten]:
+        """Write outputs; returns what is now durable, which may be earlier ones or none.
 
         Raises
         ------
@@ -69,8 +97,8 @@ class Sink(Protocol):
         """
         ...
 
-    def close(self) -> list[Entry]:
-        """Write what is still open; returns the entries that this made durable."""
+    def close(self) -> list[Written | ShardWritten]:
+        """Write what is still open; returns what this made durable."""
         ...
 
 
@@ -78,26 +106,8 @@ class Sink(Protocol):
 _ONE_NAME = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EILSEQ}
 
 
-def failed_entry(entry: Entry, error: OSError) -> Entry | None:
-    """The entry as a recorded failure where the error concerns this one name; None where it concerns the folder."""
+def unwritable(output: Output, error: OSError) -> Written:
+    """An output that cannot be written for its name alone; raises the error where it concerns the folder."""
     if error.errno not in _ONE_NAME:
-        return None
-    reason = f"the output {entry['output']} cannot be written: {error.strerror}"
-    return {**entry, "status": "failed", "error": "OutputError", "reason": reason, "output": None}
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until it is on disk; the folder's entry is the caller's to sync."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's entries (renames, new files) are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise error
+    return Written(output, output.name, error=f"the output {output.name} cannot be written: {error.strerror}")

@@ -6,59 +6,79 @@ In: a `Job`. Out: events: `Opened` and its `Input`s, or `Failed`; nothing that i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.facts import Facts
 from ecgfounder.errors import ECGFounderError, PrepareError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import make_source, read_source, source_statements
-from ecgfounder.readers.identity import identity_of
+from ecgfounder.readers.identity import Identity, identity_of
 from ecgfounder.readers.source import Hints
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
-    """One file to read; `ticket` is the caller's and comes back with every event."""
+    """One record to do, with all that anybody on its way needs to know of it.
 
-    ticket: int
+    Attributes
+    ----------
+    place : its place in the cohort, from 0; different for each job of a run.
+    path : the file to read.
+    key, record : its key, and what it is called in the run's record.
+    title : what it is called in its output.
+    output : the name of its output, where it has one of its own.
+    replaces : the output that it has from before and that is obsolete when this one fails; "" for none.
+    path_key : its path's hash, where it is known by an identifier.
+    """
+
+    place: int
     path: str
+    key: int = 0
+    record: str = ""
+    title: str = ""
+    output: str = ""
+    replaces: str = ""
+    path_key: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Opened:
-    """A file that was read and prepared; `n_inputs` inputs follow. `facts` are for the ledger."""
+    """A file that was read and prepared; `n_inputs` inputs follow."""
 
-    ticket: int
-    facts: dict[str, Any]
-    outer_shape: tuple[int, ...]
+    job: Job
     n_inputs: int
+    outer_shape: tuple[int, ...] = ()
+    facts: Facts = field(default_factory=Facts)
+    identity: Identity | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """One network input of an opened file: float32 [C, L]."""
 
-    ticket: int
+    job: Job
     number: int
     data: npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A file that gave no inputs, or not all of them; `kind` is the error's class name."""
 
-    ticket: int
-    facts: dict[str, Any]
+    job: Job
     kind: str
     reason: str
+    facts: Facts = field(default_factory=Facts)
+    identity: Identity | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Idle:
     """Nothing came for a while; lets the caller look after what waits."""
 
@@ -66,9 +86,18 @@ class Idle:
 Event = Opened | Input | Failed | Idle
 
 
+@dataclass
+class _Known:
+    """What was found out of a file up to now."""
+
+    facts: Facts = field(default_factory=Facts)
+    identity: Identity | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class ReadTask:
-    """How a path becomes a signal; sent to every worker once."""
+    """How a path becomes a signal; sent to every reading process once."""
 
     preparation: Preparation
     reader: str = "auto"
@@ -77,36 +106,36 @@ class ReadTask:
 
     def events(self, job: Job) -> Iterator[Event]:
         """Read and prepare one file; never raises for what is wrong with the file."""
-        facts: dict[str, Any] = {}
+        known = _Known()
         try:
-            signal_ = self._signal(job.path, facts)
-            yield Opened(job.ticket, facts, signal_.outer_shape, len(signal_.inputs))
-            for number, data in enumerate(signal_.inputs):
-                yield Input(job.ticket, number, data)
+            signal = self._signal(job.path, known)
+            yield Opened(job, len(signal.inputs), signal.outer_shape, known.facts, known.identity, known.seconds)
+            for number, data in enumerate(signal.inputs):
+                yield Input(job, number, data)
         except ECGFounderError as error:
-            yield Failed(job.ticket, facts, type(error).__name__, str(error))
+            yield Failed(job, type(error).__name__, str(error), known.facts, known.identity)
         except MemoryError:
-            yield Failed(job.ticket, facts, PrepareError.__name__, "needs more memory than there is")
+            reason = "needs more memory than there is"
+            yield Failed(job, PrepareError.__name__, reason, known.facts, known.identity)
         except Exception as error:  # noqa: BLE001 - a slip of ours or a library's concerns this file, not the run
             # Its message is left out: it may quote the file.
-            yield Failed(job.ticket, facts, PrepareError.__name__, f"cannot be prepared ({type(error).__name__})")
+            reason = f"cannot be prepared ({type(error).__name__})"
+            yield Failed(job, PrepareError.__name__, reason, known.facts, known.identity)
 
-    def _signal(self, path: str, facts: dict[str, Any]) -> Signal:
+    def _signal(self, path: str, known: _Known) -> Signal:
         began = time.perf_counter()
         source = make_source(path, self.hints)
         recording = read_source(source, reader=self.reader)
-        facts |= identity_of(source)
-        facts |= {
-            "format": recording.source_format,
-            "sampling_rate": recording.sampling_rate,
-            "n_samples": recording.n_samples,
-            "device": dict(recording.meta),
-        }
-        if self.statements:
-            stated = source_statements(source)
-            facts["statements"] = None if stated is None else asdict(stated)
-        hashed = time.perf_counter()
-        prepared = prepare(recording, self.preparation)
-        facts |= {"leads": list(prepared.leads), "flags": list(prepared.flags), "starts": list(prepared.starts)}
-        facts["seconds"] = {"read": hashed - began, "prepare": time.perf_counter() - hashed}
-        return prepared
+        known.identity = identity_of(source)
+        known.facts = Facts(
+            format=recording.source_format,
+            sampling_rate=recording.sampling_rate,
+            n_samples=recording.n_samples,
+            device=dict(recording.meta),
+            statements=source_statements(source) if self.statements else None,
+        )
+        read = time.perf_counter()
+        signal = prepare(recording, self.preparation)
+        known.facts = replace(known.facts, leads=signal.leads, flags=signal.flags, starts=signal.starts)
+        known.seconds = {"read": read - began, "prepare": time.perf_counter() - read}
+        return signal

@@ -1,0 +1,36 @@
+"""What is known of an ECG beside its samples: what its file says, and what was seen and done on the way to the network.
+
+In: what reading and preparing find out. Out: `Facts`, for the ledger, the manifest and the columns of Parquet shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ecgfounder.ecg.statements import Statements
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one ECG; a file that could not be read has none, one that could not be prepared some.
+
+    Attributes
+    ----------
+    format : name of the reader that decoded it.
+    sampling_rate, n_samples : as stored, in Hz and in samples of a lead.
+    leads : those that went into the network, in order.
+    flags : quality flags, "name" or "name:detail".
+    starts : each window's start, in s.
+    device : device and filter settings; keys are of `ecgfounder.ecg.recording.META_KEYS`.
+    statements : what the device stated, where that was asked for and the file says it.
+    """
+
+    format: str | None = None
+    sampling_rate: float | None = None
+    n_samples: int | None = None
+    leads: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    starts: tuple[float, ...] = ()
+    device: Mapping[str, str | float | None] = field(default_factory=dict)
+    statements: Statements | None = None

@@ -1,0 +1,140 @@
+"""Whether a start may work in a folder: one that is ours or empty, that nobody else has, and whose run it can go on with.
+
+In: a run's folder and a fingerprint. Out: the folder made, held and admitted, or a `RunError` with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ecgfounder.cohort.naming import RUN_FOLDER
+from ecgfounder.errors import RunError
+from ecgfounder.ledger.entry import Entry
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.ledger import ledger_parts, lines_of, part_status
+from ecgfounder.ledger.liveness import is_fresh, is_this_process, process_is_alive
+from ecgfounder.ledger.locks import RunLock
+from ecgfounder.ledger.record import RunRecord, differences
+from ecgfounder.ledger.removal import remove_outputs
+from ecgfounder.storage import Location
+from ecgfounder.storage.replace import replace_file
+
+_PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-rank")
+
+
+def create_folder(folder: RunFolder) -> None:
+    """Make the folders, or refuse one that holds something else.
+
+    Raises
+    ------
+    RunError
+        If the output folder is not ours and not empty, or cannot be written to.
+    """
+    output_dir, run = folder.output_dir.path, folder.path
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if not run.exists() and any(output_dir.iterdir()):
+            raise RunError(
+                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
+                "into folders that may hold something else. Choose an empty or new --output_dir."
+            )
+        for each in (run, folder.ledger.path, folder.scratch, folder.locks):
+            each.mkdir(exist_ok=True)
+        probe = folder.scratch / f"probe-{uuid.uuid4().hex}"
+        replace_file(probe, b"writable")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(f"{output_dir} cannot be written to: {error.strerror or error}") from error
+
+
+def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
+    """Lock the folder, for the whole cohort or for one shard of it.
+
+    Raises
+    ------
+    RunError
+        If another process has it: the main one of a start, or one that still works after its main one died.
+    """
+    lock = RunLock(folder.locks, shard)
+    try:
+        for part in ledger_parts(folder.ledger):
+            if not _is_of_another_shard(part, shard):
+                _refuse_beside(folder, part)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool) -> RunRecord | None:
+    """The run that is resumed, None for a new one; refuses another fingerprint, or with `overwrite` clears the folder first.
+
+    Raises
+    ------
+    RunError
+        If the folder holds a run with another fingerprint; the message lists the differences. If it holds results and no
+        run.json, which is written before them. If that is damaged, or of a newer version.
+    """
+    if overwrite:
+        remove_outputs(folder)
+        return None
+    before = previous(folder)
+    if before is None:
+        return None
+    changed = differences(before.fingerprint, fingerprint)
+    if changed:
+        lines = "\n  ".join(changed)
+        raise RunError(
+            f"{folder.output_dir} holds a run with other settings, whose results cannot be mixed with these:\n  {lines}\n"
+            "Use the same settings to resume it, another --output_dir, or --overwrite to start anew."
+        )
+    return before
+
+
+def previous(folder: RunFolder) -> RunRecord | None:
+    """What run.json says of the run that is there; None where there is none.
+
+    Raises
+    ------
+    RunError
+        If there are results without it.
+    """
+    # Looked at in this order: another shard that starts now writes run.json before its first result.
+    holds_results = not folder.run_json.exists() and _holds_results(folder)
+    before = folder.read()
+    if before is None and holds_results:
+        raise RunError(
+            f"{folder.output_dir} holds results, and {folder.run_json} is gone: nothing tells what they were made with. "
+            "Choose another --output_dir, or --overwrite to start anew."
+        )
+    return before
+
+
+def _holds_results(folder: RunFolder) -> bool:
+    return any(isinstance(line, Entry) for part in ledger_parts(folder.ledger) for _offset, line in lines_of(part))
+
+
+def _refuse_beside(folder: RunFolder, part: Location) -> None:
+    """Refuse if a part of the ledger is being written."""
+    if not is_fresh(part.path.stat()):
+        return
+    header, end = part_status(part)
+    # Our own process is one that broke here before, and was started again from Python.
+    if header is None or end is not None or is_this_process(header.name) or not process_is_alive(header.name):
+        return
+    raise RunError(
+        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which an earlier start left at work, "
+        "or which died just now: on another machine that shows after two minutes. Wait for it, or stop it."
+    )
+
+
+def _is_of_another_shard(part: Location, shard: tuple[int, int]) -> bool:
+    """Whether a part is of another shard of the same division, which may be at work beside this one."""
+    found = _PART_SHARD.search(part.basename)
+    if found is None or shard[1] == 1:
+        return False
+    number, parts = map(int, found.groups())
+    return parts == shard[1] and number != shard[0]

@@ -1,0 +1,73 @@
+"""Shards brought together with the ledger: those that were never committed go, and rows that later ones replaced.
+
+In: a run's folder that nobody writes to, and the ledger's state. Out: shards that hold what the ledger says, once each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ecgfounder.ledger.entry import key_text
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.ledger import DONE, LedgerState, read_ledger
+from ecgfounder.sinks.parquet import SHARD_NAME, write_table
+from ecgfounder.storage import Location
+from ecgfounder.storage.replace import replacing
+
+
+def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
+    """Remove shards that were never committed and, `compacting`, rows that later ones replaced; the ledger's state."""
+    state = read_ledger(folder.ledger)
+    remove_orphans(folder.output_dir, state.committed)
+    if compacting:
+        compact(folder, state)
+    return state
+
+
+def remove_orphans(output_dir: Location, committed: Collection[str]) -> int:
+    """Remove shards that no ledger commits: a process was killed between the shard and its entries."""
+    names = (path.name for path in output_dir.path.iterdir())
+    orphans = [name for name in names if SHARD_NAME.fullmatch(name) and name not in committed]
+    output_dir.delete(orphans)
+    return len(orphans)
+
+
+def compact(folder: RunFolder, state: LedgerState) -> int:
+    """Take rows out of shards whose record was done again later, or failed since; returns how many shards changed.
+
+    Until then a record that changed has an old row beside its new one; a complete run has exactly one.
+    """
+    changed = 0
+    for name, keys in _records_by_shard(state):
+        shard = folder.output_dir / name
+        if len(keys) >= state.committed.get(name, 0) or not shard.exists():
+            continue
+        valid = {key_text(key) for key in keys}
+        with shard.open() as file:
+            if set(pq.read_table(file, columns=["key"]).column("key").to_pylist()) <= valid:
+                continue  # its old rows were taken out before
+        changed += 1
+        if not valid:
+            folder.output_dir.delete([name])
+            continue
+        with shard.open() as file:
+            table = pq.read_table(file)
+        with replacing(shard.path, aside=folder.scratch / f"{name}.part") as out:
+            write_table(table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid)))), out)
+    return changed
+
+
+def _records_by_shard(state: LedgerState) -> Iterator[tuple[str, list[int]]]:
+    """Every shard with the keys of the records that are in it by their latest entry."""
+    if not state.shards:
+        return
+    rows = np.flatnonzero((state.status == DONE) & (state.shard >= 0))
+    rows = rows[np.argsort(state.shard[rows], kind="stable")]
+    ends = np.searchsorted(state.shard[rows], np.arange(len(state.shards)), side="right")
+    for name, keys in zip(state.shards, np.split(state.keys[rows], ends[:-1]), strict=True):
+        yield name, keys.tolist()

@@ -1,0 +1,267 @@
+"""What stands in a ledger: an `Entry` for each record that is done or failed, and a `Commitment` for each shard.
+
+In: a line as it was written, by this version or by 0.1.0, or by anything at all. Out: a checked value, or None: a line that
+lacks or mistypes a field is left out like one that was torn, and its record counts as not done.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from ecgfounder.cohort.naming import RUN_FOLDER
+from ecgfounder.ecg.facts import Facts
+from ecgfounder.network.bundles import N_STATEMENTS
+from ecgfounder.readers.identity import Identity
+
+Status = Literal["done", "failed"]
+
+_INT64 = 1 << 63
+_INT32 = 1 << 31
+_KEY = re.compile("[0-9a-f]{16}")
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What became of one record.
+
+    Attributes
+    ----------
+    key : which record it is, 16 hexadecimal digits.
+    record : what it is called: its path below the data folder, or its identifier.
+    status : "done" or "failed".
+    output : how its output is referred to, below the output folder; None for a failure.
+    shard : the Parquet shard that holds it; None for an output of its own.
+    path : hash of the input's path where the record is known by an identifier, 16 hexadecimal digits.
+    shape : of the whole embedding, windows and leads in front.
+    input : by what its input is known again.
+    facts : what is known of the ECG.
+    seconds : by stage.
+    probabilities : of each window and lead, as `packed` packs them.
+    error, reason : of a failure: the error's class name, and its message.
+    removes : an output from before that this failure makes obsolete.
+    epoch, attempt : the start and the attempt that it belongs to, where groups are committed.
+    tag : the output's tag in its store.
+
+    Raises
+    ------
+    ValueError
+        If the fields contradict each other, or cannot be held by what reads them.
+    """
+
+    key: str
+    record: str
+    status: Status
+    output: str | None = None
+    shard: str | None = None
+    path: str | None = None
+    shape: tuple[int, ...] | None = None
+    input: Identity | None = None
+    facts: Facts = field(default_factory=Facts)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    probabilities: tuple[str, ...] | None = None
+    error: str | None = None
+    reason: str | None = None
+    removes: str | None = None
+    epoch: int | None = None
+    attempt: str | None = None
+    tag: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (_KEY.fullmatch(self.key) and (self.path is None or _KEY.fullmatch(self.path))):
+            raise ValueError("a key that is not 16 hexadecimal digits")
+        if self.status == "done" and not self.shape:
+            raise ValueError("done without a shape")
+        if not all(0 <= size < _INT32 for size in self.shape or ()):
+            raise ValueError("impossible shape")
+        for name in (self.output, self.removes):
+            if name is not None and name and not is_inside(name):
+                raise ValueError("an output outside of the run's folder")
+        if self.shard is not None and ("/" in self.shard or not is_inside(self.shard)):
+            raise ValueError("not a shard's name")
+        self._check_input()
+        self._check_probabilities()
+
+    def _check_input(self) -> None:
+        given = self.input
+        if given is not None:
+            if not (0 <= given.size < _INT64 and -_INT64 <= given.mtime_ns < _INT64):
+                raise ValueError("impossible size or time")
+            if given.sha256 is not None and not _SHA256.fullmatch(given.sha256):
+                raise ValueError("not a SHA-256")
+        if not 0 <= (self.facts.n_samples or 0) < _INT64:
+            raise ValueError("impossible number of samples")
+
+    def _check_probabilities(self) -> None:
+        rows = self.probabilities or ()
+        if rows and len(rows) % max(1, len(self.facts.starts)):
+            raise ValueError("probabilities of another number of windows")
+        for text in rows:
+            try:
+                n_bytes = len(base64.b64decode(text, validate=True))
+            except binascii.Error as error:
+                raise ValueError("probabilities that are not packed") from error
+            if n_bytes != 4 * N_STATEMENTS:
+                raise ValueError("probabilities of another number of statements")
+
+    @property
+    def number(self) -> int:
+        """The key as a number."""
+        return int(self.key, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """A shard that is whole on disk: the entries before it that name it count."""
+
+    shard: str
+    rows: int = 0
+    records: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartHeader:
+    """A part's first line: the process that writes it, in its own words (`ecgfounder.ledger.liveness.own_name`)."""
+
+    host: str = "an unknown host"
+    pid: int = 0
+    boot: str | None = None
+    pid_namespace: str | None = None
+    started: str | None = None
+    exported: bool = False
+
+    @property
+    def name(self) -> dict[str, Any]:
+        """The process, as `own_name` has it."""
+        return {"host": self.host, "pid": self.pid, "boot": self.boot, "pid_namespace": self.pid_namespace}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartEnd:
+    """A part's last line: what its process came to."""
+
+    outcome: str = ""
+    done: int = 0
+    failed: int = 0
+
+
+Line = Entry | Commitment
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name, relative to a run's folder, is of an output: below it and not among the run's own files."""
+    parts = name.partition("::")[0].split("/")
+    return "\0" not in name and not {"", ".", ".."} & set(parts) and parts[0].casefold() != RUN_FOLDER
+
+
+def line_of(value: Line) -> bytes:
+    """A line of a ledger, without its end."""
+    if isinstance(value, Commitment):
+        return orjson.dumps(value)
+    told = _told(value, _ENTRY_FIELDS)
+    if value.input is not None:
+        told["input"] = _told(value.input, _IDENTITY_FIELDS)
+    told["facts"] = _told(value.facts, _FACTS_FIELDS)
+    # A reader's numbers may be NumPy's; that must not be found out here.
+    return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+_ENTRY_FIELDS, _IDENTITY_FIELDS, _FACTS_FIELDS = (
+    tuple(each.name for each in fields(kind)) for kind in (Entry, Identity, Facts)
+)
+
+
+def _told(value: Entry | Facts | Identity, names: tuple[str, ...]) -> dict[str, Any]:
+    """What is there of a value: nothing stands for None and for what is empty."""
+    every = ((name, getattr(value, name)) for name in names)
+    return {name: what for name, what in every if not (what is None or what == () or what == {})}
+
+
+T = TypeVar("T", PartHeader, PartEnd)
+
+
+def parse_line(line: bytes) -> Line | None:
+    """The entry or commitment of a whole line; None for anything else."""
+    raw = _object_of(line)
+    if raw is None:
+        return None
+    try:
+        if "key" in raw:
+            return msgspec.convert(_upgraded(raw), Entry)
+        if "shard" in raw:
+            return _checked(msgspec.convert(raw, Commitment))
+    except (msgspec.ValidationError, OverflowError):
+        return None
+    return None
+
+
+def parse_frame(line: bytes, name: Literal["part", "end"], kind: type[T]) -> T | None:
+    """The first or last line of a part; None where it is not one."""
+    raw = _object_of(line)
+    if raw is None or name not in raw:
+        return None
+    try:
+        return msgspec.convert(raw[name], kind)
+    except (msgspec.ValidationError, OverflowError):
+        return None
+
+
+def _object_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        raw = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def _checked(commitment: Commitment) -> Commitment | None:
+    sound = is_inside(commitment.shard) and "/" not in commitment.shard and 0 <= commitment.records < _INT64
+    return commitment if sound else None
+
+
+_OLD_FACTS = ("format", "sampling_rate", "n_samples", "leads", "flags", "starts", "device", "statements")
+_OLD_INPUT = ("size", "mtime_ns", "sha256", "companions")
+
+
+def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+    """A line as version 0.1.0 wrote it, input and facts side by side, in today's form; today's as it is."""
+    if "facts" in raw or "input" in raw or not ("size" in raw or "format" in raw):
+        return raw
+    new = {name: value for name, value in raw.items() if name not in (*_OLD_FACTS, *_OLD_INPUT)}
+    new["facts"] = {name: raw[name] for name in _OLD_FACTS if raw.get(name) is not None}
+    if "size" in raw:
+        new["input"] = {name: raw[name] for name in _OLD_INPUT if raw.get(name) is not None}
+    return new
+
+
+def renewed(entry: Entry, mtime_ns: int, path: int | None) -> Entry:
+    """An entry that stays as it is but for its input's time, and for its path where it is known by an identifier."""
+    if entry.input is None:
+        return entry
+    moved = entry.path if path is None else key_text(path)
+    return replace(entry, input=replace(entry.input, mtime_ns=mtime_ns), path=moved)
+
+
+def key_text(key: int) -> str:
+    """A 64-bit key as it stands in the ledger: 16 hexadecimal digits."""
+    return f"{key:016x}"
+
+
+def packed(values: npt.NDArray[np.float32]) -> str:
+    """float32 values as text for a ledger line: base64 of their little-endian bytes."""
+    return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
+
+
+def unpacked(text: str) -> npt.NDArray[np.float32]:
+    """What `packed` packed."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)

@@ -1,0 +1,73 @@
+"""What is taken away of a run: unfinished files, tables of an earlier start, outputs that nothing counts any more.
+
+In: a run's folder that is held. Out: the folder without them; only what the ledger or our own naming knows is ever removed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ecgfounder.ledger.card import CARD
+from ecgfounder.ledger.entry import Commitment
+from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, TABLES, TEXTS, RunFolder
+from ecgfounder.ledger.ledger import FAILED, LedgerState, ledger_parts, lines_of
+from ecgfounder.storage.replace import sync_folder
+
+
+def clean_scratch(folder: RunFolder) -> None:
+    """Remove what an interrupted process left unfinished."""
+    for path in folder.scratch.iterdir():
+        if path.is_file():
+            path.unlink()
+
+
+def remove_outputs(folder: RunFolder) -> None:
+    """Remove every output that the ledger names, then the run's own files; nothing else is touched."""
+    output_dir = folder.output_dir.path
+    folders: set[Path] = set()
+    for part in ledger_parts(folder.ledger):
+        for _offset, line in lines_of(part):
+            names = [line.shard] if isinstance(line, Commitment) else [line.shard or line.output, line.removes]
+            for name in filter(None, names):
+                target = output_dir / name
+                if target.is_file() or target.is_symlink():  # what has become a folder meanwhile is not ours
+                    target.unlink()
+                folders.add(target.parent)
+    _remove_empty(output_dir, folders)
+    shutil.rmtree(folder.ledger.path)
+    folder.run_json.path.unlink(missing_ok=True)
+    if folder.has_card():
+        folder.output_dir.delete([CARD])
+    remove_tables(folder)
+    folder.ledger.path.mkdir()
+    sync_folder(folder.path)
+
+
+def remove_tables(folder: RunFolder) -> None:
+    """Remove the tables of an earlier start: a reader must not take them for this one's."""
+    for name in (*(f"{table}{suffix}" for table in TABLES for suffix in (TABLE_SUFFIX, OLD_TABLE_SUFFIX)), *TEXTS):
+        (folder.path / name).unlink(missing_ok=True)
+
+
+def remove_obsolete(folder: RunFolder, outputs: Iterable[str]) -> None:
+    """Remove outputs whose records have failed since; their entries are in the ledger before."""
+    for name in outputs:
+        (folder.output_dir.path / name).unlink(missing_ok=True)
+
+
+def remove_left_behind(folder: RunFolder, state: LedgerState) -> None:
+    """`remove_obsolete` of what a start that was killed between the entry and the removal left."""
+    rows = np.flatnonzero((state.status == FAILED) & (state.names != 0))
+    remove_obsolete(folder, [entry.removes for entry in state.entries(rows.tolist()) if entry.removes])
+
+
+def _remove_empty(output_dir: Path, folders: set[Path]) -> None:
+    for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
+        at = folder
+        while at not in (output_dir, at.parent) and at.is_dir() and not any(at.iterdir()):
+            at.rmdir()
+            at = at.parent

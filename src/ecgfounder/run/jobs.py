@@ -1,0 +1,102 @@
+"""The jobs of a start: the records to do, with all that the stages need to know of them.
+
+In: a cohort, its index, what is to do. Out: a `Job` for each record, or the reason why it cannot be one; and before any work, a
+refusal where two records would have one output.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from ecgfounder.cohort.cohort import Cohort, Record
+from ecgfounder.cohort.index import Index, indexed_records, output_name, record_identity
+from ecgfounder.cohort.naming import Naming
+from ecgfounder.errors import PrepareError, RunError
+from ecgfounder.run.plan import Plan
+from ecgfounder.stages.read import Job
+from ecgfounder.storage import Location
+from ecgfounder.storage.paths import path_key, printable
+from ecgfounder.storage.replace import replace_file
+
+COLLISIONS_SHOWN = 20
+MAX_PATH_BYTES = 4096
+
+
+def jobs_of(
+    cohort: Cohort,
+    index: Index,
+    plan: Plan,
+    naming: Naming,
+    *,
+    named: bool,
+    removable: bool,
+    refuse: Callable[[Job, PrepareError], None],
+) -> Iterator[Job]:
+    """The records to do, in the dataset's order; one whose output cannot be named is refused.
+
+    Parameters
+    ----------
+    named : whether each has an output of its own, and thus a name for it.
+    removable : whether an output from before can be removed by itself, where its record fails now.
+    """
+    given = np.zeros(len(index), dtype=np.bool_)
+    for place, record in indexed_records(cohort, index, naming.data_dir):
+        if not plan.todo[place] or given[place]:
+            continue
+        given[place] = True
+        job = _job_of(record, place, int(index.keys[place]), naming)
+        try:
+            if len(os.fsencode(record.path)) > MAX_PATH_BYTES:
+                raise PrepareError(f"the path is longer than {MAX_PATH_BYTES} bytes, which no system opens")
+            output = output_name(record, naming) if named else ""
+        except PrepareError as error:
+            refuse(job, error)
+            continue
+        yield replace(job, output=output, replaces=output if removable and plan.had_output[place] else "")
+
+
+def _job_of(record: Record, place: int, key: int, naming: Naming) -> Job:
+    identity = record_identity(record.path, naming.data_dir)
+    path = naming.absolute(record.path)
+    if record.identifier is None:
+        return Job(place, path, key, printable(identity), os.path.basename(record.path))
+    return Job(place, path, key, printable(record.identifier), record.identifier, path_key=path_key(identity))
+
+
+def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Location) -> None:
+    """Stop before any work where different records would have one output.
+
+    Parameters
+    ----------
+    listed : a file that all of them are written to.
+
+    Raises
+    ------
+    RunError
+        With the first of them, and what would help.
+    """
+    colliding = set(index.colliding_names().tolist())
+    if not colliding:
+        return
+    by_id = cohort.id_column is not None
+    groups: dict[int, list[str]] = {}
+    for record, first, name in zip(cohort.records(), index.first, index.names, strict=True):
+        if (first or by_id) and int(name) in colliding:
+            shown = f"row {record.row} ({record.identifier})" if by_id else printable(record.path)
+            groups.setdefault(int(name), []).append(shown)
+    lines = [("" if by_id else f"{printable(naming.name(who[0]))}: ") + ", ".join(who) for who in groups.values()]
+    replace_file(listed.path, ("\n".join(lines) + "\n").encode())
+    shown = "\n  ".join(lines[:COLLISIONS_SHOWN])
+    raise RunError(
+        f"{len(groups)} output names would be shared by different recordings (upper and lower case count as equal):\n"
+        f"  {shown}\nAll of them are in {listed}. "
+        + (
+            "The values of --id_column must be unique."
+            if by_id
+            else "--layout tree mirrors the folders below --data_dir; --id_column names outputs by an identifier."
+        )
+    )

@@ -1,0 +1,63 @@
+"""Embedding one batch: the network on its rows, and what is kept of each map.
+
+In: a batch whose rows know their records. Out: a row each, with its view or the reason why it has none; a batch that cannot be
+computed is tried row by row, so that no record fails for another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.errors import EmbeddingError
+from ecgfounder.stages.batch import Batch
+from ecgfounder.stages.collect import Embedded, Gathering
+from ecgfounder.stages.view import View
+
+FloatArray = npt.NDArray[np.float32]
+Tag = tuple[Gathering, int]
+"""A row's record, and the number of its input there."""
+
+NOT_FINITE = "the network's output is not finite: the samples' values are beyond what it can take"
+
+
+class Network(Protocol):
+    """What this stage needs of an engine."""
+
+    threads: int
+
+    def embed(self, batch: FloatArray) -> FloatArray:
+        """float32 [B, C, L] -> float32 [B, T, 1024]; may be called from `threads` threads at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class EmbedStage:
+    """The network, and what is kept of an input's map [T, 1024]; `view` bounds memory where it pools."""
+
+    network: Network
+    view: Callable[[FloatArray], View]
+
+    def __call__(self, batch: Batch[Tag]) -> list[Embedded]:
+        began = time.perf_counter()
+        try:
+            maps = self.network.embed(batch.data)
+        except EmbeddingError as error:
+            if len(batch.tags) == 1:
+                gathering, number = batch.tags[0]
+                return [Embedded(gathering, number, None, 0.0, type(error).__name__, str(error))]
+            rows = (Batch(batch.data[row : row + 1], (tag,)) for row, tag in enumerate(batch.tags))
+            return [self(row)[0] for row in rows]
+        share = (time.perf_counter() - began) / len(batch.tags)
+        return [self._row(tag, each, share) for tag, each in zip(batch.tags, maps, strict=True)]
+
+    def _row(self, tag: Tag, feature_map: FloatArray, seconds: float) -> Embedded:
+        view = self.view(feature_map)
+        if view.is_finite:
+            return Embedded(*tag, view, seconds)
+        return Embedded(*tag, None, seconds, EmbeddingError.__name__, NOT_FINITE)

@@ -1,0 +1,158 @@
+"""Files as objects: the store of this machine's file systems, network drives among them.
+
+In: names below a root folder. Out: bytes; errors of the operating system as those of a store.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+from ecgfounder.errors import StorageError
+from ecgfounder.storage.replace import make_folders, replace_file, sync_folder
+from ecgfounder.storage.store import Conflict, Denied, Missing, Skip, Status, Store, Unavailable, skip_none
+
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@dataclass(frozen=True)
+class LocalStore(Store):
+    """Files below `root`, "/" for any file of the machine."""
+
+    root: str = "/"
+
+    def url(self, name: str) -> str:
+        return self.path(name)
+
+    def path(self, name: str) -> str:
+        """The file's path."""
+        return f"/{name}" if self.root == "/" else f"{self.root}/{name}"
+
+    def list(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[Status]:
+        for name in self.names(folder, skip=skip):
+            try:
+                status = os.stat(self.path(name))
+            except OSError:
+                continue  # it has gone since, or is a link to nowhere
+            if stat.S_ISREG(status.st_mode):
+                yield _status(name, status)
+
+    def names(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[str]:
+        pending = [folder.strip("/")]
+        while pending:
+            at = pending.pop()
+            below = f"{at}/" if at else ""
+            try:
+                with os.scandir(self.path(at)) as entries:
+                    found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _kind(error)(f"{self.path(at)}: {error.strerror or error}") from error
+            found.sort()
+            yield from (below + name for name, is_folder in found if not is_folder)
+            pending += [below + name for name, is_folder in reversed(found) if is_folder and not skip(name)]
+
+    def status(self, name: str) -> Status:
+        with _told(name):
+            status = os.stat(self.path(name))
+        if not stat.S_ISREG(status.st_mode):
+            raise Missing(f"{self.path(name)}: not a regular file")
+        return _status(name, status)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None, *, tag: str | None = None) -> bytes:
+        with _told(name), self.open(name) as file:
+            if tag is not None and _status(name, os.fstat(file.fileno())).tag != tag:
+                raise Conflict(f"{self.path(name)}: it has changed while it was read")
+            file.seek(start)
+            data = file.read() if stop is None else file.read(max(0, stop - start))
+            if tag is not None and _status(name, os.fstat(file.fileno())).tag != tag:
+                raise Conflict(f"{self.path(name)}: it has changed while it was read")
+            return data
+
+    def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
+        with _told(name), self.open(name) as file:
+            status = os.fstat(file.fileno())
+            return _status(name, status), file.read(most) if status.st_size <= most else None
+
+    def open(self, name: str) -> BufferedReader:
+        """A regular file for reading; FIFOs, devices, sockets and folders are refused without ever blocking on them."""
+        with _told(name):
+            # O_NONBLOCK: opening a FIFO with no writer would wait forever otherwise.
+            descriptor = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise Missing("not a regular file")
+                return os.fdopen(descriptor, "rb")
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+    def put(self, name: str, data: bytes) -> Status:
+        target = Path(self.path(name))
+        with _told(name):
+            self._make_folders(target)
+            replace_file(target, data)
+        return self.status(name)
+
+    def create(self, name: str, data: bytes) -> Status:
+        target = Path(self.path(name))
+        with _told(name):
+            self._make_folders(target)
+            aside = target.with_name(f".{uuid.uuid4().hex}.part")
+            try:
+                with open(aside, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(aside, target)  # unlike a rename, it never takes the place of what is there
+            finally:
+                aside.unlink(missing_ok=True)
+            sync_folder(target.parent)
+        return self.status(name)
+
+    def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            with _told(name):
+                try:
+                    os.unlink(self.path(name))
+                except FileNotFoundError:
+                    continue
+
+    def _make_folders(self, target: Path) -> None:
+        root = Path(self.root)
+        for folder in make_folders(root, target.parent):
+            sync_folder(folder)
+
+
+def _status(name: str, status: os.stat_result) -> Status:
+    return Status(
+        name, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}", status.st_mtime_ns
+    )
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """The operating system's errors as a store's; the reason is the system's own sentence."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileExistsError as error:
+        raise Conflict(f"{name}: it is there already") from error
+    except ValueError as error:  # a NUL character in the name
+        raise Missing(f"not a valid path: {error}") from error
+    except OSError as error:
+        raise _kind(error)(error.strerror or str(error)) from error
+
+
+def _kind(error: OSError) -> type[StorageError]:
+    return Missing if error.errno in _MISSING else Denied if error.errno in _DENIED else Unavailable
