@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ecgfounder.ecg.facts import Facts
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.stages.read import Event, Failed, Input, Job, Opened, ReadTask
 
@@ -28,12 +29,12 @@ class ScriptedTask(ReadTask):
         words = job.path.partition(":")[0].split(",")
         n_inputs = sum(word in ("small", "big") for word in words)
         if n_inputs:
-            yield Opened(job.ticket, {"pid": os.getpid()}, (), n_inputs)
+            yield Opened(job, n_inputs, facts=Facts(device={"pid": float(os.getpid())}))
         numbers = itertools.count()
         for word in words:
             if word in ("small", "big"):
                 length = 50 if word == "small" else 400_000
-                yield Input(job.ticket, next(numbers), np.full((12, length), job.ticket, dtype=np.float32))
+                yield Input(job, next(numbers), np.full((12, length), job.place, dtype=np.float32))
             else:
                 yield from ACTIONS[word](job)
             if word == "refuse":
@@ -69,7 +70,7 @@ def break_down(_job: Job) -> Iterator[Event]:
 
 
 def refuse(job: Job) -> Iterator[Event]:
-    yield Failed(job.ticket, {}, "ReadError", "damaged")
+    yield Failed(job, "ReadError", "damaged")
 
 
 def send_oneself_signals(_job: Job) -> Iterator[Event]:
@@ -79,7 +80,7 @@ def send_oneself_signals(_job: Job) -> Iterator[Event]:
 
 
 def unpicklable(job: Job) -> Iterator[Event]:
-    yield Failed(job.ticket, {"open": threading.Lock()}, "ReadError", "damaged")
+    yield Failed(job, "ReadError", "damaged", facts=threading.Lock())  # type: ignore[arg-type]
 
 
 ACTIONS: dict[str, Callable[[Job], Iterator[Event]]] = {
@@ -97,7 +98,7 @@ SCRIPTED = ScriptedTask(Preparation())
 
 
 def jobs_of(paths: list[str]) -> Iterator[Job]:
-    return (Job(ticket, path) for ticket, path in enumerate(paths))
+    return (Job(place, path) for place, path in enumerate(paths))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from ecgfounder.cohort.cohort import Cohort
 from ecgfounder.cohort.index import record_identity
 from ecgfounder.cohort.sources import open_cohort
 from ecgfounder.errors import CohortError, SettingsError
-from ecgfounder.ledger.ledger import LedgerState, key_text, read_ledger
+from ecgfounder.ledger.entry import key_text
+from ecgfounder.ledger.ledger import LedgerState, read_ledger
 from ecgfounder.ledger.manifest import (
     FAILURE_COLUMNS,
     RECORDS_AT_ONCE,
@@ -31,6 +32,7 @@ from ecgfounder.ledger.manifest import (
     check_kept_columns,
     write_manifest,
 )
+from ecgfounder.storage import locate
 from ecgfounder.storage.paths import path_key
 
 DATA_DIR = "/data"
@@ -68,7 +70,7 @@ def state_of(folder: Path, entries: dict[str, dict[str, Any]]) -> LedgerState:
         for path, facts in entries.items():
             key = key_text(path_key(record_identity(path, DATA_DIR)))
             file.write(orjson.dumps({"key": key, "record": path, **facts}) + b"\n")
-    return read_ledger(folder)
+    return read_ledger(locate(folder))
 
 
 @pytest.fixture

@@ -16,10 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder.ledger.ledger import LedgerWriter, read_ledger
+from builders import END, HEADER
+from builders import entry_of as ledger_entry
+from ecgfounder.ecg.facts import Facts
+from ecgfounder.ledger.compaction import compact, remove_orphans
+from ecgfounder.ledger.entry import Commitment, Line
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.ledger import LedgerState, LedgerWriter, read_ledger
 from ecgfounder.sinks import parquet as sink_module
-from ecgfounder.sinks.parquet import ParquetSink, compact, nested, remove_orphans
-from ecgfounder.sinks.sink import Entry, Output
+from ecgfounder.sinks.parquet import ParquetSink, nested
+from ecgfounder.sinks.sink import Output, ShardWritten, Written
+from ecgfounder.storage import locate
 
 C = 8
 COLUMNS = {
@@ -37,24 +44,25 @@ COLUMNS = {
 }
 
 
-def entry_of(number: int, **more: Any) -> Entry:
-    return {
-        "key": f"{number:016x}",
-        "record": f"a/{number}.xml",
-        "status": "done",
-        "output": "",
+def output_of(number: int, views: list[npt.NDArray[np.float32]] | None = None, **more: Any) -> Output:
+    facts: dict[str, Any] = {
         "format": "wfdb",
         "sampling_rate": 500.0,
         "n_samples": 5000,
-        "leads": ["I", "II"],
-        "flags": ["resampled:1000"] if number % 2 else [],
-        "starts": [0.0],
-        **more,
+        "leads": ("I", "II"),
+        "flags": ("resampled:1000",) if number % 2 else (),
+        "starts": (0.0,),
     }
-
-
-def output_of(number: int, views: list[npt.NDArray[np.float32]] | None = None, **more: Any) -> Output:
-    return Output(entry_of(number, **more), f"{number}.xml", tuple(views or [map_of(number)]), (), order=number)
+    facts |= {name: tuple(more.pop(name)) for name in ("starts", "leads") if name in more}
+    given: dict[str, Any] = {"record": f"a/{number}.xml", "order": number} | more
+    return Output(
+        key=f"{number:016x}",
+        title=f"{number}.xml",
+        name="",
+        views=tuple(views or [map_of(number)]),
+        facts=Facts(**facts),
+        **given,
+    )
 
 
 def map_of(number: int, tokens: int = 3) -> npt.NDArray[np.float32]:
@@ -124,11 +132,11 @@ def test_an_entry_comes_back_when_its_shard_is_there_and_a_last_one_commits_it(f
     sink = sink_of(folder, shard_size=2)
     assert sink.write([output_of(1)]) == []
     assert list(folder.iterdir()) == []
-    entries = sink.write([output_of(0)])
+    *outputs, last = sink.write([output_of(0)])
     (shard,) = folder.iterdir()
-    assert [entry.get("key") for entry in entries] == ["0000000000000000", "0000000000000001", None]
-    assert [entry["output"] for entry in entries[:2]] == [f"{shard.name}::{n:016x}" for n in (0, 1)]
-    assert entries[2] == {"shard": shard.name, "rows": 2, "records": 2}
+    told = [(each.output.order, each.shard, each.reference) for each in outputs if isinstance(each, Written)]
+    assert told == [(n, shard.name, f"{shard.name}::{n:016x}") for n in (0, 1)]
+    assert last == ShardWritten(shard.name, rows=2, records=2)
     assert list((folder.parent / "scratch").iterdir()) == []
     assert sink.close() == []
 
@@ -242,8 +250,8 @@ def test_means_beside_the_maps_are_a_column_packed_alike_whose_rows_stay_with_th
     monkeypatch.setattr(sink_module, "CHUNK_BYTES", 3 * views[0].nbytes)
     sink = sink_of(folder)
     starts = [float(n) for n in range(10)]
-    entry = entry_of(0, starts=starts)
-    sink.write([Output(entry, "0.xml", tuple(views), (10,), 0, tuple(view.mean(axis=0) for view in views))])
+    means = tuple(view.mean(axis=0) for view in views)
+    sink.write([output_of(0, views, starts=starts, outer_shape=(10,), means=means)])
     sink.close()
     table = read(folder)
     assert str(table.schema.field("embedding_mean").type) == "list<element: float>"
@@ -272,20 +280,31 @@ def test_arrays_become_lists_and_lists_become_arrays(
 # --- what a killed process leaves ------------------------------------------------------------------------------------
 
 
-def ledger_of(folder: Path, *starts: list[Entry]) -> Path:
-    """A ledger with a part for each start."""
+def state_of(folder: Path, *starts: list[Line]) -> LedgerState:
+    """The state of a ledger with a part for each start."""
     ledger = folder.parent / "ledger"
     ledger.mkdir()
-    for number, entries in enumerate(starts):
-        part = LedgerWriter(ledger / f"{number}.jsonl", {})
-        part.append(entries)
-        part.end({})
-    return ledger
+    for number, lines in enumerate(starts):
+        part = LedgerWriter(ledger / f"{number}.jsonl", HEADER)
+        part.append(lines)
+        part.end(END)
+    return read_ledger(locate(ledger))
 
 
-def written(folder: Path, prefix: str, *outputs: Output, shard_size: int = 10) -> list[Entry]:
+def written(folder: Path, prefix: str, *outputs: Output, shard_size: int = 10) -> list[Line]:
     sink = sink_of(folder, prefix=prefix, shard_size=shard_size)
-    return [*sink.write(outputs), *sink.close()]
+    return [
+        Commitment(each.shard, each.rows, each.records)
+        if isinstance(each, ShardWritten)
+        else ledger_entry(each.output.key, record=each.output.record, output=each.reference, shard=each.shard)
+        for each in (*sink.write(outputs), *sink.close())
+    ]
+
+
+def run_folder(folder: Path) -> RunFolder:
+    made = RunFolder(folder)
+    made.scratch.mkdir(parents=True, exist_ok=True)
+    return made
 
 
 def test_shards_that_no_ledger_commits_are_removed_and_nothing_else(folder: Path) -> None:
@@ -294,8 +313,8 @@ def test_shards_that_no_ledger_commits_are_removed_and_nothing_else(folder: Path
     torn = written(folder, prefixes[1], output_of(2))[:-1]  # killed before the last line
     written(folder, prefixes[2], output_of(3))  # killed before any line
     (folder / "embeddings-mine.parquet").write_bytes(b"a user's own")
-    state = read_ledger(ledger_of(folder, [*first, *torn]))
-    assert remove_orphans(folder, state.committed) == 2
+    state = state_of(folder, [*first, *torn])
+    assert remove_orphans(locate(folder), state.committed) == 2
     assert sorted(path.name for path in folder.iterdir()) == [
         f"embeddings-{prefixes[0]}-000000.parquet",
         "embeddings-mine.parquet",
@@ -306,11 +325,11 @@ def test_shards_that_no_ledger_commits_are_removed_and_nothing_else(folder: Path
 def test_compaction_leaves_one_row_for_each_recording_that_is_done(folder: Path) -> None:
     first = written(folder, "1", *(output_of(number) for number in range(6)), shard_size=3)
     again = written(folder, "2", output_of(1, [map_of(101)]), output_of(3, [map_of(103)]))
-    failed = {"key": f"{4:016x}", "record": "a/4.xml", "status": "failed", "error": "ReadError", "reason": "gone"}
+    failed = ledger_entry(4, "failed", record="a/4.xml", error="ReadError", reason="gone")
     untouched = written(folder, "3", output_of(8))
-    state = read_ledger(ledger_of(folder, first, [*again, failed, *untouched]))
+    state = state_of(folder, first, [*again, failed, *untouched])
     before = (folder / "embeddings-3-000000.parquet").stat().st_mtime_ns
-    assert compact(folder, folder.parent / "scratch", state) == 2
+    assert compact(run_folder(folder), state) == 2
     rows = dict(zip((table := read(folder))["ecg_path"].to_pylist(), embeddings(table), strict=True))
     assert len(table) == len(rows)
     assert sorted(rows) == [f"a/{n}.xml" for n in (0, 1, 2, 3, 5, 8)]
@@ -318,16 +337,16 @@ def test_compaction_leaves_one_row_for_each_recording_that_is_done(folder: Path)
     assert np.array_equal(rows["a/3.xml"], map_of(103))
     assert np.array_equal(rows["a/5.xml"], map_of(5))
     assert (folder / "embeddings-3-000000.parquet").stat().st_mtime_ns == before
-    assert compact(folder, folder.parent / "scratch", state) == 0
+    assert compact(run_folder(folder), state) == 0
 
 
 def test_a_shard_of_which_nothing_is_left_goes_and_a_packed_one_stays_packed(folder: Path) -> None:
     first = written(folder, "1", output_of(0), output_of(1), shard_size=1)
     pair = written(folder, "2", output_of(2), output_of(3))
     again = written(folder, "3", output_of(0, [map_of(9)]), output_of(2, [map_of(9)]))
-    state = read_ledger(ledger_of(folder, first, pair, again))
-    assert compact(folder, folder.parent / "scratch", state) == 2
-    names = sorted(path.name for path in folder.iterdir())
+    state = state_of(folder, first, pair, again)
+    assert compact(run_folder(folder), state) == 2
+    names = sorted(path.name for path in folder.glob("*.parquet"))
     assert names == ["embeddings-1-000001.parquet", "embeddings-2-000000.parquet", "embeddings-3-000000.parquet"]
     group = pq.ParquetFile(folder / names[1]).metadata.row_group(0)
     encodings = {group.column(n).path_in_schema: group.column(n).encodings for n in range(group.num_columns)}
@@ -338,4 +357,4 @@ def test_a_shard_of_which_nothing_is_left_goes_and_a_packed_one_stays_packed(fol
 def test_a_shard_that_is_gone_does_not_stop_compaction(folder: Path) -> None:
     first = written(folder, "1", output_of(0), output_of(1))
     (folder / "embeddings-1-000000.parquet").unlink()
-    assert compact(folder, folder.parent / "scratch", read_ledger(ledger_of(folder, first))) == 0
+    assert compact(run_folder(folder), state_of(folder, first)) == 0

@@ -15,10 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder.drivers.local import Finished, Interruption, Pipeline
+from ecgfounder.drivers.local import Interruption, Pipeline
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import EmbeddingError, RunError
+from ecgfounder.stages.collect import Finished
+from ecgfounder.stages.embed import EmbedStage
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened
+from ecgfounder.stages.view import View, view_of
 from scripted import SCRIPTED
 
 Array = npt.NDArray[np.float32]
@@ -37,15 +40,15 @@ class Plan:
     def fails(self) -> bool:
         return self.fails_before is not None and self.fails_before < len(self.lengths)
 
-    def events(self, ticket: int) -> Iterator[Event]:
+    def events(self, job: Job) -> Iterator[Event]:
         if self.fails_before != 0:
-            yield Opened(ticket, {"seconds": {"read": 1.0}}, (len(self.lengths),), len(self.lengths))
+            yield Opened(job, len(self.lengths), (len(self.lengths),), seconds={"read": 1.0})
         for number, length in enumerate(self.lengths):
             if number == self.fails_before:
                 break
-            yield Input(ticket, number, np.full((12, length), ticket * 100 + number, dtype=np.float32))
+            yield Input(job, number, np.full((12, length), job.place * 100 + number, dtype=np.float32))
         if self.fails:
-            yield Failed(ticket, {}, "ReadError", "damaged")
+            yield Failed(job, "ReadError", "damaged")
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Pool:
         while True:
             while len(hands) < self.in_hand and not self.stopped and (job := next(jobs, None)) is not None:
                 self.taken += 1
-                hands.append(self.plans[job.ticket].events(job.ticket))
+                hands.append(self.plans[job.place].events(job))
             if not hands:
                 return
             for hand in list(hands):
@@ -118,7 +121,8 @@ class Finish:
 
 
 def pipeline_of(pool: Any, engine: Engine, finish: Any, batch_size: int = 4, **options: Any) -> Pipeline:
-    return Pipeline(pool, engine, finish, batch_size, **options)
+    stage = EmbedStage(engine, options.pop("view", View))
+    return Pipeline(pool, stage, finish, batch_size, **options)
 
 
 def jobs(count: int) -> Iterator[Job]:
@@ -155,18 +159,18 @@ def test_every_ticket_is_finished_exactly_once_with_its_own_embeddings_in_order(
 ) -> None:
     finish = Finish()
     pipeline_of(Pool(plans, in_hand), Engine(threads), finish, batch_size).run(jobs(len(plans)))
-    assert Counter(each.ticket for each in finish.finished) == Counter(range(len(plans)))
+    assert Counter(each.job.place for each in finish.finished) == Counter(range(len(plans)))
     for each in finish.finished:
-        plan = plans[each.ticket]
+        plan = plans[each.job.place]
         assert (each.views is None) == plan.fails
         if each.views is None:
             assert (each.kind, each.reason) == ("ReadError", "damaged")
             continue
         assert each.outer_shape == (len(plan.lengths),)
-        assert [float(feature_map[0, 0]) for feature_map in each.views] == [
-            each.ticket * 100 + number for number in range(len(plan.lengths))
+        assert [float(view.embedding[0, 0]) for view in each.views] == [
+            each.job.place * 100 + number for number in range(len(plan.lengths))
         ]
-        assert set(each.facts["seconds"]) == {"read", "embed"}
+        assert set(each.seconds) == {"read", "embed"}
 
 
 def test_only_inputs_of_one_shape_share_a_batch() -> None:
@@ -178,10 +182,10 @@ def test_only_inputs_of_one_shape_share_a_batch() -> None:
 
 def test_the_view_is_applied_to_each_input() -> None:
     finish = Finish()
-    pipeline_of(Pool([Plan((5, 6))]), Engine(), finish, view=lambda feature_map: feature_map.mean(axis=0)).run(jobs(1))
+    pipeline_of(Pool([Plan((5, 6))]), Engine(), finish, view=view_of("mean")).run(jobs(1))
     (finished,) = finish.finished
     assert finished.views is not None
-    assert [each.shape for each in finished.views] == [(4,), (4,)]
+    assert [each.embedding.shape for each in finished.views] == [(4,), (4,)]
 
 
 def test_all_calls_of_finish_come_from_one_thread() -> None:
@@ -254,8 +258,8 @@ def test_a_record_that_cannot_be_computed_fails_once_and_alone(fails_before: int
     plans = [Plan((5, 5)), Plan((5, 5, 5), fails_before), Plan((5,))]
     # One reading process after the other, so that the engine has said no before the reader gives the record up.
     pipeline_of(Pool(plans, before_event=lambda _event: time.sleep(0.05)), Choosy(), finish, 2).run(jobs(3))
-    assert Counter(each.ticket for each in finish.finished) == Counter(range(3))
-    assert {each.ticket for each in finish.finished if each.views is None} == {1}
+    assert Counter(each.job.place for each in finish.finished) == Counter(range(3))
+    assert {each.job.place for each in finish.finished if each.views is None} == {1}
 
 
 def test_an_engine_with_too_few_rows_is_not_believed() -> None:
@@ -294,7 +298,7 @@ def test_an_interruption_finishes_what_is_in_flight_and_takes_no_more() -> None:
 
     pool.before_event = interrupt
     pipeline_of(pool, Engine(seconds=0.01), finish, interruption=interruption).run(jobs(1000))
-    assert sorted(each.ticket for each in finish.finished) == list(range(pool.taken))
+    assert sorted(each.job.place for each in finish.finished) == list(range(pool.taken))
     assert 10 <= pool.taken <= 13
 
 
@@ -351,7 +355,7 @@ def test_an_odd_length_does_not_wait_for_company_that_never_comes() -> None:
 
     class Patient(Pool):
         def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
-            yield from self.plans[next(jobs).ticket].events(0)
+            yield from self.plans[(job := next(jobs)).place].events(job)
             deadline = time.monotonic() + 20
             while not arrived.is_set() and time.monotonic() < deadline:
                 time.sleep(0.05)

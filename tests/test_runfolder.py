@@ -6,44 +6,51 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from builders import END, HEADER, entry_of
 from ecgfounder.errors import RunError
-from ecgfounder.ledger.folder import RunFolder, part_name
-from ecgfounder.ledger.ledger import LedgerWriter, key_text
+from ecgfounder.ledger.admission import admit, create_folder, hold_folder, previous
+from ecgfounder.ledger.entry import PartHeader
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.ledger import LedgerWriter, part_name
 from ecgfounder.ledger.liveness import STALE_SECONDS, own_name
 from ecgfounder.ledger.locks import RunLock
+from ecgfounder.ledger.record import CohortSettings, RunRecord
+from ecgfounder.ledger.removal import clean_scratch
 
 FINGERPRINT: dict[str, Any] = {
     "checkpoint_sha256": "ab" * 32,
     "pooling": "none",
     "preparation": {"mode": "12lead", "recipe": {"name": "zscore", "version": 1}},
 }
+RECORD = RunRecord(fingerprint=FINGERPRINT, settings=CohortSettings(dataset="a.csv"), run_id="ab", format_version=2)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     """A run's folder as a start leaves it."""
     made = RunFolder(tmp_path / "out")
-    made.create()
-    made.write({"fingerprint": FINGERPRINT})
+    create_folder(made)
+    made.write(RECORD)
     return made
 
 
 def remember(folder: RunFolder, *outputs: str, **more: Any) -> None:
     """Outputs as a run leaves them: the files, and their ledger lines."""
-    writer = LedgerWriter(folder.ledger / part_name(1, (1, 1), 0, 1), {})
+    writer = LedgerWriter(folder.ledger.path / part_name(1, (1, 1), 0, 1), HEADER)
     for number, name in enumerate(outputs):
-        path = folder.output_dir / name
+        path = folder.output_dir.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-        writer.append([{"key": key_text(number), "status": "done", "output": name, **more}])
-    writer.append([{"key": key_text(99), "status": "failed", "output": None, "reason": "damaged"}])
-    writer.end({})
+        writer.append([entry_of(number, output=name, **more)])
+    writer.append([entry_of(99, "failed", reason="damaged")])
+    writer.end(END)
 
 
 def everything_in(folder: Path) -> set[str]:
@@ -54,18 +61,18 @@ def everything_in(folder: Path) -> set[str]:
 def test_a_new_or_empty_folder_is_made_ready(tmp_path: Path, name: str) -> None:
     (tmp_path / "there").mkdir()
     folder = RunFolder(tmp_path / name)
-    folder.create()
-    assert everything_in(folder.output_dir) == {"_run", "_run/ledger", "_run/scratch", "_run/locks"}
+    create_folder(folder)
+    assert everything_in(folder.output_dir.path) == {"_run", "_run/ledger", "_run/scratch", "_run/locks"}
     assert folder.read() is None
-    assert not folder.admit(FINGERPRINT, overwrite=False)
-    folder.create()  # a second start finds it as it is
+    assert not admit(folder, FINGERPRINT, overwrite=False)
+    create_folder(folder)  # a second start finds it as it is
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".hidden", "folder"])
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir() if name == "folder" else (tmp_path / name).write_text("mine")
     with pytest.raises(RunError, match="is not empty and has no _run/"):
-        RunFolder(tmp_path).create()
+        create_folder(RunFolder(tmp_path))
     assert everything_in(tmp_path) == {name}
 
 
@@ -73,14 +80,14 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: 
 def test_a_folder_that_cannot_be_made_is_refused_with_the_reason(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be written to: (Not a directory|File exists)"):
-        RunFolder(Path(f"{tmp_path}/file{below}")).create()
+        create_folder(RunFolder(Path(f"{tmp_path}/file{below}")))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     with pytest.raises(RunError, match="cannot be written to: Permission denied"):
-        RunFolder(tmp_path).create()
+        create_folder(RunFolder(tmp_path))
 
 
 def test_a_folder_on_which_nothing_more_fits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +96,7 @@ def test_a_folder_on_which_nothing_more_fits_is_refused(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match="cannot be written to: No space left on device"):
-        RunFolder(tmp_path / "out").create()
+        create_folder(RunFolder(tmp_path / "out"))
 
 
 def test_a_relative_folder_stays_where_it_was_when_the_working_directory_changes(
@@ -98,13 +105,13 @@ def test_a_relative_folder_stays_where_it_was_when_the_working_directory_changes
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(Path("out"))
     monkeypatch.chdir("/")
-    folder.create()
+    create_folder(folder)
     assert (tmp_path / "out" / "_run").is_dir()
 
 
 def test_the_same_fingerprint_resumes(folder: RunFolder) -> None:
     again = orjson.loads(orjson.dumps(FINGERPRINT))
-    assert folder.admit(again, overwrite=False)
+    assert admit(folder, again, overwrite=False)
 
 
 def test_another_fingerprint_is_refused_with_each_difference(folder: RunFolder) -> None:
@@ -114,9 +121,9 @@ def test_another_fingerprint_is_refused_with_each_difference(folder: RunFolder) 
         "preparation": {"mode": "12lead", "recipe": {"name": "filtered", "version": 1}},
         "dtype": "float32",
     }
-    before = everything_in(folder.output_dir)
+    before = everything_in(folder.output_dir.path)
     with pytest.raises(RunError) as refused:
-        folder.admit(other, overwrite=False)
+        admit(folder, other, overwrite=False)
     message = str(refused.value)
     for line in (
         "pooling: none, now mean",
@@ -127,14 +134,14 @@ def test_another_fingerprint_is_refused_with_each_difference(folder: RunFolder) 
     assert "version" not in message
     assert "checkpoint" not in message
     assert "--overwrite" in message
-    assert everything_in(folder.output_dir) == before
+    assert everything_in(folder.output_dir.path) == before
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
 def test_a_run_json_that_cannot_be_read_is_refused(folder: RunFolder, content: bytes) -> None:
-    folder.run_json.write_bytes(content)
+    folder.run_json.path.write_bytes(content)
     with pytest.raises(RunError, match=r"run\.json"):
-        folder.admit(FINGERPRINT, overwrite=False)
+        admit(folder, FINGERPRINT, overwrite=False)
 
 
 def test_run_json_is_replaced_in_one_step(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,18 +150,18 @@ def test_run_json_is_replaced_in_one_step(folder: RunFolder, monkeypatch: pytest
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="Input/output"):
-        folder.write({"fingerprint": {}})
-    assert folder.read() == {"fingerprint": FINGERPRINT}
+        folder.write(replace(RECORD, fingerprint={}))
+    assert folder.read() == RECORD
 
 
 def test_overwriting_removes_what_the_ledger_names_and_nothing_else(folder: RunFolder) -> None:
     remember(folder, "a.json", "deep/er/b.json", "deep/c.json")
-    (folder.output_dir / "deep" / "mine.txt").write_text("mine")
-    (folder.output_dir / "d.json").write_text("not in the ledger")
-    (folder.output_dir / "empty").mkdir()
-    folder.manifest.write_bytes(b"PAR1")
-    assert not folder.admit({"anything": "else"}, overwrite=True)
-    assert everything_in(folder.output_dir) == {
+    (folder.output_dir.path / "deep" / "mine.txt").write_text("mine")
+    (folder.output_dir.path / "d.json").write_text("not in the ledger")
+    (folder.output_dir.path / "empty").mkdir()
+    folder.table("manifest").path.write_bytes(b"PAR1")
+    assert not admit(folder, {"anything": "else"}, overwrite=True)
+    assert everything_in(folder.output_dir.path) == {
         *("deep", "deep/mine.txt", "d.json", "empty"),
         *("_run", "_run/ledger", "_run/scratch", "_run/locks"),
     }
@@ -162,20 +169,20 @@ def test_overwriting_removes_what_the_ledger_names_and_nothing_else(folder: RunF
 
 def test_overwriting_removes_shards(folder: RunFolder) -> None:
     remember(folder, "embeddings-x-000000.parquet", shard="embeddings-x-000000.parquet")
-    folder.admit(FINGERPRINT, overwrite=True)
-    assert not list(folder.output_dir.glob("*.parquet"))
+    admit(folder, FINGERPRINT, overwrite=True)
+    assert not list(folder.output_dir.path.glob("*.parquet"))
 
 
 def test_overwriting_goes_on_where_it_was_cut_off(folder: RunFolder) -> None:
     remember(folder, "a.json", "b.json")
-    (folder.output_dir / "a.json").unlink()  # as if it had been killed after the first
-    folder.admit(FINGERPRINT, overwrite=True)
-    assert not list(folder.output_dir.glob("*.json"))
+    (folder.output_dir.path / "a.json").unlink()  # as if it had been killed after the first
+    admit(folder, FINGERPRINT, overwrite=True)
+    assert not list(folder.output_dir.path.glob("*.json"))
 
 
 def test_scratch_is_emptied(folder: RunFolder) -> None:
     (folder.scratch / "1-1.json").write_text("half")
-    folder.clean_scratch()
+    clean_scratch(folder)
     assert list(folder.scratch.iterdir()) == []
 
 
@@ -192,16 +199,16 @@ def leave_part(
     folder: RunFolder, shard: tuple[int, int] = (1, 1), age: float = 0.0, end: bool = False, **name: Any
 ) -> None:
     """A part as a second process leaves it: alive on another machine if nothing else is said."""
-    part = folder.ledger / part_name(1, shard, 1, 2)
-    writer = LedgerWriter(part, ELSEWHERE | name)
-    writer.end({}) if end else writer.abandon()
+    part = folder.ledger.path / part_name(1, shard, 1, 2)
+    writer = LedgerWriter(part, PartHeader(**ELSEWHERE | name))
+    writer.end(END) if end else writer.abandon()
     os.utime(part, (time.time() - age,) * 2)
 
 
 def hold(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> bool:
     """Whether the folder can be had; the one that was refused leaves no lock."""
     try:
-        with folder.hold(shard):
+        with hold_folder(folder, shard):
             return True
     except RunError:
         with RunLock(folder.locks, shard):
@@ -211,7 +218,7 @@ def hold(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> bool:
 def test_a_process_that_outlived_its_main_one_keeps_the_folder(folder: RunFolder) -> None:
     leave_part(folder)
     with pytest.raises(RunError, match="in use by process 4242 on node17"):
-        folder.hold()
+        hold_folder(folder)
     assert not hold(folder)
     assert not hold(folder, (1, 3))
 
@@ -238,7 +245,7 @@ def test_a_process_that_ended_or_died_does_not_keep_the_folder(folder: RunFolder
     for each in how:
         leave_part(folder, **each)
         assert hold(folder)
-        (folder.ledger / part_name(1, (1, 1), 1, 2)).unlink()
+        (folder.ledger.path / part_name(1, (1, 1), 1, 2)).unlink()
 
 
 def test_processes_of_other_shards_work_side_by_side_in_one_division(folder: RunFolder) -> None:
@@ -250,18 +257,18 @@ def test_processes_of_other_shards_work_side_by_side_in_one_division(folder: Run
 
 def test_results_without_run_json_are_refused_and_can_be_overwritten(folder: RunFolder) -> None:
     remember(folder, "a.json")
-    folder.run_json.unlink()
+    folder.run_json.path.unlink()
     with pytest.raises(RunError, match=r"run\.json is gone.*--overwrite"):
-        folder.admit(FINGERPRINT, overwrite=False)
+        admit(folder, FINGERPRINT, overwrite=False)
     with pytest.raises(RunError, match=r"run\.json is gone"):
-        folder.previous()  # what a dry run asks
-    assert (folder.output_dir / "a.json").exists()
-    assert not folder.admit(FINGERPRINT, overwrite=True)
-    assert not (folder.output_dir / "a.json").exists()
-    assert not folder.admit(FINGERPRINT, overwrite=False)
+        previous(folder)  # what a dry run asks
+    assert (folder.output_dir.path / "a.json").exists()
+    assert not admit(folder, FINGERPRINT, overwrite=True)
+    assert not (folder.output_dir.path / "a.json").exists()
+    assert not admit(folder, FINGERPRINT, overwrite=False)
 
 
 def test_parts_without_results_and_without_run_json_are_a_new_run(folder: RunFolder) -> None:
-    folder.run_json.unlink()
-    LedgerWriter(folder.ledger / part_name(1, (1, 1), 0, 1), {}).end({})
-    assert not folder.admit(FINGERPRINT, overwrite=False)
+    folder.run_json.path.unlink()
+    LedgerWriter(folder.ledger.path / part_name(1, (1, 1), 0, 1), HEADER).end(END)
+    assert not admit(folder, FINGERPRINT, overwrite=False)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from ecgfounder.drivers import processes as workers
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import PrepareError, ReadError, RunError
 from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.readers.identity import companions_of, identity_of
+from ecgfounder.readers.identity import Identity, companions_of, identity_of
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.stages import read as read_stage
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
+from ecgfounder.storage import locate
 from scripted import SCRIPTED, SleepingTask, StillbornTask, jobs_of
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -40,7 +41,7 @@ class Outcome:
     """What came of each ticket; that it came once is checked on the way."""
 
     inputs: dict[int, list[np.ndarray[Any, Any]]]
-    facts: dict[int, dict[str, Any]]
+    facts: dict[int, Opened]
     reasons: dict[int, str]
 
 
@@ -50,18 +51,20 @@ def outcome_of(events: Iterator[Event]) -> Outcome:
     for event in events:
         if isinstance(event, Idle):
             continue
-        assert event.ticket not in outcome.reasons, f"ticket {event.ticket} goes on after its failure"
+        assert event.job.place not in outcome.reasons, f"ticket {event.job.place} goes on after its failure"
         if isinstance(event, Opened):
-            assert event.ticket not in expected, f"ticket {event.ticket} was opened twice"
-            expected[event.ticket] = event.n_inputs
-            outcome.facts[event.ticket] = event.facts
-            outcome.inputs[event.ticket] = []
+            assert event.job.place not in expected, f"ticket {event.job.place} was opened twice"
+            expected[event.job.place] = event.n_inputs
+            outcome.facts[event.job.place] = event
+            outcome.inputs[event.job.place] = []
         elif isinstance(event, Input):
-            assert event.number == len(outcome.inputs[event.ticket])
-            outcome.inputs[event.ticket].append(event.data)
+            assert event.number == len(outcome.inputs[event.job.place])
+            outcome.inputs[event.job.place].append(event.data)
         else:
-            assert len(outcome.inputs.get(event.ticket, [])) < expected.get(event.ticket, 1), "failed after it was done"
-            outcome.reasons[event.ticket] = event.reason
+            assert len(outcome.inputs.get(event.job.place, [])) < expected.get(event.job.place, 1), (
+                "failed after it was done"
+            )
+            outcome.reasons[event.job.place] = event.reason
     for ticket, count in expected.items():
         assert ticket in outcome.reasons or len(outcome.inputs[ticket]) == count
     return outcome
@@ -98,52 +101,53 @@ def test_files_become_inputs_and_bad_ones_failures_with_a_reason(recordings: lis
 
 
 def test_the_facts_of_a_file_identify_it(recordings: list[str]) -> None:
-    facts = run(recordings[:1], 0, task=TASK).facts[0]
+    opened = run(recordings[:1], 0, task=TASK).facts[0]
     path = Path(recordings[0])
-    assert facts["size"] == path.stat().st_size
-    assert facts["mtime_ns"] == path.stat().st_mtime_ns
-    assert facts["sha256"] == hashlib.sha256(hashlib.sha256(path.read_bytes()).digest()).hexdigest()
-    assert facts["n_samples"] == 5000
-    assert facts["sampling_rate"] == 500.0
-    assert facts["leads"] == list(LEADS)
-    assert set(facts["seconds"]) == {"read", "prepare"}
+    assert opened.identity == Identity(
+        size=path.stat().st_size,
+        mtime_ns=path.stat().st_mtime_ns,
+        sha256=hashlib.sha256(hashlib.sha256(path.read_bytes()).digest()).hexdigest(),
+    )
+    assert (opened.facts.n_samples, opened.facts.sampling_rate, opened.facts.leads) == (5000, 500.0, LEADS)
+    assert set(opened.seconds) == {"read", "prepare"}
 
 
 def test_the_identity_changes_with_any_file_that_belongs_to_the_recording(tmp_path: Path) -> None:
     header, samples = tmp_path / "r.hea", tmp_path / "r.dat"
     header.write_bytes(b"header")
     samples.write_bytes(b"samples")
-    both = Source(header, companions=[samples])
+    both = Source(locate(header), companions=[locate(samples)])
     before = identity_of(both)
-    assert before["size"] == 13
-    assert before["companions"] == ["*.dat"]
-    assert companions_of(Source(header), before["companions"]) == [samples]
+    assert before.size == 13
+    assert before.companions == ("*.dat",)
+    assert companions_of(Source(locate(header)), before.companions) == [locate(samples)]
     os.utime(samples, ns=(10**18, 2 * 10**18))
-    assert identity_of(both) == before | {"mtime_ns": 2 * 10**18}
+    assert identity_of(both) == replace(before, mtime_ns=2 * 10**18)
     samples.write_bytes(b"sampled")
-    assert identity_of(both)["sha256"] != before["sha256"]
-    assert identity_of(Source(header, member="1"))["sha256"] is None
+    assert identity_of(both).sha256 != before.sha256
+    assert identity_of(Source(locate(header), member="1")).sha256 is None
 
 
 def test_companions_of_any_name_are_found_again(tmp_path: Path) -> None:
     names = ["r.dat", "r_2.dat", "other.dat", "*.dat", "../up.dat", "r"]
-    source = Source(tmp_path / "r.hea", companions=[tmp_path / name for name in names])
+    source = Source(locate(tmp_path / "r.hea"), companions=[locate(tmp_path / name) for name in names])
     for companion in source.companions:
-        companion.write_bytes(b"samples")
-    named = identity_of(source)["companions"]
-    assert named == ["*.dat", "*_2.dat", "other.dat", "./*.dat", "../up.dat", "*"]
-    assert [path.resolve() for path in companions_of(source, named)] == [path.resolve() for path in source.companions]
+        companion.path.write_bytes(b"samples")
+    named = identity_of(source).companions
+    assert named == ("*.dat", "*_2.dat", "other.dat", "./*.dat", "../up.dat", "*")
+    found = companions_of(source, named)
+    assert [each.path.resolve() for each in found] == [each.path.resolve() for each in source.companions]
 
 
 def test_the_identity_is_of_the_bytes_that_were_read(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(b"before")
-    source = Source(path)
+    source = Source(locate(path))
     assert source.content == b"before"
     path.write_bytes(b"and after")
     found = identity_of(source)
-    assert found["size"] == 6
-    assert found["sha256"] == hashlib.sha256(hashlib.sha256(b"before").digest()).hexdigest()
+    assert found.size == 6
+    assert found.sha256 == hashlib.sha256(hashlib.sha256(b"before").digest()).hexdigest()
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, RecursionError, ZeroDivisionError])
@@ -166,7 +170,7 @@ def test_a_file_that_needs_too_much_memory_fails_alone(recordings: list[str], mo
     monkeypatch.setattr(read_stage, "prepare", exhaust)
     (event,) = TASK.events(Job(5, recordings[0]))
     assert isinstance(event, Failed)
-    assert (event.ticket, event.kind) == (5, PrepareError.__name__)
+    assert (event.job.place, event.kind) == (5, PrepareError.__name__)
     assert "memory" in event.reason
 
 
@@ -254,7 +258,7 @@ def test_a_signal_to_all_processes_does_not_end_workers_that_are_starting() -> N
     finally:
         pool.close()
     assert len(outcome.inputs) == 4
-    assert {facts["pid"] for facts in outcome.facts.values()} <= started  # none had to be replaced
+    assert {opened.facts.device["pid"] for opened in outcome.facts.values()} <= started  # none had to be replaced
 
 
 def test_starting_workers_leaves_the_signals_of_the_main_process_as_they_were() -> None:
@@ -290,7 +294,7 @@ def test_no_more_is_taken_after_a_stop_and_what_was_taken_is_finished(n_workers:
     try:
         for event in pool.events(endless()):
             if isinstance(event, Input):
-                finished.append(event.ticket)
+                finished.append(event.job.place)
                 if len(finished) == 10:
                     pool.stop_taking()
                     taken_at_stop = taken
@@ -384,7 +388,7 @@ def test_a_file_that_hangs_does_not_hold_up_the_others() -> None:
     pool = ReaderPool(SCRIPTED, 2, n_started=1)
     events = pool.events(jobs_of(["hang", *["small"] * 6]))
     try:
-        done = {event.ticket for event in itertools.islice((e for e in events if isinstance(e, Input)), 5)}
+        done = {event.job.place for event in itertools.islice((e for e in events if isinstance(e, Input)), 5)}
     finally:
         pool.close(patience=0.1)
     assert done <= set(range(1, 7))
@@ -421,7 +425,7 @@ if __name__ == "__main__":
     pool = ReaderPool(SCRIPTED, 2)
     for event in pool.events(jobs_of(["small,hang,small", "big,hang,big"])):
         if isinstance(event, Opened):
-            print(event.facts["pid"], flush=True)
+            print(int(event.facts.device["pid"]), flush=True)
 """
 
 

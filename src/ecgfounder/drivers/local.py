@@ -191,7 +191,10 @@ class Pipeline:
         self._put(self._to_finish, None)
         # An engine cannot be stopped, and what it gives now is lost in any case. A group that is being written must be
         # waited for: what it writes and the books would not agree otherwise.
+        began = time.monotonic()
         self._finisher.join()
+        with self._counting:  # as if every embedding thread had waited, which they would for more records
+            self._waited["write"] += (time.monotonic() - began) * len(self._embedders)
 
     def _guard(self, stage: Callable[[], None]) -> None:
         try:

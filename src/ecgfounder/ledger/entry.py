@@ -133,8 +133,8 @@ class Commitment:
 class PartHeader:
     """A part's first line: the process that writes it, in its own words (`ecgfounder.ledger.liveness.own_name`)."""
 
-    host: str = "an unknown host"
-    pid: int = 0
+    host: str
+    pid: int
     boot: str | None = None
     pid_namespace: str | None = None
     started: str | None = None
@@ -184,7 +184,7 @@ _ENTRY_FIELDS, _IDENTITY_FIELDS, _FACTS_FIELDS = (
 def _told(value: Entry | Facts | Identity, names: tuple[str, ...]) -> dict[str, Any]:
     """What is there of a value: nothing stands for None and for what is empty."""
     every = ((name, getattr(value, name)) for name in names)
-    return {name: what for name, what in every if not (what is None or what == () or what == {})}
+    return {name: what for name, what in every if what is not None and (what or not isinstance(what, tuple | dict))}
 
 
 T = TypeVar("T", PartHeader, PartEnd)

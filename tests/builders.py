@@ -1,0 +1,34 @@
+"""What tests build again and again: ledger entries and the outputs that go with them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from ecgfounder.ecg.facts import Facts
+from ecgfounder.ledger.entry import Entry, PartEnd, PartHeader, key_text
+from ecgfounder.readers.identity import Identity
+
+HEADER = PartHeader(host="here", pid=1)
+END = PartEnd(outcome="complete")
+
+_FACTS = frozenset(each.name for each in fields(Facts))
+_IDENTITY = frozenset(each.name for each in fields(Identity))
+
+
+def entry_of(key: int | str, status: str = "done", **flat: Any) -> Entry:
+    """An entry from values side by side: those of its input and of its facts find their places; lists become tuples."""
+    flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
+    identity = {name: flat.pop(name) for name in _IDENTITY & set(flat) - {"tag"}}
+    facts = {name: flat.pop(name) for name in _FACTS & set(flat)}
+    key = key_text(key) if isinstance(key, int) else key
+    if status == "done":
+        flat.setdefault("shape", (3, 4))
+    return Entry(
+        key=key,
+        record=flat.pop("record", f"{int(key, 16)}.xml"),
+        status=status,  # type: ignore[arg-type]
+        input=Identity(**{"size": 0, "mtime_ns": 0} | identity) if identity else None,
+        facts=Facts(**facts),
+        **flat,
+    )
