@@ -265,12 +265,13 @@ def stages(bench: Bench) -> Facts:
 def _outputs(paths: list[str]) -> list[Output]:
     """Results as the sinks take them, one for each path."""
     maps = np.random.default_rng(0).standard_normal((8, 22, 1024), dtype=np.float32)
-    facts: Facts = {"leads": [], "flags": []}
     return [
         Output(
-            {"key": f"{number:016x}", "record": path, "output": f"{Path(path).stem}.json", **facts},
-            Path(path).name,
-            (maps[number % len(maps)],),
+            key=f"{number:016x}",
+            record=path,
+            title=Path(path).name,
+            name=f"{Path(path).stem}.json",
+            views=(maps[number % len(maps)],),
         )
         for number, path in enumerate(paths)
     ]

@@ -12,9 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
+from ecgfounder.ecg.facts import Facts
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.engines import Engine
 from ecgfounder.engines.engine import Batch
+from ecgfounder.readers.identity import Identity
 from ecgfounder.stages.read import Event, Input, Job, Opened, ReadTask
 
 _LENGTH = 5500
@@ -52,18 +54,8 @@ class SyntheticTask(ReadTask):
 
     def events(self, job: Job) -> Iterator[Event]:
         began = time.perf_counter()
-        facts = {
-            "size": 60_000,
-            "mtime_ns": 1,
-            "sha256": f"{job.ticket:064x}",
-            "format": "synthetic",
-            "sampling_rate": 500.0,
-            "n_samples": _LENGTH,
-            "device": {},
-            "leads": list(STANDARD_LEADS),
-            "flags": [],
-            "starts": [0.0],
-        }
-        facts["seconds"] = {"read": time.perf_counter() - began, "prepare": 0.0}
-        yield Opened(job.ticket, facts, (), 1)
-        yield Input(job.ticket, 0, self._samples)
+        identity = Identity(size=60_000, mtime_ns=1, sha256=f"{job.place:064x}")
+        facts = Facts("synthetic", 500.0, _LENGTH, leads=STANDARD_LEADS, starts=(0.0,))
+        seconds = {"read": time.perf_counter() - began, "prepare": 0.0}
+        yield Opened(job, 1, (), facts, identity, seconds)
+        yield Input(job, 0, self._samples)

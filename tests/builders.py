@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from typing import Any
 
 from ecgfounder.ecg.facts import Facts
-from ecgfounder.ledger.entry import Entry, PartEnd, PartHeader, key_text
+from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader, key_text
 from ecgfounder.readers.identity import Identity
+from ecgfounder.sinks.sink import ShardWritten, Written
 
 HEADER = PartHeader(host="here", pid=1)
 END = PartEnd(outcome="complete")
@@ -32,3 +34,17 @@ def entry_of(key: int | str, status: str = "done", **flat: Any) -> Entry:
         facts=Facts(**facts),
         **flat,
     )
+
+
+def lines_from(written: Iterable[Written | ShardWritten]) -> list[Line]:
+    """What a run's ledger says of what a sink wrote, as far as the outputs tell."""
+    return [
+        Commitment(each.shard, each.rows, each.records)
+        if isinstance(each, ShardWritten)
+        else replace(
+            each.output.receipt or entry_of(each.output.key, record=each.output.record),
+            output=each.reference,
+            shard=each.shard,
+        )
+        for each in written
+    ]

@@ -228,7 +228,7 @@ def test_identifiers_name_outputs_and_no_path_is_in_what_can_be_shared(
     found = outputs(out)
     assert set(found) == {"007.json", "008.json"}
     assert orjson.loads(found["007.json"])["description"] == "ECG embedding extracted from 007 using ECGFounder"
-    manifest = pq.read_table(out / "_run" / "manifest.parquet")
+    manifest = pq.read_table(out / "_run" / "manifest.pq")
     assert manifest.column("record").to_pylist() == ["007", "008"]
     assert manifest.column("age").to_pylist() == [70, 50]
     assert "patient_00" not in str(manifest.to_pylist())
@@ -282,7 +282,7 @@ def test_shards_done_by_separate_commands_come_to_the_same_as_one_run(
     assert run_json(tmp_path / "out")["outcome"] != "complete"
     assert main(["merge", str(tmp_path / "out")]) == 1
     assert run_json(tmp_path / "out")["outcome"] == "complete"
-    assert pq.read_table(tmp_path / "out" / "_run" / "manifest.parquet").num_rows == 13
+    assert pq.read_table(tmp_path / "out" / "_run" / "manifest.pq").num_rows == 13
 
 
 def test_parquet_holds_the_same_numbers_as_json(
@@ -308,7 +308,7 @@ def test_several_views_of_one_pass_agree(flags: list[str], tmp_path: Path, check
     rows = [row for shard in sorted((tmp_path / "out").glob("*.parquet")) for row in pq.read_table(shard).to_pylist()]
     predictions = {
         (row["record"], row["window_start"]): row
-        for row in pq.read_table(tmp_path / "out" / "_run" / "predictions.parquet").to_pylist()
+        for row in pq.read_table(tmp_path / "out" / "_run" / "predictions.pq").to_pylist()
     }
     assert len(rows) == len(predictions) == 12 * 3  # 10 s and 11 s hold three windows of 4 s
     head = create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead).head
@@ -348,9 +348,9 @@ def test_every_lead_through_the_one_lead_network(cohort: Path, checkpoint_1lead:
 def test_statements_come_out_only_when_asked_for(shared: Path, checkpoint_12lead: Path, tmp_path: Path) -> None:
     flags = ["--dataset", str(shared / "ecg" / "cardiosoft"), "--checkpoint", str(checkpoint_12lead)]
     assert embed([*flags, "--output_dir", str(tmp_path / "without")]) == 0
-    assert not (tmp_path / "without" / "_run" / "statements.parquet").exists()
+    assert not (tmp_path / "without" / "_run" / "statements.pq").exists()
     assert embed([*flags, "--output_dir", str(tmp_path / "with"), "--statements"]) == 0
-    rows = pq.read_table(tmp_path / "with" / "_run" / "statements.parquet").to_pylist()
+    rows = pq.read_table(tmp_path / "with" / "_run" / "statements.pq").to_pylist()
     assert len(rows) == 1
     assert rows[0]["statements"]
     assert 20 < rows[0]["heart_rate"] < 250

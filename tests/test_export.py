@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from builders import END, HEADER
 from ecgfounder.cli import embed_main
 from ecgfounder.commands.export import add_export_arguments, run_export
 from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.ledger.entry import key_text
 from ecgfounder.ledger.folder import RunFolder
-from ecgfounder.ledger.ledger import LedgerWriter, key_text, read_ledger
+from ecgfounder.ledger.ledger import LedgerWriter, read_ledger
 from ecgfounder.results.export import export_run
 from ecgfounder.results.run import open_run
 from ecgfounder.sinks.json import JsonSink
@@ -29,7 +31,7 @@ from test_runs import DATA_DIR, FORMS, PATHS, Made
 
 def files(folder: Path) -> dict[str, bytes]:
     """A run's outputs by name, without its books."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and "_run" not in path.parts)
+    paths = (path for path in folder.rglob("[!.]*") if path.is_file() and "_run" not in path.parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -160,8 +162,8 @@ def test_a_name_that_is_not_utf8_is_written_out(tmp_path: Path) -> None:
         def output(self, path: str, order: int) -> Any:
             output = super().output(path, order)
             raw = os.fsdecode(b"a/\xff1.xml")
-            entry = output.entry | {"record": "a/\\xff1.xml", "key": key_text(path_key(raw))}
-            return replace(output, entry=entry)
+            entry = replace(output.receipt, record="a/\\xff1.xml", key=key_text(path_key(raw)))
+            return replace(output, record=entry.record, key=entry.key, receipt=entry)
 
     made = NotUtf8(tmp_path / "run", format="parquet", rows=[("a/1.xml", 1)], done_order=["a/1.xml"], outcome="stopped")
     export_run(made.make(), tmp_path / "out", "json", allow_incomplete=True)
@@ -255,7 +257,7 @@ def test_a_ledger_of_another_run_is_noticed(tmp_path: Path) -> None:
     folder = Made(tmp_path / "run").make()
     shutil.rmtree(folder / "_run" / "ledger")
     (folder / "_run" / "ledger").mkdir()
-    LedgerWriter(folder / "_run" / "ledger" / "1.jsonl", {}).end({})
+    LedgerWriter(folder / "_run" / "ledger" / "1.jsonl", HEADER).end(END)
     with pytest.raises(RunError, match="do not agree"):
         export_run(folder, tmp_path / "out", "npy")
 

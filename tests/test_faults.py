@@ -11,7 +11,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from ecgfounder.ledger.merge import merge
+from ecgfounder.ledger.conclusion import merge
 from ecgfounder.run.settings import Settings
 from faults import (
     DISK_ERRORS,
@@ -65,7 +65,7 @@ def check_whole(settings: Settings, expected: Any) -> None:
     assert result(settings) == expected
     books = settings.output_dir / "_run"
     assert orjson.loads((books / "run.json").read_bytes())["outcome"] == "complete"
-    statuses = pq.read_table(books / "manifest.parquet").column("status").to_pylist()
+    statuses = pq.read_table(books / "manifest.pq").column("status").to_pylist()
     assert sorted(statuses) == ["done"] * 19 + ["failed"] * 2
     assert list((books / "scratch").iterdir()) == []
 

@@ -34,6 +34,7 @@ import os, sys, time
 from unittest import mock
 sys.path.insert(0, {str(HERE)!r})
 from ecgfounder import cli
+from ecgfounder.errors import RunError
 from ecgfounder.ledger import liveness
 from ecgfounder.run import run as extract
 from faults import NullEngine
@@ -48,7 +49,7 @@ class SlowEngine(NullEngine):
 def create_engine(*_, threads, **__):
     print(f"threads {{threads}}", file=sys.stderr)
     if "REFUSE" in os.environ:
-        raise extract.RunError(os.environ["REFUSE"])
+        raise RunError(os.environ["REFUSE"])
     return SlowEngine(1)
 
 if __name__ == "__main__":
@@ -181,7 +182,7 @@ def run_json(out: Path) -> dict[str, Any]:
 def check_whole(out: Path, undisturbed: dict[str, bytes]) -> None:
     assert json_outputs(out) == undisturbed
     assert run_json(out)["outcome"] == "complete"
-    statuses = pq.read_table(out / "_run" / "manifest.parquet").column("status").to_pylist()
+    statuses = pq.read_table(out / "_run" / "manifest.pq").column("status").to_pylist()
     assert sorted(statuses) == ["done"] * (COUNT - 2) + ["failed"] * 2
     assert list((out / "_run" / "scratch").iterdir()) == []
 
@@ -216,7 +217,7 @@ def test_a_machine_that_dies_in_the_middle_is_noticed_and_the_same_command_does_
     assert f"Process 2 of 2 (process {there.process.pid} on hostb) died before its end" in here.said
     assert "1 of its processes died. The same command goes on" in here.said
     assert run_json(out)["outcome"] == "incomplete"
-    assert not (out / "_run" / "manifest.parquet").exists()
+    assert not (out / "_run" / "manifest.pq").exists()
     assert 0 < len(json_outputs(out)) < len(undisturbed)
     here, there = start()
     assert (here.end(), there.end()) == (0, 0), here.said + there.said

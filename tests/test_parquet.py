@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import END, HEADER
+from builders import END, HEADER, lines_from
 from builders import entry_of as ledger_entry
 from ecgfounder.ecg.facts import Facts
 from ecgfounder.ledger.compaction import compact, remove_orphans
-from ecgfounder.ledger.entry import Commitment, Line
+from ecgfounder.ledger.entry import Line
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import LedgerState, LedgerWriter, read_ledger
 from ecgfounder.sinks import parquet as sink_module
@@ -293,12 +293,7 @@ def state_of(folder: Path, *starts: list[Line]) -> LedgerState:
 
 def written(folder: Path, prefix: str, *outputs: Output, shard_size: int = 10) -> list[Line]:
     sink = sink_of(folder, prefix=prefix, shard_size=shard_size)
-    return [
-        Commitment(each.shard, each.rows, each.records)
-        if isinstance(each, ShardWritten)
-        else ledger_entry(each.output.key, record=each.output.record, output=each.reference, shard=each.shard)
-        for each in (*sink.write(outputs), *sink.close())
-    ]
+    return lines_from([*sink.write(outputs), *sink.close()])
 
 
 def run_folder(folder: Path) -> RunFolder:

@@ -20,21 +20,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from builders import END, HEADER, entry_of, lines_from
 from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import record_identity, record_key
 from ecgfounder.cohort.naming import Naming
 from ecgfounder.cohort.sources import open_cohort
 from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.ledger.admission import create_folder
+from ecgfounder.ledger.entry import Entry, key_text
 from ecgfounder.ledger.folder import RunFolder
-from ecgfounder.ledger.ledger import LedgerWriter, key_text, read_ledger
+from ecgfounder.ledger.ledger import LedgerWriter, read_ledger
 from ecgfounder.ledger.manifest import write_manifest
+from ecgfounder.ledger.record import CohortSettings, RunRecord
 from ecgfounder.results import arrays, join, store
 from ecgfounder.results import run as runs
 from ecgfounder.results.run import open_run
 from ecgfounder.results.store import read_embedding
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.parquet import ParquetSink
-from ecgfounder.sinks.sink import Entry, Output
+from ecgfounder.sinks.sink import Output
 from ecgfounder.stages.view import pooled
 from ecgfounder.storage.paths import path_key
 
@@ -93,26 +97,28 @@ class Made:
         outer = (() if self.stride is None else (self.n_windows,)) + ((len(self.leads),) if self.lead == "all" else ())
         naming = Naming(self.layout, DATA_DIR)
         study = dict(self.rows)[path]
-        entry = {
-            "key": self.key(path),
-            "record": str(study) if self.id_column else record_identity(path, DATA_DIR),
-            "status": "done",
-            "output": naming.name_for_id(str(study)) if self.id_column else naming.name(path),
-            "shape": [*outer, *views[0].shape],
-            "size": 10,
-            "mtime_ns": 1,
-            "sha256": f"{path_key(path):064x}",
-            "format": "philips_sierra",
-            "sampling_rate": 500.0,
-            "n_samples": 5000,
-            "leads": list(self.leads),
-            "flags": list(self.flags.get(path, ())),
-            "starts": [number * (self.stride or 0.0) for number in range(self.n_windows)],
-            "seconds": {"read": 0.1},
-        }
+        name = naming.name_for_id(str(study)) if self.id_column else naming.name(path)
+        entry = entry_of(
+            self.key(path),
+            record=str(study) if self.id_column else record_identity(path, DATA_DIR),
+            output=name,
+            shape=[*outer, *views[0].shape],
+            size=10,
+            mtime_ns=1,
+            sha256=f"{path_key(path):064x}",
+            format="philips_sierra",
+            sampling_rate=500.0,
+            n_samples=5000,
+            leads=list(self.leads),
+            flags=list(self.flags.get(path, ())),
+            starts=[number * (self.stride or 0.0) for number in range(self.n_windows)],
+            seconds={"read": 0.1},
+        )
         title = str(study) if self.id_column else path.rpartition("/")[2]
         means = tuple(pooled(view) for view in views) if self.pooling == "both" else ()
-        return Output(entry, title, tuple(views), outer, order, means)
+        return Output(
+            entry.key, entry.record, title, name, tuple(views), outer, order, means, facts=entry.facts, receipt=entry
+        )
 
     def sink(self, prefix: str = "00000000000000000001") -> JsonSink | ParquetSink:
         if self.format == "json":
@@ -128,21 +134,20 @@ class Made:
         )
 
     def failure(self, path: str) -> Entry:
-        reason = {"error": "ReadError", "reason": "no such file", "output": None}
-        return {"key": self.key(path), "record": path, "status": "failed", **reason}
+        return entry_of(self.key(path), "failed", record=path, error="ReadError", reason="no such file")
 
     def make(self) -> Path:
         books = self.books
-        books.create()
-        books.write(self.run_json())
-        ledger = LedgerWriter(books.ledger / "00000000000000000001.jsonl", {})
+        create_folder(books)
+        books.write(self.record())
+        ledger = LedgerWriter(books.ledger.path / "00000000000000000001.jsonl", HEADER)
         sink = self.sink()
         order = [path for path, _ in self.rows]
         for path in self.done_order:
-            ledger.append(sink.write([self.output(path, order.index(path))]))
-        ledger.append(sink.close())
+            ledger.append(lines_from(sink.write([self.output(path, order.index(path))])))
+        ledger.append(lines_from(sink.close()))
         ledger.append([self.failure(path) for path, _ in self.rows if path == BROKEN[0]])
-        ledger.end({})
+        ledger.end(END)
         if self.outcome == "complete":
             self.write_books()
         return self.folder
@@ -153,9 +158,10 @@ class Made:
         cohort = open_cohort(str(dataset), id_column=self.id_column)
         keep = () if self.id_column == "study_id" else ("study_id",)
         books = self.books
-        write_manifest(cohort, read_ledger(books.ledger), DATA_DIR, keep, books.manifest, books.failures)
+        state = read_ledger(books.ledger)
+        write_manifest(cohort, state, DATA_DIR, keep, books.table("manifest").path, books.failures.path)
 
-    def run_json(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         preparation = {
             "mode": "12lead" if self.lead is None else "1lead",
             "lead": self.lead,
@@ -165,8 +171,9 @@ class Made:
         }
         fingerprint = {"preparation": preparation, "pooling": self.pooling, "dtype": self.dtype}
         fingerprint |= {"format": self.format, "layout": self.layout, "id_column": self.id_column}
-        told = {"data_dir": DATA_DIR, "path_column": "ecg_paths", "id_column": self.id_column}
-        return {"outcome": self.outcome, "fingerprint": fingerprint, "settings": told}
+        fingerprint |= {"predictions": False, "statements": False}
+        told = CohortSettings(dataset="made.jsonl", data_dir=DATA_DIR, id_column=self.id_column)
+        return RunRecord(outcome=self.outcome, fingerprint=fingerprint, settings=told, run_id="made", format_version=2)
 
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -412,10 +419,10 @@ def test_of_a_recording_that_was_done_again_the_latest_embedding_is_read(tmp_pat
     made.lengths = {"a/1.xml": 7}
     again = made.sink("00000000000000000002")
     again.write([made.output("a/1.xml", 0)])
-    ledger = LedgerWriter(made.books.ledger / "00000000000000000002.jsonl", {})
+    ledger = LedgerWriter(made.books.ledger.path / "00000000000000000002.jsonl", HEADER)
     uncommitted = open_run(folder, allow_incomplete=True)
-    ledger.append(again.close())
-    ledger.end({})
+    ledger.append(lines_from(again.close()))
+    ledger.end(END)
     run = open_run(folder, allow_incomplete=True)
     assert [len(embedding) for _, embedding in run] == [7, 3, 3, 3]
     assert [len(embedding) for _, embedding in uncommitted] == [3, 3, 3, 3]

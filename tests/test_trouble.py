@@ -21,7 +21,7 @@ from ecgfounder.drivers.launch import Launch
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import CohortError, RunError
 from ecgfounder.ledger import liveness
-from ecgfounder.ledger.merge import merge
+from ecgfounder.ledger.conclusion import merge
 from ecgfounder.results.run import open_run
 from ecgfounder.run import plan as resume
 from ecgfounder.run import run as extract
@@ -55,7 +55,7 @@ def save(path: Path, seed: int = 0) -> Path:
 
 
 def manifest(out: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(out / "_run" / "manifest.parquet").to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(out / "_run" / "manifest.pq").to_pylist()
     return rows
 
 
@@ -482,7 +482,7 @@ def test_a_start_that_is_refused_leaves_the_books_of_a_complete_run_as_they_are(
     assert books() == {}  # so that other settings are not refused now
     start()
     before = books()
-    assert {"run.json", "manifest.parquet"} <= set(before)
+    assert {"run.json", "manifest.pq"} <= set(before)
     save(tmp_path / "in" / "b.npy", 2)
     nothing_fits = mock.patch.object(Budget, "check", side_effect=RunError("it does not fit"))
     broken_engine = mock.patch.object(extract.Run, "_engine", side_effect=RunError("no such engine"))

@@ -230,11 +230,13 @@ def ecg_files(root: str | os.PathLike[str] | Location) -> Iterator[str]:
         If a folder cannot be listed: its recordings would be missing without a word.
     """
     place = locate(root)
+    if place.is_local and not os.path.isdir(place):
+        raise CohortError(f"{printable(str(place))} cannot be listed: No such file or directory")
     try:
         for folder, names in groupby(place.names(skip=_is_no_cohort), key=lambda name: name.rpartition("/")[0]):
             yield from (str(place / name) for name in _ecgs_of(folder, [name.rpartition("/")[2] for name in names]))
     except StorageError as error:
-        raise CohortError(f"{printable(str(error))}: the folder cannot be listed") from error
+        raise CohortError(printable(str(error))) from error
 
 
 def _is_no_cohort(folder: str) -> bool:

@@ -83,11 +83,11 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("output").add_argument
     add("--output_dir", required=True, help="folder of the embeddings; _run/ in it holds the books")
     add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
-    add("--predictions", action="store_true", help="the head's 150 probabilities too, in _run/predictions.parquet")
+    add("--predictions", action="store_true", help="the head's 150 probabilities too, in _run/predictions.pq")
     add(
         "--statements",
         action="store_true",
-        help="the device's own statements and intervals, in _run/statements.parquet",
+        help="the device's own statements and intervals, in _run/statements.pq",
     )
     add("--format", default="json", help="json: a file per ECG; parquet: shards (default: %(default)s)")
     add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")

@@ -1,13 +1,15 @@
-"""The card of a run's folder, `README.md`: what is in it, for people, and for `datasets.load_dataset`, which embeddings are.
+"""What `datasets.load_dataset` takes of a run's folder: the embeddings, and nothing of the run's own files.
 
-In: a run's form. Out: the card's text.
+In: a run's form. Out: the content of `.huggingface.yaml`, the file beside a dataset's data that says which files are data.
 """
 
 from __future__ import annotations
 
 from ecgfounder.ledger.record import RunForm
 
-CARD = "README.md"
+CARD = ".huggingface.yaml"
+
+_HEADER = "# Written by ecgfounder: which files load_dataset takes for embeddings. _run/ holds the run's own record.\n"
 
 _FILES = {
     ("parquet", "flat"): ("embeddings-*.parquet",),
@@ -17,32 +19,15 @@ _FILES = {
 }
 
 
-_TITLE = "# ECGFounder embeddings"
-
-
-def is_card(content: bytes) -> bool:
-    """Whether a README.md is a card that was written here, and not the user's own."""
-    return content.startswith(b"---\nconfigs:\n") and _TITLE.encode() in content
-
-
 def card_of(form: RunForm) -> str | None:
     """The card of a run, or None where its embeddings are in no form that `load_dataset` reads (NPY)."""
     files = _FILES.get((form.format, form.layout))
     if files is None:
         return None
-    listed = "\n".join(f'  - "{pattern}"' for pattern in files)
-    name, version = form.recipe
-    return f"""---
-configs:
-- config_name: default
-  data_files:
-{listed}
----
-{_TITLE}
+    listed = "".join(f'  - "{pattern}"\n' for pattern in files)
+    return f"{_HEADER}configs:\n- config_name: default\n  data_files:\n{listed}"
 
-Made from ECG files by the program `ecgfounder` with the network
-[ECGFounder](https://huggingface.co/PKUDigitalHealth/ECGFounder): mode {form.mode}, recipe {name} v{version},
-pooling {form.pooling}. `_run/` holds the run's record: `run.json`, `manifest.pq` (a Parquet table with a row per recording),
-`failures.csv`.
-`load_dataset` of this folder gives the embeddings; `ecgfounder.open_run` gives them with what is known of each.
-"""
+
+def is_card(content: bytes) -> bool:
+    """Whether a file is a card that was written here, and not the user's own."""
+    return content.startswith(_HEADER.encode())

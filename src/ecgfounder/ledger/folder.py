@@ -93,12 +93,12 @@ class RunFolder:
         replace_file(self.run_json.path, content)
 
     def write_card(self, record: RunRecord) -> None:
-        """Put the card beside the embeddings, by which other programs know what they are; a user's own README.md stays."""
+        """Put the card beside the embeddings, by which other programs know what they are; a user's own stays."""
         card, place = card_of(record.form), (self.output_dir / CARD).path
         if card is not None and (not os.path.lexists(place) or self.has_card()):
             replace_file(place, card.encode())
 
     def has_card(self) -> bool:
-        """Whether the folder's README.md is a card of ours."""
+        """Whether the folder's card is one of ours."""
         place = self.output_dir / CARD
         return place.exists() and is_card(place.read(0, 4096))

@@ -34,8 +34,7 @@ def remove_outputs(folder: RunFolder) -> None:
             names = [line.shard] if isinstance(line, Commitment) else [line.shard or line.output, line.removes]
             for name in filter(None, names):
                 target = output_dir / name
-                if target.is_file() or target.is_symlink():  # what has become a folder meanwhile is not ours
-                    target.unlink()
+                _remove_file(target)
                 folders.add(target.parent)
     _remove_empty(output_dir, folders)
     shutil.rmtree(folder.ledger.path)
@@ -56,13 +55,19 @@ def remove_tables(folder: RunFolder) -> None:
 def remove_obsolete(folder: RunFolder, outputs: Iterable[str]) -> None:
     """Remove outputs whose records have failed since; their entries are in the ledger before."""
     for name in outputs:
-        (folder.output_dir.path / name).unlink(missing_ok=True)
+        _remove_file(folder.output_dir.path / name)
 
 
 def remove_left_behind(folder: RunFolder, state: LedgerState) -> None:
     """`remove_obsolete` of what a start that was killed between the entry and the removal left."""
     rows = np.flatnonzero((state.status == FAILED) & (state.names != 0))
     remove_obsolete(folder, [entry.removes for entry in state.entries(rows.tolist()) if entry.removes])
+
+
+def _remove_file(path: Path) -> None:
+    """Remove an output; what has become a folder meanwhile is not ours."""
+    if path.is_file() or path.is_symlink():
+        path.unlink()
 
 
 def _remove_empty(output_dir: Path, folders: set[Path]) -> None:

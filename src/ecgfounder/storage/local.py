@@ -56,7 +56,7 @@ class LocalStore(Store):
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise _kind(error)(f"{self.path(at)}: {error.strerror or error}") from error
+                raise _kind(error)(f"{self.path(at)} cannot be listed: {error.strerror or error}") from error
             found.sort()
             yield from (below + name for name, is_folder in found if not is_folder)
             pending += [below + name for name, is_folder in reversed(found) if is_folder and not skip(name)]
@@ -81,7 +81,7 @@ class LocalStore(Store):
     def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
         with _told(name), self.open(name) as file:
             status = os.fstat(file.fileno())
-            return _status(name, status), file.read(most) if status.st_size <= most else None
+            return _status(name, status), file.read(status.st_size) if status.st_size <= most else None
 
     def open(self, name: str) -> BufferedReader:
         """A regular file for reading; FIFOs, devices, sockets and folders are refused without ever blocking on them."""
