@@ -16,7 +16,7 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -236,6 +236,22 @@ def recording_from_array(
 # --- using it --------------------------------------------------------------------------------------------------------
 
 
+class StreamOptions(TypedDict, total=False):
+    """What `Embedder.predict` can be told; `Embedder.embed` says what each means."""
+
+    sampling_rate: float | None
+    leads: Sequence[str] | None
+    unit: str | None
+    batch_size: int
+    errors: Errors
+
+
+class EmbedOptions(StreamOptions, total=False):
+    """What `Embedder.embed` can be told, but for the kind of array that it gives."""
+
+    pooling: Pooling
+
+
 class Embedder:
     """ECGFounder with all that its inputs and outputs mean; made by `load`.
 
@@ -301,39 +317,24 @@ class Embedder:
         self,
         x: AnyRecording,
         *,
-        sampling_rate: float | None = ...,
-        leads: Sequence[str] | None = ...,
-        unit: str | None = ...,
-        pooling: Pooling = ...,
-        batch_size: int = ...,
-        errors: Errors = ...,
         as_tensor: Literal[False] = ...,
+        **options: Unpack[EmbedOptions],
     ) -> Array: ...
     @overload
     def embed(  # type: ignore[overload-overlap]  # a path's text is an iterable too
         self,
         x: AnyRecording,
         *,
-        sampling_rate: float | None = ...,
-        leads: Sequence[str] | None = ...,
-        unit: str | None = ...,
-        pooling: Pooling = ...,
-        batch_size: int = ...,
-        errors: Errors = ...,
         as_tensor: Literal[True],
+        **options: Unpack[EmbedOptions],
     ) -> torch.Tensor: ...
     @overload
     def embed(
         self,
         x: Iterable[Any],
         *,
-        sampling_rate: float | None = ...,
-        leads: Sequence[str] | None = ...,
-        unit: str | None = ...,
-        pooling: Pooling = ...,
-        batch_size: int = ...,
-        errors: Errors = ...,
         as_tensor: bool = ...,
+        **options: Unpack[EmbedOptions],
     ) -> list[Any]: ...
     def embed(
         self,
@@ -406,27 +407,9 @@ class Embedder:
         return _tensors(embeddings) if as_tensor else embeddings
 
     @overload
-    def predict(  # type: ignore[overload-overlap]  # a path's text is an iterable too
-        self,
-        x: AnyRecording,
-        *,
-        sampling_rate: float | None = ...,
-        leads: Sequence[str] | None = ...,
-        unit: str | None = ...,
-        batch_size: int = ...,
-        errors: Errors = ...,
-    ) -> Array: ...
+    def predict(self, x: AnyRecording, **options: Unpack[StreamOptions]) -> Array: ...  # type: ignore[overload-overlap]  # as above
     @overload
-    def predict(
-        self,
-        x: Iterable[Any],
-        *,
-        sampling_rate: float | None = ...,
-        leads: Sequence[str] | None = ...,
-        unit: str | None = ...,
-        batch_size: int = ...,
-        errors: Errors = ...,
-    ) -> list[Any]: ...
+    def predict(self, x: Iterable[Any], **options: Unpack[StreamOptions]) -> list[Any]: ...
     def predict(
         self,
         x: AnyRecording | Iterable[Any],

@@ -27,6 +27,7 @@ from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
     from ecgfounder.drivers.local import Interruption
+    from ecgfounder.ledger.manifest import Tally
     from ecgfounder.run.settings import Settings
     from ecgfounder.run.summary import Preview, Summary
 
@@ -138,8 +139,6 @@ def advice(slowest: str, settings: Settings, device: str) -> str:
 
 def report(summary: Summary, settings: Settings, console: Terminal) -> int:
     """Print what came of the run; the exit status."""
-    launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1
-    rate = summary.processed / summary.seconds if summary.seconds else 0.0
     if summary.signal is not None:
         name = signal.Signals(summary.signal).name
         console.line(
@@ -158,17 +157,37 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
     if summary.slowest is not None:
         console.line(advice(summary.slowest, settings, summary.device))
     if summary.tally is None:
-        console.line(
-            f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
-            f"{summary.failed_now:,} failed, {rate:.1f} ECG/s. "
-            f"When all shards are done: ecgfounder merge {settings.output_dir}"
-        )
-        return SOME_FAILED if (summary.failed_now or summary.plan.failed) and not launched else OK
-    tally = summary.tally
+        _report_shard(summary, settings, console)
+        some_failed = bool(summary.failed_now or summary.plan.failed)
+    else:
+        _report_run(summary, summary.tally, settings, console)
+        if summary.tally.pending:
+            return SOME_FAILED
+        some_failed = bool(summary.tally.failed)
+    launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1  # a launcher kills the others of one that has failed
+    return SOME_FAILED if some_failed and not launched else OK
+
+
+def _rate(summary: Summary) -> float:
+    """Recordings a second in this start."""
+    return summary.processed / summary.seconds if summary.seconds else 0.0
+
+
+def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> None:
+    """What one shard of several did."""
+    console.line(
+        f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
+        f"{summary.failed_now:,} failed, {_rate(summary):.1f} ECG/s. "
+        f"When all shards are done: ecgfounder merge {settings.output_dir}"
+    )
+
+
+def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Terminal) -> None:
+    """What a whole run came to."""
     took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
     console.line(
         f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
-        f"{summary.processed:,} in this start, {took}, {rate:.1f} ECG/s"
+        f"{summary.processed:,} in this start, {took}, {_rate(summary):.1f} ECG/s"
     )
     if summary.precision_error is not None:
         console.line(f"Measured error of {settings.precision} against float32: {summary.precision_error:.1e} relative")
@@ -180,8 +199,6 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
     print_tally(tally, settings.output_dir, console)
     if tally.pending:
         console.line(f"{tally.pending:,} recordings are still to do; the same command goes on with them")
-        return SOME_FAILED
-    return SOME_FAILED if tally.failed and not launched else OK
 
 
 def print_preview(preview: Preview, settings: Settings) -> int:

@@ -77,6 +77,11 @@ class Settings:
     read_timeout: float = 120.0
 
     def __post_init__(self) -> None:
+        self._check_values()
+        self._check_combinations()
+
+    def _check_values(self) -> None:
+        """Refuse a value that is impossible by itself."""
         for name, value, choices in (
             ("engine", self.engine, ENGINE_CHOICES),
             ("precision", self.precision, PRECISION_CHOICES),
@@ -109,7 +114,10 @@ class Settings:
             hinted_scale(self.hints)
         except ReadError as error:
             raise SettingsError(str(error)) from error
-        if self.overwrite and parts > 1:
+
+    def _check_combinations(self) -> None:
+        """Refuse values that contradict each other."""
+        if self.overwrite and self.shard[1] > 1:
             raise SettingsError(
                 "--overwrite would remove what the other shards wrote. Start anew in another --output_dir, or run once "
                 "with --overwrite and without --shard."
@@ -120,7 +128,6 @@ class Settings:
             raise SettingsError(
                 "--layout tree names outputs by their paths and --id_column by identifiers: choose one."
             )
-
         if self.pooling == "both" and self.format == "json":
             raise SettingsError("--pooling both needs --format parquet: a JSON holds one view.")
         ragged = self.preparation.remainder == "keep" and self.preparation.stride is not None
