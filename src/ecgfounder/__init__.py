@@ -10,8 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ecgfounder._moved import keep_old_names
-
-__version__ = "0.1.0"
+from ecgfounder._version import __version__
 
 if TYPE_CHECKING:
     from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from ecgfounder import __version__
+from ecgfounder._version import __version__
 from ecgfounder.commands.embed import add_embed_arguments, run_embed
 from ecgfounder.commands.terminal import REFUSED, SOME_FAILED
 from ecgfounder.errors import ECGFounderError

@@ -118,7 +118,7 @@ def findings(
 
 
 def _python() -> Finding:
-    from ecgfounder import __version__
+    from ecgfounder._version import __version__
 
     found = f"ecgfounder {__version__}, Python {platform.python_version()}, {platform.platform()}"
     if sys.version_info < OLDEST_PYTHON:

@@ -87,7 +87,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         If nothing can be compared: no checkpoint, no file that can be read, flags that make no sense. A caller makes that
         exit status 2.
     """
-    from ecgfounder import __version__
+    from ecgfounder._version import __version__
     from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
 
     if arguments.max_ecgs < 1:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from ecgfounder import __version__
+from ecgfounder._version import __version__
 from ecgfounder.errors import RunError
 
 FORMAT_VERSION = 2

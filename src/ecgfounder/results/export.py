@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgfounder import __version__
+from ecgfounder._version import __version__
 from ecgfounder.checks import check_choice
 from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import output_name

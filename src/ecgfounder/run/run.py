@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder import __version__
+from ecgfounder._version import __version__
 from ecgfounder.cohort.cohort import Cohort
 from ecgfounder.cohort.index import Index, index_cohort
 from ecgfounder.cohort.naming import Layout, Naming
