@@ -5,6 +5,7 @@ In: a run's folder that nobody writes to, and the ledger's state. Out: shards th
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.ledger.entry import key_text
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import DONE, LedgerState, read_ledger
@@ -31,7 +33,7 @@ def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
 
 def remove_orphans(output_dir: Location, committed: Collection[str]) -> int:
     """Remove shards that no ledger commits: a process was killed between the shard and its entries."""
-    names = (path.name for path in output_dir.path.iterdir())
+    names = output_dir.names(skip=RUN_FOLDER.__eq__)
     orphans = [name for name in names if SHARD_NAME.fullmatch(name) and name not in committed]
     output_dir.delete(orphans)
     return len(orphans)
@@ -57,9 +59,19 @@ def compact(folder: RunFolder, state: LedgerState) -> int:
             continue
         with shard.open() as file:
             table = pq.read_table(file)
-        with replacing(shard.path, aside=folder.scratch / f"{name}.part") as out:
-            write_table(table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid)))), out)
+        _rewrite(folder, shard, table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid)))))
     return changed
+
+
+def _rewrite(folder: RunFolder, shard: Location, table: pa.Table) -> None:
+    """Put a table in a shard's place."""
+    if shard.is_local:
+        with replacing(shard.path, aside=folder.scratch / f"{shard.basename}.part") as out:
+            write_table(table, out)
+        return
+    buffer = io.BytesIO()
+    write_table(table, buffer)
+    shard.put(buffer.getvalue())
 
 
 def _records_by_shard(state: LedgerState) -> Iterator[tuple[str, list[int]]]:

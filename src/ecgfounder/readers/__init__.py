@@ -21,7 +21,7 @@ from typing import Protocol, cast
 
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements
-from ecgfounder.errors import ECGFounderError, ReadError, UnsupportedFormatError
+from ecgfounder.errors import ECGFounderError, ReadError, StorageError, UnsupportedFormatError
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.readers.xml import root_of
 from ecgfounder.storage import locate
@@ -131,6 +131,8 @@ def read_source(source: Source, *, reader: str = "auto") -> Recording:
 def _one_kind_of_error() -> Iterator[None]:
     try:
         yield
+    except StorageError as error:  # it was asked for beside what is read
+        raise ReadError(str(error)) from error
     except ECGFounderError:
         raise
     except MemoryError as error:

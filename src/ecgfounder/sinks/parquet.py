@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedWriter
+from io import BufferedWriter, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,7 @@ def _lists(values: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
-def write_table(table: pa.Table, file: BufferedWriter) -> None:
+def write_table(table: pa.Table, file: BufferedWriter | BytesIO) -> None:
     """Write a shard; numbers are split into byte streams, which zstd packs better."""
     kinds = {name: table.schema.field(name).type for name in EMBEDDINGS if name in table.column_names}
     leaves = [name + ".list.element" * _depth(kind) for name, kind in kinds.items()]

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +99,3 @@ class Batcher(Generic[Tag]):
         bucket = self._buckets.pop(shape)
         self._waiting_bytes -= bucket.nbytes
         return bucket.batch()
-
-
-AnyBatch = Batch[Any]
