@@ -37,7 +37,7 @@ from ecgfounder.machine import usable_cores
 from ecgfounder.network.bundles import FEATURES, spec_of
 from ecgfounder.network.checkpoint import find_checkpoint
 from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.preprocess.recipes import RECIPES, Recipe
+from ecgfounder.preprocess.recipes import RECIPES, ZSCORE, Recipe
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.quantities import millivolts_per
@@ -171,7 +171,7 @@ def _preparation(mode: str, given: Preparation | None, choices: dict[str, Any]) 
                 f"mode {mode!r} contradicts the preparation's mode {given.mode!r}: give the same to both."
             )
         return given
-    recipe = choices.pop("recipe", "zscore")
+    recipe = choices.pop("recipe", ZSCORE)
     if isinstance(recipe, str):
         check_choice("recipe", recipe, RECIPES)
         recipe = RECIPES[recipe]

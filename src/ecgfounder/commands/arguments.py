@@ -46,7 +46,7 @@ def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mode", choices=("12lead", "1lead"), default="12lead", help="network (default: %(default)s)")
     add("--lead", default="I", help="lead for --mode 1lead, or 'all' (default: %(default)s)")
     add("--missing_leads", default="fail", help="fail, or zero: a missing lead is zeros (default: %(default)s)")
-    add("--recipe", default="zscore", help="zscore, filtered or paper (default: %(default)s)")
+    add("--recipe", help="zscore, filtered or paper (default: zscore)")
     add("--resampling", default="linear", help="linear or polyphase (default: %(default)s)")
     add("--window", help="'whole', or seconds from the start (default: the recipe's, mostly whole)")
     add("--stride", type=float, help="seconds between windows; without it one window is taken")
@@ -110,10 +110,10 @@ def preparation_of(arguments: argparse.Namespace) -> Preparation:
     """What `add_signal_arguments` asked for."""
     from ecgfounder.checks import check_choice
     from ecgfounder.preprocess.preparation import Preparation
-    from ecgfounder.preprocess.recipes import RECIPES
+    from ecgfounder.preprocess.recipes import RECIPES, ZSCORE
 
-    check_choice("recipe", arguments.recipe, RECIPES)
-    recipe = RECIPES[arguments.recipe]
+    check_choice("recipe", arguments.recipe or ZSCORE.name, RECIPES)
+    recipe = RECIPES[arguments.recipe or ZSCORE.name]
     if arguments.window == "whole":
         recipe = replace(recipe, window=None, stride=None)
     try:

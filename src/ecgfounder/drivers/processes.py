@@ -18,10 +18,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import numpy as np
-
 from ecgfounder.drivers.growth import Growth
-from ecgfounder.drivers.wire import MAIN_PROCESS_SIGNALS, receive_into, serve
+from ecgfounder.drivers.wire import MAIN_PROCESS_SIGNALS, receive, serve
 from ecgfounder.errors import ReadError, RunError
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
 
@@ -189,32 +187,22 @@ class ReaderPool:
         return waiting.popleft() if waiting else next(jobs, None)
 
     def _receive(self, worker: _Worker, waiting: deque[Job]) -> Iterator[Event]:
-        opened: Opened | None = None
         try:
-            message = worker.pipe.recv()
-            if isinstance(
-                message, tuple
-            ):  # `Opened` with the first input, number and shape of the input; samples follow
-                opened, number, shape = message
-                data = np.empty(shape, dtype=np.float32)
-                receive_into(data, worker.pipe)
+            events = receive(worker.pipe, worker.jobs[0] if worker.jobs else None)
         except (EOFError, OSError):
             yield from self._replace(worker, waiting, None)
             return
         worker.since = time.monotonic()
-        if message is None:  # it is up
+        if not events:  # it is up
             worker.ready = True
             self._failed_starts = 0
             self._growth.begin()  # not to count how long its start took
             return
-        job = worker.jobs[0]
-        if isinstance(message, tuple):
-            worker.missing = (worker.missing if opened is None else opened.n_inputs) - 1
-            events: list[Event] = [] if opened is None else [opened]
-            events.append(Input(job, number, data))
-        else:
-            worker.missing = message.n_inputs if isinstance(message, Opened) else 0
-            events = [message]
+        for event in events:
+            if isinstance(event, Input):
+                worker.missing -= 1
+            else:
+                worker.missing = event.n_inputs if isinstance(event, Opened) else 0
         if worker.missing == 0:
             worker.jobs.popleft()
             worker.ended += 1

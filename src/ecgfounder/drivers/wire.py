@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.machine import keep_freed_memory
-from ecgfounder.stages.read import Event, Input, Opened, ReadTask
+from ecgfounder.stages.read import Event, Input, Job, Opened, ReadTask
 
 MAIN_PROCESS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -70,7 +70,28 @@ def _send(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
         left = left[os.write(pipe.fileno(), left) :]
 
 
-def receive_into(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
+def receive(pipe: Connection, job: Job | None) -> list[Event]:
+    """What came of the job that a reading process has in hand, one or two events at once; none: it is up.
+
+    Raises
+    ------
+    EOFError, OSError
+        If the process is gone.
+    """
+    message = pipe.recv()
+    if message is None:
+        return []
+    if not isinstance(message, tuple):
+        return [message]
+    assert job is not None
+    opened, number, shape = message  # samples follow
+    data = np.empty(shape, dtype=np.float32)
+    _receive_into(data, pipe)
+    row = Input(job, number, data)
+    return [row] if opened is None else [opened, row]
+
+
+def _receive_into(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
     """What `_send` sent, into an array of its shape."""
     left = samples.data.cast("B")
     while left:
