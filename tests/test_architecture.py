@@ -283,6 +283,7 @@ def imports(texts: dict[str, str]) -> list[Import]:
 
 def test_all_of_the_package_is_read(texts: dict[str, str], imports: list[Import]) -> None:
     assert {room_of(name) for name in texts} == set(MAY_IMPORT)
+    assert set(NEVER_LOADS) <= set(texts)
     inside = [each for each in imports if (each.importer, each.imported) == ("engines.choice", "engines.native")]
     assert len(inside) == 2  # both stand in functions
 
@@ -424,6 +425,11 @@ def test_every_module_and_function_that_the_page_names_is_there() -> None:
     ours = [path for path in named if path.startswith("tests/") or re.split("[./]", path)[0] in MAY_IMPORT]
     assert len(ours) > 20
     assert [path for path in ours if not is_there(path)] == []
+
+
+def test_every_folder_that_the_page_names_is_there() -> None:
+    named = set(re.findall(r"`(\w+)/`", PAGE.read_text())) - {"ecgfounder"}
+    assert {name for name in named if not (SOURCES / name).is_dir()} == set()
 
 
 def is_there(path: str) -> bool:
