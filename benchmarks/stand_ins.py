@@ -12,11 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ecgfounder.ecg.facts import Facts
+from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.engines import Engine
-from ecgfounder.engines.engine import Batch
-from ecgfounder.readers.identity import Identity
+from ecgfounder.engines.engine import Array
 from ecgfounder.stages.read import Event, Input, Job, Opened, ReadTask
 
 _LENGTH = 5500
@@ -29,9 +28,9 @@ class NullEngine(Engine):
 
     def __init__(self, threads: int) -> None:
         super().__init__(precision="float32", device="cpu", threads=threads, batch_size=8, in_channels=12, head=None)
-        self._maps: dict[tuple[int, int], Batch] = {}
+        self._maps: dict[tuple[int, int], Array] = {}
 
-    def _embed(self, batch: Batch) -> Batch:
+    def _embed(self, batch: Array) -> Array:
         shape = (len(batch), -(-batch.shape[2] // 256))
         if shape not in self._maps:
             self._maps[shape] = np.random.default_rng(0).standard_normal((*shape, 1024), dtype=np.float32)
@@ -49,7 +48,7 @@ class SyntheticTask(ReadTask):
     """Every path is a recording of 11 s that is there at once."""
 
     @cached_property
-    def _samples(self) -> Batch:
+    def _samples(self) -> Array:
         return np.random.default_rng(1).standard_normal((12, _LENGTH), dtype=np.float32)
 
     def events(self, job: Job) -> Iterator[Event]:

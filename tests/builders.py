@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from ecgfounder.ecg.facts import Facts
+from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader, key_text
-from ecgfounder.readers.identity import Identity
 from ecgfounder.sinks.sink import ShardWritten, Written
 
 HEADER = PartHeader(host="here", pid=1)

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "sinks": "ecg storage",
     "preprocess": "ecg network",
     "engines": "network net1d",
-    "ledger": "cohort ecg network readers sinks storage",
+    "ledger": "cohort ecg network sinks storage",
     "stages": "ecg ledger network preprocess readers sinks storage",
     "drivers": "preprocess stages",
     "run": "cohort drivers ecg engines ledger network preprocess readers sinks stages storage",
@@ -475,6 +475,7 @@ def test_contributing_leads_to_the_page() -> None:
 # --- names of version 0.1.0 --------------------------------------------------------------------------------------------
 
 NOW = {
+    "ecgfounder.chat.ECG_QUESTIONS": "ecgfounder.chat.forms.ECG_QUESTIONS",
     "ecgfounder.demo.write_demo_checkpoint": "ecgfounder.demo.demo.write_demo_checkpoint",
     "ecgfounder.demo.write_demo_cohort": "ecgfounder.demo.demo.write_demo_cohort",
     "ecgfounder.embedder.Embedder": "ecgfounder.Embedder",

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder.drivers.local import Interruption, Pipeline
+from ecgfounder.drivers.interruption import Interruption
+from ecgfounder.drivers.local import Pipeline
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import EmbeddingError, RunError
 from ecgfounder.stages.collect import Finished

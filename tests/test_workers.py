@@ -21,9 +21,10 @@ import pytest
 from ecgfounder.drivers import growth
 from ecgfounder.drivers import processes as workers
 from ecgfounder.drivers.processes import ReaderPool
+from ecgfounder.ecg.facts import Identity
 from ecgfounder.errors import PrepareError, ReadError, RunError
 from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.readers.identity import Identity, companions_of, identity_of
+from ecgfounder.readers.identity import companions_of, identity_of
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.stages import read as read_stage
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask

@@ -30,6 +30,10 @@ class EmbeddingError(ECGFounderError):
     """The network's output for one recording is not usable (not finite)."""
 
 
+class OutputError(ECGFounderError):
+    """An embedding that the output folder cannot hold: its name is too long there, or taken by a folder."""
+
+
 class CohortError(ECGFounderError):
     """A dataset that cannot be opened, or that lacks the column asked for."""
 

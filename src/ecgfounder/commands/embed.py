@@ -26,7 +26,7 @@ from ecgfounder.errors import SettingsError
 from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
-    from ecgfounder.drivers.local import Interruption
+    from ecgfounder.drivers.interruption import Interruption
     from ecgfounder.ledger.manifest import Tally
     from ecgfounder.run.settings import Settings
     from ecgfounder.run.summary import Preview, Summary
@@ -91,7 +91,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 def run_embed(arguments: argparse.Namespace) -> int:
     """The main job."""
     settings = settings_of(arguments)
-    from ecgfounder.drivers.local import Interruption
+    from ecgfounder.drivers.interruption import Interruption
     from ecgfounder.run.run import Run
 
     if arguments.dry_run:

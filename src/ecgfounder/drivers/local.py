@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.machine import keep_freed_memory
 from ecgfounder.stages.batch import Batch, Batcher
@@ -28,25 +29,6 @@ _LOOK_UP = 0.25
 
 NOTICEABLE = 0.25
 """The share of the time for which a stage has to be waited for to count as the slowest."""
-
-
-class Interruption:
-    """A wish to stop, set by a signal handler and looked at between steps."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.since = 0.0
-
-    def request(self, signal_number: int) -> None:
-        self.signal = signal_number
-        self.since = time.monotonic()
-
-    @property
-    def requested(self) -> bool:
-        return self.signal is not None
-
-    def older_than(self, seconds: float) -> bool:
-        return self.requested and time.monotonic() - self.since > seconds
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What is known of an ECG beside its samples: what its file says, and what was seen and done on the way to the network.
 
-In: what reading and preparing find out. Out: `Facts`, for the ledger, the manifest and the columns of Parquet shards.
+In: what reading and preparing find out. Out: `Facts` and `Identity`, for the ledger, the manifest and the columns of Parquet
+shards.
 """
 
 from __future__ import annotations
@@ -34,3 +35,24 @@ class Facts:
     starts: tuple[float, ...] = ()
     device: Mapping[str, str | float | None] = field(default_factory=dict)
     statements: Statements | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """By what an input is known again.
+
+    Attributes
+    ----------
+    size : in bytes, of all its files.
+    mtime_ns : the latest time at which one of them was written, in ns since 1970.
+    sha256 : of the contents, in hexadecimal; None for a recording inside a container, whose time decides: it can be many
+        gigabytes.
+    tag : the store's own mark of the content (ETag); None for files of this machine.
+    companions : its further files, as seen from its folder; '*' stands for the recording's own name.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str | None = None
+    tag: str | None = None
+    companions: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from ecgfounder.errors import EmbeddingError
 from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, spec_of
 from ecgfounder.network.head import Head
 
-Batch = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float32]
 
 
 CPU_ROWS = 8
@@ -50,7 +50,7 @@ class Engine(ABC):
         self.in_channels = in_channels
         self.head = head
 
-    def embed(self, batch: Batch) -> Batch:
+    def embed(self, batch: Array) -> Array:
         """Feature maps of signals of equal length. May be called from several threads at once.
 
         Parameters
@@ -76,7 +76,7 @@ class Engine(ABC):
         return self._embed(batch)
 
     @abstractmethod
-    def _embed(self, batch: Batch) -> Batch:
+    def _embed(self, batch: Array) -> Array:
         """`embed` for a batch that is known to be well-formed and not empty."""
 
     @abstractmethod
@@ -101,7 +101,7 @@ class CpuEngine(Engine):
             head=head,
         )
 
-    def _embed(self, batch: Batch) -> Batch:
+    def _embed(self, batch: Array) -> Array:
         n, _, length = batch.shape
         try:
             maps = np.empty((n, -(-length // SAMPLES_PER_TOKEN), FEATURES), np.float32)
@@ -113,5 +113,5 @@ class CpuEngine(Engine):
         return maps
 
     @abstractmethod
-    def _fill(self, maps: Batch, rows: Batch) -> None:
+    def _fill(self, maps: Array, rows: Array) -> None:
         """Compute the maps [N, T, 1024] of at most `CPU_ROWS` signals [N, C, L]; both arrays are contiguous."""

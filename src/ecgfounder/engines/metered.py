@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from ecgfounder.engines.engine import Batch, Engine
+from ecgfounder.engines.engine import Array, Engine
 
 RECORDINGS_MEASURED = 16
 
@@ -38,7 +38,7 @@ class MeteredEngine(Engine):
         """Norm of the difference from float32 over the norm of the float32 maps; None before anything was measured."""
         return float(np.sqrt(self._squares[0] / self._squares[1])) if self.measured else None
 
-    def _embed(self, batch: Batch) -> Batch:
+    def _embed(self, batch: Array) -> Array:
         maps = self._engine.embed(batch)
         self.samples_per_pass = self._engine.samples_per_pass
         with self._lock:
@@ -46,7 +46,7 @@ class MeteredEngine(Engine):
                 self._measure(batch, maps, self._reference)
         return maps
 
-    def _measure(self, batch: Batch, maps: Batch, reference: Engine) -> None:
+    def _measure(self, batch: Array, maps: Array, reference: Engine) -> None:
         rows = min(len(batch), RECORDINGS_MEASURED - self.measured)
         exact = reference.embed(batch[:rows]).astype(np.float64)
         self._squares += [np.square(maps[:rows] - exact).sum(), np.square(exact).sum()]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.engines.cache import from_cache, read_head, write_head
-from ecgfounder.engines.engine import Batch, CpuEngine
+from ecgfounder.engines.engine import Array, CpuEngine
 from ecgfounder.errors import EmbeddingError, SettingsError
 from ecgfounder.machine import keep_freed_memory
 from ecgfounder.network.bundles import ARCHITECTURE
@@ -89,11 +89,11 @@ class NativeEngine(CpuEngine):
             log.warning("%s instructions do not give on this machine what %s ones do; not used", name, usable[-1])
         return usable[-1]
 
-    def _embed_with(self, instructions: str, batch: Batch) -> Batch:
+    def _embed_with(self, instructions: str, batch: Array) -> Array:
         self.instructions = instructions
         return self._embed(batch)
 
-    def _fill(self, maps: Batch, rows: Batch) -> None:
+    def _fill(self, maps: Array, rows: Array) -> None:
         weights = self._weights  # of this call to its end, even where another thread closes the engine
         if weights.size == 0:
             raise EmbeddingError("the engine was closed")

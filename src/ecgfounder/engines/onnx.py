@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.engines.cache import from_cache, read_head, write_head
-from ecgfounder.engines.engine import Batch, CpuEngine
+from ecgfounder.engines.engine import Array, CpuEngine
 from ecgfounder.errors import EmbeddingError
 from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, spec_of
 from ecgfounder.network.checkpoint import load_backbone, sha256_of
@@ -46,7 +46,7 @@ class OnnxEngine(CpuEngine):
         )
         super().__init__(mode, threads=threads, head=head)
 
-    def _fill(self, maps: Batch, rows: Batch) -> None:
+    def _fill(self, maps: Array, rows: Array) -> None:
         try:
             (maps[:],) = self._session.run(["map"], {"signals": rows})
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own

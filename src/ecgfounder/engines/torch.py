@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgfounder.engines.engine import CPU_ROWS, Batch, Engine
+from ecgfounder.engines.engine import CPU_ROWS, Array, Engine
 from ecgfounder.errors import EmbeddingError, SettingsError
 from ecgfounder.machine import keep_freed_memory
 from ecgfounder.net1d import Block, Net1D, SamePadConv1d
@@ -88,7 +88,7 @@ class TorchEngine(Engine):
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
 
-    def _embed(self, batch: Batch) -> Batch:
+    def _embed(self, batch: Array) -> Array:
         try:
             with torch.inference_mode():
                 if self._device.type == "cpu":
@@ -98,7 +98,7 @@ class TorchEngine(Engine):
             reason = " ".join(str(error).split())[:200]
             raise EmbeddingError(f"PyTorch could not compute a batch of {list(batch.shape)}: {reason}") from error
 
-    def _in_fixed_passes(self, batch: Batch) -> Batch:
+    def _in_fixed_passes(self, batch: Array) -> Array:
         """Passes of `CPU_ROWS` rows, the last filled with zeros.
 
         The kernels that oneDNN chooses, and with them the order of a sum, depend on the number of rows and of threads.
@@ -138,14 +138,14 @@ class TorchEngine(Engine):
             self._compiled_for.add(shape)
             return features
 
-    def _on_device(self, batch: Batch) -> Batch:
+    def _on_device(self, batch: Array) -> Array:
         """One pass on a GPU. Compiled, it is filled up with zeros: another number of rows would be compiled anew."""
         n, missing = len(batch), self._rows_that_fit(batch.shape[2]) - len(batch)
         if self._compiled is not None and missing > 0:
             batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
         return self._pass(batch)[:n]
 
-    def _pass(self, batch: Batch) -> Batch:
+    def _pass(self, batch: Array) -> Array:
         """Through pinned memory on this thread's own stream, so that another thread's pass can overlap."""
         if self._device.type != "cuda":
             features = self._features(torch.from_numpy(batch).to(self._device, self._dtype))
@@ -160,12 +160,12 @@ class TorchEngine(Engine):
             self._local.stream.synchronize()
         return maps.numpy()
 
-    def _in_passes_that_fit(self, batch: Batch, compute: Callable[[Batch], Batch]) -> Batch:
+    def _in_passes_that_fit(self, batch: Array, compute: Callable[[Array], Array]) -> Array:
         """`compute` over the batch, in smaller passes from the moment on that one does not fit into memory.
 
         The size that fits is kept as rows times samples, so that one long recording does not slow down short ones.
         """
-        maps: list[Batch] = []
+        maps: list[Array] = []
         start = 0
         while start < len(batch):
             rows = min(self._rows_that_fit(batch.shape[2]), len(batch) - start)

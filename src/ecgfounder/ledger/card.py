@@ -15,7 +15,11 @@ _FILES = {
     ("parquet", "flat"): ("embeddings-*.parquet",),
     ("parquet", "tree"): ("embeddings-*.parquet",),
     ("json", "flat"): ("*.json",),
-    ("json", "tree"): ("*.json", "[!_]*/**/*.json"),
+    # Every folder but `_run`, which patterns can only say letter by letter.
+    ("json", "tree"): (
+        *("*.json", "[!_]*/**/*.json", "_/**/*.json", "_[!r]*/**/*.json", "_r/**/*.json", "_r[!u]*/**/*.json"),
+        *("_ru/**/*.json", "_ru[!n]*/**/*.json", "_run?*/**/*.json"),
+    ),
 }
 
 

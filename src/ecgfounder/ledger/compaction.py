@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.ledger.entry import key_text
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import DONE, LedgerState, read_ledger
@@ -33,7 +32,7 @@ def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
 
 def remove_orphans(output_dir: Location, committed: Collection[str]) -> int:
     """Remove shards that no ledger commits: a process was killed between the shard and its entries."""
-    names = output_dir.names(skip=RUN_FOLDER.__eq__)
+    names = output_dir.names(skip=lambda _folder: True)  # shards lie side by side
     orphans = [name for name in names if SHARD_NAME.fullmatch(name) and name not in committed]
     output_dir.delete(orphans)
     return len(orphans)

@@ -6,6 +6,7 @@ them, the outcome in run.json, and the counts of the summary.
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -62,7 +63,7 @@ def close_record(folder: RunFolder, outcome: str, tally: Tally | None, *, precis
     folder.write(replace(record, outcome=outcome, ended=now(), records=records, engine=engine))
 
 
-def merge(output_dir: str) -> Tally:
+def merge(output_dir: str | os.PathLike[str]) -> Tally:
     """Bring the ledger's parts together; may be called at any time when no shard is running, and again.
 
     Raises
@@ -73,18 +74,18 @@ def merge(output_dir: str) -> Tally:
         If the dataset that the run was started with is no longer there.
     """
     folder = RunFolder(output_dir)
-    record = _required_record(folder)
-    told = record.settings
+    _required_record(folder)
     with hold_folder(folder):
+        record = bring_up_to_date(folder, _required_record(folder))
+        told = record.settings
         cohort = open_cohort(told.dataset, split=told.split, path_column=told.path_column, id_column=told.id_column)
         clean_scratch(folder)
         tally = conclude(folder, cohort, record)
         close_record(folder, "complete" if tally.pending == 0 else "incomplete", tally)
-    upgrade(output_dir)
     return tally
 
 
-def upgrade(output_dir: str) -> bool:
+def upgrade(output_dir: str | os.PathLike[str]) -> bool:
     """Bring a folder of version 0.1.0 into today's layout; whether there was anything to do.
 
     Its tables get the names that no pattern for embeddings takes, it gets a card, and its run an identifier.
@@ -106,7 +107,8 @@ def bring_up_to_date(folder: RunFolder, record: RunRecord) -> RunRecord:
     for name in TABLES:
         old, new = folder.run / f"{name}{OLD_TABLE_SUFFIX}", folder.table(name)
         if old.exists():
-            new.put(old.read())
+            if not new.exists():
+                new.put(old.read())
             folder.run.delete([old.basename])
     folder.write_card(record)
     if record.format_version == FORMAT_VERSION and record.run_id is not None:

@@ -19,9 +19,8 @@ import numpy.typing as npt
 import orjson
 
 from ecgfounder.cohort.naming import RUN_FOLDER
-from ecgfounder.ecg.facts import Facts
+from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.network.bundles import N_STATEMENTS
-from ecgfounder.readers.identity import Identity
 
 Status = Literal["done", "failed"]
 

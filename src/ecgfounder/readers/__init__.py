@@ -7,8 +7,8 @@ It is imported when a file first needs it.
 
 The other modules here are what readers share: `source` (a file's bytes), `xml` (parsing what strangers wrote),
 `quantities` (numbers, units, counts to millivolts), `signals` (channel names), `timeline` (leads recorded in pieces),
-`tables` (arrays under names, and what goes with them), `matlab` (variables of MATLAB files), `philips_encoder` (the way
-back, for tests and demo).
+`tables` (arrays under names, and what goes with them), `matlab` (variables of MATLAB files), `identity` (by
+what a file is known again).
 """
 
 from __future__ import annotations

@@ -8,32 +8,11 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from ecgfounder.ecg.facts import Identity
 from ecgfounder.readers.source import Source, open_file
 from ecgfounder.storage import Location
 from ecgfounder.storage.paths import printable
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """By what an input is known again.
-
-    Attributes
-    ----------
-    size : in bytes, of all its files.
-    mtime_ns : the latest time at which one of them was written, in ns since 1970.
-    sha256 : of the contents, in hexadecimal; None for a recording inside a container, whose time decides: it can be many
-        gigabytes.
-    tag : the store's own mark of the content (ETag); None for files of this machine.
-    companions : its further files, as seen from its folder; '*' stands for the recording's own name.
-    """
-
-    size: int
-    mtime_ns: int
-    sha256: str | None = None
-    tag: str | None = None
-    companions: tuple[str, ...] = ()
 
 
 def identity_of(source: Source) -> Identity:

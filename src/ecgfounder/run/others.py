@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ecgfounder.drivers.local import Interruption
+from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.ledger.ledger import part_status
 from ecgfounder.ledger.liveness import Watch, process_is_alive
 from ecgfounder.storage import Location

@@ -22,8 +22,9 @@ from ecgfounder.cohort.cohort import Cohort
 from ecgfounder.cohort.index import Index, index_cohort
 from ecgfounder.cohort.naming import Layout, Naming
 from ecgfounder.cohort.sources import open_cohort
+from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.drivers.launch import Launch, join_launch
-from ecgfounder.drivers.local import Interruption, Pipeline
+from ecgfounder.drivers.local import Pipeline
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine

@@ -16,21 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 Tag = TypeVar("Tag")
-Input = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Batch(Generic[Tag]):
     """Inputs of one shape; `data` is float32 [B, C, L], `tags` has B entries in the same order."""
 
-    data: Input
+    data: Array
     tags: tuple[Tag, ...]
 
 
 @dataclass
 class _Bucket(Generic[Tag]):
     since: float
-    inputs: list[Input] = field(default_factory=list)
+    inputs: list[Array] = field(default_factory=list)
     tags: list[Tag] = field(default_factory=list)
 
     def batch(self) -> Batch[Tag]:
@@ -67,7 +67,7 @@ class Batcher(Generic[Tag]):
         self._buckets: OrderedDict[tuple[int, ...], _Bucket[Tag]] = OrderedDict()
         self._waiting_bytes = 0
 
-    def add(self, data: Input, tag: Tag) -> Iterator[Batch[Tag]]:
+    def add(self, data: Array, tag: Tag) -> Iterator[Batch[Tag]]:
         """Take one input [C, L]; gives the batches that became due."""
         bucket = self._buckets.get(data.shape)
         if bucket is None:

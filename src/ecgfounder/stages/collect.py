@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ecgfounder.ecg.facts import Facts
-from ecgfounder.readers.identity import Identity
+from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.stages.read import Failed, Job, Opened
 from ecgfounder.stages.view import View
 

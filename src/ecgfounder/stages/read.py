@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.ecg.facts import Facts
+from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.errors import ECGFounderError, PrepareError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import make_source, read_source, source_statements
-from ecgfounder.readers.identity import Identity, identity_of
+from ecgfounder.readers.identity import identity_of
 from ecgfounder.readers.source import Hints
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ecgfounder.errors import ECGFounderError
+from ecgfounder.errors import ECGFounderError, OutputError
 from ecgfounder.ledger.entry import Commitment, Entry, Line, key_text, packed
 from ecgfounder.ledger.ledger import LedgerWriter
 from ecgfounder.sinks.sink import Output, ShardWritten, Sink, Written
@@ -91,7 +91,7 @@ def _line(written: Written | ShardWritten) -> Line:
         return Commitment(written.shard, written.rows, written.records)
     finished: Finished = written.output.receipt
     if written.error is not None:
-        return _failure(replace(finished, views=None, kind="OutputError", reason=written.error))
+        return _failure(replace(finished, views=None, kind=OutputError.__name__, reason=written.error))
     views = finished.views or ()
     probabilities = tuple(packed(view.probabilities) for view in views if view.probabilities is not None)
     return Entry(
