@@ -55,9 +55,10 @@ MAY_IMPORT = {
     "model": "net1d network",
     "embedder": "drivers ecg engines network preprocess readers stages",
     "demo": "ecg network readers",
+    "embedding": "cohort drivers ecg preprocess readers results run storage",
     "commands": EVERYTHING,
     "cli": "commands",
-    "ecgfounder": f"_moved dataset ecg embedder {GROUND} model net1d preprocess readers results",
+    "ecgfounder": f"_moved dataset ecg embedder embedding {GROUND} model net1d preprocess readers results run",
 }
 """Who may import whom: a package or a module beside them, and what it may import beside itself and the ground.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ecgfounder.ecg.leads import STANDARD_LEADS
     from ecgfounder.ecg.recording import Recording
     from ecgfounder.embedder import Embedder, load, recording_from_array
+    from ecgfounder.embedding import CohortRun, embed_cohort
     from ecgfounder.errors import (
         CheckpointError,
         CohortError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         ReadError,
         RunError,
         SettingsError,
+        StorageError,
         UnsupportedFormatError,
     )
     from ecgfounder.model import BUNDLES, Bundle, ft_1lead_ECGFounder, ft_12lead_ECGFounder
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from ecgfounder.readers.source import Hints
     from ecgfounder.results.run import EmbeddingRun, open_run
     from ecgfounder.results.store import read_embedding
+    from ecgfounder.run.summary import Summary
 
 __all__ = [
     "BUNDLES",
@@ -60,6 +63,7 @@ __all__ = [
     "Butterworth",
     "CheckpointError",
     "CohortError",
+    "CohortRun",
     "ECGDataset",
     "ECGFounderError",
     "Embedder",
@@ -79,10 +83,13 @@ __all__ = [
     "RunError",
     "SettingsError",
     "Signal",
+    "StorageError",
+    "Summary",
     "UnsupportedFormatError",
     "__version__",
     "collate_by_length",
     "collate_cropped",
+    "embed_cohort",
     "ft_1lead_ECGFounder",
     "ft_12lead_ECGFounder",
     "load",
@@ -102,7 +109,7 @@ _NAMES_BY_MODULE = {
     "ecg.recording": "Recording",
     "embedder": "Embedder load recording_from_array",
     "errors": "CheckpointError CohortError ECGFounderError EmbeddingError MissingDependencyError PrepareError ReadError "
-    "RunError SettingsError UnsupportedFormatError",
+    "RunError SettingsError StorageError UnsupportedFormatError",
     "model": "BUNDLES Bundle ft_12lead_ECGFounder ft_1lead_ECGFounder",
     "net1d": "Net1D",
     "preprocess": "FILTERED PAPER RECIPES ZSCORE Butterworth Filter MedianBaseline Notch Preparation Recipe Signal prepare "
@@ -110,6 +117,8 @@ _NAMES_BY_MODULE = {
     "readers": "read_ecg",
     "readers.source": "Hints",
     "results": "EmbeddingRun open_run read_embedding",
+    "embedding": "CohortRun embed_cohort",
+    "run.summary": "Summary",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 

@@ -11,7 +11,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -36,8 +36,8 @@ from ecgfounder.errors import (
 from ecgfounder.machine import usable_cores
 from ecgfounder.network.bundles import FEATURES, spec_of
 from ecgfounder.network.checkpoint import find_checkpoint
-from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.preprocess.recipes import RECIPES, ZSCORE, Recipe
+from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
+from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.quantities import millivolts_per
@@ -142,7 +142,7 @@ def load(
         "missing_leads": missing_leads,
         "resampling": resampling,
     }
-    preparation = _preparation(mode, preparation, {name: value for name, value in choices.items() if value is not None})
+    preparation = chosen_preparation(mode, preparation, choices)
     if threads is not None:
         check_least("threads", threads, 1)
     path = find_checkpoint(checkpoint, mode)
@@ -156,29 +156,6 @@ def load(
         compiled=compiled,
     )
     return Embedder(made, preparation, checkpoint=path, reader=reader)
-
-
-def _preparation(mode: str, given: Preparation | None, choices: dict[str, Any]) -> Preparation:
-    spec_of(mode)
-    if given is not None:
-        if choices:
-            raise SettingsError(
-                f"The 'preparation' parameter already says everything about the signal: put {', '.join(choices)} into "
-                "it (dataclasses.replace), or leave it out."
-            )
-        if given.mode != mode:
-            raise SettingsError(
-                f"mode {mode!r} contradicts the preparation's mode {given.mode!r}: give the same to both."
-            )
-        return given
-    recipe = choices.pop("recipe", ZSCORE)
-    if isinstance(recipe, str):
-        check_choice("recipe", recipe, RECIPES)
-        recipe = RECIPES[recipe]
-    if choices.get("window") == "whole":
-        del choices["window"]
-        recipe = replace(recipe, window=None, stride=None)
-    return Preparation(mode=mode, recipe=recipe, **choices)
 
 
 def recording_from_array(

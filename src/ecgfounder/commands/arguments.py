@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ecgfounder.errors import SettingsError
@@ -108,31 +107,25 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def preparation_of(arguments: argparse.Namespace) -> Preparation:
     """What `add_signal_arguments` asked for."""
-    from ecgfounder.checks import check_choice
-    from ecgfounder.preprocess.preparation import Preparation
-    from ecgfounder.preprocess.recipes import RECIPES, ZSCORE
+    from ecgfounder.preprocess.preparation import chosen_preparation
 
-    check_choice("recipe", arguments.recipe or ZSCORE.name, RECIPES)
-    recipe = RECIPES[arguments.recipe or ZSCORE.name]
-    if arguments.window == "whole":
-        recipe = replace(recipe, window=None, stride=None)
     try:
-        window = None if arguments.window in (None, "whole") else float(arguments.window)
+        window = arguments.window if arguments.window in (None, "whole") else float(arguments.window)
     except ValueError:
         raise SettingsError(
             f"Invalid value for the 'window' parameter. It must be 'whole' or seconds, got {arguments.window!r}."
         ) from None
-    return Preparation(
-        mode=arguments.mode,
-        lead=arguments.lead,
-        missing_leads=arguments.missing_leads,
-        resampling=arguments.resampling,
-        recipe=recipe,
-        window=window,
-        stride=arguments.stride,
-        remainder=arguments.remainder,
-        trim_zero_edges=arguments.trim_zero_edges,
-    )
+    choices = {
+        "lead": arguments.lead,
+        "missing_leads": arguments.missing_leads,
+        "resampling": arguments.resampling,
+        "recipe": arguments.recipe,
+        "window": window,
+        "stride": arguments.stride,
+        "remainder": arguments.remainder,
+        "trim_zero_edges": arguments.trim_zero_edges,
+    }
+    return chosen_preparation(arguments.mode, None, choices)
 
 
 def hints_of(arguments: argparse.Namespace) -> Hints:

@@ -7,11 +7,14 @@ In: an iterator of jobs. Out: events, in the order in which files get ready: `Op
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import selectors
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -147,7 +150,8 @@ class ReaderPool:
         # ignores it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, MAIN_PROCESS_SIGNALS)
         try:
-            process.start()
+            with _without_main_module(self._task):
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
@@ -238,6 +242,25 @@ class ReaderPool:
             self._workers.append(self._start())
         if lost is not None:
             yield Failed(lost, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
+
+
+@contextmanager
+def _without_main_module(task: ReadTask) -> Iterator[None]:
+    """Keep a new process from importing the user's program once more, which costs time and may start everything again.
+
+    Where a class of that program travels with the task (a recipe's own filter), it is imported after all.
+    """
+    main = sys.modules["__main__"]
+    if b"__main__" in pickle.dumps(task):
+        yield
+        return
+    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        del main.__spec__
+        vars(main).update(hidden)
 
 
 def _end(process: BaseProcess, patience: float = 5.0) -> int | None:

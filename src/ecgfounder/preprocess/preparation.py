@@ -5,7 +5,8 @@ In: choices, from the command line or from Python. Out: a checked `Preparation`,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ecgfounder.checks import check_choice
@@ -115,3 +116,41 @@ class Preparation:
             "remainder": self.remainder if self.window is not None else None,
             "trim_zero_edges": bool(self.trim_zero_edges),
         }
+
+
+def chosen_preparation(mode: str, given: Preparation | None, choices: Mapping[str, Any]) -> Preparation:
+    """The preparation that is given whole, or made of choices.
+
+    Parameters
+    ----------
+    mode : "12lead" or "1lead".
+    given : a preparation; None where choices make one.
+    choices : the other parameters of `Preparation`; None stands for one that was not made. `recipe` may be a name, and `window`
+        "whole": without the windows that the recipe brings.
+
+    Raises
+    ------
+    SettingsError
+        If a choice is unknown, or choices contradict each other.
+    """
+    made = {name: value for name, value in choices.items() if value is not None}
+    check_choice("mode", mode, MODE_CHOICES)
+    if given is not None:
+        if made:
+            raise SettingsError(
+                f"The 'preparation' parameter already says everything about the signal: put {', '.join(made)} into "
+                "it (dataclasses.replace), or leave it out."
+            )
+        if given.mode != mode:
+            raise SettingsError(
+                f"mode {mode!r} contradicts the preparation's mode {given.mode!r}: give the same to both."
+            )
+        return given
+    recipe = made.pop("recipe", ZSCORE)
+    if isinstance(recipe, str):
+        check_choice("recipe", recipe, RECIPES)
+        recipe = RECIPES[recipe]
+    if made.get("window") == "whole":
+        del made["window"]
+        recipe = replace(recipe, window=None, stride=None)
+    return Preparation(mode=mode, recipe=recipe, **made)

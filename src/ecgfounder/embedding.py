@@ -1,0 +1,273 @@
+"""The main job from Python: the run that `ecgfounder embed` does, with the same settings and the same record.
+
+In: a cohort, a folder for its embeddings, settings. Out: the folder, what came of it, and the run opened for reading.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ecgfounder.cohort.sources import is_ecg_folder
+from ecgfounder.drivers.interruption import Interruption
+from ecgfounder.ecg.leads import canonical_leads
+from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
+from ecgfounder.preprocess.recipes import Recipe
+from ecgfounder.readers.source import Hints
+from ecgfounder.results.run import EmbeddingRun, open_run
+from ecgfounder.run.run import Run
+from ecgfounder.run.settings import Settings
+from ecgfounder.run.summary import Summary
+from ecgfounder.storage import path_here
+
+log = logging.getLogger("ecgfounder")
+
+Progress = Callable[[int, int, int], None]
+"""Called with the records done and failed in this start, and those that it has to do."""
+
+
+@dataclass(frozen=True)
+class CohortRun:
+    """What `embed_cohort` gives.
+
+    Attributes
+    ----------
+    summary : what came of this start; `summary.tally` counts all records of the cohort.
+    run : the run's embeddings, read when they are used.
+    """
+
+    summary: Summary
+    run: EmbeddingRun
+
+
+def embed_cohort(
+    dataset: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    mode: str = "12lead",
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str = "train",
+    path_column: str = "ecg_paths",
+    id_column: str | None = None,
+    keep_columns: Sequence[str] = (),
+    recipe: str | Recipe | None = None,
+    window: float | Literal["whole"] | None = None,
+    stride: float | None = None,
+    remainder: str | None = None,
+    lead: str | None = None,
+    missing_leads: str | None = None,
+    resampling: str | None = None,
+    trim_zero_edges: bool | None = None,
+    preparation: Preparation | None = None,
+    reader: str = "auto",
+    sampling_rate: float | None = None,
+    leads: Sequence[str] | None = None,
+    unit: str | None = None,
+    engine: str = "auto",
+    precision: str = "float32",
+    device: str | None = None,
+    compiled: bool = False,
+    pooling: str = "none",
+    predictions: bool = False,
+    statements: bool = False,
+    dtype: str = "float32",
+    format: str = "json",
+    layout: str = "flat",
+    shard_size: int = 1000,
+    batch_size: int = 8,
+    num_workers: int = 4,
+    shard: tuple[int, int] = (1, 1),
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    check_hashes: bool = False,
+    read_timeout: float = 120.0,
+    progress: bool | Progress = False,
+) -> CohortRun:
+    """Embed every ECG of a cohort, as `ecgfounder embed` does: the same folder, resumed where it was left.
+
+    Parameters
+    ----------
+    dataset
+        Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of ECGs.
+    output_dir
+        Folder of the embeddings. A run that is there with the same settings goes on; finished records are not done again.
+    checkpoint
+        A file, a folder that holds the mode's published file, or None for the Hugging Face Hub's.
+    mode
+        "12lead" or "1lead", the network.
+    data_dir
+        Folder that relative paths start from; None takes the working directory, or the folder of ECGs itself.
+    split, path_column, id_column, keep_columns
+        The split of a dataset that has several; its columns with paths, with identifiers that name outputs instead of paths, and
+        those that are carried into the manifest.
+    recipe, window, stride, remainder, lead, missing_leads, resampling, trim_zero_edges
+        What is done to a recording before the network; see `Preparation`. `recipe` may be a name, and `window` "whole".
+    preparation
+        All of these in one object, instead of them.
+    reader, sampling_rate, leads, unit
+        How files are read: "auto" or "sierraecg"; Hz, lead names and unit for formats that do not say them.
+    engine, precision, device, compiled
+        What computes the network; see `load`.
+    pooling
+        "none" keeps the map [T, 1024], "mean" its mean over T [1024], "both" both (in Parquet).
+    predictions, statements
+        Whether the head's probabilities, and what the recording devices stated, are kept in tables of their own.
+    dtype, format, layout, shard_size
+        How outputs are written: "float32" or "float16"; "json" or "parquet"; "flat" or "tree"; records per Parquet shard.
+    batch_size, num_workers
+        Recordings per batch on a GPU; reading processes, at most. With 0 files are read in this process.
+    shard
+        (i, n): this call does the i-th of n parts of the cohort.
+    overwrite, retry_failed, check_hashes, read_timeout
+        What a start in a used folder does; seconds after which reading one file is given up.
+    progress
+        True shows a progress bar, in a terminal or a notebook; a function is called with the records done and failed in this
+        start and those that it has to do.
+
+    Returns
+    -------
+    CohortRun
+        `summary`, and `run` as `open_run` gives it; of a shard with what all shards have done up to now.
+
+    Raises
+    ------
+    ECGFounderError
+        If the run is refused before any work: settings that contradict each other (`SettingsError`), a dataset, checkpoint or
+        output folder that cannot be used. What is wrong with single files never raises: they are recorded as failed.
+    OSError
+        If the output folder stops working in the middle. What is finished stays; the same call goes on from there.
+    KeyboardInterrupt
+        After an interrupt, once what was in flight is written. The same call goes on from there.
+
+    Examples
+    --------
+    >>> import ecgfounder, pathlib, tempfile
+    >>> from ecgfounder.demo import write_demo
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> demo = write_demo(pathlib.Path(folder.name))
+    >>> done = ecgfounder.embed_cohort(
+    ...     demo.dataset,
+    ...     f"{folder.name}/embeddings",
+    ...     data_dir=demo.data_dir,
+    ...     checkpoint=demo.checkpoint,
+    ...     pooling="mean",
+    ...     num_workers=0,
+    ... )
+    >>> done.summary.tally.done, done.summary.tally.failed
+    (12, 1)
+    >>> X, meta = done.run.arrays()
+    >>> X.shape
+    (12, 1024)
+    >>> folder.cleanup()
+    """
+    dataset = os.fspath(dataset)
+    default_dir = dataset if is_ecg_folder(dataset) else os.getcwd()
+    choices = {
+        "recipe": recipe,
+        "window": window,
+        "stride": stride,
+        "remainder": remainder,
+        "lead": lead,
+        "missing_leads": missing_leads,
+        "resampling": resampling,
+        "trim_zero_edges": trim_zero_edges,
+    }
+    settings = Settings(
+        dataset=dataset,
+        output_dir=path_here(output_dir, "output_dir"),
+        split=split,
+        path_column=path_column,
+        id_column=id_column,
+        keep_columns=tuple(keep_columns),
+        data_dir=os.path.abspath(path_here(data_dir or default_dir, "data_dir")),
+        checkpoint=None if checkpoint is None else os.fspath(checkpoint),
+        preparation=chosen_preparation(mode, preparation, choices),
+        reader=reader,
+        hints=Hints(sampling_rate, unit, None if leads is None else canonical_leads(leads)),
+        engine=engine,
+        precision=precision,
+        device=device,
+        compile=compiled,
+        pooling=pooling,
+        predictions=predictions,
+        statements=statements,
+        dtype=dtype,
+        format=format,
+        layout=layout,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        shard=shard,
+        overwrite=overwrite,
+        retry_failed=retry_failed,
+        check_hashes=check_hashes,
+        read_timeout=read_timeout,
+    )
+    interruption = Interruption()
+    with _progress(progress) as told, _interruptible(interruption):
+        summary = Run(settings, _Lines(told), interruption).execute()
+    if summary.signal is not None:
+        raise KeyboardInterrupt(
+            f"stopped after {summary.processed:,} recordings; what is finished is committed, and the same call goes on from there"
+        )
+    return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True))
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """A console whose lines go to the package's log."""
+
+    told: Progress
+
+    def line(self, text: str) -> None:
+        log.info("%s", text)
+
+    def progress(self, done: int, failed: int, total: int) -> None:
+        self.told(done, failed, total)
+
+
+@contextmanager
+def _progress(wanted: bool | Progress) -> Iterator[Progress]:
+    """What is told of the progress: the caller's function, a bar, or nothing."""
+    if callable(wanted):
+        yield wanted
+        return
+    if not wanted:
+        yield lambda _done, _failed, _total: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(unit="ECG", smoothing=0.05) as bar:
+
+        def show(done: int, failed: int, total: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(f"failed {failed}", refresh=False)
+            bar.update(done + failed - bar.n)
+
+        yield show
+
+
+@contextmanager
+def _interruptible(interruption: Interruption) -> Iterator[None]:
+    """The first SIGINT asks for a clean end, a second one is not waited for; only the main thread can see to that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, _frame: Any) -> None:
+        interruption.request(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
