@@ -150,7 +150,7 @@ def test_the_rate_comes_from_a_column_of_times(times: list[float], name: str, ra
 
 def test_times_whose_unit_is_not_said_give_no_rate(tmp_path: Path) -> None:
     text = text_of(np.array([[0, 1], [4, 2], [8, 3]]), "time,II (uV)")
-    with pytest.raises(ReadError, match="--sampling_rate"):
+    with pytest.raises(ReadError, match="sampling_rate"):
         read_ecg(write(tmp_path, "x.csv", text))
 
 
@@ -174,11 +174,11 @@ def test_leads_in_another_order_stay_under_their_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hints", "flag"),
     [
-        (Hints(unit="uV", leads=STANDARD_LEADS), "--sampling_rate"),
-        (Hints(sampling_rate=500, leads=STANDARD_LEADS), "--unit"),
-        (Hints(sampling_rate=500, unit="uV"), "--leads"),
-        (Hints(sampling_rate=500, unit="cm", leads=STANDARD_LEADS), "--unit"),
-        (Hints(sampling_rate=500, unit="0", leads=STANDARD_LEADS), "--unit"),
+        (Hints(unit="uV", leads=STANDARD_LEADS), "sampling_rate"),
+        (Hints(sampling_rate=500, leads=STANDARD_LEADS), "the 'unit' parameter"),
+        (Hints(sampling_rate=500, unit="uV"), "the 'leads' parameter"),
+        (Hints(sampling_rate=500, unit="cm", leads=STANDARD_LEADS), "the 'unit' parameter"),
+        (Hints(sampling_rate=500, unit="0", leads=STANDARD_LEADS), "the 'unit' parameter"),
     ],
 )
 @pytest.mark.parametrize("kind", ["csv", "npy", "npz", "mat"])

@@ -297,7 +297,7 @@ def test_weights_that_are_not_finite_or_not_of_floating_point_are_named(state: S
 
 
 def test_weights_of_the_other_mode_are_recognised(checkpoint_12lead: Path, checkpoint_1lead: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"for 1 lead .*mode 12lead needs 12: use --mode 1lead, or"):
+    with pytest.raises(CheckpointError, match=r"for 1 lead .*mode 12lead needs 12: use mode='1lead', or"):
         load_backbone(checkpoint_1lead, "12lead")
     with pytest.raises(CheckpointError, match=r"12_lead_ECGFounder.pth: these weights are for 12 leads"):
         load_backbone(checkpoint_12lead, "1lead")

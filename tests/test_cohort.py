@@ -112,7 +112,7 @@ def test_the_split_decides_in_a_dataset_dict(tmp_path: Path) -> None:
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "dict")
     assert paths_of(tmp_path / "dict") == ["train.xml"]
     assert paths_of(tmp_path / "dict", split="test") == ["test.xml"]
-    with pytest.raises(CohortError, match=r"no split 'validation'; its splits are: train, test.*--split"):
+    with pytest.raises(CohortError, match=r"no split 'validation'; its splits are: train, test.*the 'split' parameter"):
         open_cohort(str(tmp_path / "dict"), split="validation")
 
 
@@ -419,7 +419,7 @@ def test_a_folder_without_ecgs_or_dataset_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_has_no_identifiers(tmp_path: Path) -> None:
     write(tmp_path / "a.xml", b"")
-    with pytest.raises(CohortError, match="--id_column needs a dataset or a table"):
+    with pytest.raises(CohortError, match="id_column needs a dataset or a table"):
         open_cohort(str(tmp_path), id_column="id")
 
 

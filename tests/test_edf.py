@@ -159,14 +159,14 @@ def test_channels_of_one_name_are_numbered(tmp_path: Path) -> None:
 
 def test_without_ecg_labels_the_user_must_name_the_channels(tmp_path: Path) -> None:
     path = write(tmp_path, edf([Channel("CH-A", counts()), Channel("CH-B", counts())]))
-    with pytest.raises(ReadError, match="--leads"):
+    with pytest.raises(ReadError, match="the 'leads' parameter"):
         read_ecg(path)
     assert read_ecg(path, hints=Hints(leads=("I", "II"))).leads == ("I", "II")
 
 
 def test_without_a_unit_the_user_must_give_it(tmp_path: Path) -> None:
     path = write(tmp_path, edf([Channel("ECG II", counts(), "")]))
-    with pytest.raises(ReadError, match="--unit"):
+    with pytest.raises(ReadError, match="the 'unit' parameter"):
         read_ecg(path)
     assert np.abs(read_ecg(path, hints=Hints(unit="uV")).samples).max() <= 0.005
 

@@ -460,8 +460,8 @@ def test_every_public_name_is_there_and_typed() -> None:
     [guard] = [node for node in tree.body if isinstance(node, ast.If)]
     typed = {alias.name for node in guard.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert typed | {"__version__"} == set(ecgfounder.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'embedding'"):
-        _ = ecgfounder.embedding
+    with pytest.raises(AttributeError, match="no attribute 'embeddings'"):
+        _ = ecgfounder.embeddings
 
 
 def test_errors_have_one_base() -> None:
@@ -473,7 +473,7 @@ def test_errors_have_one_base() -> None:
 # --- the documentation -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["embedder", "dataset"])
+@pytest.mark.parametrize("module", ["embedder", "dataset", "embedding"])
 def test_the_docstrings_examples_run(module: str) -> None:
     import importlib
 

@@ -264,12 +264,12 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(
         ({"choice": "tensorflow"}, "Allowed values are .*'torch'.*but got 'tensorflow'"),
         ({"precision": "int8"}, "Allowed values are .*but got 'int8'"),
         ({"mode": "8lead"}, "but got '8lead'"),
-        ({"choice": "onnx", "precision": "bfloat16"}, "float32 only: use --engine torch"),
+        ({"choice": "onnx", "precision": "bfloat16"}, "float32 only: use engine='torch'"),
         ({"choice": "onnx", "device": "cuda"}, "on the CPU only"),
-        ({"choice": "native", "precision": "float16"}, "float32 only: use --engine torch"),
+        ({"choice": "native", "precision": "float16"}, "float32 only: use engine='torch'"),
         ({"choice": "native", "device": "cuda"}, "on the CPU only"),
-        ({"choice": "native", "compiled": True}, "--compile with --engine torch"),
-        ({"choice": "onnx", "compiled": True}, "--compile with --engine torch"),
+        ({"choice": "native", "compiled": True}, "compiled=True with engine='torch'"),
+        ({"choice": "onnx", "compiled": True}, "compiled=True with engine='torch'"),
         ({"choice": "torch", "device": "cpu", "precision": "float16"}, "float16 needs a GPU"),
         ({"choice": "torch", "device": "nonsense"}, "the device 'nonsense' cannot be used"),
     ],
@@ -504,7 +504,7 @@ def test_a_compiled_network_gives_the_same_maps_from_passes_of_one_shape(
 
 def test_where_nothing_can_be_compiled_the_start_is_refused(checkpoint_1lead: Path, compiler: Compiler) -> None:
     compiler.error = RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
-    with pytest.raises(SettingsError, match=r"needs a C\+\+ compiler; or leave --compile out"):
+    with pytest.raises(SettingsError, match=r"needs a C\+\+ compiler; or leave compiled=True out"):
         compiled_engine(checkpoint_1lead)
 
 
@@ -705,7 +705,7 @@ def test_where_it_was_not_built_the_native_engine_says_what_it_needs(
 ) -> None:
     monkeypatch.setattr(native_engine, "_net1d", None)
     assert not native_usable()
-    with pytest.raises(SettingsError, match=r"needs a C compiler .*--engine onnx"):
+    with pytest.raises(SettingsError, match=r"needs a C compiler .*engine='onnx'"):
         create_engine("native", mode="1lead", checkpoint=checkpoint_1lead)
 
 

@@ -91,7 +91,7 @@ def test_the_second_is_refused_and_told_host_process_and_folder(folder: Path, ho
     message = str(refused.value)
     assert f"process {holder.process.pid} on {socket.gethostname()}" in message
     assert str(folder.parent.parent) in message
-    assert "--output_dir" in message
+    assert "output_dir" in message
 
 
 def test_the_second_within_one_process_is_refused_too(folder: Path) -> None:

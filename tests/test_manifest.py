@@ -256,7 +256,7 @@ def test_kept_columns_that_are_not_there_or_are_the_manifests_own_are_refused(co
         check_kept_columns(cohort, ("age", "weight"))
     table = tmp_path / "t.csv"
     table.write_text("ecg_paths,status\na.xml,good\n")
-    with pytest.raises(SettingsError, match="--keep_columns status"):
+    with pytest.raises(SettingsError, match="keep_columns status"):
         check_kept_columns(open_cohort(str(table)), ("status",))
 
 

@@ -179,7 +179,7 @@ def test_tree_mirrors_the_folders_below_the_data_folder() -> None:
 
 @pytest.mark.parametrize("path", ["../x.xml", "/elsewhere/x.xml", "/database/x.xml", "a/../../x.xml", "/data"])
 def test_tree_refuses_a_path_outside_the_data_folder(path: str) -> None:
-    with pytest.raises(PrepareError, match="outside --data_dir"):
+    with pytest.raises(PrepareError, match="outside data_dir"):
         Naming("tree", "/data").name(path)
     if path != "/data":
         assert Naming("flat", "/data").name(path) == "x.json"
@@ -198,7 +198,7 @@ def test_names_too_long_for_a_file_system_are_refused_with_the_way_out() -> None
     room = MAX_NAME_BYTES - TEMPORARY_BYTES - len(".json")
     assert Naming().name("x" * room + ".xml") == "x" * room + ".json"
     for path in ("x" * (room + 1) + ".xml", "ü" * (room // 2 + 1) + ".xml"):
-        with pytest.raises(PrepareError, match="--id_column"):
+        with pytest.raises(PrepareError, match="id_column"):
             Naming().name(path)
 
 

@@ -120,7 +120,7 @@ def test_limb_leads_are_derived_from_I_and_II_and_flagged() -> None:
 def test_a_missing_lead_fails_by_name_and_zero_is_a_flagged_choice(value: float) -> None:
     ecg = recording()
     ecg.samples[[8, 10]] = value
-    with pytest.raises(PrepareError, match=r"missing leads V3, V5: .*--missing_leads zero"):
+    with pytest.raises(PrepareError, match=r"missing leads V3, V5: .*missing_leads='zero'"):
         prepare(ecg, Preparation())
     signal = prepare(ecg, Preparation(missing_leads="zero", recipe=PLAIN))
     assert "missing_leads:V3,V5" in signal.flags
@@ -354,7 +354,7 @@ def test_one_window_from_the_start_has_no_outer_dimension() -> None:
 
 def test_a_recording_shorter_than_the_window_fails_is_padded_or_kept_as_asked() -> None:
     ecg = recording(4000)
-    with pytest.raises(PrepareError, match=r"8 s are shorter than one window of 10 s \(--remainder pad or keep"):
+    with pytest.raises(PrepareError, match=r"8 s are shorter than one window of 10 s \(remainder='pad' or keep"):
         prepare(ecg, Preparation(window=10))
     padded = prepare(ecg, Preparation(window=10, remainder="pad", recipe=PLAIN))
     assert padded.inputs[0].shape == (12, 5000)

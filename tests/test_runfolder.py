@@ -133,7 +133,7 @@ def test_another_fingerprint_is_refused_with_each_difference(folder: RunFolder) 
         assert f"\n  {line}\n" in message
     assert "version" not in message
     assert "checkpoint" not in message
-    assert "--overwrite" in message
+    assert "overwrite=True" in message
     assert everything_in(folder.output_dir.path) == before
 
 
@@ -258,7 +258,7 @@ def test_processes_of_other_shards_work_side_by_side_in_one_division(folder: Run
 def test_results_without_run_json_are_refused_and_can_be_overwritten(folder: RunFolder) -> None:
     remember(folder, "a.json")
     folder.run_json.path.unlink()
-    with pytest.raises(RunError, match=r"run\.json is gone.*--overwrite"):
+    with pytest.raises(RunError, match=r"run\.json is gone.*overwrite=True"):
         admit(folder, FINGERPRINT, overwrite=False)
     with pytest.raises(RunError, match=r"run\.json is gone"):
         previous(folder)  # what a dry run asks

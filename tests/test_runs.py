@@ -539,7 +539,7 @@ def test_windows_of_a_recording_share_its_row(tmp_path: Path) -> None:
 
 def test_a_key_that_is_not_there_is_refused_with_the_way_to_get_it(run: runs.EmbeddingRun) -> None:
     labels = pd.DataFrame({"patient": [1], "fraction": [0.5]})
-    with pytest.raises(RunError, match=r"no column 'patient'.*study_id.*--keep_columns patient"):
+    with pytest.raises(RunError, match=r"no column 'patient'.*study_id.*keep_columns patient"):
         run.join(labels, on="patient")
     with pytest.raises(RunError, match="the table has no column 'study_id'"):
         run.join(labels, on="study_id")

@@ -105,7 +105,7 @@ def test_tree_layout_never_leaves_the_output_folder(start: Start, tmp_path: Path
     summary = start(cohort, data_dir=str(tmp_path / "in"), layout="tree")
     assert summary.tally is not None
     assert (summary.tally.done, summary.tally.failed) == (1, 1)  # each path is one record, however it is written
-    assert "outside --data_dir" in reasons(tmp_path / "out")["b.npy"]
+    assert "outside data_dir" in reasons(tmp_path / "out")["b.npy"]
     written = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json") if "_run" not in path.parts]
     assert written == ["out/sub/a.json"]
     assert len(manifest(tmp_path / "out")) == 4

@@ -270,7 +270,7 @@ def test_starting_workers_leaves_the_signals_of_the_main_process_as_they_were() 
 
 
 def test_workers_that_never_start_end_the_run_with_the_way_to_see_why() -> None:
-    with pytest.raises(RunError, match=r"do not start \(exit status 3\).*--num_workers 0"):
+    with pytest.raises(RunError, match=r"do not start \(exit status 3\).*num_workers=0"):
         run(["small"] * 4, task=StillbornTask(Preparation()))
 
 

@@ -1,6 +1,7 @@
 """ECGFounder embeddings from the ECG files that hospitals and research cohorts have.
 
-In: ECG files, recordings, arrays. Out: embeddings and predictions; `load` is the way in, `ecgfounder embed` the one for cohorts.
+In: ECG files, recordings, arrays. Out: embeddings and predictions; `load` is the way in, `embed_cohort` the one for cohorts.
+What is in `__all__` is public; every other name and module of the package may change with any version.
 Names are imported when they are first used, so that `import ecgfounder` costs next to nothing.
 """
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from ecgfounder._version import __version__
 from ecgfounder.commands.embed import add_embed_arguments, run_embed
-from ecgfounder.commands.terminal import REFUSED, SOME_FAILED
+from ecgfounder.commands.terminal import REFUSED, SOME_FAILED, as_flags
 from ecgfounder.errors import ECGFounderError
 
 # Name -> what it does. The module `ecgfounder.commands.NAME` has `add_NAME_arguments` and `run_NAME`; only the chosen command's
@@ -63,7 +63,7 @@ def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Name
     try:
         return work(arguments)
     except ECGFounderError as error:
-        print(f"ecgfounder: {error}", file=sys.stderr)
+        print(f"ecgfounder: {as_flags(str(error))}", file=sys.stderr)
         return REFUSED
     except BrokenPipeError:
         # Whoever read our lines (head, less) has seen enough; Python's flush at its end must not complain either.

@@ -39,7 +39,7 @@ class LeftOut(StrEnum):
     NO_TARGET = "no target text"
     NO_EMBEDDING = "no embedding file for one of its ECGs"
     NO_NAME = "an ECG path that no output can be named after"
-    FLAGGED = "a recording with a quality flag of --exclude_flags"
+    FLAGGED = "a recording with a quality flag of exclude_flags"
     TAG_IN_TEXT = "text that contains a modality's tag"
 
 
@@ -86,16 +86,16 @@ class EmbeddingFolder:
             with os.scandir(self.folder) as entries:
                 names = [entry.name for entry in islice(entries, _ENTRIES_LOOKED_AT)]
         except OSError as error:
-            raise SettingsError(f"--embeddings_dirs: {self.folder}: {error.strerror}") from error
+            raise SettingsError(f"embeddings_dirs: {self.folder}: {error.strerror}") from error
         has_books = (self.folder / RUN_FOLDER / "run.json").is_file()
         if any(name.endswith(".parquet") for name in names) and not has_books:
             raise SettingsError(
-                f"--embeddings_dirs: {self.folder} holds Parquet shards without the run's {RUN_FOLDER}/ folder, which says "
-                "which row is whose; move both together, or write one JSON per ECG (--format json)"
+                f"embeddings_dirs: {self.folder} holds Parquet shards without the run's {RUN_FOLDER}/ folder, which says "
+                "which row is whose; move both together, or write one JSON per ECG (format='json')"
             )
         if exclude_flags and not has_books:
             raise SettingsError(
-                f"--exclude_flags: the flags stand in the run's {RUN_FOLDER}/ folder, which {self.folder} does not have"
+                f"exclude_flags: the flags stand in the run's {RUN_FOLDER}/ folder, which {self.folder} does not have"
             )
         if has_books:
             self._open(exclude_flags)
@@ -175,12 +175,12 @@ class Rows:
                 folder.require(settings.exclude_flags)
                 if folder.shards is not None and folder.by_identifier and settings.id_column is None:
                     raise SettingsError(
-                        f"--embeddings_dirs: the run in {folder.folder} knows its recordings by identifiers: give "
-                        "the column that has them as --id_column"
+                        f"embeddings_dirs: the run in {folder.folder} knows its recordings by identifiers: give "
+                        "the column that has them as id_column"
                     )
             elif folder.holds_shards():
                 raise SettingsError(
-                    f"--keep_missing: {folder.folder} holds a run's Parquet shards, in which an embedding has no place before "
+                    f"keep_missing=True: {folder.folder} holds a run's Parquet shards, in which an embedding has no place before "
                     "it is there"
                 )
         self.cohort = self._open(naming)
@@ -201,14 +201,14 @@ class Rows:
                 # A row would be given the embedding of another row's ECG, and nothing would show it.
                 raise RunError(
                     f"{colliding:,} embedding names are each shared by several ECGs of the column {column!r}; use the "
-                    "--layout tree or --id_column that the embeddings were written with"
+                    "layout='tree' or id_column that the embeddings were written with"
                 )
         return cohort
 
     def _target_cols(self) -> tuple[str, ...]:
         columns = self.cohort.columns
         wanted = self.settings.target_cols or tuple(name for name in MIMIC_TARGETS if name in columns)
-        for flag, names in (("--text_cols", self.settings.text_cols), ("--target_cols", wanted or MIMIC_TARGETS[:1])):
+        for flag, names in (("text_cols", self.settings.text_cols), ("target_cols", wanted or MIMIC_TARGETS[:1])):
             for name in names:
                 if name not in columns:
                     raise CohortError(

@@ -68,19 +68,19 @@ class ChatSettings:
                     f"Invalid value for the '{name}' parameter. It must be at least {least}, but got {number} instead."
                 )
         if not self.modality_mapping:
-            raise SettingsError('--modality_mapping is empty; expected a column and its modality: {"ecg_paths": "m1"}')
+            raise SettingsError('modality_mapping is empty; expected a column and its modality: {"ecg_paths": "m1"}')
         for modality in self.modality_mapping.values():
             if not _MODALITY.fullmatch(modality) or modality in ("type", "text"):
                 raise SettingsError(
-                    f"--modality_mapping: {modality!r} cannot name a modality; expected letters, digits, '_', '.' "
+                    f"modality_mapping: {modality!r} cannot name a modality; expected letters, digits, '_', '.' "
                     "and '-', other than 'type' and 'text', which have a meaning of their own"
                 )
         without = [column for column in self.modality_mapping if column not in self.embeddings_dirs]
         if without:
-            raise SettingsError(f"--embeddings_dirs names no folder for the column {', '.join(map(repr, without))}")
+            raise SettingsError(f"embeddings_dirs names no folder for the column {', '.join(map(repr, without))}")
         for flag in self.exclude_flags:
             check_choice("exclude_flags", flag, FLAGS)
         if self.exclude_flags and self.keep_missing:
-            raise SettingsError("--exclude_flags needs the run's manifest, --keep_missing has no run yet: choose one")
+            raise SettingsError("exclude_flags needs the run's manifest, keep_missing=True has no run yet: choose one")
         if self.target_cols is not None and not self.target_cols:
-            raise SettingsError("--target_cols is empty; expected the columns that the assistant's text is made of")
+            raise SettingsError("target_cols is empty; expected the columns that the assistant's text is made of")

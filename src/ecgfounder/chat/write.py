@@ -105,13 +105,13 @@ def _replacing(target: Path) -> Iterator[BufferedWriter]:
     """A file that takes the place of `target` when the block ends well, and vanishes when it does not."""
     path = Path(os.path.realpath(target))
     if path.exists() and not path.is_file():
-        raise SettingsError(f"--output_file {target} is not a regular file; expected the name of a file to write")
+        raise SettingsError(f"output_file {target} is not a regular file; expected the name of a file to write")
     with ExitStack() as opened:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = opened.enter_context(replacing(path))
         except OSError as error:
-            raise SettingsError(f"--output_file {target} cannot be written: {error.strerror}") from error
+            raise SettingsError(f"output_file {target} cannot be written: {error.strerror}") from error
         written = opened.pop_all()
     try:
         with written:

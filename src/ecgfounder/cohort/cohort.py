@@ -61,7 +61,7 @@ class Cohort:
         if column not in self.columns:
             raise CohortError(
                 f"Expected '{column}' column in the dataset; its columns are: {', '.join(self.columns) or 'none'}. "
-                "Name the right one on the command line."
+                "Name the right one."
             )
 
     def records(self) -> Iterator[Record]:

@@ -108,8 +108,8 @@ class Naming:
         container, _ = split_member(absolute)
         if not container.startswith(self._below):
             raise PrepareError(
-                f"the path lies outside --data_dir ({self.data_dir}), which layout 'tree' mirrors: "
-                "use a --data_dir above all files, --layout flat, or --id_column"
+                f"the path lies outside data_dir ({self.data_dir}), which layout 'tree' mirrors: "
+                "use a data_dir above all files, layout='flat', or id_column"
             )
         folder = container[len(self._below) :].rpartition("/")[0]
         return _checked((f"{folder}/{stem}" if folder else stem) + self.suffix)
@@ -141,7 +141,7 @@ def _checked(name: str) -> str:
         raise PrepareError("the path contains a NUL character; no file can be called so")
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
-        raise PrepareError("no safe output name can be made from the path; use --id_column to name outputs yourself")
+        raise PrepareError("no safe output name can be made from the path; use id_column to name outputs yourself")
     if parts[0].casefold() == RUN_FOLDER:
         raise PrepareError(f"the output would lie in '{RUN_FOLDER}', where the run keeps its books; rename the input")
     if not name.isascii():
@@ -155,6 +155,6 @@ def _checked(name: str) -> str:
     if max(lengths) > MAX_NAME_BYTES:
         raise PrepareError(
             f"the output's name is too long: a part of it takes {max(lengths)} bytes with the {TEMPORARY_BYTES} that "
-            f"writing needs, file systems allow {MAX_NAME_BYTES}; use --id_column to give shorter names"
+            f"writing needs, file systems allow {MAX_NAME_BYTES}; use id_column to give shorter names"
         )
     return name

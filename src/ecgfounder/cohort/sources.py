@@ -98,7 +98,9 @@ def _from_disk(folder: str, split: str) -> Any:
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
-            raise CohortError(f"{folder} has no split {split!r}; its splits are: {', '.join(loaded)}. Use --split.")
+            raise CohortError(
+                f"{folder} has no split {split!r}; its splits are: {', '.join(loaded)}. Use the 'split' parameter."
+            )
         return loaded[split]
     return loaded
 
@@ -215,9 +217,7 @@ def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort
             yield pa.table({path_column: waiting})
 
     if id_column is not None:
-        raise CohortError(
-            f"{folder} is a folder of ECG files and has no columns: --id_column needs a dataset or a table"
-        )
+        raise CohortError(f"{folder} is a folder of ECG files and has no columns: id_column needs a dataset or a table")
     return Cohort((path_column,), batches, path_column=path_column)
 
 

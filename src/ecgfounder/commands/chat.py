@@ -18,6 +18,7 @@ from ecgfounder.chat.forms import conversation, embedding_chat, question_for
 from ecgfounder.chat.rows import Sample
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import write_chat
+from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 
 logger = logging.getLogger("ecgfounder.chat")
@@ -121,10 +122,10 @@ def _run(arguments: argparse.Namespace, program: str, form: Callable[[Sample], A
     try:
         summary = write_chat(_settings(arguments), form)
     except ECGFounderError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {as_flags(str(error))}", file=sys.stderr)
         return 1 if isinstance(error, RunError) else 2
     for line in summary.lines():
-        logger.info(line)
+        logger.info(as_flags(line))
     return 0
 
 

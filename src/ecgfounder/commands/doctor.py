@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import CheckpointError, ECGFounderError
 
 if TYPE_CHECKING:
@@ -345,7 +346,7 @@ def probe(choice: str, device: str, folder: str) -> None:
         engine.embed(signals)
         took = time.perf_counter() - began
     except ECGFounderError as error:
-        print(json.dumps({"error": str(error)}))
+        print(json.dumps({"error": as_flags(str(error))}))
         return
     values = np.sqrt(np.square(first, dtype=np.float64).mean(axis=(1, 2))).tolist()
     print(json.dumps({"engine": engine.describe(), "values": values, "per_second": PROBE_ROWS / took}))
@@ -396,7 +397,7 @@ def _checkpoints(checkpoint: str, mode: str | None) -> Iterator[Finding]:
         try:
             file = find_checkpoint(checkpoint, each or "12lead")
         except CheckpointError as error:
-            yield Finding("FAIL", "checkpoint", str(error), "give an existing file with --checkpoint")
+            yield Finding("FAIL", "checkpoint", as_flags(str(error)), "give an existing file with --checkpoint")
             continue
         yield from _checkpoint(file, each)
 
@@ -413,7 +414,7 @@ def _checkpoint(path: Path, mode: str | None) -> Iterator[Finding]:
         head, digest, size = head_of(state), sha256_of(path), path.stat().st_size
     except (ECGFounderError, OSError, MemoryError) as error:
         fix = "use one of the published files: hf download PKUDigitalHealth/ECGFounder --local-dir checkpoints"
-        yield Finding("FAIL", "checkpoint", str(error) or type(error).__name__, fix)
+        yield Finding("FAIL", "checkpoint", as_flags(str(error)) or type(error).__name__, fix)
         return
     official = f"{path} (sha256 {digest[:12]}, {_size(size)}): the official layout, --mode {found_mode}"
     yield Finding("PASS", "checkpoint", official)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def _inspect_one(path: str, hints: Hints, arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print(finding.as_json())
     elif finding.error is not None:
-        _print(f"{finding.path}: {finding.error}")
+        _print(f"{finding.path}: {as_flags(finding.error)}")
     else:
         for line in page(finding):
             _print(line)
@@ -369,7 +370,7 @@ def _nothing_in(folder: str) -> Finding:
 def table_line(finding: Finding) -> str:
     """One file's line in the table."""
     if finding.error is not None:
-        return f"{'-':<15} {'-':>6} {'-':>7} {'-':>9}  {finding.path}  not readable: {finding.error}"
+        return f"{'-':<15} {'-':>6} {'-':>7} {'-':>9}  {finding.path}  not readable: {as_flags(finding.error)}"
     leads = f"{len(finding.leads)}+{len(finding.derived)}" if finding.derived else str(len(finding.leads))
     notes = " ".join(finding.flags)
     if finding.problem is not None:

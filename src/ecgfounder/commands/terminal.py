@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,53 @@ OK, SOME_FAILED, REFUSED = 0, 1, 2
 """Exit statuses of commands; 128 + n where signal n interrupted one."""
 
 
+_FLAGS = "|".join(
+    (
+        *(
+            "allow_incomplete",
+            "batch_size",
+            "check_hashes",
+            "data_dir",
+            "dataset_name",
+            "embeddings_dirs",
+            "exclude_flags",
+        ),
+        *(
+            "id_column",
+            "keep_columns",
+            "keep_missing",
+            "max_samples",
+            "missing_leads",
+            "modality_mapping",
+            "num_workers",
+        ),
+        *("output_dir", "output_file", "output_format", "path_column", "read_timeout", "retry_failed", "sampling_rate"),
+        *("shard_size", "target_cols", "text_cols", "trim_zero_edges"),
+    )
+)
+_WORDS = (
+    "checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|mode|overwrite|pooling|precision|predictions|"
+    "reader|recipe|remainder|resampling|shard|split|statements|stride|unit|window"
+)
+_SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
+_PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")
+_NAME = re.compile(rf"(?<![\w/.'\"=-])({_FLAGS})\b(?![\w/.'\"=])")
+
+
+def as_flags(text: str) -> str:
+    """A message of the library, which names parameters, as the command line has them.
+
+    >>> as_flags("layout='tree' mirrors the folders below data_dir; use overwrite=True, window=10, or the 'split' parameter")
+    '--layout tree mirrors the folders below --data_dir; use --overwrite, --window 10, or --split'
+    """
+
+    def setting(found: re.Match[str]) -> str:
+        name = "compile" if found[1] == "compiled" else found[1]
+        return f"--{name}" if found[2] else f"--{name} {found[3] or found[4]}"
+
+    return _NAME.sub(r"--\1", _PARAMETER.sub(r"--\1", _SETTING.sub(setting, text)))
+
+
 class Terminal:
     """Lines and one progress line on standard error; in a pipe the progress line is quiet."""
 
@@ -24,6 +72,7 @@ class Terminal:
         self._quiet = int(os.environ.get("RANK", "0") or "0") > 0
 
     def line(self, text: str) -> None:
+        text = as_flags(text)
         with suppress(OSError):  # a run goes on where nobody reads its lines any more
             if self._bar is not None:
                 self._bar.write(text, file=sys.stderr)

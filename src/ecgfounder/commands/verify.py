@@ -27,6 +27,7 @@ from ecgfounder.commands.arguments import (
     hints_of,
     preparation_of,
 )
+from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _print_table(title: str, material: Material, found: Iterable[Comparison]) ->
     """The table as it comes to be, and the verdict; the exit status."""
     print(f"{title}\n{material.described()}\n")
     for path, reason in material.failures:
-        print(f"left out  {path}: {reason}")
+        print(f"left out  {path}: {as_flags(reason)}")
     print(HEADER, flush=True)
     failed = compared = widened = 0
     for comparison in found:

@@ -235,7 +235,7 @@ class ReaderPool:
             self._failed_starts += 1
         starts_fail = self._failed_starts >= _STARTS_THAT_MAY_FAIL
         if starts_fail and not any(each.ready for each in self._workers):
-            raise RunError(f"Reading processes do not start ({_death(code)}); --num_workers 0 shows the error.")
+            raise RunError(f"Reading processes do not start ({_death(code)}); num_workers=0 shows the error.")
         if starts_fail:
             self._n_workers = len(self._workers)  # those that there are go on alone
         elif not self._stopping:

@@ -62,7 +62,7 @@ def create_engine(
     if choice != "torch":
         _check_cpu_engine(choice, precision, device)
         if compiled:
-            raise SettingsError(f"the engine {choice!r} is not compiled anew: use --compile with --engine torch")
+            raise SettingsError(f"the engine {choice!r} is not compiled anew: use compiled=True with engine='torch'")
     if choice == "native":
         from ecgfounder.engines.native import NativeEngine
 
@@ -119,9 +119,9 @@ def _automatic(precision: str, device: str | None) -> str:
 
 def _check_cpu_engine(choice: str, precision: str, device: str | None) -> None:
     if precision != "float32":
-        raise SettingsError(f"the engine {choice!r} computes in float32 only: use --engine torch for {precision}")
+        raise SettingsError(f"the engine {choice!r} computes in float32 only: use engine='torch' for {precision}")
     if device not in (None, "cpu"):
-        raise SettingsError(f"the engine {choice!r} computes on the CPU only: use --engine torch for device {device!r}")
+        raise SettingsError(f"the engine {choice!r} computes on the CPU only: use engine='torch' for device {device!r}")
     if choice == "onnx" and not onnx_installed():
         missing = [name for name in ("onnxruntime", "onnx") if importlib.util.find_spec(name) is None]
         raise MissingDependencyError(missing[0], "the engine 'onnx'", "cpu")

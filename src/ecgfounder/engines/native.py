@@ -57,7 +57,7 @@ class NativeEngine(CpuEngine):
         if not usable:
             raise SettingsError(
                 "the engine 'native' needs a C compiler where ecgfounder is installed, and a processor with AVX2 and FMA "
-                "or of the ARM64 family: use --engine onnx or --engine torch"
+                "or of the ARM64 family: use engine='onnx' or engine='torch'"
             )
         # Mapped, not read: the pages are there since the file was checked, and processes on one machine share them.
         self._weights: npt.NDArray[np.float32]

@@ -189,7 +189,7 @@ class TorchEngine(Engine):
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning(
-            "GPU memory ran out on %d recordings of %d samples; going on with %d at once (--batch_size %d avoids this)",
+            "GPU memory ran out on %d recordings of %d samples; going on with %d at once (batch_size=%d avoids this)",
             rows,
             length,
             rows // 2,
@@ -230,7 +230,7 @@ def _cannot_compile(device: torch.device, error: Exception) -> SettingsError:
     needs = "a C++ compiler" if device.type == "cpu" else "Triton, and a C compiler"
     reason = " ".join(str(error).split())[:300]
     return SettingsError(
-        f"PyTorch cannot compile the network here: it needs {needs}; or leave --compile out ({reason})"
+        f"PyTorch cannot compile the network here: it needs {needs}; or leave compiled=True out ({reason})"
     )
 
 

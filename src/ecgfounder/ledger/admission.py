@@ -39,7 +39,7 @@ def create_folder(folder: RunFolder) -> None:
         if not run.exists() and any(output_dir.iterdir()):
             raise RunError(
                 f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
-                "into folders that may hold something else. Choose an empty or new --output_dir."
+                "into folders that may hold something else. Choose an empty or new output_dir."
             )
         for each in (run, folder.ledger.path, folder.scratch, folder.locks):
             each.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool)
         lines = "\n  ".join(changed)
         raise RunError(
             f"{folder.output_dir} holds a run with other settings, whose results cannot be mixed with these:\n  {lines}\n"
-            "Use the same settings to resume it, another --output_dir, or --overwrite to start anew."
+            "Use the same settings to resume it, another output_dir, or overwrite=True to start anew."
         )
     return before
 
@@ -108,7 +108,7 @@ def previous(folder: RunFolder) -> RunRecord | None:
     if before is None and holds_results:
         raise RunError(
             f"{folder.output_dir} holds results, and {folder.run_json} is gone: nothing tells what they were made with. "
-            "Choose another --output_dir, or --overwrite to start anew."
+            "Choose another output_dir, or overwrite=True to start anew."
         )
     return before
 

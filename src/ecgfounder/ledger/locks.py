@@ -148,4 +148,4 @@ def _refusal(folder: Path, holder: dict[str, Any] | None) -> str:
     who = "another process"
     if holder:
         who = f"process {holder['pid']} on {holder['host']}, started {holder.get('started', 'at an unknown time')}"
-    return f"{folder.parent.parent} is in use by {who}. Wait for it, stop it, or choose another --output_dir."
+    return f"{folder.parent.parent} is in use by {who}. Wait for it, stop it, or choose another output_dir."

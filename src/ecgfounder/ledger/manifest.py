@@ -111,7 +111,7 @@ def check_kept_columns(cohort: Cohort, columns: Sequence[str]) -> None:
         cohort.require(column)
         if column in SCHEMA.names:
             raise SettingsError(
-                f"--keep_columns {column}: the manifest has a column of that name; rename it in the dataset."
+                f"keep_columns {column}: the manifest has a column of that name; rename it in the dataset."
             )
     if columns:  # a value that does not fit its column is found now, not when the run is over
         deque(cohort.rows(columns), maxlen=0)

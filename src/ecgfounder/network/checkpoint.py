@@ -55,7 +55,7 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Pat
             return inside
         others = sorted(p.name for p in path.iterdir() if p.suffix in {".pth", ".pt", ".ckpt", ".safetensors"})
         found = f"it holds {', '.join(others[:5])}" if others else "it holds no checkpoint"
-        raise CheckpointError(f"{path}: no {spec.filename} in this folder ({found}); name the file with --checkpoint")
+        raise CheckpointError(f"{path}: no {spec.filename} in this folder ({found}); name the file itself")
     if not path.is_file():
         what = "is not a regular file" if path.exists() else "there is no such file"
         raise CheckpointError(f"{path}: {what}. {_how_to_get(spec)}")
@@ -322,7 +322,7 @@ def _check_mode(weights: Mapping[str, torch.Tensor], spec: NetworkSpec) -> None:
         return
     channels = int(first.shape[1])
     other = next((b for b in SPECS.values() if b.in_channels == channels), None)
-    way_out = f"use --mode {other.mode}, or" if other is not None else "use"
+    way_out = f"use mode='{other.mode}', or" if other is not None else "use"
     raise CheckpointError(
         f"these weights are for {channels} lead{'s' if channels > 1 else ''} ({_ANCHOR} is {list(first.shape)}), "
         f"but mode {spec.mode} needs {spec.in_channels}: {way_out} a checkpoint like {spec.filename}"

@@ -41,7 +41,7 @@ def _twelve_leads(recording: Recording, missing_leads: str) -> ChosenLeads:
         if missing_leads == "fail" or len(selection.missing) == len(STANDARD_LEADS):
             raise PrepareError(
                 f"missing leads {', '.join(selection.missing)}: absent, or without any signal; the recording has "
-                f"{_leads_of(recording)}" + ("" if missing_leads == "zero" else " (--missing_leads zero goes on)")
+                f"{_leads_of(recording)}" + ("" if missing_leads == "zero" else " (missing_leads='zero' goes on)")
             )
         flags.append(quality.flag("missing_leads", selection.missing))
     present = tuple(row for row, lead in enumerate(selection.leads) if lead not in selection.missing)

@@ -55,7 +55,7 @@ def cut_windows(length: int, preparation: Preparation) -> tuple[list[Span], list
     if not spans:
         raise PrepareError(
             f"{length / rate:g} s are shorter than one window of {preparation.window:g} s "
-            f"(--remainder pad or keep goes on)"
+            f"(remainder='pad' or keep goes on)"
         )
     return spans, notes
 

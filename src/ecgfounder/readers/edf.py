@@ -202,7 +202,7 @@ def _ecg_channels(header: _Header, hints: Hints) -> tuple[list[_Channel], list[s
         if hints.leads is None or len(hints.leads) != len(voltages):
             raise ReadError(
                 f"none of the EDF file's {len(signals)} signals is named as ECG; "
-                f"--leads can name the {len(voltages)} that are voltages"
+                f"the 'leads' parameter can name the {len(voltages)} that are voltages"
             )
         ecg, names = voltages, dict(zip(voltages, hints.leads, strict=True))
     best = max({channel.count for channel in ecg}, key=lambda count: _worth(ecg, names, count))
@@ -219,7 +219,7 @@ def _calibration(channel: _Channel, hints: Hints) -> tuple[float, float]:
     """mV per count, and mV at count 0."""
     unit = millivolts_per(channel.unit) or hinted_scale(hints)
     if unit is None:
-        raise ReadError("the EDF file gives no unit for an ECG signal; --unit says which")
+        raise ReadError("the EDF file gives no unit for an ECG signal; the 'unit' parameter says which")
     low, high = (_number(text, "a physical limit") for text in channel.physical)
     digital_low, digital_high = (_number(text, "a digital limit") for text in channel.digital)
     if digital_high <= digital_low or high == low:

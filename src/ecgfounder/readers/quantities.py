@@ -122,7 +122,7 @@ def hinted_scale(hints: Hints) -> float | None:
         per_millivolt = math.nan
     if not (math.isfinite(per_millivolt) and per_millivolt > 0):
         raise ReadError(
-            "Invalid value for --unit. Allowed values are V, mV, uV, nV or a number of units per mV, "
+            "Invalid value for the 'unit' parameter. Allowed values are V, mV, uV, nV or a number of units per mV, "
             f"got {hints.unit!r}."
         )
     return 1 / per_millivolt

@@ -46,7 +46,7 @@ def read(source: Source) -> Recording:
     with open_file(source.location) as file:
         size = file.seek(0, 2)
     if source.is_gzip:
-        raise ReadError("gzip data, which the sierraecg package cannot read; unpack it, or use --reader auto")
+        raise ReadError("gzip data, which the sierraecg package cannot read; unpack it, or use reader='auto'")
     if size > MAX_FILE_BYTES:
         raise ReadError(f"file of {size:,} bytes; at most {MAX_FILE_BYTES:,} are given to the sierraecg package")
     try:

@@ -150,10 +150,12 @@ def recording_of(
     rows = _oriented(table, len(leads), leads_on)
     rate = description.rate or hints.sampling_rate
     if rate is None:
-        raise ReadError(f"the {source_format} file gives no sampling rate; --sampling_rate says it")
+        raise ReadError(f"the {source_format} file gives no sampling rate; the 'sampling_rate' parameter says it")
     scale = description.scale or hinted_scale(hints)
     if scale is None:
-        raise ReadError(f"the {source_format} file gives no unit; --unit says it (V, mV, uV or units per mV)")
+        raise ReadError(
+            f"the {source_format} file gives no unit; the 'unit' parameter says it (V, mV, uV or units per mV)"
+        )
     return Recording(
         samples=_samples(rows, scale),
         sampling_rate=float(rate),
@@ -184,7 +186,8 @@ def _leads(description: Description, hints: Hints, table: Array) -> tuple[str, .
     leads = hints.leads or in_file
     if leads is None:
         raise ReadError(
-            f"the file does not name the leads of its array of shape {table.shape}; --leads names them in their order"
+            f"the file does not name the leads of its array of shape {table.shape}; "
+            "the 'leads' parameter names them in their order"
         )
     return tuple(leads)
 

@@ -286,7 +286,9 @@ def _chosen_columns(names: list[str], source: Source) -> list[int]:
         return known
     if len(names) == 1 or (source.hints.leads and len(source.hints.leads) == len(names)):
         return list(range(len(names)))
-    raise ReadError(f"none of the {len(names)} columns of the table is named after a lead; --leads names them in order")
+    raise ReadError(
+        f"none of the {len(names)} columns of the table is named after a lead; the 'leads' parameter says them in order"
+    )
 
 
 def _rate_of(timed: re.Match[str], unit_below: str, layout: _Layout) -> float | None:

@@ -49,7 +49,7 @@ def _row_shape(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[
         raise RunError(
             f"the maps have between {low} and {high} tokens (the recordings or windows differ in length), which one array "
             'cannot hold: use pooling="mean", go through the run one by one (`for facts, embedding in run`), or make a '
-            "run with --window 10."
+            "run with window=10."
         )
     return low, channels
 

@@ -91,7 +91,7 @@ def export_run(
     check_choice("layout", layout, LAYOUT_CHOICES)
     if source.has_ragged_windows and to != "parquet":
         raise RunError(
-            f"the run's last windows are shorter than the others (--remainder keep): one {to} array cannot hold a recording's "
+            f"the run's last windows are shorter than the others (remainder='keep'): one {to} array cannot hold a recording's "
             "windows. Export to parquet, or go through the run with ecgfounder.open_run."
         )
     target = RunFolder(output_dir)
@@ -251,7 +251,7 @@ class _Export:
         shown = "\n  ".join(entry.record for entry in self.ledger.entries(rows[numbers[:COLLISIONS_SHOWN]].tolist()))
         raise RunError(
             f"{len(colliding):,} names would be shared by different recordings (upper and lower case count as equal), "
-            f"among them:\n  {shown}\n--layout tree mirrors the folders below the run's --data_dir."
+            f"among them:\n  {shown}\nlayout='tree' mirrors the folders below the run's data_dir."
         )
 
     def _write_tables(self, outputs: pa.ChunkedArray) -> None:

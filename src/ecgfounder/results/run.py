@@ -59,13 +59,13 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
     place = RunFolder(folder)
     record = place.read()
     if record is None:
-        raise RunError(f"{place.output_dir} holds no run: expected {place.run_json}. Give the --output_dir of a run.")
+        raise RunError(f"{place.output_dir} holds no run: expected {place.run_json}. Give the output_dir of a run.")
     table = place.find_table("manifest")
     if not (record.is_complete and table is not None) and not allow_incomplete:
         raise RunError(
             f"the run in {place.output_dir} is not complete (outcome: {record.outcome}). The command that began it finishes it, "
             "after a job array `ecgfounder merge` does, an export is begun anew in another folder; with "
-            "allow_incomplete=True (--allow_incomplete) what is there now is read."
+            "allow_incomplete=True what is there now is read."
         )
     try:
         manifest = _ledger_table(place.ledger) if table is None else pq.read_table(pa.BufferReader(table.read()))
@@ -285,7 +285,7 @@ class EmbeddingRun:
         known = ", ".join([*own, *filter(None, [identifier]), "record", "row_index"])
         raise RunError(
             f"the run's manifest has no column {on!r}; it can be joined on: {known}. The same command again with "
-            f"--keep_columns {on} adds a column of the dataset; nothing is embedded anew for that."
+            f"keep_columns {on} adds a column of the dataset; nothing is embedded anew for that."
         )
 
     def reference(self, key: int) -> str | None:

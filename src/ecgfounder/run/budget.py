@@ -61,7 +61,7 @@ class Budget:
             )
             raise RunError(
                 f"The embeddings need about {megabytes(self.bytes)} in {self.files:,} files, and {output_dir} has room for "
-                f"{free}. --format parquet takes a third, --pooling mean a twentieth; or choose another --output_dir."
+                f"{free}. format='parquet' takes a third, pooling='mean' a twentieth; or choose another output_dir."
             )
 
 

@@ -95,8 +95,8 @@ def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Loca
         f"{len(groups)} output names would be shared by different recordings (upper and lower case count as equal):\n"
         f"  {shown}\nAll of them are in {listed}. "
         + (
-            "The values of --id_column must be unique."
+            "The values of id_column must be unique."
             if by_id
-            else "--layout tree mirrors the folders below --data_dir; --id_column names outputs by an identifier."
+            else "layout='tree' mirrors the folders below data_dir; id_column names outputs by an identifier."
         )
     )

@@ -43,7 +43,7 @@ def check_foreign_outputs(index: Index, state: LedgerState) -> None:
         shown = ", ".join(f"{entry.output} of {entry.record}" for entry in state.entries(rows.tolist()))
         raise RunError(
             f"{len(taken)} outputs in the folder belong to recordings that the dataset no longer names, and others would "
-            f"take their places: {shown} ... Use another --output_dir, --layout tree, or --overwrite."
+            f"take their places: {shown} ... Use another output_dir, layout='tree', or overwrite=True."
         )
 
 

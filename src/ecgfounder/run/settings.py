@@ -119,22 +119,20 @@ class Settings:
         """Refuse values that contradict each other."""
         if self.overwrite and self.shard[1] > 1:
             raise SettingsError(
-                "--overwrite would remove what the other shards wrote. Start anew in another --output_dir, or run once "
-                "with --overwrite and without --shard."
+                "overwrite=True would remove what the other shards wrote. Start anew in another output_dir, or run once "
+                "with overwrite=True and without the 'shard' parameter."
             )
         if self.dtype == "float16" and self.format == "json":
-            raise SettingsError("--dtype float16 needs --format parquet: JSON has one kind of number.")
+            raise SettingsError("dtype='float16' needs format='parquet': JSON has one kind of number.")
         if self.layout == "tree" and self.id_column is not None:
-            raise SettingsError(
-                "--layout tree names outputs by their paths and --id_column by identifiers: choose one."
-            )
+            raise SettingsError("layout='tree' names outputs by their paths and id_column by identifiers: choose one.")
         if self.pooling == "both" and self.format == "json":
-            raise SettingsError("--pooling both needs --format parquet: a JSON holds one view.")
+            raise SettingsError("pooling='both' needs format='parquet': a JSON holds one view.")
         ragged = self.preparation.remainder == "keep" and self.preparation.stride is not None
         if ragged and self.format == "json" and self.pooling == "none":
             raise SettingsError(
-                "--remainder keep gives a last window with fewer tokens, which one [W, T, C] array cannot hold: "
-                "use --format parquet (a row per window), --pooling mean, or --remainder drop or pad."
+                "remainder='keep' gives a last window with fewer tokens, which one [W, T, C] array cannot hold: "
+                "use format='parquet' (a row per window), pooling='mean', or remainder='drop' or pad."
             )
 
     @property

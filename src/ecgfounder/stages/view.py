@@ -65,7 +65,7 @@ def diagnostic_head(head: Head | None, mode: str) -> Head:
     if head is None or head.n_classes != expected:
         found = "has no head" if head is None else f"has a head of {head.n_classes} classes"
         raise CheckpointError(
-            f"--predictions needs the {expected}-label head of the published checkpoints, and this one {found}. "
-            "Use the published checkpoint, or leave --predictions out."
+            f"predictions=True needs the {expected}-label head of the published checkpoints, and this one {found}. "
+            "Use the published checkpoint, or leave predictions=True out."
         )
     return head
