@@ -39,6 +39,7 @@ from ecgfounder.commands.doctor import add_doctor_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
 from ecgfounder.commands.inspect import add_inspect_arguments
+from ecgfounder.commands.terminal import as_flags
 from ecgfounder.commands.verify import add_verify_arguments
 from ecgfounder.drivers.launch import join_launch
 from ecgfounder.ecg.leads import STANDARD_LEADS
@@ -337,7 +338,7 @@ def special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callab
         budget = Budget(174_400_000_000, 800_000, 90_100_000_000, 500_000)
         with pytest.raises(RunError) as refused:
             budget.check(Path("/data/embeddings"))
-        return str(refused.value)
+        return as_flags(str(refused.value))
 
     def launcher() -> str:
         class Alone:
@@ -350,7 +351,7 @@ def special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callab
             patched.setenv("WORLD_SIZE", "2")
             with pytest.raises(RunError) as refused:
                 join_launch("cpu")
-        return str(refused.value)
+        return as_flags(str(refused.value))
 
     return {
         "out of memory": out_of_memory,

@@ -47,7 +47,7 @@ _WORDS = (
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")
-_NAME = re.compile(rf"(?<![\w/.'\"=-])({_FLAGS})\b(?![\w/.'\"=])")
+_NAME = re.compile(rf"(?<![\w/.'\"=-])({_FLAGS})\b(?![\w/'\"=]|\.\w)")
 
 
 def as_flags(text: str) -> str:
