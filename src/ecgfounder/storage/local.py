@@ -10,7 +10,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -19,7 +19,7 @@ from ecgfounder.errors import StorageError
 from ecgfounder.storage.replace import make_folders, replace_file, sync_folder
 from ecgfounder.storage.store import Conflict, Denied, Missing, Skip, Status, Store, Unavailable, skip_none
 
-_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}  # ENXIO: a socket
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -53,9 +53,11 @@ class LocalStore(Store):
             try:
                 with os.scandir(self.path(at)) as entries:
                     found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-            except FileNotFoundError:
+            except ValueError:  # a NUL in the name
                 continue
             except OSError as error:
+                if error.errno in _MISSING:
+                    continue
                 raise _kind(error)(f"{self.path(at)} cannot be listed: {error.strerror or error}") from error
             found.sort()
             yield from (below + name for name, is_folder in found if not is_folder)
@@ -121,11 +123,8 @@ class LocalStore(Store):
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
-            with _told(name):
-                try:
-                    os.unlink(self.path(name))
-                except FileNotFoundError:
-                    continue
+            with suppress(Missing), _told(name):
+                os.unlink(self.path(name))
 
     def _make_folders(self, target: Path) -> None:
         root = Path(self.root)

@@ -67,8 +67,9 @@ class MemoryStore(Store):
             return self._keep(name, data)
 
     def delete(self, names: Iterable[str]) -> None:
+        gone = list(names)  # which may be a listing of this very store
         with self._lock:
-            for name in names:
+            for name in gone:
                 self._objects.pop(name, None)
 
     def _find(self, name: str) -> tuple[bytes, Status]:

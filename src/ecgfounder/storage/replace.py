@@ -5,12 +5,14 @@ In: a target and what is to be in it. Out: the file under its name, whole and on
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
+from typing import BinaryIO
 
 FILES_AT_ONCE = 64
 """Files that are written before they are synced, at most."""
@@ -88,32 +90,44 @@ def _replace_some(
 ) -> list[OSError | None]:
     """Write and rename a few files; adds the folders that are to be synced."""
     errors: list[OSError | None] = [None] * len(files)
-    moves: list[tuple[int, Path, Path]] = []
-    with ExitStack() as opened:
-        written = []
-        for number, (target, content) in enumerate(files):
-            beside = aside(target)
-            try:
-                folders |= make_folders(root, target.parent)
-                file = opened.enter_context(open(beside, "wb"))
-                file.write(content())
-                file.flush()
-            except OSError as error:
-                errors[number] = error
-                continue
-            written.append(file)
-            moves.append((number, beside, target))
-        for file in written:
-            os.fsync(file.fileno())
-    for number, beside, target in moves:
+    asides = [aside(target) for target, _ in files]
+    written: list[tuple[int, BinaryIO]] = []
+    for number, (target, content) in enumerate(files):
         try:
-            os.replace(beside, target)
+            folders |= make_folders(root, target.parent)
+            written.append((number, _written(asides[number], content())))
         except OSError as error:
             errors[number] = error
-            beside.unlink(missing_ok=True)
-            continue
-        folders.add(target.parent)
+    for number, file in written:
+        try:
+            with file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            errors[number] = error
+    for number, (target, _) in enumerate(files):
+        if errors[number] is None:
+            try:
+                os.replace(asides[number], target)
+                folders.add(target.parent)
+                continue
+            except OSError as error:
+                errors[number] = error
+        with suppress(OSError):
+            asides[number].unlink(missing_ok=True)
     return errors
+
+
+def _written(path: Path, content: bytes) -> BinaryIO:
+    """A file with its content, written and still open, so that it can be synced."""
+    file = open(path, "wb", buffering=0)  # noqa: SIM115 - the caller's to close
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def make_folders(root: Path, folder: Path) -> set[Path]:
@@ -124,7 +138,10 @@ def make_folders(root: Path, folder: Path) -> set[Path]:
         missing.append(at)
         at = at.parent
     for each in reversed(missing):
-        each.mkdir(exist_ok=True)
+        try:
+            each.mkdir(exist_ok=True)
+        except FileExistsError as error:  # a file in its place
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(each)) from error
     return {each.parent for each in missing}
 
 
@@ -138,4 +155,4 @@ def sync_folder(folder: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex[:8]}.part")
+    return target.with_name(f".{uuid.uuid4().hex}.part")
