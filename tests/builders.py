@@ -25,6 +25,8 @@ def entry_of(key: int | str, status: str = "done", **flat: Any) -> Entry:
     key = key_text(key) if isinstance(key, int) else key
     if status == "done":
         flat.setdefault("shape", (3, 4))
+        shard = flat.get("shard")
+        flat.setdefault("output", "x.json" if shard is None else f"{shard}::{key}")
     return Entry(
         key=key,
         record=flat.pop("record", f"{int(key, 16)}.xml"),

@@ -191,10 +191,10 @@ def test_entries_of_a_shard_count_only_when_it_is_committed(tmp_path: Path) -> N
     whole, half = "embeddings-a.parquet", "embeddings-b.parquet"
     write_part(
         tmp_path / "1.jsonl",
-        entry(1, shard=whole, output=whole),
-        entry(2, shard=whole, output=whole),
+        entry(1, shard=whole),
+        entry(2, shard=whole),
         commit(whole, 2),
-        entry(3, shard=half, output=half),
+        entry(3, shard=half),
     )
     state = read_ledger(tmp_path)
     assert state.keys.tolist() == [1, 2]
@@ -285,7 +285,7 @@ def write_entries(folder: Path, count: int) -> None:
     facts = orjson.dumps({"size": 1, "mtime_ns": 2, "sha256": "ab" * 32, "leads": ["I"] * 12, "flags": ["x"]})[1:]
     with open(folder / "1.jsonl", "wb") as file:
         for key in keys:
-            file.write(b'{"key":"%016x","record":"a","status":"done","shape":[1],%s\n' % (key, facts))
+            file.write(b'{"key":"%016x","record":"a","status":"done","output":"a.json","shape":[1],%s\n' % (key, facts))
 
 
 def test_two_hundred_thousand_entries_are_read_in_seconds(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from builders import END, HEADER, entry_of
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.admission import admit, create_folder, hold_folder, previous
-from ecgfounder.ledger.entry import PartHeader
+from ecgfounder.ledger.entry import PartHeader, key_text
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import LedgerWriter, part_name
 from ecgfounder.ledger.liveness import STALE_SECONDS, own_name
@@ -48,7 +48,8 @@ def remember(folder: RunFolder, *outputs: str, **more: Any) -> None:
         path = folder.output_dir.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-        writer.append([entry_of(number, output=name, **more)])
+        output = f"{name}::{key_text(number)}" if "shard" in more else name
+        writer.append([entry_of(number, output=output, **more)])
     writer.append([entry_of(99, "failed", reason="damaged")])
     writer.end(END)
 

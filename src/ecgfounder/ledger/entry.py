@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -26,6 +27,7 @@ Status = Literal["done", "failed"]
 
 _INT64 = 1 << 63
 _INT32 = 1 << 31
+_MOST_VALUES = 1 << 36  # of one embedding: a year of windows
 _KEY = re.compile("[0-9a-f]{16}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -79,17 +81,28 @@ class Entry:
     def __post_init__(self) -> None:
         if not (_KEY.fullmatch(self.key) and (self.path is None or _KEY.fullmatch(self.path))):
             raise ValueError("a key that is not 16 hexadecimal digits")
-        if self.status == "done" and not self.shape:
-            raise ValueError("done without a shape")
-        if not all(0 <= size < _INT32 for size in self.shape or ()):
+        if self.status == "done" and not (self.shape and self.output):
+            raise ValueError("done without a shape or an output")
+        if not all(0 < size < _INT32 for size in self.shape or ()) or math.prod(self.shape or ()) > _MOST_VALUES:
             raise ValueError("impossible shape")
+        if self.shard is not None and self.output is not None and not self.output.endswith(f"::{self.key}"):
+            raise ValueError("another record's rows of a shard")
         for name in (self.output, self.removes):
             if name is not None and name and not is_inside(name):
                 raise ValueError("an output outside of the run's folder")
         if self.shard is not None and ("/" in self.shard or not is_inside(self.shard)):
             raise ValueError("not a shard's name")
         self._check_input()
+        self._check_rows()
         self._check_probabilities()
+
+    def _check_rows(self) -> None:
+        """Windows and leads must be as many as what stands in front of one embedding, [C] or [T, C], in the shape."""
+        if self.shape and self.facts.starts:
+            n_windows, n_leads = len(self.facts.starts), len(self.facts.leads)
+            rows = {math.prod(self.shape[:-inner]) for inner in (1, 2) if len(self.shape) >= inner}
+            if not rows & {n_windows, n_windows * n_leads}:
+                raise ValueError("a shape of another number of windows")
 
     def _check_input(self) -> None:
         given = self.input
@@ -124,8 +137,8 @@ class Commitment:
     """A shard that is whole on disk: the entries before it that name it count."""
 
     shard: str
-    rows: int = 0
-    records: int = 0
+    rows: int
+    records: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +210,7 @@ def parse_line(line: bytes) -> Line | None:
     try:
         if "key" in raw:
             return msgspec.convert(_upgraded(raw), Entry)
-        if "shard" in raw:
+        if "shard" in raw and "status" not in raw:  # an entry that has lost its key is none
             return _checked(msgspec.convert(raw, Commitment))
     except (msgspec.ValidationError, OverflowError):
         return None

@@ -127,7 +127,14 @@ class Embeddings:
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if self._loaded is None:
-            self._loaded = self._read(np.empty(self.shape, self.dtype), np.arange(len(self)))
+            try:
+                out = np.empty(self.shape, self.dtype)
+            except (MemoryError, ValueError) as error:
+                raise RunError(
+                    f"an array of {list(self.shape)} takes {self.nbytes / 1e9:,.1f} GB, for which there is no memory: "
+                    "read some rows (X[rows]), put it on disk (X.save), or use pooling='mean'"
+                ) from error
+            self._loaded = self._read(out, np.arange(len(self)))
         if dtype is not None and np.dtype(dtype) != self.dtype:
             return self._loaded.astype(dtype)
         return self._loaded.copy() if copy else self._loaded

@@ -26,7 +26,7 @@ from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, row_of
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
 from ecgfounder.results.join import Join, as_arrow, join_table
-from ecgfounder.results.store import KEY_LENGTH, MEANS, Array, EmbeddingStore, Form, Rows
+from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, Rows, key_of
 from ecgfounder.storage import Location
 
 _RECORDS_AT_ONCE = 4096
@@ -299,10 +299,14 @@ class EmbeddingRun:
     @cached_property
     def _keys(self) -> tuple[npt.NDArray[np.uint64], Rows]:
         """A Parquet run's keys in ascending order, and the record of each."""
-        texts = pc.utf8_slice_codeunits(self.records["output"], -KEY_LENGTH, 1 << 30)
-        keys = np.fromiter((int(text.as_py(), 16) for text in texts), dtype=np.uint64, count=len(texts))
-        order = np.argsort(keys, kind="stable")
-        return keys[order], order
+        keys, places = [], []
+        for place, output in enumerate(self.records["output"].to_pylist()):
+            key = key_of(output)
+            if key is not None:
+                keys.append(key)
+                places.append(place)
+        order = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
+        return np.array(keys, dtype=np.uint64)[order], np.array(places, dtype=np.int64)[order]
 
 
 def _ledger_table(ledger: Location) -> pa.Table:

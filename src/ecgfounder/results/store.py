@@ -43,10 +43,7 @@ MAIN, MEANS = EMBEDDINGS
 _SHARDS_OPEN = 64
 
 
-KEY_LENGTH = 16
-
-
-_REFERENCE = re.compile(rf"(?P<shard>.+\.parquet)::(?P<key>[0-9a-f]{{{KEY_LENGTH}}})", re.DOTALL)
+_REFERENCE = re.compile(r"(?P<shard>.+\.parquet)::(?P<key>[0-9a-f]{16})", re.DOTALL)
 
 
 def read_embedding(reference: str | os.PathLike[str]) -> Array:
@@ -126,6 +123,8 @@ class Form:
     def inner_shapes(self, shapes: pa.ChunkedArray) -> Rows:
         """int64 [records, 1 or 2]: [C] or [T, C] of each record's (first) embedding."""
         lists = shapes.combine_chunks()
+        if len(lists) and pc.min(pc.list_value_length(lists)).as_py() < self.inner:
+            raise RunError("a recording's embedding has another form than the run's; the run's command puts that right")
         ends = np.cumsum(lists.value_lengths().to_numpy())
         values = lists.flatten().to_numpy().astype(np.int64)
         return np.asarray(np.stack([values[ends - back] for back in range(self.inner, 0, -1)], axis=1))
@@ -137,6 +136,11 @@ class Form:
         per_window = n_rows // len(starts)
         if per_window == 1 and len(names) != 1:
             names = [None]
+        if len(starts) * len(names) != n_rows:
+            raise RunError(
+                f"a recording has {n_rows} embeddings, and {len(starts)} windows of {len(names)} leads: the run's record is "
+                "damaged; its command puts that right"
+            )
         for window, start in enumerate(starts):
             for lead in names:
                 yield {"window": window, "window_start": start, "lead": lead}
@@ -144,6 +148,12 @@ class Form:
     def outer_shape(self, n_windows: int, n_leads: int) -> tuple[int, ...]:
         """What stands in front of one row's shape in the array of a whole record."""
         return ((n_windows,) if self.run.windows else ()) + ((n_leads,) if self.run.every_lead else ())
+
+
+def key_of(output: str) -> int | None:
+    """The key in a reference to rows of a shard; None where the output is a file of its own."""
+    match = _REFERENCE.fullmatch(output)
+    return None if match is None else int(match["key"], 16)
 
 
 def storage_order(outputs: list[str]) -> list[int]:
