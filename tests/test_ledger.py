@@ -203,16 +203,18 @@ def test_entries_of_a_shard_count_only_when_it_is_committed(tmp_path: Path) -> N
 
 
 def test_an_uncommitted_shard_leaves_what_was_known_before(tmp_path: Path) -> None:
-    write_part(tmp_path / "1.jsonl", entry(1, "failed"), entry(2, shard="a"), commit("a"))
-    write_part(tmp_path / "2.jsonl", entry(1, shard="b"), entry(2, shard="b"))
+    write_part(
+        tmp_path / "1.jsonl", entry(1, "failed"), entry(2, shard="embeddings-a.parquet"), commit("embeddings-a.parquet")
+    )
+    write_part(tmp_path / "2.jsonl", entry(1, shard="embeddings-b.parquet"), entry(2, shard="embeddings-b.parquet"))
     state = read_ledger(tmp_path)
     assert state.status.tolist() == [FAILED, DONE]
-    assert [state.shards[number] if number >= 0 else None for number in state.shard] == [None, "a"]
+    assert [state.shards[number] if number >= 0 else None for number in state.shard] == [None, "embeddings-a.parquet"]
 
 
 def test_a_shard_may_be_committed_by_a_later_part(tmp_path: Path) -> None:
-    write_part(tmp_path / "1.jsonl", entry(1, shard="a"))
-    write_part(tmp_path / "2.jsonl", commit("a"))
+    write_part(tmp_path / "1.jsonl", entry(1, shard="embeddings-a.parquet"))
+    write_part(tmp_path / "2.jsonl", commit("embeddings-a.parquet"))
     assert read_ledger(tmp_path).keys.tolist() == [1]
 
 

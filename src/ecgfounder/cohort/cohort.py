@@ -53,7 +53,7 @@ class Cohort:
         self.n_rows = n_rows
         self.fingerprint = fingerprint
         self._batches = batches
-        for column in filter(None, (path_column, id_column)):
+        for column in (path_column,) if id_column is None else (path_column, id_column):
             self.require(column)
 
     def require(self, column: str) -> None:

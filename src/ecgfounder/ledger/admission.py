@@ -119,7 +119,11 @@ def _holds_results(folder: RunFolder) -> bool:
 
 def _refuse_beside(folder: RunFolder, part: Location) -> None:
     """Refuse if a part of the ledger is being written."""
-    if not is_fresh(part.path.stat()):
+    try:
+        status = part.path.stat()
+    except FileNotFoundError:  # a link to nowhere
+        return
+    if not is_fresh(status):
         return
     header, end = part_status(part)
     # Our own process is one that broke here before, and was started again from Python.

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecgfounder.errors import RunError
 from ecgfounder.ledger.entry import key_text
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import DONE, LedgerState, read_ledger
@@ -49,17 +50,24 @@ def compact(folder: RunFolder, state: LedgerState) -> int:
         if len(keys) >= state.committed.get(name, 0) or not shard.exists():
             continue
         valid = {key_text(key) for key in keys}
-        with shard.open() as file:
-            if set(pq.read_table(file, columns=["key"]).column("key").to_pylist()) <= valid:
+        try:
+            found = _read(shard, ["key"]).column("key").to_pylist()
+            if set(found) <= valid:
                 continue  # its old rows were taken out before
-        changed += 1
-        if not valid:
-            folder.output_dir.delete([name])
-            continue
-        with shard.open() as file:
-            table = pq.read_table(file)
+            changed += 1
+            if not valid:
+                folder.output_dir.delete([name])
+                continue
+            table = _read(shard)
+        except (pa.ArrowException, KeyError) as error:
+            raise RunError(f"{shard} cannot be read as a run's shard: {error}") from error
         _rewrite(folder, shard, table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid)))))
     return changed
+
+
+def _read(shard: Location, columns: list[str] | None = None) -> pa.Table:
+    with shard.open() as file:
+        return pq.read_table(file, columns=columns)
 
 
 def _rewrite(folder: RunFolder, shard: Location, table: pa.Table) -> None:

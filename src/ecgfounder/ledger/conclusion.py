@@ -16,7 +16,7 @@ from ecgfounder.errors import RunError
 from ecgfounder.ledger.admission import hold_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLES, RunFolder
-from ecgfounder.ledger.manifest import Account, Tally, write_manifest
+from ecgfounder.ledger.manifest import Account, Tally, check_kept_columns, write_manifest
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind
 from ecgfounder.ledger.tables import PredictionsTable, StatementsTable
@@ -71,7 +71,7 @@ def merge(output_dir: str | os.PathLike[str]) -> Tally:
     RunError
         If the folder holds no run, or a shard is still at work.
     CohortError
-        If the dataset that the run was started with is no longer there.
+        If the dataset that the run was started with is no longer there, or has lost a column that the run was told of.
     """
     folder = RunFolder(output_dir)
     _required_record(folder)
@@ -79,6 +79,7 @@ def merge(output_dir: str | os.PathLike[str]) -> Tally:
         record = bring_up_to_date(folder, _required_record(folder))
         told = record.settings
         cohort = open_cohort(told.dataset, split=told.split, path_column=told.path_column, id_column=told.id_column)
+        check_kept_columns(cohort, told.keep_columns)
         clean_scratch(folder)
         tally = conclude(folder, cohort, record)
         close_record(folder, "complete" if tally.pending == 0 else "incomplete", tally)

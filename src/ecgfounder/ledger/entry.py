@@ -85,12 +85,12 @@ class Entry:
             raise ValueError("done without a shape or an output")
         if not all(0 < size < _INT32 for size in self.shape or ()) or math.prod(self.shape or ()) > _MOST_VALUES:
             raise ValueError("impossible shape")
-        if self.shard is not None and self.output is not None and not self.output.endswith(f"::{self.key}"):
+        if self.shard is not None and self.output not in (None, f"{self.shard}::{self.key}"):
             raise ValueError("another record's rows of a shard")
         for name in (self.output, self.removes):
             if name is not None and name and not is_inside(name):
                 raise ValueError("an output outside of the run's folder")
-        if self.shard is not None and ("/" in self.shard or not is_inside(self.shard)):
+        if self.shard is not None and not is_shard(self.shard):
             raise ValueError("not a shard's name")
         self._check_input()
         self._check_rows()
@@ -152,6 +152,10 @@ class PartHeader:
     started: str | None = None
     exported: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 < self.pid < _INT32:
+            raise ValueError("no process has that number")
+
     @property
     def name(self) -> dict[str, Any]:
         """The process, as `own_name` has it."""
@@ -170,9 +174,14 @@ class PartEnd:
 Line = Entry | Commitment
 
 
+def is_shard(name: str) -> bool:
+    """Whether a name can be one of a shard: a Parquet file in the run's folder itself."""
+    return name.startswith("embeddings-") and name.endswith(".parquet") and "/" not in name and is_inside(name)
+
+
 def is_inside(name: str) -> bool:
     """Whether a name, relative to a run's folder, is of an output: below it and not among the run's own files."""
-    parts = name.partition("::")[0].split("/")
+    parts = name.split("/")
     return "\0" not in name and not {"", ".", ".."} & set(parts) and parts[0].casefold() != RUN_FOLDER
 
 
@@ -237,7 +246,7 @@ def _object_of(line: bytes) -> dict[str, Any] | None:
 
 
 def _checked(commitment: Commitment) -> Commitment | None:
-    sound = is_inside(commitment.shard) and "/" not in commitment.shard and 0 <= commitment.records < _INT64
+    sound = is_shard(commitment.shard) and 0 <= commitment.records < _INT64
     return commitment if sound else None
 
 

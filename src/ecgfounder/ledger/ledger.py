@@ -97,7 +97,11 @@ def lines_of(part: Location) -> Iterator[tuple[int, Line]]:
     What a crash tore (a last line without its end), and what is damaged or foreign, is left out: its record counts as not done.
     """
     offset = 0
-    with part.open() as file:
+    try:
+        opened = part.open()
+    except Missing:  # a link to nowhere
+        return
+    with opened as file:
         for raw in file:
             if raw.endswith(b"\n"):
                 line = parse_line(raw)

@@ -182,7 +182,8 @@ class RunRecord:
             )
         try:
             record = msgspec.convert(raw, cls)
-        except (msgspec.ValidationError, OverflowError) as error:
+            orjson.dumps(raw)  # what can be read can be nested too deeply, or too large, to be written again
+        except (msgspec.ValidationError, OverflowError, TypeError, RecursionError) as error:
             raise RunError(
                 f"{place} is not a run's record: {error}. Remove the output folder and start again."
             ) from error

@@ -14,7 +14,7 @@ import numpy as np
 from ecgfounder.ledger.card import CARD
 from ecgfounder.ledger.entry import Commitment
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, TABLES, TEXTS, RunFolder
-from ecgfounder.ledger.ledger import FAILED, LedgerState, ledger_parts, lines_of
+from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, ledger_parts, lines_of
 from ecgfounder.storage.replace import sync_folder
 
 
@@ -60,7 +60,8 @@ def remove_obsolete(folder: RunFolder, outputs: Iterable[str]) -> None:
 
 def remove_left_behind(folder: RunFolder, state: LedgerState) -> None:
     """`remove_obsolete` of what a start that was killed between the entry and the removal left."""
-    rows = np.flatnonzero((state.status == FAILED) & (state.names != 0))
+    taken = state.names[state.status == DONE]  # by now of another record, where a cohort has changed
+    rows = np.flatnonzero((state.status == FAILED) & (state.names != 0) & ~np.isin(state.names, taken))
     remove_obsolete(folder, [entry.removes for entry in state.entries(rows.tolist()) if entry.removes])
 
 

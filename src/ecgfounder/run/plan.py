@@ -123,6 +123,8 @@ def make_plan(
     if np.any(looked_for):
         outputs = _Outputs(output_dir, state, naming)
         known_as, row_of, shard_of = np.where(looked_for, status, 0).data, rows.data, state.shard.data
+        # An entry that names the output of another record knows of none.
+        misnamed = ((state.shard[rows] < 0) & (state.names[rows] != index.names)).data
         looked_at = _Inputs(state, settings, naming, renewals)
         for position, record in indexed_records(cohort, index, naming.data_dir):
             if not known_as[position]:
@@ -131,7 +133,7 @@ def make_plan(
             if known_as[position] == FAILED:  # with an identifier: it may stand for another path by now
                 todo[position] |= looked_at.has_moved(record, row)
                 continue
-            if not outputs.has(record, shard_of[row]):
+            if not outputs.has(record, shard_of[row]) or misnamed[position]:
                 missing += 1
             elif looked_at.has_changed(record, row):
                 changed += 1
