@@ -149,6 +149,13 @@ def one(request: pytest.FixtureRequest, made: dict[str, Made]) -> Made:
     return made[request.param]
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power cut is tried here, so that nothing need wait for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+    monkeypatch.setattr(extract, "versions", dict)
+
+
 _NUMBERS = itertools.count()
 
 
