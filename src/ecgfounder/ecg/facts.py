@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ecgfounder.ecg.statements import Statements
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """What is known of one ECG; a file that could not be read has none, one that could not be prepared some.
 
@@ -37,7 +37,7 @@ class Facts:
     statements: Statements | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Identity:
     """By what an input is known again.
 

@@ -29,6 +29,7 @@ _INT64 = 1 << 63
 _INT32 = 1 << 31
 _MOST_VALUES = 1 << 36  # of one embedding: a year of windows
 _KEY = re.compile("[0-9a-f]{16}")
+_NOWHERE = frozenset(("", ".", ".."))
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -83,26 +84,32 @@ class Entry:
             raise ValueError("a key that is not 16 hexadecimal digits")
         if self.status == "done" and not (self.shape and self.output):
             raise ValueError("done without a shape or an output")
-        if not all(0 < size < _INT32 for size in self.shape or ()) or math.prod(self.shape or ()) > _MOST_VALUES:
+        if self.shape and (not 0 < min(self.shape) <= max(self.shape) < _INT32 or math.prod(self.shape) > _MOST_VALUES):
             raise ValueError("impossible shape")
-        if self.shard is not None and self.output not in (None, f"{self.shard}::{self.key}"):
-            raise ValueError("another record's rows of a shard")
-        for name in (self.output, self.removes):
-            if name is not None and name and not is_inside(name):
-                raise ValueError("an output outside of the run's folder")
-        if self.shard is not None and not is_shard(self.shard):
-            raise ValueError("not a shard's name")
+        self._check_names()
         self._check_input()
-        self._check_rows()
-        self._check_probabilities()
-
-    def _check_rows(self) -> None:
-        """Windows and leads must be as many as what stands in front of one embedding, [C] or [T, C], in the shape."""
         if self.shape and self.facts.starts:
-            n_windows, n_leads = len(self.facts.starts), len(self.facts.leads)
-            rows = {math.prod(self.shape[:-inner]) for inner in (1, 2) if len(self.shape) >= inner}
-            if not rows & {n_windows, n_windows * n_leads}:
-                raise ValueError("a shape of another number of windows")
+            self._check_rows(self.shape)
+        if self.probabilities:
+            self._check_probabilities(self.probabilities)
+
+    def _check_names(self) -> None:
+        if self.shard is not None:
+            if not is_shard(self.shard):
+                raise ValueError("not a shard's name")
+            if self.output not in (None, f"{self.shard}::{self.key}"):
+                raise ValueError("another record's rows of a shard")
+        elif self.output and not is_inside(self.output):
+            raise ValueError("an output outside of the run's folder")
+        if self.removes and not is_inside(self.removes):
+            raise ValueError("an output outside of the run's folder")
+
+    def _check_rows(self, shape: tuple[int, ...]) -> None:
+        """Windows and leads must be as many as what stands in front of one embedding, [C] or [T, C], in the shape."""
+        n_windows, n_leads = len(self.facts.starts), len(self.facts.leads)
+        rows = {math.prod(shape[:-inner]) for inner in (1, 2) if len(shape) >= inner}
+        if not rows & {n_windows, n_windows * n_leads}:
+            raise ValueError("a shape of another number of windows")
 
     def _check_input(self) -> None:
         given = self.input
@@ -114,9 +121,8 @@ class Entry:
         if not 0 <= (self.facts.n_samples or 0) < _INT64:
             raise ValueError("impossible number of samples")
 
-    def _check_probabilities(self) -> None:
-        rows = self.probabilities or ()
-        if rows and len(rows) % max(1, len(self.facts.starts)):
+    def _check_probabilities(self, rows: tuple[str, ...]) -> None:
+        if len(rows) % max(1, len(self.facts.starts)):
             raise ValueError("probabilities of another number of windows")
         for text in rows:
             try:
@@ -182,7 +188,7 @@ def is_shard(name: str) -> bool:
 def is_inside(name: str) -> bool:
     """Whether a name, relative to a run's folder, is of an output: below it and not among the run's own files."""
     parts = name.split("/")
-    return "\0" not in name and not {"", ".", ".."} & set(parts) and parts[0].casefold() != RUN_FOLDER
+    return "\0" not in name and _NOWHERE.isdisjoint(parts) and parts[0].casefold() != RUN_FOLDER
 
 
 def line_of(value: Line) -> bytes:

@@ -21,7 +21,7 @@ from ecgfounder.readers.identity import identity_of
 from ecgfounder.readers.source import Hints
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
     """One record to do, with all that anybody on its way needs to know of it.
 
@@ -46,7 +46,7 @@ class Job:
     path_key: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Opened:
     """A file that was read and prepared; `n_inputs` inputs follow."""
 
@@ -58,7 +58,7 @@ class Opened:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Input:
     """One network input of an opened file: float32 [C, L]."""
 
@@ -67,7 +67,7 @@ class Input:
     data: npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Failed:
     """A file that gave no inputs, or not all of them; `kind` is the error's class name."""
 
@@ -78,7 +78,7 @@ class Failed:
     identity: Identity | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Idle:
     """Nothing came for a while; lets the caller look after what waits."""
 

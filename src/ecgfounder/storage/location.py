@@ -170,8 +170,8 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
     host, _, name = rest.partition("/")
     if kind == "memory":
         return Location(MemoryStore(host), name.strip("/"))
-    if kind == "file" and host in ("", "localhost"):
-        return Location(HERE, unquote(name).strip("/"))
+    if kind == "file" and host.lower() in ("", "localhost"):
+        return Location(HERE, unquote(name, errors="surrogateescape").strip("/"))
     if kind == "file":
         raise SettingsError(
             f"{text}: a file:// URL names a file of this machine, file:///path, not one of host {host!r}"
