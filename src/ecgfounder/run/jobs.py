@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -48,23 +47,25 @@ def jobs_of(
         if not plan.todo[place] or given[place]:
             continue
         given[place] = True
-        job = _job_of(record, place, int(index.keys[place]), naming)
+        key = int(index.keys[place])
         try:
             if len(os.fsencode(record.path)) > MAX_PATH_BYTES:
                 raise PrepareError(f"the path is longer than {MAX_PATH_BYTES} bytes, which no system opens")
             output = output_name(record, naming) if named else ""
         except PrepareError as error:
-            refuse(job, error)
+            refuse(_job_of(record, place, key, naming), error)
             continue
-        yield replace(job, output=output, replaces=output if removable and plan.had_output[place] else "")
+        replaces = output if removable and plan.had_output[place] else ""
+        yield _job_of(record, place, key, naming, output, replaces)
 
 
-def _job_of(record: Record, place: int, key: int, naming: Naming) -> Job:
+def _job_of(record: Record, place: int, key: int, naming: Naming, output: str = "", replaces: str = "") -> Job:
     identity = record_identity(record.path, naming.data_dir)
     path = naming.absolute(record.path)
     if record.identifier is None:
-        return Job(place, path, key, printable(identity), os.path.basename(record.path))
-    return Job(place, path, key, printable(record.identifier), record.identifier, path_key=path_key(identity))
+        return Job(place, path, key, printable(identity), os.path.basename(record.path), output, replaces)
+    shown = printable(record.identifier)
+    return Job(place, path, key, shown, record.identifier, output, replaces, path_key(identity))
 
 
 def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Location) -> None:

@@ -48,14 +48,14 @@ class Recorder:
             began = time.perf_counter()
             failed = [_failure(finished) for finished in group if finished.views is None]
             written = self.sink.write([_output(finished) for finished in group if finished.views is not None])
-            self._commit([*failed, *map(_line, written)], time.perf_counter() - began)
+            self._commit(failed, written, time.perf_counter() - began)
 
     def close(self) -> None:
         """Write what the sink still holds."""
         with self._lock:
             began = time.perf_counter()
             written = self.sink.close()
-            self._commit([_line(each) for each in written], time.perf_counter() - began)
+            self._commit([], written, time.perf_counter() - began)
 
     def take_obsolete(self) -> list[str]:
         """The outputs that nothing counts any more, once each."""
@@ -63,13 +63,14 @@ class Recorder:
             taken, self.obsolete = self.obsolete, []
             return taken
 
-    def _commit(self, lines: list[Line], seconds: float) -> None:
-        """Append lines; entries that are done share the seconds of writing since the last ones that were."""
+    def _commit(self, failed: list[Entry], written: Sequence[Written | ShardWritten], seconds: float) -> None:
+        """Append entries; those that are done share the seconds of writing since the last ones that were."""
         self._writing += seconds
-        n_done = sum(isinstance(line, Entry) and line.status == "done" for line in lines)
+        n_done = sum(isinstance(each, Written) and each.error is None for each in written)
+        share = 0.0
         if n_done:
             share, self._writing = self._writing / n_done, 0.0
-            lines = [_timed(line, share) for line in lines]
+        lines: list[Line] = [*failed, *(_line(each, share) for each in written)]
         self.ledger.append(lines)
         for line in lines:
             if isinstance(line, Entry) and line.status == "failed":
@@ -79,14 +80,8 @@ class Recorder:
         self.done += n_done
 
 
-def _timed(line: Line, seconds: float) -> Line:
-    if isinstance(line, Commitment) or line.status != "done":
-        return line
-    return replace(line, seconds={**line.seconds, "write": seconds})
-
-
-def _line(written: Written | ShardWritten) -> Line:
-    """What the ledger says of what a sink wrote."""
+def _line(written: Written | ShardWritten, seconds: float) -> Line:
+    """What the ledger says of what a sink wrote, and of the seconds that it took."""
     if isinstance(written, ShardWritten):
         return Commitment(written.shard, written.rows, written.records)
     finished: Finished = written.output.receipt
@@ -104,7 +99,7 @@ def _line(written: Written | ShardWritten) -> Line:
         shape=(*finished.outer_shape, *views[0].embedding.shape),
         input=finished.identity,
         facts=finished.facts,
-        seconds=finished.seconds,
+        seconds={**finished.seconds, "write": seconds},
         probabilities=probabilities or None,
     )
 
