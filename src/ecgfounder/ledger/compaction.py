@@ -67,7 +67,7 @@ def compact(folder: RunFolder, state: LedgerState) -> int:
 
 def _read(shard: Location, columns: list[str] | None = None) -> pa.Table:
     with shard.open() as file:
-        return pq.read_table(file, columns=columns)
+        return pq.ParquetFile(file).read(columns=columns)
 
 
 def _rewrite(folder: RunFolder, shard: Location, table: pa.Table) -> None:

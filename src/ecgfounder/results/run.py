@@ -68,7 +68,10 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
             "allow_incomplete=True what is there now is read."
         )
     try:
-        manifest = _ledger_table(place.ledger) if table is None else pq.read_table(pa.BufferReader(table.read()))
+        # Not `read_table`: the scanner behind it may still be at work when a short program ends, and abort it.
+        manifest = (
+            _ledger_table(place.ledger) if table is None else pq.ParquetFile(pa.BufferReader(table.read())).read()
+        )
     except (OSError, pa.ArrowException, StorageError) as error:
         raise RunError(f"{table} cannot be read: {error}. The run's command writes it again.") from error
     return EmbeddingRun(place.output_dir, record, manifest)
