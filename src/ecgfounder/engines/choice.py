@@ -6,6 +6,7 @@ In: a checkpoint and what is asked for. Out: a loaded `Engine`; imported with it
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 
 from ecgfounder.checks import check_choice
@@ -13,7 +14,9 @@ from ecgfounder.engines.engine import CPU_ROWS, Engine
 from ecgfounder.errors import MissingDependencyError, SettingsError
 from ecgfounder.network.bundles import spec_of
 
-ENGINE_CHOICES = ("auto", "torch", "onnx", "native")
+log = logging.getLogger(__name__)
+
+ENGINE_CHOICES = ("auto", "torch", "triton", "onnx", "native")
 PRECISION_CHOICES = ("float32", "bfloat16", "float16")
 
 
@@ -33,9 +36,10 @@ def create_engine(
 
     Parameters
     ----------
-    choice : "torch", "onnx" (ONNX Runtime, CPU, float32), "native" (our own, CPU, float32), or "auto": torch where there is
-        a GPU, or another precision or compiling is asked for, else native where it was built and the processor can, else
-        ONNX Runtime where it is installed, else torch.
+    choice : "torch", "triton" (our own kernels, NVIDIA GPUs), "onnx" (ONNX Runtime, CPU, float32), "native" (our own, CPU,
+        float32), or "auto". On a GPU that is triton where it can be used, else torch; on a CPU native where it was built
+        and the processor can, else ONNX Runtime where it is installed, else torch, and torch for other precisions.
+        What is to be compiled is torch's.
     mode : "12lead" or "1lead".
     checkpoint : an existing file (`ecgfounder.network.checkpoint.find_checkpoint`).
     precision : one of `PRECISION_CHOICES`; float16 needs a GPU.
@@ -57,12 +61,13 @@ def create_engine(
     check_choice("engine", choice, ENGINE_CHOICES)
     check_choice("precision", precision, PRECISION_CHOICES)
     spec_of(mode)
-    if choice == "auto":
+    automatic = choice == "auto"
+    if automatic:
         choice = "torch" if compiled else _automatic(precision, device)
-    if choice != "torch":
+    if choice in ("onnx", "native"):
         _check_cpu_engine(choice, precision, device)
-        if compiled:
-            raise SettingsError(f"the engine {choice!r} is not compiled anew: use compiled=True with engine='torch'")
+    if compiled and choice != "torch":
+        raise SettingsError(f"the engine {choice!r} is not compiled anew: use compiled=True with engine='torch'")
     if choice == "native":
         from ecgfounder.engines.native import NativeEngine
 
@@ -71,10 +76,21 @@ def create_engine(
         from ecgfounder.engines.onnx import OnnxEngine
 
         return OnnxEngine(mode, checkpoint, threads=threads, checkpoint_sha256=checkpoint_sha256)
+    device = device or ("cuda" if choice == "triton" or gpu_available() else "cpu")
+    if choice == "triton":
+        from ecgfounder.engines.triton import TritonEngine
+
+        try:
+            return TritonEngine(
+                mode, checkpoint, precision=precision, device=device, threads=threads, batch_size=batch_size
+            )
+        except SettingsError as error:
+            if not automatic:
+                raise
+            log.warning("%s; going on with engine='torch'", error)
 
     from ecgfounder.engines.torch import TorchEngine
 
-    device = device or ("cuda" if gpu_available() else "cpu")
     return TorchEngine(
         mode,
         checkpoint,
@@ -110,7 +126,11 @@ def native_usable() -> bool:
 
 def _automatic(precision: str, device: str | None) -> str:
     on_cpu = device == "cpu" or (device is None and not gpu_available())
-    if not on_cpu or precision != "float32":
+    if not on_cpu:
+        from ecgfounder.engines.triton import triton_usable
+
+        return "triton" if triton_usable(device) else "torch"
+    if precision != "float32":
         return "torch"
     if native_usable():
         return "native"

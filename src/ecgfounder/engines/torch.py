@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgfounder.engines.engine import CPU_ROWS, Array, Engine
-from ecgfounder.errors import EmbeddingError, SettingsError
+from ecgfounder.engines.device import DeviceEngine, out_of_memory, usable_device
+from ecgfounder.engines.engine import CPU_ROWS, Array
+from ecgfounder.errors import SettingsError
 from ecgfounder.machine import keep_freed_memory
 from ecgfounder.net1d import Block, Net1D, SamePadConv1d
 from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, spec_of
@@ -26,15 +27,11 @@ from ecgfounder.network.checkpoint import build_network, load_backbone
 
 log = logging.getLogger(__name__)
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-_GPU_THREADS = 2  # one call computes while the other one's samples and maps travel
-
 _MOST_LENGTHS = 256
 """Lengths for which the network is compiled; the others are computed as without."""
 
 
-class TorchEngine(Engine):
+class TorchEngine(DeviceEngine):
     """The network in PyTorch. Parameters and errors: `ecgfounder.engines.create_engine`."""
 
     name = "torch"
@@ -50,24 +47,23 @@ class TorchEngine(Engine):
         batch_size: int,
         compiled: bool,
     ) -> None:
-        self._device = _usable_device(device)
-        on_cpu = self._device.type == "cpu"
+        place = usable_device(device)
+        on_cpu = place.type == "cpu"
         if on_cpu and precision == "float16":
             raise SettingsError("float16 needs a GPU: use bfloat16 or float32 on the CPU")
         if on_cpu and precision == "bfloat16" and not _has_fast_bfloat16():
             log.warning("this processor has no instructions for bfloat16, which is many times slower here than float32")
         if compiled:
-            _check_compiler(self._device)
+            _check_compiler(place)
         weights, head = load_backbone(checkpoint, mode)
         super().__init__(
+            place,
             precision=precision,
-            device=str(self._device),
-            threads=threads if on_cpu else min(threads, _GPU_THREADS),
+            threads=threads,
             batch_size=CPU_ROWS if on_cpu else batch_size,
             in_channels=spec_of(mode).in_channels,
             head=head,
         )
-        self._dtype = _DTYPES[precision]
         net = build_network(weights, mode, n_classes=1)
         # Whole in the precision asked for: what autocast would compute, without casting the weights on every pass.
         self._net = net.eval().requires_grad_(False)
@@ -75,7 +71,6 @@ class TorchEngine(Engine):
         self._net.to(self._device, self._dtype)
         if first_conv is not None:
             self._net.add_module("first_conv", _InFloat32(first_conv))
-        self._local = threading.local()
         self._compiled = _compiled(self._net) if compiled else None
         self._compiled_for: set[tuple[int, ...]] = set()
         self._compiling = threading.Lock()
@@ -88,15 +83,10 @@ class TorchEngine(Engine):
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
 
-    def _embed(self, batch: Array) -> Array:
-        try:
-            with torch.inference_mode():
-                if self._device.type == "cpu":
-                    return self._in_fixed_passes(batch)
-                return self._in_passes_that_fit(batch, self._on_device)
-        except (RuntimeError, MemoryError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise EmbeddingError(f"PyTorch could not compute a batch of {list(batch.shape)}: {reason}") from error
+    def _in_passes(self, batch: Array) -> Array:
+        if self._device.type == "cpu":
+            return self._in_fixed_passes(batch)
+        return self._in_passes_that_fit(batch, self._on_device)
 
     def _in_fixed_passes(self, batch: Array) -> Array:
         """Passes of `CPU_ROWS` rows, the last filled with zeros.
@@ -117,6 +107,9 @@ class TorchEngine(Engine):
             maps[start : start + rows] = self._features(signals.to(self._dtype)).float()[:rows].mT.numpy()
         return maps
 
+    def _maps(self, signals: Tensor) -> Tensor:
+        return self._features(signals.to(self._dtype)).mT.float().contiguous()
+
     def _features(self, signals: Tensor) -> Tensor:
         """The network on one pass; compiled first where that is wanted and this shape is new."""
         if self._compiled is None:
@@ -132,7 +125,7 @@ class TorchEngine(Engine):
             try:
                 features = self._compiled(signals)
             except TorchDynamoException as error:
-                if isinstance(error.__cause__, RuntimeError) and _out_of_memory(error.__cause__):
+                if isinstance(error.__cause__, RuntimeError) and out_of_memory(error.__cause__):
                     raise error.__cause__ from None
                 raise _cannot_compile(self._device, error) from error
             self._compiled_for.add(shape)
@@ -145,62 +138,8 @@ class TorchEngine(Engine):
             batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
         return self._pass(batch)[:n]
 
-    def _pass(self, batch: Array) -> Array:
-        """Through pinned memory on this thread's own stream, so that another thread's pass can overlap."""
-        if self._device.type != "cuda":
-            features = self._features(torch.from_numpy(batch).to(self._device, self._dtype))
-            return features.mT.float().cpu().numpy()
-        if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self._local.stream):
-            signals = torch.from_numpy(batch).pin_memory().to(self._device, non_blocking=True)
-            feature_map = self._features(signals.to(self._dtype)).mT.float().contiguous()
-            maps = torch.empty(feature_map.shape, dtype=torch.float32, pin_memory=True)
-            maps.copy_(feature_map, non_blocking=True)
-            self._local.stream.synchronize()
-        return maps.numpy()
-
-    def _in_passes_that_fit(self, batch: Array, compute: Callable[[Array], Array]) -> Array:
-        """`compute` over the batch, in smaller passes from the moment on that one does not fit into memory.
-
-        The size that fits is kept as rows times samples, so that one long recording does not slow down short ones.
-        """
-        maps: list[Array] = []
-        start = 0
-        while start < len(batch):
-            rows = min(self._rows_that_fit(batch.shape[2]), len(batch) - start)
-            try:
-                maps.append(compute(batch[start : start + rows]))
-            except RuntimeError as error:
-                if rows == 1 or not _out_of_memory(error):
-                    raise
-                self._halve(rows, batch.shape[2])
-                continue
-            start += rows
-        return maps[0] if len(maps) == 1 else np.concatenate(maps)
-
-    def _rows_that_fit(self, length: int) -> int:
-        return self.batch_size if self.samples_per_pass is None else max(1, self.samples_per_pass // length)
-
-    def _halve(self, rows: int, length: int) -> None:
-        fits = rows // 2 * length
-        # Another thread may have found a smaller size meanwhile.
-        self.samples_per_pass = fits if self.samples_per_pass is None else min(fits, self.samples_per_pass)
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        log.warning(
-            "GPU memory ran out on %d recordings of %d samples; going on with %d at once (batch_size=%d avoids this)",
-            rows,
-            length,
-            rows // 2,
-            rows // 2,
-        )
-
     def describe(self) -> str:
-        device = f"{self.device} ({torch.cuda.get_device_name(self._device)})" if self._device.type == "cuda" else "CPU"
-        parallel = f", {self.threads} threads" if self._device.type == "cpu" else ""
-        compiled = "" if self._compiled is None else ", compiled"
-        return f"PyTorch {torch.__version__}, {device}, {self.precision}{compiled}{parallel}"
+        return self._described(f"PyTorch {torch.__version__}", *([] if self._compiled is None else ["compiled"]))
 
     def close(self) -> None:
         self._compiled = None
@@ -280,29 +219,9 @@ def _prefer_onednn(net: nn.Module) -> None:
                 setattr(block, name, _OneDNNPointwise(conv.conv))
 
 
-def _usable_device(name: str) -> torch.device:
-    """The device of that name, if a tensor can be put there."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise SettingsError(
-            f"the device {name!r} cannot be used by this PyTorch ({torch.__version__}): {reason}"
-        ) from error
-    return device
-
-
 def _has_fast_bfloat16() -> bool:
     """Whether PyTorch has more than its slow fallback for bfloat16 on this processor; where it cannot say, it is believed to."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return True
     supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # there is no public name for it
     return supported
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error means that the pass was too large; cuDNN and cuBLAS have their own words for it."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))

@@ -1,0 +1,335 @@
+"""The Triton engine: the network on an NVIDIA GPU in a few kernels of our own, the fastest one there.
+
+In: float32 [B, C, L]. Out: float32 [B, T, 1024]. Maps lie time by channel, so that a convolution over one sample is a matrix
+product, and bias, swish and gate are done where a value is made. In float32 a product is three of the tensor cores' (TF32 of
+the operands' upper and lower halves), which keeps float32's accuracy. A map's bytes do not depend on its batch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ecgfounder.engines.device import DTYPES, DeviceEngine, usable_device
+from ecgfounder.errors import SettingsError
+from ecgfounder.network.bundles import ARCHITECTURE, spec_of
+from ecgfounder.network.checkpoint import build_network, load_backbone
+
+if TYPE_CHECKING:
+    from ecgfounder.net1d import Net1D
+
+log = logging.getLogger(__name__)
+
+_OLDEST = (8, 0)
+"""The compute capability from which on tensor cores take TF32 and bfloat16."""
+
+_ALLOWED = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.5}
+"""Relative error against PyTorch on the CPU beyond which the kernels are taken to be wrong, not imprecise."""
+
+_CHECKED_SAMPLES = 515  # three tokens; odd where lengths are halved
+
+
+def triton_usable(device: str | None = None) -> bool:
+    """Whether Triton is installed (PyTorch's builds for CUDA bring it) and the device is an NVIDIA GPU it has kernels for.
+
+    Parameters
+    ----------
+    device : "cuda", "cuda:1" ...; None is the first GPU.
+    """
+    name, _, index = (device or "cuda").partition(":")
+    if name != "cuda" or importlib.util.find_spec("triton") is None or torch.version.cuda is None:
+        return False
+    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+        return False
+    return torch.cuda.get_device_capability(int(index) if index else None) >= _OLDEST
+
+
+class TritonEngine(DeviceEngine):
+    """The network in Triton kernels on an NVIDIA GPU. Parameters and errors: `ecgfounder.engines.create_engine`."""
+
+    name = "triton"
+
+    def __init__(
+        self, mode: str, checkpoint: Path, *, precision: str, device: str, threads: int, batch_size: int
+    ) -> None:
+        place = usable_device(device)
+        if not triton_usable(device):
+            raise SettingsError(
+                "the engine 'triton' needs an NVIDIA GPU of compute capability 8.0 or higher and the package triton, which "
+                "PyTorch's builds for CUDA bring"
+            )
+        weights, head = load_backbone(checkpoint, mode)
+        super().__init__(
+            place,
+            precision=precision,
+            threads=threads,
+            batch_size=batch_size,
+            in_channels=spec_of(mode).in_channels,
+            head=head,
+        )
+        net = build_network(weights, mode, n_classes=1).eval().requires_grad_(False)
+        self._net = FusedNet(net, place, precision)
+        self._check(net)
+
+    def _check(self, net: Net1D) -> None:
+        """Compile the kernels, and refuse to compute where what they give is not the network's map.
+
+        Compilers and cards are many, and a wrong map looks like a right one.
+        """
+        signal = np.random.default_rng(0).standard_normal((1, self.in_channels, _CHECKED_SAMPLES), dtype=np.float32)
+        try:
+            with torch.inference_mode():
+                expected = net.feature_map(torch.from_numpy(signal)).numpy()
+            found = self.embed(signal)
+        except Exception as failure:  # compilers, drivers and their packages fail in many ways
+            reason = " ".join(str(failure).split())[:300]
+            raise SettingsError(f"the engine 'triton' cannot be used here ({reason})") from failure
+        error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        if not error <= _ALLOWED[self.precision]:
+            raise SettingsError(f"the engine 'triton' computes wrongly on this GPU (relative error {error:.1e})")
+
+    def _maps(self, signals: Tensor) -> Tensor:
+        return self._net.feature_map(signals).float()
+
+    def describe(self) -> str:
+        import triton
+
+        return self._described(f"Triton {triton.__version__}")
+
+    def close(self) -> None:
+        del self._net
+        torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """One convolution's or linear layer's: `weight` [groups, taps * in, out] or [in, out], `bias` in float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class _BlockWeights:
+    in_channels: int
+    out_channels: int
+    stride: int
+    conv1: _Weights
+    conv2: _Weights
+    conv3: _Weights
+    fc1: _Weights
+    fc2: _Weights
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What one program of a matrix product makes at once: rows, columns, and terms of a sum; and how it is run."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+
+# Measured on an H200 (docs/performance.md). The order of a sum depends on them: one tile for each layer, whatever the rows.
+_TILES: Mapping[bool, Mapping[str, _Tile]] = {
+    False: {
+        "convolve": _Tile(128, 0, 32, warps=4, stages=4),
+        "narrow": _Tile(128, 64, 32, warps=4, stages=3),
+        "wide": _Tile(128, 64, 32, warps=4, stages=3),
+        "gate": _Tile(32, 32, 32, warps=4, stages=3),
+    },
+    True: {  # of 16 bits
+        "convolve": _Tile(128, 0, 32, warps=4, stages=4),
+        "narrow": _Tile(128, 64, 32, warps=4, stages=3),
+        "wide": _Tile(128, 128, 64, warps=8, stages=3),
+        "gate": _Tile(32, 32, 64, warps=4, stages=3),
+    },
+}
+
+_WIDE = 400
+"""Output channels from which on a matrix product takes the wide tile."""
+
+_PART = 2048
+"""Moments that one program adds up; the sums of longer maps are added up in turn."""
+
+
+class FusedNet:
+    """Net1D's feature map, computed by `ecgfounder.engines.kernels`.
+
+    Parameters
+    ----------
+    net : the network, without batch-norm and dropout, as the published checkpoints are used.
+    device : where to compute.
+    precision : of weights and maps; sums are float32 in each.
+    product : how float32 operands are multiplied: "tf32x3" (float32's accuracy, on tensor cores), "ieee" or "tf32".
+    """
+
+    def __init__(self, net: Net1D, device: torch.device, precision: str, product: str = "tf32x3") -> None:
+        from ecgfounder.engines import kernels
+        from ecgfounder.net1d import Block
+
+        self._kernels = kernels
+        self._device, self._dtype = device, DTYPES[precision]
+        self._product = product if precision == "float32" else "ieee"  # 16 bits are multiplied exactly
+        self._tiles = _TILES[precision != "float32"]
+        self._first = self._grouped(net.first_conv.conv.weight, net.first_conv.conv.bias, groups=1)
+        self._blocks = [
+            _BlockWeights(
+                block.in_channels,
+                block.out_channels,
+                block.stride,
+                conv1=self._linear(block.conv1.conv.weight, block.conv1.conv.bias),
+                conv2=self._grouped(block.conv2.conv.weight, block.conv2.conv.bias, groups=block.conv2.conv.groups),
+                conv3=self._linear(block.conv3.conv.weight, block.conv3.conv.bias),
+                fc1=self._linear(block.se_fc1.weight, block.se_fc1.bias),
+                fc2=self._linear(block.se_fc2.weight, block.se_fc2.bias),
+            )
+            for block in net.modules()
+            if isinstance(block, Block)
+        ]
+
+    def _weights(self, weight: Tensor, bias: Tensor | None) -> _Weights:
+        assert bias is not None
+        return _Weights(
+            weight.detach().contiguous().to(self._device, self._dtype), bias.detach().float().to(self._device)
+        )
+
+    def _linear(self, weight: Tensor, bias: Tensor | None) -> _Weights:
+        return self._weights(weight.flatten(1).T, bias)
+
+    def _grouped(self, weight: Tensor, bias: Tensor | None, *, groups: int) -> _Weights:
+        """[out, in, taps] to [groups, taps * in, out]; missing input channels are zeros."""
+        filled = F.pad(weight, (0, 0, 0, ARCHITECTURE.groups_width - weight.shape[1]))
+        parts = filled.reshape(groups, -1, *filled.shape[1:]).permute(0, 3, 2, 1)
+        return self._weights(parts.flatten(1, 2), bias)
+
+    def feature_map(self, signals: Tensor) -> Tensor:
+        """Maps [B, T, 1024] in the precision of the weights, of float32 signals [B, C, L] on the device."""
+        n, channels, length = signals.shape
+        x = self._empty(n, length, ARCHITECTURE.groups_width)
+        x[..., :channels] = signals.mT
+        x[..., channels:] = 0
+        x = activated = self._convolve(x, self._first, n, length, ARCHITECTURE.stride)
+        length = -(-length // ARCHITECTURE.stride)
+        for block in self._blocks:
+            out_length = -(-length // block.stride)
+            inner = self._multiply(activated, block.conv1, swish=True)
+            inner = self._convolve(inner, block.conv2, n, length, block.stride)
+            residual = self._multiply(inner, block.conv3, swish=False)
+            squeezed = self._average(residual, n, out_length)
+            scale = self._multiply(squeezed, block.fc1, swish=True, gate=True)
+            scale = self._multiply(scale, block.fc2, swish=False, gate=True)
+            x, activated = self._gate(x, residual, scale, block, length, out_length)
+            length = out_length
+        return x.view(n, length, -1)
+
+    def _empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.empty(shape, dtype=dtype or self._dtype, device=self._device)
+
+    def _convolve(self, x: Tensor, layer: _Weights, n: int, length: int, stride: int) -> Tensor:
+        groups, terms, width = layer.weight.shape
+        out_length = -(-length // stride)
+        out, tile = self._empty(n * out_length, groups * width), self._tiles["convolve"]
+        taps, rows = ARCHITECTURE.kernel_size, len(out)
+        self._kernels.convolve[(-(-rows // tile.m), groups)](
+            x,
+            layer.weight,
+            layer.bias,
+            out,
+            rows,
+            length,
+            out_length,
+            groups * terms // taps,
+            groups * width,
+            IN=terms // taps,
+            OUT=width,
+            TAPS=taps,
+            STRIDE=stride,
+            LEFT=(taps - 1) // 2,  # for either stride and any length: the odd zero goes to the right
+            PRODUCT=self._product,
+            BLOCK_M=tile.m,
+            BLOCK_K=tile.k,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+        return out
+
+    def _multiply(self, x: Tensor, layer: _Weights, *, swish: bool, gate: bool = False) -> Tensor:
+        rows, (channels, width) = len(x), layer.weight.shape
+        tile = self._tiles["gate" if gate else "wide" if width >= _WIDE else "narrow"]
+        out = self._empty(rows, width)
+        self._kernels.linear[(-(-rows // tile.m) * -(-width // tile.n),)](
+            x,
+            layer.weight,
+            layer.bias,
+            out,
+            rows,
+            channels,
+            width,
+            SWISH=swish,
+            WHOLE=channels % tile.k == 0,
+            PRODUCT=self._product,
+            BLOCK_M=tile.m,
+            BLOCK_N=tile.n,
+            BLOCK_K=tile.k,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+        return out
+
+    def _average(self, x: Tensor, n: int, length: int) -> Tensor:
+        """[B * length, channels] to [B, channels]."""
+        channels, moments = x.shape[1], length
+        while True:
+            parts = -(-length // _PART)
+            whole = parts == 1
+            out = self._empty(n * parts, channels, dtype=None if whole else torch.float32)
+            width = 32 if channels % 64 else 64
+            self._kernels.average[(n * parts, -(-channels // width))](
+                x,
+                out,
+                length,
+                parts,
+                float(moments) if whole else 1.0,
+                channels,
+                PART=_PART,
+                BLOCK_T=32,
+                BLOCK_C=width,
+            )
+            if whole:
+                return out
+            x, length = out, parts
+
+    def _gate(
+        self, x: Tensor, residual: Tensor, scale: Tensor, block: _BlockWeights, length: int, out_length: int
+    ) -> tuple[Tensor, Tensor]:
+        out, activated = torch.empty_like(residual), torch.empty_like(residual)
+        rows, width = residual.shape
+        columns = 32 if width % 64 else 64
+        self._kernels.gate[(-(-rows // 32), -(-width // columns))](
+            x,
+            residual,
+            scale,
+            out,
+            activated,
+            rows,
+            length,
+            out_length,
+            block.in_channels,
+            block.out_channels,
+            STRIDE=block.stride,
+            BLOCK_M=32,
+            BLOCK_C=columns,
+        )
+        return out, activated
