@@ -29,6 +29,7 @@ class _Quiet:
 
     def __init__(self) -> None:
         self.first: float | None = None
+        self.memory: list[tuple[int, float, float]] = []
 
     def line(self, text: str) -> None:
         print(text, file=sys.stderr)
@@ -36,15 +37,28 @@ class _Quiet:
     def progress(self, done: int, failed: int, total: int) -> None:
         if self.first is None and done + failed:
             self.first = time.perf_counter() - _BEGAN
+        if not self.memory or done >= self.memory[-1][0] + total / 20:
+            self.memory.append((done, _mib(os.getpid(), "VmRSS"), _gpu_mib()))
 
 
 def _peak_mib(pid: int | None) -> float:
     """The most memory that a process has had; the rusage of one that was started by a larger one would show that one's."""
+    return _mib(pid, "VmHWM")
+
+
+def _mib(pid: int | None, name: str) -> float:
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return 0.0
-    return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(text.partition(f"{name}:")[2].split()[0]) / 1024
+
+
+def _gpu_mib() -> float:
+    """Memory of the GPU that PyTorch holds for this process."""
+    import torch
+
+    return torch.cuda.memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +112,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         "first_job": took.get("first_job"),
         "memory_at_first_job_mib": took.get("memory_at_first_job"),
         "engine": summary.engine,
+        "slowest": summary.slowest,
+        "memory_over_time": console.memory,
         "memory_mib": _peak_mib(os.getpid()),
         "reader_memory_mib": took["readers"],
     }

@@ -96,6 +96,27 @@ def _recording(folder: Path, number: int) -> Path:
     return path
 
 
+def write_wfdb_cohort(folder: Path, n: int) -> Path:
+    """A folder of `n` WFDB records of 12 leads in format 16, as MIMIC-IV-ECG has them; returns it."""
+    cohort = folder / f"wfdb_{n}"
+    if (cohort / ".whole").exists():
+        return cohort
+    shutil.rmtree(cohort, ignore_errors=True)
+    cohort.mkdir(parents=True)
+    leads = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+    samples = [counts(number).T.astype("<i2") for number in range(min(n, DISTINCT))]
+    for number in range(n):
+        name, values = f"ecg_{number:06d}", samples[number % DISTINCT]
+        lines = [f"{name} {len(leads)} {SAMPLING_RATE} {len(values)}"]
+        for lead, column in zip(leads, values.T, strict=True):
+            checksum = int(column.sum(dtype=np.int64)) & 0xFFFF
+            lines.append(f"{name}.dat 16 {_COUNTS_PER_MV}(0)/mV 16 0 {column[0]} {checksum} 0 {lead}")
+        (cohort / f"{name}.hea").write_text("\n".join(lines) + "\n", encoding="ascii")
+        (cohort / f"{name}.dat").write_bytes(values.tobytes())
+    (cohort / ".whole").touch()
+    return cohort
+
+
 def cohort_files(cohort: Path, n: int | None = None) -> list[Path]:
     return sorted(cohort.glob("*.xml"))[:n]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,9 @@ from benchmarks.measure import (
     usable_cores,
     wall_seconds,
 )
-from ecgfounder.sinks.sink import Output
+
+if TYPE_CHECKING:
+    from ecgfounder.sinks.sink import Output
 
 TOLERANCE = 1e-5
 
@@ -49,6 +51,11 @@ class Sizes:
     lengths: tuple[int, ...] = (1250, 2500, 5000, 5500, 15000)
     growth: tuple[int, ...] = (100, 1_000, 10_000)
     matrix: int = 3072
+    gpu_batch: int = 256
+    gpu_length: int = 5000
+    gpu_batches: tuple[int, ...] = (1, 8, 32, 64, 128, 512)
+    gpu_lengths: tuple[int, ...] = (1250, 2500, 5500, 15000)
+    gpu_recordings: int = 4000
 
 
 QUICK = Sizes(
@@ -62,6 +69,11 @@ QUICK = Sizes(
     lengths=(300,),
     growth=(10, 20),
     matrix=256,
+    gpu_batch=2,
+    gpu_length=300,
+    gpu_batches=(1,),
+    gpu_lengths=(257,),
+    gpu_recordings=4,
 )
 
 
@@ -84,6 +96,9 @@ class Bench:
     def environment(self) -> dict[str, str]:
         """The engines' cache is the benchmark's own."""
         return {"ECGFOUNDER_CACHE": str(self.folder / "cache")}
+
+    def network_gflop(self, length: int) -> float:
+        return network_gflop(length)
 
     def output(self, name: str) -> Path:
         """An output folder that is not there yet."""
@@ -264,6 +279,8 @@ def stages(bench: Bench) -> Facts:
 
 def _outputs(paths: list[str]) -> list[Output]:
     """Results as the sinks take them, one for each path."""
+    from ecgfounder.sinks.sink import Output
+
     maps = np.random.default_rng(0).standard_normal((8, 22, 1024), dtype=np.float32)
     return [
         Output(
@@ -323,12 +340,12 @@ def engines(bench: Bench) -> Facts:
     shapes += [(8, length) for length in bench.sizes.lengths if (8, length) not in shapes]
     rows = []
     for batch, length in shapes:
-        signals = _signals(batch, length)
+        signals = signals_of(batch, length)
         reference = made["torch", "float32", "cpu"].embed(signals)
         took: dict[tuple[str, str, str], list[float]] = {key: [] for key in made}
         for _ in range(bench.sizes.rounds + 1):
             for key, engine in made.items():
-                took[key].append(_seconds_per_input(engine, signals))
+                took[key].append(seconds_per_input(engine, signals))
         for key, engine in made.items():
             error = np.linalg.norm(engine.embed(signals) - reference) / np.linalg.norm(reference)
             rows.append(
@@ -346,18 +363,18 @@ def engines(bench: Bench) -> Facts:
     return {"threads": threads, "rows": rows}
 
 
-def _signals(batch: int, length: int) -> Any:
+def signals_of(batch: int, length: int) -> Any:
     """z-scored recordings, float32 [batch, 12, length], cut or repeated to that length."""
     signals = np.stack([np.resize(inputs.counts(number).T, (length, 12)).T for number in range(batch)]).astype(float)
     signals -= signals.mean(axis=(1, 2), keepdims=True)
     return np.ascontiguousarray(signals / signals.std(axis=(1, 2), keepdims=True), dtype=np.float32)
 
 
-def _seconds_per_input(engine: Any, signals: Any) -> float:
-    """Seconds that one input takes while all of the engine's threads embed batches; each does two."""
+def seconds_per_input(engine: Any, signals: Any, calls: int = 2) -> float:
+    """Seconds that one input takes while all of the engine's threads embed batches; each does `calls`."""
     from concurrent.futures import ThreadPoolExecutor
 
-    calls = 2 * engine.threads
+    calls *= engine.threads
     with ThreadPoolExecutor(engine.threads) as pool:
         seconds = wall_seconds(lambda: list(pool.map(engine.embed, [signals] * calls)))
     return seconds / (calls * len(signals))
@@ -471,6 +488,13 @@ def starting(bench: Bench) -> Facts:
     return {"help_seconds": spread(took[1:])}
 
 
+def gpu(bench: Bench) -> Facts:
+    """The GPU, where there is one: `benchmarks.gpu`."""
+    from benchmarks.gpu import gpu as measured
+
+    return measured(bench)
+
+
 PARTS: dict[str, Callable[[Bench], Facts]] = {
     "end_to_end": end_to_end,
     "stages": stages,
@@ -479,4 +503,5 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "null_engine": null_engine,
     "scaling": scaling,
     "starting": starting,
+    "gpu": gpu,
 }

@@ -157,6 +157,48 @@ def _starting(facts: Facts) -> str:
     return _table("Starting", ("", "median (range)"), [("`ecgfounder --help`, s", _spread(facts["help_seconds"]))])
 
 
+def _gpu(facts: Facts) -> str:
+    card = facts["card"]
+    peaks = ", ".join(f"{name} {_number(value)}" for name, value in card["peak_tflops"].items())
+    title = (
+        f"The GPU: {card['name']}" if "name" in card else "The GPU: none here; the same on the CPU, as far as it goes"
+    )
+    clocks = (
+        f" Clocks, power, temperature before: {card['clocks_before']}; after: {card['clocks_after']}."
+        if "name" in card
+        else ""
+    )
+    header = (
+        "what",
+        "precision",
+        "batch",
+        "samples",
+        "recordings/s",
+        "TFLOP/s",
+        "of the peak",
+        "relative error",
+        "same bytes",
+        "notes",
+    )
+    rows = [
+        (
+            row["what"],
+            row.get("precision", ""),
+            str(row.get("batch", "")),
+            str(row.get("length", "")),
+            _spread(row["per_second"]) if "per_second" in row else "",
+            _number(row["tflops"]) if "tflops" in row else "",
+            f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else "",
+            f"{row['relative_error']:.1e}" if "relative_error" in row else "",
+            {True: "yes", False: "no"}.get(row.get("same_bytes", ""), ""),
+            row["skipped"] if "skipped" in row else row.get("note", ""),
+        )
+        for row in facts["rows"]
+    ]
+    peak = f"Peaks of a matrix product, TFLOP/s: {peaks}.{clocks}"
+    return _table(title, header, rows) + f"\n\n{peak}"
+
+
 _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "end_to_end": _end_to_end,
     "null_engine": _null_engine,
@@ -165,6 +207,7 @@ _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "growth": _growth,
     "scaling": _scaling,
     "starting": _starting,
+    "gpu": _gpu,
 }
 
 

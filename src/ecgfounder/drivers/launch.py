@@ -85,8 +85,9 @@ class Launch:
 def join_launch(device: str | None = None) -> Launch:
     """Find out who we are; without a launcher's environment, a process alone.
 
-    Without a GPU, Accelerate is asked for the CPU explicitly: it would otherwise take each of `--multi_gpu`'s processes for
-    the only one, and everything would be done several times.
+    Accelerate is asked for the CPU: the processes exchange a few words, for which the GPUs' library (NCCL) is not needed,
+    and it would refuse two processes on one card. Without a GPU, Accelerate would otherwise take each of `--multi_gpu`'s
+    processes for the only one, and everything would be done several times. Cards are dealt out by the rank on a machine.
 
     Raises
     ------
@@ -99,8 +100,7 @@ def join_launch(device: str | None = None) -> Launch:
     import torch
     from accelerate import Accelerator
 
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
-    accelerator = Accelerator(cpu=on_cpu)
+    accelerator = Accelerator(cpu=True)
     if accelerator.num_processes != expected:
         raise RunError(
             f"The launcher started {expected} processes (WORLD_SIZE) but Accelerate sees {accelerator.num_processes}: "
@@ -108,10 +108,11 @@ def join_launch(device: str | None = None) -> Launch:
             f"or unset {', '.join(_WORLD_VARIABLES)} to run alone."
         )
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "0") or "0") or expected
+    gpus = 0 if device == "cpu" or not torch.cuda.is_available() else torch.cuda.device_count()
     return Launch(
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         local_size=local_size,
-        device="cpu" if accelerator.device.type == "cpu" else str(accelerator.device),
+        device=f"cuda:{accelerator.local_process_index % gpus}" if gpus else "cpu",
         accelerator=accelerator,
     )

@@ -82,6 +82,7 @@ class TorchEngine(DeviceEngine):
             # TensorFloat-32 rounds to 10 bits: float32 means float32 here.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
+            torch.cuda.synchronize(self._device)  # passes run on streams of their own, which do not wait for this one
 
     def _in_passes(self, batch: Array) -> Array:
         if self._device.type == "cpu":
