@@ -6,8 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 READY := $(VENV)/.ready
+# Packages that only `make test-services` needs; apart, so that nothing else comes to rest on them.
+SERVICES := $(VENV)/services
 
-.PHONY: install demo test test-all lint types check bench docs fuzz clean
+.PHONY: install demo test test-services test-all lint types check bench docs fuzz clean
 
 install: $(READY)
 
@@ -25,10 +27,18 @@ demo: $(READY)
 	$(BIN)/ecgfounder demo demo
 
 test: $(READY)
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not services'
 
-test-all: $(READY)
-	$(PYTEST)
+test-services: $(SERVICES)/.ready
+	PYTHONPATH=$(SERVICES) $(PYTEST) -m 'services and not slow'
+
+$(SERVICES)/.ready: $(READY)
+	rm -rf $(SERVICES)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(SERVICES) 'triton==3.9.0; platform_system == "Linux"'
+	touch $(SERVICES)/.ready
+
+test-all: $(SERVICES)/.ready
+	PYTHONPATH=$(SERVICES) $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -123,7 +123,7 @@ def cohort_files(cohort: Path, n: int | None = None) -> list[Path]:
 
 def write_checkpoint(folder: Path) -> Path:
     """A 12-lead checkpoint with random weights; returns its path."""
-    from ecgfounder.demo.demo import write_demo_checkpoint
+    from ecgfounder.demo import write_demo_checkpoint
 
     path = folder / "random_weights_12_lead.pth"
     if not path.exists():

@@ -97,3 +97,29 @@ def test_the_whole_job_gives_what_the_plain_way_gives(tmp_path: Path) -> None:
     assert {row["engine"] for row in results["engines"]["rows"]} >= {"torch"}
     assert all(row["relative_error"] < 0.05 for row in results["engines"]["rows"])
     assert len(spreads(results)) > 15
+
+
+WITHOUT = """
+import sys
+
+from benchmarks.gpu import RUN_PACKAGES
+
+for name in (*RUN_PACKAGES, "huggingface_hub", "matplotlib", "onnx", "onnxruntime", "h5py", "wfdb"):
+    sys.modules[name] = None  # what is not installed
+
+from benchmarks.__main__ import main
+
+main(["--quick", "--only", "gpu", "--folder", sys.argv[1]])
+"""
+
+
+@pytest.mark.slow
+def test_the_gpu_part_needs_torch_numpy_and_safetensors_and_names_what_else_is_missing(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads((tmp_path / "results.json").read_text())["parts"]["gpu"]["rows"]
+    network = [row for row in rows if "relative_error" in row]
+    assert {"torch", "torch, 2-D channels last", "torch, groups of 64"} <= {row["what"] for row in network}
+    assert all(row["relative_error"] < 1e-5 and row["per_second"]["median"] > 0 for row in network)
+    assert rows[-1]["skipped"].startswith("not installed: accelerate, datasets")
+    assert "not installed: accelerate" in done.stdout

@@ -208,6 +208,25 @@ def test_a_gpu_that_pytorch_cannot_use_is_a_warning(monkeypatch: pytest.MonkeyPa
     assert told(doctor._engines())[-1] == ("PASS", "gpu")
 
 
+@pytest.mark.parametrize(
+    ("triton", "status"),
+    [
+        ({"engine": "Triton", "values": [1.0], "per_second": 1.0}, "PASS"),
+        ({"engine": "Triton", "values": [2.0], "per_second": 1.0}, "FAIL"),
+        ({"no_triton": "the engine needs another GPU"}, "WARN"),
+    ],
+)
+def test_a_gpu_is_tried_with_both_of_its_engines(
+    monkeypatch: pytest.MonkeyPatch, triton: dict[str, Any], status: str
+) -> None:
+    fine = {"engine": "any", "values": [1.0], "per_second": 1.0}
+    monkeypatch.setattr(
+        doctor, "probe_in_process", lambda choice, _device, _folder: triton if choice == "triton" else fine
+    )
+    monkeypatch.setattr(doctor, "_gpu_device_files", lambda: True)
+    assert told(doctor._engines())[-2:] == [("PASS", "gpu"), (status, "triton")]
+
+
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 

@@ -219,7 +219,7 @@ class StreamOptions(TypedDict, total=False):
     sampling_rate: float | None
     leads: Sequence[str] | None
     unit: str | None
-    batch_size: int
+    batch_size: int | None
     errors: Errors
 
 
@@ -321,7 +321,7 @@ class Embedder:
         leads: Sequence[str] | None = None,
         unit: str | None = None,
         pooling: Pooling = "none",
-        batch_size: int = 8,
+        batch_size: int | None = None,
         errors: Errors = "raise",
         as_tensor: bool = False,
     ) -> Any:
@@ -333,8 +333,8 @@ class Embedder:
         sampling_rate, leads, unit : Hz, the rows' names, and "mV" (default), "uV" ... for arrays, and for files whose
             format does not say them. For "1lead", `leads` may be left out for an array of one row.
         pooling : "none" keeps the feature map over time, "mean" its mean, which ECGFounder's own code calls features.
-        batch_size : recordings (or windows) that a GPU computes at once, and that wait for company; no result depends
-            on it.
+        batch_size : recordings (or windows) that a GPU computes at once, and that wait for company; None for as many as
+            suit the engine. No result depends on it.
         errors : for iterables: "raise" stops at the first recording that cannot be embedded; "return" puts its exception
             in its place; "skip" leaves it out and logs a warning. A single recording always raises.
         as_tensor : torch tensors on the CPU instead of numpy arrays.
@@ -371,7 +371,7 @@ class Embedder:
         leads: Sequence[str] | None = None,
         unit: str | None = None,
         pooling: Pooling = "none",
-        batch_size: int = 8,
+        batch_size: int | None = None,
         errors: Errors = "raise",
         as_tensor: bool = False,
     ) -> Iterator[Any]:
@@ -394,7 +394,7 @@ class Embedder:
         sampling_rate: float | None = None,
         leads: Sequence[str] | None = None,
         unit: str | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         errors: Errors = "raise",
     ) -> Any:
         """Probability of each of the 150 statements in `labels`, by the checkpoint's own head.
@@ -448,7 +448,7 @@ class Embedder:
         self,
         recordings: Iterable[Any],
         kept: Kept,
-        batch_size: int,
+        batch_size: int | None,
         errors: str,
         hints: Hints,
         *,
@@ -456,8 +456,9 @@ class Embedder:
     ) -> Iterator[Any]:
         """What is kept of each recording, in their order; errors as `errors` says."""
         check_choice("errors", errors, ERRORS_CHOICES)
-        check_least("batch_size", batch_size, 1)
-        return self._stream(recordings, kept, batch_size, errors, hints, single)
+        rows = self.engine.batch_size if batch_size is None else batch_size
+        check_least("batch_size", rows, 1)
+        return self._stream(recordings, kept, rows, errors, hints, single)
 
     def _stream(
         self, recordings: Iterable[Any], kept: Kept, batch_size: int, errors: str, hints: Hints, single: bool

@@ -81,7 +81,7 @@ def embed_cohort(
     format: str = "json",
     layout: str = "flat",
     shard_size: int = 1000,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     num_workers: int = 4,
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
@@ -122,7 +122,8 @@ def embed_cohort(
     dtype, format, layout, shard_size
         How outputs are written: "float32" or "float16"; "json" or "parquet"; "flat" or "tree"; records per Parquet shard.
     batch_size, num_workers
-        Recordings per batch on a GPU; reading processes, at most. With 0 files are read in this process.
+        Recordings in a batch, None for as many as suit the engine (8 on a CPU, 128 on a GPU); reading processes, at most.
+        With 0 files are read in this process.
     shard
         (i, n): this call does the i-th of n parts of the cohort.
     overwrite, retry_failed, check_hashes, read_timeout

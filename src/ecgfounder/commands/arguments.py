@@ -60,7 +60,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """What computes, and on what."""
     add = parser.add_argument_group("network").add_argument
     add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
-    add("--engine", default="auto", help="auto, torch, onnx or native (default: %(default)s)")
+    add("--engine", default="auto", help="auto, torch, triton, onnx or native (default: %(default)s)")
     add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
     add(
         "--compile",
@@ -68,7 +68,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         help="let PyTorch compile the network for each length of recordings, about a minute each; best with --window",
     )
     add("--device", help="torch device, e.g. cuda:0 or cpu (default: the GPU if there is one)")
-    add("--batch_size", type=int, default=8, help="recordings per batch (default: %(default)s)")
+    add("--batch_size", type=int, help="recordings per batch (default: 8 on a CPU, 128 on a GPU)")
     add(
         "--num_workers",
         type=int,

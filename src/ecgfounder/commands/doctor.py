@@ -257,8 +257,14 @@ def _engines() -> Iterator[Finding]:
                 f"the driver is here, but PyTorch cannot use it: {gpu['no_gpu']}",
                 "install a CUDA build of PyTorch that fits the driver: https://pytorch.org/get-started/locally",
             )
+            return
+        yield _engine_finding("gpu", gpu, reference)
+        triton = probe_in_process("triton", "cuda", folder)
+        if "no_triton" in triton:
+            without = f"PyTorch's own kernels compute, slower: {triton['no_triton']}"
+            yield Finding("WARN", "triton", without, "an NVIDIA GPU of this decade and PyTorch's build for CUDA")
         else:
-            yield _engine_finding("gpu", gpu, reference)
+            yield _engine_finding("triton", triton, reference)
 
 
 def _engine_finding(subject: str, trial: dict[str, Any], reference: dict[str, Any] | None) -> Finding:
@@ -270,7 +276,7 @@ def _engine_finding(subject: str, trial: dict[str, Any], reference: dict[str, An
         if not apart <= AGREEMENT:
             wrong = f"gives other numbers than PyTorch on the CPU (relative difference {apart:.1e})"
             return Finding("FAIL", subject, wrong, f"{reinstall}, or use --engine torch --device cpu")
-    speed = f"{trial['per_second']:.3g} ECG/s" + ("" if subject == "gpu" else " on one core")
+    speed = f"{trial['per_second']:.3g} ECG/s" + ("" if subject in ("gpu", "triton") else " on one core")
     return Finding("PASS", subject, f"{trial['engine']}: {speed}")
 
 
@@ -329,12 +335,16 @@ def probe(choice: str, device: str, folder: str) -> None:
     import torch
 
     from ecgfounder.engines import create_engine
+    from ecgfounder.engines.triton import NEEDS, triton_usable
     from ecgfounder.network.checkpoint import build_network
 
     if device == "cuda" and not torch.cuda.is_available():
         print(json.dumps({"no_gpu": f"PyTorch {torch.__version__}, built for CUDA {torch.version.cuda}"}))
         return
     checkpoint = Path(folder) / "weights.pth"
+    if choice == "triton" and not triton_usable(device):
+        print(json.dumps({"no_triton": f"the engine needs {NEEDS}"}))
+        return
     if not checkpoint.exists():
         torch.manual_seed(0)
         torch.save(build_network({}, "12lead", 1).state_dict(), checkpoint)

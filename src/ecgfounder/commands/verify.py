@@ -317,8 +317,8 @@ class _Kind:
 
     @property
     def tolerance(self) -> float:
-        """Of one engine with itself: bytes on a CPU; a GPU's libraries choose their algorithms by the batch's size."""
-        return BIT_IDENTICAL if self.device == "cpu" else FLOAT32_TOLERANCE
+        """Of one engine with itself: bytes, but that a GPU's libraries choose PyTorch's algorithms by the batch's size."""
+        return FLOAT32_TOLERANCE if self.choice == "torch" and self.device != "cpu" else BIT_IDENTICAL
 
 
 def _kinds(device: str | None) -> list[_Kind]:
@@ -330,7 +330,11 @@ def _kinds(device: str | None) -> list[_Kind]:
         _Kind("native", "cpu", missing="" if native_usable() else "see the line 'native' of ecgfounder doctor"),
     ]
     gpu = device if device not in (None, "cpu") else "cuda" if device is None and gpu_available() else None
-    return kinds if gpu is None else [*kinds, _Kind("torch", gpu)]
+    if gpu is None:
+        return kinds
+    from ecgfounder.engines.triton import NEEDS, triton_usable
+
+    return [*kinds, _Kind("torch", gpu), _Kind("triton", gpu, missing="" if triton_usable(gpu) else f"needs {NEEDS}")]
 
 
 @contextmanager
@@ -459,7 +463,7 @@ def _between(
         widened = tolerance > FLOAT32_TOLERANCE
         yield Comparison(other, f"against {labels[0]}", difference, tolerance, widened=widened)
     for kind in _kinds(device):
-        if kind.choice != "torch":
+        if kind.choice not in ("torch", "triton"):
             continue
         for precision in ("bfloat16", "float16") if kind.device != "cpu" else ("bfloat16",):
             if kind.label in references:

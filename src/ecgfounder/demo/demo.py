@@ -7,21 +7,15 @@ official layout with random weights. The same bytes of ECG and the same weights 
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.demo.philips_encoder import encode_sierra
-from ecgfounder.network.bundles import SPECS, spec_of
-from ecgfounder.network.checkpoint import build_network
-
-if TYPE_CHECKING:
-    import torch
+from ecgfounder.demo.weights import write_demo_checkpoint
+from ecgfounder.network.bundles import SPECS
 
 WEIGHTS_NOTE = f"""\
 These embeddings mean nothing: the demo's checkpoint holds random weights, made only to show the program at work.
@@ -130,6 +124,8 @@ def write_demo_cohort(folder: Path) -> None:
     OSError
         If the folder cannot be written to.
     """
+    from ecgfounder.demo.philips_encoder import encode_sierra
+
     for study in _STUDIES:
         document = encode_sierra(
             _counts(study),
@@ -289,54 +285,3 @@ def _with_calibration(counts: npt.NDArray[np.int64], sampling_rate: int) -> npt.
     recording[:, : counts.shape[1]] = counts
     recording[:, round(10.7 * sampling_rate) : round(10.9 * sampling_rate)] = round(_COUNTS_PER_MV)
     return recording
-
-
-# -- The checkpoint ----------------------------------------------------------------------------------------------------
-
-
-def write_demo_checkpoint(path: Path, mode: str = "12lead", seed: int = 0) -> None:
-    """Write a checkpoint {"state_dict": ...} of the official layout, head and batch-norm entries included.
-
-    The weights are random, of a size that keeps signals alive through all layers, and do not depend on anything but the
-    seed and each entry's name.
-
-    Parameters
-    ----------
-    path : file to write; its folder is created.
-    mode : "12lead" or "1lead".
-    seed : of the weights.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such mode.
-    OSError
-        If the file cannot be written.
-    """
-    import torch
-
-    n_classes = len(spec_of(mode).labels())
-    with torch.device("meta"):  # names and shapes alone
-        layout = build_network({}, mode, n_classes).state_dict()
-    weights = {name: _random_entry(name, tuple(entry.shape), seed) for name, entry in layout.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": weights}, path)
-
-
-def _random_entry(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """One entry, from a generator of its own: default_rng([seed, crc32(name)])."""
-    import torch
-
-    if name.endswith("num_batches_tracked"):
-        return torch.tensor(1234)
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    *_, layer, kind = name.split(".")
-    if layer == "first_bn" or layer.startswith("bn"):
-        # The network never applies these; values that would show if it did.
-        is_scale = kind in ("weight", "running_var")
-        values = rng.uniform(0.5, 2.0, shape) if is_scale else rng.standard_normal(shape)
-    elif kind == "bias":
-        values = rng.standard_normal(shape) * 0.1
-    else:  # variance 2 / fan-in (He et al. 2015)
-        values = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
-    return torch.from_numpy(values.astype(np.float32))

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from ecgfounder.checks import check_choice
-from ecgfounder.engines.engine import CPU_ROWS, Engine
+from ecgfounder.engines.engine import Engine
 from ecgfounder.errors import MissingDependencyError, SettingsError
 from ecgfounder.network.bundles import spec_of
 
@@ -28,7 +28,7 @@ def create_engine(
     precision: str = "float32",
     device: str | None = None,
     threads: int = 1,
-    batch_size: int = CPU_ROWS,
+    batch_size: int | None = None,
     checkpoint_sha256: str | None = None,
     compiled: bool = False,
 ) -> Engine:
@@ -45,7 +45,7 @@ def create_engine(
     precision : one of `PRECISION_CHOICES`; float16 needs a GPU.
     device : "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
     threads : Python threads that will call `embed` at once.
-    batch_size : rows that a GPU computes at once; on a CPU the arithmetic has a fixed size.
+    batch_size : rows that a GPU computes at once, 128 if None; on a CPU the arithmetic has a fixed size.
     checkpoint_sha256 : the file's SHA-256 where it is known already; spares reading the file once.
     compiled : whether PyTorch compiles the network (`torch.compile`), for each length of signals anew.
 

@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgfounder.engines.engine import Array, Engine
+from ecgfounder.engines.engine import CPU_ROWS, Array, Engine
 from ecgfounder.errors import EmbeddingError, SettingsError
 from ecgfounder.network.head import Head
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+GPU_ROWS = 128
+"""Rows that a GPU is given at once if nothing is said: fewer leave it waiting for its kernels to be started."""
 
 _GPU_THREADS = 2  # one call computes while the other one's samples and maps travel
 
@@ -34,7 +37,7 @@ class DeviceEngine(Engine):
         *,
         precision: str,
         threads: int,
-        batch_size: int,
+        batch_size: int | None,
         in_channels: int,
         head: Head | None,
     ) -> None:
@@ -42,7 +45,7 @@ class DeviceEngine(Engine):
             precision=precision,
             device=str(device),
             threads=threads if device.type == "cpu" else min(threads, _GPU_THREADS),
-            batch_size=batch_size,
+            batch_size=CPU_ROWS if device.type == "cpu" else batch_size or GPU_ROWS,
             in_channels=in_channels,
             head=head,
         )

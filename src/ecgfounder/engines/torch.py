@@ -44,7 +44,7 @@ class TorchEngine(DeviceEngine):
         precision: str,
         device: str,
         threads: int,
-        batch_size: int,
+        batch_size: int | None,
         compiled: bool,
     ) -> None:
         place = usable_device(device)
@@ -60,7 +60,7 @@ class TorchEngine(DeviceEngine):
             place,
             precision=precision,
             threads=threads,
-            batch_size=CPU_ROWS if on_cpu else batch_size,
+            batch_size=batch_size,
             in_channels=spec_of(mode).in_channels,
             head=head,
         )

@@ -8,8 +8,8 @@ the operands' upper and lower halves), which keeps float32's accuracy. A map's b
 from __future__ import annotations
 
 import importlib.util
-import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ecgfounder.engines.device import DTYPES, DeviceEngine, usable_device
+from ecgfounder.engines.engine import Array
 from ecgfounder.errors import SettingsError
 from ecgfounder.network.bundles import ARCHITECTURE, spec_of
 from ecgfounder.network.checkpoint import build_network, load_backbone
@@ -27,7 +28,10 @@ from ecgfounder.network.checkpoint import build_network, load_backbone
 if TYPE_CHECKING:
     from ecgfounder.net1d import Net1D
 
-log = logging.getLogger(__name__)
+NEEDS = (
+    "an NVIDIA GPU of compute capability 8.0 or higher, and the package triton, which PyTorch's builds for CUDA bring"
+)
+"""What `triton_usable` looks for, in words."""
 
 _OLDEST = (8, 0)
 """The compute capability from which on tensor cores take TF32 and bfloat16."""
@@ -59,14 +63,11 @@ class TritonEngine(DeviceEngine):
     name = "triton"
 
     def __init__(
-        self, mode: str, checkpoint: Path, *, precision: str, device: str, threads: int, batch_size: int
+        self, mode: str, checkpoint: Path, *, precision: str, device: str, threads: int, batch_size: int | None
     ) -> None:
         place = usable_device(device)
         if not triton_usable(device):
-            raise SettingsError(
-                "the engine 'triton' needs an NVIDIA GPU of compute capability 8.0 or higher and the package triton, which "
-                "PyTorch's builds for CUDA bring"
-            )
+            raise SettingsError(f"the engine 'triton' needs {NEEDS}")
         weights, head = load_backbone(checkpoint, mode)
         super().__init__(
             place,
@@ -88,8 +89,7 @@ class TritonEngine(DeviceEngine):
         """
         signal = np.random.default_rng(0).standard_normal((1, self.in_channels, _CHECKED_SAMPLES), dtype=np.float32)
         try:
-            with torch.inference_mode():
-                expected = net.feature_map(torch.from_numpy(signal)).numpy()
+            expected = _on_one_core(lambda: net.feature_map(torch.from_numpy(signal)).numpy())
             found = self.embed(signal)
         except Exception as failure:  # compilers, drivers and their packages fail in many ways
             reason = " ".join(str(failure).split())[:300]
@@ -109,6 +109,21 @@ class TritonEngine(DeviceEngine):
     def close(self) -> None:
         del self._net
         torch.cuda.empty_cache()
+
+
+def _on_one_core(work: Callable[[], Array]) -> Array:
+    """What PyTorch computes on the CPU in one thread: those of several processes would be in each other's way."""
+    results: list[Array] = []
+
+    def alone() -> None:
+        torch.set_num_threads(1)  # counts for the calling thread
+        with torch.inference_mode():
+            results.append(work())
+
+    thread = threading.Thread(target=alone)
+    thread.start()
+    thread.join()
+    return results[0]
 
 
 @dataclass(frozen=True)

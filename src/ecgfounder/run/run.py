@@ -278,6 +278,9 @@ class Run:
         self.folder.write(record)
         self.folder.write_card(record)
 
+    def _batch_size(self, engine: Engine) -> int:
+        return self.settings.batch_size or engine.batch_size
+
     def _record(self, started: Started) -> RunRecord:
         settings, opening, engine = self.settings, started.opening, started.engine
         return RunRecord(
@@ -289,7 +292,7 @@ class Run:
                 path_column=settings.path_column,
                 id_column=settings.id_column,
                 keep_columns=settings.keep_columns,
-                batch_size=settings.batch_size,
+                batch_size=self._batch_size(engine),
                 num_workers=settings.num_workers,
                 shards=settings.shard[1],
             ),
@@ -319,7 +322,7 @@ class Run:
             self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
         stage = EmbedStage(started.engine, view_of(self.settings.pooling, head))
-        pipeline = Pipeline(pool, stage, finish, self.settings.batch_size, self.interruption)
+        pipeline = Pipeline(pool, stage, finish, self._batch_size(started.engine), self.interruption)
         try:
             pipeline.run(self._jobs(started, recorder))
             if time.monotonic() - started.began > SHORT_SECONDS:

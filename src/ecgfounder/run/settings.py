@@ -40,7 +40,7 @@ class Settings:
     statements : whether the recording device's own statements and intervals are kept too.
     dtype : of the embeddings that are written.
     format, layout, shard_size : how outputs are written; `shard_size` is records per Parquet shard.
-    batch_size, num_workers : what is in flight, and reading processes per process at most.
+    batch_size, num_workers : recordings in a batch, None for as many as suit the engine; reading processes per process at most.
     shard : (i, n), this run does the i-th of n parts, i from 1.
     overwrite, retry_failed, check_hashes : what a start in a used folder does.
     read_timeout : seconds after which reading one file is given up.
@@ -68,7 +68,7 @@ class Settings:
     format: str = "json"
     layout: str = "flat"
     shard_size: int = 1000
-    batch_size: int = 8
+    batch_size: int | None = None
     num_workers: int = 4
     shard: tuple[int, int] = (1, 1)
     overwrite: bool = False
@@ -93,7 +93,7 @@ class Settings:
         ):
             check_choice(name, value, choices)
         for name, number, least in (
-            ("batch_size", self.batch_size, 1),
+            ("batch_size", 1 if self.batch_size is None else self.batch_size, 1),
             ("num_workers", self.num_workers, 0),
             ("shard_size", self.shard_size, 1),
         ):
