@@ -58,9 +58,12 @@ class EmbeddingFolder:
 
     Attributes
     ----------
-    folder : where they are; naming : as the run had it.
-    shards : the run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
-    by_identifier : whether rows of shards are known by an identifier (`--id_column`) rather than by their recording's path.
+    folder : str or os.PathLike
+        Where they are; naming : as the run had it.
+    shards : EmbeddingRun or None
+        The run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
+    by_identifier : bool
+        Whether rows of shards are known by an identifier (`--id_column`) rather than by their recording's path.
     """
 
     def __init__(self, folder: str | os.PathLike[str], naming: Naming) -> None:
@@ -75,7 +78,8 @@ class EmbeddingFolder:
 
         Parameters
         ----------
-        exclude_flags : quality flags that `is_flagged` looks for.
+        exclude_flags : collection of str, optional
+            Quality flags that `is_flagged` looks for.
 
         Raises
         ------

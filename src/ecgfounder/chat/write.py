@@ -50,8 +50,10 @@ def write_chat(settings: ChatSettings, form: Callable[[Sample], Any]) -> Summary
 
     Parameters
     ----------
-    settings : the dataset, the columns, the embeddings and the output.
-    form : what a sample looks like in the file, e.g. `conversation` or `embedding_chat`.
+    settings : ChatSettings
+        The dataset, the columns, the embeddings and the output.
+    form : callable
+        What a sample looks like in the file, e.g. `conversation` or `embedding_chat`.
 
     Returns
     -------

@@ -24,11 +24,16 @@ class Index:
 
     Attributes
     ----------
-    keys : uint64 [n], which record it is (`record_key`).
-    names : uint64 [n], hash of the output name with case folded; 0 where the path cannot be given a name.
-    first : bool [n], whether this is the first time that the record occurs.
-    marks : int64 [n], hash of the `Record`, by which this process knows it when it comes by again.
-    shared : uint64, hashes of the names of identifiers that several paths have.
+    keys : numpy.ndarray
+        Uint64 [n], which record it is (`record_key`).
+    names : numpy.ndarray
+        Uint64 [n], hash of the output name with case folded; 0 where the path cannot be given a name.
+    first : numpy.ndarray
+        Bool [n], whether this is the first time that the record occurs.
+    marks : numpy.ndarray
+        Int64 [n], hash of the `Record`, by which this process knows it when it comes by again.
+    shared : numpy.ndarray
+        Uint64, hashes of the names of identifiers that several paths have.
     """
 
     keys: npt.NDArray[np.uint64]

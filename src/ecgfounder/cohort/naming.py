@@ -58,9 +58,12 @@ class Naming:
 
     Attributes
     ----------
-    layout : "flat", every output directly in the output folder; "tree", folders as below `data_dir`.
-    data_dir : the folder that relative paths start from; made absolute when the object is made.
-    suffix : what follows the stem, ".json" for one JSON per ECG.
+    layout : Layout
+        "flat", every output directly in the output folder; "tree", folders as below `data_dir`.
+    data_dir : str
+        The folder that relative paths start from; made absolute when the object is made.
+    suffix : str
+        What follows the stem, ".json" for one JSON per ECG.
 
     Raises
     ------

@@ -328,8 +328,10 @@ def probe(choice: str, device: str, folder: str) -> None:
 
     Parameters
     ----------
-    choice, device : as in `ecgfounder.engines.create_engine`.
-    folder : where the weights are kept for the next probe.
+    choice, device : str
+        As in `ecgfounder.engines.create_engine`.
+    folder : str
+        Where the weights are kept for the next probe.
     """
     import numpy as np
     import torch

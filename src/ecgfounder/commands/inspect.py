@@ -108,17 +108,28 @@ class Finding:
 
     Attributes
     ----------
-    path : as given, or below the folder as given.
-    error : why the file could not be read, the path left out; the attributes that follow are then empty.
-    format, version : the reader's name, and the format's version where the file states it.
-    leads : those in the file, by canonical name; 'channel N' for names that are not a lead's.
-    derived, missing : those of the twelve that are computed from I and II, and those that cannot be had.
-    sampling_rate, samples, seconds : rate in Hz, samples per lead, and duration.
-    resolution_uv : microvolts per unit of the stored samples, where the file has one such scale.
-    range_mv : lowest and highest sample of each lead in mV; None for a lead without any.
-    device : manufacturer, model, software and filters of the device.
-    flags : quality flags, "name" or "name:detail" (`ecgfounder.quality.FLAGS`).
-    problem : why the recording cannot be embedded although it was read.
+    path : str
+        As given, or below the folder as given.
+    error : str or None
+        Why the file could not be read, the path left out; the attributes that follow are then empty.
+    format, version : str, str or None
+        The reader's name, and the format's version where the file states it.
+    leads : tuple of str
+        Those in the file, by canonical name; 'channel N' for names that are not a lead's.
+    derived, missing : tuple of str
+        Those of the twelve that are computed from I and II, and those that cannot be had.
+    sampling_rate, samples, seconds : float, int, float
+        Rate in Hz, samples per lead, and duration.
+    resolution_uv : float or None
+        Microvolts per unit of the stored samples, where the file has one such scale.
+    range_mv : dict of str to tuple of (float, float) or None
+        Lowest and highest sample of each lead in mV; None for a lead without any.
+    device : dict of str to str or float
+        Manufacturer, model, software and filters of the device.
+    flags : tuple of str
+        Quality flags, "name" or "name:detail" (`ecgfounder.quality.FLAGS`).
+    problem : str or None
+        Why the recording cannot be embedded although it was read.
     """
 
     path: str

@@ -34,8 +34,10 @@ class Stream:
 
     Parameters
     ----------
-    embed : the embedding stage.
-    batch_size : rows in a full batch.
+    embed : EmbedStage
+        The embedding stage.
+    batch_size : int
+        Rows in a full batch.
     """
 
     def __init__(self, embed: EmbedStage, batch_size: int) -> None:

@@ -113,11 +113,15 @@ class LeadSelection:
 
     Attributes
     ----------
-    samples : float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads. It may share memory
-        with the recording's, and must not be changed.
-    leads : the names asked for, in that order.
-    derived : those that were computed from leads I and II.
-    missing : those that are absent and cannot be derived, or hold nothing but zeros or nothing but NaN.
+    samples : numpy.ndarray
+        Float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads. It may share memory with
+        the recording's, and must not be changed.
+    leads : tuple of str
+        The names asked for, in that order.
+    derived : tuple of str
+        Those that were computed from leads I and II.
+    missing : tuple of str
+        Those that are absent and cannot be derived, or hold nothing but zeros or nothing but NaN.
     """
 
     samples: Samples

@@ -38,11 +38,16 @@ class Recording:
 
     Attributes
     ----------
-    samples : float32 array [n_leads, n_samples], in millivolt; NaN where the file says that there is no sample.
-    sampling_rate : samples per second, in Hz.
-    leads : one canonical name for each row of `samples` (`canonical_lead`).
-    source_format : name of the reader that decoded it, e.g. "philips_sierra".
-    meta : device and filter settings; keys are from the closed list `META_KEYS`.
+    samples : numpy.ndarray
+        Float32 array [n_leads, n_samples], in millivolt; NaN where the file says that there is no sample.
+    sampling_rate : float
+        Samples per second, in Hz.
+    leads : tuple of str
+        One canonical name for each row of `samples` (`canonical_lead`).
+    source_format : str
+        Name of the reader that decoded it, e.g. "philips_sierra".
+    meta : mapping of str to str or float
+        Device and filter settings; keys are from the closed list `META_KEYS`.
 
     Raises
     ------

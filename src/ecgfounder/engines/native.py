@@ -132,11 +132,13 @@ def pack(weights: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float
 
     Parameters
     ----------
-    weights : name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
+    weights : mapping of str to numpy.ndarray
+        Name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
 
     Returns
     -------
-    float32 [n], one after the other.
+    numpy.ndarray
+        float32 [n], one after the other.
     """
     names = ["first_conv.conv"]
     for stage, blocks in enumerate(ARCHITECTURE.m_blocks_list):

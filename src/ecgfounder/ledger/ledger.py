@@ -134,15 +134,23 @@ class LedgerState:
 
     Attributes
     ----------
-    keys : uint64 [n]. status : uint8 [n] of DONE, FAILED.
-    size, mtime_ns : int64 [n], of the input; hashes : uint64 [n], first eight bytes of its SHA-256, 0 where unknown.
-    part : int32 [n], index into `parts`; offset : int64 [n], where the entry's line begins.
-    committed : the shards that are whole on disk, and how many records each held when it was written.
-    shard : int32 [n], index into `shards`, -1 for outputs that are files of their own.
-    companions : bool [n], whether the entry names further input files.
-    paths : uint64 [n], hash of the input's path where the record is known by an identifier, else 0.
-    names : uint64 [n], hash of the name of its output file, or of the one that a failure makes obsolete, as `Naming.key` gives
-        it; 0 where there is none of its own.
+    keys : numpy.ndarray
+        Uint64 [n]. status : uint8 [n] of DONE, FAILED.
+    size, mtime_ns : numpy.ndarray
+        Int64 [n], of the input; hashes : uint64 [n], first eight bytes of its SHA-256, 0 where unknown.
+    part : numpy.ndarray
+        Int32 [n], index into `parts`; offset : int64 [n], where the entry's line begins.
+    committed : mapping of str to int
+        The shards that are whole on disk, and how many records each held when it was written.
+    shard : numpy.ndarray
+        Int32 [n], index into `shards`, -1 for outputs that are files of their own.
+    companions : numpy.ndarray
+        Bool [n], whether the entry names further input files.
+    paths : numpy.ndarray
+        Uint64 [n], hash of the input's path where the record is known by an identifier, else 0.
+    names : numpy.ndarray
+        Uint64 [n], hash of the name of its output file, or of the one that a failure makes obsolete, as `Naming.key`
+        gives it; 0 where there is none of its own.
     """
 
     parts: tuple[Location, ...]

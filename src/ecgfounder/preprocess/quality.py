@@ -89,10 +89,14 @@ def assess(samples: Samples, leads: Sequence[str], sampling_rate: float, derived
 
     Parameters
     ----------
-    samples : finite float32 [n_leads, n_samples], in mV; leads without any signal left out.
-    leads : a name for each row.
-    sampling_rate : in Hz.
-    derived : those of `leads` that were computed from others.
+    samples : numpy.ndarray
+        Finite float32 [n_leads, n_samples], in mV; leads without any signal left out.
+    leads : sequence of str
+        A name for each row.
+    sampling_rate : float
+        In Hz.
+    derived : sequence of str, optional
+        Those of `leads` that were computed from others.
 
     Returns
     -------

@@ -67,9 +67,12 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
 
     Parameters
     ----------
-    path : the file; 'container::member' addresses one recording inside a container.
-    reader : one of `READER_CHOICES`.
-    hints : sampling rate, unit and leads for formats that do not carry them.
+    path : str or os.PathLike
+        The file; 'container::member' addresses one recording inside a container.
+    reader : str, default: "auto"
+        One of `READER_CHOICES`.
+    hints : Hints, optional
+        Sampling rate, unit and leads for formats that do not carry them.
 
     Returns
     -------
@@ -94,7 +97,8 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
 
     Parameters
     ----------
-    path : as for `read_ecg`.
+    path : str or os.PathLike
+        As for `read_ecg`.
 
     Returns
     -------

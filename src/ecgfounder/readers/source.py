@@ -31,9 +31,12 @@ class Hints:
 
     Attributes
     ----------
-    sampling_rate : in Hz.
-    unit : "mV", "uV" or "V", or a number of units per millivolt as text ("200").
-    leads : lead names in the order of the file's rows or columns.
+    sampling_rate : float or None
+        In Hz.
+    unit : str or None
+        "mV", "uV" or "V", or a number of units per millivolt as text ("200").
+    leads : tuple of str or None
+        Lead names in the order of the file's rows or columns.
     """
 
     sampling_rate: float | None = None
@@ -47,10 +50,14 @@ class Source:
 
     Attributes
     ----------
-    location : the file.
-    member : what follows '::' in a path into a container ('exams.hdf5::tracings/12').
-    hints : what the user said about it.
-    companions : other files that the reader opened for this recording (the signal files of a WFDB header).
+    location : Location
+        The file.
+    member : str or None
+        What follows '::' in a path into a container ('exams.hdf5::tracings/12').
+    hints : Hints
+        What the user said about it.
+    companions : list of Location
+        Other files that the reader opened for this recording (the signal files of a WFDB header).
     """
 
     location: Location

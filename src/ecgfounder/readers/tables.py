@@ -133,11 +133,16 @@ def recording_of(
 
     Parameters
     ----------
-    array : numbers, [n_leads, n_samples] or [n_samples, n_leads]: the axis as long as the list of leads is theirs.
-    description : rate, scale and leads as the file has them.
-    hints : the user's.
-    source_format : for the recording.
-    leads_on : the axis of the leads, where the file shows it.
+    array : numpy.ndarray
+        Numbers, [n_leads, n_samples] or [n_samples, n_leads]: the axis as long as the list of leads is theirs.
+    description : Description
+        Rate, scale and leads as the file has them.
+    hints : Hints
+        The user's.
+    source_format : str
+        For the recording.
+    leads_on : int, optional
+        The axis of the leads, where the file shows it.
 
     Raises
     ------

@@ -152,11 +152,13 @@ class Embeddings:
 
         Parameters
         ----------
-        path : where to; a file there is replaced once the new one is complete.
+        path : str or os.PathLike
+            Where to; a file there is replaced once the new one is complete.
 
         Returns
         -------
-        float32 array (numpy.memmap), of this object's shape; `numpy.load(path, mmap_mode="r")` gives it again.
+        numpy.memmap
+            float32, of this object's shape; `numpy.load(path, mmap_mode="r")` gives it again.
         """
         target = Path(path)
         try:

@@ -37,8 +37,10 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
 
     Parameters
     ----------
-    folder : the run's `--output_dir`.
-    allow_incomplete : also open a run that was interrupted or is still at work, with what it has finished up to now.
+    folder : str or os.PathLike or Location
+        The run's `--output_dir`.
+    allow_incomplete : bool, default: False
+        Also open a run that was interrupted or is still at work, with what it has finished up to now.
 
     Raises
     ------
@@ -90,12 +92,15 @@ class EmbeddingRun:
 
     Attributes
     ----------
-    folder : the output folder.
-    record : the run's record, typed; settings : the same as the contents of run.json: settings, fingerprint, versions,
+    folder : Location
+        The output folder.
+    record : RunRecord
+        The run's record, typed; settings : the same as the contents of run.json: settings, fingerprint, versions,
         checkpoint, engine, counts.
-    manifest : pyarrow.Table, one row per path of the dataset, failed ones among them; `.to_pandas()` where that is
-        preferred. Of a run that is not complete: one row per record that is finished, without `row_index`, kept columns and
-        device settings.
+    manifest : pyarrow.Table
+        Pyarrow.Table, one row per path of the dataset, failed ones among them; `.to_pandas()` where that is preferred.
+        Of a run that is not complete: one row per record that is finished, without `row_index`, kept columns and device
+        settings.
 
     Examples
     --------
@@ -189,13 +194,17 @@ class EmbeddingRun:
 
         Parameters
         ----------
-        output, shape : as the manifest has them.
+        output, shape : str, list of int
+            As the manifest has them.
 
         Returns
         -------
-        views : float32 [T, 1024] or [1024] of each window and lead.
-        means : float32 [1024] of each where the run kept both, else none.
-        outer_shape : windows, leads, both or none, what stands in front of one view's shape.
+        views : list of numpy.ndarray
+            float32 [T, 1024] or [1024] of each window and lead.
+        means : list of numpy.ndarray
+            float32 [1024] of each where the run kept both, else none.
+        outer_shape : tuple of int
+            Windows, leads, both or none: what stands in front of one view's shape.
         """
         (views,) = self._store.views([output])
         means = next(self._store.views([output], MEANS)) if self.pooling == "both" else []
@@ -206,9 +215,10 @@ class EmbeddingRun:
 
         Parameters
         ----------
-        pooling : "none": as the run kept them (the maps, where it kept both). "mean": the mean over T of what the run kept
-            as a map (in float64, then float32, as `--pooling mean` has it); a run that kept the mean gives it either way, and
-            one that kept both has it ready.
+        pooling : str, default: "none"
+            "none": as the run kept them (the maps, where it kept both). "mean": the mean over T of what the run kept as
+            a map (in float64, then float32, as `--pooling mean` has it); a run that kept the mean gives it either way,
+            and one that kept both has it ready.
 
         Returns
         -------
@@ -240,11 +250,14 @@ class EmbeddingRun:
 
         Parameters
         ----------
-        table : pandas or polars DataFrame, or pyarrow.Table.
-        on : a column of both. In the run: one that `--keep_columns` kept, the dataset's `--id_column` or path column, or
+        table : Any
+            Pandas or polars DataFrame, or pyarrow.Table.
+        on : str
+            A column of both. In the run: one that `--keep_columns` kept, the dataset's `--id_column` or path column, or
             `row_index`. Whole numbers and their text are the same key (123, 123.0 and "123"; "0123" is another one).
-        duplicates : what to do with keys that the table has more than once: "error" refuses them, "first" takes the first
-            row. Several recordings may share a key: each gets its row.
+        duplicates : str, default: "error"
+            What to do with keys that the table has more than once: "error" refuses them, "first" takes the first row.
+            Several recordings may share a key: each gets its row.
 
         Returns
         -------

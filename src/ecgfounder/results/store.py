@@ -51,13 +51,14 @@ def read_embedding(reference: str | os.PathLike[str]) -> Array:
 
     Parameters
     ----------
-    reference : path of a run's JSON (or exported NPY), or `path/to/SHARD.parquet::KEY` for the rows of a Parquet shard
-        that belong to one recording. A manifest's `output` is such a reference below the run's folder.
+    reference : str or os.PathLike
+        Path of a run's JSON (or exported NPY), or `path/to/SHARD.parquet::KEY` for the rows of a Parquet shard that
+        belong to one recording. A manifest's `output` is such a reference below the run's folder.
 
     Returns
     -------
-    float32 array
-        [T, 1024], [1024] with `--pooling mean`; windows, leads, or both in front: [W, T, 1024].
+    numpy.ndarray
+        float32 [T, 1024], [1024] with `--pooling mean`; windows, leads, or both in front: [W, T, 1024].
 
     Raises
     ------

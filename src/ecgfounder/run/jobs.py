@@ -39,8 +39,10 @@ def jobs_of(
 
     Parameters
     ----------
-    named : whether each has an output of its own, and thus a name for it.
-    removable : whether an output from before can be removed by itself, where its record fails now.
+    named : bool
+        Whether each has an output of its own, and thus a name for it.
+    removable : bool
+        Whether an output from before can be removed by itself, where its record fails now.
     """
     given = np.zeros(len(index), dtype=np.bool_)
     for place, record in indexed_records(cohort, index, naming.data_dir):
@@ -73,7 +75,8 @@ def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Loca
 
     Parameters
     ----------
-    listed : a file that all of them are written to.
+    listed : Location
+        A file that all of them are written to.
 
     Raises
     ------

@@ -53,7 +53,9 @@ class Renewal:
 
     Attributes
     ----------
-    row : of the ledger's state. mtime_ns : the input's time now. path : hash of its path, where it is known by an identifier.
+    row : int
+        Of the ledger's state. mtime_ns : the input's time now. path : hash of its path, where it is known by an
+        identifier.
     """
 
     row: int
@@ -67,12 +69,18 @@ class Plan:
 
     Attributes
     ----------
-    todo : bool [n], the paths to process.
-    had_output : bool [n], those among them that have an output from before, which is replaced or removed.
-    done, failed : records that stay as the ledger has them.
-    changed : records whose input is not what it was; missing : whose output is gone; both are in `todo`.
-    gone : records of the ledger that the cohort no longer names.
-    renewals : records that stay as they are but for what the ledger says of their inputs.
+    todo : numpy.ndarray
+        Bool [n], the paths to process.
+    had_output : numpy.ndarray
+        Bool [n], those among them that have an output from before, which is replaced or removed.
+    done, failed : int
+        Records that stay as the ledger has them.
+    changed : int
+        Records whose input is not what it was; missing : whose output is gone; both are in `todo`.
+    gone : int
+        Records of the ledger that the cohort no longer names.
+    renewals : tuple of Renewal
+        Records that stay as they are but for what the ledger says of their inputs.
     """
 
     todo: Mask
@@ -102,7 +110,8 @@ def make_plan(
 
     Parameters
     ----------
-    mine : bool [n], the paths that are this process's share.
+    mine : numpy.ndarray
+        Bool [n], the paths that are this process's share.
 
     A finished record is looked at, not read: size and time of its input as the ledger has them, and its output there.
     Where only the time differs, or with `check_hashes`, the content's hash decides.

@@ -76,7 +76,8 @@ class Opening:
 
     Attributes
     ----------
-    digest : SHA-256 of the checkpoint.
+    digest : str
+        SHA-256 of the checkpoint.
     """
 
     checkpoint: Path
@@ -91,8 +92,12 @@ class Started:
 
     Attributes
     ----------
-    stamp : the start's time in ns, the same in all its processes. began : monotonic seconds.
-    run_id : the run's, that of an earlier start where there was one.
+    stamp : int
+        The start's time in ns, the same in all its processes.
+    run_id : str
+        The run's, that of an earlier start where there was one.
+    began : float
+        When the start began, in monotonic seconds.
     """
 
     opening: Opening

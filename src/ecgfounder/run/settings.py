@@ -29,21 +29,36 @@ class Settings:
 
     Attributes
     ----------
-    dataset, split, path_column, id_column, keep_columns, data_dir : the cohort; see `ecgfounder.cohort.sources.open_cohort`.
-    output_dir : folder of the embeddings and of `_run/`.
-    checkpoint : file, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
-    preparation : what is done to a recording before the network.
-    reader, hints : how files are read; see `ecgfounder.readers.read_ecg`.
-    engine, precision, device, compile : what runs the network; see `ecgfounder.engines.create_engine`.
-    pooling : "none" keeps the map [T, C], "mean" its mean over T, "both" both, as two columns.
-    predictions : whether the head's probabilities are kept too.
-    statements : whether the recording device's own statements and intervals are kept too.
-    dtype : of the embeddings that are written.
-    format, layout, shard_size : how outputs are written; `shard_size` is records per Parquet shard.
-    batch_size, num_workers : recordings in a batch, None for as many as suit the engine; reading processes per process at most.
-    shard : (i, n), this run does the i-th of n parts, i from 1.
-    overwrite, retry_failed, check_hashes : what a start in a used folder does.
-    read_timeout : seconds after which reading one file is given up.
+    dataset, split, path_column, id_column, keep_columns, data_dir : str, str, str, str or None, tuple of str, str
+        The cohort; see `ecgfounder.cohort.sources.open_cohort`.
+    output_dir : Path
+        Folder of the embeddings and of `_run/`.
+    checkpoint : str or None
+        File, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
+    preparation : Preparation
+        What is done to a recording before the network.
+    reader, hints : str, Hints
+        How files are read; see `ecgfounder.readers.read_ecg`.
+    engine, precision, device, compile : str, str, str or None, bool
+        What runs the network; see `ecgfounder.engines.create_engine`.
+    pooling : str
+        "none" keeps the map [T, C], "mean" its mean over T, "both" both, as two columns.
+    predictions : bool
+        Whether the head's probabilities are kept too.
+    statements : bool
+        Whether the recording device's own statements and intervals are kept too.
+    dtype : str
+        Of the embeddings that are written.
+    format, layout, shard_size : str, str, int
+        How outputs are written; `shard_size` is records per Parquet shard.
+    batch_size, num_workers : int or None, int
+        Recordings in a batch, None for as many as suit the engine; reading processes per process at most.
+    shard : tuple of (int, int)
+        (i, n), this run does the i-th of n parts, i from 1.
+    overwrite, retry_failed, check_hashes : bool
+        What a start in a used folder does.
+    read_timeout : float
+        Seconds after which reading one file is given up.
     """
 
     dataset: str

@@ -41,8 +41,10 @@ class FileSink(ABC):
 
     Parameters
     ----------
-    output_dir : where the files go.
-    scratch : a folder on the same file system for files that are not finished.
+    output_dir : Path
+        Where the files go.
+    scratch : Path
+        A folder on the same file system for files that are not finished.
     """
 
     def __init__(self, output_dir: Path, scratch: Path) -> None:

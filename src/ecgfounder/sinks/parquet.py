@@ -49,11 +49,16 @@ class ParquetSink:
 
     Parameters
     ----------
-    output_dir, scratch : where shards go, and a folder on the same file system for one that is being written.
-    prefix : what makes this process's shards of this start different from all others.
-    shard_size : records in a full shard.
-    dtype : "float32" or "float16", of the stored embeddings.
-    record_column : "ecg_path", or "identifier" where outputs are named by one.
+    output_dir, scratch : Path
+        Where shards go, and a folder on the same file system for one that is being written.
+    prefix : str
+        What makes this process's shards of this start different from all others.
+    shard_size : int, default: 1000
+        Records in a full shard.
+    dtype : str, default: "float32"
+        "float32" or "float16", of the stored embeddings.
+    record_column : str, default: "ecg_path"
+        "ecg_path", or "identifier" where outputs are named by one.
     """
 
     def __init__(

@@ -19,9 +19,12 @@ class Finished:
 
     Attributes
     ----------
-    views : what is kept of each input, in order; None for a failure.
-    kind, reason : of a failure: the error's class name, and its message.
-    seconds : by stage.
+    views : tuple of View or None
+        What is kept of each input, in order; None for a failure.
+    kind, reason : str
+        Of a failure: the error's class name, and its message.
+    seconds : mapping of str to float
+        By stage.
     """
 
     job: Job

@@ -26,8 +26,10 @@ class Recorder:
 
     Attributes
     ----------
-    done, failed : records that it has recorded.
-    obsolete : outputs from before whose records are recorded as failed now.
+    done, failed : int
+        Records that it has recorded.
+    obsolete : list of str
+        Outputs from before whose records are recorded as failed now.
     """
 
     sink: Sink

@@ -26,9 +26,12 @@ class View:
 
     Attributes
     ----------
-    embedding : the main view, [T, 1024] or [1024].
-    mean : [1024], the mean over T beside a main view [T, 1024]; None where it was not asked for.
-    probabilities : [n_classes], each statement's probability by itself; None where they were not asked for.
+    embedding : FloatArray
+        The main view, [T, 1024] or [1024].
+    mean : FloatArray or None
+        [1024], the mean over T beside a main view [T, 1024]; None where it was not asked for.
+    probabilities : FloatArray or None
+        [n_classes], each statement's probability by itself; None where they were not asked for.
     """
 
     embedding: FloatArray

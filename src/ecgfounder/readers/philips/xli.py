@@ -49,14 +49,17 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
 
     Parameters
     ----------
-    data : chunks of an 8-byte header and LZW-compressed words each.
-    n_leads : chunks to decode; real files hold 16 for 12 leads, and what lies behind is not looked at.
-    duration_samples : samples per lead that the document announces, perhaps fractional.
+    data : bytes
+        Chunks of an 8-byte header and LZW-compressed words each.
+    n_leads : int
+        Chunks to decode; real files hold 16 for 12 leads, and what lies behind is not looked at.
+    duration_samples : float
+        Samples per lead that the document announces, perhaps fractional.
 
     Returns
     -------
-    int16 array [n_leads, n_samples]
-        As stored: limb leads are residuals still (`restore_limb_leads`).
+    numpy.ndarray
+        int16 [n_leads, n_samples], as stored: limb leads are residuals still (`restore_limb_leads`).
 
     Raises
     ------
