@@ -200,7 +200,7 @@ def test_two_machines_do_each_record_once_with_all_their_cores(
     assert min(sum("key" in line for line in lines(tmp_path / "out", f"*rank{rank}of2")) for rank in (0, 1)) > 5
     for each in (here, there):
         assert f"threads {usable_cores()}\n" in each.said
-    assert f"{COUNT - 2} of {COUNT} recordings embedded, 2 failed; {COUNT} in this start" in here.said
+    assert f"{COUNT - 2} of {COUNT} recordings embedded, 2 failed; {COUNT} in this attempt" in here.said
     assert "recordings" not in there.said
 
 

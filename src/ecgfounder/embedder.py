@@ -102,7 +102,7 @@ def load(
     device : str, optional
         "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
     compiled : bool, default: False
-        Whether PyTorch compiles the network, for each length of recordings anew (about a minute each).
+        Whether PyTorch compiles the network, again for each length of recordings (about a minute each).
     threads : int, optional
         Threads that compute at once on a CPU; None takes the cores that this process may use.
     recipe : str or Recipe, optional

@@ -29,7 +29,7 @@ from ecgfounder.storage import path_here
 log = logging.getLogger("ecgfounder")
 
 Progress = Callable[[int, int, int], None]
-"""Called with the records done and failed in this start, and those that it has to do."""
+"""Called with the records done and failed in this attempt, and those that it has to do."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CohortRun:
     Attributes
     ----------
     summary : Summary
-        What came of this start; `summary.tally` counts all records of the cohort.
+        What came of this attempt; `summary.tally` counts all records of the cohort.
     run : EmbeddingRun
         The run's embeddings, read when they are used.
     """
@@ -168,7 +168,7 @@ def embed_cohort(
         Seconds after which reading one file is given up.
     progress : bool or Progress, default: False
         True shows a progress bar, in a terminal or a notebook; a function is called with the records done and failed in
-        this start and those that it has to do.
+        this attempt and those that it has to do.
 
     Returns
     -------

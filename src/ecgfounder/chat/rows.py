@@ -59,7 +59,9 @@ class EmbeddingFolder:
     Attributes
     ----------
     folder : str or os.PathLike
-        Where they are; naming : as the run had it.
+        Where they are.
+    naming : Naming
+        As the run had it.
     shards : EmbeddingRun or None
         The run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
     by_identifier : bool
@@ -84,7 +86,7 @@ class EmbeddingFolder:
         Raises
         ------
         SettingsError
-            If it is not there, or holds Parquet shards or is asked for flags without the run's books.
+            If it is not there, or holds Parquet shards or is asked for flags without the run's record.
         """
         try:
             with os.scandir(self.folder) as entries:

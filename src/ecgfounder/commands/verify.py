@@ -160,7 +160,7 @@ class Material:
     Attributes
     ----------
     inputs : tuple of numpy.ndarray
-        Float32 arrays [C, L], at most `INPUTS_PER_ECG` of a recording.
+        float32 arrays [C, L], at most `INPUTS_PER_ECG` of a recording.
     paths : tuple of str
         Of the recordings that they came from, in order.
     failures : tuple of tuple of (str, str)

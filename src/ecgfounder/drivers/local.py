@@ -178,7 +178,7 @@ class Pipeline:
             self._waited["embed"] += time.monotonic() - began
         self._put(self._to_finish, None)
         # An engine cannot be stopped, and what it gives now is lost in any case. A group that is being written must be
-        # waited for: what it writes and the books would not agree otherwise.
+        # waited for: what it writes and the run's record would not agree otherwise.
         began = time.monotonic()
         self._finisher.join()
         with self._counting:  # as if every embedding thread had waited, which they would for more records

@@ -44,11 +44,15 @@ class _Worker:
     Attributes
     ----------
     begun : Any
-        Jobs that it has taken up, counted by itself in memory that both see; ended : those that all is known of.
+        Jobs that it has taken up, counted by itself in memory that both see.
+    ended : int
+        Those that all is known of.
     jobs : deque of Job
         What it was given and has not ended; the first one is in its hands if it has begun more than ended.
     since : float
-        When it last gave a sign of life (s); ready : whether it has come up.
+        When it last gave a sign of life (s).
+    ready : bool
+        Whether it has come up.
     missing : int
         Inputs of the job in its hands that are still to come.
     """

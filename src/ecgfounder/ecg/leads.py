@@ -114,7 +114,7 @@ class LeadSelection:
     Attributes
     ----------
     samples : numpy.ndarray
-        Float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads. It may share memory with
+        float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads. It may share memory with
         the recording's, and must not be changed.
     leads : tuple of str
         The names asked for, in that order.

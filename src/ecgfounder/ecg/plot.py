@@ -71,7 +71,7 @@ class Trace:
     place : float
         Seconds from the start of the row to its first sample.
     millivolts : Millivolts
-        Float64 [n_samples], the median taken off; NaN where there is no sample; empty for a lead without any.
+        float64 [n_samples], the median taken off; NaN where there is no sample; empty for a lead without any.
     """
 
     label: str

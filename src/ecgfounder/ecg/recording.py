@@ -39,7 +39,7 @@ class Recording:
     Attributes
     ----------
     samples : numpy.ndarray
-        Float32 array [n_leads, n_samples], in millivolt; NaN where the file says that there is no sample.
+        float32 array [n_leads, n_samples], in millivolt; NaN where the file says that there is no sample.
     sampling_rate : float
         Samples per second, in Hz.
     leads : tuple of str

@@ -56,7 +56,7 @@ def create_engine(
     checkpoint_sha256 : str, optional
         The file's SHA-256 where it is known already; spares reading the file once.
     compiled : bool, default: False
-        Whether PyTorch compiles the network (`torch.compile`), for each length of signals anew.
+        Whether PyTorch compiles the network (`torch.compile`), for each length of signals again.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def create_engine(
     if choice in ("onnx", "native"):
         _check_cpu_engine(choice, precision, device)
     if compiled and choice != "torch":
-        raise SettingsError(f"the engine {choice!r} is not compiled anew: use compiled=True with engine='torch'")
+        raise SettingsError(f"the engine {choice!r} is not compiled: use compiled=True with engine='torch'")
     if choice == "native":
         from ecgfounder.engines.native import NativeEngine
 

@@ -64,7 +64,7 @@ class Engine(ABC):
         Parameters
         ----------
         batch : numpy.ndarray
-            Float32 array [B, in_channels, L], L >= 1, at 500 Hz, after the recipe.
+            float32 array [B, in_channels, L], L >= 1, at 500 Hz, after the recipe.
 
         Returns
         -------

@@ -105,7 +105,7 @@ class NativeEngine(CpuEngine):
             raise EmbeddingError(f"a batch of {list(rows.shape)} cannot be computed: {error}") from error
 
     def _space(self, n_bytes: int) -> npt.NDArray[np.uint8]:
-        """Memory for one call; a thread's last one where it is large enough, since fresh pages are dear."""
+        """Memory for one call; a thread's last one where it is large enough, since fresh pages are costly."""
         space: npt.NDArray[np.uint8] | None = getattr(self._local, "space", None)
         if space is None or len(space) < n_bytes:
             space = _aligned(n_bytes)

@@ -1,4 +1,4 @@
-"""Whether a start may work in a folder: one that is ours or empty, that nobody else has, and whose run it can go on with.
+"""Whether an attempt may work in a folder: one that is ours or empty, that nobody else has, and whose run it can go on with.
 
 In: a run's folder and a fingerprint. Out: the folder made, held and admitted, or a `RunError` with the reason.
 """
@@ -56,7 +56,7 @@ def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
     Raises
     ------
     RunError
-        If another process has it: the main one of a start, or one that still works after its main one died.
+        If another process has it: the main one of an attempt, or one that still works after its main one died.
     """
     lock = RunLock(folder.locks, shard)
     try:
@@ -89,7 +89,7 @@ def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool)
         lines = "\n  ".join(changed)
         raise RunError(
             f"{folder.output_dir} holds a run with other settings, whose results cannot be mixed with these:\n  {lines}\n"
-            "Use the same settings to resume it, another output_dir, or overwrite=True to start anew."
+            "Use the same settings to resume it, another output_dir, or overwrite=True to begin again."
         )
     return before
 
@@ -108,7 +108,7 @@ def previous(folder: RunFolder) -> RunRecord | None:
     if before is None and holds_results:
         raise RunError(
             f"{folder.output_dir} holds results, and {folder.run_json} is gone: nothing tells what they were made with. "
-            "Choose another output_dir, or overwrite=True to start anew."
+            "Choose another output_dir, or overwrite=True to begin again."
         )
     return before
 
@@ -130,7 +130,7 @@ def _refuse_beside(folder: RunFolder, part: Location) -> None:
     if header is None or end is not None or is_this_process(header.name) or not process_is_alive(header.name):
         return
     raise RunError(
-        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which an earlier start left at work, "
+        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which an earlier attempt left at work, "
         "or which died just now: on another machine that shows after two minutes. Wait for it, or stop it."
     )
 

@@ -74,8 +74,11 @@ class RunForm:
     Attributes
     ----------
     format : str
-        "json", "parquet" or "npy". pooling : "none", "mean" or "both". dtype, layout, mode : as `ecgfounder embed` has
-        them.
+        "json", "parquet" or "npy".
+    pooling : str
+        "none", "mean" or "both".
+    dtype, layout, mode : str
+        As `ecgfounder embed` has them.
     recipe : tuple of (str, str)
         Name and version.
     windows, every_lead : bool
@@ -144,7 +147,7 @@ class RunRecord:
     started, ended : str, str or None
         In UTC.
     run_id : str or None
-        The run's own name, the same through all its starts; None where version 0.1.0 began it.
+        The run's own name, the same through all its attempts; None where version 0.1.0 began it.
     format_version : int
         Of the folder.
     records : dict of str to Any or None

@@ -26,9 +26,9 @@ class Head:
     Attributes
     ----------
     weight : numpy.ndarray
-        Float32 [n_classes, 1024].
+        float32 [n_classes, 1024].
     bias : numpy.ndarray
-        Float32 [n_classes].
+        float32 [n_classes].
     """
 
     weight: npt.NDArray[np.float32]

@@ -31,7 +31,7 @@ class Signal:
     Attributes
     ----------
     inputs : sequence of numpy.ndarray
-        Float32 arrays [C, L], C-contiguous, in the order windows, then leads; C is 12, or 1 in mode "1lead". With
+        float32 arrays [C, L], C-contiguous, in the order windows, then leads; C is 12, or 1 in mode "1lead". With
         windows they are made when they are taken, so that a recording of a day needs the memory of a window.
     outer_shape : tuple of int
         () for a single input; (W,) for windows in sequence; (n_leads,) for all leads; (W, n_leads) for both. Its

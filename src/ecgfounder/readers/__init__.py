@@ -5,7 +5,7 @@ at `source.head`, and at neighbouring files where the format needs them) and `re
 `Recording` or raises `ReadError`; some also have `statements(source)`, which returns what the device said of the ECG.
 It is imported when a file first needs it.
 
-The other modules here are what readers share: `source` (a file's bytes), `xml` (parsing what strangers wrote),
+The other modules here are what readers share: `source` (a file's bytes), `xml` (parsing files from untrusted sources),
 `quantities` (numbers, units, counts to millivolts), `signals` (channel names), `timeline` (leads recorded in pieces),
 `tables` (arrays under names, and what goes with them), `matlab` (variables of MATLAB files), `identity` (by
 what a file is known again).

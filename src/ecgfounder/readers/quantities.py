@@ -67,7 +67,7 @@ def to_millivolts(
     no_sample : int, optional
         The count that stands for "no sample", if the format has one: NaN in the result.
     out : numpy.ndarray, optional
-        Float32 array [n_samples] to fill; a new one if None.
+        float32 array [n_samples] to fill; a new one if None.
 
     Returns
     -------

@@ -25,7 +25,7 @@ class Piece:
     Attributes
     ----------
     samples : numpy.ndarray
-        Float32 array [n_leads, n_samples], in millivolt.
+        float32 array [n_leads, n_samples], in millivolt.
     sampling_rate : float
         In Hz.
     leads : tuple of str

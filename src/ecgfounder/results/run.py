@@ -66,7 +66,7 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
     if not (record.is_complete and table is not None) and not allow_incomplete:
         raise RunError(
             f"the run in {place.output_dir} is not complete (outcome: {record.outcome}). The command that began it finishes it, "
-            "after a job array `ecgfounder merge` does, an export is begun anew in another folder; with "
+            "after a job array `ecgfounder merge` does, an export is begun again in another folder; with "
             "allow_incomplete=True what is there now is read."
         )
     try:
@@ -95,10 +95,11 @@ class EmbeddingRun:
     folder : Location
         The output folder.
     record : RunRecord
-        The run's record, typed; settings : the same as the contents of run.json: settings, fingerprint, versions,
-        checkpoint, engine, counts.
+        The run's record, typed.
+    settings : dict
+        The same as the contents of run.json: settings, fingerprint, versions, checkpoint, engine, counts.
     manifest : pyarrow.Table
-        Pyarrow.Table, one row per path of the dataset, failed ones among them; `.to_pandas()` where that is preferred.
+        One row per path of the dataset, failed ones among them; `.to_pandas()` where that is preferred.
         Of a run that is not complete: one row per record that is finished, without `row_index`, kept columns and device
         settings.
 
@@ -301,7 +302,7 @@ class EmbeddingRun:
         known = ", ".join([*own, *filter(None, [identifier]), "record", "row_index"])
         raise RunError(
             f"the run's manifest has no column {on!r}; it can be joined on: {known}. The same command again with "
-            f"keep_columns {on} adds a column of the dataset; nothing is embedded anew for that."
+            f"keep_columns {on} adds a column of the dataset; nothing is embedded again for that."
         )
 
     def reference(self, key: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The jobs of a start: the records to do, with all that the stages need to know of them.
+"""The jobs of an attempt: the records to do, with all that the stages need to know of them.
 
 In: a cohort, its index, what is to do. Out: a `Job` for each record, or the reason why it cannot be one; and before any work, a
 refusal where two records would have one output.

@@ -54,8 +54,11 @@ class Renewal:
     Attributes
     ----------
     row : int
-        Of the ledger's state. mtime_ns : the input's time now. path : hash of its path, where it is known by an
-        identifier.
+        Of the ledger's state.
+    mtime_ns : int
+        The input's time now.
+    path : int or None
+        Hash of its path, where it is known by an identifier.
     """
 
     row: int
@@ -70,13 +73,15 @@ class Plan:
     Attributes
     ----------
     todo : numpy.ndarray
-        Bool [n], the paths to process.
+        bool [n], the paths to process.
     had_output : numpy.ndarray
-        Bool [n], those among them that have an output from before, which is replaced or removed.
+        bool [n], those among them that have an output from before, which is replaced or removed.
     done, failed : int
         Records that stay as the ledger has them.
     changed : int
-        Records whose input is not what it was; missing : whose output is gone; both are in `todo`.
+        Records whose input is not what it was; they are in `todo`.
+    missing : int
+        Those whose output is gone; they are in `todo` too.
     gone : int
         Records of the ledger that the cohort no longer names.
     renewals : tuple of Renewal
@@ -111,7 +116,7 @@ def make_plan(
     Parameters
     ----------
     mine : numpy.ndarray
-        Bool [n], the paths that are this process's share.
+        bool [n], the paths that are this process's share.
 
     A finished record is looked at, not read: size and time of its input as the ledger has them, and its output there.
     Where only the time differs, or with `check_hashes`, the content's hash decides.
@@ -164,7 +169,7 @@ def make_plan(
 
 
 def renewed(state: LedgerState, renewals: Sequence[Renewal]) -> Iterator[Entry]:
-    """The entries that say what is known of inputs now, so that the next start need not read them again."""
+    """The entries that say what is known of inputs now, so that the next attempt need not read them again."""
     entries = state.entries(renewal.row for renewal in renewals)
     for renewal, entry in zip(renewals, entries, strict=True):
         yield renewed_entry(entry, renewal.mtime_ns, renewal.path)

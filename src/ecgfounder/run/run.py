@@ -72,7 +72,7 @@ SHORT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Opening:
-    """What every start begins with, and a dry run too.
+    """What every attempt begins with, and a dry run too.
 
     Attributes
     ----------
@@ -88,14 +88,14 @@ class Opening:
 
 @dataclass(frozen=True)
 class Started:
-    """What one start of a run works with, once it was not refused.
+    """What one attempt of a run works with, once it was not refused.
 
     Attributes
     ----------
     stamp : int
         The start's time in ns, the same in all its processes.
     run_id : str
-        The run's, that of an earlier start where there was one.
+        The run's, that of an earlier attempt where there was one.
     began : float
         When the start began, in monotonic seconds.
     """
@@ -110,7 +110,7 @@ class Started:
 
 
 class Run:
-    """One start of a run in one process; `execute` does it all."""
+    """One attempt of a run in one process; `execute` does it all."""
 
     def __init__(self, settings: Settings, console: Console, interruption: Interruption | None = None) -> None:
         self.settings = settings
@@ -270,7 +270,7 @@ class Run:
                 self.console.line(f"{number:,} recordings {what}")
 
     def _begin_record(self, started: Started) -> None:
-        """Write what this start is told, unless another shard of the same run has."""
+        """Write what this attempt is told, unless another shard of the same run has."""
         record = self._record(started)
         before = None
         if self.settings.shard[1] > 1:  # another shard with other settings may have begun in the meantime

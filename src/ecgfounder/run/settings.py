@@ -56,7 +56,7 @@ class Settings:
     shard : tuple of (int, int)
         (i, n), this run does the i-th of n parts, i from 1.
     overwrite, retry_failed, check_hashes : bool
-        What a start in a used folder does.
+        What an attempt in a used folder does.
     read_timeout : float
         Seconds after which reading one file is given up.
     """
@@ -134,7 +134,7 @@ class Settings:
         """Refuse values that contradict each other."""
         if self.overwrite and self.shard[1] > 1:
             raise SettingsError(
-                "overwrite=True would remove what the other shards wrote. Start anew in another output_dir, or run once "
+                "overwrite=True would remove what the other shards wrote. Begin again in another output_dir, or run once "
                 "with overwrite=True and without the 'shard' parameter."
             )
         if self.dtype == "float16" and self.format == "json":

@@ -1,4 +1,4 @@
-"""What came of a start, or would come of it.
+"""What came of an attempt, or would come of it.
 
 In: a run that ended, or one that was only looked at. Out: a `Summary` or a `Preview`, for commands and for Python.
 """
@@ -23,7 +23,7 @@ class Console(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a start.
+    """What came of an attempt.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Summary:
     tally : Tally or None
         All records of the cohort as the ledger has them; None where another process tells.
     processed, failed_now : int
-        Records that this start did, and those among them that failed; the main process counts those of the others too.
+        Records that this attempt did, and those among them that failed; the main process counts those of the others too.
     slowest : str or None
         The stage that this process's others waited for (`Pipeline.slowest`); None where it was too short to say.
     lost : int
@@ -67,7 +67,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a start would do.
+    """What an attempt would do.
 
     Attributes
     ----------

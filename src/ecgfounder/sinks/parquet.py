@@ -52,7 +52,7 @@ class ParquetSink:
     output_dir, scratch : Path
         Where shards go, and a folder on the same file system for one that is being written.
     prefix : str
-        What makes this process's shards of this start different from all others.
+        What makes this process's shards of this attempt different from all others.
     shard_size : int, default: 1000
         Records in a full shard.
     dtype : str, default: "float32"

@@ -155,7 +155,7 @@ def _expand(codes: list[int], most_bytes: int) -> bytes:
     strings, first_bytes = _LITERALS.copy(), _LITERALS.copy()
     add_string, add_first_byte = strings.append, first_bytes.append
     try:
-        # This loop is the dearest part of reading a file. It ends where the table is full.
+        # This loop is the most costly part of reading a file. It ends where the table is full.
         code = codes[0]
         for following in codes[1 : _MAX_ENTRIES + 1]:
             add_first_byte(first_bytes[code])
