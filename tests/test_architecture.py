@@ -71,7 +71,7 @@ NEVER_LOADS = {
     "stages.batch": "ledger sinks engines drivers run readers",
     "stages.embed": "ledger sinks engines drivers run",
     "stages.collect": "ledger sinks engines drivers run",
-    "stages.view": "ledger sinks engines drivers run readers",
+    "stages.pooling": "ledger sinks engines drivers run readers",
     "stages.record": "engines drivers run",
     "ledger": "stages drivers run results engines",
     "results": "stages drivers run engines commands",
@@ -363,9 +363,9 @@ def test_a_private_name_stays_in_its_module(imports: list[Import]) -> None:
         ),
         (
             loads_in_secret,
-            "stages.view",
+            "stages.pooling",
             "pass\nfrom ecgfounder.ledger import entry\n",
-            "embedder loads ledger.entry, by way of stages.view",
+            "embedder loads ledger.entry, by way of stages.pooling",
         ),
         (
             private_names,

@@ -17,7 +17,7 @@ import pytest
 from ecgfounder.chat.forms import ECG_QUESTIONS, conversation, question_for
 from ecgfounder.chat.rows import EmbeddingFolder, LeftOut, texts
 from ecgfounder.chat.settings import ChatSettings
-from ecgfounder.chat.write import Summary, write_chat
+from ecgfounder.chat.write import ChatSummary, write_chat
 from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.naming import Naming
 from ecgfounder.commands.chat import dummy_main, mimic_main, parse_columns, parse_mapping
@@ -310,7 +310,7 @@ def test_max_samples_counts_rows_across_batches(tmp_path: Path) -> None:
         keep_missing=True,
         max_samples=2500,
     )
-    assert write_chat(settings, conversation) == Summary(rows=2500, written=2500)
+    assert write_chat(settings, conversation) == ChatSummary(rows=2500, written=2500)
     lines = output.read_text().splitlines()
     assert [json.loads(line)[1]["content"][0]["text"] for line in lines] == [f"report {i}" for i in range(2500)]
 
@@ -502,7 +502,7 @@ def test_rows_of_shards_are_named_by_references_that_read_back(tmp_path: Path, o
     references = [reference for row in chat for reference in row["embeddings"]["m1"]]
     for reference, path in zip(references, ["a/1.xml", "b/4.xml", "a/2.xml"], strict=True):
         assert reference.startswith(f"{made.folder}/embeddings-")
-        assert np.array_equal(read_embedding(reference), made.views(path))
+        assert np.array_equal(read_embedding(reference), made.embeddings(path))
 
 
 def test_rows_of_shards_are_found_where_names_would_collide(tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ def test_rows_of_shards_are_found_where_names_would_collide(tmp_path: Path) -> N
     made = Made(tmp_path / "run", format="parquet", rows=[(path, 1) for path in paths], done_order=paths)
     chat = chat_of(reports(tmp_path, paths), made.make(), tmp_path)
     for row, path in zip(chat, paths, strict=True):
-        assert np.array_equal(read_embedding(row["embeddings"]["m1"][0]), made.views(path)[0])
+        assert np.array_equal(read_embedding(row["embeddings"]["m1"][0]), made.embeddings(path)[0])
 
 
 def test_rows_of_shards_with_identifiers_are_found_by_them_wherever_the_recordings_lie(
@@ -524,7 +524,7 @@ def test_rows_of_shards_with_identifiers_are_found_by_them_wherever_the_recordin
     chat = chat_of(dataset, made.make(), tmp_path, "--id_column", "study_id")
     assert [row["messages"][1]["content"] for row in chat] == ["eight", "seven"]
     for row, path in zip(chat, ["a/2.xml", "a/1.xml"], strict=True):
-        assert np.array_equal(read_embedding(row["embeddings"]["m1"][0]), made.views(path)[0])
+        assert np.array_equal(read_embedding(row["embeddings"]["m1"][0]), made.embeddings(path)[0])
     words = [
         "--dataset_name",
         str(dataset),
@@ -564,7 +564,7 @@ def test_a_relative_data_folder_is_one_folder_however_it_is_written(
 def test_rows_of_shards_without_identifiers_are_found_by_paths_whatever_the_dataset_has(tmp_path: Path) -> None:
     made = Made(tmp_path / "run", format="parquet")
     chat = chat_of(reports(tmp_path, ["a/2.xml"]), made.make(), tmp_path, "--id_column", "report_0")
-    assert np.array_equal(read_embedding(chat[0]["embeddings"]["m1"][0]), made.views("a/2.xml")[0])
+    assert np.array_equal(read_embedding(chat[0]["embeddings"]["m1"][0]), made.embeddings("a/2.xml")[0])
 
 
 @pytest.mark.parametrize("stored", ["json", "parquet"])

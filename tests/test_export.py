@@ -24,7 +24,7 @@ from ecgfounder.ledger.ledger import LedgerWriter, read_ledger
 from ecgfounder.results.export import export_run
 from ecgfounder.results.run import open_run
 from ecgfounder.sinks.json import JsonSink
-from ecgfounder.stages.view import pooled
+from ecgfounder.stages.pooling import pooled
 from ecgfounder.storage.paths import path_key
 from test_runs import DATA_DIR, FORMS, PATHS, Made
 
@@ -72,7 +72,7 @@ def test_npy_files_are_float32_arrays_of_the_documented_shape(tmp_path: Path) ->
     assert sorted(files(tmp_path / "out")) == [path.replace(".xml", ".npy") for path in PATHS]
     array = np.load(tmp_path / "out" / "a" / "1.npy", allow_pickle=False)
     assert array.dtype == np.float32
-    assert np.array_equal(array, made.views("a/1.xml"))
+    assert np.array_equal(array, made.embeddings("a/1.xml"))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_maps_with_their_means_stay_both_in_shards_and_become_maps_in_files(tmp_
     export_run(folder, tmp_path / "json", "json")
     run = open_run(tmp_path / "json")
     assert run.pooling == "none"
-    assert np.array_equal(run.arrays(pooling="mean")[0], [pooled(made.views(path)[0]) for path in PATHS])
+    assert np.array_equal(run.arrays(pooling="mean")[0], [pooled(made.embeddings(path)[0]) for path in PATHS])
 
 
 def test_half_precision_stays_so_in_shards_and_becomes_float32_in_files(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_name_that_is_not_utf8_is_written_out(tmp_path: Path) -> None:
     assert "\\xff1.json" in os.listdir(tmp_path / "out")
     X, meta = open_run(tmp_path / "out", allow_incomplete=True).arrays()
     assert meta["output"].to_pylist() == ["\\xff1.json"]
-    assert np.array_equal(X[0], made.views("a/1.xml")[0])
+    assert np.array_equal(X[0], made.embeddings("a/1.xml")[0])
 
 
 def test_identifiers_name_the_files_and_no_path_shows(tmp_path: Path) -> None:

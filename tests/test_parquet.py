@@ -59,7 +59,7 @@ def output_of(number: int, views: list[npt.NDArray[np.float32]] | None = None, *
         key=f"{number:016x}",
         title=f"{number}.xml",
         name="",
-        views=tuple(views or [map_of(number)]),
+        embeddings=tuple(views or [map_of(number)]),
         facts=Facts(**facts),
         **given,
     )

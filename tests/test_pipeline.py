@@ -21,8 +21,8 @@ from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import EmbeddingError, RunError
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
+from ecgfounder.stages.pooling import InputEmbedding, pooling_of
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened
-from ecgfounder.stages.view import View, view_of
 from scripted import SCRIPTED
 
 Array = npt.NDArray[np.float32]
@@ -122,7 +122,7 @@ class Finish:
 
 
 def pipeline_of(pool: Any, engine: Engine, finish: Any, batch_size: int = 4, **options: Any) -> Pipeline:
-    stage = EmbedStage(engine, options.pop("view", View))
+    stage = EmbedStage(engine, options.pop("keep", InputEmbedding))
     return Pipeline(pool, stage, finish, batch_size, **options)
 
 
@@ -163,12 +163,12 @@ def test_every_ticket_is_finished_exactly_once_with_its_own_embeddings_in_order(
     assert Counter(each.job.place for each in finish.finished) == Counter(range(len(plans)))
     for each in finish.finished:
         plan = plans[each.job.place]
-        assert (each.views is None) == plan.fails
-        if each.views is None:
+        assert (each.embeddings is None) == plan.fails
+        if each.embeddings is None:
             assert (each.kind, each.reason) == ("ReadError", "damaged")
             continue
         assert each.outer_shape == (len(plan.lengths),)
-        assert [float(view.embedding[0, 0]) for view in each.views] == [
+        assert [float(view.embedding[0, 0]) for view in each.embeddings] == [
             each.job.place * 100 + number for number in range(len(plan.lengths))
         ]
         assert set(each.seconds) == {"read", "embed"}
@@ -183,10 +183,10 @@ def test_only_inputs_of_one_shape_share_a_batch() -> None:
 
 def test_the_view_is_applied_to_each_input() -> None:
     finish = Finish()
-    pipeline_of(Pool([Plan((5, 6))]), Engine(), finish, view=view_of("mean")).run(jobs(1))
+    pipeline_of(Pool([Plan((5, 6))]), Engine(), finish, keep=pooling_of("mean")).run(jobs(1))
     (finished,) = finish.finished
-    assert finished.views is not None
-    assert [each.embedding.shape for each in finished.views] == [(4,), (4,)]
+    assert finished.embeddings is not None
+    assert [each.embedding.shape for each in finished.embeddings] == [(4,), (4,)]
 
 
 def test_all_calls_of_finish_come_from_one_thread() -> None:
@@ -260,7 +260,7 @@ def test_a_record_that_cannot_be_computed_fails_once_and_alone(fails_before: int
     # One reading process after the other, so that the engine has said no before the reader gives the record up.
     pipeline_of(Pool(plans, before_event=lambda _event: time.sleep(0.05)), Choosy(), finish, 2).run(jobs(3))
     assert Counter(each.job.place for each in finish.finished) == Counter(range(3))
-    assert {each.job.place for each in finish.finished if each.views is None} == {1}
+    assert {each.job.place for each in finish.finished if each.embeddings is None} == {1}
 
 
 def test_an_engine_with_too_few_rows_is_not_believed() -> None:

@@ -39,7 +39,7 @@ from ecgfounder.results.store import read_embedding
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.parquet import ParquetSink
 from ecgfounder.sinks.sink import Output
-from ecgfounder.stages.view import pooled
+from ecgfounder.stages.pooling import pooled
 from ecgfounder.storage.paths import path_key
 
 C = 6
@@ -53,7 +53,7 @@ BROKEN = ("b/5.xml", 104)
 class Made:
     """A run as `ecgfounder embed` leaves it, with made-up embeddings of 6 channels.
 
-    `views` gives a recording's embeddings in order, windows first, then leads.
+    `embeddings` gives a recording's embeddings in order, windows first, then leads.
     """
 
     folder: Path
@@ -78,7 +78,7 @@ class Made:
     def books(self) -> RunFolder:
         return RunFolder(self.folder)
 
-    def views(self, path: str) -> list[npt.NDArray[np.float32]]:
+    def embeddings(self, path: str) -> list[npt.NDArray[np.float32]]:
         chance = np.random.default_rng(path_key(path))
         n = self.n_windows * (len(self.leads) if self.lead == "all" else 1)
         tokens = [self.lengths.get(path, 3)] * n
@@ -93,7 +93,7 @@ class Made:
         return key_text(record_key(Record(path, 0, 0, identifier), DATA_DIR))
 
     def output(self, path: str, order: int) -> Output:
-        views = self.views(path)
+        views = self.embeddings(path)
         outer = (() if self.stride is None else (self.n_windows,)) + ((len(self.leads),) if self.lead == "all" else ())
         naming = Naming(self.layout, DATA_DIR)
         study = dict(self.rows)[path]
@@ -209,11 +209,11 @@ def test_arrays_and_table_have_a_row_for_each_embedding_in_the_dataset_order(
     made = Made(tmp_path / "run", format=stored, done_order=PATHS[::-1], **FORMS[form])
     run = open_run(made.make())
     X, meta = run.arrays()
-    expected = [view for path in PATHS for view in made.views(path)]
+    expected = [view for path in PATHS for view in made.embeddings(path)]
     assert len(run) == len(X) == meta.num_rows == len(expected)
     assert X.shape == (len(expected), *expected[0].shape)
     assert np.array_equal(np.asarray(X), expected)
-    assert meta["record"].to_pylist() == [path for path in PATHS for _ in made.views(path)]
+    assert meta["record"].to_pylist() == [path for path in PATHS for _ in made.embeddings(path)]
     per_window = len(made.leads) if made.lead == "all" else 1
     windows = [w for w in range(made.n_windows) for _ in range(per_window)]
     assert meta["window"].to_pylist() == windows * len(PATHS)
@@ -253,7 +253,7 @@ def test_lengths_that_differ_are_refused_with_the_ways_out_and_have_means(tmp_pa
         with pytest.raises(RunError, match=r'between 3 and 5 tokens.*pooling="mean"'):
             run.arrays()
         X, _ = run.arrays(pooling="mean")
-        assert np.array_equal(X, [pooled(made.views(path)[0]) for path in PATHS])
+        assert np.array_equal(X, [pooled(made.embeddings(path)[0]) for path in PATHS])
         assert [embedding.shape for _, embedding in run] == [(3, C), (5, C), (3, C), (3, C)]
 
 
@@ -273,7 +273,7 @@ def test_means_that_were_kept_beside_the_maps_are_read_without_the_maps(
 ) -> None:
     made = Made(tmp_path / "run", format="parquet", pooling="both", stride=2.0, n_windows=2, remainder="keep")
     run = open_run(made.make())
-    views = [view for path in PATHS for view in made.views(path)]
+    views = [view for path in PATHS for view in made.embeddings(path)]
     assert all(np.array_equal(embedding, view) for (_, embedding), view in zip(run, views, strict=True))
     read: list[Any] = []
     real = pq.ParquetFile.read_row_group
@@ -288,7 +288,7 @@ def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
     made = Made(tmp_path / "run", format="parquet", dtype="float16")
     X, _ = open_run(made.make()).arrays()
     assert np.asarray(X).dtype == X.dtype == np.float32
-    assert np.array_equal(X, [made.views(path)[0].astype(np.float16) for path in PATHS])
+    assert np.array_equal(X, [made.embeddings(path)[0].astype(np.float16) for path in PATHS])
 
 
 def test_a_path_that_two_dataset_rows_name_has_its_embedding_at_both(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_path_that_two_dataset_rows_name_has_its_embedding_at_both(tmp_path: P
         X, meta = open_run(made.make()).arrays()
         assert meta["study_id"].to_pylist() == [1, 2, 3]
         assert np.array_equal(np.asarray(X)[2], np.asarray(X)[0])
-        assert np.array_equal(X[0], made.views("a/1.xml")[0])
+        assert np.array_equal(X[0], made.embeddings("a/1.xml")[0])
 
 
 def test_a_moved_folder_is_the_same_run(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_nothing_is_read_before_it_is_used(tmp_path: Path) -> None:
 def test_indexing_gives_what_the_whole_array_would(tmp_path: Path, stored: str, index: Any) -> None:
     made = Made(tmp_path / "run", format=stored)
     X, _ = open_run(made.make()).arrays()
-    expected = np.stack([made.views(path)[0] for path in PATHS])[index]
+    expected = np.stack([made.embeddings(path)[0] for path in PATHS])[index]
     got = X[index]
     assert isinstance(got, np.ndarray)
     assert got.shape == expected.shape
@@ -380,7 +380,7 @@ def test_loading_decodes_every_part_of_a_shard_once_however_the_dataset_is_order
     monkeypatch.setattr(store, "_rows_of_lists", lambda column: decoded.append(column.nbytes) or real(column))
     monkeypatch.setattr(store, "CACHE_BYTES", 1)
     X, _ = open_run(folder).arrays()
-    assert np.array_equal(X, [made.views(path)[0] for path in paths])
+    assert np.array_equal(X, [made.embeddings(path)[0] for path in paths])
     assert len(decoded) == groups
 
 
@@ -409,7 +409,7 @@ def test_an_incomplete_run_is_refused_with_the_way_on_and_read_when_asked(tmp_pa
     X, meta = run.arrays()
     assert meta["record"].to_pylist() == ["a/1.xml", "b/3.xml"]
     assert meta["row_index"].to_pylist() == [None, None]
-    assert np.array_equal(X, [made.views(path)[0] for path in ("a/1.xml", "b/3.xml")])
+    assert np.array_equal(X, [made.embeddings(path)[0] for path in ("a/1.xml", "b/3.xml")])
     assert run.failures["record"].to_pylist() == [BROKEN[0]]
 
 

@@ -23,7 +23,7 @@ from ecgfounder.readers.source import Hints
 
 __all__ = ["ECGDataset", "collate_by_length", "collate_cropped"]
 
-Sample = TypeVar("Sample")
+SampleT = TypeVar("SampleT")
 
 
 class ECGDataset(Dataset[Any]):
@@ -203,12 +203,12 @@ def collate_cropped(samples: Sequence[Any]) -> Any:
     return _pair(default_collate(cropped))
 
 
-def collate_by_length(samples: Sequence[Sample]) -> list[Any]:
+def collate_by_length(samples: Sequence[SampleT]) -> list[Any]:
     """A list of batches in each of which all inputs have one shape: nothing is cut, nothing is padded.
 
     Parameters
     ----------
-    samples : sequence of Sample
+    samples : sequence of SampleT
         Inputs, or pairs of an input and a target, as `ECGDataset` gives them.
 
     Returns
@@ -216,7 +216,7 @@ def collate_by_length(samples: Sequence[Sample]) -> list[Any]:
     list
         What the usual collate function gives for each group, in the order in which the shapes first occur.
     """
-    groups: dict[tuple[int, ...], list[Sample]] = {}
+    groups: dict[tuple[int, ...], list[SampleT]] = {}
     for sample in samples:
         groups.setdefault(tuple(_input_of(sample).shape), []).append(sample)
     return [_pair(default_collate(group)) for group in groups.values()]

@@ -44,7 +44,7 @@ from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import Hints
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
-from ecgfounder.stages.view import View, view_of
+from ecgfounder.stages.pooling import InputEmbedding, pooling_of
 
 _POOLING_CHOICES = ("none", "mean")
 
@@ -453,10 +453,10 @@ class Embedder:
                 "remainder 'keep' gives a last window with fewer tokens, which one [W, T, 1024] array cannot hold: use "
                 "pooling='mean', or remainder 'drop' or 'pad'."
             )
-        view = view_of(pooling)
+        keep = pooling_of(pooling)
         # A copy of a map: a batch's maps are one block, which a kept row would hold in memory.
         return Kept(
-            lambda feature_map: view(feature_map if pooling == "mean" else feature_map.copy()), attrgetter("embedding")
+            lambda feature_map: keep(feature_map if pooling == "mean" else feature_map.copy()), attrgetter("embedding")
         )
 
     def _prediction_view(self) -> Kept:
@@ -468,7 +468,7 @@ class Embedder:
                 f"{self.checkpoint}: expected the head of {expected} statements (dense.weight [{expected}, {FEATURES}] and "
                 f"dense.bias [{expected}]), found {found}. The published files have it: {spec.filename} of {spec.repo_id}"
             )
-        return Kept(view_of("mean", head), attrgetter("probabilities"))
+        return Kept(pooling_of("mean", head), attrgetter("probabilities"))
 
     def _results(
         self,
@@ -497,7 +497,7 @@ class Embedder:
                 names.append(name)
                 yield partial(self._prepare, x, hints, name)
 
-        for outcome in Stream(EmbedStage(self.engine, kept.view), batch_size).results(prepared()):
+        for outcome in Stream(EmbedStage(self.engine, kept.keep), batch_size).results(prepared()):
             name = names.popleft()
             if isinstance(outcome, Finished):
                 yield kept.result(outcome)
@@ -545,12 +545,12 @@ class Embedder:
 class Kept:
     """What is kept of each map, and which part of it is the result."""
 
-    view: Callable[[Array], View]
-    part: Callable[[View], Array | None]
+    keep: Callable[[Array], InputEmbedding]
+    part: Callable[[InputEmbedding], Array | None]
 
     def result(self, finished: Finished) -> Array:
-        """The result of one recording: its only view, or all of them with windows and leads in front."""
-        parts = [part for view in finished.views or () if (part := self.part(view)) is not None]
+        """The result of one recording: its only embedding, or all of them with windows and leads in front."""
+        parts = [part for each in finished.embeddings or () if (part := self.part(each)) is not None]
         if not finished.outer_shape:
             return parts[0]
         return np.stack(parts).reshape(*finished.outer_shape, *parts[0].shape)

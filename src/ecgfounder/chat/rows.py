@@ -1,6 +1,6 @@
 """A dataset's rows on their way to being samples of a chat file.
 
-In: rows, and the folder that a run wrote its embeddings to. Out: `Sample`s, or the reason why a row has no place.
+In: rows, and the folder that a run wrote its embeddings to. Out: `ChatRow`s, or the reason why a row has no place.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LeftOut(StrEnum):
 
 
 @dataclass(frozen=True)
-class Sample:
+class ChatRow:
     """One row that has all it needs: texts without blanks around them, and (modality, embedding file) for each ECG."""
 
     row: int
@@ -167,8 +167,8 @@ def _flagged_outputs(run: EmbeddingRun, names: Collection[str]) -> Iterator[int]
             yield path_key(output.as_py())
 
 
-class Rows:
-    """A dataset's rows on their way to being `Sample`s."""
+class ChatRows:
+    """A dataset's rows on their way to being `ChatRow`s."""
 
     def __init__(self, settings: ChatSettings) -> None:
         self.settings = settings
@@ -222,7 +222,7 @@ class Rows:
                     )
         return wanted
 
-    def __iter__(self) -> Iterator[Sample | tuple[LeftOut, str]]:
+    def __iter__(self) -> Iterator[ChatRow | tuple[LeftOut, str]]:
         """In the dataset's order, each row as a sample, or the reason why it is left out with what it was seen at."""
         settings = self.settings
         names = [*settings.modality_mapping, *settings.text_cols, *self.target_cols]
@@ -239,7 +239,7 @@ class Rows:
                 if row == settings.max_samples:
                     return
 
-    def _sample(self, cells: Mapping[str, Any], row: int) -> Sample | tuple[LeftOut, str]:
+    def _sample(self, cells: Mapping[str, Any], row: int) -> ChatRow | tuple[LeftOut, str]:
         records = [
             (column, record)
             for column in self.settings.modality_mapping
@@ -265,7 +265,7 @@ class Rows:
             if folder.is_flagged(path):
                 return LeftOut.FLAGGED, f"row {row}, {path}"
             embeddings.append((self.settings.modality_mapping[column], str(path)))
-        return Sample(row, text, target, tuple(embeddings))
+        return ChatRow(row, text, target, tuple(embeddings))
 
 
 def _records(cells: Mapping[str, Any], column: str, id_column: str | None, row: int) -> Iterator[Record]:

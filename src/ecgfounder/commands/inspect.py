@@ -304,7 +304,7 @@ def _definition(flag: str) -> str:
 
 
 @dataclass
-class Tally:
+class FindingCounts:
     """Counts over the files seen so far; the files themselves are not kept."""
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -346,7 +346,7 @@ def kind_of(reason: str) -> str:
 
 def _inspect_many(paths: Iterable[str], hints: Hints, *, as_json: bool) -> int:
     """A line per file as it is read, then the counts (on standard error beside JSON)."""
-    tally = Tally()
+    tally = FindingCounts()
     if not as_json:
         _print(f"{'format':<15} {'leads':>6} {'Hz':>7} {'s':>9}  file  [flags]")
     for path in _files(paths):

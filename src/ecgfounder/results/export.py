@@ -168,7 +168,7 @@ class _Export:
         record = self.source.record
         fingerprint = {**record.fingerprint, "format": self.to, "layout": self.layout}
         if self.to != "parquet" and self.source.pooling == "both":
-            fingerprint["pooling"] = "none"  # a file holds one view
+            fingerprint["pooling"] = "none"  # a file holds one embedding
         exported = {"from": self.source.format, "version": __version__, "at": now()}
         return replace(
             record, fingerprint=fingerprint, exported=exported, run_id=new_run_id(), format_version=FORMAT_VERSION
@@ -212,13 +212,13 @@ class _Export:
     def _outputs(self, rows: npt.NDArray[np.int64]) -> Iterator[Output]:
         for number, (entry, position) in enumerate(self._entries(rows)):
             old = self.source.records["output"][int(self.first_rows[number])].as_py()
-            views, means, outer = self.source.stored(old, list(entry.shape or ()))
+            embeddings, means, outer = self.source.stored(old, list(entry.shape or ()))
             yield Output(
                 key=entry.key,
                 record=entry.record,
                 title=entry.record if self.named_by_id else os.path.basename(entry.record),
                 name="" if self.to == "parquet" else self._name(entry, position),
-                views=tuple(views),
+                embeddings=tuple(embeddings),
                 outer_shape=outer,
                 order=number,
                 means=tuple(means),

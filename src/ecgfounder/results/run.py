@@ -26,7 +26,7 @@ from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, row_of
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
 from ecgfounder.results.join import Join, as_arrow, join_table
-from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, Rows, key_of
+from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, RowNumbers, key_of
 from ecgfounder.storage import Location
 
 _RECORDS_AT_ONCE = 4096
@@ -157,7 +157,7 @@ class EmbeddingRun:
         return self.manifest.filter(pc.equal(self.manifest["status"], "done"))
 
     @cached_property
-    def _per_record(self) -> Rows:
+    def _per_record(self) -> RowNumbers:
         """int64 [records]: the rows that each has."""
         return self._form.rows_of(self.records["shape"])
 
@@ -178,12 +178,12 @@ class EmbeddingRun:
         records = self.records.drop_columns(["status", "error", "reason", "shape"])
         for first in range(0, records.num_rows, _RECORDS_AT_ONCE):
             part = records.slice(first, _RECORDS_AT_ONCE).to_pylist()
-            stored = self._store.views(records["output"].slice(first, len(part)).to_pylist())
-            for facts, views in zip(part, stored, strict=True):
+            stored = self._store.embeddings(records["output"].slice(first, len(part)).to_pylist())
+            for facts, embeddings in zip(part, stored, strict=True):
                 starts = facts.pop("window_starts")
-                places = self._form.places(len(views), starts, facts["leads"])
-                for view, place in zip(views, places, strict=True):
-                    yield {**facts, **place}, view.copy()  # not a view of a whole part of a shard
+                places = self._form.places(len(embeddings), starts, facts["leads"])
+                for embedding, place in zip(embeddings, places, strict=True):
+                    yield {**facts, **place}, embedding.copy()  # not a window on a whole part of a shard
 
     @property
     def has_ragged_windows(self) -> bool:
@@ -200,16 +200,16 @@ class EmbeddingRun:
 
         Returns
         -------
-        views : list of numpy.ndarray
+        embeddings : list of numpy.ndarray
             float32 [T, 1024] or [1024] of each window and lead.
         means : list of numpy.ndarray
             float32 [1024] of each where the run kept both, else none.
         outer_shape : tuple of int
-            Windows, leads, both or none: what stands in front of one view's shape.
+            Windows, leads, both or none: what stands in front of one embedding's shape.
         """
-        (views,) = self._store.views([output])
-        means = next(self._store.views([output], MEANS)) if self.pooling == "both" else []
-        return views, means, tuple(shape[: -self._form.inner])
+        (embeddings,) = self._store.embeddings([output])
+        means = next(self._store.embeddings([output], MEANS)) if self.pooling == "both" else []
+        return embeddings, means, tuple(shape[: -self._form.inner])
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """All embeddings as one array, and the table that goes with it, row by row.
@@ -314,7 +314,7 @@ class EmbeddingRun:
         return str(self.records["output"][int(order[at])])
 
     @cached_property
-    def _keys(self) -> tuple[npt.NDArray[np.uint64], Rows]:
+    def _keys(self) -> tuple[npt.NDArray[np.uint64], RowNumbers]:
         """A Parquet run's keys in ascending order, and the record of each."""
         keys, places = [], []
         for place, output in enumerate(self.records["output"].to_pylist()):

@@ -60,9 +60,9 @@ from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
+from ecgfounder.stages.pooling import diagnostic_head, pooling_of
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
-from ecgfounder.stages.view import diagnostic_head, view_of
 
 ENTRIES_AT_ONCE = 1000
 
@@ -326,7 +326,7 @@ class Run:
             remove_obsolete(self.folder, recorder.take_obsolete())
             self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
-        stage = EmbedStage(started.engine, view_of(self.settings.pooling, head))
+        stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, head))
         pipeline = Pipeline(pool, stage, finish, self._batch_size(started.engine), self.interruption)
         try:
             pipeline.run(self._jobs(started, recorder))

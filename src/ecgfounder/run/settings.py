@@ -20,7 +20,7 @@ from ecgfounder.readers import READER_CHOICES
 from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import Hints
 from ecgfounder.sinks.sink import DTYPE_CHOICES, FORMAT_CHOICES
-from ecgfounder.stages.view import POOLING_CHOICES
+from ecgfounder.stages.pooling import POOLING_CHOICES
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Settings:
         if self.layout == "tree" and self.id_column is not None:
             raise SettingsError("layout='tree' names outputs by their paths and id_column by identifiers: choose one.")
         if self.pooling == "both" and self.format == "json":
-            raise SettingsError("pooling='both' needs format='parquet': a JSON holds one view.")
+            raise SettingsError("pooling='both' needs format='parquet': a JSON holds one embedding.")
         ragged = self.preparation.remainder == "keep" and self.preparation.stride is not None
         if ragged and self.format == "json" and self.pooling == "none":
             raise SettingsError(

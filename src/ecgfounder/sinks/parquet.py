@@ -104,8 +104,8 @@ class ParquetSink:
         return [*written, ShardWritten(name, table.num_rows, len(outputs))]
 
     def _table(self, pieces: Sequence[_Piece]) -> pa.Table:
-        """A row for each view of some pieces of outputs."""
-        views = [view for piece in pieces for view in piece.of(piece.output.views)]
+        """A row for each embedding of some pieces of outputs."""
+        embeddings = [embedding for piece in pieces for embedding in piece.of(piece.output.embeddings)]
         means = [mean for piece in pieces for mean in piece.of(piece.output.means)]
         windows, starts, leads = zip(
             *(place for piece in pieces for place in piece.of(_places(piece.output))), strict=True
@@ -117,15 +117,15 @@ class ParquetSink:
             "window": pa.array(windows, pa.int32()),
             "window_start": pa.array(starts, pa.float64()),
             "lead": pa.array(leads, pa.string()),
-            "embedding": self._lists(views),
+            "embedding": self._lists(embeddings),
             **({"embedding_mean": self._lists(means)} if means else {}),
-            "shape": pa.array([view.shape for view in views], pa.list_(pa.int32())),
+            "shape": pa.array([embedding.shape for embedding in embeddings], pa.list_(pa.int32())),
             **{name: pa.array([getattr(output.facts, name) for output in outputs], kind) for name, kind in _FACTS},
         }
         return pa.table(columns)
 
-    def _lists(self, views: Sequence[npt.NDArray[np.float32]]) -> pa.Array:
-        return nested([view.astype(self._dtype, copy=False) for view in views])
+    def _lists(self, embeddings: Sequence[npt.NDArray[np.float32]]) -> pa.Array:
+        return nested([embedding.astype(self._dtype, copy=False) for embedding in embeddings])
 
 
 def reference(shard: str, key: str) -> str:
@@ -150,10 +150,10 @@ def _groups(outputs: Sequence[Output]) -> Iterator[list[_Piece]]:
     group: list[_Piece] = []
     free = CHUNK_BYTES
     for output in outputs:
-        each = max(1, output.views[0].nbytes)
+        each = max(1, output.embeddings[0].nbytes)
         first = 0
-        while first < len(output.views):
-            stop = min(len(output.views), first + max(free // each, 0 if group else 1))
+        while first < len(output.embeddings):
+            stop = min(len(output.embeddings), first + max(free // each, 0 if group else 1))
             if stop == first:
                 yield group
                 group, free = [], CHUNK_BYTES
@@ -167,7 +167,7 @@ def _groups(outputs: Sequence[Output]) -> Iterator[list[_Piece]]:
 
 def _places(output: Output) -> list[tuple[int, float, str | None]]:
     """Number and start (s) of the window, and the lead, of each row: a row per input, leads within windows."""
-    rows = len(output.views)
+    rows = len(output.embeddings)
     starts = output.facts.starts or (0.0,)
     per_window = rows // len(starts)
     leads: Sequence[str | None] = output.facts.leads
@@ -175,12 +175,12 @@ def _places(output: Output) -> list[tuple[int, float, str | None]]:
     return [(window, start, lead) for window, start in enumerate(starts) for lead in named]
 
 
-def nested(views: Sequence[npt.NDArray[Any]]) -> pa.Array:
+def nested(embeddings: Sequence[npt.NDArray[Any]]) -> pa.Array:
     """Numpy arrays [C], or [T, C] with any T, as Arrow lists (of lists), without a Python object per number."""
-    values = np.concatenate([view.reshape(-1) for view in views])
-    channels = views[0].shape[-1]
+    values = np.concatenate([embedding.reshape(-1) for embedding in embeddings])
+    channels = embeddings[0].shape[-1]
     lists = _lists(pa.array(values), np.full(len(values) // channels, channels))
-    return lists if views[0].ndim == 1 else _lists(lists, np.array([len(view) for view in views]))
+    return lists if embeddings[0].ndim == 1 else _lists(lists, np.array([len(embedding) for embedding in embeddings]))
 
 
 def _lists(values: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Array:

@@ -31,15 +31,15 @@ class Output:
         What the description calls the recording: its file name, or its identifier.
     name : str
         Relative to the output folder, where it has a file of its own.
-    views : tuple of numpy.ndarray
+    embeddings : tuple of numpy.ndarray
         What is kept of each input, in order: float32 [T, C] or [C]. All of one shape, except that a shorter last window
         has a smaller T.
     outer_shape : tuple of int
-        What stands in front of one view: () or windows, leads, or both.
+        What stands in front of one embedding: () or windows, leads, or both.
     order : int
         The record's place in the dataset.
     means : tuple of numpy.ndarray
-        A second view [C] of each input, where one was asked for.
+        A second embedding [C] of each input, where one was asked for.
     facts : Facts
         What is known of the ECG.
     receipt : Any
@@ -50,7 +50,7 @@ class Output:
     record: str
     title: str
     name: str
-    views: tuple[npt.NDArray[np.float32], ...]
+    embeddings: tuple[npt.NDArray[np.float32], ...]
     outer_shape: tuple[int, ...] = ()
     order: int = 0
     means: tuple[npt.NDArray[np.float32], ...] = ()
@@ -59,12 +59,12 @@ class Output:
 
     @property
     def embedding(self) -> npt.NDArray[np.float32]:
-        """The views as one array: [T, C], [C], or with windows in front [W, T, C], [W, C]."""
-        return np.stack(self.views).reshape(*self.outer_shape, *self.views[0].shape)
+        """The embeddings as one array: [T, C], [C], or with windows in front [W, T, C], [W, C]."""
+        return np.stack(self.embeddings).reshape(*self.outer_shape, *self.embeddings[0].shape)
 
     @property
     def nbytes(self) -> int:
-        return sum(view.nbytes for view in self.views)
+        return sum(embedding.nbytes for embedding in self.embeddings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """What is kept of a feature map: all of it, its mean over time, the head's probabilities; several at once from one pass.
 
-In: a map [T, 1024] of one network input. Out: a `View`.
+In: a map [T, 1024] of one network input. Out: an `InputEmbedding`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ POOLING_CHOICES = ("none", "mean", "both")
 
 
 @dataclass(frozen=True)
-class View:
+class InputEmbedding:
     """What is kept of one network input, all float32.
 
     Attributes
     ----------
     embedding : FloatArray
-        The main view, [T, 1024] or [1024].
+        The map [T, 1024], or its mean over T [1024].
     mean : FloatArray or None
-        [1024], the mean over T beside a main view [T, 1024]; None where it was not asked for.
+        [1024], the mean over T beside a map [T, 1024]; None where it was not asked for.
     probabilities : FloatArray or None
         [n_classes], each statement's probability by itself; None where they were not asked for.
     """
@@ -40,20 +40,20 @@ class View:
 
     @property
     def is_finite(self) -> bool:
-        """Whether every number of it is one; a map that is not finite makes each of its views so."""
+        """Whether every number of it is one; a map that is not finite makes its mean so too."""
         return bool(np.isfinite(self.embedding).all())
 
 
-def view_of(pooling: str, head: Head | None = None) -> Callable[[FloatArray], View]:
-    """How a map becomes a view: `pooling` is "none", "mean" or "both"; with a head its probabilities are added."""
+def pooling_of(pooling: str, head: Head | None = None) -> Callable[[FloatArray], InputEmbedding]:
+    """What is kept of a map, as a function of it: `pooling` is "none", "mean" or "both"; a head adds its probabilities."""
 
-    def view(feature_map: FloatArray) -> View:
+    def keep(feature_map: FloatArray) -> InputEmbedding:
         probabilities = None if head is None else head.probabilities(feature_map[None])[0]
         if pooling == "mean":
-            return View(pooled(feature_map), None, probabilities)
-        return View(feature_map, pooled(feature_map) if pooling == "both" else None, probabilities)
+            return InputEmbedding(pooled(feature_map), None, probabilities)
+        return InputEmbedding(feature_map, pooled(feature_map) if pooling == "both" else None, probabilities)
 
-    return view
+    return keep
 
 
 def diagnostic_head(head: Head | None, mode: str) -> Head:
