@@ -48,6 +48,8 @@ class Recording:
         Name of the reader that decoded it, e.g. "philips_sierra".
     meta : mapping of str to str or float
         Device and filter settings; keys are from the closed list `META_KEYS`.
+    left_out : tuple of str
+        Leads that are in the file and not here, because they were sampled at another rate.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class Recording:
     leads: tuple[str, ...]
     source_format: str
     meta: Mapping[str, str | float] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.dtype != np.float32:

@@ -82,6 +82,7 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
     inputs = WindowInputs(samples, rate, length, tuple(spans), preparation)
     flags = [
         *chosen.flags,
+        *([quality.flag("other_rate", recording.left_out)] if recording.left_out else []),
         *([] if finite is None else quality.share_of_non_finite(finite[:, first : first + used.shape[1]])),
         *_signal_flags(recording, chosen, used, first),
         *_resampling_flags(rate, preparation),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import BinaryIO
 
+from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import ReadError, StorageError
 from ecgfounder.storage import Location, Status
 
@@ -36,12 +37,16 @@ class Hints:
     unit : str or None
         "mV", "uV" or "V", or a number of units per millivolt as text ("200").
     leads : tuple of str or None
-        Lead names in the order of the file's rows or columns.
+        Lead names in the order of the file's rows or columns, in any spelling; canonical ones are kept.
     """
 
     sampling_rate: float | None = None
     unit: str | None = None
     leads: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.leads is not None:
+            object.__setattr__(self, "leads", canonical_leads(self.leads))
 
 
 @dataclass(frozen=True)

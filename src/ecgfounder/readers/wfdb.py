@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.leads import KNOWN_LEADS, leads_in_context, says_ecg
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, to_millivolts
-from ecgfounder.readers.signals import distinct_leads
+from ecgfounder.readers.signals import numbered
 from ecgfounder.readers.source import Source, read_file
 from ecgfounder.storage import Location
 
@@ -107,8 +108,9 @@ def read(source: Source) -> Recording:
     """Read a WFDB record.
 
     Signals whose unit is no voltage (pressure, respiration) are left out. Of signals with several samples per frame,
-    those with the most are kept, and the rate is theirs. A sample that the format marks as absent is NaN, as are the
-    last samples of a signal with skew. Checksums, where the header has any but 0, must agree.
+    those are kept that have as many as the leads with the most, and the rate is theirs; leads among the others are named in
+    `Recording.left_out`. A sample that the format marks as absent is NaN, as are the last samples of a signal with skew.
+    Checksums, where the header has any but 0, must agree.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def read(source: Source) -> Recording:
     header = _parse_header(source if location == source.location else Source(location))
     files = [location.beside(name) for name in dict.fromkeys(signal.file for signal in header.signals)]
     source.companions.extend(file for file in (location, *files) if file != source.location)
-    chosen = _chosen(header.signals)
+    chosen, left_out = _chosen(header.signals)
     if all(signal.format in _BYTES for signal in header.signals):
         columns = _columns(location.folder, header)
         _verify_checksums(header.signals, columns, header.n_frames)
@@ -137,12 +139,14 @@ def read(source: Source) -> Recording:
     else:
         samples = _through_package(location, header, chosen)
     signals = [header.signals[row] for row in chosen]
+    leads = leads_in_context([signal.name for signal in header.signals])
     return Recording(
         samples=samples,
         sampling_rate=header.rate * signals[0].per_frame,
-        leads=distinct_leads([signal.name for signal in signals]),
+        leads=numbered([leads[row] for row in chosen]),
         source_format=FORMAT,
         meta=_meta(signals),
+        left_out=tuple(sorted({lead if lead in KNOWN_LEADS else "ECG" for lead in (leads[row] for row in left_out)})),
     )
 
 
@@ -227,13 +231,16 @@ def _check_file_name(name: str, row: int) -> None:
         raise ReadError(f"the WFDB header places signal {row} in another folder, which is refused")
 
 
-def _chosen(signals: Sequence[_Signal]) -> list[int]:
-    """Rows of the signals to keep: voltages, at the most samples per frame that any of them has."""
+def _chosen(signals: Sequence[_Signal]) -> tuple[list[int], list[int]]:
+    """Rows of the signals to keep, voltages at the most samples per frame that a lead has; and of the leads at others."""
     voltages = [row for row, signal in enumerate(signals) if signal.scale is not None]
     if not voltages:
         raise ReadError("no signal of the WFDB record is in V, mV, uV or nV")
-    most = max(signals[row].per_frame for row in voltages)
-    return [row for row in voltages if signals[row].per_frame == most]
+    leads = leads_in_context([signal.name for signal in signals])
+    ecg = [row for row in voltages if leads[row] in KNOWN_LEADS or says_ecg(signals[row].name)]
+    most = max(signals[row].per_frame for row in ecg or voltages)
+    kept = [row for row in voltages if signals[row].per_frame == most]
+    return kept, [row for row in ecg if signals[row].per_frame != most]
 
 
 def _columns(folder: Location, header: _Header) -> list[Counts]:
