@@ -19,8 +19,8 @@ import pytest
 
 import ecgfounder
 from ecgfounder._moved import MOVED
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "src" / "ecgfounder"
 PAGE = ROOT / "ARCHITECTURE.md"
 
