@@ -386,10 +386,18 @@ def test_a_header_that_names_other_samples_now_is_read_again(start: Start, tmp_p
     (tmp_path / "in" / "a.dat").unlink()
     wfdb(tmp_path / "in" / "a.hea", "other.dat", 2)
     assert start().plan.changed == 1
-    for name in ("a.hea", "other.dat"):
-        (tmp_path / "in" / name).unlink()
+
+
+def test_an_input_that_is_gone_has_not_changed(start: Start, tmp_path: Path) -> None:
+    wfdb(tmp_path / "in" / "a.hea", "other.dat", 1)
     save(tmp_path / "in" / "b.npy")
-    assert start().plan.changed == 0  # an input that is gone has not changed
+    cohort = table(tmp_path / "c.parquet", ["a.hea", "b.npy"])  # which goes on naming them, as a folder does not
+    assert start(cohort, data_dir=str(tmp_path / "in")).processed == 2
+    before = json_outputs(tmp_path / "out")
+    shutil.rmtree(tmp_path / "in")
+    summary = start(cohort, data_dir=str(tmp_path / "in"))
+    assert (summary.plan.changed, summary.plan.done, summary.processed) == (0, 2, 0)
+    assert json_outputs(tmp_path / "out") == before
 
 
 def test_a_failed_identifier_is_tried_again_where_its_path_was_put_right(start: Start, tmp_path: Path) -> None:
