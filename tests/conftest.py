@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ecgfounder.storage import Location, locate
 from tests.builders.weights import drawn_state
 from tests.places import SHARED
 
@@ -89,3 +91,9 @@ def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own cache."""
     monkeypatch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+
+
+@pytest.fixture
+def elsewhere() -> Location:
+    """A folder that is not on this machine's disk."""
+    return locate(f"memory://{uuid.uuid4().hex}/data")

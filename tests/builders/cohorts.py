@@ -11,6 +11,9 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.readers.source import Hints
 from ecgfounder.run.settings import Settings
 
+HINTS = Hints(sampling_rate=500.0, unit="mV", leads=STANDARD_LEADS)
+"""What a user says about these recordings."""
+
 
 def write_cohort(folder: Path, count: int = 21) -> None:
     """Small recordings of three lengths, one of them unreadable and one constant."""
@@ -30,6 +33,15 @@ def settings_for(cohort: Path, out: Path, checkpoint: Path, **more: Any) -> Sett
         dataset=str(cohort),
         output_dir=out,
         checkpoint=str(checkpoint),
-        hints=Hints(500.0, "mV", STANDARD_LEADS),
+        hints=HINTS,
         **(small | more),
     )
+
+
+def write_good_and_bad(folder: Path) -> list[str]:
+    """Two readable files around one that is not there, an empty one and a folder."""
+    rng = np.random.default_rng(3)
+    for name in ("a", "b"):
+        np.save(folder / f"{name}.npy", rng.standard_normal((12, 5000)).astype(np.float32))
+    (folder / "empty.xml").touch()
+    return [str(folder / name) for name in ("a.npy", "gone.xml", "empty.xml", "", "b.npy")]

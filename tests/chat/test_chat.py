@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pytest
 
 from ecgfounder.chat.forms import ECG_QUESTIONS, conversation, question_for
@@ -20,57 +17,19 @@ from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import Summary, write_chat
 from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.naming import Naming
-from ecgfounder.commands.chat import dummy_main, mimic_main, parse_columns, parse_mapping
-from ecgfounder.errors import CohortError, RunError, SettingsError
-from ecgfounder.results.store import read_embedding
-from tests.builders.runs import DATA_DIR, Made
-from tests.places import ROOT
-
-SCRIPTS = ROOT / "scripts" / "ecg_fm" / "sample_data"
-
-ROWS: list[dict[str, Any]] = [
-    {"ecg_paths": [["a/x1.xml"]], "note": " chest pain ", "age": 61, "report_0": "Sinus rhythm", "report_1": "Normal"},
-    {"ecg_paths": [["b/x2.xml", "b/x3.xml.gz"]], "note": "nan", "age": None, "report_0": "AF", "report_1": None},
-    {"ecg_paths": [["a/x1.xml"]], "note": "", "age": 1, "report_0": "  ", "report_1": "NaN"},  # no target
-    {"ecg_paths": None, "note": "n", "age": 2, "report_0": "no ECG", "report_1": None},
-    {"ecg_paths": [[]], "note": "n", "age": 3, "report_0": "no ECG either", "report_1": None},
-    {"ecg_paths": [["a/x1.xml"], ["a/gone.xml"]], "note": "n", "age": 4, "report_0": "one is gone", "report_1": None},
-    {"ecg_paths": [["c/x.4.xml"]], "note": None, "age": 77, "report_0": None, "report_1": "Übergang ≥ V4 \U0001f493"},
-    {"ecg_paths": [["a/x1.xml"]], "note": "see <m1>", "age": 5, "report_0": "tag in text", "report_1": None},
-]
-KEPT = [0, 1, 6]
-INPUTS = ["a/x1.xml", "b/x2.xml", "b/x3.xml.gz", "c/x.4.xml"]
+from ecgfounder.commands.chat import dummy_main, mimic_main
+from ecgfounder.errors import CohortError, RunError
+from tests.builders.chat import INPUTS, KEPT, ROWS, flags, write_embeddings, write_rows
 
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Path:
-    """A save_to_disk folder with rows of every kind."""
-    folder = tmp_path / "cohort"
-    datasets.Dataset.from_list(ROWS).save_to_disk(folder)
-    return folder
-
-
-def write_embeddings(folder: Path, naming: Naming, paths: list[str] = INPUTS) -> Path:
-    for path in paths:
-        file = folder / naming.name(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            json.dumps({"embedding": [[0.5, 1.0]], "shape": [1, 2], "description": path, "modality": "ecg"})
-        )
-    return folder
+    return write_rows(tmp_path / "cohort")
 
 
 @pytest.fixture
 def embeddings(tmp_path: Path) -> Path:
     return write_embeddings(tmp_path / "embeddings", Naming("flat", str(tmp_path)))
-
-
-def flags(cohort: Path, embeddings: Path, output: Path, *more: str) -> list[str]:
-    return [
-        *("--dataset_name", str(cohort), "--text_cols", '["note", "age"]', "--target_cols", '["report_0", "report_1"]'),
-        *("--modality_mapping", '{"ecg_paths": "m1"}', "--embeddings_dirs", json.dumps({"ecg_paths": str(embeddings)})),
-        *("--output_file", str(output), *more),
-    ]
 
 
 def load(path: Path, tmp_path: Path) -> datasets.Dataset:
@@ -316,52 +275,6 @@ def test_max_samples_counts_rows_across_batches(tmp_path: Path) -> None:
     assert [json.loads(line)[1]["content"][0]["text"] for line in lines] == [f"report {i}" for i in range(2500)]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (("--modality_mapping", "{ecg_paths: m1}"), "--modality_mapping is not valid JSON"),
-        (("--modality_mapping", '["ecg_paths"]'), "JSON object"),
-        (("--modality_mapping", '{"ecg_paths": "text"}'), "cannot name a modality"),
-        (("--modality_mapping", '{"ecg_paths": "<m1>"}'), "cannot name a modality"),
-        (("--modality_mapping", "{}"), "--modality_mapping is empty"),
-        (("--embeddings_dirs", '{"other": "/tmp"}'), "names no folder for the column 'ecg_paths'"),
-        (("--embeddings_dirs", "/no/such/folder"), "No such file or directory"),
-        (("--text_cols", "notes"), "Expected 'notes' column in the dataset (--text_cols)"),
-        (("--target_cols", "report"), "Expected 'report' column in the dataset (--target_cols)"),
-        (("--target_cols", "[1]"), "names of columns"),
-        (("--dataset_name", "/no/such/dataset"), "/no/such/dataset"),
-        (("--output_file", "/proc/nothing/chat.json"), "cannot be written"),
-        (("--output_file", "/dev/null"), "not a regular file"),
-        (("--max_samples", "0"), "Invalid value for --max_samples"),
-        (("--num_workers", "-1"), "Invalid value for --num_workers"),
-        (("--modality_mapping", '{"ecgs": "m1"}', "--embeddings_dirs", "/tmp"), "Expected 'ecgs' column"),
-        (("--id_column", "study"), "Expected 'study' column"),
-    ],
-)
-def test_what_cannot_work_is_refused_with_status_2_and_leaves_nothing(
-    cohort: Path,
-    embeddings: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    change: tuple[str, ...],
-    said: str,
-) -> None:
-    output = tmp_path / "out" / "chat.json"
-    for main in (dummy_main, mimic_main):
-        assert main(flags(cohort, embeddings, output, *change)) == 2
-        assert said in capsys.readouterr().err
-    assert not output.parent.exists() or list(output.parent.iterdir()) == []
-
-
-def test_flags_that_do_not_exist_end_with_status_2(cohort: Path, embeddings: Path, tmp_path: Path) -> None:
-    for main in (dummy_main, mimic_main):
-        with pytest.raises(SystemExit) as stopped:
-            main(flags(cohort, embeddings, tmp_path / "c.json", "--output_format", "xml"))
-        assert stopped.value.code == 2
-    with pytest.raises(SystemExit):
-        dummy_main(["--dataset_name", str(cohort), "--embeddings_dirs", "/tmp", "--output_file", "c.json"])
-
-
 def test_a_folder_of_parquet_shards_is_refused_by_name(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -437,18 +350,6 @@ def test_a_column_without_text_is_refused() -> None:
         list(texts({"a": 1}, "note", 7))
 
 
-@pytest.mark.parametrize("words", [['["a", "b c"]'], ['["a",', '"b c"]'], ["a,b c"], ["a", "b c"], ["a,", "b c"]])
-def test_column_names_are_taken_as_json_or_as_words(words: list[str]) -> None:
-    assert parse_columns(words) == ("a", "b c")
-
-
-def test_mapping_must_be_a_json_object_of_texts() -> None:
-    assert parse_mapping('{"a": "b"}', "--x") == {"a": "b"}
-    for text in ("{", "3", '{"a": 1}', '{"a": ""}', "[" * 100_000):
-        with pytest.raises(SettingsError, match="--x"):
-            parse_mapping(text, "--x")
-
-
 def test_an_embedding_is_found_by_the_name_the_run_gave_it(tmp_path: Path) -> None:
     folder = EmbeddingFolder(tmp_path, Naming("flat", "/data"))
     assert folder.path_for(Record("p/x.xml", 0, 0)) is None
@@ -456,157 +357,3 @@ def test_an_embedding_is_found_by_the_name_the_run_gave_it(tmp_path: Path) -> No
     assert folder.path_for(Record("p/x.xml", 0, 0)) == tmp_path / "x.json"
     (tmp_path / "y.json").mkdir()
     assert folder.path_for(Record("p/y.xml", 0, 0)) is None
-
-
-@pytest.mark.parametrize("script", ["create_dummy_dataset.py", "create_mimic_ecg_inputs.py"])
-def test_scripts_run_from_any_folder(cohort: Path, embeddings: Path, tmp_path: Path, script: str) -> None:
-    output = tmp_path / "chat.json"
-    command = [sys.executable, str(SCRIPTS / script), *flags(cohort, embeddings, output)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "3 of 8 rows written" in done.stderr
-    assert len(json.loads(output.read_text())) == len(KEPT)
-
-
-@pytest.mark.parametrize("script", ["create_dummy_dataset.py", "create_mimic_ecg_inputs.py"])
-def test_scripts_without_the_package_print_the_install_command(script: str) -> None:
-    command = [sys.executable, "-I", "-S", str(SCRIPTS / script), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "pip install -e ." in done.stderr
-
-
-# --- runs with books: shards, and flags -------------------------------------------------------------------------------
-
-
-def reports(tmp_path: Path, paths: list[Any]) -> Path:
-    folder = tmp_path / "reports"
-    datasets.Dataset.from_dict(
-        {"ecg_paths": paths, "report_0": [f"report {number}" for number in range(len(paths))]}
-    ).save_to_disk(folder)
-    return folder
-
-
-def chat_of(dataset: Path, embeddings: Path, tmp_path: Path, *more: str) -> list[dict[str, Any]]:
-    output = tmp_path / "chat.json"
-    words = ["--dataset_name", str(dataset), "--embeddings_dirs", str(embeddings), "--output_file", str(output)]
-    assert mimic_main([*words, "--data_dir", DATA_DIR, *more]) == 0
-    return list(json.loads(output.read_text()))
-
-
-@pytest.mark.parametrize("outcome", ["complete", "interrupted"])
-def test_rows_of_shards_are_named_by_references_that_read_back(tmp_path: Path, outcome: str) -> None:
-    made = Made(tmp_path / "run", format="parquet", outcome=outcome, stride=2.0, n_windows=2)
-    dataset = reports(tmp_path, [["a/1.xml"], ["b/5.xml"], ["/data/b/4.xml", "./a/../a/2.xml"], ["a/none.xml"]])
-    chat = chat_of(dataset, made.make(), tmp_path)
-    assert [row["messages"][1]["content"] for row in chat] == ["report 0", "report 2"]
-    references = [reference for row in chat for reference in row["embeddings"]["m1"]]
-    for reference, path in zip(references, ["a/1.xml", "b/4.xml", "a/2.xml"], strict=True):
-        assert reference.startswith(f"{made.folder}/embeddings-")
-        assert np.array_equal(read_embedding(reference), made.views(path))
-
-
-def test_rows_of_shards_are_found_where_names_would_collide(tmp_path: Path) -> None:
-    paths = ["s1/ecg.xml", "s2/ecg.xml"]
-    made = Made(tmp_path / "run", format="parquet", rows=[(path, 1) for path in paths], done_order=paths)
-    chat = chat_of(reports(tmp_path, paths), made.make(), tmp_path)
-    for row, path in zip(chat, paths, strict=True):
-        assert np.array_equal(read_embedding(row["embeddings"]["m1"][0]), made.views(path)[0])
-
-
-def test_rows_of_shards_with_identifiers_are_found_by_them_wherever_the_recordings_lie(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = Made(tmp_path / "run", format="parquet", id_column="study_id", rows=[("a/1.xml", 7), ("a/2.xml", 8)])
-    made.done_order = ["a/1.xml", "a/2.xml"]
-    dataset = tmp_path / "reports"
-    cells = {"ecg_paths": ["moved/2.xml", "moved/1.xml"], "study_id": [8, 7], "report_0": ["eight", "seven"]}
-    datasets.Dataset.from_dict(cells).save_to_disk(dataset)
-    chat = chat_of(dataset, made.make(), tmp_path, "--id_column", "study_id")
-    assert [row["messages"][1]["content"] for row in chat] == ["eight", "seven"]
-    for row, path in zip(chat, ["a/2.xml", "a/1.xml"], strict=True):
-        assert np.array_equal(read_embedding(row["embeddings"]["m1"][0]), made.views(path)[0])
-    words = [
-        "--dataset_name",
-        str(dataset),
-        "--embeddings_dirs",
-        str(made.folder),
-        "--output_file",
-        str(tmp_path / "no"),
-    ]
-    assert mimic_main(words) == 2
-    assert "give the column that has them as --id_column" in capsys.readouterr().err
-
-
-def test_an_identifier_of_several_recordings_is_refused_over_shards_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = Made(tmp_path / "run", format="parquet", id_column="study_id", rows=[("a/1.xml", 7)], done_order=["a/1.xml"])
-    dataset = tmp_path / "reports"
-    cells = {"ecg_paths": ["a/1.xml", "a/2.xml"], "study_id": [7, 7], "report_0": ["its own", "another's"]}
-    datasets.Dataset.from_dict(cells).save_to_disk(dataset)
-    words = ["--dataset_name", str(dataset), "--embeddings_dirs", str(made.make()), "--id_column", "study_id"]
-    assert mimic_main([*words, "--output_file", str(tmp_path / "no")]) == 1
-    assert "shared by several ECGs" in capsys.readouterr().err
-
-
-def test_a_relative_data_folder_is_one_folder_however_it_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    dataset = reports(tmp_path, ["1.xml", "./1.xml", f"{tmp_path}/1.xml"])
-    (tmp_path / "embeddings").mkdir()
-    (tmp_path / "embeddings" / "1.json").write_text("{}")
-    words = ["--dataset_name", str(dataset), "--embeddings_dirs", "embeddings", "--data_dir", "."]
-    assert mimic_main([*words, "--output_file", str(tmp_path / "chat.json")]) == 0
-    assert len(json.loads((tmp_path / "chat.json").read_text())) == 3
-
-
-def test_rows_of_shards_without_identifiers_are_found_by_paths_whatever_the_dataset_has(tmp_path: Path) -> None:
-    made = Made(tmp_path / "run", format="parquet")
-    chat = chat_of(reports(tmp_path, ["a/2.xml"]), made.make(), tmp_path, "--id_column", "report_0")
-    assert np.array_equal(read_embedding(chat[0]["embeddings"]["m1"][0]), made.views("a/2.xml")[0])
-
-
-@pytest.mark.parametrize("stored", ["json", "parquet"])
-def test_rows_with_a_flag_that_is_excluded_are_left_out_and_counted(tmp_path: Path, stored: str) -> None:
-    flags = {
-        "a/1.xml": ["calibration_pulse:10.7"],
-        "b/3.xml": ["resampled:250", "flat_lead:V1"],
-        "b/4.xml": ["clipped"],
-    }
-    folder = Made(tmp_path / "run", format=stored, flags=flags).make()
-    dataset = reports(tmp_path, [["a/1.xml"], ["a/2.xml"], ["a/2.xml", "b/3.xml"], ["b/4.xml"]])
-
-    def kept(*names: str) -> list[str]:
-        more = ["--exclude_flags", *names] if names else []
-        return [row["messages"][1]["content"] for row in chat_of(dataset, folder, tmp_path, *more)]
-
-    assert kept() == ["report 0", "report 1", "report 2", "report 3"]
-    assert kept("calibration_pulse") == ["report 1", "report 2", "report 3"]
-    assert kept("calibration_pulse", "flat_lead") == ["report 1", "report 3"]
-    settings = ChatSettings(
-        str(dataset),
-        tmp_path / "c.json",
-        {"ecg_paths": str(folder)},
-        ("report_0",),
-        data_dir=DATA_DIR,
-        exclude_flags=("clipped",),
-    )
-    assert write_chat(settings, conversation).left_out == {LeftOut.FLAGGED: 1}
-
-
-def test_what_flags_and_shards_cannot_do_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset, shards = reports(tmp_path, ["a/1.xml"]), Made(tmp_path / "run", format="parquet").make()
-    (tmp_path / "bare").mkdir()
-    refused = [
-        (shards, ["--exclude_flags", "pulse"], "'calibration_pulse'"),
-        (tmp_path / "bare", ["--exclude_flags", "clipped"], "--exclude_flags: the flags stand in the run's _run/"),
-        (shards, ["--exclude_flags", "clipped", "--keep_missing"], "choose one"),
-        (shards, ["--keep_missing"], "holds a run's Parquet shards"),
-    ]
-    for folder, more, said in refused:
-        words = ["--dataset_name", str(dataset), "--embeddings_dirs", str(folder), *more]
-        assert mimic_main([*words, "--output_file", str(tmp_path / "c.json")]) == 2
-        assert said in capsys.readouterr().err
-    assert not (tmp_path / "c.json").exists()

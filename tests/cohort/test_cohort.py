@@ -22,7 +22,9 @@ from ecgfounder.cohort.index import index_cohort, output_name, record_identity
 from ecgfounder.cohort.naming import Naming
 from ecgfounder.cohort.sources import ROWS_AT_ONCE, ecg_files, is_ecg_folder, open_cohort
 from ecgfounder.errors import CohortError
+from ecgfounder.storage import Location
 from ecgfounder.storage.paths import absolute_path, path_key
+from tests.builders.elsewhere import copied, write_recordings
 
 CELLS: list[Any] = [["a.xml", "b/c.xml"], None, [], ["/abs/d.xml"], ["", None, "e.xml"], ["a.xml"]]
 PATHS_OF_CELLS = [
@@ -566,3 +568,15 @@ def test_an_identifier_of_two_recordings_collides_and_one_of_the_same_recording_
 def test_keys_are_those_of_the_record_s_identity() -> None:
     index = index_cohort(cohort_of([["/data/a.xml", "/b.xml"]]), Naming(), "/data")
     assert index.keys.tolist() == [path_key("a.xml"), path_key("/b.xml")]
+
+
+def test_a_folder_of_recordings_is_listed_alike_in_any_store(tmp_path: Path, elsewhere: Location) -> None:
+    write_recordings(tmp_path)
+    for name in (".hidden/x.xml", "_run/y.xml", "z.txt", "notes.pdf"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    copied(tmp_path, elsewhere)
+    expected = ["a.npy", "b.npy.gz", "exams.hdf5", "z.txt", "wfdb/r.hea"]
+    assert [path.removeprefix(f"{tmp_path}/") for path in ecg_files(tmp_path)] == expected
+    assert [path.removeprefix(f"{elsewhere}/") for path in ecg_files(elsewhere)] == expected
+    assert [record.path for record in open_cohort(elsewhere).records()] == list(ecg_files(elsewhere))

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,14 @@ from ecgfounder.drivers import growth
 from ecgfounder.drivers import processes as workers
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.ecg.facts import Identity
-from ecgfounder.errors import PrepareError, ReadError, RunError
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.errors import RunError
 from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.readers.identity import companions_of, identity_of
-from ecgfounder.readers.source import Hints, Source
 from ecgfounder.stages import read as read_stage
-from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
-from ecgfounder.storage import locate
+from ecgfounder.stages.read import Event, Idle, Input, Job, Opened, ReadTask
+from tests.builders.cohorts import HINTS, write_good_and_bad
 from tests.harness.scripted import SCRIPTED, SleepingTask, StillbornTask, jobs_of
 from tests.places import ROOT
-
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-HINTS = Hints(sampling_rate=500.0, unit="mV", leads=LEADS)
 
 TASK = ReadTask(Preparation(), hints=HINTS)
 
@@ -82,12 +78,7 @@ def run(paths: list[str], n_workers: int = 2, **options: Any) -> Outcome:
 
 @pytest.fixture
 def recordings(tmp_path: Path) -> list[str]:
-    """Two readable files around one that is not there, an empty one and a folder."""
-    rng = np.random.default_rng(3)
-    for name in ("a", "b"):
-        np.save(tmp_path / f"{name}.npy", rng.standard_normal((12, 5000)).astype(np.float32))
-    (tmp_path / "empty.xml").touch()
-    return [str(tmp_path / name) for name in ("a.npy", "gone.xml", "empty.xml", "", "b.npy")]
+    return write_good_and_bad(tmp_path)
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
@@ -110,46 +101,8 @@ def test_the_facts_of_a_file_identify_it(recordings: list[str]) -> None:
         mtime_ns=path.stat().st_mtime_ns,
         sha256=hashlib.sha256(hashlib.sha256(path.read_bytes()).digest()).hexdigest(),
     )
-    assert (opened.facts.n_samples, opened.facts.sampling_rate, opened.facts.leads) == (5000, 500.0, LEADS)
+    assert (opened.facts.n_samples, opened.facts.sampling_rate, opened.facts.leads) == (5000, 500.0, STANDARD_LEADS)
     assert set(opened.seconds) == {"read", "prepare"}
-
-
-def test_the_identity_changes_with_any_file_that_belongs_to_the_recording(tmp_path: Path) -> None:
-    header, samples = tmp_path / "r.hea", tmp_path / "r.dat"
-    header.write_bytes(b"header")
-    samples.write_bytes(b"samples")
-    both = Source(locate(header), companions=[locate(samples)])
-    before = identity_of(both)
-    assert before.size == 13
-    assert before.companions == ("*.dat",)
-    assert companions_of(Source(locate(header)), before.companions) == [locate(samples)]
-    os.utime(samples, ns=(10**18, 2 * 10**18))
-    assert identity_of(both) == replace(before, mtime_ns=2 * 10**18)
-    samples.write_bytes(b"sampled")
-    assert identity_of(both).sha256 != before.sha256
-    assert identity_of(Source(locate(header), member="1")).sha256 is None
-
-
-def test_companions_of_any_name_are_found_again(tmp_path: Path) -> None:
-    names = ["r.dat", "r_2.dat", "other.dat", "*.dat", "../up.dat", "r"]
-    source = Source(locate(tmp_path / "r.hea"), companions=[locate(tmp_path / name) for name in names])
-    for companion in source.companions:
-        companion.path.write_bytes(b"samples")
-    named = identity_of(source).companions
-    assert named == ("*.dat", "*_2.dat", "other.dat", "./*.dat", "../up.dat", "*")
-    found = companions_of(source, named)
-    assert [each.path.resolve() for each in found] == [each.path.resolve() for each in source.companions]
-
-
-def test_the_identity_is_of_the_bytes_that_were_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.npy"
-    path.write_bytes(b"before")
-    source = Source(locate(path))
-    assert source.content == b"before"
-    path.write_bytes(b"and after")
-    found = identity_of(source)
-    assert found.size == 6
-    assert found.sha256 == hashlib.sha256(hashlib.sha256(b"before").digest()).hexdigest()
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, RecursionError, ZeroDivisionError])
@@ -163,17 +116,6 @@ def test_a_slip_in_the_preparation_fails_one_file_and_quotes_nothing(
     reason = run(recordings[:1], 0, task=TASK).reasons[0]
     assert error.__name__ in reason
     assert "Jane" not in reason
-
-
-def test_a_file_that_needs_too_much_memory_fails_alone(recordings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhaust(*_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(read_stage, "prepare", exhaust)
-    (event,) = TASK.events(Job(5, recordings[0]))
-    assert isinstance(event, Failed)
-    assert (event.job.place, event.kind) == (5, PrepareError.__name__)
-    assert "memory" in event.reason
 
 
 def test_a_worker_killed_in_the_middle_of_a_file_costs_that_file_alone() -> None:
@@ -451,9 +393,3 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_the_reasons_of_failures_name_a_known_kind(recordings: list[str]) -> None:
-    (event,) = TASK.events(Job(0, recordings[1]))
-    assert isinstance(event, Failed)
-    assert event.kind == ReadError.__name__

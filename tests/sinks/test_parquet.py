@@ -1,34 +1,23 @@
-"""Parquet shards: documented columns in a documented order, packed as promised, readable by others, exact after trouble."""
+"""Parquet shards: documented columns in a documented order, packed as promised, readable by others."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import datasets
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder.ecg.facts import Facts
-from ecgfounder.ledger.compaction import compact, remove_orphans
-from ecgfounder.ledger.entry import Line
-from ecgfounder.ledger.folder import RunFolder
-from ecgfounder.ledger.ledger import LedgerState, LedgerWriter, read_ledger
 from ecgfounder.sinks import parquet as sink_module
-from ecgfounder.sinks.parquet import ParquetSink, nested
-from ecgfounder.sinks.sink import Output, ShardWritten, Written
-from ecgfounder.storage import locate
-from tests.builders.entries import END, HEADER, lines_from
-from tests.builders.entries import entry_of as ledger_entry
+from ecgfounder.sinks.parquet import nested
+from ecgfounder.sinks.sink import ShardWritten, Written
+from tests.builders.shards import C, embeddings, map_of, output_of, read, sink_of
 
-C = 8
 COLUMNS = {
     "key": "string",
     "ecg_path": "string",
@@ -44,48 +33,11 @@ COLUMNS = {
 }
 
 
-def output_of(number: int, views: list[npt.NDArray[np.float32]] | None = None, **more: Any) -> Output:
-    facts: dict[str, Any] = {
-        "format": "wfdb",
-        "sampling_rate": 500.0,
-        "n_samples": 5000,
-        "leads": ("I", "II"),
-        "flags": ("resampled:1000",) if number % 2 else (),
-        "starts": (0.0,),
-    }
-    facts |= {name: tuple(more.pop(name)) for name in ("starts", "leads") if name in more}
-    given: dict[str, Any] = {"record": f"a/{number}.xml", "order": number} | more
-    return Output(
-        key=f"{number:016x}",
-        title=f"{number}.xml",
-        name="",
-        views=tuple(views or [map_of(number)]),
-        facts=Facts(**facts),
-        **given,
-    )
-
-
-def map_of(number: int, tokens: int = 3) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(number).standard_normal((tokens, C)).astype(np.float32)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
-
-
-def sink_of(folder: Path, **options: Any) -> ParquetSink:
-    return ParquetSink(folder, folder.parent / "scratch", **{"prefix": "p", **options})
-
-
-def read(folder: Path) -> pa.Table:
-    return pa.concat_tables([pq.read_table(shard) for shard in sorted(folder.glob("*.parquet"))])
-
-
-def embeddings(table: pa.Table) -> list[npt.NDArray[np.float32]]:
-    return [np.array(each, np.float32) for each in table["embedding"].to_pylist()]
 
 
 def test_columns_are_the_documented_ones(folder: Path) -> None:
@@ -275,81 +227,3 @@ def test_arrays_become_lists_and_lists_become_arrays(
     column = nested(views)
     assert len(column) == len(views)
     assert all(np.array_equal(np.array(a, kind), b) for a, b in zip(column.to_pylist(), views, strict=True))
-
-
-# --- what a killed process leaves ------------------------------------------------------------------------------------
-
-
-def state_of(folder: Path, *starts: list[Line]) -> LedgerState:
-    """The state of a ledger with a part for each start."""
-    ledger = folder.parent / "ledger"
-    ledger.mkdir()
-    for number, lines in enumerate(starts):
-        part = LedgerWriter(ledger / f"{number}.jsonl", HEADER)
-        part.append(lines)
-        part.end(END)
-    return read_ledger(locate(ledger))
-
-
-def written(folder: Path, prefix: str, *outputs: Output, shard_size: int = 10) -> list[Line]:
-    sink = sink_of(folder, prefix=prefix, shard_size=shard_size)
-    return lines_from([*sink.write(outputs), *sink.close()])
-
-
-def run_folder(folder: Path) -> RunFolder:
-    made = RunFolder(folder)
-    made.scratch.mkdir(parents=True, exist_ok=True)
-    return made
-
-
-def test_shards_that_no_ledger_commits_are_removed_and_nothing_else(folder: Path) -> None:
-    prefixes = [f"{number:020d}-shard1of1-rank0of1" for number in range(3)]
-    first = written(folder, prefixes[0], output_of(0), output_of(1))
-    torn = written(folder, prefixes[1], output_of(2))[:-1]  # killed before the last line
-    written(folder, prefixes[2], output_of(3))  # killed before any line
-    (folder / "embeddings-mine.parquet").write_bytes(b"a user's own")
-    state = state_of(folder, [*first, *torn])
-    assert remove_orphans(locate(folder), state.committed) == 2
-    assert sorted(path.name for path in folder.iterdir()) == [
-        f"embeddings-{prefixes[0]}-000000.parquet",
-        "embeddings-mine.parquet",
-    ]
-    assert len(state) == 2
-
-
-def test_compaction_leaves_one_row_for_each_recording_that_is_done(folder: Path) -> None:
-    first = written(folder, "1", *(output_of(number) for number in range(6)), shard_size=3)
-    again = written(folder, "2", output_of(1, [map_of(101)]), output_of(3, [map_of(103)]))
-    failed = ledger_entry(4, "failed", record="a/4.xml", error="ReadError", reason="gone")
-    untouched = written(folder, "3", output_of(8))
-    state = state_of(folder, first, [*again, failed, *untouched])
-    before = (folder / "embeddings-3-000000.parquet").stat().st_mtime_ns
-    assert compact(run_folder(folder), state) == 2
-    rows = dict(zip((table := read(folder))["ecg_path"].to_pylist(), embeddings(table), strict=True))
-    assert len(table) == len(rows)
-    assert sorted(rows) == [f"a/{n}.xml" for n in (0, 1, 2, 3, 5, 8)]
-    assert np.array_equal(rows["a/1.xml"], map_of(101))
-    assert np.array_equal(rows["a/3.xml"], map_of(103))
-    assert np.array_equal(rows["a/5.xml"], map_of(5))
-    assert (folder / "embeddings-3-000000.parquet").stat().st_mtime_ns == before
-    assert compact(run_folder(folder), state) == 0
-
-
-def test_a_shard_of_which_nothing_is_left_goes_and_a_packed_one_stays_packed(folder: Path) -> None:
-    first = written(folder, "1", output_of(0), output_of(1), shard_size=1)
-    pair = written(folder, "2", output_of(2), output_of(3))
-    again = written(folder, "3", output_of(0, [map_of(9)]), output_of(2, [map_of(9)]))
-    state = state_of(folder, first, pair, again)
-    assert compact(run_folder(folder), state) == 2
-    names = sorted(path.name for path in folder.glob("*.parquet"))
-    assert names == ["embeddings-1-000001.parquet", "embeddings-2-000000.parquet", "embeddings-3-000000.parquet"]
-    group = pq.ParquetFile(folder / names[1]).metadata.row_group(0)
-    encodings = {group.column(n).path_in_schema: group.column(n).encodings for n in range(group.num_columns)}
-    assert "BYTE_STREAM_SPLIT" in encodings["embedding.list.element.list.element"]
-    assert read(folder)["ecg_path"].to_pylist() == ["a/1.xml", "a/3.xml", "a/0.xml", "a/2.xml"]
-
-
-def test_a_shard_that_is_gone_does_not_stop_compaction(folder: Path) -> None:
-    first = written(folder, "1", output_of(0), output_of(1))
-    (folder / "embeddings-1-000000.parquet").unlink()
-    assert compact(run_folder(folder), state_of(folder, first)) == 0
