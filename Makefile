@@ -57,7 +57,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 fuzz: $(READY)
-	$(BIN)/python tests/fuzz.py --count 28000
+	$(BIN)/python -m tests.harness.fuzz --count 28000
 
 clean:
 	rm -rf $(VENV) demo site build dist

@@ -19,8 +19,8 @@ import pytest
 
 import ecgfounder
 from ecgfounder._moved import MOVED
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "src" / "ecgfounder"
 PAGE = ROOT / "ARCHITECTURE.md"
 
@@ -436,7 +436,7 @@ def test_every_folder_that_the_page_names_is_there() -> None:
 def is_there(path: str) -> bool:
     """Whether a path ('stages/read.py') or a dotted name ('stages.read.ReadTask.events') is of something."""
     if path.startswith("tests/"):
-        return (ROOT / path).is_file()
+        return (ROOT / path).exists()
     if "/" in path:
         return (SOURCES / path).exists()
     names = path.removeprefix("ecgfounder.").split(".")

@@ -14,6 +14,7 @@ import pytest
 
 import ecgfounder
 from ecgfounder import errors
+from tests.places import ROOT
 
 PUBLIC = {
     *(
@@ -70,7 +71,7 @@ PUBLIC = {
     ),
     *("RunError", "SettingsError", "StorageError", "UnsupportedFormatError"),
 }
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 def test_the_public_names_are_these_and_no_others() -> None:

@@ -1,7 +1,7 @@
 """The one interface to whatever keeps bytes: a folder, an object store, memory.
 
 In: names of objects, joined by '/' and relative to the store's root. Out: their bytes and tags, or one of four errors.
-`tests/test_storage.py` is the suite that every store passes.
+`tests/storage/test_storage.py` is the suite that every store passes.
 """
 
 from __future__ import annotations
