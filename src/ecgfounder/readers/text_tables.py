@@ -266,7 +266,7 @@ def _without_empty_end(layout: _Layout) -> _Layout:
             break
         shorter = (line.rstrip("\r ")[:-1] if _is_row(line) else line for line in layout.body.split("\n"))
         layout = replace(layout, body="\n".join(shorter), first=layout.first[:-1])
-        if names is not None and len(names) > layout.width and not names[-1]:
+        if names is not None and not names[-1]:
             names = names[:-1]
     while names is not None and len(names) > layout.width and not names[-1]:
         names = names[:-1]  # of a title line that ends in a delimiter where the rows do not
@@ -278,6 +278,15 @@ def _rows_of(body: str) -> Iterator[str]:
     return (line for line in body.split("\n") if _is_row(line))
 
 
+def _has_index(layout: _Layout) -> bool:
+    """Whether the first column counts the rows, or tells their time."""
+    if not _is_number(layout.first[0]):
+        return False
+    column = _values(layout, [0])[:, 0]
+    steps = np.diff(column)
+    return bool(len(column) > 1 and np.isfinite(column).all() and steps.min() > 0 and steps.max() < 2.5 * steps.min())
+
+
 def _require_index(layout: _Layout) -> None:
     """Refuse a table of one column more than there are leads, unless its first column counts or tells the time.
 
@@ -286,11 +295,8 @@ def _require_index(layout: _Layout) -> None:
     ReadError
         If it does not: which of the columns is no lead cannot be known.
     """
-    if _is_number(layout.first[0]):
-        column = _values(layout, [0])[:, 0]
-        steps = np.diff(column)
-        if len(column) > 1 and np.isfinite(column).all() and steps.min() > 0 and steps.max() < 2.5 * steps.min():
-            return
+    if _has_index(layout):
+        return
     raise ReadError(
         f"the table has {layout.width} columns, one more than there are names of leads, and the first of them neither counts "
         "its rows nor tells the time; the 'leads' parameter can name all of them"
@@ -344,6 +350,13 @@ def _from_columns(layout: _Layout, header: tuple[str, ...], description: Descrip
     if len(header) == width - 1:
         _require_index(layout)
         header = ("", *header)  # an index without a name
+    elif (
+        len(header) == width > 1 and not header[-1] and canonical_lead(header[0]) in KNOWN_LEADS and _has_index(layout)
+    ):
+        raise ReadError(
+            f"the table's title line has {width - 1} names and ends in a delimiter, its rows have {width} columns of which the "
+            "first counts or tells the time: whether the names begin there or one column later is not said"
+        )
     if len(header) != width or width > MAX_LEADS:
         raise ReadError(f"the table has {len(header)} names for {width} columns; at most {MAX_LEADS} are read")
     timed = _TIME_COLUMN.fullmatch(header[0]) if width > 1 and canonical_lead(header[0]) not in KNOWN_LEADS else None
