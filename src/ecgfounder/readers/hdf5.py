@@ -20,7 +20,7 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, ReadError
 from ecgfounder.readers.quantities import hinted_scale
-from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source, open_file
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
 from ecgfounder.readers.tables import (
     LEAD_NAMES,
     RATE_NAMES,
@@ -99,12 +99,11 @@ def read(source: Source) -> Recording:
 
 @contextmanager
 def _opened(h5py: Any, source: Source) -> Iterator[Any]:
-    """The file's root; from memory if it is gzip."""
+    """The file's root; from memory if it was read already, or is gzip."""
     location = source.location
-    with open_file(location) as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    # A file elsewhere is read by the ranges that are asked for; one of this machine by the library itself.
-    whole = io.BytesIO(source.content) if packed else location.path if location.is_local else location.open()
+    # A large file elsewhere is read by the ranges that are asked for; one of this machine by the library itself.
+    in_memory = source.small is not None or source.is_gzip
+    whole = io.BytesIO(source.content) if in_memory else location.path if location.is_local else location.open()
     try:
         opened = h5py.File(whole, "r")
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

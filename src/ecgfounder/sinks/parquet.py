@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedWriter, BytesIO
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,12 @@ class ParquetSink:
     def write(self, outputs: Sequence[Output]) -> list[Written | ShardWritten]:
         written: list[Written | ShardWritten] = []
         for output in outputs:
-            self._waiting.append(output)
-            self._bytes += output.nbytes
+            stored = self._stored(output)
+            if stored is None:
+                written.append(Written(output, output.name, error=self._too_large(output)))
+                continue
+            self._waiting.append(stored)
+            self._bytes += stored.nbytes
             if len(self._waiting) >= self._shard_size or self._bytes >= MAX_BYTES:
                 written += self.close()
         return written
@@ -103,6 +107,24 @@ class ParquetSink:
         written = [Written(output, reference(name, output.key), name) for output in outputs]
         return [*written, ShardWritten(name, table.num_rows, len(outputs))]
 
+    def _stored(self, output: Output) -> Output | None:
+        """The output in the numbers that are written; None where one is beyond them."""
+        if self._dtype == np.float32:
+            return output
+        with np.errstate(over="ignore"):
+            embeddings, means = (
+                tuple(each.astype(self._dtype) for each in given) for given in (output.embeddings, output.means)
+            )
+        finite = all(np.isfinite(each).all() for each in (*embeddings, *means))
+        return replace(output, embeddings=embeddings, means=means) if finite else None
+
+    def _too_large(self, output: Output) -> str:
+        largest = max(float(np.abs(each).max()) for each in output.embeddings)
+        return (
+            f"a value of the embedding, {largest:.4g}, is beyond {self._dtype.name}, which ends at "
+            f"{np.finfo(self._dtype).max:g}: use dtype='float32'"
+        )
+
     def _table(self, pieces: Sequence[_Piece]) -> pa.Table:
         """A row for each embedding of some pieces of outputs."""
         embeddings = [embedding for piece in pieces for embedding in piece.of(piece.output.embeddings)]
@@ -117,15 +139,12 @@ class ParquetSink:
             "window": pa.array(windows, pa.int32()),
             "window_start": pa.array(starts, pa.float64()),
             "lead": pa.array(leads, pa.string()),
-            "embedding": self._lists(embeddings),
-            **({"embedding_mean": self._lists(means)} if means else {}),
+            "embedding": nested(embeddings),
+            **({"embedding_mean": nested(means)} if means else {}),
             "shape": pa.array([embedding.shape for embedding in embeddings], pa.list_(pa.int32())),
             **{name: pa.array([getattr(output.facts, name) for output in outputs], kind) for name, kind in _FACTS},
         }
         return pa.table(columns)
-
-    def _lists(self, embeddings: Sequence[npt.NDArray[np.float32]]) -> pa.Array:
-        return nested([embedding.astype(self._dtype, copy=False) for embedding in embeddings])
 
 
 def reference(shard: str, key: str) -> str:

@@ -32,8 +32,8 @@ class Output:
     name : str
         Relative to the output folder, where it has a file of its own.
     embeddings : tuple of numpy.ndarray
-        What is kept of each input, in order: float32 [T, C] or [C]. All of one shape, except that a shorter last window
-        has a smaller T.
+        What is kept of each input, in order: float32 (float16 once a sink has rounded it) [T, C] or [C]. All of one shape,
+        except that a shorter last window has a smaller T.
     outer_shape : tuple of int
         What stands in front of one embedding: () or windows, leads, or both.
     order : int
@@ -50,15 +50,15 @@ class Output:
     record: str
     title: str
     name: str
-    embeddings: tuple[npt.NDArray[np.float32], ...]
+    embeddings: tuple[npt.NDArray[np.floating[Any]], ...]
     outer_shape: tuple[int, ...] = ()
     order: int = 0
-    means: tuple[npt.NDArray[np.float32], ...] = ()
+    means: tuple[npt.NDArray[np.floating[Any]], ...] = ()
     facts: Facts = field(default_factory=Facts)
     receipt: Any = None
 
     @property
-    def embedding(self) -> npt.NDArray[np.float32]:
+    def embedding(self) -> npt.NDArray[np.floating[Any]]:
         """The embeddings as one array: [T, C], [C], or with windows in front [W, T, C], [W, C]."""
         return np.stack(self.embeddings).reshape(*self.outer_shape, *self.embeddings[0].shape)
 
@@ -69,7 +69,7 @@ class Output:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """An output that is safe, or that this file system cannot hold.
+    """An output that is safe, or that cannot be written.
 
     Attributes
     ----------
@@ -78,7 +78,8 @@ class Written:
     shard : str or None
         The Parquet shard that holds it; None for a file of its own.
     error : str or None
-        Why it cannot be written (its name is too long for this file system); None where it was.
+        Why it cannot be written (its name is too long for this file system, a value beyond the numbers that are written);
+        None where it was.
     """
 
     output: Output

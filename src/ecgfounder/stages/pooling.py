@@ -40,8 +40,10 @@ class InputEmbedding:
 
     @property
     def is_finite(self) -> bool:
-        """Whether every number of it is one; a map that is not finite makes its mean so too."""
-        return bool(np.isfinite(self.embedding).all())
+        """Whether every number that is kept is finite; a map that is not makes its mean so too."""
+        return bool(
+            np.isfinite(self.embedding).all() and (self.probabilities is None or np.isfinite(self.probabilities).all())
+        )
 
 
 def pooling_of(pooling: str, head: Head | None = None) -> Callable[[FloatArray], InputEmbedding]:
