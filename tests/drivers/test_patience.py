@@ -94,6 +94,23 @@ def test_time_that_the_caller_takes_over_a_worker_s_own_inputs_is_not_the_worker
     assert outcome == ({}, [0, 0, 0])
 
 
+def test_while_nobody_looks_no_worker_s_time_runs_out() -> None:
+    pool = ReaderPool(SCRIPTED, 1, timeout=1.2)
+    ready(pool)
+
+    def busy(events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            yield event
+            if isinstance(event, Input) and event.number == 0:
+                time.sleep(1.5)  # the worker has nothing to show yet when the caller is back, and soon has
+
+    try:
+        outcome = reasons(busy(pool.events(jobs_of([f"small,{'nap,' * 18}small"]))))
+    finally:
+        pool.close()
+    assert outcome == ({}, [0, 0])
+
+
 def test_a_worker_that_takes_longer_than_it_may_is_given_up_with_its_job_alone() -> None:
     pool = ReaderPool(SCRIPTED, 1, timeout=0.5)
     ready(pool)

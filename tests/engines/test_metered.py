@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -131,6 +132,7 @@ def test_threads_measure_one_after_the_other_and_no_recording_twice(pair: tuple[
         def _embed(self, batch: Array) -> Array:
             assert inside.acquire(blocking=False), "two threads at once"
             try:
+                time.sleep(0.01)
                 return super()._embed(batch)
             finally:
                 inside.release()

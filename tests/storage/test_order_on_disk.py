@@ -158,11 +158,10 @@ class Books:
         left = self.disk.survivors()
         names = [line.shard if isinstance(line, Commitment) else line.output for line in whole]
         for name in filter(None, names):
-            file = self.out / name
-            if file.exists():  # one that a later failure made obsolete is gone
-                told = str(file.relative_to(self.disk.root))
-                assert left.get(told) == file.read_bytes(), f"a line tells of {name}, which is not on disk"
-                self.told.add(name)
+            told = str((self.out / name).relative_to(self.disk.root))
+            assert told in left, f"a line tells of {name}, which is not on disk"
+            assert left[told] == (self.out / name).read_bytes()
+            self.told.add(name)
         told = str((self.out / "_run" / "run.json").relative_to(self.disk.root))
         self.records.append(orjson.loads(left[told]))
 
