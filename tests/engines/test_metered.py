@@ -104,6 +104,44 @@ def test_both_are_closed_where_fewer_recordings_came(pair: tuple[Scaled, Scaled]
     assert (pair[0].closed, pair[1].closed) == (1, 1)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_recording_whose_map_is_not_finite_does_not_spoil_the_measure_of_others(
+    pair: tuple[Scaled, Scaled], broken: int, value: float
+) -> None:
+    class Overflowing(Scaled):
+        def _embed(self, batch: Array) -> Array:
+            maps = super()._embed(batch)
+            maps[batch[:, 0, 0] > 100, 0, 5] = value
+            return maps
+
+    engines = [Scaled(0.9), Scaled(1.0)]
+    engines[broken] = Overflowing(engines[broken].factor)
+    engine = MeteredEngine(*engines)
+    engine.embed(rows(1, 500.0))
+    assert engine.relative_error is None
+    engine.embed(np.concatenate([rows(1), rows(1, 500.0), rows(2)]))
+    assert engine.relative_error == pytest.approx(0.1, rel=1e-5)
+    assert engine.measured == 5
+
+
+def test_a_recording_that_the_reference_cannot_compute_is_embedded_all_the_same(pair: tuple[Scaled, Scaled]) -> None:
+    class Small(Scaled):
+        def _embed(self, batch: Array) -> Array:
+            if batch.shape[2] > 256:
+                raise EmbeddingError("not enough memory")
+            return super()._embed(batch)
+
+    reference = Small(1.0)
+    engine = MeteredEngine(pair[0], reference)
+    long = np.ones((RECORDINGS_MEASURED - 1, 1, 512), dtype=np.float32)
+    assert np.all(engine.embed(long) == np.float32(0.9))
+    assert engine.relative_error is None
+    engine.embed(rows(1))
+    assert engine.relative_error == pytest.approx(0.1, rel=1e-5)
+    assert reference.closed == 1
+
+
 def test_differences_are_summed_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metered, "RECORDINGS_MEASURED", 10_000)
     engine = MeteredEngine(Scaled(1.0), Scaled(2.0))
