@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ecgfounder.cohort.naming import RUN_FOLDER
@@ -20,7 +21,7 @@ from ecgfounder.ledger.locks import RunLock
 from ecgfounder.ledger.record import RunRecord, differences
 from ecgfounder.ledger.removal import remove_outputs
 from ecgfounder.storage import Location
-from ecgfounder.storage.replace import replace_file
+from ecgfounder.storage.replace import make_folders, replace_file, sync_folder
 
 _PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-rank")
 
@@ -34,15 +35,18 @@ def create_folder(folder: RunFolder) -> None:
         If the output folder is not ours and not empty, or cannot be written to.
     """
     output_dir, run = folder.output_dir.path, folder.path
+    root = Path(output_dir.anchor)
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        grown = make_folders(root, output_dir)
         if not run.exists() and any(output_dir.iterdir()):
             raise RunError(
                 f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
                 "into folders that may hold something else. Choose an empty or new output_dir."
             )
         for each in (run, folder.ledger.path, folder.scratch, folder.locks):
-            each.mkdir(exist_ok=True)
+            grown |= make_folders(root, each)
+        for each in grown:  # what is synced in a folder is lost with the folder's own name
+            sync_folder(each)
         probe = folder.scratch / f"probe-{uuid.uuid4().hex}"
         replace_file(probe, b"writable")
         probe.unlink()
