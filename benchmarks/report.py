@@ -83,8 +83,7 @@ def _end_to_end(facts: Facts) -> str:
         ("**share of that peak, end to end**", "share_of_peak"),
     ]
     title = (
-        f"End to end: {facts['recordings']:,} recordings of 11 s "
-        f"(baseline: {facts['baseline_recordings']}), float32"
+        f"End to end: {facts['recordings']:,} recordings of 11 s (baseline: {facts['baseline_recordings']}), float32"
     )
     limit = (
         f"The network takes {facts['network_gflop']:.3f} GFLOP per recording, so that the peak allows "
@@ -100,7 +99,16 @@ def _stages(facts: Facts) -> str:
 
 
 def _engines(facts: Facts) -> str:
-    header = ("engine", "precision", "device", "batch", "samples", "inputs/s", "speed ratio to torch float32", "relative error")
+    header = (
+        "engine",
+        "precision",
+        "device",
+        "batch",
+        "samples",
+        "inputs/s",
+        "speed ratio to torch float32",
+        "relative error",
+    )
     rows = [
         (
             row["engine"],
@@ -160,9 +168,7 @@ def _starting(facts: Facts) -> str:
 def _gpu(facts: Facts) -> str:
     card = facts["card"]
     peaks = ", ".join(f"{name} {_number(value)}" for name, value in card["peak_tflops"].items())
-    title = (
-        f"The GPU: {card['name']}" if "name" in card else "The GPU: none here; measured on the CPU where possible"
-    )
+    title = f"The GPU: {card['name']}" if "name" in card else "The GPU: none here; measured on the CPU where possible"
     clocks = (
         f" Clocks, power, temperature before: {card['clocks_before']}; after: {card['clocks_after']}."
         if "name" in card

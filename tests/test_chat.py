@@ -600,7 +600,7 @@ def test_what_flags_and_shards_cannot_do_is_refused(tmp_path: Path, capsys: pyte
     (tmp_path / "bare").mkdir()
     refused = [
         (shards, ["--exclude_flags", "pulse"], "'calibration_pulse'"),
-        (tmp_path / "bare", ["--exclude_flags", "clipped"], "--exclude_flags: the flags stand in the run's _run/"),
+        (tmp_path / "bare", ["--exclude_flags", "clipped"], "--exclude_flags: the flags are in the run's _run/"),
         (shards, ["--exclude_flags", "clipped", "--keep_missing"], "choose one"),
         (shards, ["--keep_missing"], "holds a run's Parquet shards"),
     ]

@@ -208,7 +208,7 @@ def recording_from_array(
     if array.ndim != 2:
         raise SettingsError(
             f"An array is one ECG, [n_leads, n_samples], got the shape {list(array.shape)}. "
-            "Several go in as an iterable: list(array)."
+            "Pass several as an iterable: list(array)."
         )
     if len(names) != len(array):
         turned = " Its columns are the leads: pass array.T." if array.shape[1] == len(names) else ""
@@ -516,7 +516,7 @@ class Embedder:
         except PrepareError as error:
             raise _named(error, os.fspath(x) if _is_path(x) else name) from error
         except MemoryError as error:
-            raise _named(PrepareError("needs more memory than there is"), name) from error
+            raise _named(PrepareError("needs more memory than is available"), name) from error
 
     def _recording(self, x: Any, hints: Hints) -> Recording:
         if isinstance(x, Recording):
@@ -535,7 +535,7 @@ class Embedder:
         if hints.sampling_rate is None or leads is None:
             absent = "sampling_rate" if hints.sampling_rate is None else "leads"
             raise SettingsError(
-                f"An array does not say its {absent}: embed(array, sampling_rate=500, leads=['I', 'II', ...]), with a "
+                f"An array does not state its {absent}: embed(array, sampling_rate=500, leads=['I', 'II', ...]), with a "
                 "name for each row."
             )
         return recording_from_array(array, hints.sampling_rate, leads, hints.unit or "mV")

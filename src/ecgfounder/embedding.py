@@ -254,7 +254,7 @@ def embed_cohort(
         summary = Run(settings, _Lines(told), interruption).execute()
     if summary.signal is not None:
         raise KeyboardInterrupt(
-            f"stopped after {summary.processed:,} recordings; what is finished is committed, and the same call goes on from there"
+            f"stopped after {summary.processed:,} recordings; finished recordings are committed, and the same call resumes the run"
         )
     return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True))
 

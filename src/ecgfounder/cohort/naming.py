@@ -141,17 +141,19 @@ class Naming:
 def _checked(name: str) -> str:
     """`name`, with bytes that are not UTF-8 written out, if it can be created below any folder and stays there."""
     if "\0" in name:
-        raise PrepareError("the path contains a NUL character; no file can be called so")
+        raise PrepareError("the path contains a NUL character, which no file name can")
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise PrepareError("no safe output name can be made from the path; use id_column to name outputs yourself")
     if parts[0].casefold() == RUN_FOLDER:
-        raise PrepareError(f"the output would lie in '{RUN_FOLDER}', where the run keeps its record; rename the input")
+        raise PrepareError(
+            f"the output would lie in '{RUN_FOLDER}', where the run keeps its run record; rename the file"
+        )
     if not name.isascii():
         try:
             name = printable(name)
         except UnicodeEncodeError as error:
-            raise PrepareError("the name contains half of a character pair; no file can be called so") from error
+            raise PrepareError("the name contains a lone surrogate, which no file name can") from error
         parts = name.split("/")
     lengths = [len(part.encode()) for part in parts]
     lengths[-1] += TEMPORARY_BYTES

@@ -112,7 +112,7 @@ def _from_copy(folder: str, split: str) -> Any:
     if not any(name.endswith(_COPY_SUFFIXES) for _, _, names in os.walk(folder) for name in names):
         raise CohortError(
             f"{folder} holds no ECG files, and no dataset that save_to_disk wrote or that was copied from the Hub. "
-            f"Files count as ECGs that end in {', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
+            f"ECG files end in {', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
         )
     return _load(os.path.abspath(folder), split, f"{folder} holds no ECG files and could not be loaded as a dataset")
 

@@ -77,8 +77,8 @@ class Launch:
             return list(gather_object([word]))
         except RuntimeError as error:
             raise RunError(
-                f"The processes of this launch lost each other before the run began: {error}. "
-                "If one of them ended, its own last lines say why; the same command starts again."
+                f"The processes of this launch lost their connection before the run began: {error}. "
+                "If one of them ended, its last lines say why; start the same command again."
             ) from error
 
 

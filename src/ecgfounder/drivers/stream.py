@@ -74,7 +74,7 @@ class Stream:
         except ECGFounderError as error:
             place.outcome = error
         except MemoryError:
-            place.outcome = PrepareError("needs more memory than there is")
+            place.outcome = PrepareError("needs more memory than is available")
 
     def _compute(self, batch: Batch[Tag], pool: ThreadPoolExecutor) -> None:
         while len(self._computing) > self._threads:

@@ -38,8 +38,8 @@ def create_folder(folder: RunFolder) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
         if not run.exists() and any(output_dir.iterdir()):
             raise RunError(
-                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
-                "into folders that may hold something else. Choose an empty or new output_dir."
+                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run, so it may hold other files: "
+                "nothing was written. Choose an empty or new output_dir."
             )
         for each in (run, folder.ledger.path, folder.scratch, folder.locks):
             each.mkdir(exist_ok=True)
@@ -107,7 +107,7 @@ def previous(folder: RunFolder) -> RunRecord | None:
     before = folder.read()
     if before is None and holds_results:
         raise RunError(
-            f"{folder.output_dir} holds results, and {folder.run_json} is gone: nothing tells what they were made with. "
+            f"{folder.output_dir} holds results, but {folder.run_json} is missing: their settings are unknown. "
             "Choose another output_dir, or overwrite=True to begin again."
         )
     return before
@@ -130,8 +130,8 @@ def _refuse_beside(folder: RunFolder, part: Location) -> None:
     if header is None or end is not None or is_this_process(header.name) or not process_is_alive(header.name):
         return
     raise RunError(
-        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which an earlier attempt left at work, "
-        "or which died just now: on another machine that shows after two minutes. Wait for it, or stop it."
+        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which belongs to an earlier attempt. If it "
+        "died on another machine, this is noticed after two minutes. Wait for it, or stop it."
     )
 
 

@@ -55,7 +55,7 @@ def close_record(folder: RunFolder, outcome: str, tally: Tally | None, *, precis
     """Write what came of the run; `precision_error` is the measured relative error of a lower precision."""
     record = folder.read()
     if record is None:
-        raise RunError(f"{folder.run_json} is gone while the run was at work")
+        raise RunError(f"{folder.run_json} disappeared during the run")
     engine = record.engine
     if precision_error is not None:
         engine = replace(engine, relative_error_to_float32=precision_error)

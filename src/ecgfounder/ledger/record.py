@@ -129,7 +129,7 @@ class RunForm:
                 statements=bool(fingerprint["statements"]),
             )
         except (KeyError, TypeError) as error:
-            raise RunError(f"run.json is not a run's record: its fingerprint has no {error}") from error
+            raise RunError(f"run.json is not a run record: its fingerprint has no {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ class RunRecord:
         except orjson.JSONDecodeError as error:
             raise RunError(f"{place} cannot be read: {error}. Remove the output folder and start again.") from error
         if not isinstance(raw, dict):
-            raise RunError(f"{place} is not a run's record. Remove the output folder and start again.")
+            raise RunError(f"{place} is not a run record. Remove the output folder and start again.")
         version = raw.get("format_version", 1)
         if not isinstance(version, int) or version > FORMAT_VERSION:
             program = raw.get("program")
@@ -202,7 +202,7 @@ class RunRecord:
             orjson.dumps(raw)  # what can be read can be nested too deeply, or too large, to be written again
         except (msgspec.ValidationError, OverflowError, TypeError, RecursionError) as error:
             raise RunError(
-                f"{place} is not a run's record: {error}. Remove the output folder and start again."
+                f"{place} is not a run record: {error}. Remove the output folder and start again."
             ) from error
         return replace(record, fingerprint=completed(record.fingerprint))
 

@@ -314,7 +314,7 @@ def _prefix_of(state: Mapping[str, torch.Tensor]) -> str:
     if len(found) > 1:
         raise CheckpointError(
             f"the checkpoint holds {len(found)} ECGFounder networks, under {_some(map(repr, found))}; expected one: "
-            "save the one that is meant by itself"
+            "save the right one separately"
         )
     return found[0] if found else ""
 

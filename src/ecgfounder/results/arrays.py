@@ -136,8 +136,8 @@ class Embeddings:
                 out = np.empty(self.shape, self.dtype)
             except (MemoryError, ValueError) as error:
                 raise RunError(
-                    f"an array of {list(self.shape)} takes {self.nbytes / 1e9:,.1f} GB, for which there is no memory: "
-                    "read some rows (X[rows]), put it on disk (X.save), or use pooling='mean'"
+                    f"an array of {list(self.shape)} takes {self.nbytes / 1e9:,.1f} GB, more than there is memory: "
+                    "read some rows (X[rows]), write it to disk (X.save), or use pooling='mean'"
                 ) from error
             self._loaded = self._read(out, np.arange(len(self)))
         if dtype is not None and np.dtype(dtype) != self.dtype:

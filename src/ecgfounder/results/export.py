@@ -115,7 +115,7 @@ def export_run(
 def _refuse_folder(target: Location, run: Location) -> None:
     output_dir = target.path
     if run.is_local and Path(os.path.realpath(output_dir)).is_relative_to(os.path.realpath(run)):
-        raise RunError(f"{output_dir} lies in the run that is exported; choose a folder outside of it")
+        raise RunError(f"{output_dir} is inside the exported run; choose a folder outside of it")
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise RunError(f"{output_dir} is not empty: an export is written into a new or empty folder")
 
@@ -286,7 +286,5 @@ def _ledger_rows(source: EmbeddingRun, ledger: LedgerState, first_rows: npt.NDAr
     wanted = np.fromiter((path_key(output.as_py()) for output in outputs), np.uint64, len(outputs))
     at = np.minimum(np.searchsorted(known[order], wanted), max(0, len(known) - 1))
     if len(wanted) and (not len(known) or np.any(known[order][at] != wanted)):
-        raise RunError(
-            f"the ledger and the manifest of {source.folder} do not agree; the run's command puts that right"
-        )
+        raise RunError(f"the ledger and the manifest of {source.folder} do not agree; the run's command repairs this")
     return done[order[at]] if len(wanted) else np.empty(0, dtype=np.int64)

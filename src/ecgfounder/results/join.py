@@ -87,7 +87,7 @@ def join_table(
     repeated = given.filter(pc.is_in(right, often, skip_nulls=True))
     if len(often) and duplicates == "error":
         raise RunError(
-            f"{len(often):,} keys are in more than one of the table's rows, so that it is open which belongs to the recording "
+            f"{len(often):,} keys are in more than one of the table's rows, so that a recording's row is ambiguous "
             f'({on}: {_some(often)}): keep one row of each, or take the first with duplicates="first".'
         )
     at = pc.index_in(left, right, skip_nulls=True)

@@ -65,9 +65,9 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
     table = place.find_table("manifest")
     if not (record.is_complete and table is not None) and not allow_incomplete:
         raise RunError(
-            f"the run in {place.output_dir} is not complete (outcome: {record.outcome}). The command that began it finishes it, "
-            "after a job array `ecgfounder merge` does, an export is begun again in another folder; with "
-            "allow_incomplete=True what is there now is read."
+            f"the run in {place.output_dir} is not complete (outcome: {record.outcome}). Finish it with the command that began "
+            "it, a job array with `ecgfounder merge`; begin an export again in another folder. To read what is there now, "
+            "pass allow_incomplete=True."
         )
     try:
         # Not `read_table`: the scanner behind it may still be at work when a short program ends, and abort it.

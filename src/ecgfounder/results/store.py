@@ -125,7 +125,7 @@ class Form:
         """int64 [records, 1 or 2]: [C] or [T, C] of each record's (first) embedding."""
         lists = shapes.combine_chunks()
         if len(lists) and pc.min(pc.list_value_length(lists)).as_py() < self.inner:
-            raise RunError("a recording's embedding has another form than the run's; the run's command puts that right")
+            raise RunError("a recording's embedding has another form than the run's; the run's command repairs this")
         ends = np.cumsum(lists.value_lengths().to_numpy())
         values = lists.flatten().to_numpy().astype(np.int64)
         return np.asarray(np.stack([values[ends - back] for back in range(self.inner, 0, -1)], axis=1))
@@ -140,7 +140,7 @@ class Form:
         if len(starts) * len(names) != n_rows:
             raise RunError(
                 f"a recording has {n_rows} embeddings, and {len(starts)} windows of {len(names)} leads: the run's record is "
-                "damaged; its command puts that right"
+                "damaged; its command repairs this"
             )
         for window, start in enumerate(starts):
             for lead in names:

@@ -52,7 +52,7 @@ def jobs_of(
         key = int(index.keys[place])
         try:
             if len(os.fsencode(record.path)) > MAX_PATH_BYTES:
-                raise PrepareError(f"the path is longer than {MAX_PATH_BYTES} bytes, which no system opens")
+                raise PrepareError(f"the path is longer than {MAX_PATH_BYTES} bytes, the limit of operating systems")
             output = output_name(record, naming) if named else ""
         except PrepareError as error:
             refuse(_job_of(record, place, key, naming), error)

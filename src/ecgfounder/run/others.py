@@ -65,7 +65,7 @@ def wait_for_others(parts: dict[int, Location], interruption: Interruption, tell
                 continue
             else:
                 where = "" if header is None else f" (process {header.pid} on {header.host})"
-                tell(f"Process {rank + 1} of {len(parts) + 1}{where} died before its end")
+                tell(f"Process {rank + 1} of {len(parts) + 1}{where} died before it finished")
                 others.lost += 1
             del watches[rank]
         if watches:

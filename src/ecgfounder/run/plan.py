@@ -42,8 +42,8 @@ def check_foreign_outputs(index: Index, state: LedgerState) -> None:
         rows = np.flatnonzero(gone & np.isin(state.names, taken))[:3]
         shown = ", ".join(f"{entry.output} of {entry.record}" for entry in state.entries(rows.tolist()))
         raise RunError(
-            f"{len(taken)} outputs in the folder belong to recordings that the dataset no longer names, and others would "
-            f"take their places: {shown} ... Use another output_dir, layout='tree', or overwrite=True."
+            f"{len(taken)} outputs in the folder belong to recordings that are no longer in the dataset, and those of other "
+            f"recordings would overwrite them: {shown} ... Use another output_dir, layout='tree', or overwrite=True."
         )
 
 

@@ -262,9 +262,9 @@ class Run:
             f"done before: {plan.done:,}, failed before: {plan.failed:,}"
         )
         for number, what in (
-            (plan.changed, "changed since they were embedded and are done again"),
-            (plan.missing, "lost their outputs and are done again"),
-            (plan.gone, "are in the output folder and no longer in the dataset; their outputs are left alone"),
+            (plan.changed, "have changed since they were embedded and are done again"),
+            (plan.missing, "have no output any more and are done again"),
+            (plan.gone, "are in the output folder but no longer in the dataset; their outputs are kept"),
         ):
             if number:
                 self.console.line(f"{number:,} recordings {what}")

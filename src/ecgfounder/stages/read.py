@@ -122,7 +122,7 @@ class ReadTask:
         except ECGFounderError as error:
             yield Failed(job, type(error).__name__, str(error), known.facts, known.identity)
         except MemoryError:
-            reason = "needs more memory than there is"
+            reason = "needs more memory than is available"
             yield Failed(job, PrepareError.__name__, reason, known.facts, known.identity)
         except Exception as error:  # noqa: BLE001 - a slip of ours or a library's concerns this file, not the run
             # Its message is left out: it may quote the file.

@@ -73,11 +73,11 @@ class LocalStore(Store):
     def read(self, name: str, start: int = 0, stop: int | None = None, *, tag: str | None = None) -> bytes:
         with _told(name), self.open(name) as file:
             if tag is not None and _status(name, os.fstat(file.fileno())).tag != tag:
-                raise Conflict(f"{self.path(name)}: it has changed while it was read")
+                raise Conflict(f"{self.path(name)}: it changed while it was read")
             file.seek(start)
             data = file.read() if stop is None else file.read(max(0, stop - start))
             if tag is not None and _status(name, os.fstat(file.fileno())).tag != tag:
-                raise Conflict(f"{self.path(name)}: it has changed while it was read")
+                raise Conflict(f"{self.path(name)}: it changed while it was read")
             return data
 
     def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
@@ -146,7 +146,7 @@ def _told(name: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileExistsError as error:
-        raise Conflict(f"{name}: it is there already") from error
+        raise Conflict(f"{name}: it already exists") from error
     except ValueError as error:  # a NUL character in the name
         raise Missing(f"not a valid path: {error}") from error
     except OSError as error:

@@ -39,7 +39,7 @@ class Location:
 
     def __fspath__(self) -> str:
         if not isinstance(self.store, LocalStore):
-            raise TypeError(f"{self} is not a file of this machine")
+            raise TypeError(f"{self} is not a file on this machine")
         return self.store.path(self.name)
 
     def __truediv__(self, part: str) -> Location:
@@ -177,5 +177,5 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
             f"{text}: a file:// URL names a file of this machine, file:///path, not one of host {host!r}"
         )
     raise SettingsError(
-        f"{text}: {kind}:// is not supported; expected a path or file:///path. (Not taken for a folder called {kind!r}.)"
+        f"{text}: {kind}:// is not supported; expected a path or file:///path. (It is not read as a folder called {kind!r}.)"
     )

@@ -53,7 +53,7 @@ class MemoryStore(Store):
     def read(self, name: str, start: int = 0, stop: int | None = None, *, tag: str | None = None) -> bytes:
         data, status = self._find(name)
         if tag is not None and tag != status.tag:
-            raise Conflict(f"{self.url(name)}: it has changed while it was read")
+            raise Conflict(f"{self.url(name)}: it changed while it was read")
         return data[start:stop]
 
     def put(self, name: str, data: bytes) -> Status:
@@ -63,7 +63,7 @@ class MemoryStore(Store):
     def create(self, name: str, data: bytes) -> Status:
         with self._lock:
             if name in self._objects:
-                raise Conflict(f"{self.url(name)}: it is there already")
+                raise Conflict(f"{self.url(name)}: it already exists")
             return self._keep(name, data)
 
     def delete(self, names: Iterable[str]) -> None:
