@@ -105,7 +105,7 @@ class RunLock:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask: a group may share a folder
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # minus the umask: a group may share a folder
     except OSError as error:
         raise RunError(f"{path} cannot be opened: {error.strerror}. Another user may have started this run.") from error
 
