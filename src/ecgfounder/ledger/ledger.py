@@ -227,7 +227,7 @@ _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "paths": ("Q", np.uint64),
     "names": ("Q", np.uint64),
 }
-"""The columns of a `LedgerState`: type codes while they grow, and final data types."""
+"""The columns of a `LedgerState`: type code of the growing array, and final data type."""
 
 
 def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tuple[int, ...]:
