@@ -21,7 +21,8 @@ from ecgfounder.cohort.cohort import Cohort, Record, flat_paths
 from ecgfounder.cohort.index import index_cohort, output_name, record_identity
 from ecgfounder.cohort.naming import Naming
 from ecgfounder.cohort.sources import ROWS_AT_ONCE, ecg_files, is_ecg_folder, open_cohort
-from ecgfounder.errors import CohortError
+from ecgfounder.errors import CohortError, ReadError
+from ecgfounder.readers import read_ecg
 from ecgfounder.storage import Location
 from ecgfounder.storage.paths import absolute_path, path_key
 from tests.builders.elsewhere import copied, write_recordings
@@ -385,6 +386,35 @@ def test_a_name_that_is_not_utf8_comes_out_as_a_name_that_opens_the_file(tmp_pat
     with open(path, "rb") as file:
         assert file.read() == b"content"
     index_cohort(open_cohort(str(tmp_path)), Naming(), "/data")
+
+
+def test_linked_folders_are_followed_and_each_folder_is_listed_once(tmp_path: Path) -> None:
+    cohort, disk = tmp_path / "cohort", tmp_path / "disk"
+    for path in (cohort / "own" / "a.xml", disk / "2019" / "b.xml", disk / "2020" / "c.xml"):
+        write(path, b"")
+    (cohort / "all").symlink_to(disk)
+    (cohort / "last").symlink_to(disk / "2020")  # below what is listed already
+    (cohort / "again").symlink_to(cohort / "own")
+    (disk / "2019" / "back").symlink_to(cohort)
+    (disk / "2019" / "up").symlink_to(disk)
+    (disk / "2020" / "around").symlink_to(tmp_path)
+    assert paths_of(cohort) == [str(cohort / name) for name in ("all/2019/b.xml", "all/2020/c.xml", "own/a.xml")]
+
+
+def test_a_cohort_folder_that_is_itself_a_link_is_listed(tmp_path: Path) -> None:
+    write(tmp_path / "disk" / "a" / "b.xml", b"")
+    (tmp_path / "cohort").symlink_to(tmp_path / "disk")
+    assert paths_of(tmp_path / "cohort") == [str(tmp_path / "cohort" / "a" / "b.xml")]
+
+
+def test_a_link_that_leads_nowhere_is_a_record_that_fails(tmp_path: Path) -> None:
+    write(tmp_path / "a.xml", b"")
+    (tmp_path / "site2").symlink_to(tmp_path / "not mounted")
+    (tmp_path / "b.xml").symlink_to(tmp_path / "gone.xml")
+    assert paths_of(tmp_path) == [str(tmp_path / name) for name in ("a.xml", "b.xml", "site2")]
+    for name in ("b.xml", "site2"):
+        with pytest.raises(ReadError, match="No such file"):
+            read_ecg(tmp_path / name)
 
 
 def test_a_loop_of_symbolic_links_ends(tmp_path: Path) -> None:

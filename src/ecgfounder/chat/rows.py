@@ -25,6 +25,7 @@ from ecgfounder.cohort.sources import open_cohort
 from ecgfounder.errors import CohortError, PrepareError, RunError, SettingsError
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.results.run import EmbeddingRun, open_run
+from ecgfounder.storage import path_here
 from ecgfounder.storage.paths import path_key, printable
 
 logger = logging.getLogger("ecgfounder.chat")
@@ -69,7 +70,7 @@ class EmbeddingFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str], naming: Naming) -> None:
-        self.folder = Path(os.path.abspath(folder))
+        self.folder = Path(os.path.abspath(path_here(folder, "embeddings_dirs")))
         self.naming = naming
         self.shards: EmbeddingRun | None = None
         self.by_identifier = False

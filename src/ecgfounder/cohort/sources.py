@@ -227,6 +227,9 @@ def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort
 def ecg_files(root: str | os.PathLike[str] | Location) -> Iterator[str]:
     """ECG files below a folder, in sorted order: files with a known suffix, without signal files of WFDB headers.
 
+    Symbolic links to folders are followed, and each folder is listed once. A link that leads nowhere is listed, so that its
+    record fails and is not missing.
+
     Raises
     ------
     CohortError
@@ -236,22 +239,30 @@ def ecg_files(root: str | os.PathLike[str] | Location) -> Iterator[str]:
     if place.is_local and not os.path.isdir(place):
         raise CohortError(f"{printable(str(place))} cannot be listed: No such file or directory")
     try:
-        for folder, names in groupby(place.names(skip=_is_no_cohort), key=lambda name: name.rpartition("/")[0]):
-            yield from (str(place / name) for name in _ecgs_of(folder, [name.rpartition("/")[2] for name in names]))
+        listed = place.names(skip=_is_no_cohort, follow=True)
+        for folder, names in groupby(listed, key=lambda name: name.rpartition("/")[0]):
+            yield from (
+                str(place / name)
+                for name in _ecgs_of(place / folder, folder, [name.rpartition("/")[2] for name in names])
+            )
     except StorageError as error:
         raise CohortError(printable(str(error))) from error
+
+
+def _leads_nowhere(place: Location) -> bool:
+    return place.is_local and os.path.islink(place) and not os.path.exists(place)
 
 
 def _is_no_cohort(folder: str) -> bool:
     return folder.startswith(".") or folder == RUN_FOLDER
 
 
-def _ecgs_of(folder: str, names: list[str]) -> Iterator[str]:
+def _ecgs_of(place: Location, folder: str, names: list[str]) -> Iterator[str]:
     """The ECG files among a folder's files."""
     headers = {name[:-4] for name in names if name.endswith(".hea")}
     for name in names:
         stem, suffix = os.path.splitext(name.lower().removesuffix(".gz"))
-        if name.startswith(".") or suffix not in _ECG_SUFFIXES:
+        if name.startswith(".") or (suffix not in _ECG_SUFFIXES and not _leads_nowhere(place / name)):
             continue
         if suffix in _WFDB_SIGNALS and name[: len(stem)] in headers:
             continue

@@ -11,7 +11,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ecgfounder.chat.forms import conversation, embedding_chat, question_for
@@ -20,6 +19,7 @@ from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import write_chat
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
+from ecgfounder.storage import path_here
 
 logger = logging.getLogger("ecgfounder.chat")
 
@@ -74,7 +74,7 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
     add(
         "--embeddings_dirs", required=True, metavar="JSON", help="column -> folder of embeddings; or one folder for all"
     )
-    add("--output_file", required=True, type=Path, help="file to write; replaced if it exists")
+    add("--output_file", required=True, help="file to write; replaced if it exists")
     add("--num_workers", type=int, default=4, help="threads that look for embedding files (default: 4)")
     add("--max_samples", type=int, help="read only the first so many rows")
     add("--data_dir", default=".", help="as given when the embeddings were written (default: working directory)")
@@ -103,7 +103,7 @@ def _settings(arguments: argparse.Namespace) -> ChatSettings:
         target_cols=None if arguments.target_cols is None else parse_columns(arguments.target_cols),
         modality_mapping=mapping,
         embeddings_dirs=parse_mapping(folders, "--embeddings_dirs") if by_column else dict.fromkeys(mapping, folders),
-        output_file=arguments.output_file,
+        output_file=path_here(arguments.output_file, "output_file"),
         output_format="json" if arguments.output_format == "openai" else arguments.output_format,
         data_dir=arguments.data_dir,
         layout=arguments.layout,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ecgfounder.commands.embed import add_embed_arguments, run_embed
 from ecgfounder.commands.terminal import OK, SOME_FAILED
+from ecgfounder.storage import path_here
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Make the built-in cohort and checkpoint and embed them; what the README begins with."""
     from ecgfounder.demo.demo import WEIGHTS_NOTE, write_demo
 
-    folder = Path(arguments.folder)
+    folder = path_here(arguments.folder, "folder")
     paths = write_demo(folder)
     command = [
         *("--dataset", str(paths.dataset), "--data_dir", str(paths.data_dir)),

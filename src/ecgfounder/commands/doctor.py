@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import CheckpointError, ECGFounderError
+from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +99,9 @@ def findings(
     checkpoint: str | None = None, mode: str | None = None, output_dir: str | None = None
 ) -> Iterator[Finding]:
     """Everything there is to say, in the order in which things depend on one another."""
+    for name, given in (("checkpoint", checkpoint), ("output_dir", output_dir)):
+        if given is not None:
+            path_here(given, name)
     yield _python()
     yield from _packages()
     yield from _processors()
@@ -112,7 +116,7 @@ def findings(
         yield from _checkpoints(checkpoint, mode)
     yield _engine_cache()
     if output_dir is not None:
-        yield from _output(Path(output_dir))
+        yield from _output(path_here(output_dir, "output_dir"))
 
 
 # --- what is installed -----------------------------------------------------------------------------------------------
@@ -402,7 +406,7 @@ def _checkpoints(checkpoint: str, mode: str | None) -> Iterator[Finding]:
     from ecgfounder.network.bundles import SPECS
     from ecgfounder.network.checkpoint import find_checkpoint
 
-    path = Path(checkpoint).expanduser()
+    path = path_here(checkpoint, "checkpoint").expanduser()
     inside = [name for name, bundle in SPECS.items() if path.is_dir() and (path / bundle.filename).is_file()]
     modes: list[str | None] = [mode] if mode is not None else [*inside] or [None]
     for each in modes:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError
+from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
     from ecgfounder.ecg.recording import Recording
@@ -96,7 +97,7 @@ def _check_plot(arguments: argparse.Namespace) -> None:
 
     if len(arguments.paths) != 1 or os.path.isdir(arguments.paths[0]):
         raise SettingsError("--plot draws one recording: give one file, not several files or a folder")
-    check_plot_path(Path(arguments.plot))
+    check_plot_path(path_here(arguments.plot, "plot"))
 
 
 # --- findings --------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from ecgfounder.commands.arguments import (
 )
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
+from ecgfounder.storage import locate, path_here
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,7 +136,9 @@ def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]
 
     if bool(arguments.paths) == bool(arguments.dataset):
         raise SettingsError("Give either ECG files (ecgfounder verify a.xml b.xml) or --dataset.")
-    data_dir = os.path.abspath(arguments.data_dir or os.getcwd())
+    data_dir = os.path.abspath(path_here(arguments.data_dir or os.getcwd(), "data_dir"))
+    for path in arguments.paths:
+        locate(path)
     if arguments.paths:
         paths: Iterable[str] = chain.from_iterable(
             ecg_files(path) if os.path.isdir(path) else [path] for path in arguments.paths

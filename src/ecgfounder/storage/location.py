@@ -89,10 +89,10 @@ class Location:
         """`Store.list` of this folder; names are relative to the store."""
         return self.store.list(self.name, skip=skip)
 
-    def names(self, *, skip: Skip = skip_none) -> Iterator[str]:
+    def names(self, *, skip: Skip = skip_none, follow: bool = False) -> Iterator[str]:
         """`Store.names` of this folder; names are relative to the folder."""
         start = len(self.name) + 1 if self.name else 0
-        return (name[start:] for name in self.store.names(self.name, skip=skip))
+        return (name[start:] for name in self.store.names(self.name, skip=skip, follow=follow))
 
     def status(self) -> Status:
         """Size, tag and time of the object."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from hashlib import blake2b
 
 KNOWN_SUFFIXES: frozenset[str] = frozenset(
@@ -18,6 +19,7 @@ KNOWN_SUFFIXES: frozenset[str] = frozenset(
 
 
 _MEMBER = "::"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def split_member(path: str) -> tuple[str, str]:
@@ -35,8 +37,10 @@ def absolute_path(path: str, data_dir: str) -> str:
     """The path that identifies a record: absolute, without '.', '..' and double slashes; symbolic links are not resolved.
 
     Two records are the same if and only if these paths are equal. A member ('::tracings/12') is not changed. For many paths,
-    pass an absolute `data_dir`: a relative one needs the working directory for every path.
+    pass an absolute `data_dir`: a relative one needs the working directory for every path. A URL stays as it is.
     """
+    if _URL.match(path):
+        return path
     container, member = split_member(path)
     joined = posixpath.join(data_dir, container)
     if not joined.startswith("/"):

@@ -89,8 +89,16 @@ class Store(ABC):
             Whether to skip a folder of this name, with everything below it.
         """
 
-    def names(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[str]:
-        """The names of `list`, which may be cheaper; they may include objects that are not readable."""
+    def names(self, folder: str = "", *, skip: Skip = skip_none, follow: bool = False) -> Iterator[str]:
+        """The names of `list`, which may be cheaper; they may include objects that are not readable.
+
+        Parameters
+        ----------
+        skip : Skip, optional
+            Whether to skip a folder of this name, with everything below it.
+        follow : bool, default: False
+            Whether symbolic links to folders are followed, where a store has them; each folder is listed once.
+        """
         return (status.name for status in self.list(folder, skip=skip))
 
     @abstractmethod

@@ -1,0 +1,80 @@
+"""A URL that is not supported is refused by name, for every path that a command takes, and nothing is written in its place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecgfounder.errors import SettingsError
+from ecgfounder.readers import read_ecg
+from ecgfounder.storage.paths import absolute_path
+
+EMBED = ["embed", "--dataset", "data.csv", "--checkpoint", "w.pth", "--output_dir", "out"]
+CHAT = [
+    *(
+        "--dataset_name",
+        "data.csv",
+        "--text_cols",
+        "q",
+        "--target_cols",
+        "a",
+        "--modality_mapping",
+        '{"ecg_paths": "ecg"}',
+    ),
+    *("--embeddings_dirs", "out", "--output_file", "chat.json"),
+]
+URL = "s3://bucket/x"
+
+
+def given(command: list[str], flag: str) -> list[str]:
+    at = command.index(flag) + 1
+    return [*command[:at], URL, *command[at + 1 :]]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        given(EMBED, "--dataset"),
+        given(EMBED, "--output_dir"),
+        [*EMBED, "--data_dir", URL],
+        given(EMBED, "--checkpoint"),
+        ["merge", URL],
+        ["upgrade", URL],
+        ["export", URL, "--output_dir", "o", "--to", "npy"],
+        ["inspect", URL],
+        ["inspect", "a.xml", "--plot", URL],
+        ["doctor", "--output_dir", URL],
+        ["doctor", "--checkpoint", URL],
+        ["demo", URL],
+    ],
+    ids=lambda command: " ".join(command)[:60],
+)
+def test_a_url_that_is_not_supported_is_refused_by_name(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "ecgfounder.cli", *command], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, "s3:// is not supported" in done.stderr) == (2, True), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv"]
+
+
+@pytest.mark.parametrize("flag", ["--dataset_name", "--embeddings_dirs", "--output_file"])
+def test_the_chat_commands_refuse_it_too(flag: str, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.json").write_text("{}")
+    script = Path(__file__).resolve().parents[2] / "scripts" / "ecg_fm" / "sample_data" / "create_dummy_dataset.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *given(CHAT, flag)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, "s3:// is not supported" in done.stderr) == (2, True), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "out"]
+
+
+def test_a_url_in_a_dataset_stays_one_and_its_record_fails_by_its_name() -> None:
+    assert absolute_path("s3://bucket/a.xml", "/data") == "s3://bucket/a.xml"
+    with pytest.raises(SettingsError, match="s3:// is not supported"):
+        read_ecg(absolute_path("s3://bucket/a.xml", "/data"))
