@@ -292,9 +292,9 @@ def write_entries(folder: Path, count: int) -> None:
 
 def test_two_hundred_thousand_entries_are_read_in_seconds(tmp_path: Path) -> None:
     write_entries(tmp_path, 200_000)
-    began = time.perf_counter()
+    began = time.process_time()  # which does not run while others have the processor
     assert len(read_ledger(tmp_path)) == 200_000
-    assert time.perf_counter() - began < 15  # about 1 s on one free core
+    assert time.process_time() - began < 15  # about 1 s
 
 
 @pytest.mark.parametrize("count", [50_000, pytest.param(200_000, marks=pytest.mark.slow)])
