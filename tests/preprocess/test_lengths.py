@@ -44,10 +44,18 @@ def test_a_resampled_recording_has_the_rounded_number_of_samples(
         assert only.shape == (12, length)
 
 
-@pytest.mark.parametrize(("missing", "fits"), [(0, True), (1, True), (2, False)])
-def test_a_recording_that_rounds_to_a_window_fills_it(missing: int, fits: bool) -> None:
-    # At 1000 Hz one sample is half of one at 500 Hz; 4,999.5 are 5,000.
-    ecg = Recording(noise(10_000 - missing, 12), 1000.0, STANDARD_LEADS, "test")
+@pytest.mark.parametrize(
+    ("n_samples", "rate", "fits"),
+    [
+        (10_000, 1000.0, True),
+        (9_999, 1000.0, True),  # 4,999.5 samples at 500 Hz, to the even one
+        (9_998, 1000.0, False),
+        (14_999, 1500.0, True),  # 4,999.7
+        (14_998, 1500.0, False),  # 4,999.3
+    ],
+)
+def test_a_recording_that_rounds_to_a_window_fills_it(n_samples: int, rate: float, fits: bool) -> None:
+    ecg = Recording(noise(n_samples, 12), rate, STANDARD_LEADS, "test")
     preparation = Preparation(window=10, stride=10)
     if fits:
         assert [data.shape for data in prepare(ecg, preparation).inputs] == [(12, 5000)]
@@ -95,6 +103,9 @@ def test_a_block_s_ends_are_filtered_with_what_lies_beyond_them(monkeypatch: pyt
         (7500, 5, "keep", [(0, 5000), (2500, 7500)]),
         (7501, 5, "keep", [(0, 5000), (2500, 7500), (5000, 7501)]),
         (7000, 20, "pad", [(0, 5000)]),  # the next window would begin beyond the end
+        (10_000, 20, "pad", [(0, 5000)]),  # or at it
+        (10_000, 20, "keep", [(0, 5000)]),
+        (10_001, 20, "keep", [(0, 5000), (10_000, 10_001)]),
         (7000, None, "pad", [(0, 5000)]),
         (4999, None, "keep", [(0, 4999)]),
         (4999, None, "pad", [(0, 5000)]),
@@ -103,8 +114,9 @@ def test_a_block_s_ends_are_filtered_with_what_lies_beyond_them(monkeypatch: pyt
 def test_windows_begin_a_stride_apart_and_the_last_one_is_what_was_asked_for(
     length: int, stride: float | None, remainder: str, spans: list[tuple[int, int]]
 ) -> None:
-    found, _ = cut_windows(length, Preparation(window=10, stride=stride, remainder=remainder))
-    assert found == spans
+    found, flags = cut_windows(length, Preparation(window=10, stride=stride, remainder=remainder))
+    zeros = spans[-1][1] - length
+    assert (found, flags) == (spans, [f"zero_padded:{zeros / 500:g}"] if zeros > 0 else [])
 
 
 def test_a_remainder_is_filtered_where_it_is_just_long_enough() -> None:

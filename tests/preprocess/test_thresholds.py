@@ -179,7 +179,7 @@ def test_clipped_is_a_run_of_10_ms_with_a_steep_way_on_both_sides(run: int, drop
     assert ("clipped:V1" in quality.assess(samples, ("V1", "V2"), RATE)) == clipped
     assert ("clipped:V1" in quality.assess(-samples, ("V1", "V2"), RATE)) == clipped
     if clipped:
-        lead[1000 + run :] = 2.0 - 0.05  # it leaves slowly on one side
+        lead[1000 + run : 1000 + run + 10] = 2.0 - 0.05  # it leaves slowly on one side
         assert "clipped:V1" not in quality.assess(np.stack([lead, waves()]), ("V1", "V2"), RATE)
 
 

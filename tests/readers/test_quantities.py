@@ -68,6 +68,10 @@ def test_counts_are_scaled_and_moved_in_double_precision(
     assert np.array_equal(out, expected)
 
 
+def test_a_large_offset_leaves_the_small_rest_exact() -> None:
+    assert to_millivolts(np.array([9_999_999]), 0.1, -999_999.0)[0] == np.float32(9_999_999 * 0.1 - 999_999.0)
+
+
 def test_the_count_that_stands_for_no_sample_is_nan_and_may_be_of_any_size() -> None:
     counts = np.array([1, -(2**31), 3], dtype=np.int64)
     found = to_millivolts(counts, 1.0, no_sample=-(2**31))
@@ -111,6 +115,8 @@ def test_whole_numbers_are_read_as_python_reads_them(values: list[int], between:
     ("text", "values"),
     [
         ("999999999 -999999999 1000000000", [999999999, -999999999, 1000000000]),
+        ("3000000000 -9999999999 1", [3_000_000_000, -9_999_999_999, 1]),
+        ("99999999999 2", [99_999_999_999, 2]),
         ("+5 -0 007", [5, 0, 7]),
         ("1.5 -2e3 .5", [1.5, -2000, 0.5]),
         ("1,,3", [1, math.nan, 3]),

@@ -16,7 +16,7 @@ from ecgfounder.cohort.naming import Naming
 from ecgfounder.cohort.sources import open_cohort
 from ecgfounder.ecg.facts import Identity
 from ecgfounder.errors import RunError
-from ecgfounder.ledger.entry import Entry
+from ecgfounder.ledger.entry import Commitment, Entry
 from ecgfounder.ledger.ledger import LedgerState, LedgerWriter, read_ledger
 from ecgfounder.readers import make_source
 from ecgfounder.readers.identity import identity_of
@@ -269,5 +269,8 @@ def test_outputs_of_records_that_are_in_the_cohort_are_their_own(tmp_path: Path)
 def test_rows_of_shards_never_stand_in_anybody_s_way(tmp_path: Path) -> None:
     case = Case(tmp_path, ["new/x.npy"])
     shard = "embeddings-00000000000000000001-shard1of1-rank0of1-000000.parquet"
-    case.ledger.append([entry_of(case.key("old/x.npy"), record="old/x.npy", shard=shard)])
+    key = case.key("old/x.npy")
+    case.ledger.append([entry_of(key, record="old/x.npy", shard=shard), Commitment(shard, 1, 1)])
+    assert len(case.state) == 1
     check_foreign_outputs(case.index, case.state)
+    check_foreign_outputs(index_cohort(case.cohort, None, str(case.data)), case.state)  # none of them has a name
