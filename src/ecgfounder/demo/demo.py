@@ -18,8 +18,8 @@ from ecgfounder.demo.weights import write_demo_checkpoint
 from ecgfounder.network.bundles import SPECS
 
 WEIGHTS_NOTE = f"""\
-These embeddings mean nothing: the demo's checkpoint holds random weights, made only to show the program at work.
-For embeddings that mean something, download the real weights (about 350 MB each) and pass them with --checkpoint:
+These embeddings are meaningless: the demo's checkpoint holds random weights.
+For meaningful embeddings, download the published weights (about 350 MB each) and pass them with --checkpoint:
   hf download {SPECS["12lead"].repo_id} {SPECS["12lead"].filename} --local-dir checkpoints
   hf download {SPECS["1lead"].repo_id} {SPECS["1lead"].filename} --local-dir checkpoints   (for --mode 1lead)"""
 
