@@ -427,7 +427,7 @@ def _runs(card: _Card) -> Iterator[Facts]:
         "precision": "float32",
         "stand_ins": ["reader"],
     }
-    yield _run(bench, "made-up recordings to pooled Parquet", "float32", 4 * n, [made_up])
+    yield _run(bench, "synthetic recordings to pooled Parquet", "float32", 4 * n, [made_up])
     yield _launched(bench, shared, n)
 
 

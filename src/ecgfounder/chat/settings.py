@@ -83,7 +83,7 @@ class ChatSettings:
             if not _MODALITY.fullmatch(modality) or modality in ("type", "text"):
                 raise SettingsError(
                     f"modality_mapping: {modality!r} cannot name a modality; expected letters, digits, '_', '.' "
-                    "and '-', other than 'type' and 'text', which have a meaning of their own"
+                    "and '-', other than 'type' and 'text', which are reserved"
                 )
         without = [column for column in self.modality_mapping if column not in self.embeddings_dirs]
         if without:

@@ -82,7 +82,7 @@ class TorchEngine(DeviceEngine):
             # No TensorFloat-32, which rounds to 10 bits.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-            torch.cuda.synchronize(self._device)  # passes run on streams of their own, which do not wait for this one
+            torch.cuda.synchronize(self._device)  # passes run on other streams, which do not wait for this one
 
     def _in_passes(self, batch: Array) -> Array:
         if self._device.type == "cpu":

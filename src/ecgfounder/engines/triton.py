@@ -80,7 +80,7 @@ class TritonEngine(DeviceEngine):
         )
         net = build_network(weights, mode, n_classes=1).eval().requires_grad_(False)
         self._net = FusedNet(net, place, precision)
-        torch.cuda.synchronize(place)  # passes run on streams of their own, which do not wait for this one
+        torch.cuda.synchronize(place)  # passes run on other streams, which do not wait for this one
         self._check(net)
 
     def _check(self, net: Net1D) -> None:
