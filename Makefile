@@ -1,12 +1,12 @@
-# `make demo` and `make test` each do all their own set-up: a virtual environment in .venv, filled once.
+# `make demo` and `make test` set up a virtual environment in .venv if it does not exist.
 PYTHON ?= python3
-# The default is a fixed release; TORCH='torch==2.13.0 --index-url ...' or another version takes another build.
+# The default is a fixed release; for another build or version, set TORCH='torch==2.13.0 --index-url ...'.
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 READY := $(VENV)/.ready
-# Packages that only `make test-services` needs; apart, so that nothing else comes to rest on them.
+# Packages for `make test-services` only, in a separate folder so that nothing else can depend on them.
 SERVICES := $(VENV)/services
 
 .PHONY: install demo test test-services test-all lint types check bench docs fuzz clean
@@ -52,7 +52,7 @@ check: lint types test
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
-# Needs no network: fonts and scripts are the site's own.
+# Needs no internet access: the site includes its fonts and scripts.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 

@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks` measures and prints, `python -m benchmarks.report` puts the tables into the docs."""
+"""Benchmarks: `python -m benchmarks` measures and prints, `python -m benchmarks.report` writes the tables into the docs."""

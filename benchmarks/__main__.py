@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, prints tables, writes JSON. `--quick` does everything in a small way.
+"""`python -m benchmarks`: measures, prints tables, writes JSON. `--quick` runs everything with small sizes.
 
 In: flags. Out: `build/benchmarks/results.json`, and the same figures as tables on standard output.
 """
@@ -48,7 +48,7 @@ def sizes_of(chosen: argparse.Namespace) -> Sizes:
 
 
 def measure(sizes: Sizes, folder: Path, parts: Sequence[str]) -> dict[str, Any]:
-    """All results: the machine, the sizes, and each part's figures with the seconds that it took."""
+    """All results: the machine, the sizes, and each part's figures and duration."""
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, sizes)
     results: dict[str, Any] = {"machine": machine(), "sizes": vars(sizes), "parts": {}, "seconds": {}}

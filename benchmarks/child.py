@@ -1,7 +1,7 @@
-"""One run of the program in a process of its own: `python -m benchmarks.child REQUEST`.
+"""One run of the program in a separate process: `python -m benchmarks.child REQUEST`.
 
-In: a request as JSON: settings, and which stand-ins take part. Out: a line of JSON: seconds without start-up, seconds to
-the first job and the first embedding, records done, and the most memory that processes had.
+In: a request as JSON: settings, and the stand-ins to use. Out: a line of JSON: seconds without start-up, seconds to the first job
+and the first embedding, records done, and peak memory of the processes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 _BEGAN = time.perf_counter()
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does it
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in the command
 
 
 class _Quiet:
-    """A console that notes when the first records were done."""
+    """A console that records when the first records were done."""
 
     def __init__(self) -> None:
         self.first: float | None = None
@@ -42,7 +42,7 @@ class _Quiet:
 
 
 def _peak_mib(pid: int | None) -> float:
-    """The most memory that a process has had; the rusage of one that was started by a larger one would show that one's."""
+    """Peak memory of a process; its rusage would include the peak of a larger parent process."""
     return _mib(pid, "VmHWM")
 
 
@@ -55,7 +55,7 @@ def _mib(pid: int | None, name: str) -> float:
 
 
 def _gpu_mib() -> float:
-    """Memory of the GPU that PyTorch holds for this process."""
+    """GPU memory that PyTorch holds for this process."""
     import torch
 
     return torch.cuda.memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0
@@ -72,7 +72,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     took: dict[str, float] = {}
 
     class TimedRun(extract.Run):
-        """Tells how long the stages ran, apart from start-up and the record at the end."""
+        """Measures the duration of the stages, without start-up and the final tables."""
 
         def _process(self, *arguments: Any, **options: Any) -> extract.Recorder:
             began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""The GPU: the network alone in every way and precision, through the engines, and whole runs; one table.
+"""GPU benchmarks: the network alone in every implementation and precision, through the engines, and whole runs; one table.
 
-In: a `Bench`. Out: rows. The network's rows need torch, numpy and safetensors; what misses a package or a GPU is a row that says
-so. On a machine without a GPU the same is done on its CPU, in as far as it can be: whether it works, not how fast it is.
+In: a `Bench`. Out: rows. The network's rows need torch, numpy and safetensors; a measurement that lacks a package or a GPU gives
+a row that says so. Without a GPU the benchmarks run on the CPU as far as possible, to check that they work.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ PASSES_SECONDS = 0.2
 
 
 def gpu(bench: Bench) -> Facts:
-    """Rows of the network, of engines and of runs; and what the card can do."""
+    """Rows of the network, of engines and of runs, and the GPU's peaks."""
     card = _Card(bench)
     rows = []
     for row in chain(card.network(), card.sizes(), card.engines(), _memory(card), _runs(card)):
-        print(_told(row), file=sys.stderr, flush=True)  # a machine that is lent may be gone before the end
+        print(_told(row), file=sys.stderr, flush=True)  # in case the machine is lost before the end
         rows.append(row)
     return {"card": card.facts(), "rows": rows}
 
@@ -64,7 +64,7 @@ def _told(row: Facts) -> str:
 
 
 class _Card:
-    """The device, its peaks, the signals and the network that all rows share."""
+    """The device, its peaks, the signals and the network for all rows."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -82,14 +82,14 @@ class _Card:
 
     @cached_property
     def exact(self) -> np.ndarray:
-        """The first signals' maps in float64."""
+        """The first signals' feature maps in float64."""
         with torch.inference_mode():
             signals = torch.from_numpy(self.signals(self.batch, self.length)[:ERROR_ROWS]).double()
             return copy.deepcopy(self.net).double().feature_map(signals).numpy()
 
     @cached_property
     def peaks(self) -> dict[str, float]:
-        """10^12 operations a second of a matrix product in each precision."""
+        """TFLOP/s of a matrix product in each precision."""
         size = 8192 if self.cuda else self.bench.sizes.matrix
         return {precision: self._peak(precision, size) for precision in (DTYPES if self.cuda else ("float32",))}
 
@@ -129,12 +129,12 @@ class _Card:
     # -- The network alone
 
     def network(self) -> Iterator[Facts]:
-        """Every way and precision on one batch."""
+        """Every implementation and precision on one batch."""
         for what, precision, make in _ways(self):
             yield self.row(what, precision, make, self.batch, self.length, checked=True)
 
     def sizes(self) -> Iterator[Facts]:
-        """The fastest way, and PyTorch's, over batches and lengths."""
+        """The fastest implementation, and PyTorch's, over batches and lengths."""
         sizes = self.bench.sizes
         shapes = [(batch, self.length) for batch in sizes.gpu_batches if batch != self.batch]
         shapes += [
@@ -163,7 +163,7 @@ class _Card:
                 row["share_of_peak"] = row["tflops"] / self.peaks.get(precision, float("nan"))
                 if checked:
                     row |= self._checks(maps, x)
-        except (RuntimeError, ImportError) as error:  # compilers and libraries that are not there
+        except (RuntimeError, ImportError) as error:  # missing compilers and libraries
             row["skipped"] = " ".join(str(error).split())[:120]
         if self.cuda:
             torch.cuda.empty_cache()
@@ -177,7 +177,7 @@ class _Card:
         )
 
     def _checks(self, maps: Maps, x: Tensor) -> Facts:
-        """The error against float64, and whether a signal's bytes are the same in other company."""
+        """The error against float64, and whether a signal's bytes are the same in other batches."""
         whole = maps(x).clone()
         few = [rows for rows in (1, 7, 64) if rows < len(x)]
         parts = [(start, rows) for rows in few for start in (0, len(x) - rows)]
@@ -194,7 +194,7 @@ class _Card:
     # -- Through the engines
 
     def engines(self) -> Iterator[Facts]:
-        """From NumPy arrays to NumPy arrays, as the program calls them, with the threads that an engine asks for."""
+        """From NumPy arrays to NumPy arrays, as in the program, with the engine's number of threads."""
         from benchmarks.parts import seconds_per_input
         from ecgfounder.engines import create_engine
 
@@ -224,7 +224,7 @@ class _Card:
 
 @contextmanager
 def _tf32(precision: str) -> Iterator[None]:
-    """Whether PyTorch's own products round float32 to TF32."""
+    """Set whether PyTorch rounds float32 products to TF32."""
     flags = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [flag.allow_tf32 for flag in flags]
     for flag in flags:
@@ -247,7 +247,7 @@ def _clocks() -> str:
     return done.stdout.strip() or "unknown"
 
 
-# -- Ways to compute the network ---------------------------------------------------------------------------------------
+# -- Implementations of the network ------------------------------------------------------------------------------------
 
 
 def _ways(card: _Card) -> Iterator[tuple[str, str, Callable[[], Maps]]]:
@@ -298,7 +298,7 @@ def _triton(card: _Card, precision: str, product: str = "tf32x3") -> Maps:
 
 
 def _graph(maps: Maps) -> Maps:
-    """The kernels of one shape recorded once and replayed."""
+    """A CUDA graph: the kernels of one shape, recorded once and replayed."""
     recorded: dict[tuple[int, ...], tuple[Tensor, torch.cuda.CUDAGraph, Tensor]] = {}
 
     def replayed(x: Tensor) -> Tensor:
@@ -318,7 +318,7 @@ def _graph(maps: Maps) -> Maps:
 
 
 def _widen(net: Net1D, width: int) -> None:
-    """Grouped convolutions as ones of fewer, wider groups, filled up with zeros; as near to `width` as divides them."""
+    """Replace grouped convolutions by ones with fewer, wider groups, padded with zeros, of about `width` channels."""
     for block in (module for module in net.modules() if isinstance(module, Block)):
         conv = block.conv2.conv
         narrow = conv.in_channels // conv.groups
@@ -331,7 +331,7 @@ def _widen(net: Net1D, width: int) -> None:
 
 
 class _Flat:
-    """Net1D over maps [B, C, 1, L] whose channels lie side by side, for which cuDNN has kernels of its own."""
+    """Net1D over feature maps [B, C, 1, L] with channels last, for which cuDNN has special kernels."""
 
     def __init__(self, net: Net1D) -> None:
         self.net = net
@@ -368,7 +368,7 @@ class _Flat:
 
 
 def _memory(card: _Card) -> Iterator[Facts]:
-    """The card's memory taken up but for a little: a batch is computed in halves of halves, to the same bytes."""
+    """With little free GPU memory, a batch is halved repeatedly and gives the same bytes."""
     row: Facts = {"what": "memory runs out", "precision": "float32", "batch": 4 * card.batch, "length": card.length}
     if not card.cuda:
         yield row | {"skipped": "needs a GPU"}
@@ -390,7 +390,7 @@ def _memory(card: _Card) -> Iterator[Facts]:
 
 
 def _runs(card: _Card) -> Iterator[Facts]:
-    """Files to embeddings by the program itself, one process and several on one card."""
+    """Whole runs from files to embeddings, with one process and with several on one GPU."""
     missing = [name for name in RUN_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         yield {"what": "runs", "skipped": f"not installed: {', '.join(missing)}"}
@@ -427,7 +427,7 @@ def _runs(card: _Card) -> Iterator[Facts]:
         "precision": "float32",
         "stand_ins": ["reader"],
     }
-    yield _run(bench, "made-up recordings to pooled Parquet", "float32", 4 * n, [made_up])
+    yield _run(bench, "synthetic recordings to pooled Parquet", "float32", 4 * n, [made_up])
     yield _launched(bench, shared, n)
 
 
@@ -451,7 +451,7 @@ def _run(bench: Bench, what: str, precision: str, n: int, parts: list[Facts]) ->
 
 
 def _launched(bench: Bench, settings: Facts, n: int) -> Facts:
-    """Two processes under `accelerate launch`, both on the one card."""
+    """Two processes under `accelerate launch`, both on the same GPU."""
     output = bench.output("launched")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--multi_gpu"]
     command += [

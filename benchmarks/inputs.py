@@ -1,7 +1,7 @@
-"""What the benchmarks run on: synthetic 12-lead recordings of 11 s as Philips XML, and a checkpoint of random weights.
+"""Files for the benchmarks: synthetic 12-lead recordings of 11 s as Philips XML, and a checkpoint of random weights.
 
-In: a folder and numbers. Out: files in it, made once and used again. The content varies from file to file, and is as
-compressible as what cardiographs write (about 1,500 LZW codes a lead).
+In: a folder and numbers. Out: files in it, made once and reused. The content varies from file to file, and is about as
+compressible as that of cardiographs (about 1,500 LZW codes per lead).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ SAMPLING_RATE = 500
 SECONDS = 11
 LENGTH = SAMPLING_RATE * SECONDS
 DISTINCT = 250
-"""Different recordings; a larger cohort holds copies of them, each a file of its own."""
+"""Number of different recordings; a larger cohort holds copies of them as separate files."""
 
 _COUNTS_PER_MV = 200
-_NOISE = 0.0036  # mV; sets how well a lead compresses
+_NOISE = 0.0036  # mV; determines how well a lead compresses
 
 # Lead I, lead II and V1 to V6 as mixtures of three sources.
 _MIXTURE = np.array(
@@ -83,7 +83,7 @@ def write_cohort(folder: Path, n: int) -> Path:
 
 
 def _recording(folder: Path, number: int) -> Path:
-    """One recording's file, encoded when it is first wanted."""
+    """One recording's file, encoded on first use."""
     from ecgfounder.demo.philips_encoder import encode_sierra
 
     path = folder / f"{number}.xml"
@@ -97,7 +97,7 @@ def _recording(folder: Path, number: int) -> Path:
 
 
 def write_wfdb_cohort(folder: Path, n: int) -> Path:
-    """A folder of `n` WFDB records of 12 leads in format 16, as MIMIC-IV-ECG has them; returns it."""
+    """A folder of `n` WFDB records of 12 leads in format 16, as in MIMIC-IV-ECG; returns it."""
     cohort = folder / f"wfdb_{n}"
     if (cohort / ".whole").exists():
         return cohort
@@ -134,7 +134,7 @@ def write_checkpoint(folder: Path) -> Path:
 
 
 def write_table(folder: Path, n: int) -> Path:
-    """A table of `n` paths that lead nowhere, for readers that make their recordings up."""
+    """A table of `n` paths of files that do not exist, for a reader that makes synthetic recordings."""
     path = folder / f"paths_{n}.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

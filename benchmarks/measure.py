@@ -1,7 +1,7 @@
-"""Measuring: repeated timings with their spread, child processes with their CPU time, and the machine that did it.
+"""Measurements: repeated timings with their spread, child processes with their CPU time, and the machine.
 
-In: callables or commands. Out: seconds, and JSON-able facts. CPU time counts user and system time of a process and of
-the processes that it waited for, so that it hardly depends on what else the machine does.
+In: callables or commands. Out: seconds, and JSON-serialisable facts. CPU time is the user and system time of a process and of the
+processes that it waited for, so that it hardly depends on the machine's other load.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _PACKAGES = ("ecgfounder", "numpy", "scipy", "lxml", "torch", "onnxruntime", "on
 
 
 def spread(values: Iterable[float]) -> Facts:
-    """Median, least and greatest of some measurements, and how many there were."""
+    """Median, minimum, maximum and number of some measurements."""
     found = [float(value) for value in values]
     return {"median": statistics.median(found), "min": min(found), "max": max(found), "n": len(found)}
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Facts:
-    """The spread of ratios of measurements that were taken in turn, round by round."""
+    """The spread of ratios of measurements, computed round by round."""
     return spread(a / b for a, b in zip(above, below, strict=True))
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of this process, all threads, that a call takes."""
+    """CPU time of a call, over all threads of this process."""
     began = time.process_time()
     work()
     return time.process_time() - began
@@ -51,7 +51,7 @@ def wall_seconds(work: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Child:
-    """What came of a child process: its own report, wall and CPU seconds of it and its children."""
+    """The result of a child process: its report, and wall and CPU seconds of it and its children."""
 
     report: Facts
     wall: float
@@ -72,7 +72,7 @@ def run_children(
     cores: Sequence[Iterable[int] | None],
     environment: Mapping[str, str] | None = None,
 ) -> list[Child]:
-    """Several at once, each on its own cores where they are given."""
+    """Run several child processes at once, each on its own cores if these are given."""
     running = []
     for request, own in zip(requests, cores, strict=True):
         output = tempfile.TemporaryFile()  # noqa: SIM115 - `_finished` closes it
@@ -109,7 +109,7 @@ def usable_cores() -> list[int]:
 
 
 def machine() -> Facts:
-    """Processor, cores, memory, system, versions: what the figures belong to."""
+    """Processor, cores, memory, system and versions."""
     import torch
 
     versions = {"python": platform.python_version()}

@@ -1,6 +1,6 @@
-"""The parts of the benchmark, each a function from a `Bench` to JSON-able facts.
+"""The parts of the benchmark, each a function from a `Bench` to JSON-serialisable facts.
 
-In: inputs and sizes. Out: figures. What is compared is measured in turn, round by round, and ratios are those of a round.
+In: files and sizes. Out: figures. Compared programs are measured alternately, in rounds; ratios are computed within rounds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     rounds: int = 3
     recordings: int = 1000
@@ -94,20 +94,20 @@ class Bench:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The engines' cache is the benchmark's own."""
+        """Environment variables, with a separate cache for the engines."""
         return {"ECGFOUNDER_CACHE": str(self.folder / "cache")}
 
     def network_gflop(self, length: int) -> float:
         return network_gflop(length)
 
     def output(self, name: str) -> Path:
-        """An output folder that is not there yet."""
+        """An output folder that does not exist yet."""
         path = self.folder / "out" / name
         shutil.rmtree(path, ignore_errors=True)
         return path
 
     def request(self, output: Path, **settings: Any) -> Facts:
-        """A run over the cohort with the program's own defaults."""
+        """A run over the cohort with the program's defaults."""
         return {
             "dataset": str(self.cohort),
             "data_dir": str(self.cohort),
@@ -117,11 +117,11 @@ class Bench:
         }
 
     def few(self, n: int) -> Path:
-        """A cohort of its own with the first `n` files."""
+        """A separate cohort with the first `n` files."""
         return inputs.write_cohort(self.folder, min(n, self.sizes.recordings))
 
     def run(self, name: str, *, cores: list[int] | None = None, resume: bool = False, **settings: Any) -> Child:
-        """One run in a process of its own; `resume` goes on with the one of that name."""
+        """One run in a separate process; `resume` resumes the run of this name."""
         child = run_child(
             "benchmarks.child",
             self.request(self.folder / "out" / name if resume else self.output(name), **settings),
@@ -137,11 +137,11 @@ def _require_all_done(child: Child) -> None:
         raise RuntimeError(f"{child.report['failed']} recordings failed")
 
 
-# -- What the machine can do -------------------------------------------------------------------------------------------
+# -- Limits of the machine ---------------------------------------------------------------------------------------------
 
 
 def peak_gflops(size: int) -> float:
-    """Fastest of some float32 matrix products on all cores, by PyTorch and by NumPy, in 10^9 operations a second."""
+    """The fastest of several float32 matrix products on all cores, by PyTorch and by NumPy, in GFLOP/s."""
     import torch
 
     torch.set_num_threads(len(usable_cores()))
@@ -168,7 +168,7 @@ def network_gflop(length: int) -> float:
 
 
 def end_to_end(bench: Bench) -> Facts:
-    """The whole job against the baseline, and the share of the cores' peak that it reaches."""
+    """Whole runs compared with the baseline, and the share of the cores' peak that they reach."""
     sizes = bench.sizes
     paths = [str(path) for path in inputs.cohort_files(bench.cohort, sizes.baseline)]
     bench.run("warm", dataset=str(bench.few(sizes.baseline)))  # builds the engine's cache, as a first run does
@@ -237,7 +237,7 @@ def _difference(theirs: Path, ours: Path) -> float:
 
 
 def stages(bench: Bench) -> Facts:
-    """CPU time per recording of each stage by itself in one thread, and of the baseline's stages."""
+    """CPU time per recording of each stage alone, in one thread, and of the baseline's stages."""
     from benchmarks import seed_way
     from ecgfounder.machine import keep_freed_memory
     from ecgfounder.preprocess.preparation import Preparation
@@ -278,7 +278,7 @@ def stages(bench: Bench) -> Facts:
 
 
 def _outputs(paths: list[str]) -> list[Output]:
-    """Results as the sinks take them, one for each path."""
+    """Outputs for the sinks, one for each path."""
     from ecgfounder.sinks.sink import Output
 
     maps = np.random.default_rng(0).standard_normal((8, 22, 1024), dtype=np.float32)
@@ -314,7 +314,7 @@ def _write_parquet(folder: Path, outputs: list[Output]) -> None:
 
 
 def engines(bench: Bench) -> Facts:
-    """Every engine and precision: inputs a second over batch sizes and lengths, one calling thread per core."""
+    """Inputs per second of every engine and precision, over batch sizes and lengths, with one calling thread per core."""
     from ecgfounder.engines import create_engine, gpu_available, native_usable, onnx_installed
 
     os.environ.update(bench.environment)
@@ -364,14 +364,14 @@ def engines(bench: Bench) -> Facts:
 
 
 def signals_of(batch: int, length: int) -> Any:
-    """z-scored recordings, float32 [batch, 12, length], cut or repeated to that length."""
+    """z-scored recordings, float32 [batch, 12, length], cropped or repeated to that length."""
     signals = np.stack([np.resize(inputs.counts(number).T, (length, 12)).T for number in range(batch)]).astype(float)
     signals -= signals.mean(axis=(1, 2), keepdims=True)
     return np.ascontiguousarray(signals / signals.std(axis=(1, 2), keepdims=True), dtype=np.float32)
 
 
 def seconds_per_input(engine: Any, signals: Any, calls: int = 2) -> float:
-    """Seconds that one input takes while all of the engine's threads embed batches; each does `calls`."""
+    """Seconds per input while all of the engine's threads embed batches, with `calls` calls each."""
     from concurrent.futures import ThreadPoolExecutor
 
     calls *= engine.threads
@@ -384,9 +384,9 @@ def seconds_per_input(engine: Any, signals: Any, calls: int = 2) -> float:
 
 
 def growth(bench: Bench) -> Facts:
-    """Runs of growing size with nothing to read and nothing to compute: time per record and memory should not grow.
+    """Runs of growing size without reading and computing: time per record and memory should not grow.
 
-    Each is then started again with one recording more: how long it takes to find out that this one alone is left.
+    Each run is then resumed with one recording more, to measure how long it takes to find the record that is left to do.
     """
     rows = []
     for n in bench.sizes.growth:
@@ -414,9 +414,9 @@ def growth(bench: Bench) -> Facts:
 
 
 def null_engine(bench: Bench) -> Facts:
-    """The whole pipeline on real files without a network: what a GPU's host has to do for each recording.
+    """The whole pipeline on real files without a network: the work of a GPU's host per recording.
 
-    CPU time per recording is the slope between a small run and the whole one, which leaves start-up out.
+    CPU time per recording is the slope between a small run and the whole one, which excludes start-up.
     """
     few = max(1, bench.sizes.recordings // 5)
     small_cohort = bench.few(few)
@@ -438,7 +438,7 @@ def null_engine(bench: Bench) -> Facts:
 
 
 def _plain_ms(bench: Bench) -> float:
-    """CPU ms that reading, z-scoring and writing one recording takes the baseline."""
+    """CPU ms of the baseline for reading, z-scoring and writing one recording."""
     from benchmarks import seed_way
 
     output = bench.output("plain_null")
@@ -458,7 +458,7 @@ def _plain_ms(bench: Bench) -> float:
 
 
 def scaling(bench: Bench) -> Facts:
-    """One process on one core, then two shards at once on a core each; recordings a second without start-up."""
+    """One process on one core, then two shards at once on a core each; recordings per second without start-up."""
     cores = usable_cores()[:2]
     n = bench.sizes.scaling
     one_cohort, two_cohort = (str(inputs.write_cohort(bench.folder, size)) for size in (n, 2 * n))
@@ -473,7 +473,7 @@ def scaling(bench: Bench) -> Facts:
             cores=[[cores[0]], [cores[-1]]],
             environment=bench.environment,
         )
-        # Shards are of nearly equal size; each one's rate counts while both compute.
+        # Shards have nearly equal sizes, so their rates are measured while both compute.
         two.append(sum(child.report["records"] / child.report["seconds"] for child in pair))
     return {"one_ecg_per_second": spread(one), "two_ecg_per_second": spread(two), "times": ratio(two, one)}
 
@@ -489,7 +489,7 @@ def starting(bench: Bench) -> Facts:
 
 
 def gpu(bench: Bench) -> Facts:
-    """The GPU, where there is one: `benchmarks.gpu`."""
+    """The GPU, if there is one: `benchmarks.gpu`."""
     from benchmarks.gpu import gpu as measured
 
     return measured(bench)

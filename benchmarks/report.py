@@ -1,4 +1,4 @@
-"""The results as Markdown tables; `python -m benchmarks.report [RESULTS] [DOCUMENT]` puts them between a page's markers.
+"""The results as Markdown tables; `python -m benchmarks.report [RESULTS] [DOCUMENT]` writes them between a page's markers.
 
 In: the JSON that `python -m benchmarks` writes. Out: tables.
 """
@@ -24,12 +24,12 @@ def tables(results: Facts) -> str:
 
 
 def insert(document: str, rendered: str) -> str:
-    """A page with what stands between its markers replaced.
+    """A page with the text between its markers replaced.
 
     Raises
     ------
     ValueError
-        If the markers are not there.
+        If the markers are missing.
     """
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -50,7 +50,7 @@ def _number(value: float) -> str:
 
 
 def _spread(facts: Facts) -> str:
-    """Median, and the range where there were several measurements."""
+    """Median, and the range if there are several measurements."""
     if facts["n"] == 1:
         return _number(facts["median"])
     return f"{_number(facts['median'])} ({_number(facts['min'])} to {_number(facts['max'])})"

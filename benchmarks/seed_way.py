@@ -1,7 +1,7 @@
-"""The baseline: the same job written plainly with public libraries, as such scripts usually are.
+"""The baseline: a straightforward script for the same job with public libraries.
 
-In: a request as JSON. Out: one indented JSON per ECG, and a line of JSON with seconds. `sierraecg` reads, a `DataLoader`
-with its workers feeds, the network runs in eager PyTorch on all cores, `json.dump(indent=2)` writes.
+In: a request as JSON. Out: one indented JSON per ECG, and a line of JSON with seconds. `sierraecg` reads, a `DataLoader` with
+workers makes batches, the network runs in eager PyTorch on all cores, `json.dump(indent=2)` writes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def write(output_dir: Path, path: str, embedding: np.ndarray[Any, np.dtype[np.fl
 
 
 def load(checkpoint: str) -> Any:
-    """The network in eager mode; its arithmetic is that of the published one."""
+    """The network in eager mode, with the same arithmetic as the published one."""
     from ecgfounder.network.checkpoint import build_network, load_backbone
 
     return build_network(load_backbone(Path(checkpoint), "12lead")[0], "12lead", 1).eval()

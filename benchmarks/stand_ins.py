@@ -1,6 +1,6 @@
-"""Stand-ins: an engine that computes nothing and a reader that reads nothing, so that what is left can be measured.
+"""Stand-ins: an engine that does not compute and a reader that does not read, to measure the rest of the pipeline.
 
-In: what the real ones take. Out: what the real ones give, in shape and type.
+In: the arguments of the real ones. Out: results of the same shape and type.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LENGTH = 5500
 
 
 class NullEngine(Engine):
-    """Maps of the right shape that were computed beforehand, with as many digits as real ones have."""
+    """Returns precomputed feature maps of the right shape, with as many digits as real ones."""
 
     name = "null"
 
@@ -45,7 +45,7 @@ class NullEngine(Engine):
 
 @dataclass(frozen=True)
 class SyntheticTask(ReadTask):
-    """Every path is a recording of 11 s that is there at once."""
+    """Gives the same recording of 11 s for every path, without reading."""
 
     @cached_property
     def _samples(self) -> Array:

@@ -1,6 +1,6 @@
-"""The documentation's figures, drawn again: `python docs/figures/make_figures.py [FOLDER]`.
+"""Draw the documentation's figures: `python docs/figures/make_figures.py [FOLDER]`.
 
-In: nothing but the package's own demo recordings. Out: flow.svg, recipes.png and paper.png in FOLDER (this one by default).
+In: the package's demo recordings. Out: flow.svg, recipes.png and paper.png in FOLDER (this one by default).
 Needs matplotlib (`pip install 'ecgfounder[report]'`); the same matplotlib gives the same bytes.
 """
 
@@ -27,7 +27,7 @@ from ecgfounder.demo.demo import write_demo_cohort
 from ecgfounder.ecg.plot import plot_recording
 
 CALIBRATED = "patient_006/ecg_0007.xml"
-"""The demo's recording of 11 s, which ends in a calibration pulse as a Philips cardiograph's does."""
+"""The demo's recording of 11 s, which ends with a calibration pulse, as from a Philips cardiograph."""
 
 INK, TRACE, ACCENT, PAPER = "#263238", "#00695c", "#b71c1c", "#eceff1"
 
@@ -45,7 +45,7 @@ STAGES = (
 def main(arguments: Sequence[str]) -> None:
     folder = Path(arguments[0]) if arguments else Path(__file__).parent
     folder.mkdir(parents=True, exist_ok=True)
-    # Text as text keeps the files small; a fixed salt keeps the names inside of them the same at every call.
+    # Text elements keep the files small; a fixed salt makes the names in them reproducible.
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "ecgfounder", "font.family": "sans-serif"})
     with tempfile.TemporaryDirectory() as cohort:
         write_demo_cohort(Path(cohort))
@@ -64,7 +64,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _few_colours(path: Path) -> None:
-    """Store a drawing with 128 colours, which takes a third of the space and looks the same."""
+    """Store a drawing with 128 colours, which needs a third of the space and looks the same."""
     with Image.open(path) as image:
         image.convert("RGB").quantize(128).save(path, optimize=True, dpi=image.info.get("dpi"))
 
@@ -89,7 +89,7 @@ def _flow() -> Any:
 
 
 def _recipes(recording: Recording) -> Any:
-    """Lead II of one recording as it was recorded, and as each recipe gives it to the network."""
+    """Lead II of one recording as recorded, and after each recipe."""
     lead = recording.leads.index("II")
     rows = [
         ("as recorded: 11 s, the last of which holds the calibration pulse", None),

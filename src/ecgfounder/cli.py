@@ -1,4 +1,4 @@
-"""The command line: arguments become settings and one call; a subcommand's work lives in its own module.
+"""The command line: parses arguments and calls the module of a command.
 
 In: `sys.argv`. Out: an exit status: 0 all done, 1 some recordings failed, 2 refused at the start, 130 or 143 interrupted.
 """
@@ -17,8 +17,8 @@ from ecgfounder.commands.embed import add_embed_arguments, run_embed
 from ecgfounder.commands.terminal import REFUSED, SOME_FAILED, as_flags
 from ecgfounder.errors import ECGFounderError
 
-# Name -> what it does. The module `ecgfounder.commands.NAME` has `add_NAME_arguments` and `run_NAME`; only the chosen command's
-# is imported.
+# Name -> description. The module `ecgfounder.commands.NAME` has `add_NAME_arguments` and `run_NAME`; only the chosen
+# command's module is imported.
 COMMANDS: dict[str, str] = {
     "embed": "embed every ECG of a dataset",
     "merge": "finish the run record of a run that was done in shards",
@@ -57,8 +57,8 @@ def embed_main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Run a command; what users can mend becomes one line, not a traceback."""
-    # NumPy's threads have nothing to do here, and burn a tenth of a second of a core in every process to find that out.
+    """Run a command; errors of the package are printed as one line, not as a traceback."""
+    # NumPy's threads are not needed, and cost a tenth of a core-second in every process.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         return work(arguments)
@@ -66,7 +66,7 @@ def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Name
         print(f"ecgfounder: {as_flags(str(error))}", file=sys.stderr)
         return REFUSED
     except BrokenPipeError:
-        # Whoever read our lines (head, less) has seen enough; Python's flush at its end must not complain either.
+        # The reader of standard output (head, less) has ended; avoid an error from Python's flush at exit, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
     except KeyboardInterrupt:

@@ -37,7 +37,6 @@ def given(command: list[str], flag: str) -> list[str]:
 @pytest.mark.parametrize(
     "command",
     [
-        given(EMBED, "--dataset"),
         given(EMBED, "--output_dir"),
         [*EMBED, "--data_dir", URL],
         given(EMBED, "--checkpoint"),

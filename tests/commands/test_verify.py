@@ -158,7 +158,7 @@ def test_dependence_on_batch_mates_is_caught() -> None:
 def test_dependence_on_the_place_in_the_batch_is_caught() -> None:
     places = np.arange(64, dtype=np.float32)
     found = failed_with(lambda maps, batch: maps + places[: len(batch), None, None])
-    assert "the order turned round, in batches of 8" in found
+    assert "in reversed order, in batches of 8" in found
     assert "each ECG alone, in batches of 2" in found
 
 

@@ -259,9 +259,9 @@ def test_processes_of_other_shards_work_side_by_side_in_one_division(folder: Run
 def test_results_without_run_json_are_refused_and_can_be_overwritten(folder: RunFolder) -> None:
     remember(folder, "a.json")
     folder.run_json.path.unlink()
-    with pytest.raises(RunError, match=r"run\.json is gone.*overwrite=True"):
+    with pytest.raises(RunError, match=r"run\.json is missing.*overwrite=True"):
         admit(folder, FINGERPRINT, overwrite=False)
-    with pytest.raises(RunError, match=r"run\.json is gone"):
+    with pytest.raises(RunError, match=r"run\.json is missing"):
         previous(folder)  # what a dry run asks
     assert (folder.output_dir.path / "a.json").exists()
     assert not admit(folder, FINGERPRINT, overwrite=True)

@@ -249,7 +249,7 @@ def test_an_export_that_breaks_off_is_seen_to_be_incomplete(tmp_path: Path, monk
 def test_an_embedding_that_is_gone_stops_the_export_with_its_name(tmp_path: Path) -> None:
     folder = Made(tmp_path / "run").make()
     (folder / "3.json").unlink()
-    with pytest.raises(RunError, match=r"3\.json is gone"):
+    with pytest.raises(RunError, match=r"3\.json is missing"):
         export_run(folder, tmp_path / "out", "npy")
 
 

@@ -162,7 +162,7 @@ def test_nothing_is_read_before_it_is_used(tmp_path: Path) -> None:
             file.unlink()
         assert X.shape == (4, 3, C)
         assert meta.num_rows == 4
-        with pytest.raises(RunError, match="is gone"):
+        with pytest.raises(RunError, match="is missing"):
             np.asarray(X)
 
 

@@ -1,4 +1,4 @@
-"""What a sample looks like in a chat file: conversations in the OpenAI style, messages beside embeddings."""
+"""The forms of a sample in a chat file: OpenAI style, and embedding-chat (messages beside embeddings)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ECG_QUESTIONS: tuple[str, ...] = (
     "Read this ECG as a cardiologist would.",
     "List every abnormality that you can see in this ECG.",
 )
-"""Questions of which `create_mimic_ecg_inputs` puts one after each user's text."""
+"""Questions; `create_mimic_ecg_inputs` adds one of them after each user's text."""
 
 
 def conversation(sample: ChatRow) -> list[dict[str, Any]]:
-    """A row in the OpenAI style: text parts, and one part for each ECG whose type and key are the modality's name."""
+    """A row in the OpenAI style: text parts, and a part for each ECG, with the modality's name as type and key."""
     parts: list[dict[str, str]] = [{"type": "text", "text": " ".join(sample.text)}] if sample.text else []
     parts += [{"type": modality, modality: path} for modality, path in sample.embeddings]
     answer = [{"type": "text", "text": " ".join(sample.target)}]
@@ -33,7 +33,7 @@ def conversation(sample: ChatRow) -> list[dict[str, Any]]:
 
 
 def embedding_chat(sample: ChatRow, question: str | None = None) -> dict[str, Any]:
-    """A row in the embedding-chat style: a tag for each ECG before the user's text, the files beside the messages."""
+    """A row in the embedding-chat style: a tag for each ECG before the user's text, embeddings beside the messages."""
     embeddings: dict[str, list[str]] = {}
     for modality, path in sample.embeddings:
         embeddings.setdefault(modality, []).append(path)
@@ -47,6 +47,6 @@ def embedding_chat(sample: ChatRow, question: str | None = None) -> dict[str, An
 
 
 def question_for(row: int, seed: int) -> str:
-    """The question that a row gets: drawn by seed and row alone, so that no other row or flag moves it."""
+    """The question of a row: depends only on seed and row, not on other rows or flags."""
     draw = int.from_bytes(blake2b(f"{seed}:{row}".encode(), digest_size=8).digest(), "little")
     return ECG_QUESTIONS[draw % len(ECG_QUESTIONS)]

@@ -1,6 +1,6 @@
-"""A dataset's rows on their way to being samples of a chat file.
+"""Rows of a dataset as samples of a chat file.
 
-In: rows, and the folder that a run wrote its embeddings to. Out: `ChatRow`s, or the reason why a row has no place.
+In: rows, and the folder of a run's embeddings. Out: `ChatRow`s, or the reason why a row is left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ENTRIES_LOOKED_AT = 1000
 
 
 class LeftOut(StrEnum):
-    """Why a row has no place in the chat file."""
+    """Why a row is left out of the chat file."""
 
     NO_ECG = "no ECG"
     NO_TARGET = "no target text"
@@ -46,7 +46,7 @@ class LeftOut(StrEnum):
 
 @dataclass(frozen=True)
 class ChatRow:
-    """One row that has all it needs: texts without blanks around them, and (modality, embedding file) for each ECG."""
+    """A complete row: stripped texts, and (modality, embedding) for each ECG."""
 
     row: int
     text: tuple[str, ...]
@@ -55,18 +55,18 @@ class ChatRow:
 
 
 class EmbeddingFolder:
-    """The embeddings that a run wrote, found again: files by the names that the run gave them, rows of shards by their keys.
+    """The embeddings of a run: files by their names, rows of shards by their keys.
 
     Attributes
     ----------
     folder : str or os.PathLike
-        Where they are.
+        The run's output folder.
     naming : Naming
-        As the run had it.
+        The naming of the run.
     shards : EmbeddingRun or None
-        The run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
+        The run, if it wrote Parquet shards; None for a file per ECG. Set by `require`.
     by_identifier : bool
-        Whether rows of shards are known by an identifier (`--id_column`) rather than by their recording's path.
+        Whether records have identifiers (`--id_column`), so that keys of shards are not made from paths.
     """
 
     def __init__(self, folder: str | os.PathLike[str], naming: Naming) -> None:
@@ -77,17 +77,17 @@ class EmbeddingFolder:
         self._flagged: frozenset[int] = frozenset()
 
     def require(self, exclude_flags: Collection[str] = ()) -> None:
-        """Find out what the folder holds, and refuse one that cannot be one of embeddings.
+        """Find out what the folder holds, and refuse an unsuitable one.
 
         Parameters
         ----------
         exclude_flags : collection of str, optional
-            Quality flags that `is_flagged` looks for.
+            Quality flags for `is_flagged`.
 
         Raises
         ------
         SettingsError
-            If it is not there, or holds Parquet shards or is asked for flags without the run's record.
+            If the folder does not exist, or has no run record although it holds Parquet shards or flags are given.
         """
         try:
             with os.scandir(self.folder) as entries:
@@ -108,14 +108,14 @@ class EmbeddingFolder:
             self._open(exclude_flags)
 
     def holds_shards(self) -> bool:
-        """Whether a run wrote Parquet shards here."""
+        """Whether the folder is of a run with Parquet shards."""
         record = RunFolder(self.folder).read()
         return record is not None and record.form.format == "parquet"
 
     def _open(self, exclude_flags: Collection[str]) -> None:
         is_parquet = self.holds_shards()
         if not is_parquet and not exclude_flags:
-            return  # files speak for themselves
+            return  # separate files need no run record
         run = open_run(self.folder, allow_incomplete=True)
         if not run.is_complete:
             logger.warning("the run in %s is not complete (%s)", self.folder, run.outcome)
@@ -125,7 +125,7 @@ class EmbeddingFolder:
             self._flagged = frozenset(_flagged_outputs(run, exclude_flags))
 
     def expected(self, record: Record) -> Path:
-        """Where the record's file is if there is one; raises `PrepareError` where it cannot have a name."""
+        """The path that the record's file has if it exists; raises `PrepareError` if there is no valid name."""
         path = self.folder / output_name(record, self.naming)
         try:
             str(path).encode()
@@ -134,13 +134,13 @@ class EmbeddingFolder:
         return path
 
     def described(self, record: Record) -> str:
-        """Where the record's embedding was looked for."""
+        """A description of the place where the record's embedding was expected."""
         return str(self.expected(record)) if self.shards is None else f"{printable(record.path)} in {self.folder}"
 
     def path_for(self, record: Record) -> Path | None:
-        """The record's embedding, or None if there is none (a file without content counts as none).
+        """The reference to the record's embedding, or None if there is none (an empty file counts as none).
 
-        A file's path, or `SHARD.parquet::KEY`; `ecgfounder.results.store.read_embedding` reads either.
+        A file's path, or `SHARD.parquet::KEY`; `ecgfounder.results.store.read_embedding` reads both.
         """
         if self.shards is not None:
             known = record if self.by_identifier else record._replace(identifier=None)
@@ -156,12 +156,12 @@ class EmbeddingFolder:
         return path if stat.S_ISREG(status.st_mode) and status.st_size > 0 else None
 
     def is_flagged(self, path: Path) -> bool:
-        """Whether the recording of an embedding that `path_for` gave has one of the flags that `require` was told."""
+        """Whether the recording of an embedding from `path_for` has one of the flags given to `require`."""
         return bool(self._flagged) and path_key(os.path.relpath(path, self.folder)) in self._flagged
 
 
 def _flagged_outputs(run: EmbeddingRun, names: Collection[str]) -> Iterator[int]:
-    """Keys of the outputs whose recordings have a flag, with or without a detail, of one of the names."""
+    """Keys of outputs whose recordings have one of the flags, with or without a detail."""
     outputs, flags = run.records["output"], run.records["flags"]
     for output, found in zip(outputs, flags, strict=True):
         if any(flag.partition(":")[0] in names for flag in found.as_py() or ()):
@@ -169,7 +169,7 @@ def _flagged_outputs(run: EmbeddingRun, names: Collection[str]) -> Iterator[int]
 
 
 class ChatRows:
-    """A dataset's rows on their way to being `ChatRow`s."""
+    """Makes `ChatRow`s from a dataset's rows."""
 
     def __init__(self, settings: ChatSettings) -> None:
         self.settings = settings
@@ -202,10 +202,10 @@ class ChatRows:
             )
             folder = self.folders[column]
             if folder.shards is not None and not folder.by_identifier:
-                continue  # rows of shards are found by their recordings' paths, which names cannot mix up
+                continue  # rows of shards are found by paths, which cannot collide
             colliding = len(index_cohort(cohort, naming, naming.data_dir).colliding_names())
             if colliding:
-                # A row would be given the embedding of another row's ECG, and nothing would show it.
+                # A row would silently get the embedding of another row's ECG.
                 raise RunError(
                     f"{colliding:,} embedding names are each shared by several ECGs of the column {column!r}; use the "
                     "layout='tree' or id_column that the embeddings were written with"
@@ -224,7 +224,7 @@ class ChatRows:
         return wanted
 
     def __iter__(self) -> Iterator[ChatRow | tuple[LeftOut, str]]:
-        """In the dataset's order, each row as a sample, or the reason why it is left out with what it was seen at."""
+        """Each row in the dataset's order as a sample, or the reason why it is left out with an example."""
         settings = self.settings
         names = [*settings.modality_mapping, *settings.text_cols, *self.target_cols]
         columns = list(dict.fromkeys([*names, *([settings.id_column] if settings.id_column else [])]))
@@ -271,19 +271,19 @@ class ChatRows:
 
 def _records(cells: Mapping[str, Any], column: str, id_column: str | None, row: int) -> Iterator[Record]:
     identifier = None if id_column is None else cells[id_column]
-    # A row without an identifier has no output name, just as in a run: "" is refused where names are made.
+    # As in a run, a row without an identifier has no output name: the naming refuses "".
     name = None if id_column is None else "" if identifier is None else str(identifier)
     for position, path in enumerate(flat_paths(cells[column], column, row)):
         yield Record(path, row, position, name)
 
 
 def texts(cell: Any, column: str, row: int) -> Iterator[str]:
-    """The texts in one cell: text, a number, or a list of them; null, NaN, "nan" and blank ones are passed over.
+    """The texts in one cell: text, a number, or a list of them; null, NaN, "nan" and blank texts are skipped.
 
     Raises
     ------
     CohortError
-        If there is anything else in it.
+        If the cell holds anything else.
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return

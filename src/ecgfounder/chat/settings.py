@@ -1,4 +1,4 @@
-"""What a chat file is made of.
+"""The settings of a chat file.
 
 In: values from the command line or from Python. Out: checked `ChatSettings`.
 """
@@ -16,7 +16,7 @@ from ecgfounder.errors import SettingsError
 from ecgfounder.preprocess.quality import FLAGS
 
 MIMIC_TARGETS: tuple[str, ...] = tuple(f"report_{line}" for line in range(18))
-"""The columns of MIMIC-IV-ECG that hold the machine's report, a line in each."""
+"""The columns of MIMIC-IV-ECG with the lines of the machine's report."""
 
 
 _MODALITY = re.compile(r"[\w.-]+")
@@ -24,7 +24,7 @@ _MODALITY = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """What a chat file is made of.
+    """The settings of a chat file.
 
     Attributes
     ----------
@@ -37,15 +37,15 @@ class ChatSettings:
     embeddings_dirs : mapping of str to str
         The same columns -> folder of the embeddings.
     output_file, output_format : Path, str
-        Where to, and "json" (one array) or "jsonl".
+        The file to write, and "json" (one array) or "jsonl".
     data_dir, layout, id_column : str, Layout, str or None
-        As the run that wrote the embeddings had them.
+        The values of the run that wrote the embeddings.
     num_workers : int
         Threads that look for embedding files; the output does not depend on it.
     max_samples : int or None
-        Rows to read from the beginning; None reads all.
+        Number of rows to read from the beginning; None reads all.
     keep_missing : bool
-        Write the path that an embedding would have where it is not there.
+        Keep rows with missing embeddings, with the paths that these would have.
     exclude_flags : tuple of str
         Names of quality flags (`ecgfounder.quality.FLAGS`); a row with a recording that has one is left out.
     """
@@ -83,7 +83,7 @@ class ChatSettings:
             if not _MODALITY.fullmatch(modality) or modality in ("type", "text"):
                 raise SettingsError(
                     f"modality_mapping: {modality!r} cannot name a modality; expected letters, digits, '_', '.' "
-                    "and '-', other than 'type' and 'text', which have a meaning of their own"
+                    "and '-', other than 'type' and 'text', which are reserved"
                 )
         without = [column for column in self.modality_mapping if column not in self.embeddings_dirs]
         if without:

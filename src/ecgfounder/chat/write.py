@@ -1,7 +1,7 @@
 """Chat files for training multimodal language models on embeddings: dataset rows and embedding files in, JSON out.
 
-In: a dataset's rows (ECG paths, text columns, target columns) and the folder that a run wrote its embeddings to.
-Out: one file of conversations, as JSON or JSONL, each of which names the embeddings of its ECGs: files, or rows of shards.
+In: a dataset's rows (ECG paths, text columns, target columns) and the folder of a run's embeddings. Out: a file of conversations,
+as JSON or JSONL, with references to the embeddings of their ECGs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROWS_BETWEEN_LINES = 100_000
 
 @dataclass
 class ChatSummary:
-    """What became of the rows; `examples` has one instance of each reason, for the log."""
+    """Counts of rows written and left out; `examples` has one instance of each reason, for the log."""
 
     rows: int = 0
     written: int = 0
@@ -39,33 +39,33 @@ class ChatSummary:
     examples: dict[LeftOut, str] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
-        """The summary as text: one line in all, and one for each reason why rows were left out."""
+        """The summary as text: a line for the total, and one for each reason why rows were left out."""
         yield f"{self.written:,} of {self.rows:,} rows written, {self.left_out.total():,} left out"
         for reason, count in self.left_out.most_common():
             yield f"left out, {reason}: {count:,} (first: {self.examples[reason]})"
 
 
 def write_chat(settings: ChatSettings, form: Callable[[ChatRow], Any]) -> ChatSummary:
-    """Write a chat file: all at once under its name when it is complete, or not at all.
+    """Write a chat file atomically.
 
     Parameters
     ----------
     settings : ChatSettings
         The dataset, the columns, the embeddings and the output.
     form : callable
-        What a sample looks like in the file, e.g. `conversation` or `embedding_chat`.
+        The form of a sample, e.g. `conversation` or `embedding_chat`.
 
     Returns
     -------
     ChatSummary
-        How many rows were written, and why the others were not.
+        Counts of rows written, and of rows left out by reason.
 
     Raises
     ------
     SettingsError, CohortError
-        Before anything is read: an output that cannot be written, a folder or column that is not there.
+        Before anything is read: if the output cannot be written, or a folder or column does not exist.
     RunError
-        If not a single row could be written, if names collide, or if the disk is full.
+        If no row could be written, names collide, or the disk is full.
     """
     with _replacing(settings.output_file) as file:
         summary = ChatSummary()
@@ -102,7 +102,7 @@ def _write(file: BufferedWriter, lines: Iterable[bytes], output_format: str) -> 
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[BufferedWriter]:
-    """A file that takes the place of `target` when the block ends well, and vanishes when it does not."""
+    """A temporary file that replaces `target` when the block ends without an error, and is removed otherwise."""
     path = Path(os.path.realpath(target))
     if path.exists() and not path.is_file():
         raise SettingsError(f"output_file {target} is not a regular file; expected the name of a file to write")

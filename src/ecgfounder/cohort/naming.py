@@ -112,7 +112,7 @@ class Naming:
         container, _ = split_member(absolute)
         if not container.startswith(self._below):
             raise PrepareError(
-                f"the path lies outside data_dir ({self.data_dir}), which layout 'tree' mirrors: "
+                f"the path is outside data_dir ({self.data_dir}), which layout 'tree' mirrors: "
                 "use a data_dir above all files, layout='flat', or id_column"
             )
         folder = container[len(self._below) :].rpartition("/")[0]

@@ -1,1 +1,1 @@
-"""The commands: a module each, with the flags that they share."""
+"""The commands, a module for each, and their common flags."""

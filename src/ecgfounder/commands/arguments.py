@@ -1,6 +1,6 @@
-"""The command line's flags, by stage, and the way from flags to settings.
+"""The command line's flags, by stage, and their conversion to settings.
 
-In: an argument parser, parsed arguments. Out: flags that several commands share; `Settings`, `Preparation`, `Hints`.
+In: an argument parser, parsed arguments. Out: common flags of several commands; `Preparation`, `Hints`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> Callable[..., object]:
-    """Where paths come from; returns what adds further flags to that group."""
+    """Flags for the dataset; returns a function that adds further flags to this group."""
     add = parser.add_argument_group("cohort").add_argument
     add(
         "--dataset",
@@ -31,7 +31,7 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """How files are read."""
+    """Flags for reading files."""
     add = parser.add_argument_group("reading").add_argument
     add("--reader", default="auto", help="auto (by content) or sierraecg (that package, for Philips files)")
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
@@ -40,7 +40,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a recording becomes the network's input."""
+    """Flags for preparing the network's inputs."""
     add = parser.add_argument_group("signal").add_argument
     add("--mode", choices=("12lead", "1lead"), default="12lead", help="network (default: %(default)s)")
     add("--lead", default="I", help="lead for --mode 1lead, or 'all' (default: %(default)s)")
@@ -57,7 +57,7 @@ def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """What computes, and on what."""
+    """Flags for the network and its engine."""
     add = parser.add_argument_group("network").add_argument
     add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
     add("--engine", default="auto", help="auto, torch, triton, onnx or native (default: %(default)s)")
@@ -78,7 +78,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is written, and how."""
+    """Flags for outputs."""
     add = parser.add_argument_group("output").add_argument
     add("--output_dir", required=True, help="folder of the embeddings; its subfolder _run/ holds the run record")
     add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
@@ -95,7 +95,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """What an attempt does."""
+    """Flags for an attempt of a run."""
     add = parser.add_argument_group("run").add_argument
     add("--shard", default="1/1", metavar="I/N", help="do the I-th of N shards of the cohort")
     add("--dry_run", action="store_true", help="report what would be done, and write nothing")
@@ -106,7 +106,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def preparation_of(arguments: argparse.Namespace) -> Preparation:
-    """What `add_signal_arguments` asked for."""
+    """The preparation from the flags of `add_signal_arguments`."""
     from ecgfounder.preprocess.preparation import chosen_preparation
 
     try:
@@ -129,7 +129,7 @@ def preparation_of(arguments: argparse.Namespace) -> Preparation:
 
 
 def hints_of(arguments: argparse.Namespace) -> Hints:
-    """What `add_reading_arguments` said of files that do not say it themselves."""
+    """The hints from the flags of `add_reading_arguments`."""
     from ecgfounder.ecg.leads import canonical_lead
     from ecgfounder.readers.source import Hints
 

@@ -1,4 +1,4 @@
-"""`create_dummy_dataset.py` and `create_mimic_ecg_inputs.py`: dataset rows and embeddings to chat files.
+"""`create_dummy_dataset.py` and `create_mimic_ecg_inputs.py`: chat files from dataset rows and embeddings.
 
 In: arguments. Out: a chat file, and an exit status: 0 written, 1 nothing written, 2 refused at the start.
 """
@@ -25,7 +25,7 @@ logger = logging.getLogger("ecgfounder.chat")
 
 
 def parse_columns(words: Sequence[str]) -> tuple[str, ...]:
-    """Column names from the command line: a JSON list in one word, or names separated by blanks or commas."""
+    """Column names from the command line: a JSON list in one word, or names separated by spaces or commas."""
     joined = " ".join(words).strip()
     if joined.startswith("["):
         names = _json(joined, "--text_cols and --target_cols")
@@ -36,12 +36,12 @@ def parse_columns(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def parse_mapping(text: str, flag: str) -> dict[str, str]:
-    """A JSON object of texts from the command line, e.g. '{"ecg_paths": "m1"}'.
+    """A JSON object with text values from the command line, e.g. '{"ecg_paths": "m1"}'.
 
     Raises
     ------
     SettingsError
-        If it is anything else.
+        If the text is anything else.
     """
     mapping = _json(text, flag)
     if not isinstance(mapping, dict) or not all(isinstance(value, str) and value for value in mapping.values()):
@@ -76,11 +76,11 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
     )
     add("--output_file", required=True, help="file to write; replaced if it exists")
     add("--num_workers", type=int, default=4, help="threads that look for embedding files (default: 4)")
-    add("--max_samples", type=int, help="read only the first so many rows")
+    add("--max_samples", type=int, help="read only this many rows from the start")
     add("--data_dir", default=".", help="as given when the embeddings were written (default: working directory)")
     add("--layout", choices=("flat", "tree"), default="flat", help="as given when the embeddings were written")
     add("--id_column", help="as given when the embeddings were written")
-    add("--keep_missing", action="store_true", help="keep rows whose embeddings are not there, with dangling paths")
+    add("--keep_missing", action="store_true", help="keep rows whose embeddings are missing, with their expected paths")
     add(
         "--exclude_flags",
         nargs="+",
@@ -116,7 +116,7 @@ def _settings(arguments: argparse.Namespace) -> ChatSettings:
 
 
 def _run(arguments: argparse.Namespace, program: str, form: Callable[[ChatRow], Any]) -> int:
-    """Write the file and say what became of the rows; 0 written, 1 nothing written, 2 refused at the start."""
+    """Write the file and log the counts of rows; returns 0 if written, 1 if nothing was written, 2 if refused at the start."""
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     logger.setLevel(arguments.log_level)
     try:
@@ -138,7 +138,7 @@ def dummy_main(argv: Sequence[str] | None = None) -> int:
         "--messages_key",
         default="messages",
         metavar="NAME",
-        help="in JSONL, the key that a line holds its conversation under; '' writes the bare list (default: messages)",
+        help="in JSONL, the key of a line's conversation; '' writes the list alone (default: messages)",
     )
     arguments = parser.parse_args(argv)
     if arguments.target_cols is None:
@@ -161,7 +161,7 @@ def mimic_main(argv: Sequence[str] | None = None) -> int:
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("--include_prompts", action="store_true", default=True, help="end with a question (default)")
     prompts.add_argument("--no_include_prompts", dest="include_prompts", action="store_false", help="leave it out")
-    parser.add_argument("--seed", type=int, default=0, help="decides which row gets which question (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for choosing a row's question (default: 0)")
     arguments = parser.parse_args(argv)
 
     def form(sample: ChatRow) -> dict[str, Any]:

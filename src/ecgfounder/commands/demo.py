@@ -1,4 +1,4 @@
-"""`ecgfounder demo`: make the built-in cohort and embed it."""
+"""`ecgfounder demo`: make the demo cohort and embed it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
-    """Make the built-in cohort and checkpoint and embed them; what the README begins with."""
+    """Make the demo cohort and checkpoint, and embed the cohort."""
     from ecgfounder.demo.demo import WEIGHTS_NOTE, write_demo
 
     folder = path_here(arguments.folder, "folder")
@@ -30,5 +30,5 @@ def run_demo(arguments: argparse.Namespace) -> int:
     add_embed_arguments(parser)
     status = run_embed(parser.parse_args([*command, "--overwrite"]))
     print(WEIGHTS_NOTE, file=sys.stderr)
-    # The cohort holds one damaged file on purpose, so "some failed" is what should happen.
+    # The cohort has a damaged file, so "some failed" is the expected status.
     return OK if status == SOME_FAILED else status

@@ -1,7 +1,7 @@
-"""`ecgfounder doctor`: what is installed, what works here, and how to mend what does not.
+"""`ecgfounder doctor`: check the installation, engines and checkpoint, and show how to fix problems.
 
-In: where the checkpoint and the outputs are to be. Out: a line for each part on standard output, PASS, WARN or FAIL with the
-fix, and an exit status. Engines are tried in processes of their own, so that a library that crashes is one of the lines.
+In: paths of the checkpoint and the outputs. Out: a line for each part on standard output, PASS, WARN or FAIL with the fix, and an
+exit status. Engines are tried in separate processes, so that a library that crashes gives a FAIL line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ALL_WELL, SOME_FAILED = 0, 1
 
 OLDEST_PYTHON = (3, 11)
 PURPOSE_OF_EXTRA = {
-    "cpu": "ONNX Runtime, the fast engine without a GPU where the native one was not built",
+    "cpu": "ONNX Runtime, the fastest engine on CPUs if the native one was not built",
     "wfdb": "WFDB records in formats other than 16 and 16+24",
     "docs": "building the documentation",
     "hdf5": "HDF5 files (CODE-15 %)",
@@ -43,15 +43,15 @@ PURPOSE_OF_EXTRA = {
 PROBE_SAMPLES = 5000
 PROBE_ROWS = 8
 PROBE_TIMEOUT = 300.0
-"""Seconds for one engine's trial; the first import of PyTorch from a network drive takes long."""
+"""Time limit for trying an engine, in seconds; the first import of PyTorch from a network drive is slow."""
 AGREEMENT = 1e-3
-"""Relative; engines agree to 1e-5, a broken one is wrong by per cents."""
+"""Relative tolerance; engines agree to 1e-5, the error of a broken one is several per cent."""
 
 SPACE_FOR_WORK = 3 << 30
 SPACE_FOR_OUTPUT = 1 << 30
 SPACE_FOR_CACHE = 300 << 20
 BYTES_OF_JSON, BYTES_OF_PARQUET = 217_000, 69_000
-"""Of one 10 s recording's map, as measured on real ones."""
+"""Bytes per feature map of a 10 s recording, measured on real recordings."""
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -60,13 +60,13 @@ BYTES_OF_JSON, BYTES_OF_PARQUET = 217_000, 69_000
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `ecgfounder doctor`."""
     add = parser.add_argument
-    add("--checkpoint", help="file or folder to look into (default: the Hugging Face cache)")
-    add("--mode", choices=("12lead", "1lead"), help="network of the checkpoint (default: found out)")
-    add("--output_dir", help="where embeddings are to be written (default: not looked at)")
+    add("--checkpoint", help="file or folder to check (default: the Hugging Face cache)")
+    add("--mode", choices=("12lead", "1lead"), help="network of the checkpoint (default: detected)")
+    add("--output_dir", help="output folder of the embeddings (default: not checked)")
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
-    """Examine as the arguments say; each finding is printed as soon as it is made.
+    """Run all checks; each finding is printed at once.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line, and where something is amiss what to do about it."""
+    """One line of the report, and the fix if there is a problem."""
 
     status: Literal["PASS", "WARN", "FAIL"]
     subject: str
@@ -98,7 +98,7 @@ class Finding:
 def findings(
     checkpoint: str | None = None, mode: str | None = None, output_dir: str | None = None
 ) -> Iterator[Finding]:
-    """Everything there is to say, in the order in which things depend on one another."""
+    """All findings, in the order of their dependencies."""
     for name, given in (("checkpoint", checkpoint), ("output_dir", output_dir)):
         if given is not None:
             path_here(given, name)
@@ -109,7 +109,7 @@ def findings(
     engines = list(_engines())
     yield from engines
     if any(finding.subject == "torch" and finding.status == "FAIL" for finding in engines):
-        yield Finding("FAIL", "checkpoint", "cannot be looked into without PyTorch", "first mend the line 'torch'")
+        yield Finding("FAIL", "checkpoint", "cannot be checked without PyTorch", "fix the line 'torch' first")
     elif checkpoint is None:
         yield from _hub(mode)
     else:
@@ -133,7 +133,7 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    """What the package's own metadata asks for, against what is there: the required packages, then each extra's."""
+    """Installed packages compared with the package's metadata: required packages, then those of each extra."""
     from importlib import metadata
 
     install = "pip install ecgfounder"
@@ -145,7 +145,7 @@ def _packages() -> Iterator[Finding]:
     try:
         wanted = [Requirement(line) for line in metadata.requires("ecgfounder") or []]
     except metadata.PackageNotFoundError:
-        found = "cannot be told: ecgfounder is run from its source code without having been installed"
+        found = "unknown: ecgfounder runs from its source code and is not installed"
         yield Finding("WARN", "packages", found, install)
         return
     required = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
@@ -193,8 +193,8 @@ def _processors() -> Iterator[Finding]:
         yield Finding(
             "WARN",
             "cores",
-            f"{found}, but its container may use the time of {quota:g}",
-            f"taskset --cpu-list 0-{max(1, math.floor(quota)) - 1} ecgfounder ...: more threads than cores slow one another",
+            f"{found}, but its container is limited to {quota:g}",
+            f"taskset --cpu-list 0-{max(1, math.floor(quota)) - 1} ecgfounder ...: more threads than cores slow each other down",
         )
     else:
         yield Finding("PASS", "cores", found)
@@ -203,13 +203,13 @@ def _processors() -> Iterator[Finding]:
         yield Finding(
             "WARN",
             "launcher",
-            f"WORLD_SIZE={world} is set: a run takes itself for one of {world} processes",
-            "right under accelerate launch; else: unset WORLD_SIZE RANK LOCAL_RANK",
+            f"WORLD_SIZE={world} is set: a run acts as one of {world} processes",
+            "correct under accelerate launch; otherwise: unset WORLD_SIZE RANK LOCAL_RANK",
         )
 
 
 def _container_cores(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
-    """Cores whose time a container is allowed (Linux, cgroup version 2); None where there is no limit."""
+    """The container's CPU limit in cores (Linux, cgroup version 2); None without a limit."""
     try:
         quota, period = file.read_text(encoding="ascii").split()
         return int(quota) / int(period)
@@ -227,8 +227,8 @@ def _memory(file: Path = Path("/proc/meminfo")) -> Finding:
         return Finding(
             "WARN",
             "memory",
-            f"{_size(free)} free; a run takes about {_size(SPACE_FOR_WORK)}",
-            "--num_workers 1 takes less; or end other programs",
+            f"{_size(free)} free; a run needs about {_size(SPACE_FOR_WORK)}",
+            "--num_workers 1 needs less; or close other programs",
         )
     return Finding("PASS", "memory", f"{_size(free)} free")
 
@@ -237,7 +237,7 @@ def _memory(file: Path = Path("/proc/meminfo")) -> Finding:
 
 
 def _engines() -> Iterator[Finding]:
-    """A pass of each engine that could be used here, and whether they agree."""
+    """Try each engine that this machine can use, and compare their results."""
     from ecgfounder.engines import native_usable, onnx_installed
 
     with tempfile.TemporaryDirectory(prefix="ecgfounder-doctor-") as folder:
@@ -246,7 +246,7 @@ def _engines() -> Iterator[Finding]:
         if native_usable():
             yield _engine_finding("native", probe_in_process("native", "cpu", folder), reference)
         else:
-            without = "not built, or not for this processor: without a GPU another engine computes, slower"
+            without = "not built, or not supported by this processor: on a CPU a slower engine is used"
             yield Finding("WARN", "native", without, "install a C compiler, then " + _reinstall("native"))
         if onnx_installed():
             yield _engine_finding("onnx", probe_in_process("onnx", "cpu", folder), reference)
@@ -258,15 +258,15 @@ def _engines() -> Iterator[Finding]:
             yield Finding(
                 "WARN",
                 "gpu",
-                f"the driver is here, but PyTorch cannot use it: {gpu['no_gpu']}",
-                "install a CUDA build of PyTorch that fits the driver: https://pytorch.org/get-started/locally",
+                f"the driver is installed, but PyTorch cannot use it: {gpu['no_gpu']}",
+                "install a CUDA build of PyTorch that matches the driver: https://pytorch.org/get-started/locally",
             )
             return
         yield _engine_finding("gpu", gpu, reference)
         triton = probe_in_process("triton", "cuda", folder)
         if "no_triton" in triton:
-            without = f"PyTorch's own kernels compute, slower: {triton['no_triton']}"
-            yield Finding("WARN", "triton", without, "an NVIDIA GPU of this decade and PyTorch's build for CUDA")
+            without = f"PyTorch's kernels are used, which are slower: {triton['no_triton']}"
+            yield Finding("WARN", "triton", without, "use an NVIDIA GPU of 2020 or later and PyTorch's build for CUDA")
         else:
             yield _engine_finding("triton", triton, reference)
 
@@ -278,14 +278,14 @@ def _engine_finding(subject: str, trial: dict[str, Any], reference: dict[str, An
     if reference is not None and "values" in reference:
         apart = max(abs(a - b) / max(abs(b), 1e-6) for a, b in zip(trial["values"], reference["values"], strict=True))
         if not apart <= AGREEMENT:
-            wrong = f"gives other numbers than PyTorch on the CPU (relative difference {apart:.1e})"
+            wrong = f"gives different results than PyTorch on the CPU (relative difference {apart:.1e})"
             return Finding("FAIL", subject, wrong, f"{reinstall}, or use --engine torch --device cpu")
     speed = f"{trial['per_second']:.3g} ECG/s" + ("" if subject in ("gpu", "triton") else " on one core")
     return Finding("PASS", subject, f"{trial['engine']}: {speed}")
 
 
 def _reinstall(subject: str) -> str:
-    """The command that reinstalls what an engine consists of."""
+    """The command that reinstalls an engine."""
     if subject == "native":
         return "pip install --no-deps -e . in ecgfounder's folder"
     package = {"onnx": "'ecgfounder[cpu]'"}.get(subject, "torch")
@@ -297,9 +297,9 @@ def _gpu_device_files() -> bool:
 
 
 def probe_in_process(choice: str, device: str, folder: str) -> dict[str, Any]:
-    """What `probe` finds, from a process of its own that may crash or hang; then {"error": why}."""
+    """The result of `probe` in a separate process; {"error": reason} if the process crashes or hangs."""
     program = f"from ecgfounder.commands.doctor import probe; probe({choice!r}, {device!r}, {folder!r})"
-    # What is made of made-up weights has no business in the user's cache.
+    # Random weights must not be stored in the user's cache.
     environment = {**os.environ, "ECGFOUNDER_CACHE": os.path.join(folder, "cache")}
     try:
         ended = subprocess.run(
@@ -328,14 +328,14 @@ def probe_in_process(choice: str, device: str, folder: str) -> dict[str, Any]:
 
 
 def probe(choice: str, device: str, folder: str) -> None:
-    """Embed one batch of noise with made-up weights and print what came of it as a line of JSON.
+    """Embed a batch of noise with random weights and print the result as a line of JSON.
 
     Parameters
     ----------
     choice, device : str
         As in `ecgfounder.engines.create_engine`.
     folder : str
-        Where the weights are kept for the next probe.
+        Folder that keeps the weights for the next probe.
     """
     import numpy as np
     import torch
@@ -372,7 +372,7 @@ def probe(choice: str, device: str, folder: str) -> None:
 
 
 def _hub(mode: str | None) -> Iterator[Finding]:
-    """Where the weights come from when no checkpoint is named."""
+    """Check the weights of the Hugging Face Hub, if no checkpoint is given."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     from ecgfounder.network.bundles import SPECS
@@ -395,14 +395,14 @@ def _hub(mode: str | None) -> Iterator[Finding]:
         if offline:
             fix = f"on a machine with internet: {get}; then --checkpoint checkpoints/{bundle.filename}"
         else:
-            fix = f"nothing, if this machine has internet: the first run downloads it; or now: {get}"
+            fix = f"none needed if this machine has internet: the first run downloads it; to do it now: {get}"
         failed = offline and mode == bundle.mode
         found = f"{bundle.filename} is not in the cache (--mode {bundle.mode} without --checkpoint needs it)"
         yield Finding("FAIL" if failed else "WARN", "checkpoint", found, fix)
 
 
 def _checkpoints(checkpoint: str, mode: str | None) -> Iterator[Finding]:
-    """A file, or the published files in a folder."""
+    """Check a file, or the published files in a folder."""
     from ecgfounder.network.bundles import SPECS
     from ecgfounder.network.checkpoint import find_checkpoint
 
@@ -419,7 +419,7 @@ def _checkpoints(checkpoint: str, mode: str | None) -> Iterator[Finding]:
 
 
 def _checkpoint(path: Path, mode: str | None) -> Iterator[Finding]:
-    """One file: whether its layout is the official one, for which mode, and whether it has the head."""
+    """Check one file: its layout, its mode, and its head."""
     from ecgfounder.network.bundles import spec_of
     from ecgfounder.network.checkpoint import backbone_state, head_of, load_state_dict, sha256_of
 
@@ -444,7 +444,7 @@ def _checkpoint(path: Path, mode: str | None) -> Iterator[Finding]:
 
 
 def _mode_of(state: dict[str, torch.Tensor]) -> str:
-    """The mode whose number of leads the first convolution takes; "12lead" where there is none, to be refused then."""
+    """The mode that matches the first convolution's number of leads; "12lead" if there is none, which is refused later."""
     from ecgfounder.network.bundles import SPECS
 
     first = [t for name, t in state.items() if name.endswith("first_conv.conv.weight") and t.ndim == 3]
@@ -456,18 +456,18 @@ def _mode_of(state: dict[str, torch.Tensor]) -> str:
 
 
 def _engine_cache() -> Finding:
-    """The folder of packed weights and graphs: without it, each run makes them again."""
+    """Check the folder of packed weights and graphs; without it, each run makes them again."""
     from ecgfounder.engines.cache import cache_folder
 
     folder = cache_folder()
     problem = _why_not_writable(folder)
     free = _free(folder)
     if problem:
-        found = f"{folder}: {problem}; the engine is built again for every run"
+        found = f"{folder}: {problem}; the engine's weights are converted again for every run"
         return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder that can be written to")
     if free < SPACE_FOR_CACHE:
-        found = f"{folder}: {_size(free)} free, what is kept of a checkpoint takes 125 MB"
-        return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder with more room")
+        found = f"{folder}: {_size(free)} free, a cached checkpoint takes 125 MB"
+        return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder with more space")
     return Finding("PASS", "engine cache", f"{folder}, {_size(free)} free")
 
 
@@ -480,21 +480,21 @@ def _output(folder: Path) -> Iterator[Finding]:
         yield Finding("FAIL", "output_dir", f"{folder}: {problem}", another)
         return
     free = _free(folder)
-    room = f"room for about {free // BYTES_OF_JSON:,} ECGs as JSON, {free // BYTES_OF_PARQUET:,} as Parquet"
+    room = f"space for about {free // BYTES_OF_JSON:,} ECGs as JSON, {free // BYTES_OF_PARQUET:,} as Parquet"
     if free < SPACE_FOR_OUTPUT:
         less = "--format parquet or --pooling mean take less; or choose another --output_dir"
         yield Finding("WARN", "output_dir", f"{folder}: {_size(free)} free, {room}", less)
     else:
         yield Finding("PASS", "output_dir", f"{folder}: {_size(free)} free, {room}")
     if (folder / RUN_FOLDER).exists():
-        yield Finding("PASS", "output_dir", "holds a run: the same settings go on with it")
+        yield Finding("PASS", "output_dir", "holds a run, which the same settings resume")
     elif folder.is_dir() and any(folder.iterdir()):
         found = f"is not empty and has no {RUN_FOLDER}/ of an earlier run: a run refuses to write there"
         yield Finding("FAIL", "output_dir", found, another)
 
 
 def _existing(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists."""
+    """The folder, or its nearest existing parent."""
     at = folder.expanduser().absolute()
     while not at.exists() and at != at.parent:
         at = at.parent
@@ -502,7 +502,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _why_not_writable(folder: Path) -> str | None:
-    """Why no file can be made there; tried, because permissions do not tell for every file system and user."""
+    """Why no file can be written there, found by writing one, because permissions are not reliable on every file system."""
     at = _existing(folder)
     if not at.is_dir():
         return f"{at} is not a folder"
@@ -515,7 +515,7 @@ def _why_not_writable(folder: Path) -> str | None:
 
 
 def _free(folder: Path) -> int:
-    """Bytes that are free where the folder is or would be; 0 where that cannot be told."""
+    """Free bytes on the folder's file system; 0 if unknown."""
     try:
         return shutil.disk_usage(_existing(folder)).free
     except OSError:

@@ -1,4 +1,4 @@
-"""`ecgfounder embed`: the main job.
+"""`ecgfounder embed`: embed a cohort.
 
 In: arguments. Out: a run, and an exit status: 0 all done, 1 some recordings failed, 2 refused, 128 + n interrupted by signal n.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
-    """The main job's flags."""
+    """The flags of `ecgfounder embed`."""
     add = add_cohort_arguments(parser, required=True)
     add("--id_column", help="name outputs by this column's values instead of by path")
     add("--keep_columns", nargs="+", default=[], metavar="COLUMN", help="columns to copy into the manifest")
@@ -45,7 +45,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """Settings from parsed arguments; refuses what contradicts."""
+    """Settings from parsed arguments; refuses contradicting ones."""
     from ecgfounder.cohort.sources import is_ecg_folder
     from ecgfounder.run.settings import Settings
 
@@ -89,7 +89,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def run_embed(arguments: argparse.Namespace) -> int:
-    """The main job."""
+    """Embed the cohort; returns the exit status."""
     settings = settings_of(arguments)
     from ecgfounder.drivers.interruption import Interruption
     from ecgfounder.run.run import Run
@@ -112,7 +112,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
 
 
 def _listen(interruption: Interruption) -> None:
-    """The first SIGINT or SIGTERM asks for a clean end; a second one is not waited for."""
+    """The first SIGINT or SIGTERM asks the run to end in order; a second one ends it at once."""
 
     def handle(number: int, _frame: object) -> None:
         interruption.request(number)
@@ -123,7 +123,7 @@ def _listen(interruption: Interruption) -> None:
 
 
 def advice(slowest: str, settings: Settings, device: str) -> str:
-    """Which stage the others waited for, and what would help."""
+    """A message with the bottleneck, and what would help."""
     on_gpu = device != "cpu"
     what, helps = {
         "read": ("Reading", f"--num_workers above {settings.num_workers} or faster storage"),
@@ -138,7 +138,7 @@ def advice(slowest: str, settings: Settings, device: str) -> str:
 
 
 def report(summary: Summary, settings: Settings, console: Terminal) -> int:
-    """Print what came of the run; the exit status."""
+    """Print the outcome of the run; returns the exit status."""
     if summary.signal is not None:
         name = signal.Signals(summary.signal).name
         console.line(
@@ -153,7 +153,7 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
             f"{summary.processed:,} recordings in this attempt, {summary.failed_now:,} failed; {summary.lost:,} processes "
             "died. The same command resumes the run."
         )
-        return SOME_FAILED  # none is left that the launcher could stop for it
+        return SOME_FAILED  # the others have ended, so the launcher cannot stop them
     if summary.slowest is not None:
         console.line(advice(summary.slowest, settings, summary.device))
     if summary.tally is None:
@@ -164,17 +164,17 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         if summary.tally.pending:
             return SOME_FAILED
         some_failed = bool(summary.tally.failed)
-    launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1  # a launcher kills the others of one that has failed
+    launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1  # a launcher kills all if one fails
     return SOME_FAILED if some_failed and not launched else OK
 
 
 def _rate(summary: Summary) -> float:
-    """Recordings a second in this attempt."""
+    """Recordings per second in this attempt."""
     return summary.processed / summary.seconds if summary.seconds else 0.0
 
 
 def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> None:
-    """What one shard of several did."""
+    """Print the counts of one shard."""
     console.line(
         f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
         f"{summary.failed_now:,} failed, {_rate(summary):.1f} ECG/s. "
@@ -183,7 +183,7 @@ def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> No
 
 
 def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Terminal) -> None:
-    """What a whole run came to."""
+    """Print the counts of a whole run."""
     took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
     console.line(
         f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
@@ -200,7 +200,7 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
 
 
 def print_preview(preview: Preview, settings: Settings) -> int:
-    """The answer to --dry_run; the exit status says whether the start would be refused."""
+    """Print the result of --dry_run; the exit status says whether an attempt would be refused."""
     from ecgfounder.run.budget import MANY_FILES, megabytes
 
     plan, budget = preview.plan, preview.budget

@@ -1,4 +1,4 @@
-"""`ecgfounder export`: a run's embeddings in another form.
+"""`ecgfounder export`: write a run's embeddings in another format.
 
 In: arguments. Out: a new run's folder, and an exit status.
 """
@@ -24,12 +24,12 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Export as the arguments say, and say how much; the exit status is 0.
+    """Export a run and print the number of embeddings; returns the exit status 0.
 
     Raises
     ------
     ECGFounderError
-        If it cannot be done.
+        As `export_run` does.
     """
     n_records = export_run(
         arguments.run,

@@ -1,7 +1,7 @@
-"""`ecgfounder inspect`: what the readers make of ECG files, for a person (a page or a table) or a program (JSON lines).
+"""`ecgfounder inspect`: show what the readers find in ECG files, as text (details or a table) or as JSON lines.
 
-In: paths of files and folders, and what the user knows of formats that do not say it. Out: lines on standard output, one
-drawing where it is asked for, and an exit status. Nothing about a patient is printed: `Recording` does not hold it.
+In: paths of files and folders, and hints for files that do not state all facts. Out: lines on standard output, optionally a
+drawing, and an exit status. No patient data is printed: `Recording` does not hold any.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ALL_READ, SOME_NOT_READABLE = 0, 1
 MOST_REASONS = 20
-"""Kinds of failure that the count at the end names; a damaged archive can have very many."""
+"""Maximum number of failure reasons in the final counts; a damaged archive can have very many."""
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
-    """Inspect files as the arguments say.
+    """Inspect files.
 
     Returns
     -------
@@ -62,8 +62,8 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     Raises
     ------
     SettingsError, MissingDependencyError, RunError
-        If the flags make no sense, matplotlib is needed and not installed, or the lines or the drawing cannot be
-        written; a caller makes that exit status 2.
+        If the flags are not valid, matplotlib is needed and not installed, or the lines or the drawing cannot be written; the
+        caller turns this into exit status 2.
     """
     hints = _hints(arguments)
     if arguments.plot is not None:
@@ -87,7 +87,7 @@ def _hints(arguments: argparse.Namespace) -> Hints:
     hints = Hints(rate, arguments.unit, leads)
     try:
         hinted_scale(hints)
-    except ReadError as error:  # wrong for every file, so a matter of the command
+    except ReadError as error:  # wrong for every file, so an error of the command line
         raise SettingsError(str(error)) from error
     return hints
 
@@ -105,26 +105,26 @@ def _check_plot(arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one file.
+    """The facts about one file.
 
     Attributes
     ----------
     path : str
         As given, or below the folder as given.
     error : str or None
-        Why the file could not be read, the path left out; the attributes that follow are then empty.
+        Why the file could not be read, without the path; the following attributes are then empty.
     format, version : str, str or None
-        The reader's name, and the format's version where the file states it.
+        The reader's name, and the format's version if the file states it.
     leads : tuple of str
-        Those in the file, by canonical name; 'channel N' for names that are not a lead's.
+        The leads in the file, by canonical name; 'channel N' for unknown names.
     derived, missing : tuple of str
-        Those of the twelve that are computed from I and II, and those that cannot be had.
+        Leads of the twelve that are computed from I and II, and those that are missing.
     sampling_rate, samples, seconds : float, int, float
-        Rate in Hz, samples per lead, and duration.
+        Sampling rate in Hz, samples per lead, and duration.
     resolution_uv : float or None
-        Microvolts per unit of the stored samples, where the file has one such scale.
+        Microvolts per unit of the stored samples, if the file has a single scale.
     range_mv : dict of str to tuple of (float, float) or None
-        Lowest and highest sample of each lead in mV; None for a lead without any.
+        Lowest and highest sample of each lead in mV; None for a lead without finite samples.
     device : dict of str to str or float
         Manufacturer, model, software and filters of the device.
     flags : tuple of str
@@ -150,21 +150,21 @@ class Finding:
     problem: str | None = None
 
     def as_json(self) -> str:
-        """One line of ASCII; a path's bytes that are not text are in it as lone surrogates."""
+        """One line of ASCII; bytes of a path that are not UTF-8 are lone surrogates."""
         if self.error is not None:
             return json.dumps({"path": self.path, "error": self.error})
         return json.dumps(asdict(self), allow_nan=False)
 
 
 def find_out(path: str, hints: Hints | None = None) -> tuple[Finding, Recording | None]:
-    """Read and examine one file; a file that cannot be read is a finding too.
+    """Read and examine one file; a file that cannot be read gives a finding too.
 
     Returns
     -------
     Finding
-        What is to be told.
+        The facts about the file.
     Recording or None
-        What was read.
+        The recording, if it was read.
     """
     from ecgfounder.readers import make_source, read_source
     from ecgfounder.readers.source import Hints
@@ -179,7 +179,7 @@ def find_out(path: str, hints: Hints | None = None) -> tuple[Finding, Recording 
 
 
 def describe(path: str, recording: Recording) -> Finding:
-    """What there is to tell of a recording."""
+    """The facts about a recording."""
     from ecgfounder.ecg.leads import channel_label, select_leads
 
     selection = select_leads(recording)
@@ -211,14 +211,14 @@ def _ranges(recording: Recording) -> Iterator[tuple[float, float] | None]:
 
     for lead in recording.samples:
         finite = lead[np.isfinite(lead)]
-        # Six decimals are a nanovolt: what float32 adds behind them is not in any file.
+        # Six decimals, a nanovolt: further digits are rounding of float32.
         yield (round(float(finite.min()), 6), round(float(finite.max()), 6)) if finite.size else None
 
 
 def _flags(recording: Recording, missing: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
-    """Quality flags as a run would see them, and why the recording cannot become an input if it cannot.
+    """The quality flags of a run, and the reason if the recording cannot be prepared as an input.
 
-    All twelve leads are looked at where they can be had, a single lead by itself, and else every lead there is.
+    Uses all twelve leads if they are available or can be derived, else all leads of the recording.
     """
     from ecgfounder.preprocess.preparation import Preparation
     from ecgfounder.preprocess.quality import flag
@@ -228,8 +228,8 @@ def _flags(recording: Recording, missing: tuple[str, ...]) -> tuple[tuple[str, .
     mode, lead = ("1lead", "I") if len(recording.leads) == 1 else ("1lead", "all") if missing else ("12lead", "I")
     if lead == "all":
         flags = (flag("missing_leads", missing),)
-    # One window that holds the whole recording: windows are made when they are taken, and none is taken here, so that a
-    # recording of a day is neither resampled nor normalised.
+    # One window of the whole recording: windows are made on demand, and none is needed here, so that a 24-hour recording is
+    # neither resampled nor normalised.
     window = recording.duration + 1
     try:
         signal = prepare(recording, Preparation(mode=mode, lead=lead, window=window, stride=window, remainder="keep"))
@@ -255,14 +255,14 @@ def _inspect_one(path: str, hints: Hints, arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         from ecgfounder.ecg.plot import plot_recording
 
-        # Not the file's name, which may be a patient's number: drawings are passed on.
+        # Not the file's name, which may contain a patient number: drawings are shared.
         plot_recording(recording, Path(arguments.plot), f"{finding.format} {finding.version or ''}".strip())
         print(f"drawn at 25 mm/s and 10 mm/mV: {_printable(arguments.plot)}", file=sys.stderr)
     return ALL_READ
 
 
 def page(finding: Finding) -> Iterator[str]:
-    """The lines that tell of one file that was read."""
+    """The lines about one file that was read."""
     for name, text in _rows_of_page(finding):
         yield f"{name:<11} {text}"
     for number, (lead, extremes) in enumerate(finding.range_mv.items()):
@@ -340,7 +340,7 @@ class FindingCounts:
 
 
 def kind_of(reason: str) -> str:
-    """A reason without what differs from file to file, numbers and quoted text: the kind of failure that is counted."""
+    """A reason without numbers and quoted text, which differ from file to file, for counting."""
     without_quotes = re.sub(r"""b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", "'...'", reason)
     return re.sub(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?(?!\w)", "N", without_quotes)
 
@@ -362,7 +362,7 @@ def _inspect_many(paths: Iterable[str], hints: Hints, *, as_json: bool) -> int:
 
 
 def _files(paths: Iterable[str]) -> Iterator[str]:
-    """The files, those of a folder in its place; a folder that has none is given itself."""
+    """The files, with folders replaced by their files; a folder without any is kept."""
     from ecgfounder.cohort.sources import ecg_files
 
     for path in paths:
@@ -392,7 +392,7 @@ def table_line(finding: Finding) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """To the millisecond, which is a sample or finer, without zeros at the end."""
+    """A duration to the millisecond, without trailing zeros."""
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
@@ -400,7 +400,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _print(text: str, stream: TextIO | None = None) -> None:
-    """One line, now: with files that take long to read, or a reader of the lines who has seen enough."""
+    """Print one line and flush it, because reading the next file may take long; handles a closed pipe."""
     stream = sys.stdout if stream is None else stream
     encoding = stream.encoding or "utf-8"
     try:
@@ -413,7 +413,7 @@ def _print(text: str, stream: TextIO | None = None) -> None:
 
 
 def _printable(text: str) -> str:
-    """Text with control characters escaped: a file's name may hold line breaks or a terminal's commands."""
+    """Text with control characters escaped: a file name may contain line breaks or terminal commands."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

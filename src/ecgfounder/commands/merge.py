@@ -1,4 +1,4 @@
-"""`ecgfounder merge`: finish the record of a run whose shards were done by separate jobs."""
+"""`ecgfounder merge`: finish the run record of a run that was done in shards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_merge(arguments: argparse.Namespace) -> int:
-    """Finish the run's record; exit status 1 where recordings failed or are still to do."""
+    """Finish the run record; exit status 1 if recordings failed or are still to do."""
     from ecgfounder.ledger.conclusion import merge
 
     tally = merge(arguments.output_dir)

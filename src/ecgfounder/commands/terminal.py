@@ -1,4 +1,4 @@
-"""What commands say on a terminal: lines, one progress line, and what the records of a run came to."""
+"""Output of commands on a terminal: lines, a progress bar, and the counts of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 OK, SOME_FAILED, REFUSED = 0, 1, 2
-"""Exit statuses of commands; 128 + n where signal n interrupted one."""
+"""Exit statuses of commands; 128 + n after an interruption by signal n."""
 
 
 _FLAGS = "|".join(
@@ -51,7 +51,7 @@ _NAME = re.compile(rf"(?<![\w/.'\"=-])({_FLAGS})\b(?![\w/'\"=]|\.\w)")
 
 
 def as_flags(text: str) -> str:
-    """A message of the library, which names parameters, as the command line has them.
+    """A message of the library with its parameters replaced by flags of the command line.
 
     >>> as_flags("layout='tree' mirrors the folders below data_dir; use overwrite=True, window=10, or the 'split' parameter")
     '--layout tree mirrors the folders below --data_dir; use --overwrite, --window 10, or --split'
@@ -65,7 +65,7 @@ def as_flags(text: str) -> str:
 
 
 class Terminal:
-    """Lines and one progress line on standard error; in a pipe the progress line is quiet."""
+    """Lines and a progress bar on standard error; in a pipe there is no progress bar."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -73,7 +73,7 @@ class Terminal:
 
     def line(self, text: str) -> None:
         text = as_flags(text)
-        with suppress(OSError):  # a run goes on where nobody reads its lines any more
+        with suppress(OSError):  # a run continues if standard error is closed
             if self._bar is not None:
                 self._bar.write(text, file=sys.stderr)
             else:
@@ -96,7 +96,7 @@ class Terminal:
 
 
 def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
-    """What the records of a run came to."""
+    """Print the counts of a run."""
     from ecgfounder.ledger.manifest import STAGES
 
     if tally.seconds:

@@ -1,6 +1,6 @@
-"""`ecgfounder upgrade`: a run's folder of an older version brought into today's layout.
+"""`ecgfounder upgrade`: convert a run's folder of an older version to the current layout.
 
-In: arguments. Out: the folder with its tables under the names of today, and an exit status.
+In: arguments. Out: the folder with its tables under their current names, and an exit status.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def add_upgrade_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_upgrade(arguments: argparse.Namespace) -> int:
-    """Rename the tables, say which files are embeddings, name the run; nothing is embedded again."""
+    """Rename the tables, write the card and add a run identifier; nothing is embedded again."""
     from ecgfounder.ledger.conclusion import upgrade
 
     changed = upgrade(arguments.output_dir)

@@ -1,7 +1,7 @@
-"""`ecgfounder verify`: whether embeddings are the same however they are computed, on the user's own files and checkpoint.
+"""`ecgfounder verify`: check on the user's files and checkpoint that embeddings do not depend on batch, processes or engine.
 
-In: ECG files (a dataset's first ones, or paths) and a checkpoint. Out: a table of measured differences on standard output,
-PASS or FAIL for each against its stated tolerance, and an exit status.
+In: ECG files (the first ones of a dataset, or paths) and a checkpoint. Out: a table of measured differences on standard output,
+PASS or FAIL for each against its tolerance, and an exit status.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ ALL_AGREE, SOME_DIFFER = 0, 1
 BATCH_SIZES = (2, 3, 8, 16)
 INPUTS_PER_ECG = 4
 LONGEST_INPUT = 30_000
-"""Samples of one input that are looked at: a minute. Whether results agree does not depend on more."""
+"""Maximum samples of an input, a minute; longer inputs would not change the result."""
 
 BIT_IDENTICAL = 0.0
 FLOAT32_TOLERANCE = 1e-5
 HALF_TOLERANCE = {"bfloat16": 3e-2, "float16": 5e-3}
-# How far a checkpoint that amplifies rounding can widen the two: beyond, agreement would mean nothing.
+# Limits of the tolerances for a checkpoint that amplifies rounding; larger tolerances would be meaningless.
 _WIDEST_FLOAT32 = 1e-4
 _WIDEST_HALF = 0.25
 _SIGNIFICAND_BITS = {"float32": 24, "bfloat16": 8, "float16": 11}
-# Two float32 engines are two roundings apart, and one ECG's rounding may be some times another's.
+# Two float32 engines differ by two rounding errors, and the rounding error varies between ECGs.
 _FLOAT32_SPREAD = 4.0
 _INPUTS_AGAINST_FLOAT64 = 4
 _INPUTS_IN_HALF = 8
@@ -64,29 +64,29 @@ _INPUTS_IN_HALF = 8
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `ecgfounder verify`: those of `ecgfounder embed` that decide what goes into the network."""
+    """The flags of `ecgfounder verify`: those of `ecgfounder embed` that determine the network's inputs."""
     parser.add_argument("paths", nargs="*", metavar="PATH", help="ECG files and folders of them; or give --dataset")
     add = add_cohort_arguments(parser, required=False)
-    add("--max_ecgs", type=int, default=16, help="how many ECGs, the first ones (default: %(default)s)")
+    add("--max_ecgs", type=int, default=16, help="number of ECGs, from the start (default: %(default)s)")
     add_reading_arguments(parser)
     add_signal_arguments(parser)
     add = parser.add_argument_group("network").add_argument
     add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
-    add("--device", help="cpu: leave a GPU out; cuda:1: that GPU (default: the CPU, and the GPU if there is one)")
+    add("--device", help="cpu: no GPU; cuda:1: that GPU (default: the CPU, and the GPU if there is one)")
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
-    """Compare as the arguments say, a line for each comparison as soon as it is made.
+    """Run all comparisons; each is printed at once.
 
     Returns
     -------
     int
-        Exit status: 0 if everything agrees, 1 if something does not, or if nobody reads to the end.
+        Exit status: 0 if everything agrees, 1 if something differs, or if standard output is closed before the end.
 
     Raises
     ------
     ECGFounderError
-        If nothing can be compared: no checkpoint, no file that can be read, flags that make no sense. A caller makes that
+        If nothing can be compared: no checkpoint, no readable file, or flags that are not valid. The caller turns this into
         exit status 2.
     """
     from ecgfounder._version import __version__
@@ -108,7 +108,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
 
 def _print_table(title: str, material: Material, found: Iterable[Comparison]) -> int:
-    """The table as it comes to be, and the verdict; the exit status."""
+    """Print the table line by line, and the verdict; returns the exit status."""
     print(f"{title}\n{material.described()}\n")
     for path, reason in material.failures:
         print(f"left out  {path}: {as_flags(reason)}")
@@ -129,7 +129,7 @@ def _print_table(title: str, material: Material, found: Iterable[Comparison]) ->
 
 
 def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]:
-    """How files are read, and which: the flags go the same way as those of `ecgfounder embed`."""
+    """The reading task and the paths, from flags with the same meaning as in `ecgfounder embed`."""
     from ecgfounder.cohort.sources import ecg_files, is_ecg_folder, open_cohort
     from ecgfounder.stages.read import ReadTask
     from ecgfounder.storage.paths import absolute_path
@@ -158,16 +158,16 @@ def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]
 
 @dataclass(frozen=True)
 class Material:
-    """The network inputs that are embedded again and again.
+    """The inputs that are embedded repeatedly.
 
     Attributes
     ----------
     inputs : tuple of numpy.ndarray
-        float32 arrays [C, L], at most `INPUTS_PER_ECG` of a recording.
+        float32 arrays [C, L], at most `INPUTS_PER_ECG` per recording.
     paths : tuple of str
-        Of the recordings that they came from, in order.
+        Paths of their recordings, in order.
     failures : tuple of tuple of (str, str)
-        Path and reason of those that could not be read or prepared.
+        Path and reason of recordings that could not be read or prepared.
     """
 
     inputs: tuple[Array, ...]
@@ -186,7 +186,7 @@ def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
     Raises
     ------
     RunError
-        If there are none, or none that can be read; with the reasons.
+        If there are no files, or none can be read; the message has the reasons.
     """
     inputs: list[Array] = []
     good: list[str] = []
@@ -205,7 +205,7 @@ def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
 
 
 def _inputs_of(task: ReadTask, path: str) -> list[Array] | str:
-    """The first inputs of one file, or why it has none."""
+    """The first inputs of one file, or the reason why there are none."""
     from ecgfounder.stages.read import Failed, Input, Job
 
     inputs: list[Array] = []
@@ -238,16 +238,16 @@ class Comparison:
     Attributes
     ----------
     engine, what : str
-        What was compared.
+        The engine, and the comparison.
     difference : float or None
-        Largest relative difference of a map, |a - b| / |b| (Euclidean norms); 0 for identical bytes; None where nothing
+        Largest relative difference of a feature map, |a - b| / |b| (Euclidean norms); 0 for identical bytes; None if nothing
         could be compared.
     tolerance : float
-        What it may be; 0 asks for identical bytes.
+        Largest allowed difference; 0 requires identical bytes.
     note : str
         Why nothing was compared.
     skipped : bool
-        Whether that is as it should be (an extra that is not installed).
+        Whether the comparison is not required (an extra that is not installed).
     widened : bool
         Whether the tolerance is larger than stated, because the checkpoint amplifies rounding.
     """
@@ -286,13 +286,13 @@ def comparisons(
     Parameters
     ----------
     material : Material
-        What is embedded.
+        The inputs to embed.
     task : ReadTask
-        How its files are read, for the processes that do it again.
+        The settings for reading the files again in other processes.
     checkpoint, mode : Path, str
         The network.
     device : str, optional
-        "cpu" leaves a GPU out; the name of another device takes that; None takes the first GPU if there is one.
+        "cpu" for no GPU; the name of a GPU; None for the first GPU if there is one.
     """
     references: dict[str, list[Array]] = {}
     for kind in _kinds(device):
@@ -312,14 +312,14 @@ def comparisons(
 
 
 def _reason(error: Exception) -> str:
-    """Our own errors' words, another library's with its class in front."""
+    """The message of an error, with the class in front for errors of other libraries."""
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, ECGFounderError) else f"{type(error).__name__}: {text}"
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """An engine to look at; `missing` says how to install it where it is not there."""
+    """An engine to check; `missing` says how to install it if it is not installed."""
 
     choice: str
     device: str
@@ -333,7 +333,7 @@ class _Kind:
 
     @property
     def tolerance(self) -> float:
-        """Of one engine with itself: bytes, but that a GPU's libraries choose PyTorch's algorithms by the batch's size."""
+        """Tolerance of an engine with itself: identical bytes, except for PyTorch on a GPU, where cuDNN's algorithm varies."""
         return FLOAT32_TOLERANCE if self.choice == "torch" and self.device != "cpu" else BIT_IDENTICAL
 
 
@@ -373,7 +373,7 @@ def _engine(kind: _Kind, checkpoint: Path, mode: str, threads: int = 2) -> Itera
 
 
 def _within(engine: Engine, kind: _Kind, material: Material, alone: list[Array]) -> Iterator[Comparison]:
-    """One engine with itself: each input alone against the same input in other company."""
+    """Compare an engine with itself: each input alone, and in batches with others."""
 
     def compared(what: str, maps: list[Array]) -> Comparison:
         return Comparison(kind.label, what, largest_difference(maps, alone), kind.tolerance)
@@ -384,7 +384,7 @@ def _within(engine: Engine, kind: _Kind, material: Material, alone: list[Array])
         yield compared(what, _in_batches(engine.embed, inputs, range(len(inputs)), size))
     yield compared("each ECG alone, among zeros, noise, huge values", _among_strangers(engine, inputs))
     backwards = range(len(inputs) - 1, -1, -1)
-    yield compared("the order turned round, in batches of 8", _in_batches(engine.embed, inputs, backwards, 8))
+    yield compared("in reversed order, in batches of 8", _in_batches(engine.embed, inputs, backwards, 8))
     for threads in (1, 4):
         with ThreadPoolExecutor(threads) as pool:
             maps = list(pool.map(lambda data: engine.embed(data[None])[0], inputs))
@@ -394,7 +394,7 @@ def _within(engine: Engine, kind: _Kind, material: Material, alone: list[Array])
 def _in_batches(
     embed: Callable[[Array], Array], inputs: Sequence[Array], order: Iterable[int], size: int
 ) -> list[Array]:
-    """Maps of all inputs, computed in batches of equal length; what is missing in a batch of `size` is made up."""
+    """Feature maps of all inputs, computed in batches of equal length; incomplete batches are filled with synthetic rows."""
     import numpy as np
 
     by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -412,7 +412,7 @@ def _in_batches(
 
 
 def _among_strangers(engine: Engine, inputs: Sequence[Array]) -> list[Array]:
-    """Each input at another place of a batch whose other rows have nothing in common with it."""
+    """Each input at a different position of a batch with zeros, noise and huge values."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -431,8 +431,8 @@ def _among_strangers(engine: Engine, inputs: Sequence[Array]) -> list[Array]:
 def _other_processes(
     kind: _Kind, material: Material, alone: list[Array], task: ReadTask, checkpoint: Path, mode: str
 ) -> Comparison:
-    """The files read, prepared and embedded again by two fresh processes, half of them each."""
-    what = "one process, two processes that read again"
+    """Compare with two new processes, each of which reads, prepares and embeds half of the files."""
+    what = "one process, two new processes"
     halves = [material.paths[part::2] for part in range(2) if material.paths[part::2]]
     try:
         with ProcessPoolExecutor(len(halves), mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -447,7 +447,7 @@ def _other_processes(
 def _maps_of_files(
     kind: _Kind, paths: Sequence[str], task: ReadTask, checkpoint: Path, mode: str
 ) -> dict[str, list[Array]]:
-    """What a fresh process makes of some files, with another number of threads and in other batches."""
+    """Feature maps of some files, computed with another number of threads and in other batches, in a new process."""
     made = {path: _inputs_of(task, path) for path in paths}
     inputs = [(path, data) for path, several in made.items() if not isinstance(several, str) for data in several]
     with _engine(kind, checkpoint, mode, threads=1) as engine:
@@ -464,7 +464,7 @@ def _maps_of_files(
 def _between(
     references: dict[str, list[Array]], material: Material, checkpoint: Path, mode: str, device: str | None
 ) -> Iterator[Comparison]:
-    """Engines with each other, and the arithmetic of fewer bits with float32."""
+    """Compare engines with each other, and lower precisions with float32."""
     labels = list(references)
     try:
         rounding = float32_rounding(material.inputs[:_INPUTS_AGAINST_FLOAT64], checkpoint, mode)
@@ -496,10 +496,10 @@ def _in_half(
     mode: str,
     rounding: float,
 ) -> Comparison:
-    """The error of a precision of fewer bits.
+    """Compare a lower precision with float32.
 
-    Each missing bit doubles a rounding; over random weights of several scales, bfloat16's error was 0.2 to 0.4 times what
-    float32's would become so. Half of that is allowed where it is more than the stated tolerance.
+    Each missing bit doubles the rounding error. For random weights of several scales, bfloat16's error was 0.2 to 0.4 times
+    float32's error scaled in this way. The tolerance is half of the scaled error, if that is more than the stated tolerance.
     """
     missing_bits = _SIGNIFICAND_BITS["float32"] - _SIGNIFICAND_BITS[half.precision]
     expected = math.ldexp(rounding, missing_bits - 1)
@@ -518,8 +518,8 @@ def _in_half(
 def float32_rounding(inputs: Sequence[Array], checkpoint: Path, mode: str) -> float:
     """Largest relative error of the network in float32, against the same network in float64.
 
-    It says how much the checkpoint's weights amplify rounding: about 3e-7 for well-behaved ones, ten times that and more,
-    growing with the length, for random ones. No two ways to compute the network can agree better.
+    It measures how much the checkpoint's weights amplify rounding: about 3e-7 for trained weights; ten times that or more for
+    random ones, growing with the length. Two float32 implementations of the network cannot agree better than this.
     """
     import torch
 
@@ -538,9 +538,9 @@ def float32_rounding(inputs: Sequence[Array], checkpoint: Path, mode: str) -> fl
 
 
 def largest_difference(maps: Sequence[Array], references: Sequence[Array]) -> float:
-    """Largest |a - b| / |b| over pairs of maps (Euclidean norms, in float64); 0 only where all bytes are equal.
+    """Largest |a - b| / |b| over pairs of feature maps (Euclidean norms, in float64); 0 only if all bytes are equal.
 
-    NaN where a map is not finite or has another shape, which no tolerance lets through.
+    NaN, which exceeds every tolerance, if a feature map is not finite or has another shape.
     """
     import numpy as np
 

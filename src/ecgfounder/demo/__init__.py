@@ -1,4 +1,4 @@
-"""The built-in cohort: synthetic recordings in Philips files, and a checkpoint of random weights."""
+"""The demo: synthetic recordings in Philips files, and a checkpoint of random weights."""
 
 from ecgfounder.demo.demo import WEIGHTS_NOTE, DemoPaths, write_demo, write_demo_cohort
 from ecgfounder.demo.weights import write_demo_checkpoint

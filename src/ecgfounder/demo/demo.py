@@ -1,7 +1,7 @@
-"""The built-in cohort and checkpoint: everything that a first run needs, made on the spot and belonging to nobody.
+"""The demo cohort and checkpoint, for a first run without real data.
 
-In: a folder. Out: synthetic 12-lead ECGs as Philips XML files, a dataset that names them, and a checkpoint of the
-official layout with random weights. The same bytes of ECG and the same weights at every call.
+In: a folder. Out: synthetic 12-lead ECGs as Philips XML files, a dataset of their paths, and a checkpoint of the official layout
+with random weights. Every call writes the same ECGs and weights.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ecgfounder.demo.weights import write_demo_checkpoint
 from ecgfounder.network.bundles import SPECS
 
 WEIGHTS_NOTE = f"""\
-These embeddings mean nothing: the demo's checkpoint holds random weights, made only to show the program at work.
-For embeddings that mean something, download the real weights (about 350 MB each) and pass them with --checkpoint:
+These embeddings are meaningless: the demo's checkpoint holds random weights.
+For meaningful embeddings, download the published weights (about 350 MB each) and pass them with --checkpoint:
   hf download {SPECS["12lead"].repo_id} {SPECS["12lead"].filename} --local-dir checkpoints
   hf download {SPECS["1lead"].repo_id} {SPECS["1lead"].filename} --local-dir checkpoints   (for --mode 1lead)"""
 
@@ -29,7 +29,7 @@ _COUNTS_PER_MV = 1000 / _RESOLUTION_UV
 
 @dataclass(frozen=True)
 class DemoPaths:
-    """Where `write_demo` put things.
+    """The paths of `write_demo`'s files.
 
     Attributes
     ----------
@@ -65,11 +65,11 @@ def write_demo(folder: Path) -> DemoPaths:
 
 @dataclass(frozen=True)
 class _Study:
-    """One synthetic recording: who, what heart, and how the file is written.
+    """One synthetic recording: patient, rhythm, and the form of the file.
 
-    `rate` is the heart rate per minute; `pr` the time from P to R in s, None where there are no P waves; `jitter` the
-    relative variation of beat intervals; `premature` makes every n-th beat early and wide; `calibration` makes it an
-    11 s recording that ends as cardiographs' do.
+    `rate` is the heart rate per minute; `pr` the time from P to R in s, None without P waves; `jitter` the relative variation of
+    beat intervals; `premature` makes every n-th beat early and wide; `calibration` makes a recording of 11 s with a calibration
+    pulse at its end, as from a cardiograph.
     """
 
     patient: int
@@ -117,7 +117,7 @@ _QUESTIONS = ("What does this ECG show?", "Which rhythm is this?", "Is this ECG 
 
 
 def write_demo_cohort(folder: Path) -> None:
-    """Write 12 synthetic ECGs and a damaged one below `folder`/ecg, and the dataset `folder`/dataset that names them.
+    """Write 12 synthetic ECGs and a damaged one below `folder`/ecg, and a dataset of their paths in `folder`/dataset.
 
     The dataset's columns are `study_id`, `ecg_paths` (lists of paths relative to `folder`/ecg, two in one row),
     `question`, `report_0` and `report_1`.
@@ -185,13 +185,13 @@ def _save_dataset(folder: Path) -> None:
 
 
 # -- One ECG -----------------------------------------------------------------------------------------------------------
-# The heart as one dipole whose direction changes: each wave is a bell curve in time along a vector (left, down, front)
-# in mV, and a lead is the projection on its own direction.
+# The heart is modelled as a dipole: each wave is a Gaussian in time along a vector (left, down, front) in mV, and a lead is the
+# projection on the lead's direction.
 
 
 @dataclass(frozen=True)
 class _Wave:
-    """A bell curve around `time` (s from the R peak), of standard deviation `width` (s), along `vector` (mV)."""
+    """A Gaussian around `time` (s from the R peak), of standard deviation `width` (s), along `vector` (mV)."""
 
     time: float
     width: float
@@ -208,7 +208,7 @@ _P_VECTOR = (0.07, 0.10, 0.03)
 _P_WIDTH = 0.022
 _T_VECTOR = (0.26, 0.24, 0.22)
 _T_WIDTH = 0.050
-_T_TIME = 0.30  # after R at 60 beats a minute; it shortens with the square root of the interval, as Bazett has it
+_T_TIME = 0.30  # after R at 60 beats a minute; proportional to the square root of the interval (Bazett)
 
 
 def _direction(degrees: float, down: float, gain: float) -> tuple[float, float, float]:
@@ -220,7 +220,7 @@ def _direction(degrees: float, down: float, gain: float) -> tuple[float, float, 
     )
 
 
-# Of leads I, II and V1 to V6; the other limb leads follow from the first two.
+# Directions of leads I, II and V1 to V6; the other limb leads are derived from I and II.
 _DIRECTIONS = np.array(
     [
         (1.0, 0.0, 0.0),
@@ -245,10 +245,10 @@ def _counts(study: _Study) -> npt.NDArray[np.int64]:
         dipole += np.array(wave.vector)[:, None] * np.exp(-0.5 * ((times - at - wave.time) / wave.width) ** 2)
     signals = _DIRECTIONS @ dipole
     signals += rng.normal(0, 0.008, signals.shape)  # muscle and amplifier noise
-    for signal in signals:  # breathing moves each electrode in its own way
+    for signal in signals:  # baseline wander by breathing, different for each electrode
         frequency, phase = rng.uniform(0.15, 0.35), rng.uniform(0, 2 * math.pi)
         signal += rng.uniform(0.02, 0.08) * np.sin(2 * math.pi * frequency * times + phase)
-    if study.pr is None:  # fibrillation waves, best seen in lead II and V1
+    if study.pr is None:  # fibrillation waves, largest in leads II and V1
         fibrillation = 0.05 * np.sin(2 * math.pi * 6.1 * times + 2 * np.sin(2 * math.pi * 0.4 * times))
         signals[[1, 2]] += fibrillation
     stored = np.rint(signals * _COUNTS_PER_MV).astype(np.int64)
@@ -283,7 +283,7 @@ _CALIBRATED_ECG = 10.6  # s of ECG in a recording that ends with a calibration p
 
 
 def _with_calibration(counts: npt.NDArray[np.int64], sampling_rate: int) -> npt.NDArray[np.int64]:
-    """Fill up to 11 s: zeros, a pulse of 1 mV from 10.7 to 10.9 s, zeros."""
+    """Extend to 11 s: zeros, a pulse of 1 mV from 10.7 to 10.9 s, zeros."""
     recording = np.zeros((len(counts), 11 * sampling_rate), dtype=np.int64)
     recording[:, : counts.shape[1]] = counts
     recording[:, round(10.7 * sampling_rate) : round(10.9 * sampling_rate)] = round(_COUNTS_PER_MV)

@@ -1,7 +1,7 @@
-"""Writing Philips Sierra XML: the inverse of the reader beside it, for the demo cohort and for tests.
+"""Write Philips Sierra XML, the inverse of `ecgfounder.readers.philips`, for the demo cohort and for tests.
 
-In: samples in counts, lead names, a rate. Out: the bytes of a document laid out as cardiographs write it, which
-`ecgfounder.readers.philips` and the `sierraecg` package both read. No patient is in it.
+In: samples in counts, lead names, a sampling rate. Out: the bytes of a document in the layout of cardiographs, which
+`ecgfounder.readers.philips` and the `sierraecg` package both read. It contains no patient data.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def encode_sierra(
     counts : array_like
         Whole numbers in the range of int16, [n_leads, n_samples].
     leads : sequence of str, optional
-        One label for each row. Version 1.03 has no labels, and takes the standard leads in their order only.
+        One label for each row. Version 1.03 has no labels, and allows only the standard leads in their order.
     sampling_rate : float, default: 500
         In Hz.
     version : str, default: "1.04"
@@ -51,21 +51,21 @@ def encode_sierra(
     encoding : str, default: "UTF-8"
         One of `ENCODINGS`; UTF-16 with a byte-order mark, as cardiographs write it.
     compressed : bool, default: True
-        XLI, with limb leads as residuals and sixteen chunks; otherwise 16-bit samples as they are.
+        Whether to use XLI, with limb leads as residuals and sixteen chunks; otherwise uncompressed 16-bit samples.
     resolution_uv : float, default: 5
-        Of one count, in uV.
+        Resolution, in uV per count.
     device : str, default: "Synthetic"
         The cardiograph's name.
 
     Returns
     -------
     bytes
-        The document. It decodes to the same counts exactly.
+        The document, which decodes to exactly the same counts.
 
     Raises
     ------
     SettingsError
-        If a value is not one that the format can hold.
+        If the format cannot hold a value.
     """
     samples = _checked_counts(counts, len(leads))
     _check_names(leads, version, encoding)
@@ -93,7 +93,7 @@ def encode_sierra(
         attributes=attributes,
         data=lines,
     )
-    if encoding == "UTF-16":  # written on Windows, with its line ends
+    if encoding == "UTF-16":  # written on Windows, with CRLF line ends
         return b"\xff\xfe" + document.replace("\n", "\r\n").encode("utf-16-le")
     return document.encode("utf-8")
 
@@ -128,7 +128,7 @@ def _check_names(leads: Sequence[str], version: str, encoding: str) -> None:
 
 
 def _with_residuals(samples: npt.NDArray[np.int16], leads: Sequence[str]) -> npt.NDArray[np.int16]:
-    """What XLI stores: residuals in place of III, aVR, aVL and aVF, modulo 2^16."""
+    """The samples that XLI stores: residuals in place of III, aVR, aVL and aVF, modulo 2^16."""
     jumps = np.abs(np.diff(samples.astype(np.int32), axis=1))
     if jumps.size and jumps.max() > MAX_JUMP:
         raise SettingsError(f"XLI samples may change by {MAX_JUMP} counts from one to the next at most")
@@ -157,7 +157,7 @@ _NEEDED = {"III": ("I", "II"), "aVR": ("I", "II"), "aVL": ("I", "III"), "aVF": (
 def compress_lead(samples: npt.NDArray[np.int16], code_bits: int = 10) -> bytes:
     """One XLI chunk: header and LZW-compressed second differences of int16 [n_samples].
 
-    `code_bits` is 10 in every file that is known; another value makes a chunk that must be refused.
+    `code_bits` is 10 in all known files; readers must refuse a chunk with another value.
     """
     x = samples.astype(np.int64)
     second_differences = np.diff(x, n=2)
@@ -171,7 +171,7 @@ def compress_lead(samples: npt.NDArray[np.int16], code_bits: int = 10) -> bytes:
 
 
 def _lzw(text: bytes, code_bits: int) -> bytes:
-    """LZW with codes of one width, most significant bit first, closed by the highest code."""
+    """LZW with codes of constant width, most significant bit first, terminated by the highest code."""
     end_code = (1 << code_bits) - 1
     table = {bytes([byte]): byte for byte in range(256)}
     codes = []
@@ -185,7 +185,7 @@ def _lzw(text: bytes, code_bits: int) -> bytes:
         if len(table) < end_code:
             table[longer] = len(table)
         string = bytes([byte])
-    # Real files give the last byte a code of its own.
+    # In real files the last byte has a separate code.
     codes += [table[string]] * bool(string) + [text[-1], end_code]
     bits = (np.array(codes)[:, None] >> np.arange(code_bits)[::-1]) & 1
     return np.packbits(bits.astype(np.uint8)).tobytes()

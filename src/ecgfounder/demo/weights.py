@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def write_demo_checkpoint(path: Path, mode: str = "12lead", seed: int = 0) -> None:
-    """Write a checkpoint {"state_dict": ...} of the official layout, head and batch-norm entries included.
+    """Write a checkpoint {"state_dict": ...} of the official layout, including head and batch-norm parameters.
 
-    The weights are random, of a size that keeps signals alive through all layers, and do not depend on anything but the
-    seed and each entry's name.
+    The weights are random, scaled so that signals neither vanish nor explode, and depend only on the seed and each parameter's
+    name.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def write_demo_checkpoint(path: Path, mode: str = "12lead", seed: int = 0) -> No
     mode : str, default: "12lead"
         "12lead" or "1lead".
     seed : int, default: 0
-        Of the weights.
+        Seed of the weights.
 
     Raises
     ------
     SettingsError
-        If there is no such mode.
+        If the mode is unknown.
     OSError
         If the file cannot be written.
     """
@@ -52,7 +52,7 @@ def write_demo_checkpoint(path: Path, mode: str = "12lead", seed: int = 0) -> No
 
 
 def _random_entry(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """One entry, from a generator of its own: default_rng([seed, crc32(name)])."""
+    """One parameter, from a separate generator: default_rng([seed, crc32(name)])."""
     import torch
 
     if name.endswith("num_batches_tracked"):
@@ -60,7 +60,7 @@ def _random_entry(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     *_, layer, kind = name.split(".")
     if layer == "first_bn" or layer.startswith("bn"):
-        # The network never applies these; values that would show if it did.
+        # The network never applies these; the values would have a visible effect if it did.
         is_scale = kind in ("weight", "running_var")
         values = rng.uniform(0.5, 2.0, shape) if is_scale else rng.standard_normal(shape)
     elif kind == "bias":

@@ -1,6 +1,6 @@
-"""What an engine makes of a checkpoint, kept for the next start: graphs and packed weights.
+"""The cache of an engine's converted checkpoints: graphs and packed weights.
 
-In: a key, and how an entry is built and loaded. Out: what was loaded. With an entry there, neither torch nor the checkpoint's
+In: a key, and functions to build and load an entry. Out: the loaded entry. If it exists, neither torch nor the checkpoint's
 tensors are loaded.
 """
 
@@ -29,7 +29,7 @@ _DIGESTS = "sha256.json"
 
 
 def cache_folder() -> Path:
-    """Where entries are kept: $ECGFOUNDER_CACHE, or `ecgfounder` in $XDG_CACHE_HOME, or ~/.cache/ecgfounder."""
+    """The folder of entries: $ECGFOUNDER_CACHE, or `ecgfounder` in $XDG_CACHE_HOME, or ~/.cache/ecgfounder."""
     own = os.environ.get("ECGFOUNDER_CACHE")
     if own:
         return Path(own).expanduser()
@@ -37,23 +37,23 @@ def cache_folder() -> Path:
 
 
 def from_cache(key: str, *, files: Collection[str], build: Callable[[Path], None], load: Callable[[Path], T]) -> T:
-    """What `load` makes of an entry, which is built first where it is absent or damaged.
+    """Load an entry; if it is missing or damaged, build it first.
 
     Parameters
     ----------
     key : str
-        The entry's name: the checkpoint's SHA-256, and all else that decides what is in it.
+        The entry's name: the checkpoint's SHA-256, and everything else that determines its content.
     files : collection of str
-        Names of files without which an entry is not whole.
+        Names of the entry's files.
     build : callable
         Writes the entry's files into an empty folder.
     load : callable
-        Reads or maps them from a folder, which may be gone afterwards.
+        Reads or memory-maps the files of a folder, which may be deleted afterwards.
 
     Raises
     ------
     CheckpointError
-        As `build` does; nothing is left in the cache then.
+        As `build` does; no entry is left in the cache.
     SettingsError
         If neither the cache nor the folder for temporary files can hold an entry.
     """
@@ -64,22 +64,22 @@ def from_cache(key: str, *, files: Collection[str], build: Callable[[Path], None
             _write_entry(entry, files, build)
         return load(entry)
     except OSError as error:
-        # A read-only or full home is no reason to stop: what is built is needed for a moment only.
+        # Continue with a read-only or full home folder: a temporary entry is enough for this process.
         log.warning("the engine cannot be cached in %s (%s); it is built again at every start", entry.parent, error)
     try:
-        # A network drive may keep a name of what is mapped until the process ends: no reason to stop either.
+        # Ignore errors: on a network drive, memory-mapped files may stay until the process ends.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             build(Path(folder))
             return load(Path(folder))
     except OSError as error:
         raise SettingsError(
             f"the engine's copy of the checkpoint (about 125 MB) can be written neither to {entry.parent} nor to "
-            f"{tempfile.gettempdir()} ({error}): set ECGFOUNDER_CACHE to a folder with room"
+            f"{tempfile.gettempdir()} ({error}): set ECGFOUNDER_CACHE to a folder with space"
         ) from error
 
 
 def _is_whole(entry: Path, files: Collection[str]) -> bool:
-    """Whether an entry's files are those that were written: a damaged weight would go unnoticed otherwise."""
+    """Whether an entry's files are unchanged since they were written; otherwise damaged weights would not be noticed."""
     try:
         digests = json.loads((entry / _DIGESTS).read_text(encoding="utf-8"))
         return set(files) <= set(digests) and all(sha256_of(entry / name) == digest for name, digest in digests.items())
@@ -88,7 +88,7 @@ def _is_whole(entry: Path, files: Collection[str]) -> bool:
 
 
 def _write_entry(entry: Path, files: Collection[str], build: Callable[[Path], None]) -> None:
-    """Build an entry beside its place and rename it there; processes that do so at once do not disturb each other."""
+    """Build an entry in a temporary folder and rename it; several processes may do this at the same time."""
     with tempfile.TemporaryDirectory(prefix=".building-", dir=entry.parent) as folder:
         built = Path(folder) / entry.name
         built.mkdir()
@@ -105,13 +105,13 @@ def _write_entry(entry: Path, files: Collection[str], build: Callable[[Path], No
 
 
 def write_head(folder: Path, head: Head | None) -> None:
-    """The classification head as a file of an entry; none where the checkpoint has none."""
+    """Write the head as a file of an entry; no file if the checkpoint has no head."""
     if head is not None:
         np.savez(folder / _HEAD, weight=head.weight, bias=head.bias)
 
 
 def read_head(folder: Path) -> Head | None:
-    """What `write_head` wrote."""
+    """Read the head written by `write_head`."""
     if not (folder / _HEAD).exists():
         return None
     with np.load(folder / _HEAD) as arrays:

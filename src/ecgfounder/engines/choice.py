@@ -1,6 +1,6 @@
-"""Which engine computes: the one that is asked for, or the fastest that works here.
+"""The choice of an engine: the requested one, or the fastest that works on this machine.
 
-In: a checkpoint and what is asked for. Out: a loaded `Engine`; imported with its library when it is made.
+In: a checkpoint and a choice. Out: a loaded `Engine`; its module and library are imported only then.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def create_engine(
     Parameters
     ----------
     choice : str, default: "auto"
-        "torch", "triton" (our own kernels, NVIDIA GPUs), "onnx" (ONNX Runtime, CPU, float32), "native" (our own, CPU,
-        float32), or "auto". On a GPU that is triton where it can be used, else torch; on a CPU native where it was
-        built and the processor can, else ONNX Runtime where it is installed, else torch, and torch for other
-        precisions. What is to be compiled is torch's.
+        "torch", "triton" (custom kernels, NVIDIA GPUs), "onnx" (ONNX Runtime, CPU, float32), "native" (C, CPU, float32), or
+        "auto". On a GPU, "auto" is triton if it is usable, else torch. On a CPU, it is native if it was built and the processor
+        supports it, else ONNX Runtime if it is installed, else torch; for other precisions it is torch. With `compiled`, it is
+        torch.
     mode : str
         "12lead" or "1lead".
     checkpoint : Path
@@ -50,20 +50,20 @@ def create_engine(
     device : str, optional
         "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
     threads : int, default: 1
-        Python threads that will call `embed` at once.
+        Number of Python threads that will call `embed` concurrently.
     batch_size : int, optional
-        Rows that a GPU computes at once, 128 if None; on a CPU the arithmetic has a fixed size.
+        Rows per pass on a GPU, 128 if None; on a CPU the number is fixed.
     checkpoint_sha256 : str, optional
-        The file's SHA-256 where it is known already; spares reading the file once.
+        The file's SHA-256, if it is already known, to avoid reading the file.
     compiled : bool, default: False
-        Whether PyTorch compiles the network (`torch.compile`), for each length of signals again.
+        Whether to compile the network with `torch.compile`, once for each length of signals.
 
     Raises
     ------
     SettingsError
-        If a choice is unknown, or choices contradict each other.
+        If a value is not allowed, or values contradict each other.
     MissingDependencyError
-        If the engine named needs an extra that is not installed.
+        If the requested engine needs an extra that is not installed.
     CheckpointError
         As `ecgfounder.network.checkpoint.load_backbone` does.
     """
@@ -112,7 +112,7 @@ def create_engine(
 
 
 def gpu_available() -> bool:
-    """Whether PyTorch can use an NVIDIA or AMD GPU here; without a driver's device file torch is not even imported."""
+    """Whether PyTorch can use an NVIDIA or AMD GPU; torch is imported only if a driver's device file exists."""
     dev = Path("/dev")
     if not any((dev / name).exists() for name in ("nvidiactl", "nvidia0", "nvidia-uvm", "kfd", "dxg")):
         return False
@@ -122,12 +122,12 @@ def gpu_available() -> bool:
 
 
 def onnx_installed() -> bool:
-    """Whether the extra [cpu] is there: ONNX Runtime, and onnx to write the graph with."""
+    """Whether the extra [cpu] is installed: ONNX Runtime, and onnx to write the graph."""
     return all(importlib.util.find_spec(name) is not None for name in ("onnxruntime", "onnx"))
 
 
 def native_usable() -> bool:
-    """Whether the native engine was built and this processor has the instructions that it needs."""
+    """Whether the native engine was built and this processor has the instructions for it."""
     from ecgfounder.engines.native import instructions
 
     return bool(instructions())

@@ -1,4 +1,4 @@
-"""What engines on a GPU share: passes through pinned memory on a thread's own stream, halved when memory runs out.
+"""Common code of GPU engines: passes through pinned memory on a stream per thread, halved when memory runs out.
 
 In: float32 [B, C, L] on the host. Out: float32 [B, T, 1024] on the host.
 """
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 GPU_ROWS = 128
-"""Rows that a GPU is given at once if nothing is said: fewer leave it waiting for its kernels to be started."""
+"""Default number of rows per pass on a GPU: with fewer, the GPU waits for kernel launches."""
 
-_GPU_THREADS = 2  # one call computes while the other one's samples and maps travel
+_GPU_THREADS = 2  # one call computes while the other transfers samples and feature maps
 
 
 class DeviceEngine(Engine):
@@ -55,7 +55,7 @@ class DeviceEngine(Engine):
 
     @abstractmethod
     def _maps(self, signals: Tensor) -> Tensor:
-        """Maps [B, T, 1024], float32 and contiguous, of float32 signals [B, C, L], both on the device."""
+        """Feature maps [B, T, 1024], float32 and contiguous, of float32 signals [B, C, L], both on the device."""
 
     def _embed(self, batch: Array) -> Array:
         try:
@@ -69,7 +69,7 @@ class DeviceEngine(Engine):
         return self._in_passes_that_fit(batch, self._pass)
 
     def _pass(self, batch: Array) -> Array:
-        """Through pinned memory on this thread's own stream, so that another thread's pass can overlap."""
+        """Compute a pass through pinned memory on this thread's stream, so that another thread's pass can overlap."""
         if self._device.type != "cuda":
             return self._maps(torch.from_numpy(batch).to(self._device)).cpu().numpy()
         if not hasattr(self._local, "stream"):
@@ -82,9 +82,9 @@ class DeviceEngine(Engine):
         return maps.numpy()
 
     def _in_passes_that_fit(self, batch: Array, compute: Callable[[Array], Array]) -> Array:
-        """`compute` over the batch, in smaller passes from the moment on that one does not fit into memory.
+        """Apply `compute` to the batch, in smaller passes once a pass has not fitted the memory.
 
-        The size that fits is kept as rows times samples, so that one long recording does not slow down short ones.
+        The size that fits is kept as rows times samples, so that a long recording does not slow down short ones.
         """
         maps: list[Array] = []
         start = 0
@@ -124,12 +124,12 @@ class DeviceEngine(Engine):
 
 
 def usable_device(name: str) -> torch.device:
-    """The device of that name, if a tensor can be put there.
+    """The device of this name, if a tensor can be created on it.
 
     Raises
     ------
     SettingsError
-        If it cannot.
+        If the device cannot be used.
     """
     try:
         device = torch.device(name)
@@ -143,7 +143,7 @@ def usable_device(name: str) -> torch.device:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error means that the pass was too large; cuDNN and cuBLAS have their own words for it."""
+    """Whether an error means that the pass was too large; cuDNN and cuBLAS have different messages for it."""
     from accelerate.utils.memory import should_reduce_batch_size
 
     return isinstance(error, torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))

@@ -1,6 +1,6 @@
-"""What an engine is: the network loaded, which gives the same map for the same samples, whatever its batch.
+"""The interface of engines: a loaded network that gives the same feature map for the same samples, in any batch.
 
-In: equal-length signals, float32 [B, C, L]. Out: their feature maps, float32 [B, T, 1024], T = ceil(L / 256).
+In: signals of equal length, float32 [B, C, L]. Out: their feature maps, float32 [B, T, 1024], T = ceil(L / 256).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float32]
 
 
 CPU_ROWS = 8
-"""Rows that the network is given at once on a CPU: fewer waste weight reads, more spill out of the caches."""
+"""Rows per pass on a CPU: with fewer, weights are read more often; with more, data does not fit the caches."""
 
 
 class Engine(ABC):
@@ -27,22 +27,22 @@ class Engine(ABC):
     Attributes
     ----------
     name : str
-        "torch", "onnx" or "native".
+        "torch", "triton", "onnx" or "native".
     precision : str
-        Of the arithmetic, one of `PRECISION_CHOICES`; maps are float32 whatever it is.
+        Precision of the arithmetic, one of `PRECISION_CHOICES`; feature maps are always float32.
     device : str
         "cpu", "cuda:0" ...
     threads : int
-        How many threads may call `embed` at once to use what the engine was given: on a CPU each call computes in its
-        own thread alone; on a GPU the second call's transfers overlap with the first one's arithmetic.
+        Number of threads that should call `embed` concurrently. On a CPU each call computes in its calling thread alone. On a
+        GPU, one call's transfers overlap with the other's arithmetic.
     batch_size : int
-        Rows for one call of `embed` that suit the engine best; any number is right.
+        Best number of rows for a call of `embed`; any number is allowed.
     in_channels : int
-        Leads that the network takes.
+        Number of leads of the network's input.
     samples_per_pass : int or None
-        Rows times samples that one pass is held to since the device's memory ran out; None before.
+        Limit of rows times samples per pass, set when the device's memory has run out; None before.
     head : Head or None
-        The checkpoint's classification head, for predictions from a map; None where the checkpoint has none.
+        The checkpoint's head, for predictions from a feature map; None if the checkpoint has no head.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Engine(ABC):
         self.head = head
 
     def embed(self, batch: Array) -> Array:
-        """Feature maps of signals of equal length. May be called from several threads at once.
+        """Feature maps of signals of equal length. May be called from several threads concurrently.
 
         Parameters
         ----------
@@ -69,13 +69,13 @@ class Engine(ABC):
         Returns
         -------
         numpy.ndarray
-            float32 [B, T, 1024], T = ceil(L / 256). On a CPU, and with Triton, a row's bytes depend on nothing but that
-            row: not on the batch's size or order, nor on the calling thread. Values that are not finite are passed on.
+            float32 [B, T, 1024], T = ceil(L / 256). On a CPU, and with Triton, a row's bytes depend only on that row, not on
+            the batch's size or order, nor on the calling thread. Values that are not finite are not replaced.
 
         Raises
         ------
         EmbeddingError
-            If the batch is not of that form, or cannot be computed (too long for the memory).
+            If the batch has another form, or cannot be computed (too long for the memory).
         """
         if batch.ndim != 3 or batch.dtype != np.float32 or batch.shape[1] != self.in_channels or batch.shape[2] < 1:
             raise EmbeddingError(
@@ -87,15 +87,15 @@ class Engine(ABC):
 
     @abstractmethod
     def _embed(self, batch: Array) -> Array:
-        """`embed` for a batch that is known to be well-formed and not empty."""
+        """`embed` for a valid batch that is not empty."""
 
     @abstractmethod
     def describe(self) -> str:
-        """One line for people: library and version, device, precision, threads."""
+        """A human-readable line: library and version, device, precision, threads."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give the network's memory back; `embed` must not be called afterwards."""
+        """Free the network's memory; `embed` must not be called afterwards."""
 
 
 class CpuEngine(Engine):
@@ -124,4 +124,4 @@ class CpuEngine(Engine):
 
     @abstractmethod
     def _fill(self, maps: Array, rows: Array) -> None:
-        """Compute the maps [N, T, 1024] of at most `CPU_ROWS` signals [N, C, L]; both arrays are contiguous."""
+        """Compute the feature maps [N, T, 1024] of at most `CPU_ROWS` signals [N, C, L]; both arrays are contiguous."""

@@ -1,7 +1,7 @@
-"""The Triton engine's kernels: the layers of Net1D over maps that lie time by channel, with what stands between them.
+"""The Triton engine's kernels: the layers of Net1D, for feature maps stored time by channel.
 
-In: CUDA tensors [rows, channels], a row being one moment of one signal. Out: the same. Every value is the same products added
-in the same order wherever in a batch its signal stands, so that a map's bytes do not depend on its batch.
+In: CUDA tensors [rows, channels], a row being one time step of one signal. Out: the same. Every value is a sum of the same
+products in the same order at any position in a batch, so that the bytes of a feature map do not depend on its batch.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
@@ -39,8 +39,8 @@ def convolve(
 ):
     """Grouped convolution over time, bias and swish: [B * length, channels] to [B * out_length, out_channels].
 
-    A program makes BLOCK_M rows of one group, IN channels to OUT, as a product over TAPS * IN; before the first sample lie
-    LEFT zeros. `weight` is [groups, TAPS * IN, OUT].
+    A program computes BLOCK_M rows of one group, IN channels to OUT, as a product over TAPS * IN, with LEFT zeros before the
+    first sample. `weight` is [groups, TAPS * IN, OUT].
     """
     group = tl.program_id(1)
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -80,7 +80,7 @@ def linear(
 ):
     """[rows, channels] times `weight` [channels, out_channels], plus bias, with or without swish.
 
-    WHOLE says that `channels` is a multiple of BLOCK_K.
+    WHOLE states that `channels` is a multiple of BLOCK_K.
     """
     blocks_n = tl.cdiv(out_channels, BLOCK_N)
     program = tl.program_id(0)
@@ -112,7 +112,7 @@ def linear(
 
 @triton.jit(do_not_specialize=["length", "parts", "divisor"])
 def average(x, out, length, parts, divisor, channels, PART: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Sums over every PART moments of a signal, divided: [B * length, channels] to [B * parts, channels]."""
+    """Sums over PART time steps each of a signal, divided: [B * length, channels] to [B * parts, channels]."""
     signal = tl.program_id(0) // parts
     begin = (tl.program_id(0) - signal * parts) * PART
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -144,11 +144,11 @@ def gate(
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """A block's end: identity + residual * sigmoid(scale) to `out`, and its swish, for the block that follows.
+    """The end of a block: identity + residual * sigmoid(scale) to `out`, and its swish, for the next block.
 
-    `x` [B * length, channels] came into the block; `residual` [B * out_length, out_channels] and `scale` [B, out_channels]
-    are what it computed. The identity is `x`, of every STRIDE samples the largest, with zeros beyond the end, and its
-    channels in the middle of the wider map.
+    `x` [B * length, channels] is the block's input; the block has computed `residual` [B * out_length, out_channels] and `scale`
+    [B, out_channels]. The identity is the maximum of every STRIDE rows of `x`, with zeros beyond the end, and its channels are
+    in the middle of the wider feature map.
     """
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)

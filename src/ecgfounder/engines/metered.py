@@ -1,6 +1,6 @@
-"""An engine of lower precision beside one of float32, for as long as it takes to measure its error.
+"""An engine of lower precision, compared with a float32 engine on the first recordings.
 
-In: batches. Out: the maps of the engine in use, and the relative error that its first maps have on this run's own data.
+In: batches. Out: the feature maps of the engine in use, and their relative error, measured on the run's first recordings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RECORDINGS_MEASURED = 16
 
 
 class MeteredEngine(Engine):
-    """Computes with `engine`, and the first `RECORDINGS_MEASURED` signals with `reference` too, which is then closed."""
+    """Computes with `engine`; the first `RECORDINGS_MEASURED` signals also with `reference`, which is then closed."""
 
     def __init__(self, engine: Engine, reference: Engine) -> None:
         super().__init__(
@@ -32,12 +32,12 @@ class MeteredEngine(Engine):
         self._engine = engine
         self._reference: Engine | None = reference
         self._lock = threading.Lock()
-        self._squares = np.zeros(2)  # of the differences, of the reference
+        self._squares = np.zeros(2)  # sums of squares of the differences and of the reference
         self.measured = 0
 
     @property
     def relative_error(self) -> float | None:
-        """Norm of the difference from float32 over the norm of the float32 maps; None before anything was measured."""
+        """Norm of the difference from float32, divided by the norm of the float32 feature maps; None before any measurement."""
         return float(np.sqrt(self._squares[0] / self._squares[1])) if self._squares[1] else None
 
     def _embed(self, batch: Array) -> Array:

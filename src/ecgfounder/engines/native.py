@@ -1,8 +1,8 @@
-"""The native engine: the network in C with the processor's vector instructions, the fastest one where there is no GPU.
+"""The native engine: the network in C with the processor's vector instructions, the fastest engine on CPUs.
 
-In: float32 [B, C, L]. Out: float32 [B, T, 1024]. `_net1d.c` computes; here its weights are packed, once for each checkpoint,
-and kept in a cache folder. A finite map's bytes depend on nothing but the recording and the weights: not on its batch, on
-threads, nor on which vector instructions the processor has.
+In: float32 [B, C, L]. Out: float32 [B, T, 1024]. `_net1d.c` computes the network; this module packs its weights, once per
+checkpoint, and caches them. The bytes of a finite feature map depend only on the recording and the weights, not on its batch,
+threads, or the processor's vector instructions.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from ecgfounder.network.checkpoint import load_backbone, sha256_of
 
 try:
     import ecgfounder.engines._net1d as _net1d
-except ImportError:  # there was no C compiler
+except ImportError:  # it was not built, without a C compiler
     _net1d = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
 PACKING_VERSION = 1
-"""Part of the cache's key: raise it whenever `pack` lays the same weights out otherwise."""
+"""Part of the cache's key: raise it if `pack` changes the layout."""
 
 _WEIGHTS = "backbone.f32"
-_PANEL = 16  # output channels that lie side by side; `_net1d.c` has the same number
+_PANEL = 16  # adjacent output channels; must equal the number in `_net1d.c`
 _ALIGNMENT = 64  # a cache line
 _KEPT_BYTES = 256 << 20
-_CHECKED_SAMPLES = 515  # three tokens; odd where lengths are halved
+_CHECKED_SAMPLES = 515  # three tokens; lengths are odd where they are halved
 
 
 def instructions() -> list[str]:
-    """The vector instructions that this processor has and the engine can use, widest first; none: it cannot be used here."""
+    """The processor's vector instructions that the engine can use, widest first; if empty, the engine is not usable."""
     return [] if _net1d is None else _net1d.instructions()
 
 
 class NativeEngine(CpuEngine):
     """The network in C on a CPU, float32. Parameters and errors: `ecgfounder.engines.create_engine`.
 
-    All threads share the weights; each keeps its own memory for maps between layers from call to call.
+    All threads share the weights; each thread keeps its memory for intermediate feature maps from call to call.
     """
 
     name = "native"
@@ -59,7 +59,7 @@ class NativeEngine(CpuEngine):
                 "the engine 'native' needs a C compiler where ecgfounder is installed, and a processor with AVX2 and FMA "
                 "or of the ARM64 family: use engine='onnx' or engine='torch'"
             )
-        # Mapped, not read: the pages are there since the file was checked, and processes on one machine share them.
+        # Memory-mapped: the pages are in memory since the file was checked, and processes on a machine share them.
         self._weights: npt.NDArray[np.float32]
         self._weights, head = from_cache(
             f"{checkpoint_sha256 or sha256_of(checkpoint)}-{mode}-packed-v{PACKING_VERSION}",
@@ -74,9 +74,9 @@ class NativeEngine(CpuEngine):
         self.instructions = self._checked(usable)
 
     def _checked(self, usable: list[str]) -> str:
-        """The widest instructions whose result is, bit for bit, that of the narrowest.
+        """The widest instructions whose result is bit-identical to that of the narrowest.
 
-        Which ones a processor has is known only where it runs; all must give the same, and a moment's work shows it.
+        The processor is known only at run time, so this is checked at every start, with a short signal.
         """
         if len(usable) == 1:
             return usable[0]
@@ -84,7 +84,7 @@ class NativeEngine(CpuEngine):
         signals = rng.standard_normal((1, self.in_channels, _CHECKED_SAMPLES), dtype=np.float32)
         expected = self._embed_with(usable[-1], signals)
         for name in usable[:-1]:
-            if self._embed_with(name, signals).tobytes() == expected.tobytes():  # of maps that are not finite, too
+            if self._embed_with(name, signals).tobytes() == expected.tobytes():  # NaN too
                 return name
             log.warning(
                 "%s instructions do not give the same result as %s on this machine and are not used", name, usable[-1]
@@ -96,7 +96,7 @@ class NativeEngine(CpuEngine):
         return self._embed(batch)
 
     def _fill(self, maps: Array, rows: Array) -> None:
-        weights = self._weights  # of this call to its end, even where another thread closes the engine
+        weights = self._weights  # kept during this call, even if another thread closes the engine
         if weights.size == 0:
             raise EmbeddingError("the engine was closed")
         n, _, length = rows.shape
@@ -107,7 +107,7 @@ class NativeEngine(CpuEngine):
             raise EmbeddingError(f"a batch of {list(rows.shape)} cannot be computed: {error}") from error
 
     def _space(self, n_bytes: int) -> npt.NDArray[np.uint8]:
-        """Memory for one call; a thread's last one where it is large enough, since fresh pages are costly."""
+        """Memory for one call; a thread's previous memory if it is large enough, because new pages are costly."""
         space: npt.NDArray[np.uint8] | None = getattr(self._local, "space", None)
         if space is None or len(space) < n_bytes:
             space = _aligned(n_bytes)
@@ -127,20 +127,20 @@ class NativeEngine(CpuEngine):
 
 
 def pack(weights: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """The backbone's weights in the order and layout in which `_net1d.c` reads them.
+    """The backbone's weights in the order and layout of `_net1d.c`.
 
-    Each layer is [panel][tap][input channel][16 output channels], then its biases; output channels are filled up with zeros
-    to whole panels. A grouped convolution's panels are its groups. The first convolution's taps and channels are one axis.
+    Each layer is [panel][tap][input channel][16 output channels], then its biases; output channels are padded with zeros to
+    whole panels. The panels of a grouped convolution are its groups. The first convolution's taps and channels are one axis.
 
     Parameters
     ----------
     weights : mapping of str to numpy.ndarray
-        Name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
+        Name to array, with the names of `ecgfounder.network.checkpoint.backbone_state`.
 
     Returns
     -------
     numpy.ndarray
-        float32 [n], one after the other.
+        float32 [n], the layers one after the other.
     """
     names = ["first_conv.conv"]
     for stage, blocks in enumerate(ARCHITECTURE.m_blocks_list):
@@ -163,7 +163,7 @@ def _packed_layer(
 
 
 def _layout(in_channels: int) -> npt.NDArray[np.int32]:
-    """What `_net1d.c` must know of the network; its kernel of 16 samples, stride of 2 and groups of 16 are written there."""
+    """The network's parameters for `_net1d.c`, where the kernel of 16 samples, stride of 2 and groups of 16 are constants."""
     numbers = [in_channels, ARCHITECTURE.base_filters, *ARCHITECTURE.filter_list, *ARCHITECTURE.m_blocks_list]
     return np.array(numbers, np.int32)
 
@@ -175,7 +175,7 @@ def _build_entry(folder: Path, checkpoint: Path, mode: str) -> None:
 
 
 def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:
-    """Uninitialised memory, uint8 [n_bytes], that begins at a cache line."""
+    """Uninitialised memory, uint8 [n_bytes], aligned to a cache line."""
     memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + n_bytes]

@@ -1,7 +1,7 @@
-"""The ONNX Runtime engine: the fast one where there is no GPU and the native one was not built.
+"""The ONNX Runtime engine: the fastest one on a CPU if the native engine was not built.
 
-In: float32 [B, C, L]. Out: float32 [B, T, 1024]. The graph is written straight from the checkpoint's weights, once for
-each checkpoint, and kept in a cache folder; with it there, neither torch nor the checkpoint's tensors are loaded.
+In: float32 [B, C, L]. Out: float32 [B, T, 1024]. The graph is written directly from the checkpoint's weights, once per
+checkpoint, and cached. With a cached graph, neither torch nor the checkpoint's tensors are loaded.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, spec_of
 from ecgfounder.network.checkpoint import load_backbone, sha256_of
 
 GRAPH_VERSION = 1
-"""Part of the cache's key: raise it whenever `build_graph` writes another graph for the same weights."""
+"""Part of the cache's key: raise it if `build_graph` changes the graph."""
 
 _GRAPH = "backbone.onnx"
 
-_OPSET, _IR_VERSION = 17, 8  # the oldest that hold all operators used, for the sake of older ONNX Runtimes
+_OPSET, _IR_VERSION = 17, 8  # the oldest versions with all operators used, for older ONNX Runtimes
 
 
 class OnnxEngine(CpuEngine):
     """The network in ONNX Runtime on a CPU, float32. Parameters and errors: `ecgfounder.engines.create_engine`.
 
-    One session serves all calling threads: it keeps no state between runs, computes each in the thread that calls, and
-    holds the weights once.
+    All calling threads share one session: it has no state between runs, computes each run in the calling thread, and holds the
+    weights once.
     """
 
     name = "onnx"
@@ -49,7 +49,7 @@ class OnnxEngine(CpuEngine):
     def _fill(self, maps: Array, rows: Array) -> None:
         try:
             (maps[:],) = self._session.run(["map"], {"signals": rows})
-        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             reason = " ".join(str(error).split())[:200]
             raise EmbeddingError(f"ONNX Runtime could not compute a batch of {list(rows.shape)}: {reason}") from error
 
@@ -72,7 +72,7 @@ def _build_entry(folder: Path, checkpoint: Path, mode: str) -> None:
 
 
 def _session(graph: Path) -> Any:
-    """A session that computes every run in the calling thread alone."""
+    """A session that computes every run in the calling thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -80,7 +80,7 @@ def _session(graph: Path) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    # Plans of memory are kept for each shape that comes by; lengths of recordings are many.
+    # Memory plans would be kept for each shape, and recordings have many lengths.
     options.enable_mem_pattern = False
     return onnxruntime.InferenceSession(os.fspath(graph), options, providers=["CPUExecutionProvider"])
 
@@ -89,16 +89,16 @@ def _session(graph: Path) -> Any:
 
 
 def build_graph(weights: Mapping[str, npt.NDArray[np.float32]], mode: str) -> bytes:
-    """The backbone as an ONNX model: `signals` float32 [N, C, L] to `map` float32 [N, T, 1024], N and L free.
+    """The backbone as an ONNX model: `signals` float32 [N, C, L] to `map` float32 [N, T, 1024], for any N and L.
 
-    Every convolution is two-dimensional over [N, C, 1, L]: ONNX Runtime has blocked (NCHWc) kernels for those alone,
-    and they make it about 1.7 times as fast. Fixed padding of 7 and 8 zeros gives ECGFounder's "SAME" padding for every
-    L >= 1: with stride 2 and an even length, the last of them is never read.
+    Every convolution is two-dimensional over [N, C, 1, L], because ONNX Runtime has blocked (NCHWc) kernels only for these; they
+    make it about 1.7 times as fast. Fixed padding of 7 and 8 zeros gives ECGFounder's "SAME" padding for every L >= 1: with
+    stride 2 and an even length, the last zero is never read.
 
     Parameters
     ----------
     weights : mapping of str to numpy.ndarray
-        Name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
+        Name to array, with the names of `ecgfounder.network.checkpoint.backbone_state`.
     mode : str
         "12lead" or "1lead".
     """
@@ -129,7 +129,7 @@ def build_graph(weights: Mapping[str, npt.NDArray[np.float32]], mode: str) -> by
 
 
 def _add_block(graph: _Graph, x: str, name: str, width: int, filters: int, *, first: bool) -> str:
-    """One block of `ecgfounder.net1d.Block`; `first` of its stage, it halves the rate and may widen."""
+    """Add a block (`ecgfounder.net1d.Block`); the `first` of a stage halves the sampling rate and may add channels."""
     identity = x
     if name != "stage_list.0.block_list.0":
         x = graph.swish(x)
@@ -140,7 +140,7 @@ def _add_block(graph: _Graph, x: str, name: str, width: int, filters: int, *, fi
     scale = graph.swish(graph.conv(graph.add("GlobalAveragePool", x), f"{name}.se_fc1"))
     scale = graph.add("Sigmoid", graph.conv(scale, f"{name}.se_fc2"))
     if first:
-        # A real zero on the right: the pooling's own padding would be minus infinity.
+        # An explicit zero on the right, because the pooling itself would pad with minus infinity.
         padded = graph.add("Pad", identity, graph.integers([0, 0, 0, 0, 0, 0, 0, 1]))
         identity = graph.add("MaxPool", padded, kernel_shape=[1, 2], strides=[1, 2])
         if filters > width:
@@ -151,7 +151,7 @@ def _add_block(graph: _Graph, x: str, name: str, width: int, filters: int, *, fi
 
 
 class _Graph:
-    """Nodes and initializers of a graph while it is written; every value has a name of its own."""
+    """Nodes and initializers of a graph while it is written; every value has a unique name."""
 
     def __init__(self, weights: Mapping[str, npt.NDArray[np.float32]]) -> None:
         self.nodes: list[Any] = []
@@ -169,7 +169,7 @@ class _Graph:
         return self.add("Mul", x, self.add("Sigmoid", x))  # ONNX Runtime fuses the two
 
     def conv(self, x: str, name: str, *, stride: int = 1, groups: int = 1) -> str:
-        """The convolution, or the linear layer over one sample, whose weights are `name`.weight and `name`.bias."""
+        """The convolution, or the linear layer over one sample, with the weights `name`.weight and `name`.bias."""
         weight = self._weights[f"{name}.weight"]
         out_channels, in_channels, kernel = weight.shape if weight.ndim == 3 else (*weight.shape, 1)
         left = (kernel - 1) // 2

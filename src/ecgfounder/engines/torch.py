@@ -1,8 +1,8 @@
-"""The PyTorch engine: the GPU's, and the reference on a CPU.
+"""The PyTorch engine: for GPUs, and the reference on a CPU.
 
-In: float32 [B, C, L]. Out: float32 [B, T, 1024]. On a CPU every pass has the same number of rows and one thread, so
-that a row's bytes never depend on its batch; on a GPU a pass is halved when memory runs out, and the run goes on.
-Compiled, the network is compiled again for each length that comes, and every pass has the same number of rows on a GPU too.
+In: float32 [B, C, L]. Out: float32 [B, T, 1024]. On a CPU every pass has the same number of rows and one thread, so that a row's
+bytes never depend on its batch. On a GPU a pass is halved when memory runs out. With `compiled`, the network is compiled for each
+length, and every pass has the same number of rows on a GPU too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ecgfounder.network.checkpoint import build_network, load_backbone
 log = logging.getLogger(__name__)
 
 _MOST_LENGTHS = 256
-"""Lengths for which the network is compiled; the others are computed as without."""
+"""Maximum number of lengths for which the network is compiled; further lengths are computed without compilation."""
 
 
 class TorchEngine(DeviceEngine):
@@ -65,7 +65,7 @@ class TorchEngine(DeviceEngine):
             head=head,
         )
         net = build_network(weights, mode, n_classes=1)
-        # Whole in the precision asked for: what autocast would compute, without casting the weights on every pass.
+        # All weights in the requested precision: the same results as autocast, without casting the weights on every pass.
         self._net = net.eval().requires_grad_(False)
         first_conv = copy.deepcopy(net.first_conv) if on_cpu and precision == "bfloat16" else None
         self._net.to(self._device, self._dtype)
@@ -75,14 +75,14 @@ class TorchEngine(DeviceEngine):
         self._compiled_for: set[tuple[int, ...]] = set()
         self._compiling = threading.Lock()
         if on_cpu:
-            if not compiled:  # what is compiled chooses its own kernels, and cannot look into these
+            if not compiled:  # the compiler chooses its own kernels, and cannot trace these
                 _prefer_onednn(self._net)
             keep_freed_memory()
         if self._device.type == "cuda":
-            # TensorFloat-32 rounds to 10 bits: float32 means float32 here.
+            # No TensorFloat-32, which rounds to 10 bits.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-            torch.cuda.synchronize(self._device)  # passes run on streams of their own, which do not wait for this one
+            torch.cuda.synchronize(self._device)  # passes run on other streams, which do not wait for this one
 
     def _in_passes(self, batch: Array) -> Array:
         if self._device.type == "cpu":
@@ -90,12 +90,12 @@ class TorchEngine(DeviceEngine):
         return self._in_passes_that_fit(batch, self._on_device)
 
     def _in_fixed_passes(self, batch: Array) -> Array:
-        """Passes of `CPU_ROWS` rows, the last filled with zeros.
+        """Compute in passes of `CPU_ROWS` rows, the last one padded with zeros.
 
         The kernels that oneDNN chooses, and with them the order of a sum, depend on the number of rows and of threads.
         """
         if not getattr(self._local, "single_threaded", False):
-            torch.set_num_threads(1)  # with OpenMP this counts for the calling thread
+            torch.set_num_threads(1)  # with OpenMP, for the calling thread only
             self._local.single_threaded = True
         n, channels, length = batch.shape
         maps = np.empty((n, -(-length // SAMPLES_PER_TOKEN), FEATURES), np.float32)
@@ -104,7 +104,7 @@ class TorchEngine(DeviceEngine):
             rows = min(CPU_ROWS, n - start)
             signals[:rows] = torch.from_numpy(batch[start : start + rows])
             signals[rows:] = 0
-            # The transposing copy is the only one: from the network's own layout into the caller's array.
+            # The only copy: transposed from the network's layout into the caller's array.
             maps[start : start + rows] = self._features(signals.to(self._dtype)).float()[:rows].mT.numpy()
         return maps
 
@@ -112,7 +112,7 @@ class TorchEngine(DeviceEngine):
         return self._features(signals.to(self._dtype)).mT.float().contiguous()
 
     def _features(self, signals: Tensor) -> Tensor:
-        """The network on one pass; compiled first where that is wanted and this shape is new."""
+        """The network on one pass; with `compiled`, it is compiled first for a new shape."""
         if self._compiled is None:
             return self._net.features(signals)
         shape = tuple(signals.shape)
@@ -120,8 +120,8 @@ class TorchEngine(DeviceEngine):
             return self._compiled(signals)
         from torch._dynamo.exc import TorchDynamoException
 
-        with self._compiling:  # the other threads would compile the same
-            # It counts for the thread that sets it alone.
+        with self._compiling:  # otherwise other threads would compile the same
+            # The setting is per thread.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_LENGTHS)
             try:
                 features = self._compiled(signals)
@@ -133,7 +133,7 @@ class TorchEngine(DeviceEngine):
             return features
 
     def _on_device(self, batch: Array) -> Array:
-        """One pass on a GPU. Compiled, it is filled up with zeros: another number of rows would be compiled again."""
+        """One pass on a GPU. With `compiled`, it is padded with zeros, because each number of rows would be compiled."""
         n, missing = len(batch), self._rows_that_fit(batch.shape[2]) - len(batch)
         if self._compiled is not None and missing > 0:
             batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])
@@ -150,16 +150,16 @@ class TorchEngine(DeviceEngine):
 
 
 def _compiled(net: Net1D) -> Callable[[Tensor], Tensor]:
-    """The network's `features` as `torch.compile` makes it, one version for each length.
+    """The network's `features`, compiled by `torch.compile` for each length.
 
-    One version for all lengths would not do: shapes that vary took over four minutes to compile, and run slower.
+    A single version for all lengths took over four minutes to compile, and is slower.
     """
     features: Callable[[Tensor], Tensor] = torch.compile(net.features, dynamic=False)
     return features
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Refuse to compile where even a small function cannot be."""
+    """Refuse `compiled` if not even a small function can be compiled."""
     try:
         torch.compile(nn.functional.silu, dynamic=False)(torch.ones(64, device=device))
     except Exception as error:  # compilers, drivers and their packages fail in many ways
@@ -177,8 +177,8 @@ def _cannot_compile(device: torch.device, error: Exception) -> SettingsError:
 class _InFloat32(nn.Module):
     """The first convolution of a bfloat16 network, in float32.
 
-    On processors with AMX, oneDNN 3.x computes convolutions of 12 channels in bfloat16 wrongly (80 % off, PyTorch 2.13);
-    those of 16 and more are right. It is a fortieth of the network's work.
+    On processors with AMX, oneDNN 3.x computes convolutions of 12 channels in bfloat16 incorrectly (errors of 80 %, PyTorch
+    2.13); those of 16 and more channels are correct. This convolution is a fortieth of the network's arithmetic.
     """
 
     def __init__(self, conv: nn.Module) -> None:
@@ -191,10 +191,10 @@ class _InFloat32(nn.Module):
 
 
 class _OneDNNPointwise(nn.Module):
-    """A 1x1 convolution that is always oneDNN's.
+    """A 1x1 convolution that always uses oneDNN.
 
-    With one thread and fewer than 16 rows PyTorch takes its own unblocked kernel for these instead, which is 1.3 times
-    slower over the whole network. Same weights, same result; for inference only.
+    With one thread and fewer than 16 rows PyTorch uses its own unblocked kernel instead, which makes the whole network 1.3 times
+    slower. Weights and results are the same; for inference only.
     """
 
     def __init__(self, conv: nn.Conv1d) -> None:
@@ -210,7 +210,7 @@ class _OneDNNPointwise(nn.Module):
 
 
 def _prefer_onednn(net: nn.Module) -> None:
-    """Replace a float32 network's 1x1 convolutions by `_OneDNNPointwise` where PyTorch was built with oneDNN."""
+    """Replace a float32 network's 1x1 convolutions by `_OneDNNPointwise` if PyTorch was built with oneDNN."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
     for block in [module for module in net.modules() if isinstance(module, Block)]:
@@ -221,8 +221,8 @@ def _prefer_onednn(net: nn.Module) -> None:
 
 
 def _has_fast_bfloat16() -> bool:
-    """Whether PyTorch has more than its slow fallback for bfloat16 on this processor; where it cannot say, it is believed to."""
+    """Whether PyTorch has more than its slow fallback for bfloat16 on this processor; true if that is unknown."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return True
-    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # there is no public name for it
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # there is no public function
     return supported

@@ -1,8 +1,8 @@
-"""The Triton engine: the network on an NVIDIA GPU in a few kernels of our own, the fastest one there.
+"""The Triton engine: the network on an NVIDIA GPU in a few custom kernels, the fastest engine on these GPUs.
 
-In: float32 [B, C, L]. Out: float32 [B, T, 1024]. Maps lie time by channel, so that a convolution over one sample is a matrix
-product, and bias, swish and gate are done where a value is made. In float32 a product is three of the tensor cores' (TF32 of
-the operands' upper and lower halves), which keeps float32's accuracy. A map's bytes do not depend on its batch.
+In: float32 [B, C, L]. Out: float32 [B, T, 1024]. Feature maps are stored time by channel, so that a 1x1 convolution is a matrix
+product; bias, swish and gate are fused. In float32 a product is computed by three products of the tensor cores (TF32 of the
+operands' upper and lower halves), with the accuracy of float32. The bytes of a feature map do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 NEEDS = (
     "an NVIDIA GPU of compute capability 8.0 or higher, and the package triton, which PyTorch's builds for CUDA bring"
 )
-"""What `triton_usable` looks for, in words."""
+"""The requirements that `triton_usable` checks, for messages."""
 
 _OLDEST = (8, 0)
-"""The compute capability from which on tensor cores take TF32 and bfloat16."""
+"""The lowest compute capability whose tensor cores support TF32 and bfloat16."""
 
 _ALLOWED = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.5}
-"""Relative error against PyTorch on the CPU beyond which the kernels are taken to be wrong, not imprecise."""
+"""Relative error against PyTorch on the CPU above which the kernels count as incorrect, not only imprecise."""
 
 _CHECKED_SAMPLES = 515  # three tokens; odd where lengths are halved
 
 
 def triton_usable(device: str | None = None) -> bool:
-    """Whether Triton is installed (PyTorch's builds for CUDA bring it) and the device is an NVIDIA GPU it has kernels for.
+    """Whether Triton is installed (it comes with PyTorch's builds for CUDA) and the device is a supported NVIDIA GPU.
 
     Parameters
     ----------
@@ -80,13 +80,13 @@ class TritonEngine(DeviceEngine):
         )
         net = build_network(weights, mode, n_classes=1).eval().requires_grad_(False)
         self._net = FusedNet(net, place, precision)
-        torch.cuda.synchronize(place)  # passes run on streams of their own, which do not wait for this one
+        torch.cuda.synchronize(place)  # passes run on other streams, which do not wait for this one
         self._check(net)
 
     def _check(self, net: Net1D) -> None:
-        """Compile the kernels, and refuse to compute where what they give is not the network's map.
+        """Compile the kernels, and refuse to compute if their feature map differs from the network's.
 
-        Compilers and cards are many, and a wrong map looks like a right one.
+        There are many compilers and GPUs, and an incorrect feature map would not be noticed.
         """
         signal = np.random.default_rng(0).standard_normal((1, self.in_channels, _CHECKED_SAMPLES), dtype=np.float32)
         try:
@@ -113,11 +113,11 @@ class TritonEngine(DeviceEngine):
 
 
 def _on_one_core(work: Callable[[], Array]) -> Array:
-    """What PyTorch computes on the CPU in one thread: those of several processes would be in each other's way."""
+    """Compute with PyTorch on the CPU in one thread; with more, several processes would slow each other down."""
     results: list[Array] = []
 
     def alone() -> None:
-        torch.set_num_threads(1)  # counts for the calling thread
+        torch.set_num_threads(1)  # for the calling thread only
         with torch.inference_mode():
             results.append(work())
 
@@ -129,7 +129,7 @@ def _on_one_core(work: Callable[[], Array]) -> Array:
 
 @dataclass(frozen=True)
 class _Weights:
-    """One convolution's or linear layer's: `weight` [groups, taps * in, out] or [in, out], `bias` in float32."""
+    """Weights of a convolution or linear layer: `weight` [groups, taps * in, out] or [in, out], `bias` in float32."""
 
     weight: Tensor
     bias: Tensor
@@ -149,7 +149,7 @@ class _BlockWeights:
 
 @dataclass(frozen=True)
 class _Tile:
-    """What one program of a matrix product makes at once: rows, columns, and terms of a sum; and how it is run."""
+    """The tile of a matrix product: rows, columns and terms of a sum per program, and launch parameters."""
 
     m: int
     n: int
@@ -158,7 +158,7 @@ class _Tile:
     stages: int
 
 
-# Measured on an H200 (docs/performance.md). The order of a sum depends on them: one tile for each layer, whatever the rows.
+# Tuned on an H200 (docs/performance.md). The order of a sum depends on the tile, so a layer's tile must not depend on the rows.
 _TILES: Mapping[bool, Mapping[str, _Tile]] = {
     False: {
         "convolve": _Tile(128, 0, 32, warps=4, stages=4),
@@ -175,10 +175,10 @@ _TILES: Mapping[bool, Mapping[str, _Tile]] = {
 }
 
 _WIDE = 400
-"""Output channels from which on a matrix product takes the wide tile."""
+"""Minimum number of output channels for the wide tile of a matrix product."""
 
 _PART = 2048
-"""Moments that one program adds up; the sums of longer maps are added up in turn."""
+"""Time steps that one program adds up; for longer feature maps, the partial sums are added up in turn."""
 
 
 class FusedNet:
@@ -187,13 +187,13 @@ class FusedNet:
     Parameters
     ----------
     net : Net1D
-        The network, without batch-norm and dropout, as the published checkpoints are used.
+        The network, without batch-norm and dropout, as for the published checkpoints.
     device : torch.device
-        Where to compute.
+        The GPU.
     precision : str
-        Of weights and maps; sums are float32 in each.
+        Precision of weights and feature maps; sums are always float32.
     product : str, default: "tf32x3"
-        How float32 operands are multiplied: "tf32x3" (float32's accuracy, on tensor cores), "ieee" or "tf32".
+        Multiplication of float32 operands: "tf32x3" (accuracy of float32, on tensor cores), "ieee" or "tf32".
     """
 
     def __init__(self, net: Net1D, device: torch.device, precision: str, product: str = "tf32x3") -> None:
@@ -202,7 +202,7 @@ class FusedNet:
 
         self._kernels = kernels
         self._device, self._dtype = device, DTYPES[precision]
-        self._product = product if precision == "float32" else "ieee"  # 16 bits are multiplied exactly
+        self._product = product if precision == "float32" else "ieee"  # products of 16-bit operands are exact
         self._tiles = _TILES[precision != "float32"]
         self._first = self._grouped(net.first_conv.conv.weight, net.first_conv.conv.bias, groups=1)
         self._blocks = [
@@ -236,7 +236,7 @@ class FusedNet:
         return self._weights(parts.flatten(1, 2), bias)
 
     def feature_map(self, signals: Tensor) -> Tensor:
-        """Maps [B, T, 1024] in the precision of the weights, of float32 signals [B, C, L] on the device."""
+        """Feature maps [B, T, 1024] in the precision of the weights, of float32 signals [B, C, L] on the device."""
         n, channels, length = signals.shape
         x = self._empty(n, length, ARCHITECTURE.groups_width)
         x[..., :channels] = signals.mT
@@ -277,7 +277,7 @@ class FusedNet:
             OUT=width,
             TAPS=taps,
             STRIDE=stride,
-            LEFT=(taps - 1) // 2,  # for either stride and any length: the odd zero goes to the right
+            LEFT=(taps - 1) // 2,  # for either stride and any length: an odd zero is on the right
             PRODUCT=self._product,
             BLOCK_M=tile.m,
             BLOCK_K=tile.k,

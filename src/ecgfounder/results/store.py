@@ -238,7 +238,7 @@ class _Shard:
             self._file = pq.ParquetFile(os.fspath(place) if place.is_local else place.open())
             keys = self._column("key").to_pylist()
         except (FileNotFoundError, Missing) as error:
-            raise RunError(f"{place} is gone. The run's command embeds what was in it again.") from error
+            raise RunError(f"{place} is missing. The run's command embeds its recordings again.") from error
         except (OSError, pa.ArrowException, KeyError, StorageError) as error:
             raise RunError(f"{place} cannot be read as a run's shard: {error}") from error
         self._spans: dict[str, tuple[int, int]] = {}
@@ -314,7 +314,7 @@ def _read_file(place: Location) -> Array:
             return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), dtype=np.float32)
         return np.array(orjson.loads(content)["embedding"], dtype=np.float32)
     except Missing as error:
-        raise RunError(f"{place} is gone. The run's command embeds the recording again.") from error
+        raise RunError(f"{place} is missing. The run's command embeds the recording again.") from error
     except StorageError as error:
         raise RunError(f"{place} cannot be read: {error}") from error
     except (ValueError, KeyError, TypeError, EOFError) as error:
