@@ -33,8 +33,6 @@ PACKING_VERSION = 1
 """Part of the cache's key: raise it whenever `pack` lays the same weights out otherwise."""
 
 _WEIGHTS = "backbone.f32"
-_PANEL = 16  # output channels that lie side by side; `_net1d.c` has the same number
-_ALIGNMENT = 64  # a cache line
 _KEPT_BYTES = 256 << 20
 _CHECKED_SAMPLES = 515  # three tokens; odd where lengths are halved
 
@@ -127,8 +125,8 @@ class NativeEngine(CpuEngine):
 def pack(weights: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     """The backbone's weights in the order and layout in which `_net1d.c` reads them.
 
-    Each layer is [panel][tap][input channel][16 output channels], then its biases; output channels are filled up with zeros
-    to whole panels. A grouped convolution's panels are its groups. The first convolution's taps and channels are one axis.
+    Each layer is [panel][tap][input channel][PANEL output channels], then its biases; output channels are filled up with
+    zeros to whole panels. A grouped convolution's panels are its groups. The first convolution's taps and channels are one axis.
 
     Parameters
     ----------
@@ -152,14 +150,14 @@ def _packed_layer(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """A layer's weights [out, in] or [out, in of a group, taps], and its biases [out], as flat arrays."""
     taps = weight.reshape(*weight.shape[:2], -1)
-    missing = -len(taps) % _PANEL
+    missing = -len(taps) % _net1d.PANEL
     taps = np.pad(taps, ((0, missing), (0, 0), (0, 0)))
-    panels = taps.reshape(-1, _PANEL, *taps.shape[1:])
+    panels = taps.reshape(-1, _net1d.PANEL, *taps.shape[1:])
     return panels.transpose(0, 3, 2, 1).ravel(), np.pad(bias, (0, missing))
 
 
 def _layout(in_channels: int) -> npt.NDArray[np.int32]:
-    """What `_net1d.c` must know of the network; its kernel of 16 samples, stride of 2 and groups of 16 are written there."""
+    """What `_net1d.c` must know of the network; its kernel, its stride of 2 and the width of its groups are written there."""
     numbers = [in_channels, ARCHITECTURE.base_filters, *ARCHITECTURE.filter_list, *ARCHITECTURE.m_blocks_list]
     return np.array(numbers, np.int32)
 
@@ -172,6 +170,6 @@ def _build_entry(folder: Path, checkpoint: Path, mode: str) -> None:
 
 def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:
     """Uninitialised memory, uint8 [n_bytes], that begins at a cache line."""
-    memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
+    memory = np.empty(n_bytes + _net1d.ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _net1d.ALIGNMENT
     return memory[start : start + n_bytes]
