@@ -15,7 +15,7 @@ TOOLS := $(VENV)/.tools
 SERVICES := $(VENV)/services
 
 # Of the tests those that need no sources beside them; see `make test-dist`.
-DIST_TESTS ?= test_xli test_philips test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
+DIST_TESTS ?= test_xli test_philips test_native test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
 DIST := build/test-dist
 WHEEL ?= dist/*.whl
 
@@ -95,7 +95,7 @@ docs: $(TOOLS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 fuzz: $(TOOLS)
-	$(BIN)/python tests/fuzz.py --count 28000
+	$(BIN)/python -m tests.harness.fuzz --count 28000
 
 # The compiled parts under AddressSanitizer and UndefinedBehaviorSanitizer. Needs GCC.
 sanitize: $(TOOLS)

@@ -72,7 +72,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     took: dict[str, float] = {}
 
     class TimedRun(extract.Run):
-        """Tells how long the stages ran, apart from start-up and the books at the end."""
+        """Tells how long the stages ran, apart from start-up and the record at the end."""
 
         def _process(self, *arguments: Any, **options: Any) -> extract.Recorder:
             began = time.perf_counter()

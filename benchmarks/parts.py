@@ -288,7 +288,7 @@ def _outputs(paths: list[str]) -> list[Output]:
             record=path,
             title=Path(path).name,
             name=f"{Path(path).stem}.json",
-            views=(maps[number % len(maps)],),
+            embeddings=(maps[number % len(maps)],),
         )
         for number, path in enumerate(paths)
     ]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-import zlib
+import uuid
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-if TYPE_CHECKING:
-    import torch
+from ecgfounder.storage import Location, locate
+from tests.builders.weights import drawn_state
+from tests.places import SHARED
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+if TYPE_CHECKING:
+    pass
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,31 +29,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the reference material is not here ({SHARED})")
     return SHARED
-
-
-def drawn_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
-    """The weight that the golden figures were computed with: a function of its name and a seed alone."""
-    import torch  # not above: most test modules need none of it
-
-    if name.endswith("num_batches_tracked"):
-        return torch.tensor(1234)
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    if ".bn" in name or name.startswith("first_bn"):
-        uniform = name.endswith((".weight", ".running_var"))
-        values = rng.uniform(0.5, 2.0, shape) if uniform else rng.standard_normal(shape)
-    elif name.endswith(".bias"):
-        values = rng.standard_normal(shape) * 0.1
-    else:
-        values = rng.standard_normal(shape) * np.sqrt(2.0 / np.prod(shape[1:]))
-    return torch.from_numpy(np.asarray(values, dtype=np.float32))
-
-
-@cache
-def drawn_state(mode: str) -> dict[str, torch.Tensor]:
-    """Every entry of a published checkpoint, drawn once in a test session; not to be changed."""
-    from ecgfounder.network.checkpoint import checkpoint_layout
-
-    return {name: drawn_tensor(name, shape) for name, shape in checkpoint_layout(mode).items()}
 
 
 def _checkpoint(tmp_path_factory: pytest.TempPathFactory, mode: str, filename: str) -> Path:
@@ -116,3 +91,9 @@ def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own cache."""
     monkeypatch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+
+
+@pytest.fixture
+def elsewhere() -> Location:
+    """A folder that is not on this machine's disk."""
+    return locate(f"memory://{uuid.uuid4().hex}/data")

@@ -19,8 +19,8 @@ import pytest
 
 import ecgfounder
 from ecgfounder._moved import MOVED
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "src" / "ecgfounder"
 PAGE = ROOT / "ARCHITECTURE.md"
 
@@ -71,7 +71,7 @@ NEVER_LOADS = {
     "stages.batch": "ledger sinks engines drivers run readers",
     "stages.embed": "ledger sinks engines drivers run",
     "stages.collect": "ledger sinks engines drivers run",
-    "stages.view": "ledger sinks engines drivers run readers",
+    "stages.pooling": "ledger sinks engines drivers run readers",
     "stages.record": "engines drivers run",
     "ledger": "stages drivers run results engines",
     "results": "stages drivers run engines commands",
@@ -363,9 +363,9 @@ def test_a_private_name_stays_in_its_module(imports: list[Import]) -> None:
         ),
         (
             loads_in_secret,
-            "stages.view",
+            "stages.pooling",
             "pass\nfrom ecgfounder.ledger import entry\n",
-            "embedder loads ledger.entry, by way of stages.view",
+            "embedder loads ledger.entry, by way of stages.pooling",
         ),
         (
             private_names,
@@ -436,7 +436,7 @@ def test_every_folder_that_the_page_names_is_there() -> None:
 def is_there(path: str) -> bool:
     """Whether a path ('stages/read.py') or a dotted name ('stages.read.ReadTask.events') is of something."""
     if path.startswith("tests/"):
-        return (ROOT / path).is_file()
+        return (ROOT / path).exists()
     if "/" in path:
         return (SOURCES / path).exists()
     names = path.removeprefix("ecgfounder.").split(".")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.places import ROOT
 
 
 def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -78,7 +78,6 @@ def test_a_page_without_markers_is_refused() -> None:
 
 def test_the_recordings_of_the_benchmark_are_varied_and_as_compressible_as_real_ones() -> None:
     from benchmarks.inputs import LENGTH, counts
-
     from ecgfounder.demo.philips_encoder import encode_sierra
 
     one, other = counts(0), counts(1)

@@ -31,8 +31,6 @@ import pytest
 import torch
 
 import ecgfounder
-import test_cardiosoft
-import test_muse
 from ecgfounder import errors
 from ecgfounder.cli import main
 from ecgfounder.commands.doctor import add_doctor_arguments
@@ -52,8 +50,10 @@ from ecgfounder.run.budget import Budget
 from ecgfounder.run.plan import Plan
 from ecgfounder.run.run import Summary
 from ecgfounder.run.settings import Settings
+from tests.builders import cardiosoft as cardiosoft_xml
+from tests.builders import muse as muse_xml
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
 
@@ -291,7 +291,7 @@ def uk_biobank(data: Path, demo: Path) -> None:
         leads = {lead: row.tolist() for lead, row in zip(STANDARD_LEADS, counts, strict=True)}
         path = root / f"{name}.xml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(test_cardiosoft.document(test_cardiosoft.strip_data(leads, total="5000")))
+        path.write_bytes(cardiosoft_xml.document(cardiosoft_xml.strip_data(leads, total="5000")))
     table = {"eid": [1012345, 1234567, 7654321], "age": [61, 47, 55], "af": [0, 1, 0]}
     pd.DataFrame(table).to_csv(data / "ukb" / "phenotypes.csv", index=False)
 
@@ -309,9 +309,9 @@ def muse(data: Path, demo: Path) -> None:
     for number, rate in ((1, 500), (2, 250)):
         samples = millivolts(demo, number)[:, :: 500 // rate]
         counts = np.rint(samples / 0.00488).astype("<i2")
-        leads = {lead: counts[STANDARD_LEADS.index(lead)] for lead in test_muse.STORED}
-        median = test_muse.waveform({lead: row[:300] for lead, row in leads.items()}, "Median")
-        document = test_muse.document(median, test_muse.waveform(leads, base=rate))
+        leads = {lead: counts[STANDARD_LEADS.index(lead)] for lead in muse_xml.STORED}
+        median = muse_xml.waveform({lead: row[:300] for lead, row in leads.items()}, "Median")
+        document = muse_xml.document(median, muse_xml.waveform(leads, base=rate))
         (data / "muse" / f"MUSE_20200131_12000{number}_78000.xml").write_bytes(document)
 
 

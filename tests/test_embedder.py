@@ -35,8 +35,7 @@ from ecgfounder.network.head import Head
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import PAPER, Recipe
 from ecgfounder.readers import read_ecg
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.places import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ecgfounder
 from ecgfounder import errors
+from tests.places import ROOT
 
 PUBLIC = {
     *(
@@ -69,7 +71,7 @@ PUBLIC = {
     ),
     *("RunError", "SettingsError", "StorageError", "UnsupportedFormatError"),
 }
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 def test_the_public_names_are_these_and_no_others() -> None:
@@ -88,6 +90,41 @@ def test_public_classes_and_functions_have_a_docstring(name: str) -> None:
     value = getattr(ecgfounder, name)
     if inspect.isclass(value) or inspect.isfunction(value):
         assert inspect.getdoc(value)
+
+
+def documented() -> list[tuple[str, Any]]:
+    """Public classes and functions, and the public methods of the classes, with what they are called."""
+    found = []
+    for name in sorted(PUBLIC - {"__version__"}):
+        value = getattr(ecgfounder, name)
+        if inspect.isclass(value):
+            own = [(key, getattr(member, "__func__", member)) for key, member in vars(value).items()]
+            methods = [(f"{name}.{key}", member) for key, member in own if inspect.isfunction(member)]
+            found += [(name, value), *(each for each in methods if not each[1].__name__.startswith("_"))]
+        elif inspect.isfunction(value):
+            found.append((name, value))
+    return found
+
+
+def entries(docstring: str, section: str) -> list[str]:
+    """The lines of a numpydoc section that stand at its margin: names with their types."""
+    found = re.search(rf"^{section}\n-+\n(.*?)(?=\n\n\w[\w ]*\n-+\n|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    return [line for line in found[1].split("\n") if line and not line.startswith(" ")] if found else []
+
+
+@pytest.mark.parametrize(("name", "value"), documented(), ids=[name for name, _ in documented()])
+def test_docstrings_are_numpydoc_and_name_what_the_signature_names(name: str, value: Any) -> None:
+    docstring = inspect.getdoc(value) or ""
+    for section in ("Parameters", "Attributes", "Other Parameters"):
+        for line in entries(docstring, section):
+            assert re.fullmatch(r"\*{0,2}\w+(, \w+)* : \S.*", line), f"{section} of {name}: {line!r}"
+    named = [each for line in entries(docstring, "Parameters") for each in line.partition(" :")[0].split(", ")]
+    if named and not inspect.isclass(value):
+        taken = [each for each in inspect.signature(value).parameters if each not in ("self", "cls", "options")]
+        assert [each for each in named if each in taken] == taken
+    for line in entries(docstring, "Returns"):
+        assert len(line) < 90, f"Returns of {name}: a type was expected, then what it is, indented: {line!r}"
+    assert not re.search(r" $", docstring, re.MULTILINE)
 
 
 @pytest.mark.parametrize("module", ["dataset", "model", "net1d"])

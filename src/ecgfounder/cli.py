@@ -21,7 +21,7 @@ from ecgfounder.errors import ECGFounderError
 # is imported.
 COMMANDS: dict[str, str] = {
     "embed": "embed every ECG of a dataset",
-    "merge": "finish the books of a run that was done in shards",
+    "merge": "finish the record of a run that was done in shards",
     "upgrade": "bring the folder of an older version into today's layout",
     "export": "write a run's embeddings in another form",
     "inspect": "show what is in ECG files",

@@ -23,7 +23,7 @@ from ecgfounder.readers.source import Hints
 
 __all__ = ["ECGDataset", "collate_by_length", "collate_cropped"]
 
-Sample = TypeVar("Sample")
+SampleT = TypeVar("SampleT")
 
 
 class ECGDataset(Dataset[Any]):
@@ -31,12 +31,17 @@ class ECGDataset(Dataset[Any]):
 
     Parameters
     ----------
-    paths : of the ECG files, `container::member` too.
-    targets : one for each path (a number, an array, a tensor); None for inputs alone.
-    preparation : what is done to each recording; with `window=10` all inputs have 5000 samples, and any loader's own
-        batches work.
-    data_dir : folder that relative paths start from; None for the working directory.
-    reader, hints : as in `ecgfounder.read_ecg`.
+    paths : sequence of str or os.PathLike
+        Of the ECG files, `container::member` too.
+    targets : sequence of Any, optional
+        One for each path (a number, an array, a tensor); None for inputs alone.
+    preparation : Preparation, optional
+        What is done to each recording; with `window=10` all inputs have 5000 samples, and any loader's own batches
+        work.
+    data_dir : str or os.PathLike, optional
+        Folder that relative paths start from; None for the working directory.
+    reader, hints : str, Hints or None
+        As in `ecgfounder.read_ecg`.
 
     Raises
     ------
@@ -104,10 +109,22 @@ class ECGDataset(Dataset[Any]):
 
         Parameters
         ----------
-        dataset : Hugging Face dataset (saved folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of ECGs.
-        target_column : numbers, or lists of numbers; None for inputs alone.
-        split, path_column, data_dir, preparation, reader, hints : as in `embed` and in `ECGDataset`. For a folder of
-            ECGs, its paths are whole.
+        dataset : str or os.PathLike
+            Hugging Face dataset (saved folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of ECGs.
+        split : str, default: "train"
+            The split of a dataset that has several.
+        path_column : str, default: "ecg_paths"
+            The column of paths.
+        target_column : str, optional
+            Numbers, or lists of numbers; None for inputs alone.
+        data_dir : str or os.PathLike, optional
+            Folder that relative paths start from; for a folder of ECGs it is not needed.
+        preparation : Preparation, optional
+            What is done to a recording.
+        reader : str, default: "auto"
+            As in `ECGDataset`.
+        hints : Hints, optional
+            Rate, leads and unit, for formats that do not say them.
 
         Raises
         ------
@@ -170,11 +187,13 @@ def collate_cropped(samples: Sequence[Any]) -> Any:
 
     Parameters
     ----------
-    samples : inputs [..., L], or pairs of an input and a target, as `ECGDataset` gives them.
+    samples : sequence of Any
+        Inputs [..., L], or pairs of an input and a target, as `ECGDataset` gives them.
 
     Returns
     -------
-    Tensor [B, ..., shortest L], or a pair of it and the targets.
+    Tensor or tuple of (Tensor, list)
+        [B, ..., shortest L], or a pair of it and the targets.
     """
     shortest = min(_input_of(sample).shape[-1] for sample in samples)
     cropped = [
@@ -184,19 +203,20 @@ def collate_cropped(samples: Sequence[Any]) -> Any:
     return _pair(default_collate(cropped))
 
 
-def collate_by_length(samples: Sequence[Sample]) -> list[Any]:
+def collate_by_length(samples: Sequence[SampleT]) -> list[Any]:
     """A list of batches in each of which all inputs have one shape: nothing is cut, nothing is padded.
 
     Parameters
     ----------
-    samples : inputs, or pairs of an input and a target, as `ECGDataset` gives them.
+    samples : sequence of SampleT
+        Inputs, or pairs of an input and a target, as `ECGDataset` gives them.
 
     Returns
     -------
     list
         What the usual collate function gives for each group, in the order in which the shapes first occur.
     """
-    groups: dict[tuple[int, ...], list[Sample]] = {}
+    groups: dict[tuple[int, ...], list[SampleT]] = {}
     for sample in samples:
         groups.setdefault(tuple(_input_of(sample).shape), []).append(sample)
     return [_pair(default_collate(group)) for group in groups.values()]

@@ -44,7 +44,7 @@ from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import Hints
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
-from ecgfounder.stages.view import View, view_of
+from ecgfounder.stages.pooling import InputEmbedding, pooling_of
 
 _POOLING_CHOICES = ("none", "mean")
 
@@ -90,19 +90,31 @@ def load(
 
     Parameters
     ----------
-    mode : "12lead" or "1lead", the network.
-    checkpoint : a file, a folder that holds the mode's published file, or None for the Hugging Face Hub's (its local cache
+    mode : str, default: "12lead"
+        "12lead" or "1lead", the network.
+    checkpoint : str or os.PathLike, optional
+        A file, a folder that holds the mode's published file, or None for the Hugging Face Hub's (its local cache
         first).
-    engine : "auto", "torch", "onnx" or "native"; see `ecgfounder.engines.create_engine`.
-    precision : "float32", "bfloat16" or "float16" (GPU); embeddings are float32 whatever it is.
-    device : "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
-    compiled : whether PyTorch compiles the network, for each length of recordings anew (about a minute each).
-    threads : threads that compute at once on a CPU; None takes the cores that this process may use.
-    recipe : "zscore" (the default), "filtered", "paper", or a `Recipe` of one's own.
-    window, stride : seconds; see `Preparation`. "whole" leaves out the windows that a recipe brings.
-    remainder, lead, missing_leads, resampling : see `Preparation`, whose defaults hold.
-    preparation : all of these in one object, instead of them.
-    reader : "auto" (by content), or "sierraecg" (Philips files through that package).
+    engine : str, default: "auto"
+        "auto", "torch", "onnx" or "native"; see `ecgfounder.engines.create_engine`.
+    precision : str, default: "float32"
+        "float32", "bfloat16" or "float16" (GPU); embeddings are float32 whatever it is.
+    device : str, optional
+        "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
+    compiled : bool, default: False
+        Whether PyTorch compiles the network, again for each length of recordings (about a minute each).
+    threads : int, optional
+        Threads that compute at once on a CPU; None takes the cores that this process may use.
+    recipe : str or Recipe, optional
+        "zscore" (the default), "filtered", "paper", or a `Recipe` of one's own.
+    window, stride : float or {"whole"} or None, float or None
+        Seconds; see `Preparation`. "whole" leaves out the windows that a recipe brings.
+    remainder, lead, missing_leads, resampling : str, optional
+        See `Preparation`, whose defaults hold.
+    preparation : Preparation, optional
+        All of these in one object, instead of them.
+    reader : str, default: "auto"
+        "auto" (by content), or "sierraecg" (Philips files through that package).
 
     Returns
     -------
@@ -165,10 +177,14 @@ def recording_from_array(
 
     Parameters
     ----------
-    samples : [n_leads, n_samples], or [n_samples] for one lead; NaN where there is no sample.
-    sampling_rate : in Hz.
-    leads : the rows' names in order, in any usual spelling.
-    unit : of the samples: "mV", "uV", "V" ...
+    samples : array_like
+        [n_leads, n_samples], or [n_samples] for one lead; NaN where there is no sample.
+    sampling_rate : float
+        In Hz.
+    leads : sequence of str
+        The rows' names in order, in any usual spelling.
+    unit : str, default: "mV"
+        Of the samples: "mV", "uV", "V" ...
 
     Raises
     ------
@@ -237,10 +253,14 @@ class Embedder:
 
     Attributes
     ----------
-    engine : the loaded network, `ecgfounder.engines.Engine`.
-    preparation : what is done to a recording before the network.
-    checkpoint : the file that the weights came from.
-    reader : how files are read.
+    engine : Engine
+        The loaded network, `ecgfounder.engines.Engine`.
+    preparation : Preparation
+        What is done to a recording before the network.
+    checkpoint : Path
+        The file that the weights came from.
+    reader : str
+        How files are read.
     """
 
     def __init__(self, engine: Engine, preparation: Preparation, *, checkpoint: Path, reader: str = "auto") -> None:
@@ -329,20 +349,26 @@ class Embedder:
 
         Parameters
         ----------
-        x : a path, a `Recording`, samples [n_leads, n_samples] (numpy array or tensor), or an iterable of any of these.
-        sampling_rate, leads, unit : Hz, the rows' names, and "mV" (default), "uV" ... for arrays, and for files whose
-            format does not say them. For "1lead", `leads` may be left out for an array of one row.
-        pooling : "none" keeps the feature map over time, "mean" its mean, which ECGFounder's own code calls features.
-        batch_size : recordings (or windows) that a GPU computes at once, and that wait for company; None for as many as
-            suit the engine. No result depends on it.
-        errors : for iterables: "raise" stops at the first recording that cannot be embedded; "return" puts its exception
-            in its place; "skip" leaves it out and logs a warning. A single recording always raises.
-        as_tensor : torch tensors on the CPU instead of numpy arrays.
+        x : str, os.PathLike, Recording, array_like, or an iterable of these
+            A path, a `Recording`, samples [n_leads, n_samples] (numpy array or tensor), or an iterable of any of these.
+        sampling_rate, leads, unit : float or None, sequence of str or None, str or None
+            Hz, the rows' names, and "mV" (default), "uV" ... for arrays, and for files whose format does not say them.
+            For "1lead", `leads` may be left out for an array of one row.
+        pooling : {"none", "mean"}, default: "none"
+            "none" keeps the feature map over time, "mean" its mean, which ECGFounder's own code calls features.
+        batch_size : int, optional
+            Recordings (or windows) that a GPU computes at once, and that wait for company; None for as many as suit the
+            engine. No result depends on it.
+        errors : {"raise", "return", "skip"}, default: "raise"
+            For iterables: "raise" stops at the first recording that cannot be embedded; "return" puts its exception in
+            its place; "skip" leaves it out and logs a warning. A single recording always raises.
+        as_tensor : bool, default: False
+            Torch tensors on the CPU instead of numpy arrays.
 
         Returns
         -------
-        float32 array, or a list of them in the order of an iterable
-            [T, 1024], T = ceil(n_samples at 500 Hz / 256), or [1024] with `pooling="mean"`. In front of that, W windows
+        numpy.ndarray, or a list of them in the order of an iterable
+            float32 [T, 1024], T = ceil(n_samples at 500 Hz / 256), or [1024] with `pooling="mean"`. In front of that, W windows
             where the preparation has a stride, then n_leads where it has `lead="all"`: [W, T, 1024],
             [W, n_leads, 1024].
 
@@ -404,8 +430,8 @@ class Embedder:
 
         Returns
         -------
-        float32 array, or a list of them in the order of an iterable
-            [150]; windows and leads in front as in `embed`.
+        numpy.ndarray, or a list of them in the order of an iterable
+            float32 [150]; windows and leads in front as in `embed`.
 
         Raises
         ------
@@ -427,10 +453,10 @@ class Embedder:
                 "remainder 'keep' gives a last window with fewer tokens, which one [W, T, 1024] array cannot hold: use "
                 "pooling='mean', or remainder 'drop' or 'pad'."
             )
-        view = view_of(pooling)
+        keep = pooling_of(pooling)
         # A copy of a map: a batch's maps are one block, which a kept row would hold in memory.
         return Kept(
-            lambda feature_map: view(feature_map if pooling == "mean" else feature_map.copy()), attrgetter("embedding")
+            lambda feature_map: keep(feature_map if pooling == "mean" else feature_map.copy()), attrgetter("embedding")
         )
 
     def _prediction_view(self) -> Kept:
@@ -442,7 +468,7 @@ class Embedder:
                 f"{self.checkpoint}: expected the head of {expected} statements (dense.weight [{expected}, {FEATURES}] and "
                 f"dense.bias [{expected}]), found {found}. The published files have it: {spec.filename} of {spec.repo_id}"
             )
-        return Kept(view_of("mean", head), attrgetter("probabilities"))
+        return Kept(pooling_of("mean", head), attrgetter("probabilities"))
 
     def _results(
         self,
@@ -471,7 +497,7 @@ class Embedder:
                 names.append(name)
                 yield partial(self._prepare, x, hints, name)
 
-        for outcome in Stream(EmbedStage(self.engine, kept.view), batch_size).results(prepared()):
+        for outcome in Stream(EmbedStage(self.engine, kept.keep), batch_size).results(prepared()):
             name = names.popleft()
             if isinstance(outcome, Finished):
                 yield kept.result(outcome)
@@ -519,12 +545,12 @@ class Embedder:
 class Kept:
     """What is kept of each map, and which part of it is the result."""
 
-    view: Callable[[Array], View]
-    part: Callable[[View], Array | None]
+    keep: Callable[[Array], InputEmbedding]
+    part: Callable[[InputEmbedding], Array | None]
 
     def result(self, finished: Finished) -> Array:
-        """The result of one recording: its only view, or all of them with windows and leads in front."""
-        parts = [part for view in finished.views or () if (part := self.part(view)) is not None]
+        """The result of one recording: its only embedding, or all of them with windows and leads in front."""
+        parts = [part for each in finished.embeddings or () if (part := self.part(each)) is not None]
         if not finished.outer_shape:
             return parts[0]
         return np.stack(parts).reshape(*finished.outer_shape, *parts[0].shape)

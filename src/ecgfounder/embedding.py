@@ -29,7 +29,7 @@ from ecgfounder.storage import path_here
 log = logging.getLogger("ecgfounder")
 
 Progress = Callable[[int, int, int], None]
-"""Called with the records done and failed in this start, and those that it has to do."""
+"""Called with the records done and failed in this attempt, and those that it has to do."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ class CohortRun:
 
     Attributes
     ----------
-    summary : what came of this start; `summary.tally` counts all records of the cohort.
-    run : the run's embeddings, read when they are used.
+    summary : Summary
+        What came of this attempt; `summary.tally` counts all records of the cohort.
+    run : EmbeddingRun
+        The run's embeddings, read when they are used.
     """
 
     summary: Summary
@@ -94,43 +96,79 @@ def embed_cohort(
 
     Parameters
     ----------
-    dataset
-        Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of ECGs.
-    output_dir
-        Folder of the embeddings. A run that is there with the same settings goes on; finished records are not done again.
-    checkpoint
+    dataset : str or os.PathLike
+        Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of
+        ECGs.
+    output_dir : str or os.PathLike
+        Folder of the embeddings. A run that is there with the same settings goes on; finished records are not done
+        again.
+    checkpoint : str or os.PathLike, optional
         A file, a folder that holds the mode's published file, or None for the Hugging Face Hub's.
-    mode
+    mode : str, default: "12lead"
         "12lead" or "1lead", the network.
-    data_dir
+    data_dir : str or os.PathLike, optional
         Folder that relative paths start from; None takes the working directory, or the folder of ECGs itself.
-    split, path_column, id_column, keep_columns
-        The split of a dataset that has several; its columns with paths, with identifiers that name outputs instead of paths, and
-        those that are carried into the manifest.
-    recipe, window, stride, remainder, lead, missing_leads, resampling, trim_zero_edges
-        What is done to a recording before the network; see `Preparation`. `recipe` may be a name, and `window` "whole".
-    preparation
+    split : str, default: "train"
+        The split of a dataset that has several.
+    path_column : str, default: "ecg_paths"
+        The dataset's column of paths.
+    id_column : str, optional
+        Its column of identifiers, which then name outputs and stand for paths.
+    keep_columns : sequence of str
+        Its columns that are carried into the manifest.
+    recipe : str or Recipe, optional
+        What is done to a recording before the network: "zscore", "filtered", "paper", or one of one's own.
+    window, stride : float, optional
+        Seconds; see `Preparation`. `window="whole"` leaves out the windows that a recipe brings.
+    remainder, lead, missing_leads, resampling : str, optional
+        See `Preparation`, whose defaults hold.
+    trim_zero_edges : bool, optional
+        See `Preparation`.
+    preparation : Preparation, optional
         All of these in one object, instead of them.
-    reader, sampling_rate, leads, unit
-        How files are read: "auto" or "sierraecg"; Hz, lead names and unit for formats that do not say them.
-    engine, precision, device, compiled
-        What computes the network; see `load`.
-    pooling
-        "none" keeps the map [T, 1024], "mean" its mean over T [1024], "both" both (in Parquet).
-    predictions, statements
+    reader : {"auto", "sierraecg"}
+        How files are read: by content, or Philips files through that package.
+    sampling_rate : float, optional
+        In Hz, for formats that do not say it.
+    leads : sequence of str, optional
+        Names of the leads in order, for formats that do not say them.
+    unit : str, optional
+        Of the samples ("mV", "uV", "V" ...), for formats that do not say it.
+    engine, precision : str
+        What computes the network, and in which arithmetic; see `load`.
+    device : str, optional
+        "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
+    compiled : bool, default: False
+        Whether PyTorch compiles the network; see `load`.
+    pooling : {"none", "mean", "both"}
+        The map [T, 1024], its mean over T [1024], or both (in Parquet).
+    predictions, statements : bool, default: False
         Whether the head's probabilities, and what the recording devices stated, are kept in tables of their own.
-    dtype, format, layout, shard_size
-        How outputs are written: "float32" or "float16"; "json" or "parquet"; "flat" or "tree"; records per Parquet shard.
-    batch_size, num_workers
-        Recordings in a batch, None for as many as suit the engine (8 on a CPU, 128 on a GPU); reading processes, at most.
-        With 0 files are read in this process.
-    shard
+    dtype : {"float32", "float16"}
+        Of the embeddings that are written.
+    format : {"json", "parquet"}
+        One JSON per recording, or Parquet shards.
+    layout : {"flat", "tree"}
+        JSON files side by side, or in folders as the recordings are.
+    shard_size : int, default: 1000
+        Recordings per Parquet shard.
+    batch_size : int, optional
+        Recordings in a batch; None takes as many as suit the engine, 8 on a CPU and 128 on a GPU.
+    num_workers : int, default: 4
+        Reading processes, at most. With 0 files are read in this process.
+    shard : tuple of (int, int), optional
         (i, n): this call does the i-th of n parts of the cohort.
-    overwrite, retry_failed, check_hashes, read_timeout
-        What a start in a used folder does; seconds after which reading one file is given up.
-    progress
-        True shows a progress bar, in a terminal or a notebook; a function is called with the records done and failed in this
-        start and those that it has to do.
+    overwrite : bool, default: False
+        Remove what an earlier run left, and begin again.
+    retry_failed : bool, default: False
+        Try the recordings that failed before once more.
+    check_hashes : bool, default: False
+        Compare finished recordings' inputs by content, where size and time alone are compared otherwise.
+    read_timeout : float, default: 120.0
+        Seconds after which reading one file is given up.
+    progress : bool or Progress, default: False
+        True shows a progress bar, in a terminal or a notebook; a function is called with the records done and failed in
+        this attempt and those that it has to do.
 
     Returns
     -------

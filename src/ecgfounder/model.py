@@ -24,10 +24,14 @@ class Bundle(NetworkSpec):
 
     Attributes
     ----------
-    mode : "12lead" or "1lead".
-    leads : lead names in the order of the input's channels.
-    filename : name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
-    sampling_rate : of the input, in Hz.
+    mode : str
+        "12lead" or "1lead".
+    leads : tuple of str
+        Lead names in the order of the input's channels.
+    filename : str
+        Name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
+    sampling_rate : int
+        Of the input, in Hz.
 
     Examples
     --------
@@ -63,10 +67,14 @@ def ft_12lead_ECGFounder(
 
     Parameters
     ----------
-    device : where the network is put.
-    pth : checkpoint file, of any form that `load_state_dict` accepts.
-    n_classes : outputs of the new head, which starts from random weights.
-    linear_prob : freeze everything but the head (a linear probe).
+    device : torch.device or str
+        Where the network is put.
+    pth : str or os.PathLike
+        Checkpoint file, of any form that `load_state_dict` accepts.
+    n_classes : int
+        Outputs of the new head, which starts from random weights.
+    linear_prob : bool, default: False
+        Freeze everything but the head (a linear probe).
 
     Returns
     -------

@@ -157,17 +157,28 @@ class Net1D(nn.Module):
 
     Parameters
     ----------
-    in_channels : leads of the input.
-    base_filters : channels after the first convolution.
-    ratio : width of a block's middle convolution relative to its output.
-    filter_list : output channels of each stage; never fewer than the stage before.
-    m_blocks_list : blocks of each stage.
-    kernel_size : samples under each first and middle convolution.
-    stride : by which each stage's first block divides the sampling rate; the first convolution always halves it.
-    groups_width : channels of a group of the middle convolutions.
-    n_classes : outputs of the linear head `dense`.
-    use_bn, use_do : apply batch-norm and dropout before each convolution; the published networks apply neither.
-    verbose : log the shape of the map after each stage.
+    in_channels : int
+        Leads of the input.
+    base_filters : int
+        Channels after the first convolution.
+    ratio : float
+        Width of a block's middle convolution relative to its output.
+    filter_list : sequence of int
+        Output channels of each stage; never fewer than the stage before.
+    m_blocks_list : sequence of int
+        Blocks of each stage.
+    kernel_size : int
+        Samples under each first and middle convolution.
+    stride : int
+        By which each stage's first block divides the sampling rate; the first convolution always halves it.
+    groups_width : int
+        Channels of a group of the middle convolutions.
+    n_classes : int
+        Outputs of the linear head `dense`.
+    use_bn, use_do : bool, default: True
+        Apply batch-norm and dropout before each convolution; the published networks apply neither.
+    verbose : bool, default: False
+        Log the shape of the map after each stage.
     """
 
     def __init__(
@@ -214,7 +225,8 @@ class Net1D(nn.Module):
 
         Parameters
         ----------
-        x : float tensor [B, in_channels, L], L >= 1.
+        x : Tensor
+            Float tensor [B, in_channels, L], L >= 1.
 
         Returns
         -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from ecgfounder.chat.rows import Sample
+from ecgfounder.chat.rows import ChatRow
 
 ECG_QUESTIONS: tuple[str, ...] = (
     "What does this ECG show?",
@@ -24,7 +24,7 @@ ECG_QUESTIONS: tuple[str, ...] = (
 """Questions of which `create_mimic_ecg_inputs` puts one after each user's text."""
 
 
-def conversation(sample: Sample) -> list[dict[str, Any]]:
+def conversation(sample: ChatRow) -> list[dict[str, Any]]:
     """A row in the OpenAI style: text parts, and one part for each ECG whose type and key are the modality's name."""
     parts: list[dict[str, str]] = [{"type": "text", "text": " ".join(sample.text)}] if sample.text else []
     parts += [{"type": modality, modality: path} for modality, path in sample.embeddings]
@@ -32,7 +32,7 @@ def conversation(sample: Sample) -> list[dict[str, Any]]:
     return [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]
 
 
-def embedding_chat(sample: Sample, question: str | None = None) -> dict[str, Any]:
+def embedding_chat(sample: ChatRow, question: str | None = None) -> dict[str, Any]:
     """A row in the embedding-chat style: a tag for each ECG before the user's text, the files beside the messages."""
     embeddings: dict[str, list[str]] = {}
     for modality, path in sample.embeddings:

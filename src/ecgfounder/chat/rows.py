@@ -1,6 +1,6 @@
 """A dataset's rows on their way to being samples of a chat file.
 
-In: rows, and the folder that a run wrote its embeddings to. Out: `Sample`s, or the reason why a row has no place.
+In: rows, and the folder that a run wrote its embeddings to. Out: `ChatRow`s, or the reason why a row has no place.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LeftOut(StrEnum):
 
 
 @dataclass(frozen=True)
-class Sample:
+class ChatRow:
     """One row that has all it needs: texts without blanks around them, and (modality, embedding file) for each ECG."""
 
     row: int
@@ -58,9 +58,14 @@ class EmbeddingFolder:
 
     Attributes
     ----------
-    folder : where they are; naming : as the run had it.
-    shards : the run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
-    by_identifier : whether rows of shards are known by an identifier (`--id_column`) rather than by their recording's path.
+    folder : str or os.PathLike
+        Where they are.
+    naming : Naming
+        As the run had it.
+    shards : EmbeddingRun or None
+        The run, where it wrote Parquet shards; None where there is a file per ECG. `require` finds out.
+    by_identifier : bool
+        Whether rows of shards are known by an identifier (`--id_column`) rather than by their recording's path.
     """
 
     def __init__(self, folder: str | os.PathLike[str], naming: Naming) -> None:
@@ -75,12 +80,13 @@ class EmbeddingFolder:
 
         Parameters
         ----------
-        exclude_flags : quality flags that `is_flagged` looks for.
+        exclude_flags : collection of str, optional
+            Quality flags that `is_flagged` looks for.
 
         Raises
         ------
         SettingsError
-            If it is not there, or holds Parquet shards or is asked for flags without the run's books.
+            If it is not there, or holds Parquet shards or is asked for flags without the run's record.
         """
         try:
             with os.scandir(self.folder) as entries:
@@ -161,8 +167,8 @@ def _flagged_outputs(run: EmbeddingRun, names: Collection[str]) -> Iterator[int]
             yield path_key(output.as_py())
 
 
-class Rows:
-    """A dataset's rows on their way to being `Sample`s."""
+class ChatRows:
+    """A dataset's rows on their way to being `ChatRow`s."""
 
     def __init__(self, settings: ChatSettings) -> None:
         self.settings = settings
@@ -216,7 +222,7 @@ class Rows:
                     )
         return wanted
 
-    def __iter__(self) -> Iterator[Sample | tuple[LeftOut, str]]:
+    def __iter__(self) -> Iterator[ChatRow | tuple[LeftOut, str]]:
         """In the dataset's order, each row as a sample, or the reason why it is left out with what it was seen at."""
         settings = self.settings
         names = [*settings.modality_mapping, *settings.text_cols, *self.target_cols]
@@ -233,7 +239,7 @@ class Rows:
                 if row == settings.max_samples:
                     return
 
-    def _sample(self, cells: Mapping[str, Any], row: int) -> Sample | tuple[LeftOut, str]:
+    def _sample(self, cells: Mapping[str, Any], row: int) -> ChatRow | tuple[LeftOut, str]:
         records = [
             (column, record)
             for column in self.settings.modality_mapping
@@ -259,7 +265,7 @@ class Rows:
             if folder.is_flagged(path):
                 return LeftOut.FLAGGED, f"row {row}, {path}"
             embeddings.append((self.settings.modality_mapping[column], str(path)))
-        return Sample(row, text, target, tuple(embeddings))
+        return ChatRow(row, text, target, tuple(embeddings))
 
 
 def _records(cells: Mapping[str, Any], column: str, id_column: str | None, row: int) -> Iterator[Record]:

@@ -28,16 +28,26 @@ class ChatSettings:
 
     Attributes
     ----------
-    dataset_name, split : the dataset, see `ecgfounder.cohort.sources.open_cohort`.
-    text_cols, target_cols : columns of the user's and the assistant's text; None takes MIMIC-IV-ECG's report lines.
-    modality_mapping : column with ECG paths -> name of its modality.
-    embeddings_dirs : the same columns -> folder of the embeddings.
-    output_file, output_format : where to, and "json" (one array) or "jsonl".
-    data_dir, layout, id_column : as the run that wrote the embeddings had them.
-    num_workers : threads that look for embedding files; the output does not depend on it.
-    max_samples : rows to read from the beginning; None reads all.
-    keep_missing : write the path that an embedding would have where it is not there.
-    exclude_flags : names of quality flags (`ecgfounder.quality.FLAGS`); a row with a recording that has one is left out.
+    dataset_name, split : str
+        The dataset, see `ecgfounder.cohort.sources.open_cohort`.
+    text_cols, target_cols : tuple of str, tuple of str or None
+        Columns of the user's and the assistant's text; None takes MIMIC-IV-ECG's report lines.
+    modality_mapping : mapping of str to str
+        Column with ECG paths -> name of its modality.
+    embeddings_dirs : mapping of str to str
+        The same columns -> folder of the embeddings.
+    output_file, output_format : Path, str
+        Where to, and "json" (one array) or "jsonl".
+    data_dir, layout, id_column : str, Layout, str or None
+        As the run that wrote the embeddings had them.
+    num_workers : int
+        Threads that look for embedding files; the output does not depend on it.
+    max_samples : int or None
+        Rows to read from the beginning; None reads all.
+    keep_missing : bool
+        Write the path that an embedding would have where it is not there.
+    exclude_flags : tuple of str
+        Names of quality flags (`ecgfounder.quality.FLAGS`); a row with a recording that has one is left out.
     """
 
     dataset_name: str

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from ecgfounder.chat.rows import LeftOut, Rows, Sample
+from ecgfounder.chat.rows import ChatRow, ChatRows, LeftOut
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.storage.replace import replacing
@@ -30,7 +30,7 @@ _ROWS_BETWEEN_LINES = 100_000
 
 
 @dataclass
-class Summary:
+class ChatSummary:
     """What became of the rows; `examples` has one instance of each reason, for the log."""
 
     rows: int = 0
@@ -45,17 +45,19 @@ class Summary:
             yield f"left out, {reason}: {count:,} (first: {self.examples[reason]})"
 
 
-def write_chat(settings: ChatSettings, form: Callable[[Sample], Any]) -> Summary:
+def write_chat(settings: ChatSettings, form: Callable[[ChatRow], Any]) -> ChatSummary:
     """Write a chat file: all at once under its name when it is complete, or not at all.
 
     Parameters
     ----------
-    settings : the dataset, the columns, the embeddings and the output.
-    form : what a sample looks like in the file, e.g. `conversation` or `embedding_chat`.
+    settings : ChatSettings
+        The dataset, the columns, the embeddings and the output.
+    form : callable
+        What a sample looks like in the file, e.g. `conversation` or `embedding_chat`.
 
     Returns
     -------
-    Summary
+    ChatSummary
         How many rows were written, and why the others were not.
 
     Raises
@@ -66,8 +68,8 @@ def write_chat(settings: ChatSettings, form: Callable[[Sample], Any]) -> Summary
         If not a single row could be written, if names collide, or if the disk is full.
     """
     with _replacing(settings.output_file) as file:
-        summary = Summary()
-        lines = (orjson.dumps(form(sample)) for sample in _kept(Rows(settings), summary))
+        summary = ChatSummary()
+        lines = (orjson.dumps(form(sample)) for sample in _kept(ChatRows(settings), summary))
         _write(file, lines, settings.output_format)
         if not summary.written:
             raise RunError(
@@ -76,10 +78,10 @@ def write_chat(settings: ChatSettings, form: Callable[[Sample], Any]) -> Summary
     return summary
 
 
-def _kept(rows: Iterable[Sample | tuple[LeftOut, str]], summary: Summary) -> Iterator[Sample]:
+def _kept(rows: Iterable[ChatRow | tuple[LeftOut, str]], summary: ChatSummary) -> Iterator[ChatRow]:
     for row in rows:
         summary.rows += 1
-        if isinstance(row, Sample):
+        if isinstance(row, ChatRow):
             summary.written += 1
             yield row
         else:

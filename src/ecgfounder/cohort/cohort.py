@@ -22,10 +22,14 @@ class Record(NamedTuple):
 
     Attributes
     ----------
-    path : as the dataset has it.
-    row : the dataset row that names it, from 0.
-    position : its place among the row's paths, from 0.
-    identifier : the row's value of the identifier column, where one was asked for.
+    path : str
+        As the dataset has it.
+    row : int
+        The dataset row that names it, from 0.
+    position : int
+        Its place among the row's paths, from 0.
+    identifier : str or None
+        The row's value of the identifier column, where one was asked for.
     """
 
     path: str

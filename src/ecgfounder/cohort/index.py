@@ -24,11 +24,16 @@ class Index:
 
     Attributes
     ----------
-    keys : uint64 [n], which record it is (`record_key`).
-    names : uint64 [n], hash of the output name with case folded; 0 where the path cannot be given a name.
-    first : bool [n], whether this is the first time that the record occurs.
-    marks : int64 [n], hash of the `Record`, by which this process knows it when it comes by again.
-    shared : uint64, hashes of the names of identifiers that several paths have.
+    keys : numpy.ndarray
+        uint64 [n], which record it is (`record_key`).
+    names : numpy.ndarray
+        uint64 [n], hash of the output name with case folded; 0 where the path cannot be given a name.
+    first : numpy.ndarray
+        bool [n], whether this is the first time that the record occurs.
+    marks : numpy.ndarray
+        int64 [n], hash of the `Record`, by which this process knows it when it comes by again.
+    shared : numpy.ndarray
+        uint64, hashes of the names of identifiers that several paths have.
     """
 
     keys: npt.NDArray[np.uint64]
@@ -55,7 +60,7 @@ class Index:
 def indexed_records(cohort: Cohort, index: Index, data_dir: str) -> Iterator[tuple[int, Record]]:
     """Every path with its place in the index, also where the cohort has changed since (files that came into a folder).
 
-    Paths that the index does not know are left to the next start.
+    Paths that the index does not know are left to the next attempt.
     """
     marks = index.marks.data
     order: npt.NDArray[np.int64] | None = None  # by key; needed only if the cohort is not what it was

@@ -19,7 +19,7 @@ LAYOUT_CHOICES = ("flat", "tree")
 
 
 RUN_FOLDER = "_run"
-"""The folder inside the output folder that holds a run's books; no output may be called so or lie in it."""
+"""The folder inside the output folder that holds a run's record; no output may be called so or lie in it."""
 
 
 MAX_NAME_BYTES = 255
@@ -58,9 +58,12 @@ class Naming:
 
     Attributes
     ----------
-    layout : "flat", every output directly in the output folder; "tree", folders as below `data_dir`.
-    data_dir : the folder that relative paths start from; made absolute when the object is made.
-    suffix : what follows the stem, ".json" for one JSON per ECG.
+    layout : Layout
+        "flat", every output directly in the output folder; "tree", folders as below `data_dir`.
+    data_dir : str
+        The folder that relative paths start from; made absolute when the object is made.
+    suffix : str
+        What follows the stem, ".json" for one JSON per ECG.
 
     Raises
     ------
@@ -91,7 +94,7 @@ class Naming:
     def name(self, path: str) -> str:
         """The output's name for an input path: relative to the output folder, parts joined by '/'.
 
-        It never begins with a slash, has no '..' in it and never leads into the folder of a run's books. Different
+        It never begins with a slash, has no '..' in it and never leads into the folder of a run's record. Different
         paths may share a name ('x.xml' and 'x.dcm'): compare `key` before work begins.
 
         Raises
@@ -143,7 +146,7 @@ def _checked(name: str) -> str:
     if any(part in ("", ".", "..") for part in parts):
         raise PrepareError("no safe output name can be made from the path; use id_column to name outputs yourself")
     if parts[0].casefold() == RUN_FOLDER:
-        raise PrepareError(f"the output would lie in '{RUN_FOLDER}', where the run keeps its books; rename the input")
+        raise PrepareError(f"the output would lie in '{RUN_FOLDER}', where the run keeps its record; rename the input")
     if not name.isascii():
         try:
             name = printable(name)

@@ -51,10 +51,13 @@ def open_cohort(
 
     Parameters
     ----------
-    dataset : a `save_to_disk` folder, a folder of ECG files, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, or a
-        folder copied from there; a folder of ECG files in any store.
-    split : which split of a DatasetDict or of a Hub dataset.
-    path_column, id_column : the columns with the paths and with the identifiers.
+    dataset : str or Location
+        A `save_to_disk` folder, a folder of ECG files, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, or a folder
+        copied from there; a folder of ECG files in any store.
+    split : str, default: "train"
+        Which split of a DatasetDict or of a Hub dataset.
+    path_column, id_column : str, str or None
+        The columns with the paths and with the identifiers.
 
     Raises
     ------

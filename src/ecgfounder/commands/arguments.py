@@ -80,7 +80,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """What is written, and how."""
     add = parser.add_argument_group("output").add_argument
-    add("--output_dir", required=True, help="folder of the embeddings; _run/ in it holds the books")
+    add("--output_dir", required=True, help="folder of the embeddings; _run/ in it holds the run's record")
     add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
     add("--predictions", action="store_true", help="the head's 150 probabilities too, in _run/predictions.pq")
     add(
@@ -95,11 +95,11 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a start does."""
+    """What an attempt does."""
     add = parser.add_argument_group("run").add_argument
     add("--shard", default="1/1", metavar="I/N", help="do the I-th of N parts of the cohort")
     add("--dry_run", action="store_true", help="say what would be done, and do nothing")
-    add("--overwrite", action="store_true", help="start anew: remove the outputs of the run in --output_dir first")
+    add("--overwrite", action="store_true", help="begin again: remove the outputs of the run in --output_dir first")
     add("--retry_failed", action="store_true", help="do recordings again that failed before")
     add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
     add("--read_timeout", type=float, default=120.0, help="seconds for reading one file (default: %(default)s)")

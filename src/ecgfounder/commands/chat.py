@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgfounder.chat.forms import conversation, embedding_chat, question_for
-from ecgfounder.chat.rows import Sample
+from ecgfounder.chat.rows import ChatRow
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import write_chat
 from ecgfounder.commands.terminal import as_flags
@@ -115,7 +115,7 @@ def _settings(arguments: argparse.Namespace) -> ChatSettings:
     )
 
 
-def _run(arguments: argparse.Namespace, program: str, form: Callable[[Sample], Any]) -> int:
+def _run(arguments: argparse.Namespace, program: str, form: Callable[[ChatRow], Any]) -> int:
     """Write the file and say what became of the rows; 0 written, 1 nothing written, 2 refused at the start."""
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     logger.setLevel(arguments.log_level)
@@ -147,7 +147,7 @@ def dummy_main(argv: Sequence[str] | None = None) -> int:
     return _run(arguments, program, functools.partial(_conversation, key=wrap))
 
 
-def _conversation(sample: Sample, key: str) -> Any:
+def _conversation(sample: ChatRow, key: str) -> Any:
     return {key: conversation(sample)} if key else conversation(sample)
 
 
@@ -164,7 +164,7 @@ def mimic_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides which row gets which question (default: 0)")
     arguments = parser.parse_args(argv)
 
-    def form(sample: Sample) -> dict[str, Any]:
+    def form(sample: ChatRow) -> dict[str, Any]:
         return embedding_chat(sample, question_for(sample.row, arguments.seed) if arguments.include_prompts else None)
 
     return _run(arguments, program, form)

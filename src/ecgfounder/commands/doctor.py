@@ -281,7 +281,7 @@ def _engine_finding(subject: str, trial: dict[str, Any], reference: dict[str, An
 
 
 def _reinstall(subject: str) -> str:
-    """The command that installs anew what an engine consists of."""
+    """The command that reinstalls what an engine consists of."""
     if subject == "native":
         return "pip install --no-deps -e . in ecgfounder's folder"
     package = {"onnx": "'ecgfounder[cpu]'"}.get(subject, "torch")
@@ -328,8 +328,10 @@ def probe(choice: str, device: str, folder: str) -> None:
 
     Parameters
     ----------
-    choice, device : as in `ecgfounder.engines.create_engine`.
-    folder : where the weights are kept for the next probe.
+    choice, device : str
+        As in `ecgfounder.engines.create_engine`.
+    folder : str
+        Where the weights are kept for the next probe.
     """
     import numpy as np
     import torch
@@ -450,14 +452,14 @@ def _mode_of(state: dict[str, torch.Tensor]) -> str:
 
 
 def _engine_cache() -> Finding:
-    """The folder of packed weights and graphs: without it, each start makes them anew."""
+    """The folder of packed weights and graphs: without it, each run makes them again."""
     from ecgfounder.engines.cache import cache_folder
 
     folder = cache_folder()
     problem = _why_not_writable(folder)
     free = _free(folder)
     if problem:
-        found = f"{folder}: {problem}; the engine is built again at every start"
+        found = f"{folder}: {problem}; the engine is built again for every run"
         return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder that can be written to")
     if free < SPACE_FOR_CACHE:
         found = f"{folder}: {_size(free)} free, what is kept of a checkpoint takes 125 MB"

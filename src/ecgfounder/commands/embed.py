@@ -150,7 +150,7 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         return OK
     if summary.lost:
         console.line(
-            f"{summary.processed:,} recordings in this start, {summary.failed_now:,} failed; {summary.lost:,} of its processes "
+            f"{summary.processed:,} recordings in this attempt, {summary.failed_now:,} failed; {summary.lost:,} of its processes "
             "died. The same command goes on from there."
         )
         return SOME_FAILED  # none is left that the launcher could stop for it
@@ -169,7 +169,7 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
 
 
 def _rate(summary: Summary) -> float:
-    """Recordings a second in this start."""
+    """Recordings a second in this attempt."""
     return summary.processed / summary.seconds if summary.seconds else 0.0
 
 
@@ -187,7 +187,7 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
     took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
     console.line(
         f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
-        f"{summary.processed:,} in this start, {took}, {_rate(summary):.1f} ECG/s"
+        f"{summary.processed:,} in this attempt, {took}, {_rate(summary):.1f} ECG/s"
     )
     if summary.precision_error is not None:
         console.line(f"Measured error of {settings.precision} against float32: {summary.precision_error:.1e} relative")

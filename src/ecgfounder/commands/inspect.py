@@ -108,17 +108,28 @@ class Finding:
 
     Attributes
     ----------
-    path : as given, or below the folder as given.
-    error : why the file could not be read, the path left out; the attributes that follow are then empty.
-    format, version : the reader's name, and the format's version where the file states it.
-    leads : those in the file, by canonical name; 'channel N' for names that are not a lead's.
-    derived, missing : those of the twelve that are computed from I and II, and those that cannot be had.
-    sampling_rate, samples, seconds : rate in Hz, samples per lead, and duration.
-    resolution_uv : microvolts per unit of the stored samples, where the file has one such scale.
-    range_mv : lowest and highest sample of each lead in mV; None for a lead without any.
-    device : manufacturer, model, software and filters of the device.
-    flags : quality flags, "name" or "name:detail" (`ecgfounder.quality.FLAGS`).
-    problem : why the recording cannot be embedded although it was read.
+    path : str
+        As given, or below the folder as given.
+    error : str or None
+        Why the file could not be read, the path left out; the attributes that follow are then empty.
+    format, version : str, str or None
+        The reader's name, and the format's version where the file states it.
+    leads : tuple of str
+        Those in the file, by canonical name; 'channel N' for names that are not a lead's.
+    derived, missing : tuple of str
+        Those of the twelve that are computed from I and II, and those that cannot be had.
+    sampling_rate, samples, seconds : float, int, float
+        Rate in Hz, samples per lead, and duration.
+    resolution_uv : float or None
+        Microvolts per unit of the stored samples, where the file has one such scale.
+    range_mv : dict of str to tuple of (float, float) or None
+        Lowest and highest sample of each lead in mV; None for a lead without any.
+    device : dict of str to str or float
+        Manufacturer, model, software and filters of the device.
+    flags : tuple of str
+        Quality flags, "name" or "name:detail" (`ecgfounder.quality.FLAGS`).
+    problem : str or None
+        Why the recording cannot be embedded although it was read.
     """
 
     path: str
@@ -293,7 +304,7 @@ def _definition(flag: str) -> str:
 
 
 @dataclass
-class Tally:
+class FindingCounts:
     """Counts over the files seen so far; the files themselves are not kept."""
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -335,7 +346,7 @@ def kind_of(reason: str) -> str:
 
 def _inspect_many(paths: Iterable[str], hints: Hints, *, as_json: bool) -> int:
     """A line per file as it is read, then the counts (on standard error beside JSON)."""
-    tally = Tally()
+    tally = FindingCounts()
     if not as_json:
         _print(f"{'format':<15} {'leads':>6} {'Hz':>7} {'s':>9}  file  [flags]")
     for path in _files(paths):

@@ -14,7 +14,7 @@ def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_merge(arguments: argparse.Namespace) -> int:
-    """Finish the books; exit status 1 where recordings failed or are still to do."""
+    """Finish the run's record; exit status 1 where recordings failed or are still to do."""
     from ecgfounder.ledger.conclusion import merge
 
     tally = merge(arguments.output_dir)

@@ -159,9 +159,12 @@ class Material:
 
     Attributes
     ----------
-    inputs : float32 arrays [C, L], at most `INPUTS_PER_ECG` of a recording.
-    paths : of the recordings that they came from, in order.
-    failures : path and reason of those that could not be read or prepared.
+    inputs : tuple of numpy.ndarray
+        float32 arrays [C, L], at most `INPUTS_PER_ECG` of a recording.
+    paths : tuple of str
+        Of the recordings that they came from, in order.
+    failures : tuple of tuple of (str, str)
+        Path and reason of those that could not be read or prepared.
     """
 
     inputs: tuple[Array, ...]
@@ -231,13 +234,19 @@ class Comparison:
 
     Attributes
     ----------
-    engine, what : what was compared.
-    difference : largest relative difference of a map, |a - b| / |b| (Euclidean norms); 0 for identical bytes; None where
-        nothing could be compared.
-    tolerance : what it may be; 0 asks for identical bytes.
-    note : why nothing was compared.
-    skipped : whether that is as it should be (an extra that is not installed).
-    widened : whether the tolerance is larger than stated, because the checkpoint amplifies rounding.
+    engine, what : str
+        What was compared.
+    difference : float or None
+        Largest relative difference of a map, |a - b| / |b| (Euclidean norms); 0 for identical bytes; None where nothing
+        could be compared.
+    tolerance : float
+        What it may be; 0 asks for identical bytes.
+    note : str
+        Why nothing was compared.
+    skipped : bool
+        Whether that is as it should be (an extra that is not installed).
+    widened : bool
+        Whether the tolerance is larger than stated, because the checkpoint amplifies rounding.
     """
 
     engine: str
@@ -273,10 +282,14 @@ def comparisons(
 
     Parameters
     ----------
-    material : what is embedded.
-    task : how its files are read, for the processes that do it again.
-    checkpoint, mode : the network.
-    device : "cpu" leaves a GPU out; the name of another device takes that; None takes the first GPU if there is one.
+    material : Material
+        What is embedded.
+    task : ReadTask
+        How its files are read, for the processes that do it again.
+    checkpoint, mode : Path, str
+        The network.
+    device : str, optional
+        "cpu" leaves a GPU out; the name of another device takes that; None takes the first GPU if there is one.
     """
     references: dict[str, list[Array]] = {}
     for kind in _kinds(device):

@@ -33,9 +33,12 @@ class DemoPaths:
 
     Attributes
     ----------
-    dataset : folder of a Hugging Face dataset, for --dataset.
-    data_dir : folder that its paths are relative to, for --data_dir.
-    checkpoint : file with random weights, for --checkpoint.
+    dataset : Path
+        Folder of a Hugging Face dataset, for --dataset.
+    data_dir : Path
+        Folder that its paths are relative to, for --data_dir.
+    checkpoint : Path
+        File with random weights, for --checkpoint.
     """
 
     dataset: Path

@@ -40,14 +40,22 @@ def encode_sierra(
 
     Parameters
     ----------
-    counts : whole numbers in the range of int16, [n_leads, n_samples].
-    leads : one label for each row. Version 1.03 has no labels, and takes the standard leads in their order only.
-    sampling_rate : in Hz.
-    version : one of `ecgfounder.readers.philips.DOCUMENT_VERSIONS`.
-    encoding : one of `ENCODINGS`; UTF-16 with a byte-order mark, as cardiographs write it.
-    compressed : XLI, with limb leads as residuals and sixteen chunks; otherwise 16-bit samples as they are.
-    resolution_uv : of one count, in uV.
-    device : the cardiograph's name.
+    counts : array_like
+        Whole numbers in the range of int16, [n_leads, n_samples].
+    leads : sequence of str, optional
+        One label for each row. Version 1.03 has no labels, and takes the standard leads in their order only.
+    sampling_rate : float, default: 500
+        In Hz.
+    version : str, default: "1.04"
+        One of `ecgfounder.readers.philips.DOCUMENT_VERSIONS`.
+    encoding : str, default: "UTF-8"
+        One of `ENCODINGS`; UTF-16 with a byte-order mark, as cardiographs write it.
+    compressed : bool, default: True
+        XLI, with limb leads as residuals and sixteen chunks; otherwise 16-bit samples as they are.
+    resolution_uv : float, default: 5
+        Of one count, in uV.
+    device : str, default: "Synthetic"
+        The cardiograph's name.
 
     Returns
     -------

@@ -27,9 +27,12 @@ def write_demo_checkpoint(path: Path, mode: str = "12lead", seed: int = 0) -> No
 
     Parameters
     ----------
-    path : file to write; its folder is created.
-    mode : "12lead" or "1lead".
-    seed : of the weights.
+    path : Path
+        File to write; its folder is created.
+    mode : str, default: "12lead"
+        "12lead" or "1lead".
+    seed : int, default: 0
+        Of the weights.
 
     Raises
     ------

@@ -30,7 +30,7 @@ class Growth:
         self.since, self.waited, self.done = time.monotonic(), 0.0, 0
 
     def is_due(self) -> bool:
-        """The verdict, once workers were watched for long enough; they are watched anew from then on."""
+        """The verdict, once workers were watched for long enough; they are watched again from then on."""
         took = time.monotonic() - self.since
         if took < GROWTH_SECONDS:
             return False

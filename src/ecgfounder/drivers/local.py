@@ -37,12 +37,18 @@ class Pipeline:
 
     Parameters
     ----------
-    pool : reads and prepares.
-    embed : the embedding stage, called from as many threads as its network can use.
-    finish : called from one thread with groups of finished records, in the order in which they get ready.
-    batch_size : rows in a full batch.
-    interruption : when requested, no more jobs are taken and what is in flight is finished.
-    grace : seconds after an interruption after which what is still in flight is left.
+    pool : ReaderPool
+        Reads and prepares.
+    embed : EmbedStage
+        The embedding stage, called from as many threads as its network can use.
+    finish : callable
+        Called from one thread with groups of finished records, in the order in which they get ready.
+    batch_size : int
+        Rows in a full batch.
+    interruption : Interruption
+        When requested, no more jobs are taken and what is in flight is finished.
+    grace : float, default: 8.0
+        Seconds after an interruption after which what is still in flight is left.
     """
 
     pool: ReaderPool
@@ -172,7 +178,7 @@ class Pipeline:
             self._waited["embed"] += time.monotonic() - began
         self._put(self._to_finish, None)
         # An engine cannot be stopped, and what it gives now is lost in any case. A group that is being written must be
-        # waited for: what it writes and the books would not agree otherwise.
+        # waited for: what it writes and the run's record would not agree otherwise.
         began = time.monotonic()
         self._finisher.join()
         with self._counting:  # as if every embedding thread had waited, which they would for more records

@@ -43,10 +43,18 @@ class _Worker:
 
     Attributes
     ----------
-    begun : jobs that it has taken up, counted by itself in memory that both see; ended : those that all is known of.
-    jobs : what it was given and has not ended; the first one is in its hands if it has begun more than ended.
-    since : when it last gave a sign of life (s); ready : whether it has come up.
-    missing : inputs of the job in its hands that are still to come.
+    begun : Any
+        Jobs that it has taken up, counted by itself in memory that both see.
+    ended : int
+        Those that all is known of.
+    jobs : deque of Job
+        What it was given and has not ended; the first one is in its hands if it has begun more than ended.
+    since : float
+        When it last gave a sign of life (s).
+    ready : bool
+        Whether it has come up.
+    missing : int
+        Inputs of the job in its hands that are still to come.
     """
 
     process: BaseProcess
@@ -68,15 +76,20 @@ class ReaderPool:
 
     Parameters
     ----------
-    task : what is done with a path.
-    n_workers : how many processes at most.
-    n_started : how many of them are started at once; twice as many follow each time that the caller mostly waits for
-        them, as long as that helps. A process costs a third of a second of a core to start. None starts all.
-    timeout : seconds after which one file is given up and its worker replaced.
+    task : ReadTask
+        What is done with a path.
+    n_workers : int
+        How many processes at most.
+    n_started : int, optional
+        How many of them are started at once; twice as many follow each time that the caller mostly waits for them, as
+        long as that helps. A process costs a third of a second of a core to start. None starts all.
+    timeout : float, default: 120.0
+        Seconds after which one file is given up and its worker replaced.
 
     Attributes
     ----------
-    waited : seconds that the caller has waited for something to be read.
+    waited : float
+        Seconds that the caller has waited for something to be read.
     """
 
     def __init__(self, task: ReadTask, n_workers: int, *, n_started: int | None = None, timeout: float = 120.0) -> None:

@@ -34,8 +34,10 @@ class Stream:
 
     Parameters
     ----------
-    embed : the embedding stage.
-    batch_size : rows in a full batch.
+    embed : EmbedStage
+        The embedding stage.
+    batch_size : int
+        Rows in a full batch.
     """
 
     def __init__(self, embed: EmbedStage, batch_size: int) -> None:
@@ -49,7 +51,7 @@ class Stream:
         self._computing: deque[Future[list[Embedded]]] = deque()
 
     def results(self, prepared: Iterable[Callable[[], Signal]]) -> Iterator[Finished | ECGFounderError]:
-        """For each call a finished record with its views, or the error that kept it from being one."""
+        """For each call a finished record with its embeddings, or the error that kept it from being one."""
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="ecgfounder-embed")
         try:
             for number, prepare in enumerate(prepared):
@@ -86,7 +88,7 @@ class Stream:
             if finished is None:
                 continue
             place = self._place_of.pop(finished.job.place)
-            place.outcome = place.outcome or (finished if finished.views else EmbeddingError(finished.reason))
+            place.outcome = place.outcome or (finished if finished.embeddings else EmbeddingError(finished.reason))
 
     def _finished(self, most: int, pool: ThreadPoolExecutor) -> Iterator[Finished | ECGFounderError]:
         """The outcomes that are next in order, until at most `most` recordings are open."""

@@ -18,13 +18,20 @@ class Facts:
 
     Attributes
     ----------
-    format : name of the reader that decoded it.
-    sampling_rate, n_samples : as stored, in Hz and in samples of a lead.
-    leads : those that went into the network, in order.
-    flags : quality flags, "name" or "name:detail".
-    starts : each window's start, in s.
-    device : device and filter settings; keys are of `ecgfounder.ecg.recording.META_KEYS`.
-    statements : what the device stated, where that was asked for and the file says it.
+    format : str or None
+        Name of the reader that decoded it.
+    sampling_rate, n_samples : float or None, int or None
+        As stored, in Hz and in samples of a lead.
+    leads : tuple of str
+        Those that went into the network, in order.
+    flags : tuple of str
+        Quality flags, "name" or "name:detail".
+    starts : tuple of float
+        Each window's start, in s.
+    device : mapping of str to str or float or None
+        Device and filter settings; keys are of `ecgfounder.ecg.recording.META_KEYS`.
+    statements : Statements or None
+        What the device stated, where that was asked for and the file says it.
     """
 
     format: str | None = None
@@ -43,12 +50,17 @@ class Identity:
 
     Attributes
     ----------
-    size : in bytes, of all its files.
-    mtime_ns : the latest time at which one of them was written, in ns since 1970.
-    sha256 : of the contents, in hexadecimal; None for a recording inside a container, whose time decides: it can be many
+    size : int
+        In bytes, of all its files.
+    mtime_ns : int
+        The latest time at which one of them was written, in ns since 1970.
+    sha256 : str or None
+        Of the contents, in hexadecimal; None for a recording inside a container, whose time decides: it can be many
         gigabytes.
-    tag : the store's own mark of the content (ETag); None for files of this machine.
-    companions : its further files, as seen from its folder; '*' stands for the recording's own name.
+    tag : str or None
+        The store's own mark of the content (ETag); None for files of this machine.
+    companions : tuple of str
+        Its further files, as seen from its folder; '*' stands for the recording's own name.
     """
 
     size: int

@@ -99,6 +99,49 @@ def canonical_lead(name: str) -> str:
     return name.strip()
 
 
+# Names that other recordings use too: C1 to C6 are electrodes of the 10-10 system, D1 to D3 those of depth electrodes.
+_AMBIGUOUS = frozenset({*(f"C{i}" for i in range(1, 7)), *(f"D{i}" for i in range(1, 4))})
+
+# Electrodes of the 10-20 and 10-10 systems, alone or against another one, and channels that say EEG.
+_EEG = re.compile(
+    r"EEG\b.*|(?:FP|AF|F|FC|FT|CP|T|TP|PO|O)(?:Z|\d{1,2})(?:[-_ ].*)?|(?:C|P)Z(?:[-_ ].*)?|P[3-8](?:[-_ ].*)?"
+    r"|[CD][1-6][-_ ]*(?:REF|AVG|LE|[ACMP]\d|[CP]Z)",
+    re.IGNORECASE,
+)
+
+
+def leads_in_context(names: Sequence[str]) -> tuple[str, ...]:
+    """`canonical_lead` of each channel's name, where one that other recordings use too needs the others' word.
+
+    C1 to C6 and D1 to D3 are leads beside a lead with an unambiguous name (I, aVR, V1), if no channel is named as EEG and none
+    says ECG in its name. Elsewhere they stay what they are, and are no leads.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of all of a file's channels, as they are in the file.
+    """
+    plain = [_GAP.sub("", _SUFFIX.sub("", name.strip()).strip().upper()) for name in names]
+    leads = canonical_leads(names)
+    if _AMBIGUOUS.isdisjoint(plain):
+        return leads
+    certain = any(lead in STANDARD_LEADS and name not in _AMBIGUOUS for lead, name in zip(leads, plain, strict=True))
+    other = any(_EEG.fullmatch(name.strip()) or _SAYS_ECG.search(name) for name in names)
+    if certain and not other:
+        return leads
+    return tuple(
+        name.strip() if spelled in _AMBIGUOUS else lead for name, spelled, lead in zip(names, plain, leads, strict=True)
+    )
+
+
+def says_ecg(name: str) -> bool:
+    """Whether a channel's name says ECG or EKG: 'ECG', 'ECG1', 'EKG-II', 'Holter ECG', never 'SECGEN'."""
+    return _SAYS_ECG.search(name) is not None
+
+
+_SAYS_ECG = re.compile(r"(?:^|[^A-Za-z])(?:ECG|EKG)(?![A-Za-z])|^(?:ECG|EKG)", re.IGNORECASE)
+
+
 def channel_label(recording: Recording, lead: str) -> str:
     """How a lead of a recording is called where others see it: its name if it is a known lead's, else 'channel N'.
 
@@ -113,11 +156,15 @@ class LeadSelection:
 
     Attributes
     ----------
-    samples : float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads. It may share memory
-        with the recording's, and must not be changed.
-    leads : the names asked for, in that order.
-    derived : those that were computed from leads I and II.
-    missing : those that are absent and cannot be derived, or hold nothing but zeros or nothing but NaN.
+    samples : numpy.ndarray
+        float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads. It may share memory with
+        the recording's, and must not be changed.
+    leads : tuple of str
+        The names asked for, in that order.
+    derived : tuple of str
+        Those that were computed from leads I and II.
+    missing : tuple of str
+        Those that are absent and cannot be derived, or hold nothing but zeros or nothing but NaN.
     """
 
     samples: Samples

@@ -64,10 +64,14 @@ class Trace:
 
     Attributes
     ----------
-    label : the lead's name.
-    start : seconds from the start of the recording to its first sample.
-    place : seconds from the start of the row to its first sample.
-    millivolts : float64 [n_samples], the median taken off; NaN where there is no sample; empty for a lead without any.
+    label : str
+        The lead's name.
+    start : float
+        Seconds from the start of the recording to its first sample.
+    place : float
+        Seconds from the start of the row to its first sample.
+    millivolts : Millivolts
+        float64 [n_samples], the median taken off; NaN where there is no sample; empty for a lead without any.
     """
 
     label: str
@@ -194,9 +198,12 @@ def plot_recording(recording: Recording, out: Path, title: str | None = None) ->
 
     Parameters
     ----------
-    recording : what to draw; see `rows_of` for which parts of it.
-    out : the file to write, ending in .png (254 dots per inch) or .svg; one that is there is replaced.
-    title : text above the chart.
+    recording : Recording
+        What to draw; see `rows_of` for which parts of it.
+    out : Path
+        The file to write, ending in .png (254 dots per inch) or .svg; one that is there is replaced.
+    title : str, optional
+        Text above the chart.
 
     Raises
     ------

@@ -38,11 +38,18 @@ class Recording:
 
     Attributes
     ----------
-    samples : float32 array [n_leads, n_samples], in millivolt; NaN where the file says that there is no sample.
-    sampling_rate : samples per second, in Hz.
-    leads : one canonical name for each row of `samples` (`canonical_lead`).
-    source_format : name of the reader that decoded it, e.g. "philips_sierra".
-    meta : device and filter settings; keys are from the closed list `META_KEYS`.
+    samples : numpy.ndarray
+        float32 array [n_leads, n_samples], in millivolt; NaN where the file says that there is no sample.
+    sampling_rate : float
+        Samples per second, in Hz.
+    leads : tuple of str
+        One canonical name for each row of `samples` (`canonical_lead`).
+    source_format : str
+        Name of the reader that decoded it, e.g. "philips_sierra".
+    meta : mapping of str to str or float
+        Device and filter settings; keys are from the closed list `META_KEYS`.
+    left_out : tuple of str
+        Leads that are in the file and not here, because they were sampled at another rate.
 
     Raises
     ------
@@ -55,6 +62,7 @@ class Recording:
     leads: tuple[str, ...]
     source_format: str
     meta: Mapping[str, str | float] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.dtype != np.float32:

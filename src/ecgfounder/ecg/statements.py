@@ -34,10 +34,14 @@ class Statements:
 
     Attributes
     ----------
-    statements : its diagnostic statements, in its order and words.
-    heart_rate : ventricular rate, in beats per minute.
-    pr_ms, qrs_ms, qt_ms, qtc_ms : intervals, in ms; QTc by the formula that the device uses (most: Bazett's).
-    p_axis, qrs_axis, t_axis : frontal axes, in degrees.
+    statements : tuple of str
+        Its diagnostic statements, in its order and words.
+    heart_rate : float or None
+        Ventricular rate, in beats per minute.
+    pr_ms, qrs_ms, qt_ms, qtc_ms : float or None
+        Intervals, in ms; QTc by the formula that the device uses (most: Bazett's).
+    p_axis, qrs_axis, t_axis : float or None
+        Frontal axes, in degrees.
     """
 
     statements: tuple[str, ...] = ()
@@ -56,8 +60,10 @@ def statements_of(texts: Iterable[str], **measurements: float | None) -> Stateme
 
     Parameters
     ----------
-    texts : the statements as the device wrote them.
-    measurements : by the names of the attributes of `Statements`.
+    texts : iterable of str
+        The statements as the device wrote them.
+    **measurements : float or None
+        By the names of the attributes of `Statements`.
     """
     kept = [line for text in texts if (line := " ".join(text.split())) and _is_of_the_ecg(line)]
     return Statements(

@@ -41,10 +41,14 @@ def from_cache(key: str, *, files: Collection[str], build: Callable[[Path], None
 
     Parameters
     ----------
-    key : the entry's name: the checkpoint's SHA-256, and all else that decides what is in it.
-    files : names of files without which an entry is not whole.
-    build : writes the entry's files into an empty folder.
-    load : reads or maps them from a folder, which may be gone afterwards.
+    key : str
+        The entry's name: the checkpoint's SHA-256, and all else that decides what is in it.
+    files : collection of str
+        Names of files without which an entry is not whole.
+    build : callable
+        Writes the entry's files into an empty folder.
+    load : callable
+        Reads or maps them from a folder, which may be gone afterwards.
 
     Raises
     ------

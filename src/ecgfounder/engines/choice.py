@@ -36,18 +36,27 @@ def create_engine(
 
     Parameters
     ----------
-    choice : "torch", "triton" (our own kernels, NVIDIA GPUs), "onnx" (ONNX Runtime, CPU, float32), "native" (our own, CPU,
-        float32), or "auto". On a GPU that is triton where it can be used, else torch; on a CPU native where it was built
-        and the processor can, else ONNX Runtime where it is installed, else torch, and torch for other precisions.
-        What is to be compiled is torch's.
-    mode : "12lead" or "1lead".
-    checkpoint : an existing file (`ecgfounder.network.checkpoint.find_checkpoint`).
-    precision : one of `PRECISION_CHOICES`; float16 needs a GPU.
-    device : "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
-    threads : Python threads that will call `embed` at once.
-    batch_size : rows that a GPU computes at once, 128 if None; on a CPU the arithmetic has a fixed size.
-    checkpoint_sha256 : the file's SHA-256 where it is known already; spares reading the file once.
-    compiled : whether PyTorch compiles the network (`torch.compile`), for each length of signals anew.
+    choice : str, default: "auto"
+        "torch", "triton" (our own kernels, NVIDIA GPUs), "onnx" (ONNX Runtime, CPU, float32), "native" (our own, CPU,
+        float32), or "auto". On a GPU that is triton where it can be used, else torch; on a CPU native where it was
+        built and the processor can, else ONNX Runtime where it is installed, else torch, and torch for other
+        precisions. What is to be compiled is torch's.
+    mode : str
+        "12lead" or "1lead".
+    checkpoint : Path
+        An existing file (`ecgfounder.network.checkpoint.find_checkpoint`).
+    precision : str, default: "float32"
+        One of `PRECISION_CHOICES`; float16 needs a GPU.
+    device : str, optional
+        "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
+    threads : int, default: 1
+        Python threads that will call `embed` at once.
+    batch_size : int, optional
+        Rows that a GPU computes at once, 128 if None; on a CPU the arithmetic has a fixed size.
+    checkpoint_sha256 : str, optional
+        The file's SHA-256 where it is known already; spares reading the file once.
+    compiled : bool, default: False
+        Whether PyTorch compiles the network (`torch.compile`), for each length of signals again.
 
     Raises
     ------
@@ -67,7 +76,7 @@ def create_engine(
     if choice in ("onnx", "native"):
         _check_cpu_engine(choice, precision, device)
     if compiled and choice != "torch":
-        raise SettingsError(f"the engine {choice!r} is not compiled anew: use compiled=True with engine='torch'")
+        raise SettingsError(f"the engine {choice!r} is not compiled: use compiled=True with engine='torch'")
     if choice == "native":
         from ecgfounder.engines.native import NativeEngine
 

@@ -26,15 +26,23 @@ class Engine(ABC):
 
     Attributes
     ----------
-    name : "torch", "onnx" or "native".
-    precision : of the arithmetic, one of `PRECISION_CHOICES`; maps are float32 whatever it is.
-    device : "cpu", "cuda:0" ...
-    threads : how many threads may call `embed` at once to use what the engine was given: on a CPU each call computes
-        in its own thread alone; on a GPU the second call's transfers overlap with the first one's arithmetic.
-    batch_size : rows for one call of `embed` that suit the engine best; any number is right.
-    in_channels : leads that the network takes.
-    samples_per_pass : rows times samples that one pass is held to since the device's memory ran out; None before.
-    head : the checkpoint's classification head, for predictions from a map; None where the checkpoint has none.
+    name : str
+        "torch", "onnx" or "native".
+    precision : str
+        Of the arithmetic, one of `PRECISION_CHOICES`; maps are float32 whatever it is.
+    device : str
+        "cpu", "cuda:0" ...
+    threads : int
+        How many threads may call `embed` at once to use what the engine was given: on a CPU each call computes in its
+        own thread alone; on a GPU the second call's transfers overlap with the first one's arithmetic.
+    batch_size : int
+        Rows for one call of `embed` that suit the engine best; any number is right.
+    in_channels : int
+        Leads that the network takes.
+    samples_per_pass : int or None
+        Rows times samples that one pass is held to since the device's memory ran out; None before.
+    head : Head or None
+        The checkpoint's classification head, for predictions from a map; None where the checkpoint has none.
     """
 
     name: str
@@ -55,12 +63,14 @@ class Engine(ABC):
 
         Parameters
         ----------
-        batch : float32 array [B, in_channels, L], L >= 1, at 500 Hz, after the recipe.
+        batch : numpy.ndarray
+            float32 array [B, in_channels, L], L >= 1, at 500 Hz, after the recipe.
 
         Returns
         -------
-        float32 array [B, T, 1024], T = ceil(L / 256). On a CPU a row's bytes depend on nothing but that row: not on the
-        batch's size or order, nor on the calling thread. Values that are not finite are passed on.
+        numpy.ndarray
+            float32 [B, T, 1024], T = ceil(L / 256). On a CPU, and with Triton, a row's bytes depend on nothing but that
+            row: not on the batch's size or order, nor on the calling thread. Values that are not finite are passed on.
 
         Raises
         ------

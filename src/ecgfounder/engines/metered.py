@@ -6,10 +6,12 @@ In: batches. Out: the maps of the engine in use, and the relative error that its
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import numpy as np
 
 from ecgfounder.engines.engine import Array, Engine
+from ecgfounder.errors import EmbeddingError
 
 RECORDINGS_MEASURED = 16
 
@@ -36,7 +38,7 @@ class MeteredEngine(Engine):
     @property
     def relative_error(self) -> float | None:
         """Norm of the difference from float32 over the norm of the float32 maps; None before anything was measured."""
-        return float(np.sqrt(self._squares[0] / self._squares[1])) if self.measured else None
+        return float(np.sqrt(self._squares[0] / self._squares[1])) if self._squares[1] else None
 
     def _embed(self, batch: Array) -> Array:
         maps = self._engine.embed(batch)
@@ -47,10 +49,13 @@ class MeteredEngine(Engine):
         return maps
 
     def _measure(self, batch: Array, maps: Array, reference: Engine) -> None:
+        """Measure on what both can compute: no record fails for it, and one that fails by itself spoils nothing."""
         rows = min(len(batch), RECORDINGS_MEASURED - self.measured)
-        exact = reference.embed(batch[:rows]).astype(np.float64)
-        self._squares += [np.square(maps[:rows] - exact).sum(), np.square(exact).sum()]
         self.measured += rows
+        with suppress(EmbeddingError):
+            exact = reference.embed(batch[:rows]).astype(np.float64)
+            known = np.isfinite(maps[:rows]).all(axis=(1, 2)) & np.isfinite(exact).all(axis=(1, 2))
+            self._squares += [np.square(maps[:rows][known] - exact[known]).sum(), np.square(exact[known]).sum()]
         if self.measured >= RECORDINGS_MEASURED:
             reference.close()
             self._reference = None

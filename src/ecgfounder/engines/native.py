@@ -103,7 +103,7 @@ class NativeEngine(CpuEngine):
             raise EmbeddingError(f"a batch of {list(rows.shape)} cannot be computed: {error}") from error
 
     def _space(self, n_bytes: int) -> npt.NDArray[np.uint8]:
-        """Memory for one call; a thread's last one where it is large enough, since fresh pages are dear."""
+        """Memory for one call; a thread's last one where it is large enough, since fresh pages are costly."""
         space: npt.NDArray[np.uint8] | None = getattr(self._local, "space", None)
         if space is None or len(space) < n_bytes:
             space = _aligned(n_bytes)
@@ -130,11 +130,13 @@ def pack(weights: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float
 
     Parameters
     ----------
-    weights : name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
+    weights : mapping of str to numpy.ndarray
+        Name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
 
     Returns
     -------
-    float32 [n], one after the other.
+    numpy.ndarray
+        float32 [n], one after the other.
     """
     names = ["first_conv.conv"]
     for stage, blocks in enumerate(ARCHITECTURE.m_blocks_list):

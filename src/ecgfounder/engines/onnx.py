@@ -97,8 +97,10 @@ def build_graph(weights: Mapping[str, npt.NDArray[np.float32]], mode: str) -> by
 
     Parameters
     ----------
-    weights : name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
-    mode : "12lead" or "1lead".
+    weights : mapping of str to numpy.ndarray
+        Name to array, as `ecgfounder.network.checkpoint.backbone_state` names them.
+    mode : str
+        "12lead" or "1lead".
     """
     import onnx
     from onnx import TensorProto, helper

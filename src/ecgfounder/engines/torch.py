@@ -2,7 +2,7 @@
 
 In: float32 [B, C, L]. Out: float32 [B, T, 1024]. On a CPU every pass has the same number of rows and one thread, so
 that a row's bytes never depend on its batch; on a GPU a pass is halved when memory runs out, and the run goes on.
-Compiled, the network is made anew for each length that comes, and every pass has the same number of rows on a GPU too.
+Compiled, the network is compiled again for each length that comes, and every pass has the same number of rows on a GPU too.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class TorchEngine(DeviceEngine):
             return features
 
     def _on_device(self, batch: Array) -> Array:
-        """One pass on a GPU. Compiled, it is filled up with zeros: another number of rows would be compiled anew."""
+        """One pass on a GPU. Compiled, it is filled up with zeros: another number of rows would be compiled again."""
         n, missing = len(batch), self._rows_that_fit(batch.shape[2]) - len(batch)
         if self._compiled is not None and missing > 0:
             batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.float32)])

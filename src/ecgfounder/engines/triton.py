@@ -47,7 +47,8 @@ def triton_usable(device: str | None = None) -> bool:
 
     Parameters
     ----------
-    device : "cuda", "cuda:1" ...; None is the first GPU.
+    device : str, optional
+        "cuda", "cuda:1" ...; None is the first GPU.
     """
     name, _, index = (device or "cuda").partition(":")
     if name != "cuda" or importlib.util.find_spec("triton") is None or torch.version.cuda is None:
@@ -185,10 +186,14 @@ class FusedNet:
 
     Parameters
     ----------
-    net : the network, without batch-norm and dropout, as the published checkpoints are used.
-    device : where to compute.
-    precision : of weights and maps; sums are float32 in each.
-    product : how float32 operands are multiplied: "tf32x3" (float32's accuracy, on tensor cores), "ieee" or "tf32".
+    net : Net1D
+        The network, without batch-norm and dropout, as the published checkpoints are used.
+    device : torch.device
+        Where to compute.
+    precision : str
+        Of weights and maps; sums are float32 in each.
+    product : str, default: "tf32x3"
+        How float32 operands are multiplied: "tf32x3" (float32's accuracy, on tensor cores), "ieee" or "tf32".
     """
 
     def __init__(self, net: Net1D, device: torch.device, precision: str, product: str = "tf32x3") -> None:

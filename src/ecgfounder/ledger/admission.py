@@ -1,4 +1,4 @@
-"""Whether a start may work in a folder: one that is ours or empty, that nobody else has, and whose run it can go on with.
+"""Whether an attempt may work in a folder: one that is ours or empty, that nobody else has, and whose run it can go on with.
 
 In: a run's folder and a fingerprint. Out: the folder made, held and admitted, or a `RunError` with the reason.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ecgfounder.cohort.naming import RUN_FOLDER
@@ -20,7 +21,7 @@ from ecgfounder.ledger.locks import RunLock
 from ecgfounder.ledger.record import RunRecord, differences
 from ecgfounder.ledger.removal import remove_outputs
 from ecgfounder.storage import Location
-from ecgfounder.storage.replace import replace_file
+from ecgfounder.storage.replace import make_folders, replace_file, sync_folder
 
 _PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-rank")
 
@@ -34,15 +35,18 @@ def create_folder(folder: RunFolder) -> None:
         If the output folder is not ours and not empty, or cannot be written to.
     """
     output_dir, run = folder.output_dir.path, folder.path
+    root = Path(output_dir.anchor)
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        grown = make_folders(root, output_dir)
         if not run.exists() and any(output_dir.iterdir()):
             raise RunError(
                 f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
                 "into folders that may hold something else. Choose an empty or new output_dir."
             )
         for each in (run, folder.ledger.path, folder.scratch, folder.locks):
-            each.mkdir(exist_ok=True)
+            grown |= make_folders(root, each)
+        for each in grown:  # what is synced in a folder is lost with the folder's own name
+            sync_folder(each)
         probe = folder.scratch / f"probe-{uuid.uuid4().hex}"
         replace_file(probe, b"writable")
         probe.unlink()
@@ -56,7 +60,7 @@ def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
     Raises
     ------
     RunError
-        If another process has it: the main one of a start, or one that still works after its main one died.
+        If another process has it: the main one of an attempt, or one that still works after its main one died.
     """
     lock = RunLock(folder.locks, shard)
     try:
@@ -89,7 +93,7 @@ def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool)
         lines = "\n  ".join(changed)
         raise RunError(
             f"{folder.output_dir} holds a run with other settings, whose results cannot be mixed with these:\n  {lines}\n"
-            "Use the same settings to resume it, another output_dir, or overwrite=True to start anew."
+            "Use the same settings to resume it, another output_dir, or overwrite=True to begin again."
         )
     return before
 
@@ -108,7 +112,7 @@ def previous(folder: RunFolder) -> RunRecord | None:
     if before is None and holds_results:
         raise RunError(
             f"{folder.output_dir} holds results, and {folder.run_json} is gone: nothing tells what they were made with. "
-            "Choose another output_dir, or overwrite=True to start anew."
+            "Choose another output_dir, or overwrite=True to begin again."
         )
     return before
 
@@ -130,7 +134,7 @@ def _refuse_beside(folder: RunFolder, part: Location) -> None:
     if header is None or end is not None or is_this_process(header.name) or not process_is_alive(header.name):
         return
     raise RunError(
-        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which an earlier start left at work, "
+        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which an earlier attempt left at work, "
         "or which died just now: on another machine that shows after two minutes. Wait for it, or stop it."
     )
 

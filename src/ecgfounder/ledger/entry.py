@@ -39,21 +39,36 @@ class Entry:
 
     Attributes
     ----------
-    key : which record it is, 16 hexadecimal digits.
-    record : what it is called: its path below the data folder, or its identifier.
-    status : "done" or "failed".
-    output : how its output is referred to, below the output folder; None for a failure.
-    shard : the Parquet shard that holds it; None for an output of its own.
-    path : hash of the input's path where the record is known by an identifier, 16 hexadecimal digits.
-    shape : of the whole embedding, windows and leads in front.
-    input : by what its input is known again.
-    facts : what is known of the ECG.
-    seconds : by stage.
-    probabilities : of each window and lead, as `packed` packs them.
-    error, reason : of a failure: the error's class name, and its message.
-    removes : an output from before that this failure makes obsolete.
-    epoch, attempt : the start and the attempt that it belongs to, where groups are committed.
-    tag : the output's tag in its store.
+    key : str
+        Which record it is, 16 hexadecimal digits.
+    record : str
+        What it is called: its path below the data folder, or its identifier.
+    status : Status
+        "done" or "failed".
+    output : str or None
+        How its output is referred to, below the output folder; None for a failure.
+    shard : str or None
+        The Parquet shard that holds it; None for an output of its own.
+    path : str or None
+        Hash of the input's path where the record is known by an identifier, 16 hexadecimal digits.
+    shape : tuple of int or None
+        Of the whole embedding, windows and leads in front.
+    input : Identity or None
+        By what its input is known again.
+    facts : Facts
+        What is known of the ECG.
+    seconds : mapping of str to float
+        By stage.
+    probabilities : tuple of str or None
+        Of each window and lead, as `packed` packs them.
+    error, reason : str or None
+        Of a failure: the error's class name, and its message.
+    removes : str or None
+        An output from before that this failure makes obsolete.
+    epoch, attempt : int or None, str or None
+        The start and the attempt that it belongs to, where groups are committed.
+    tag : str or None
+        The output's tag in its store.
 
     Raises
     ------

@@ -29,9 +29,12 @@ class RunFolder:
 
     Attributes
     ----------
-    output_dir : folder of the embeddings.
-    run : `<output_dir>/_run`.
-    ledger : folder of the ledger's parts.
+    output_dir : Location
+        Folder of the embeddings.
+    run : Location
+        `<output_dir>/_run`.
+    ledger : Location
+        Folder of the ledger's parts.
     """
 
     def __init__(self, output_dir: str | os.PathLike[str] | Location) -> None:

@@ -134,15 +134,29 @@ class LedgerState:
 
     Attributes
     ----------
-    keys : uint64 [n]. status : uint8 [n] of DONE, FAILED.
-    size, mtime_ns : int64 [n], of the input; hashes : uint64 [n], first eight bytes of its SHA-256, 0 where unknown.
-    part : int32 [n], index into `parts`; offset : int64 [n], where the entry's line begins.
-    committed : the shards that are whole on disk, and how many records each held when it was written.
-    shard : int32 [n], index into `shards`, -1 for outputs that are files of their own.
-    companions : bool [n], whether the entry names further input files.
-    paths : uint64 [n], hash of the input's path where the record is known by an identifier, else 0.
-    names : uint64 [n], hash of the name of its output file, or of the one that a failure makes obsolete, as `Naming.key` gives
-        it; 0 where there is none of its own.
+    keys : numpy.ndarray
+        uint64 [n].
+    status : numpy.ndarray
+        uint8 [n] of DONE, FAILED.
+    size, mtime_ns : numpy.ndarray
+        int64 [n], of the input.
+    hashes : numpy.ndarray
+        uint64 [n], first eight bytes of the input's SHA-256, 0 where unknown.
+    part : numpy.ndarray
+        int32 [n], index into `parts`.
+    offset : numpy.ndarray
+        int64 [n], where the entry's line begins.
+    committed : mapping of str to int
+        The shards that are whole on disk, and how many records each held when it was written.
+    shard : numpy.ndarray
+        int32 [n], index into `shards`, -1 for outputs that are files of their own.
+    companions : numpy.ndarray
+        bool [n], whether the entry names further input files.
+    paths : numpy.ndarray
+        uint64 [n], hash of the input's path where the record is known by an identifier, else 0.
+    names : numpy.ndarray
+        uint64 [n], hash of the name of its output file, or of the one that a failure makes obsolete, as `Naming.key`
+        gives it; 0 where there is none of its own.
     """
 
     parts: tuple[Location, ...]
@@ -273,11 +287,11 @@ def read_parts(parts: tuple[Location, ...]) -> LedgerState:
 
 
 def new_stamp(ledger: Location) -> int:
-    """The time in ns for the parts of a start: later than every part's there, also where a clock was set back."""
+    """The time in ns for the parts of an attempt: later than every part's there, also where a clock was set back."""
     stamps = (part.basename.partition("-")[0] for part in ledger_parts(ledger))
     return max(time.time_ns(), 1 + max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0))
 
 
 def part_name(stamp: int, shard: tuple[int, int], rank: int, world_size: int) -> str:
-    """A ledger part's file name; `stamp` (ns since 1970, one for all processes of a start) makes names sort by start."""
+    """A ledger part's file name; `stamp` (ns since 1970, one for all processes of an attempt) makes names sort by start."""
     return f"{stamp:020d}-shard{shard[0]}of{shard[1]}-rank{rank}of{world_size}{PART_SUFFIX}"

@@ -73,11 +73,20 @@ class RunForm:
 
     Attributes
     ----------
-    format : "json", "parquet" or "npy". pooling : "none", "mean" or "both". dtype, layout, mode : as `ecgfounder embed` has them.
-    recipe : name and version.
-    windows, every_lead : whether a record has several rows, by time or by lead.
-    ragged : whether a last window may have fewer tokens than the others.
-    predictions, statements : whether there are tables of these.
+    format : str
+        "json", "parquet" or "npy".
+    pooling : str
+        "none", "mean" or "both".
+    dtype, layout, mode : str
+        As `ecgfounder embed` has them.
+    recipe : tuple of (str, str)
+        Name and version.
+    windows, every_lead : bool
+        Whether a record has several rows, by time or by lead.
+    ragged : bool
+        Whether a last window may have fewer tokens than the others.
+    predictions, statements : bool
+        Whether there are tables of these.
     """
 
     format: str
@@ -129,14 +138,22 @@ class RunRecord:
 
     Attributes
     ----------
-    fingerprint : what must agree for the run to be resumed.
-    settings : the cohort, and what may differ from start to start.
-    outcome : "running", "complete", "incomplete", "interrupted", or "exporting".
-    started, ended : in UTC.
-    run_id : the run's own name, the same through all its starts; None where version 0.1.0 began it.
-    format_version : of the folder.
-    records : counts of what came of them, once that is known.
-    exported : where the run was made from another one: its form, by what version and when.
+    fingerprint : dict of str to Any
+        What must agree for the run to be resumed.
+    settings : CohortSettings
+        The cohort, and what may differ from start to start.
+    outcome : str
+        "running", "complete", "incomplete", "interrupted", or "exporting".
+    started, ended : str, str or None
+        In UTC.
+    run_id : str or None
+        The run's own name, the same through all its attempts; None where version 0.1.0 began it.
+    format_version : int
+        Of the folder.
+    records : dict of str to Any or None
+        Counts of what came of them, once that is known.
+    exported : dict of str to Any or None
+        Where the run was made from another one: its form, by what version and when.
     """
 
     fingerprint: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What is taken away of a run: unfinished files, tables of an earlier start, outputs that nothing counts any more.
+"""What is taken away of a run: unfinished files, tables of an earlier attempt, outputs that nothing counts any more.
 
 In: a run's folder that is held. Out: the folder without them; only what the ledger or our own naming knows is ever removed.
 """
@@ -47,7 +47,7 @@ def remove_outputs(folder: RunFolder) -> None:
 
 
 def remove_tables(folder: RunFolder) -> None:
-    """Remove the tables of an earlier start: a reader must not take them for this one's."""
+    """Remove the tables of an earlier attempt: a reader must not take them for this one's."""
     for name in (*(f"{table}{suffix}" for table in TABLES for suffix in (TABLE_SUFFIX, OLD_TABLE_SUFFIX)), *TEXTS):
         (folder.path / name).unlink(missing_ok=True)
 
@@ -59,7 +59,7 @@ def remove_obsolete(folder: RunFolder, outputs: Iterable[str]) -> None:
 
 
 def remove_left_behind(folder: RunFolder, state: LedgerState) -> None:
-    """`remove_obsolete` of what a start that was killed between the entry and the removal left."""
+    """`remove_obsolete` of what an attempt that was killed between the entry and the removal left."""
     taken = state.names[state.status == DONE]  # by now of another record, where a cohort has changed
     rows = np.flatnonzero((state.status == FAILED) & (state.names != 0) & ~np.isin(state.names, taken))
     remove_obsolete(folder, [entry.removes for entry in state.entries(rows.tolist()) if entry.removes])

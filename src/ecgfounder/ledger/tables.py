@@ -82,8 +82,10 @@ class PredictionsTable(_Table):
 
     Parameters
     ----------
-    path : of the Parquet file; a CSV of the same name goes beside it.
-    labels : names of the head's classes, in their order.
+    path : Path
+        Of the Parquet file; a CSV of the same name goes beside it.
+    labels : sequence of str
+        Names of the head's classes, in their order.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:

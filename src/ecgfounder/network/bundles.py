@@ -47,10 +47,14 @@ class NetworkSpec:
 
     Attributes
     ----------
-    mode : "12lead" or "1lead".
-    leads : lead names in the order of the input's channels.
-    filename : name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
-    sampling_rate : of the input, in Hz.
+    mode : str
+        "12lead" or "1lead".
+    leads : tuple of str
+        Lead names in the order of the input's channels.
+    filename : str
+        Name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
+    sampling_rate : int
+        Of the input, in Hz.
     """
 
     mode: str

@@ -35,10 +35,12 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Pat
 
     Parameters
     ----------
-    checkpoint : a file; a folder, in which the mode's published file name is looked for; or None for the Hugging Face
-        Hub, whose local cache is asked first, so that a run neither needs the network nor changes its weights when
-        there is a file already.
-    mode : "12lead" or "1lead".
+    checkpoint : str or os.PathLike or None
+        A file; a folder, in which the mode's published file name is looked for; or None for the Hugging Face Hub, whose
+        local cache is asked first, so that a run neither needs the network nor changes its weights when there is a file
+        already.
+    mode : str
+        "12lead" or "1lead".
 
     Raises
     ------
@@ -242,9 +244,11 @@ def backbone_state(state: Mapping[str, torch.Tensor], mode: str) -> dict[str, to
 
     Parameters
     ----------
-    state : what `load_state_dict` gives. Names may carry a prefix ('module.', 'model.', 'net.' ...); the head
-        `dense.*` may be of any number of classes and is left out.
-    mode : "12lead" or "1lead".
+    state : mapping of str to torch.Tensor
+        What `load_state_dict` gives. Names may carry a prefix ('module.', 'model.', 'net.' ...); the head `dense.*` may
+        be of any number of classes and is left out.
+    mode : str
+        "12lead" or "1lead".
 
     Returns
     -------

@@ -25,8 +25,10 @@ class Head:
 
     Attributes
     ----------
-    weight : float32 [n_classes, 1024].
-    bias : float32 [n_classes].
+    weight : numpy.ndarray
+        float32 [n_classes, 1024].
+    bias : numpy.ndarray
+        float32 [n_classes].
     """
 
     weight: npt.NDArray[np.float32]

@@ -86,4 +86,5 @@ def _leads_of(recording: Recording) -> str:
     """The recording's lead names for a message; names that are not known leads are counted, as they are free text."""
     labels = [lead for lead in recording.leads if channel_label(recording, lead) == lead]
     unknown = len(recording.leads) - len(labels)
-    return ", ".join(labels + ([f"{unknown} of unknown name"] if unknown else []))
+    elsewhere = f", and at another sampling rate {', '.join(recording.left_out)}" if recording.left_out else ""
+    return ", ".join(labels + ([f"{unknown} of unknown name"] if unknown else [])) + elsewhere

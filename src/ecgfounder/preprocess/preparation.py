@@ -30,22 +30,31 @@ ALL_LEADS = "all"
 class Preparation:
     """What is done to each recording before the network.
 
+    `window`, `stride` and `remainder` hold what applies once the object is made: a recipe's own windows are filled in.
+
     Attributes
     ----------
-    mode : "12lead" or "1lead", the network.
-    lead : for "1lead": a lead's name, or "all" (each lead of the recording on its own, in standard order).
-    missing_leads : for "12lead": "fail" refuses a recording that lacks a lead, "zero" puts zeros in its place.
-    resampling : "linear" interpolation, or "polyphase" filtering, to the recipe's sampling rate.
-    recipe : filters and normalisation; see `Recipe`.
-    window : length of the network's input in seconds; None takes the windows that the recipe brings, if any, and else
-        the whole recording.
-    stride : seconds from the start of one window to the next; None takes one window, from the start of the recording.
-    remainder : what happens to a last window that the recording does not fill: "drop", "pad" (zeros after it) or
-        "keep" (shorter than the others). A recording shorter than one window fails under "drop". None takes the
-        recipe's own choice, "drop" for most.
-    trim_zero_edges : whether stretches of zeros at the start and end of the recording are taken off first.
-
-    `window`, `stride` and `remainder` hold what applies once the object is made: a recipe's own windows are filled in.
+    mode : str
+        "12lead" or "1lead", the network.
+    lead : str
+        For "1lead": a lead's name, or "all" (each lead of the recording on its own, in standard order).
+    missing_leads : str
+        For "12lead": "fail" refuses a recording that lacks a lead, "zero" puts zeros in its place.
+    resampling : str
+        "linear" interpolation, or "polyphase" filtering, to the recipe's sampling rate.
+    recipe : Recipe
+        Filters and normalisation; see `Recipe`.
+    window : float or None
+        Length of the network's input in seconds; None takes the windows that the recipe brings, if any, and else the
+        whole recording.
+    stride : float or None
+        Seconds from the start of one window to the next; None takes one window, from the start of the recording.
+    remainder : str or None
+        What happens to a last window that the recording does not fill: "drop", "pad" (zeros after it) or "keep"
+        (shorter than the others). A recording shorter than one window fails under "drop". None takes the recipe's own
+        choice, "drop" for most.
+    trim_zero_edges : bool
+        Whether stretches of zeros at the start and end of the recording are taken off first.
 
     Raises
     ------
@@ -123,10 +132,13 @@ def chosen_preparation(mode: str, given: Preparation | None, choices: Mapping[st
 
     Parameters
     ----------
-    mode : "12lead" or "1lead".
-    given : a preparation; None where choices make one.
-    choices : the other parameters of `Preparation`; None stands for one that was not made. `recipe` may be a name, and `window`
-        "whole": without the windows that the recipe brings.
+    mode : str
+        "12lead" or "1lead".
+    given : Preparation or None
+        A preparation; None where choices make one.
+    choices : mapping of str to Any
+        The other parameters of `Preparation`; None stands for one that was not made. `recipe` may be a name, and
+        `window` "whole": without the windows that the recipe brings.
 
     Raises
     ------

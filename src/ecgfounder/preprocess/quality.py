@@ -43,6 +43,8 @@ FLAGS: dict[str, str] = {
     "missing_leads": "Leads that are absent, all zero or all NaN, and went in as zeros (--missing_leads zero). "
     "Detail: leads.",
     "derived_leads": "Leads that were computed from I and II because the recording does not hold them. Detail: leads.",
+    "other_rate": "Leads that the file holds at another sampling rate than those that were read, and that were left out. "
+    "Detail: leads, or 'ECG' for channels that are named no further.",
     "not_lead_I": "The 1-lead network, which was trained on lead I, was given another lead. Detail: the lead.",
     "other_lead": "The recording's only lead was taken although another one was asked for. Detail: the lead.",
     "nan_share": "Some samples of the leads in use were not finite; they went in as 0. Detail: their share.",
@@ -89,10 +91,14 @@ def assess(samples: Samples, leads: Sequence[str], sampling_rate: float, derived
 
     Parameters
     ----------
-    samples : finite float32 [n_leads, n_samples], in mV; leads without any signal left out.
-    leads : a name for each row.
-    sampling_rate : in Hz.
-    derived : those of `leads` that were computed from others.
+    samples : numpy.ndarray
+        Finite float32 [n_leads, n_samples], in mV; leads without any signal left out.
+    leads : sequence of str
+        A name for each row.
+    sampling_rate : float
+        In Hz.
+    derived : sequence of str, optional
+        Those of `leads` that were computed from others.
 
     Returns
     -------

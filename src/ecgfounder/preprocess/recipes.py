@@ -101,9 +101,12 @@ class Butterworth:
 
     Attributes
     ----------
-    kind : "lowpass", "highpass" or "bandpass".
-    cutoffs : one frequency in Hz, or two for "bandpass".
-    order : of the design; running it both ways doubles the slope and halves the gain at the cut-off once more.
+    kind : {"lowpass", "highpass", "bandpass"}
+        "lowpass", "highpass" or "bandpass".
+    cutoffs : tuple of float
+        One frequency in Hz, or two for "bandpass".
+    order : int
+        Of the design; running it both ways doubles the slope and halves the gain at the cut-off once more.
     """
 
     kind: Literal["lowpass", "highpass", "bandpass"]
@@ -187,14 +190,20 @@ class Recipe:
 
     Attributes
     ----------
-    name, version : printed in a run's first line.
-    filters : steps in order; see `Filter`. A class of one's own will do.
-    filter_scope : "window" filters each window by itself, so that it gives what a file holding only that window would;
-        "recording" filters first and cuts windows afterwards.
-    normalization : "zscore": (x - mean) / (std + 1e-8) with one mean and standard deviation over all leads and samples
-        of the input, in float64; "zscore_per_lead": one of each for every lead; "none".
-    window, stride, remainder : windows that the recipe brings when a `Preparation` asks for none; see there.
-    sampling_rate : of the network's input, in Hz.
+    name, version : str
+        Printed in a run's first line.
+    filters : tuple of Filter
+        Steps in order; see `Filter`. A class of one's own will do.
+    filter_scope : str
+        "window" filters each window by itself, so that it gives what a file holding only that window would; "recording"
+        filters first and cuts windows afterwards.
+    normalization : str
+        "zscore": (x - mean) / (std + 1e-8) with one mean and standard deviation over all leads and samples of the
+        input, in float64; "zscore_per_lead": one of each for every lead; "none".
+    window, stride, remainder : float or None, float or None, str
+        Windows that the recipe brings when a `Preparation` asks for none; see there.
+    sampling_rate : float
+        Of the network's input, in Hz.
 
     Examples
     --------

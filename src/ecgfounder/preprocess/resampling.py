@@ -35,13 +35,15 @@ def resample(
 
     Parameters
     ----------
-    method : "linear": interpolation between the two neighbours, so that halving the rate takes every second sample.
+    method : str, default: "linear"
+        "linear": interpolation between the two neighbours, so that halving the rate takes every second sample.
         "polyphase": `scipy.signal.resample_poly` with its default filter, which takes out what the new rate cannot
         hold.
 
     Returns
     -------
-    float32 array [n_leads, stop - start].
+    numpy.ndarray
+        float32 [n_leads, stop - start].
     """
     length = round(samples.shape[1] * target / sampling_rate)
     stop = length if stop is None else min(stop, length)

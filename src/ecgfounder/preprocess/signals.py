@@ -30,14 +30,20 @@ class Signal:
 
     Attributes
     ----------
-    inputs : float32 arrays [C, L], C-contiguous, in the order windows, then leads; C is 12, or 1 in mode "1lead". With
+    inputs : sequence of numpy.ndarray
+        float32 arrays [C, L], C-contiguous, in the order windows, then leads; C is 12, or 1 in mode "1lead". With
         windows they are made when they are taken, so that a recording of a day needs the memory of a window.
-    outer_shape : () for a single input; (W,) for windows in sequence; (n_leads,) for all leads; (W, n_leads) for both.
-        Its product is the number of inputs.
-    starts : each window's start in seconds from the start of the recording.
-    leads : the leads that went in, in order.
-    flags : quality flags, "name" or "name:detail"; `ecgfounder.quality.FLAGS` defines them.
-    sampling_rate : of the inputs, in Hz.
+    outer_shape : tuple of int
+        () for a single input; (W,) for windows in sequence; (n_leads,) for all leads; (W, n_leads) for both. Its
+        product is the number of inputs.
+    starts : tuple of float
+        Each window's start in seconds from the start of the recording.
+    leads : tuple of str
+        The leads that went in, in order.
+    flags : tuple of str
+        Quality flags, "name" or "name:detail"; `ecgfounder.quality.FLAGS` defines them.
+    sampling_rate : float
+        Of the inputs, in Hz.
     """
 
     inputs: Sequence[Samples]
@@ -76,6 +82,7 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
     inputs = WindowInputs(samples, rate, length, tuple(spans), preparation)
     flags = [
         *chosen.flags,
+        *([quality.flag("other_rate", recording.left_out)] if recording.left_out else []),
         *([] if finite is None else quality.share_of_non_finite(finite[:, first : first + used.shape[1]])),
         *_signal_flags(recording, chosen, used, first),
         *_resampling_flags(rate, preparation),
@@ -153,12 +160,15 @@ def token_times(T: int, window_start: float = 0.0) -> npt.NDArray[np.float64]:
 
     Parameters
     ----------
-    T : number of tokens, ceil(n_samples / 256).
-    window_start : the window's start in seconds (`Signal.starts`).
+    T : int
+        Number of tokens, ceil(n_samples / 256).
+    window_start : float, default: 0.0
+        The window's start in seconds (`Signal.starts`).
 
     Returns
     -------
-    float64 array [T], in seconds from the start of the recording.
+    numpy.ndarray
+        float64 [T], in seconds from the start of the recording.
     """
     return (
         window_start + (np.arange(T, dtype=np.float64) * SAMPLES_PER_TOKEN + (SAMPLES_PER_TOKEN - 1) / 2) / NETWORK_RATE

@@ -5,7 +5,7 @@ at `source.head`, and at neighbouring files where the format needs them) and `re
 `Recording` or raises `ReadError`; some also have `statements(source)`, which returns what the device said of the ECG.
 It is imported when a file first needs it.
 
-The other modules here are what readers share: `source` (a file's bytes), `xml` (parsing what strangers wrote),
+The other modules here are what readers share: `source` (a file's bytes), `xml` (parsing files from untrusted sources),
 `quantities` (numbers, units, counts to millivolts), `signals` (channel names), `timeline` (leads recorded in pieces),
 `tables` (arrays under names, and what goes with them), `matlab` (variables of MATLAB files), `identity` (by
 what a file is known again).
@@ -67,9 +67,12 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
 
     Parameters
     ----------
-    path : the file; 'container::member' addresses one recording inside a container.
-    reader : one of `READER_CHOICES`.
-    hints : sampling rate, unit and leads for formats that do not carry them.
+    path : str or os.PathLike
+        The file; 'container::member' addresses one recording inside a container.
+    reader : str, default: "auto"
+        One of `READER_CHOICES`.
+    hints : Hints, optional
+        Sampling rate, unit and leads for formats that do not carry them.
 
     Returns
     -------
@@ -94,7 +97,8 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
 
     Parameters
     ----------
-    path : as for `read_ecg`.
+    path : str or os.PathLike
+        As for `read_ecg`.
 
     Returns
     -------

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS, canonical_lead
+from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS, canonical_lead, leads_in_context, says_ecg
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import hinted_scale, millivolts_per, to_millivolts
-from ecgfounder.readers.signals import distinct_leads
+from ecgfounder.readers.signals import numbered
 from ecgfounder.readers.source import Hints, Source
 
 FORMAT = "edf"
@@ -26,7 +26,6 @@ _EDF = b"0       "
 _BDF = b"\xffBIOSEMI"
 _BLOCK = 256
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # the fields of a signal: label, transducer, unit, ranges, filters, count
-_ECG = re.compile(r"(?:^|[^A-Za-z])(?:ECG|EKG)(?![A-Za-z])|^(?:ECG|EKG)", re.IGNORECASE)
 _REFERENCE = re.compile(r"[-_ ]*\b(?:REF|AVG)$", re.IGNORECASE)
 _FILTER = re.compile(r"\b(HP|LP|N):\s*(\d+(?:\.\d+)?)\s*Hz", re.IGNORECASE)
 _FILTER_KEYS = {"HP": "highpass_hz", "LP": "lowpass_hz", "N": "notch_hz"}
@@ -76,9 +75,10 @@ def matches(source: Source) -> bool:
 def read(source: Source) -> Recording:
     """Read the ECG channels of an EDF or BDF file.
 
-    A channel is ECG if its label is a lead's name or contains ECG or EKG. Of ECG channels at several rates, those of
-    the rate with the most standard leads are kept (then of the highest rate); the others are left out. Where no label
-    says ECG, `hints.leads` may name the channels that are voltages, in the file's order.
+    A channel is ECG if its label is a lead's name or contains ECG or EKG; names that EEG has too are a lead's only beside
+    others that are (`leads_in_context`). Of ECG channels at several rates, those of the rate with the most standard leads are
+    kept (then of the highest rate); the others are named in `Recording.left_out`. Where no label says ECG, `hints.leads`
+    may name the channels that are voltages, in the file's order.
 
     Raises
     ------
@@ -92,7 +92,8 @@ def read(source: Source) -> Recording:
     records = _records(content, header)
     if header.kind.endswith("D"):
         _refuse_gaps(records, header)
-    channels, names = _ecg_channels(header, source.hints)
+    chosen = _ecg_channels(header, source.hints)
+    channels = list(chosen.kept)
     count = channels[0].count
     samples = np.empty((len(channels), len(records) * count), dtype=np.float32)
     for out, channel in zip(samples, channels, strict=True):
@@ -101,9 +102,10 @@ def read(source: Source) -> Recording:
     return Recording(
         samples=samples,
         sampling_rate=count / header.duration,
-        leads=distinct_leads(names),
+        leads=numbered(list(chosen.kept.values())),
         source_format=FORMAT,
         meta=_meta(header, channels),
+        left_out=chosen.left_out,
     )
 
 
@@ -188,30 +190,57 @@ def _refuse_gaps(records: npt.NDArray[np.uint8], header: _Header) -> None:
         raise UnsupportedFormatError(f"{header.kind} file with gaps in time between its data records")
 
 
-def _ecg_channels(header: _Header, hints: Hints) -> tuple[list[_Channel], list[str]]:
-    """The channels to keep and their lead names."""
+@dataclass(frozen=True)
+class _Chosen:
+    """The channels that make the recording, each with its lead's name, and the leads at other rates."""
+
+    kept: dict[_Channel, str]
+    left_out: tuple[str, ...]
+
+
+def _ecg_channels(header: _Header, hints: Hints) -> _Chosen:
     signals = [channel for channel in header.channels if not channel.is_annotations and channel.count]
-    names = {channel: _REFERENCE.sub("", channel.name) for channel in signals}
-    named = [
-        channel for channel in signals if canonical_lead(names[channel]) in KNOWN_LEADS or _ECG.search(channel.name)
-    ]
-    # A heart rate "from ECG" in beats per minute is no ECG; a signal without a unit may be.
-    ecg = [channel for channel in named if not channel.unit or millivolts_per(channel.unit) is not None]
-    if not ecg:
-        voltages = [channel for channel in signals if millivolts_per(channel.unit) is not None]
-        if hints.leads is None or len(hints.leads) != len(voltages):
-            raise ReadError(
-                f"none of the EDF file's {len(signals)} signals is named as ECG; "
-                f"the 'leads' parameter can name the {len(voltages)} that are voltages"
-            )
-        ecg, names = voltages, dict(zip(voltages, hints.leads, strict=True))
-    best = max({channel.count for channel in ecg}, key=lambda count: _worth(ecg, names, count))
-    kept = [channel for channel in ecg if channel.count == best]
-    return kept, [names[channel] for channel in kept]
+    ecg = _named_as_ecg(signals) or _named_by_user(signals, hints)
+    best = max({channel.count for channel in ecg}, key=lambda count: _worth(ecg, count))
+    kept = {channel: name for channel, name in ecg.items() if channel.count == best}
+    left_out = [name if name in KNOWN_LEADS else "ECG" for channel, name in ecg.items() if channel.count != best]
+    return _Chosen(kept, tuple(sorted(set(left_out) - set(kept.values()))))
 
 
-def _worth(channels: Sequence[_Channel], names: dict[_Channel, str], count: int) -> tuple[int, int]:
-    leads = {canonical_lead(names[channel]) for channel in channels if channel.count == count}
+def _named_as_ecg(signals: Sequence[_Channel]) -> dict[_Channel, str]:
+    """The channels whose labels are leads' names, or say ECG."""
+    names = leads_in_context([_without_reference(channel.name) for channel in signals])
+    return {
+        channel: name
+        for channel, name in zip(signals, names, strict=True)
+        # A heart rate "from ECG" in beats per minute is no ECG; a signal without a unit may be.
+        if (name in KNOWN_LEADS or says_ecg(channel.name)) and _may_be_voltage(channel)
+    }
+
+
+def _without_reference(label: str) -> str:
+    """'V1-REF' is V1, but 'C3-REF' says that it is an electrode of EEG."""
+    name = _REFERENCE.sub("", label)
+    return name if leads_in_context([name]) == (canonical_lead(name),) else label
+
+
+def _may_be_voltage(channel: _Channel) -> bool:
+    return not channel.unit or millivolts_per(channel.unit) is not None
+
+
+def _named_by_user(signals: Sequence[_Channel], hints: Hints) -> dict[_Channel, str]:
+    """The voltages, under the names that the user gives."""
+    voltages = [channel for channel in signals if millivolts_per(channel.unit) is not None]
+    if hints.leads is None or len(hints.leads) != len(voltages):
+        raise ReadError(
+            f"none of the EDF file's {len(signals)} signals is named as ECG; "
+            f"the 'leads' parameter can name the {len(voltages)} that are voltages"
+        )
+    return dict(zip(voltages, hints.leads, strict=True))
+
+
+def _worth(ecg: Mapping[_Channel, str], count: int) -> tuple[int, int]:
+    leads = {name for channel, name in ecg.items() if channel.count == count}
     return len(leads.intersection(STANDARD_LEADS)), count
 
 

@@ -20,7 +20,7 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, ReadError
 from ecgfounder.readers.quantities import hinted_scale
-from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source, open_file
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
 from ecgfounder.readers.tables import (
     LEAD_NAMES,
     RATE_NAMES,
@@ -99,12 +99,11 @@ def read(source: Source) -> Recording:
 
 @contextmanager
 def _opened(h5py: Any, source: Source) -> Iterator[Any]:
-    """The file's root; from memory if it is gzip."""
+    """The file's root; from memory if it was read already, or is gzip."""
     location = source.location
-    with open_file(location) as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    # A file elsewhere is read by the ranges that are asked for; one of this machine by the library itself.
-    whole = io.BytesIO(source.content) if packed else location.path if location.is_local else location.open()
+    # A large file elsewhere is read by the ranges that are asked for; one of this machine by the library itself.
+    in_memory = source.small is not None or source.is_gzip
+    whole = io.BytesIO(source.content) if in_memory else location.path if location.is_local else location.open()
     try:
         opened = h5py.File(whole, "r")
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -226,19 +225,39 @@ def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description 
 
 
 def _description(h5py: Any, group: Any, dataset: Any) -> Description:
-    """Rate, unit and leads from attributes of the dataset, its group and the file, or from small datasets beside it."""
+    """Rate, unit and leads from attributes of the dataset and of all groups around it, or from small datasets beside it.
+
+    What stands nearer to the dataset counts.
+    """
     named: dict[str, Any] = {}
-    for owner in (dataset.file, group, dataset):
-        for name in owner.attrs:
-            if plain_name(name) in _DESCRIPTIVE and owner.attrs.get_id(name).get_storage_size() <= 16 * _MAX_SMALL:
-                named[plain_name(name)] = owner.attrs[name]
+    around = [group]
+    while around[-1].name not in ("/", None):
+        around.append(around[-1].parent)
+    for owner in reversed(around):
+        named |= _attributes(owner)
+        # Farther away, names such as 'labels' are other things' names.
+        names = _DESCRIPTIVE if owner == group else frozenset((*RATE_NAMES, *UNIT_NAMES))
+        named |= _small_datasets(h5py, owner, names, but=dataset)
+    return describe(named | _attributes(dataset))
+
+
+def _attributes(owner: Any) -> dict[str, Any]:
+    return {
+        plain_name(name): owner.attrs[name]
+        for name in owner.attrs
+        if plain_name(name) in _DESCRIPTIVE and owner.attrs.get_id(name).get_storage_size() <= 16 * _MAX_SMALL
+    }
+
+
+def _small_datasets(h5py: Any, group: Any, names: frozenset[str], *, but: Any) -> dict[str, Any]:
+    """Members of a group that have one of these names and are small."""
+    found: dict[str, Any] = {}
     for name in group if len(group) <= _MAX_CHILDREN else ():
-        hard = isinstance(group.get(name, getlink=True), h5py.HardLink)
-        if plain_name(name) in _DESCRIPTIVE and plain_name(name) not in named and hard:
-            beside = group[name]
-            if isinstance(beside, h5py.Dataset) and beside.name != dataset.name and beside.size <= _MAX_SMALL:
-                named[plain_name(name)] = _text_or_values(beside)
-    return describe(named)
+        if plain_name(name) in names and isinstance(group.get(name, getlink=True), h5py.HardLink):
+            member = group[name]
+            if isinstance(member, h5py.Dataset) and member.name != but.name and member.size <= _MAX_SMALL:
+                found[plain_name(name)] = _text_or_values(member)
+    return found
 
 
 def _text_or_values(dataset: Any) -> Array:

@@ -10,23 +10,24 @@ import posixpath
 from collections.abc import Iterable
 
 from ecgfounder.ecg.facts import Identity
+from ecgfounder.errors import ReadError
 from ecgfounder.readers.source import Source, open_file
-from ecgfounder.storage import Location
+from ecgfounder.storage import Location, Status
 from ecgfounder.storage.paths import printable
 
 
 def identity_of(source: Source) -> Identity:
-    """The identity of the files that one recording was read from."""
+    """The identity of the files that one recording was read from: of the bytes that were read, whatever is there by now.
+
+    Raises
+    ------
+    ReadError
+        If a file that a library read is another one now, or can no longer be read.
+    """
     digest = hashlib.sha256()
     size, modified = 0, 0
     for location in source.files:
-        if location == source.location and source.small is not None:
-            status, content = source.small  # what was read, whatever is there by now
-            whole = hashlib.sha256(content).digest()
-        else:
-            with open_file(location) as file:
-                status = location.status()
-                whole = hashlib.file_digest(file, "sha256").digest() if source.member is None else b""
+        status, whole = _read_as(source, location)
         size, modified = size + status.size, max(modified, status.mtime_ns)
         digest.update(whole)
     return Identity(
@@ -36,6 +37,22 @@ def identity_of(source: Source) -> Identity:
         tag=None if source.location.is_local else source.location.status().tag,
         companions=tuple(_companion_name(source, location) for location in source.companions),
     )
+
+
+def _read_as(source: Source, location: Location) -> tuple[Status, bytes]:
+    """A file's status and SHA-256 as it was read; the hash is empty for a part of a container, which is not read whole."""
+    if location == source.location and source.small is not None:
+        status, content = source.small
+        return status, hashlib.sha256(content).digest()
+    seen = source.seen.get(location)
+    if seen is not None and seen.sha256 is not None:
+        return seen.status, seen.sha256
+    with open_file(location) as file:
+        whole = hashlib.file_digest(file, "sha256").digest() if source.member is None else b""
+    status = location.status()
+    if seen is not None and (seen.status.tag, seen.status.size) != (status.tag, status.size):
+        raise ReadError("the file was changed while it was read")
+    return status, whole
 
 
 def _companion_name(source: Source, location: Location) -> str:

@@ -58,15 +58,21 @@ def to_millivolts(
 
     Parameters
     ----------
-    counts : numbers [n_samples]; NaN where there is no sample.
-    scale, offset : mV per count, and mV at count 0.
-    what : names the samples in the error.
-    no_sample : the count that stands for "no sample", if the format has one: NaN in the result.
-    out : float32 array [n_samples] to fill; a new one if None.
+    counts : numpy.ndarray
+        Numbers [n_samples]; NaN where there is no sample.
+    scale, offset : float
+        MV per count, and mV at count 0.
+    what : str, default: "a lead"
+        Names the samples in the error.
+    no_sample : int, optional
+        The count that stands for "no sample", if the format has one: NaN in the result.
+    out : numpy.ndarray, optional
+        float32 array [n_samples] to fill; a new one if None.
 
     Returns
     -------
-    float32 array [n_samples], in mV: `out`, if it was given.
+    numpy.ndarray
+        float32 [n_samples], in mV: `out`, if it was given.
 
     Raises
     ------
@@ -141,13 +147,15 @@ def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
 
     Parameters
     ----------
-    text : decimal numbers; a comma may end it.
-    what : names the text in the error.
+    text : str
+        Decimal numbers; a comma may end it.
+    what : str
+        Names the text in the error.
 
     Returns
     -------
-    float64 array [n]
-        NaN where nothing stands between two commas: the file says that there is no sample.
+    numpy.ndarray
+        float64 [n]. NaN where nothing stands between two commas: the file says that there is no sample.
 
     Raises
     ------

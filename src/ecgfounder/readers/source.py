@@ -6,6 +6,7 @@ Bytes are read at most once, gzip is unpacked on the way, and neither can exceed
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import BinaryIO
 
+from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import ReadError, StorageError
 from ecgfounder.storage import Location, Status
 
@@ -31,14 +33,29 @@ class Hints:
 
     Attributes
     ----------
-    sampling_rate : in Hz.
-    unit : "mV", "uV" or "V", or a number of units per millivolt as text ("200").
-    leads : lead names in the order of the file's rows or columns.
+    sampling_rate : float or None
+        In Hz.
+    unit : str or None
+        "mV", "uV" or "V", or a number of units per millivolt as text ("200").
+    leads : tuple of str or None
+        Lead names in the order of the file's rows or columns, in any spelling; canonical ones are kept.
     """
 
     sampling_rate: float | None = None
     unit: str | None = None
     leads: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.leads is not None:
+            object.__setattr__(self, "leads", canonical_leads(self.leads))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a file was when it was read; `sha256` is of the bytes that were read, None where a library read them."""
+
+    status: Status
+    sha256: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -47,16 +64,23 @@ class Source:
 
     Attributes
     ----------
-    location : the file.
-    member : what follows '::' in a path into a container ('exams.hdf5::tracings/12').
-    hints : what the user said about it.
-    companions : other files that the reader opened for this recording (the signal files of a WFDB header).
+    location : Location
+        The file.
+    member : str or None
+        What follows '::' in a path into a container ('exams.hdf5::tracings/12').
+    hints : Hints
+        What the user said about it.
+    companions : list of Location
+        Other files that the reader opened for this recording (the signal files of a WFDB header).
+    seen : dict of Location to Seen
+        What is known of the files that were read, from the moment when they were.
     """
 
     location: Location
     member: str | None = None
     hints: Hints = field(default_factory=Hints)
     companions: list[Location] = field(default_factory=list, compare=False)
+    seen: dict[Location, Seen] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def files(self) -> list[Location]:
@@ -68,7 +92,10 @@ class Source:
         """The file as it is stored, read in one go with its status; None if it is larger than `SMALL_BYTES`."""
         with _as_read_error():
             status, content = self.location.fetch(SMALL_BYTES)
-        return None if content is None else (status, content)
+        if content is None:
+            self.seen[self.location] = Seen(status)
+            return None
+        return status, content
 
     @cached_property
     def head(self) -> bytes:
@@ -95,10 +122,30 @@ class Source:
         ReadError
             If it is larger than `MAX_FILE_BYTES`, or unpacks to more than `MAX_UNPACKED_BYTES`.
         """
-        data = read_file(self.location) if self.small is None else self.small[1]
-        if not data.startswith(_GZIP_MAGIC):
-            return data
-        return _unpack(io.BytesIO(data), MAX_UNPACKED_BYTES, whole=True)
+        data = self.fetch(self.location) if self.small is None else self.small[1]
+        return unpacked(data)
+
+    def fetch(self, location: Location) -> bytes:
+        """A whole file as it is stored, this one or one beside it, never unpacked.
+
+        Raises
+        ------
+        ReadError
+            If it cannot be read, or is larger than `MAX_FILE_BYTES`.
+        """
+        if location == self.location and self.small is not None:
+            return self.small[1]
+        with _as_read_error():
+            status, content = location.fetch(MAX_FILE_BYTES)
+        if content is None:
+            raise ReadError(f"file of {status.size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
+        self.seen[location] = Seen(status, hashlib.sha256(content).digest())
+        return content
+
+    def watch(self, location: Location) -> None:
+        """Note what a file is before a library reads it; `identity_of` compares it with what it is then."""
+        with _as_read_error():
+            self.seen[location] = Seen(location.status())
 
     def refuse_member(self, format_name: str) -> None:
         """Raise `ReadError` if the path asks for a member ('file::member') of a format that holds one recording."""
@@ -114,25 +161,21 @@ class Source:
             return file.read(2) == _GZIP_MAGIC
 
 
-def open_file(location: Location) -> io.BufferedReader:
-    """A regular file for reading; what keeps it from being read is a `ReadError`."""
-    with _as_read_error():
-        return location.open()
-
-
-def read_file(location: Location) -> bytes:
-    """A whole file as it is stored, never unpacked.
+def unpacked(data: bytes) -> bytes:
+    """What gzip data holds; other data as it is.
 
     Raises
     ------
     ReadError
-        If it cannot be read, or is larger than `MAX_FILE_BYTES`.
+        If it is damaged, or unpacks to more than `MAX_UNPACKED_BYTES`.
     """
+    return _unpack(io.BytesIO(data), MAX_UNPACKED_BYTES, whole=True) if data.startswith(_GZIP_MAGIC) else data
+
+
+def open_file(location: Location) -> io.BufferedReader:
+    """A regular file for reading; what keeps it from being read is a `ReadError`."""
     with _as_read_error():
-        status, content = location.fetch(MAX_FILE_BYTES)
-    if content is None:
-        raise ReadError(f"file of {status.size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
-    return content
+        return location.open()
 
 
 @contextmanager

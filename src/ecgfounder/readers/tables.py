@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.ecg.leads import KNOWN_LEADS, canonical_lead
+from ecgfounder.ecg.leads import KNOWN_LEADS, leads_in_context
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.quantities import hinted_scale, millivolts_per, to_millivolts
@@ -114,11 +114,12 @@ def find_signal(named: Mapping[str, Array], wanted: str | None) -> Array | None:
 
 def lead_arrays(named: Mapping[str, Array]) -> dict[str, Array]:
     """Arrays of one axis that are named after leads: {'I': ..., 'II': ...}; empty unless all are of one length."""
+    leads = leads_in_context([name.rpartition(".")[2].rpartition("/")[2] for name in named])
     rows = {
         name: array.reshape(-1)
-        for name, array in named.items()
+        for (name, array), lead in zip(named.items(), leads, strict=True)
         if array.dtype.kind in "iuf" and array.size > 1 and array.size == max(array.shape)
-        if canonical_lead(name.rpartition(".")[2].rpartition("/")[2]) in KNOWN_LEADS
+        if lead in KNOWN_LEADS
     }
     return rows if len({len(row) for row in rows.values()}) == 1 else {}
 
@@ -133,11 +134,16 @@ def recording_of(
 
     Parameters
     ----------
-    array : numbers, [n_leads, n_samples] or [n_samples, n_leads]: the axis as long as the list of leads is theirs.
-    description : rate, scale and leads as the file has them.
-    hints : the user's.
-    source_format : for the recording.
-    leads_on : the axis of the leads, where the file shows it.
+    array : numpy.ndarray
+        Numbers, [n_leads, n_samples] or [n_samples, n_leads]: the axis as long as the list of leads is theirs.
+    description : Description
+        Rate, scale and leads as the file has them.
+    hints : Hints
+        The user's.
+    source_format : str
+        For the recording.
+    leads_on : int, optional
+        The axis of the leads, where the file shows it.
 
     Raises
     ------
@@ -181,7 +187,7 @@ def _leads(description: Description, hints: Hints, table: Array) -> tuple[str, .
     in_file = description.leads
     if in_file is not None and len(in_file) not in table.shape:
         in_file = None
-    if in_file is not None and any(canonical_lead(name) in KNOWN_LEADS for name in in_file):
+    if in_file is not None and not KNOWN_LEADS.isdisjoint(leads_in_context(in_file)):
         return in_file
     leads = hints.leads or in_file
     if leads is None:

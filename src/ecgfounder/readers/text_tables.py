@@ -5,14 +5,16 @@ In: the whole file and the user's hints. Out: a `Recording`. What a file does no
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS, canonical_lead
+from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS, canonical_lead, leads_in_context
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.quantities import millivolts_per
@@ -35,7 +37,10 @@ _TIME_COLUMN = re.compile(
     re.IGNORECASE,
 )
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-_REMARK = re.compile(r"([A-Za-z][A-Za-z _-]{0,30}?)\s*[:=]\s*([^\s,;:=]{1,20})")
+_REMARK = re.compile(
+    r"([A-Za-z][A-Za-z _-]{0,30}?)\s*(?:[(\[]\s*([^)\]\s]{1,8})\s*[)\]])?\s*:?[:=]\s*([^\s,;:=]{1,20})"
+)
+_PER_SECOND = {"": 1.0, "hz": 1.0, "hertz": 1.0, "sps": 1.0, "samples/s": 1.0, "1/s": 1.0, "khz": 1e3}
 _HERTZ = re.compile(r"(\d+(?:[.,]\d+)?)\s*(?:hz|hertz)", re.IGNORECASE)
 _MAX_PREAMBLE_LINES = 40
 
@@ -137,6 +142,7 @@ def read(source: Source) -> Recording:
         return recording_of(values, replace(description, leads=names), source.hints, "csv", leads_on=0)
     hinted = source.hints.leads or ()
     if layout.header is None and hinted and layout.width == len(hinted) + 1 and not _has_rows(layout, layout.width):
+        _require_index(layout)
         layout = replace(layout, header=("time", *hinted))
     if layout.header is None:
         return recording_of(_values(layout, range(layout.width)), description, source.hints, "csv")
@@ -158,14 +164,62 @@ def _is_row(line: str) -> bool:
 
 
 def _described_by(remarks: list[str]) -> Description:
-    """Rate and unit from remarks such as '# fs = 500, unit: uV'."""
-    rate, scale = None, None
-    for name, value in (pair for remark in remarks[:64] for pair in _REMARK.findall(remark)):
-        if plain_name(name) in RATE_NAMES and _is_number(value.removesuffix("Hz")):
-            rate = rate or float(value.removesuffix("Hz") or "nan")
-        elif plain_name(name) in UNIT_NAMES:
-            scale = scale or millivolts_per(value)
-    return Description(rate=rate, scale=scale)
+    """Rate and unit from remarks such as '# fs = 500, unit: uV', '# Sampling Rate (Hz):= 1000.00', or an object of JSON.
+
+    Raises
+    ------
+    ReadError
+        If remarks give several rates.
+    """
+    rates: set[float] = set()
+    scale = None
+    for remark in remarks[:64]:
+        said = _json_of(remark)
+        if said is not None:
+            rates |= set(_rates_in(said))
+            continue
+        for name, unit, value in _REMARK.findall(remark):
+            if plain_name(name) in RATE_NAMES and unit.lower() in _PER_SECOND:
+                rates |= _rate_said(value, _PER_SECOND[unit.lower()])
+            elif plain_name(name) in UNIT_NAMES:
+                scale = scale or millivolts_per(value)
+    if len(rates) > 1:
+        raise ReadError(f"remarks above the table give {len(rates)} different sampling rates")
+    return Description(rate=rates.pop() if rates else None, scale=scale)
+
+
+def _rate_said(value: str, per_second: float) -> set[float]:
+    """The rate that a remark's value is, '500', '500Hz' or '0.5kHz', in Hz; empty if it is none."""
+    found = re.fullmatch(r"(\d+(?:[.,]\d+)?)\s*(k?hz)?", value, re.IGNORECASE)
+    if found is None:
+        return set()
+    rate = float(found[1].replace(",", ".")) * (_PER_SECOND[found[2].lower()] if found[2] else per_second)
+    return {rate} if rate > 0 else set()
+
+
+def _json_of(remark: str) -> Any:
+    """What a remark says in JSON; None if it is no object of it."""
+    if not remark.lstrip().startswith("{"):
+        return None
+    try:
+        said = json.loads(remark)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _rates_in(said: Any, depth: int = 0) -> Iterator[float]:
+    """The sampling rates in an object of JSON, wherever in it they stand."""
+    if isinstance(said, dict) and depth < 8:
+        for name, value in said.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and plain_name(name) in RATE_NAMES and 0 < value < 1e6:
+                yield float(value)
+            else:
+                yield from _rates_in(value, depth + 1)
+    elif isinstance(said, list) and depth < 8:
+        for value in said[:MAX_LEADS]:
+            yield from _rates_in(value, depth + 1)
 
 
 def _layout(text: str) -> tuple[list[str], _Layout]:
@@ -196,7 +250,57 @@ def _layout(text: str) -> tuple[list[str], _Layout]:
             units = fields.pop(0)
     if not fields:
         raise ReadError("the table has no rows of numbers")
-    return remarks, _Layout(delimiter, header, units, text[starts[len(top) - len(fields)] :], fields[0])
+    layout = _Layout(delimiter, header, units, text[starts[len(top) - len(fields)] :], fields[0])
+    return remarks, _without_empty_end(layout)
+
+
+def _without_empty_end(layout: _Layout) -> _Layout:
+    """The table without the column that there seems to be where every row ends in a delimiter.
+
+    A last column that has a name is a lead of which nothing was recorded, and stays.
+    """
+    names = layout.header
+    while layout.delimiter != " " and layout.width > 1 and not layout.first[-1]:
+        named = names is not None and len(names) == layout.width and bool(names[-1])
+        if named or not all(line.rstrip("\r ").endswith(layout.delimiter) for line in _rows_of(layout.body)):
+            break
+        shorter = (line.rstrip("\r ")[:-1] if _is_row(line) else line for line in layout.body.split("\n"))
+        layout = replace(layout, body="\n".join(shorter), first=layout.first[:-1])
+        if names is not None and not names[-1]:
+            names = names[:-1]
+    while names is not None and len(names) > layout.width and not names[-1]:
+        names = names[:-1]  # of a title line that ends in a delimiter where the rows do not
+    units = layout.units[: layout.width] if layout.units and not any(layout.units[layout.width :]) else layout.units
+    return replace(layout, header=names, units=units)
+
+
+def _rows_of(body: str) -> Iterator[str]:
+    return (line for line in body.split("\n") if _is_row(line))
+
+
+def _has_index(layout: _Layout) -> bool:
+    """Whether the first column counts the rows, or tells their time."""
+    if not _is_number(layout.first[0]):
+        return False
+    column = _values(layout, [0])[:, 0]
+    steps = np.diff(column)
+    return bool(len(column) > 1 and np.isfinite(column).all() and steps.min() > 0 and steps.max() < 2.5 * steps.min())
+
+
+def _require_index(layout: _Layout) -> None:
+    """Refuse a table of one column more than there are leads, unless its first column counts or tells the time.
+
+    Raises
+    ------
+    ReadError
+        If it does not: which of the columns is no lead cannot be known.
+    """
+    if _has_index(layout):
+        return
+    raise ReadError(
+        f"the table has {layout.width} columns, one more than there are names of leads, and the first of them neither counts "
+        "its rows nor tells the time; the 'leads' parameter can name all of them"
+    )
 
 
 def _values(layout: _Layout, columns: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -244,12 +348,21 @@ def _from_columns(layout: _Layout, header: tuple[str, ...], description: Descrip
     """A table with one column for each lead, named in its first line, perhaps with a column of times before them."""
     width = layout.width
     if len(header) == width - 1:
+        _require_index(layout)
         header = ("", *header)  # an index without a name
+    elif (
+        len(header) == width > 1 and not header[-1] and canonical_lead(header[0]) in KNOWN_LEADS and _has_index(layout)
+    ):
+        raise ReadError(
+            f"the table's title line has {width - 1} names and ends in a delimiter, its rows have {width} columns of which the "
+            "first counts or tells the time: whether the names begin there or one column later is not said"
+        )
     if len(header) != width or width > MAX_LEADS:
         raise ReadError(f"the table has {len(header)} names for {width} columns; at most {MAX_LEADS} are read")
     timed = _TIME_COLUMN.fullmatch(header[0]) if width > 1 and canonical_lead(header[0]) not in KNOWN_LEADS else None
     first = 0 if timed is None else 1
-    names, scales = _named_columns(header[first:], layout.units[first:] if layout.units else None)
+    titles, scales = _named_columns(header[first:], layout.units[first:] if layout.units else None)
+    names = leads_in_context(titles)
     chosen = _chosen_columns(names, source)
     values = _values(layout, [first + column for column in chosen])
     if timed is not None and description.rate is None:
@@ -260,7 +373,7 @@ def _from_columns(layout: _Layout, header: tuple[str, ...], description: Descrip
         values *= [scales[column] or 1.0 for column in chosen]
         description = replace(description, scale=1.0)
     leads = tuple(names[column] for column in chosen)
-    if source.hints.leads and not any(canonical_lead(name) in KNOWN_LEADS for name in leads):
+    if source.hints.leads and KNOWN_LEADS.isdisjoint(leads):
         leads = source.hints.leads
     description = replace(description, leads=leads)
     return recording_of(values, description, source.hints, "csv", leads_on=1)
@@ -279,9 +392,9 @@ def _named_columns(header: tuple[str, ...], units: tuple[str, ...] | None) -> tu
     return names, scales
 
 
-def _chosen_columns(names: list[str], source: Source) -> list[int]:
+def _chosen_columns(names: Sequence[str], source: Source) -> list[int]:
     """The columns named after leads; without any, all of them if the user names as many, or the only one."""
-    known = [column for column, name in enumerate(names) if canonical_lead(name) in KNOWN_LEADS]
+    known = [column for column, name in enumerate(names) if name in KNOWN_LEADS]
     if known:
         return known
     if len(names) == 1 or (source.hints.leads and len(source.hints.leads) == len(names)):

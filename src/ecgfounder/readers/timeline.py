@@ -24,10 +24,14 @@ class Piece:
 
     Attributes
     ----------
-    samples : float32 array [n_leads, n_samples], in millivolt.
-    sampling_rate : in Hz.
-    leads : one canonical name for each row.
-    start : in seconds, from a moment that the pieces share; None where the file does not say.
+    samples : numpy.ndarray
+        float32 array [n_leads, n_samples], in millivolt.
+    sampling_rate : float
+        In Hz.
+    leads : tuple of str
+        One canonical name for each row.
+    start : float or None
+        In seconds, from a moment that the pieces share; None where the file does not say.
     """
 
     samples: Samples

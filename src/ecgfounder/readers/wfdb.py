@@ -10,8 +10,7 @@ import importlib
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,11 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.ecg.leads import KNOWN_LEADS, leads_in_context, says_ecg
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, to_millivolts
-from ecgfounder.readers.signals import distinct_leads
-from ecgfounder.readers.source import Source, read_file
+from ecgfounder.readers.signals import numbered
+from ecgfounder.readers.source import Source, unpacked
 from ecgfounder.storage import Location
 
 FORMAT = "wfdb"
@@ -107,8 +107,9 @@ def read(source: Source) -> Recording:
     """Read a WFDB record.
 
     Signals whose unit is no voltage (pressure, respiration) are left out. Of signals with several samples per frame,
-    those with the most are kept, and the rate is theirs. A sample that the format marks as absent is NaN, as are the
-    last samples of a signal with skew. Checksums, where the header has any but 0, must agree.
+    those are kept that have as many as the leads with the most, and the rate is theirs; leads among the others are named in
+    `Recording.left_out`. A sample that the format marks as absent is NaN, as are the last samples of a signal with skew.
+    Checksums, where the header has any but 0, must agree.
 
     Raises
     ------
@@ -123,26 +124,28 @@ def read(source: Source) -> Recording:
     WFDB Applications Guide, header(5) and signal(5).
     """
     location = _header_location(source.location)
-    header = _parse_header(source if location == source.location else Source(location))
+    header = _parse_header(source.content if location == source.location else unpacked(source.fetch(location)))
     files = [location.beside(name) for name in dict.fromkeys(signal.file for signal in header.signals)]
     source.companions.extend(file for file in (location, *files) if file != source.location)
-    chosen = _chosen(header.signals)
+    chosen, left_out = _chosen(header.signals)
     if all(signal.format in _BYTES for signal in header.signals):
-        columns = _columns(location.folder, header)
+        columns = _columns(source, location.folder, header)
         _verify_checksums(header.signals, columns, header.n_frames)
         n_samples = min(len(columns[row]) for row in chosen)
         samples = np.empty((len(chosen), n_samples), dtype=np.float32)
         for out, row in zip(samples, chosen, strict=True):
             _to_millivolt(columns[row], header.signals[row], out)
     else:
-        samples = _through_package(location, header, chosen)
+        samples = _through_package(source, location, header, chosen)
     signals = [header.signals[row] for row in chosen]
+    leads = leads_in_context([signal.name for signal in header.signals])
     return Recording(
         samples=samples,
         sampling_rate=header.rate * signals[0].per_frame,
-        leads=distinct_leads([signal.name for signal in signals]),
+        leads=numbered([leads[row] for row in chosen]),
         source_format=FORMAT,
         meta=_meta(signals),
+        left_out=tuple(sorted({lead if lead in KNOWN_LEADS else "ECG" for lead in (leads[row] for row in left_out)})),
     )
 
 
@@ -154,8 +157,7 @@ def _header_location(location: Location) -> Location:
     return location
 
 
-def _parse_header(source: Source) -> _Header:
-    content = source.content
+def _parse_header(content: bytes) -> _Header:
     if len(content) > MAX_HEADER_BYTES:
         raise ReadError(f"WFDB header of {len(content):,} bytes; at most {MAX_HEADER_BYTES:,} are expected")
     text = [line.strip() for line in content.decode("latin-1").splitlines()]
@@ -227,16 +229,19 @@ def _check_file_name(name: str, row: int) -> None:
         raise ReadError(f"the WFDB header places signal {row} in another folder, which is refused")
 
 
-def _chosen(signals: Sequence[_Signal]) -> list[int]:
-    """Rows of the signals to keep: voltages, at the most samples per frame that any of them has."""
+def _chosen(signals: Sequence[_Signal]) -> tuple[list[int], list[int]]:
+    """Rows of the signals to keep, voltages at the most samples per frame that a lead has; and of the leads at others."""
     voltages = [row for row, signal in enumerate(signals) if signal.scale is not None]
     if not voltages:
         raise ReadError("no signal of the WFDB record is in V, mV, uV or nV")
-    most = max(signals[row].per_frame for row in voltages)
-    return [row for row in voltages if signals[row].per_frame == most]
+    leads = leads_in_context([signal.name for signal in signals])
+    ecg = [row for row in voltages if leads[row] in KNOWN_LEADS or says_ecg(signals[row].name)]
+    most = max(signals[row].per_frame for row in ecg or voltages)
+    kept = [row for row in voltages if signals[row].per_frame == most]
+    return kept, [row for row in ecg if signals[row].per_frame != most]
 
 
-def _columns(folder: Location, header: _Header) -> list[Counts]:
+def _columns(source: Source, folder: Location, header: _Header) -> list[Counts]:
     """The counts of every signal, one array each, in the header's order."""
     columns: list[Counts] = []
     seen: set[str] = set()
@@ -247,15 +252,15 @@ def _columns(folder: Location, header: _Header) -> list[Counts]:
         seen.add(file)
         if len({(signal.format, signal.offset) for signal in group}) > 1:
             raise ReadError("damaged WFDB header: one signal file in several storage formats")
-        columns += _decode_file(_signal_bytes(folder / file), group, header.n_frames)
+        columns += _decode_file(_signal_bytes(source, folder / file), group, header.n_frames)
     if len({len(column) // signal.per_frame for column, signal in zip(columns, header.signals, strict=True)}) > 1:
         raise ReadError("the signal files of the WFDB record are of different lengths")
     return columns
 
 
-def _signal_bytes(location: Location) -> bytes:
+def _signal_bytes(source: Source, location: Location) -> bytes:
     try:
-        return read_file(location)  # never unpacked: two bytes of a signal can look like gzip's
+        return source.fetch(location)  # never unpacked: two bytes of a signal can look like gzip's
     except ReadError as error:
         raise ReadError(f"the signal file that the WFDB header names: {error}") from error
 
@@ -348,7 +353,7 @@ def _to_millivolt(column: Counts, signal: _Signal, out: npt.NDArray[np.float32])
     out[len(kept) :] = np.nan
 
 
-def _through_package(location: Location, header: _Header, chosen: Sequence[int]) -> Samples:
+def _through_package(source: Source, location: Location, header: _Header, chosen: Sequence[int]) -> Samples:
     """Decode with the `wfdb` package; the header has been checked, so that no file elsewhere is opened."""
     try:
         package = importlib.import_module("wfdb")
@@ -362,25 +367,16 @@ def _through_package(location: Location, header: _Header, chosen: Sequence[int])
         raise ReadError(
             f"WFDB record of {total:,} samples in this storage format; 1 to {MAX_PACKAGE_SAMPLES:,} are read"
         )
-    files = {file: _signal_bytes(location.beside(file)) for file in {signal.file for signal in header.signals}}
-    with _on_this_machine(location, files) as folder:
+    files = {file: _signal_bytes(source, location.beside(file)) for file in {signal.file for signal in header.signals}}
+    files[location.basename] = source.fetch(location)
+    with TemporaryDirectory() as folder:  # the package decodes what was read, not what is there by now
+        for file, content in files.items():
+            (Path(folder) / file).write_bytes(content)
         name = os.path.join(folder, location.stem)
         record = package.rdrecord(name, physical=True, smooth_frames=False, return_res=64)
     rows = [np.asarray(record.e_p_signal[row], dtype=np.float64) for row in chosen]
     scales = [header.signals[row].scale or 1.0 for row in chosen]
     return np.stack([row * scale for row, scale in zip(rows, scales, strict=True)]).astype(np.float32)
-
-
-@contextmanager
-def _on_this_machine(header: Location, files: Mapping[str, bytes]) -> Iterator[str]:
-    """A folder with a header and its signal files: their own, or a copy where they lie elsewhere."""
-    if header.is_local:
-        yield os.fspath(header.folder)
-        return
-    with TemporaryDirectory() as folder:
-        for name, content in {header.basename: header.read(), **files}.items():
-            (Path(folder) / name).write_bytes(content)
-        yield folder
 
 
 def _meta(signals: Sequence[_Signal]) -> dict[str, str | float]:

@@ -1,4 +1,4 @@
-"""Parsing XML from strangers: no entities, no network, no external files, bounded depth and size.
+"""Parsing XML from untrusted sources: no entities, no network, no external files, bounded depth and size.
 
 Six dialects of ECG share the suffix '.xml'; a reader recognises its own by the root element, found by `root_of`.
 """

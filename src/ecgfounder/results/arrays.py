@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError
 from ecgfounder.network.head import pooled
-from ecgfounder.results.store import MAIN, MEANS, Array, EmbeddingStore, Form, Rows, storage_order
+from ecgfounder.results.store import MAIN, MEANS, Array, EmbeddingStore, Form, RowNumbers, storage_order
 from ecgfounder.storage.replace import replacing
 
 POOLING_CHOICES = ("none", "mean")
@@ -54,7 +54,7 @@ def _row_shape(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[
     return low, channels
 
 
-def _meta(form: Form, records: pa.Table, per_record: Rows) -> pa.Table:
+def _meta(form: Form, records: pa.Table, per_record: RowNumbers) -> pa.Table:
     """The records' facts once per row, with the row's window and lead in front."""
     kept = records.drop_columns([name for name in _NOT_IN_META if name in records.column_names])
     if form.one_row_each:
@@ -100,7 +100,12 @@ class Embeddings:
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self, store: EmbeddingStore, outputs: pa.ChunkedArray, per_record: Rows, row_shape: tuple[int, ...], column: str
+        self,
+        store: EmbeddingStore,
+        outputs: pa.ChunkedArray,
+        per_record: RowNumbers,
+        row_shape: tuple[int, ...],
+        column: str,
     ) -> None:
         self._store = store
         self._outputs = outputs
@@ -152,11 +157,13 @@ class Embeddings:
 
         Parameters
         ----------
-        path : where to; a file there is replaced once the new one is complete.
+        path : str or os.PathLike
+            Where to; a file there is replaced once the new one is complete.
 
         Returns
         -------
-        float32 array (numpy.memmap), of this object's shape; `numpy.load(path, mmap_mode="r")` gives it again.
+        numpy.memmap
+            float32, of this object's shape; `numpy.load(path, mmap_mode="r")` gives it again.
         """
         target = Path(path)
         try:
@@ -168,7 +175,7 @@ class Embeddings:
             raise RunError(f"{target} could not be written: {error.strerror or error}") from error
         return np.asanyarray(np.load(target, mmap_mode="r"))
 
-    def _read(self, out: Array, wanted: Rows) -> Array:
+    def _read(self, out: Array, wanted: RowNumbers) -> Array:
         """Fill `out[i]` with row `wanted[i]`, going through the storage once."""
         records = np.searchsorted(self._starts, wanted, side="right") - 1
         needed, place = np.unique(records, return_inverse=True)
@@ -176,9 +183,9 @@ class Embeddings:
         by_record = np.argsort(place, kind="stable")
         bounds = np.searchsorted(place[by_record], np.arange(len(needed) + 1))
         order = np.array(storage_order(outputs), dtype=np.int64)
-        stored = self._store.views([outputs[each] for each in order], self._column)
-        for number, views in zip(order, stored, strict=True):
+        stored = self._store.embeddings([outputs[each] for each in order], self._column)
+        for number, embeddings in zip(order, stored, strict=True):
             for at in by_record[bounds[number] : bounds[number + 1]]:
-                view = views[wanted[at] - self._starts[needed[number]]]
-                out[at] = pooled(view) if view.ndim > len(self.shape) - 1 else view
+                embedding = embeddings[wanted[at] - self._starts[needed[number]]]
+                out[at] = pooled(embedding) if embedding.ndim > len(self.shape) - 1 else embedding
         return out

@@ -62,14 +62,21 @@ def export_run(
 
     Parameters
     ----------
-    run : the run's output folder; it is only read.
-    output_dir : a new or empty folder. It becomes a run of the form asked for: `open_run` reads it, and where the form is
-        one that `ecgfounder embed` writes, the same command with that `--format` goes on with it.
-    to : "json" and "npy": a file per recording, [T, 1024], [1024], or with windows in front [W, T, 1024] (of a run with
-        `--pooling both` the maps); "parquet": shards. Numbers are float32, except in Parquet from a run with `--dtype float16`.
-    layout : "flat" or "tree", for files; None takes the run's.
-    shard_size : recordings per Parquet shard.
-    allow_incomplete : also export a run that is not complete; the export is then as incomplete.
+    run : str or os.PathLike
+        The run's output folder; it is only read.
+    output_dir : str or os.PathLike
+        A new or empty folder. It becomes a run of the form asked for: `open_run` reads it, and where the form is one
+        that `ecgfounder embed` writes, the same command with that `--format` goes on with it.
+    to : str
+        "json" and "npy": a file per recording, [T, 1024], [1024], or with windows in front [W, T, 1024] (of a run with
+        `--pooling both` the maps); "parquet": shards. Numbers are float32, except in Parquet from a run with `--dtype
+        float16`.
+    layout : str, optional
+        "flat" or "tree", for files; None takes the run's.
+    shard_size : int, default: 1000
+        Recordings per Parquet shard.
+    allow_incomplete : bool, default: False
+        Also export a run that is not complete; the export is then as incomplete.
 
     Returns
     -------
@@ -161,7 +168,7 @@ class _Export:
         record = self.source.record
         fingerprint = {**record.fingerprint, "format": self.to, "layout": self.layout}
         if self.to != "parquet" and self.source.pooling == "both":
-            fingerprint["pooling"] = "none"  # a file holds one view
+            fingerprint["pooling"] = "none"  # a file holds one embedding
         exported = {"from": self.source.format, "version": __version__, "at": now()}
         return replace(
             record, fingerprint=fingerprint, exported=exported, run_id=new_run_id(), format_version=FORMAT_VERSION
@@ -205,13 +212,13 @@ class _Export:
     def _outputs(self, rows: npt.NDArray[np.int64]) -> Iterator[Output]:
         for number, (entry, position) in enumerate(self._entries(rows)):
             old = self.source.records["output"][int(self.first_rows[number])].as_py()
-            views, means, outer = self.source.stored(old, list(entry.shape or ()))
+            embeddings, means, outer = self.source.stored(old, list(entry.shape or ()))
             yield Output(
                 key=entry.key,
                 record=entry.record,
                 title=entry.record if self.named_by_id else os.path.basename(entry.record),
                 name="" if self.to == "parquet" else self._name(entry, position),
-                views=tuple(views),
+                embeddings=tuple(embeddings),
                 outer_shape=outer,
                 order=number,
                 means=tuple(means),

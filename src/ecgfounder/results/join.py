@@ -24,12 +24,17 @@ class Join:
 
     Attributes
     ----------
-    table : pyarrow.Table, one row per recording that matched, in the dataset's order: the manifest's columns, then the
+    table : pyarrow.Table
+        pyarrow.Table, one row per recording that matched, in the dataset's order: the manifest's columns, then the
         table's. A column that both have gets "_table" at the end of its name.
-    unmatched_records : pyarrow.Table, manifest rows of recordings that have an embedding and no row of the table.
-    unmatched_rows : pyarrow.Table, the table's rows that have no recording with an embedding.
-    failed_rows : pyarrow.Table, those of them that have one that failed.
-    duplicate_rows : pyarrow.Table, the table's rows whose key it has more than once.
+    unmatched_records : pyarrow.Table
+        pyarrow.Table, manifest rows of recordings that have an embedding and no row of the table.
+    unmatched_rows : pyarrow.Table
+        pyarrow.Table, the table's rows that have no recording with an embedding.
+    failed_rows : pyarrow.Table
+        pyarrow.Table, those of them that have one that failed.
+    duplicate_rows : pyarrow.Table
+        pyarrow.Table, the table's rows whose key it has more than once.
 
     `print(join)` says it in numbers.
     """

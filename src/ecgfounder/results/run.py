@@ -26,7 +26,7 @@ from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, row_of
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
 from ecgfounder.results.join import Join, as_arrow, join_table
-from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, Rows, key_of
+from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, RowNumbers, key_of
 from ecgfounder.storage import Location
 
 _RECORDS_AT_ONCE = 4096
@@ -37,8 +37,10 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
 
     Parameters
     ----------
-    folder : the run's `--output_dir`.
-    allow_incomplete : also open a run that was interrupted or is still at work, with what it has finished up to now.
+    folder : str or os.PathLike or Location
+        The run's `--output_dir`.
+    allow_incomplete : bool, default: False
+        Also open a run that was interrupted or is still at work, with what it has finished up to now.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
     if not (record.is_complete and table is not None) and not allow_incomplete:
         raise RunError(
             f"the run in {place.output_dir} is not complete (outcome: {record.outcome}). The command that began it finishes it, "
-            "after a job array `ecgfounder merge` does, an export is begun anew in another folder; with "
+            "after a job array `ecgfounder merge` does, an export is begun again in another folder; with "
             "allow_incomplete=True what is there now is read."
         )
     try:
@@ -90,12 +92,16 @@ class EmbeddingRun:
 
     Attributes
     ----------
-    folder : the output folder.
-    record : the run's record, typed; settings : the same as the contents of run.json: settings, fingerprint, versions,
-        checkpoint, engine, counts.
-    manifest : pyarrow.Table, one row per path of the dataset, failed ones among them; `.to_pandas()` where that is
-        preferred. Of a run that is not complete: one row per record that is finished, without `row_index`, kept columns and
-        device settings.
+    folder : Location
+        The output folder.
+    record : RunRecord
+        The run's record, typed.
+    settings : dict
+        The same as the contents of run.json: settings, fingerprint, versions, checkpoint, engine, counts.
+    manifest : pyarrow.Table
+        One row per path of the dataset, failed ones among them; `.to_pandas()` where that is preferred.
+        Of a run that is not complete: one row per record that is finished, without `row_index`, kept columns and device
+        settings.
 
     Examples
     --------
@@ -151,7 +157,7 @@ class EmbeddingRun:
         return self.manifest.filter(pc.equal(self.manifest["status"], "done"))
 
     @cached_property
-    def _per_record(self) -> Rows:
+    def _per_record(self) -> RowNumbers:
         """int64 [records]: the rows that each has."""
         return self._form.rows_of(self.records["shape"])
 
@@ -172,12 +178,12 @@ class EmbeddingRun:
         records = self.records.drop_columns(["status", "error", "reason", "shape"])
         for first in range(0, records.num_rows, _RECORDS_AT_ONCE):
             part = records.slice(first, _RECORDS_AT_ONCE).to_pylist()
-            stored = self._store.views(records["output"].slice(first, len(part)).to_pylist())
-            for facts, views in zip(part, stored, strict=True):
+            stored = self._store.embeddings(records["output"].slice(first, len(part)).to_pylist())
+            for facts, embeddings in zip(part, stored, strict=True):
                 starts = facts.pop("window_starts")
-                places = self._form.places(len(views), starts, facts["leads"])
-                for view, place in zip(views, places, strict=True):
-                    yield {**facts, **place}, view.copy()  # not a view of a whole part of a shard
+                places = self._form.places(len(embeddings), starts, facts["leads"])
+                for embedding, place in zip(embeddings, places, strict=True):
+                    yield {**facts, **place}, embedding.copy()  # not a window on a whole part of a shard
 
     @property
     def has_ragged_windows(self) -> bool:
@@ -189,26 +195,31 @@ class EmbeddingRun:
 
         Parameters
         ----------
-        output, shape : as the manifest has them.
+        output, shape : str, list of int
+            As the manifest has them.
 
         Returns
         -------
-        views : float32 [T, 1024] or [1024] of each window and lead.
-        means : float32 [1024] of each where the run kept both, else none.
-        outer_shape : windows, leads, both or none, what stands in front of one view's shape.
+        embeddings : list of numpy.ndarray
+            float32 [T, 1024] or [1024] of each window and lead.
+        means : list of numpy.ndarray
+            float32 [1024] of each where the run kept both, else none.
+        outer_shape : tuple of int
+            Windows, leads, both or none: what stands in front of one embedding's shape.
         """
-        (views,) = self._store.views([output])
-        means = next(self._store.views([output], MEANS)) if self.pooling == "both" else []
-        return views, means, tuple(shape[: -self._form.inner])
+        (embeddings,) = self._store.embeddings([output])
+        means = next(self._store.embeddings([output], MEANS)) if self.pooling == "both" else []
+        return embeddings, means, tuple(shape[: -self._form.inner])
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """All embeddings as one array, and the table that goes with it, row by row.
 
         Parameters
         ----------
-        pooling : "none": as the run kept them (the maps, where it kept both). "mean": the mean over T of what the run kept
-            as a map (in float64, then float32, as `--pooling mean` has it); a run that kept the mean gives it either way, and
-            one that kept both has it ready.
+        pooling : str, default: "none"
+            "none": as the run kept them (the maps, where it kept both). "mean": the mean over T of what the run kept as
+            a map (in float64, then float32, as `--pooling mean` has it); a run that kept the mean gives it either way,
+            and one that kept both has it ready.
 
         Returns
         -------
@@ -240,11 +251,14 @@ class EmbeddingRun:
 
         Parameters
         ----------
-        table : pandas or polars DataFrame, or pyarrow.Table.
-        on : a column of both. In the run: one that `--keep_columns` kept, the dataset's `--id_column` or path column, or
+        table : Any
+            Pandas or polars DataFrame, or pyarrow.Table.
+        on : str
+            A column of both. In the run: one that `--keep_columns` kept, the dataset's `--id_column` or path column, or
             `row_index`. Whole numbers and their text are the same key (123, 123.0 and "123"; "0123" is another one).
-        duplicates : what to do with keys that the table has more than once: "error" refuses them, "first" takes the first
-            row. Several recordings may share a key: each gets its row.
+        duplicates : str, default: "error"
+            What to do with keys that the table has more than once: "error" refuses them, "first" takes the first row.
+            Several recordings may share a key: each gets its row.
 
         Returns
         -------
@@ -288,7 +302,7 @@ class EmbeddingRun:
         known = ", ".join([*own, *filter(None, [identifier]), "record", "row_index"])
         raise RunError(
             f"the run's manifest has no column {on!r}; it can be joined on: {known}. The same command again with "
-            f"keep_columns {on} adds a column of the dataset; nothing is embedded anew for that."
+            f"keep_columns {on} adds a column of the dataset; nothing is embedded again for that."
         )
 
     def reference(self, key: int) -> str | None:
@@ -300,7 +314,7 @@ class EmbeddingRun:
         return str(self.records["output"][int(order[at])])
 
     @cached_property
-    def _keys(self) -> tuple[npt.NDArray[np.uint64], Rows]:
+    def _keys(self) -> tuple[npt.NDArray[np.uint64], RowNumbers]:
         """A Parquet run's keys in ascending order, and the record of each."""
         keys, places = [], []
         for place, output in enumerate(self.records["output"].to_pylist()):

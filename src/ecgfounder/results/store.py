@@ -30,7 +30,7 @@ from ecgfounder.storage import Location, Missing, locate
 Array = npt.NDArray[np.float32]
 
 
-Rows = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 
 
 CACHE_BYTES = 256 << 20
@@ -51,13 +51,14 @@ def read_embedding(reference: str | os.PathLike[str]) -> Array:
 
     Parameters
     ----------
-    reference : path of a run's JSON (or exported NPY), or `path/to/SHARD.parquet::KEY` for the rows of a Parquet shard
-        that belong to one recording. A manifest's `output` is such a reference below the run's folder.
+    reference : str or os.PathLike
+        Path of a run's JSON (or exported NPY), or `path/to/SHARD.parquet::KEY` for the rows of a Parquet shard that
+        belong to one recording. A manifest's `output` is such a reference below the run's folder.
 
     Returns
     -------
-    float32 array
-        [T, 1024], [1024] with `--pooling mean`; windows, leads, or both in front: [W, T, 1024].
+    numpy.ndarray
+        float32 [T, 1024], [1024] with `--pooling mean`; windows, leads, or both in front: [W, T, 1024].
 
     Raises
     ------
@@ -75,12 +76,12 @@ def read_embedding(reference: str | os.PathLike[str]) -> Array:
         return _read_file(locate(text))
     place = locate(match["shard"])
     shard = _Shard(place, _Cache())
-    views = shard.views(match["key"])
-    if len({view.shape for view in views}) > 1:
+    embeddings = shard.embeddings(match["key"])
+    if len({embedding.shape for embedding in embeddings}) > 1:
         raise RunError(f"{text}: its windows differ in length, which one array cannot hold; open_run gives one by one.")
     record = RunFolder(place.folder).read()
     outer = shard.outer_shape(match["key"], None if record is None else Form.of(record))
-    return np.stack(views).reshape(*outer, *views[0].shape)
+    return np.stack(embeddings).reshape(*outer, *embeddings[0].shape)
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,13 @@ class Form:
         """Dimensions of one row's embedding."""
         return 1 if self.pooling == "mean" else 2
 
-    def rows_of(self, shapes: pa.ChunkedArray) -> Rows:
+    def rows_of(self, shapes: pa.ChunkedArray) -> RowNumbers:
         """int64 [records]: how many rows each has, the product of what its shape has in front of one embedding's."""
         if self.one_row_each:
             return np.ones(len(shapes), dtype=np.int64)
         return np.array([np.prod(shape[: -self.inner], dtype=np.int64) for shape in shapes.to_pylist()], dtype=np.int64)
 
-    def inner_shapes(self, shapes: pa.ChunkedArray) -> Rows:
+    def inner_shapes(self, shapes: pa.ChunkedArray) -> RowNumbers:
         """int64 [records, 1 or 2]: [C] or [T, C] of each record's (first) embedding."""
         lists = shapes.combine_chunks()
         if len(lists) and pc.min(pc.list_value_length(lists)).as_py() < self.inner:
@@ -180,12 +181,12 @@ class EmbeddingStore:
         self.__dict__.update(state)
         self._forget()
 
-    def views(self, outputs: Iterable[str], column: str = MAIN) -> Iterator[list[Array]]:
+    def embeddings(self, outputs: Iterable[str], column: str = MAIN) -> Iterator[list[Array]]:
         """For each output the embeddings of its rows, float32 [T, C] or [C] each; `column` names one of a shard's."""
         for output in outputs:
             match = _REFERENCE.fullmatch(output)
             if match is not None:
-                yield self._shard(match["shard"]).views(match["key"], column)
+                yield self._shard(match["shard"]).embeddings(match["key"], column)
                 continue
             whole = _read_file(self.folder / output)
             inner = self.form.inner
@@ -193,7 +194,7 @@ class EmbeddingStore:
                 raise RunError(f"{self.folder / output} is not an embedding of this run: its shape is {whole.shape}")
             yield list(whole.reshape(-1, *whole.shape[-inner:]))
 
-    def tokens(self, outputs: Iterable[str]) -> Rows:
+    def tokens(self, outputs: Iterable[str]) -> RowNumbers:
         """int64 [rows]: T of each row of some outputs, all of them in shards."""
         matches = [_REFERENCE.fullmatch(output) for output in outputs]
         found = [self._shard(match["shard"]).tokens(match["key"]) for match in matches if match is not None]
@@ -222,9 +223,9 @@ class _Cache:
 
     def put(self, key: Hashable, part: list[Array]) -> None:
         self._parts[key] = part
-        self._bytes += sum(view.nbytes for view in part)
+        self._bytes += sum(embedding.nbytes for embedding in part)
         while self._bytes > CACHE_BYTES and len(self._parts) > 1:
-            self._bytes -= sum(view.nbytes for view in self._parts.popitem(last=False)[1])
+            self._bytes -= sum(embedding.nbytes for embedding in self._parts.popitem(last=False)[1])
 
 
 class _Shard:
@@ -246,18 +247,18 @@ class _Shard:
         groups = self._file.metadata
         self._bounds = np.cumsum([0, *(groups.row_group(group).num_rows for group in range(groups.num_row_groups))])
 
-    def views(self, key: str, column: str = MAIN) -> list[Array]:
+    def embeddings(self, key: str, column: str = MAIN) -> list[Array]:
         """The embeddings of one record's rows, in order."""
         first, stop = self._span(key)
         group = int(np.searchsorted(self._bounds, first, side="right")) - 1
-        views: list[Array] = []
+        embeddings: list[Array] = []
         while self._bounds[group] < stop:
             begin = int(self._bounds[group])
-            views += self._part(group, column)[max(0, first - begin) : stop - begin]
+            embeddings += self._part(group, column)[max(0, first - begin) : stop - begin]
             group += 1
-        return views
+        return embeddings
 
-    def tokens(self, key: str) -> Rows:
+    def tokens(self, key: str) -> RowNumbers:
         """int64 [rows]: T of each row of one record."""
         first, stop = self._span(key)
         return np.array([shape[0] for shape in self._shapes[first:stop]], dtype=np.int64)

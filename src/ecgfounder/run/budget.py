@@ -34,8 +34,10 @@ class Budget:
 
     Attributes
     ----------
-    bytes, files : estimated for the outputs that are still to be written.
-    free_bytes, free_files : what the file system has left; None for files where it does not say.
+    bytes, files : int
+        Estimated for the outputs that are still to be written.
+    free_bytes, free_files : int, int or None
+        What the file system has left; None for files where it does not say.
     """
 
     bytes: int

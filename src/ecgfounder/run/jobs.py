@@ -1,4 +1,4 @@
-"""The jobs of a start: the records to do, with all that the stages need to know of them.
+"""The jobs of an attempt: the records to do, with all that the stages need to know of them.
 
 In: a cohort, its index, what is to do. Out: a `Job` for each record, or the reason why it cannot be one; and before any work, a
 refusal where two records would have one output.
@@ -39,8 +39,10 @@ def jobs_of(
 
     Parameters
     ----------
-    named : whether each has an output of its own, and thus a name for it.
-    removable : whether an output from before can be removed by itself, where its record fails now.
+    named : bool
+        Whether each has an output of its own, and thus a name for it.
+    removable : bool
+        Whether an output from before can be removed by itself, where its record fails now.
     """
     given = np.zeros(len(index), dtype=np.bool_)
     for place, record in indexed_records(cohort, index, naming.data_dir):
@@ -73,7 +75,8 @@ def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Loca
 
     Parameters
     ----------
-    listed : a file that all of them are written to.
+    listed : Location
+        A file that all of them are written to.
 
     Raises
     ------

@@ -26,8 +26,10 @@ class Others:
 
     Attributes
     ----------
-    ended : whether all have come to their end; done, failed : what those that have did.
-    lost : those that died before.
+    ended : bool
+        Whether all have come to their end; done, failed : what those that have did.
+    lost : int
+        Those that died before.
     """
 
     ended: bool = True
@@ -44,8 +46,10 @@ def wait_for_others(parts: dict[int, Location], interruption: Interruption, tell
 
     Parameters
     ----------
-    parts : each one's part of the ledger, by rank.
-    tell : is told of those that died.
+    parts : dict of int to Location
+        Each one's part of the ledger, by rank.
+    tell : callable
+        Is told of those that died.
     """
     others = Others()
     watches = {rank: Watch(part.path) for rank, part in parts.items()}

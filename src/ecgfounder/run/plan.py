@@ -53,7 +53,12 @@ class Renewal:
 
     Attributes
     ----------
-    row : of the ledger's state. mtime_ns : the input's time now. path : hash of its path, where it is known by an identifier.
+    row : int
+        Of the ledger's state.
+    mtime_ns : int
+        The input's time now.
+    path : int or None
+        Hash of its path, where it is known by an identifier.
     """
 
     row: int
@@ -67,12 +72,20 @@ class Plan:
 
     Attributes
     ----------
-    todo : bool [n], the paths to process.
-    had_output : bool [n], those among them that have an output from before, which is replaced or removed.
-    done, failed : records that stay as the ledger has them.
-    changed : records whose input is not what it was; missing : whose output is gone; both are in `todo`.
-    gone : records of the ledger that the cohort no longer names.
-    renewals : records that stay as they are but for what the ledger says of their inputs.
+    todo : numpy.ndarray
+        bool [n], the paths to process.
+    had_output : numpy.ndarray
+        bool [n], those among them that have an output from before, which is replaced or removed.
+    done, failed : int
+        Records that stay as the ledger has them.
+    changed : int
+        Records whose input is not what it was; they are in `todo`.
+    missing : int
+        Those whose output is gone; they are in `todo` too.
+    gone : int
+        Records of the ledger that the cohort no longer names.
+    renewals : tuple of Renewal
+        Records that stay as they are but for what the ledger says of their inputs.
     """
 
     todo: Mask
@@ -102,7 +115,8 @@ def make_plan(
 
     Parameters
     ----------
-    mine : bool [n], the paths that are this process's share.
+    mine : numpy.ndarray
+        bool [n], the paths that are this process's share.
 
     A finished record is looked at, not read: size and time of its input as the ledger has them, and its output there.
     Where only the time differs, or with `check_hashes`, the content's hash decides.
@@ -155,7 +169,7 @@ def make_plan(
 
 
 def renewed(state: LedgerState, renewals: Sequence[Renewal]) -> Iterator[Entry]:
-    """The entries that say what is known of inputs now, so that the next start need not read them again."""
+    """The entries that say what is known of inputs now, so that the next attempt need not read them again."""
     entries = state.entries(renewal.row for renewal in renewals)
     for renewal, entry in zip(renewals, entries, strict=True):
         yield renewed_entry(entry, renewal.mtime_ns, renewal.path)

@@ -60,9 +60,9 @@ from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
+from ecgfounder.stages.pooling import diagnostic_head, pooling_of
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
-from ecgfounder.stages.view import diagnostic_head, view_of
 
 ENTRIES_AT_ONCE = 1000
 
@@ -72,11 +72,12 @@ SHORT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Opening:
-    """What every start begins with, and a dry run too.
+    """What every attempt begins with, and a dry run too.
 
     Attributes
     ----------
-    digest : SHA-256 of the checkpoint.
+    digest : str
+        SHA-256 of the checkpoint.
     """
 
     checkpoint: Path
@@ -87,12 +88,16 @@ class Opening:
 
 @dataclass(frozen=True)
 class Started:
-    """What one start of a run works with, once it was not refused.
+    """What one attempt of a run works with, once it was not refused.
 
     Attributes
     ----------
-    stamp : the start's time in ns, the same in all its processes. began : monotonic seconds.
-    run_id : the run's, that of an earlier start where there was one.
+    stamp : int
+        The start's time in ns, the same in all its processes.
+    run_id : str
+        The run's, that of an earlier attempt where there was one.
+    began : float
+        When the start began, in monotonic seconds.
     """
 
     opening: Opening
@@ -105,7 +110,7 @@ class Started:
 
 
 class Run:
-    """One start of a run in one process; `execute` does it all."""
+    """One attempt of a run in one process; `execute` does it all."""
 
     def __init__(self, settings: Settings, console: Console, interruption: Interruption | None = None) -> None:
         self.settings = settings
@@ -265,7 +270,7 @@ class Run:
                 self.console.line(f"{number:,} recordings {what}")
 
     def _begin_record(self, started: Started) -> None:
-        """Write what this start is told, unless another shard of the same run has."""
+        """Write what this attempt is told, unless another shard of the same run has."""
         record = self._record(started)
         before = None
         if self.settings.shard[1] > 1:  # another shard with other settings may have begun in the meantime
@@ -321,7 +326,7 @@ class Run:
             remove_obsolete(self.folder, recorder.take_obsolete())
             self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
-        stage = EmbedStage(started.engine, view_of(self.settings.pooling, head))
+        stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, head))
         pipeline = Pipeline(pool, stage, finish, self._batch_size(started.engine), self.interruption)
         try:
             pipeline.run(self._jobs(started, recorder))

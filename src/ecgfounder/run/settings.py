@@ -20,7 +20,7 @@ from ecgfounder.readers import READER_CHOICES
 from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import Hints
 from ecgfounder.sinks.sink import DTYPE_CHOICES, FORMAT_CHOICES
-from ecgfounder.stages.view import POOLING_CHOICES
+from ecgfounder.stages.pooling import POOLING_CHOICES
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,36 @@ class Settings:
 
     Attributes
     ----------
-    dataset, split, path_column, id_column, keep_columns, data_dir : the cohort; see `ecgfounder.cohort.sources.open_cohort`.
-    output_dir : folder of the embeddings and of `_run/`.
-    checkpoint : file, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
-    preparation : what is done to a recording before the network.
-    reader, hints : how files are read; see `ecgfounder.readers.read_ecg`.
-    engine, precision, device, compile : what runs the network; see `ecgfounder.engines.create_engine`.
-    pooling : "none" keeps the map [T, C], "mean" its mean over T, "both" both, as two columns.
-    predictions : whether the head's probabilities are kept too.
-    statements : whether the recording device's own statements and intervals are kept too.
-    dtype : of the embeddings that are written.
-    format, layout, shard_size : how outputs are written; `shard_size` is records per Parquet shard.
-    batch_size, num_workers : recordings in a batch, None for as many as suit the engine; reading processes per process at most.
-    shard : (i, n), this run does the i-th of n parts, i from 1.
-    overwrite, retry_failed, check_hashes : what a start in a used folder does.
-    read_timeout : seconds after which reading one file is given up.
+    dataset, split, path_column, id_column, keep_columns, data_dir : str, str, str, str or None, tuple of str, str
+        The cohort; see `ecgfounder.cohort.sources.open_cohort`.
+    output_dir : Path
+        Folder of the embeddings and of `_run/`.
+    checkpoint : str or None
+        File, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
+    preparation : Preparation
+        What is done to a recording before the network.
+    reader, hints : str, Hints
+        How files are read; see `ecgfounder.readers.read_ecg`.
+    engine, precision, device, compile : str, str, str or None, bool
+        What runs the network; see `ecgfounder.engines.create_engine`.
+    pooling : str
+        "none" keeps the map [T, C], "mean" its mean over T, "both" both, as two columns.
+    predictions : bool
+        Whether the head's probabilities are kept too.
+    statements : bool
+        Whether the recording device's own statements and intervals are kept too.
+    dtype : str
+        Of the embeddings that are written.
+    format, layout, shard_size : str, str, int
+        How outputs are written; `shard_size` is records per Parquet shard.
+    batch_size, num_workers : int or None, int
+        Recordings in a batch, None for as many as suit the engine; reading processes per process at most.
+    shard : tuple of (int, int)
+        (i, n), this run does the i-th of n parts, i from 1.
+    overwrite, retry_failed, check_hashes : bool
+        What an attempt in a used folder does.
+    read_timeout : float
+        Seconds after which reading one file is given up.
     """
 
     dataset: str
@@ -119,7 +134,7 @@ class Settings:
         """Refuse values that contradict each other."""
         if self.overwrite and self.shard[1] > 1:
             raise SettingsError(
-                "overwrite=True would remove what the other shards wrote. Start anew in another output_dir, or run once "
+                "overwrite=True would remove what the other shards wrote. Begin again in another output_dir, or run once "
                 "with overwrite=True and without the 'shard' parameter."
             )
         if self.dtype == "float16" and self.format == "json":
@@ -127,7 +142,7 @@ class Settings:
         if self.layout == "tree" and self.id_column is not None:
             raise SettingsError("layout='tree' names outputs by their paths and id_column by identifiers: choose one.")
         if self.pooling == "both" and self.format == "json":
-            raise SettingsError("pooling='both' needs format='parquet': a JSON holds one view.")
+            raise SettingsError("pooling='both' needs format='parquet': a JSON holds one embedding.")
         ragged = self.preparation.remainder == "keep" and self.preparation.stride is not None
         if ragged and self.format == "json" and self.pooling == "none":
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""What came of a start, or would come of it.
+"""What came of an attempt, or would come of it.
 
 In: a run that ended, or one that was only looked at. Out: a `Summary` or a `Preview`, for commands and for Python.
 """
@@ -23,21 +23,30 @@ class Console(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a start.
+    """What came of an attempt.
 
     Attributes
     ----------
-    outcome : "complete", "interrupted", or "incomplete" where other shards or processes are still to finish.
-    tally : all records of the cohort as the ledger has them; None where another process tells.
-    processed, failed_now : records that this start did, and those among them that failed; the main process counts those of
-        the others too.
-    slowest : the stage that this process's others waited for (`Pipeline.slowest`); None where it was too short to say.
-    lost : processes that died before their end, as the main one found out.
-    is_main : whether this is the process that speaks for all of a launch.
-    seconds : wall time.
-    engine, device : the engine as it describes itself, and what it computes on.
-    precision_error : relative error of the maps against float32, where a lower precision was asked for.
-    samples_per_pass : what the device's memory was found to hold, rows times samples; None if it never ran out.
+    outcome : str
+        "complete", "interrupted", or "incomplete" where other shards or processes are still to finish.
+    tally : Tally or None
+        All records of the cohort as the ledger has them; None where another process tells.
+    processed, failed_now : int
+        Records that this attempt did, and those among them that failed; the main process counts those of the others too.
+    slowest : str or None
+        The stage that this process's others waited for (`Pipeline.slowest`); None where it was too short to say.
+    lost : int
+        Processes that died before their end, as the main one found out.
+    is_main : bool
+        Whether this is the process that speaks for all of a launch.
+    seconds : float
+        Wall time.
+    engine, device : str
+        The engine as it describes itself, and what it computes on.
+    precision_error : float or None
+        Relative error of the maps against float32, where a lower precision was asked for.
+    samples_per_pass : int or None
+        What the device's memory was found to hold, rows times samples; None if it never ran out.
     """
 
     outcome: str
@@ -58,12 +67,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a start would do.
+    """What an attempt would do.
 
     Attributes
     ----------
-    n_records : different recordings in the cohort; colliding_names : output names that several would share.
-    resumes : whether there is a run to go on with; differences : why it cannot be gone on with.
+    n_records : int
+        Different recordings in the cohort; colliding_names : output names that several would share.
+    resumes : bool
+        Whether there is a run to go on with; differences : why it cannot be gone on with.
     """
 
     n_records: int

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from ecgfounder.storage.paths import printable
 from ecgfounder.storage.replace import replace_files
 
 
-def document(embedding: npt.NDArray[np.float32], title: str) -> bytes:
+def document(embedding: npt.NDArray[np.floating[Any]], title: str) -> bytes:
     """The JSON text of one embedding.
 
     float32 values are written in their shortest form, which reads back to the same float32.
@@ -41,8 +42,10 @@ class FileSink(ABC):
 
     Parameters
     ----------
-    output_dir : where the files go.
-    scratch : a folder on the same file system for files that are not finished.
+    output_dir : Path
+        Where the files go.
+    scratch : Path
+        A folder on the same file system for files that are not finished.
     """
 
     def __init__(self, output_dir: Path, scratch: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedWriter, BytesIO
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,16 @@ class ParquetSink:
 
     Parameters
     ----------
-    output_dir, scratch : where shards go, and a folder on the same file system for one that is being written.
-    prefix : what makes this process's shards of this start different from all others.
-    shard_size : records in a full shard.
-    dtype : "float32" or "float16", of the stored embeddings.
-    record_column : "ecg_path", or "identifier" where outputs are named by one.
+    output_dir, scratch : Path
+        Where shards go, and a folder on the same file system for one that is being written.
+    prefix : str
+        What makes this process's shards of this attempt different from all others.
+    shard_size : int, default: 1000
+        Records in a full shard.
+    dtype : str, default: "float32"
+        "float32" or "float16", of the stored embeddings.
+    record_column : str, default: "ecg_path"
+        "ecg_path", or "identifier" where outputs are named by one.
     """
 
     def __init__(
@@ -79,8 +84,12 @@ class ParquetSink:
     def write(self, outputs: Sequence[Output]) -> list[Written | ShardWritten]:
         written: list[Written | ShardWritten] = []
         for output in outputs:
-            self._waiting.append(output)
-            self._bytes += output.nbytes
+            stored = self._stored(output)
+            if stored is None:
+                written.append(Written(output, output.name, error=self._too_large(output)))
+                continue
+            self._waiting.append(stored)
+            self._bytes += stored.nbytes
             if len(self._waiting) >= self._shard_size or self._bytes >= MAX_BYTES:
                 written += self.close()
         return written
@@ -98,9 +107,27 @@ class ParquetSink:
         written = [Written(output, reference(name, output.key), name) for output in outputs]
         return [*written, ShardWritten(name, table.num_rows, len(outputs))]
 
+    def _stored(self, output: Output) -> Output | None:
+        """The output in the numbers that are written; None where one is beyond them."""
+        if self._dtype == np.float32:
+            return output
+        with np.errstate(over="ignore"):
+            embeddings, means = (
+                tuple(each.astype(self._dtype) for each in given) for given in (output.embeddings, output.means)
+            )
+        finite = all(np.isfinite(each).all() for each in (*embeddings, *means))
+        return replace(output, embeddings=embeddings, means=means) if finite else None
+
+    def _too_large(self, output: Output) -> str:
+        largest = max(float(np.abs(each).max()) for each in output.embeddings)
+        return (
+            f"a value of the embedding, {largest:.4g}, is beyond {self._dtype.name}, which ends at "
+            f"{np.finfo(self._dtype).max:g}: use dtype='float32'"
+        )
+
     def _table(self, pieces: Sequence[_Piece]) -> pa.Table:
-        """A row for each view of some pieces of outputs."""
-        views = [view for piece in pieces for view in piece.of(piece.output.views)]
+        """A row for each embedding of some pieces of outputs."""
+        embeddings = [embedding for piece in pieces for embedding in piece.of(piece.output.embeddings)]
         means = [mean for piece in pieces for mean in piece.of(piece.output.means)]
         windows, starts, leads = zip(
             *(place for piece in pieces for place in piece.of(_places(piece.output))), strict=True
@@ -112,15 +139,12 @@ class ParquetSink:
             "window": pa.array(windows, pa.int32()),
             "window_start": pa.array(starts, pa.float64()),
             "lead": pa.array(leads, pa.string()),
-            "embedding": self._lists(views),
-            **({"embedding_mean": self._lists(means)} if means else {}),
-            "shape": pa.array([view.shape for view in views], pa.list_(pa.int32())),
+            "embedding": nested(embeddings),
+            **({"embedding_mean": nested(means)} if means else {}),
+            "shape": pa.array([embedding.shape for embedding in embeddings], pa.list_(pa.int32())),
             **{name: pa.array([getattr(output.facts, name) for output in outputs], kind) for name, kind in _FACTS},
         }
         return pa.table(columns)
-
-    def _lists(self, views: Sequence[npt.NDArray[np.float32]]) -> pa.Array:
-        return nested([view.astype(self._dtype, copy=False) for view in views])
 
 
 def reference(shard: str, key: str) -> str:
@@ -145,10 +169,10 @@ def _groups(outputs: Sequence[Output]) -> Iterator[list[_Piece]]:
     group: list[_Piece] = []
     free = CHUNK_BYTES
     for output in outputs:
-        each = max(1, output.views[0].nbytes)
+        each = max(1, output.embeddings[0].nbytes)
         first = 0
-        while first < len(output.views):
-            stop = min(len(output.views), first + max(free // each, 0 if group else 1))
+        while first < len(output.embeddings):
+            stop = min(len(output.embeddings), first + max(free // each, 0 if group else 1))
             if stop == first:
                 yield group
                 group, free = [], CHUNK_BYTES
@@ -162,7 +186,7 @@ def _groups(outputs: Sequence[Output]) -> Iterator[list[_Piece]]:
 
 def _places(output: Output) -> list[tuple[int, float, str | None]]:
     """Number and start (s) of the window, and the lead, of each row: a row per input, leads within windows."""
-    rows = len(output.views)
+    rows = len(output.embeddings)
     starts = output.facts.starts or (0.0,)
     per_window = rows // len(starts)
     leads: Sequence[str | None] = output.facts.leads
@@ -170,12 +194,12 @@ def _places(output: Output) -> list[tuple[int, float, str | None]]:
     return [(window, start, lead) for window, start in enumerate(starts) for lead in named]
 
 
-def nested(views: Sequence[npt.NDArray[Any]]) -> pa.Array:
+def nested(embeddings: Sequence[npt.NDArray[Any]]) -> pa.Array:
     """Numpy arrays [C], or [T, C] with any T, as Arrow lists (of lists), without a Python object per number."""
-    values = np.concatenate([view.reshape(-1) for view in views])
-    channels = views[0].shape[-1]
+    values = np.concatenate([embedding.reshape(-1) for embedding in embeddings])
+    channels = embeddings[0].shape[-1]
     lists = _lists(pa.array(values), np.full(len(values) // channels, channels))
-    return lists if views[0].ndim == 1 else _lists(lists, np.array([len(view) for view in views]))
+    return lists if embeddings[0].ndim == 1 else _lists(lists, np.array([len(embedding) for embedding in embeddings]))
 
 
 def _lists(values: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Array:

@@ -25,48 +25,61 @@ class Output:
 
     Attributes
     ----------
-    key, record : which record it is, 16 hexadecimal digits, and what it is called in tables.
-    title : what the description calls the recording: its file name, or its identifier.
-    name : relative to the output folder, where it has a file of its own.
-    views : what is kept of each input, in order: float32 [T, C] or [C]. All of one shape, except that a shorter last
-        window has a smaller T.
-    outer_shape : what stands in front of one view: () or windows, leads, or both.
-    order : the record's place in the dataset.
-    means : a second view [C] of each input, where one was asked for.
-    facts : what is known of the ECG.
-    receipt : whatever the caller wants to have again with the output.
+    key, record : str
+        Which record it is, 16 hexadecimal digits, and what it is called in tables.
+    title : str
+        What the description calls the recording: its file name, or its identifier.
+    name : str
+        Relative to the output folder, where it has a file of its own.
+    embeddings : tuple of numpy.ndarray
+        What is kept of each input, in order: float32 (float16 once a sink has rounded it) [T, C] or [C]. All of one shape,
+        except that a shorter last window has a smaller T.
+    outer_shape : tuple of int
+        What stands in front of one embedding: () or windows, leads, or both.
+    order : int
+        The record's place in the dataset.
+    means : tuple of numpy.ndarray
+        A second embedding [C] of each input, where one was asked for.
+    facts : Facts
+        What is known of the ECG.
+    receipt : Any
+        Whatever the caller wants to have again with the output.
     """
 
     key: str
     record: str
     title: str
     name: str
-    views: tuple[npt.NDArray[np.float32], ...]
+    embeddings: tuple[npt.NDArray[np.floating[Any]], ...]
     outer_shape: tuple[int, ...] = ()
     order: int = 0
-    means: tuple[npt.NDArray[np.float32], ...] = ()
+    means: tuple[npt.NDArray[np.floating[Any]], ...] = ()
     facts: Facts = field(default_factory=Facts)
     receipt: Any = None
 
     @property
-    def embedding(self) -> npt.NDArray[np.float32]:
-        """The views as one array: [T, C], [C], or with windows in front [W, T, C], [W, C]."""
-        return np.stack(self.views).reshape(*self.outer_shape, *self.views[0].shape)
+    def embedding(self) -> npt.NDArray[np.floating[Any]]:
+        """The embeddings as one array: [T, C], [C], or with windows in front [W, T, C], [W, C]."""
+        return np.stack(self.embeddings).reshape(*self.outer_shape, *self.embeddings[0].shape)
 
     @property
     def nbytes(self) -> int:
-        return sum(view.nbytes for view in self.views)
+        return sum(embedding.nbytes for embedding in self.embeddings)
 
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """An output that is safe, or that this file system cannot hold.
+    """An output that is safe, or that cannot be written.
 
     Attributes
     ----------
-    reference : how it is referred to, below the output folder: a file's name, or `SHARD.parquet::KEY`.
-    shard : the Parquet shard that holds it; None for a file of its own.
-    error : why it cannot be written (its name is too long for this file system); None where it was.
+    reference : str
+        How it is referred to, below the output folder: a file's name, or `SHARD.parquet::KEY`.
+    shard : str or None
+        The Parquet shard that holds it; None for a file of its own.
+    error : str or None
+        Why it cannot be written (its name is too long for this file system, a value beyond the numbers that are written);
+        None where it was.
     """
 
     output: Output

@@ -46,10 +46,13 @@ class Batcher(Generic[Tag]):
 
     Parameters
     ----------
-    batch_size : rows in a full batch.
-    max_bytes : what all waiting inputs together may take; beyond it the oldest bucket goes out short. One input that is
-        larger than this by itself is a batch of its own.
-    max_age : seconds after which a bucket goes out short.
+    batch_size : int
+        Rows in a full batch.
+    max_bytes : int, optional
+        What all waiting inputs together may take; beyond it the oldest bucket goes out short. One input that is larger
+        than this by itself is a batch of its own.
+    max_age : float, default: 2.0
+        Seconds after which a bucket goes out short.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ecgfounder.ecg.facts import Facts, Identity
+from ecgfounder.stages.pooling import InputEmbedding
 from ecgfounder.stages.read import Failed, Job, Opened
-from ecgfounder.stages.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,16 @@ class Finished:
 
     Attributes
     ----------
-    views : what is kept of each input, in order; None for a failure.
-    kind, reason : of a failure: the error's class name, and its message.
-    seconds : by stage.
+    embeddings : tuple of InputEmbedding or None
+        What is kept of each input, in order; None for a failure.
+    kind, reason : str
+        Of a failure: the error's class name, and its message.
+    seconds : mapping of str to float
+        By stage.
     """
 
     job: Job
-    views: tuple[View, ...] | None = None
+    embeddings: tuple[InputEmbedding, ...] | None = None
     outer_shape: tuple[int, ...] = ()
     kind: str = ""
     reason: str = ""
@@ -39,23 +42,23 @@ class Gathering:
     """A record on its way: what has come of its inputs; `over` once it was finished."""
 
     opened: Opened
-    views: list[View | None] = field(default_factory=list)
+    embeddings: list[InputEmbedding | None] = field(default_factory=list)
     left: int = 0
     seconds: float = 0.0
     over: bool = False
 
     def __post_init__(self) -> None:
         self.left = self.opened.n_inputs
-        self.views = [None] * self.left
+        self.embeddings = [None] * self.left
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What came of one input: its view, or the error that it has instead."""
+    """What came of one input: what is kept of its map, or the error that it has instead."""
 
     gathering: Gathering
     number: int
-    view: View | None
+    kept: InputEmbedding | None
     seconds: float = 0.0
     kind: str = ""
     reason: str = ""
@@ -67,10 +70,10 @@ def collect(row: Embedded) -> Finished | None:
     if gathering.over:
         return None  # it has failed already, for another of its inputs
     opened = gathering.opened
-    if row.view is None:
+    if row.kept is None:
         gathering.over = True
         return Finished(opened.job, None, (), row.kind, row.reason, opened.facts, opened.identity, opened.seconds)
-    gathering.views[row.number] = row.view
+    gathering.embeddings[row.number] = row.kept
     gathering.left -= 1
     gathering.seconds += row.seconds
     if gathering.left:
@@ -78,7 +81,7 @@ def collect(row: Embedded) -> Finished | None:
     gathering.over = True
     return Finished(
         opened.job,
-        tuple(view for view in gathering.views if view is not None),
+        tuple(kept for kept in gathering.embeddings if kept is not None),
         opened.outer_shape,
         facts=opened.facts,
         identity=opened.identity,

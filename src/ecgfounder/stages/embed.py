@@ -1,7 +1,7 @@
 """Embedding one batch: the network on its rows, and what is kept of each map.
 
-In: a batch whose rows know their records. Out: a row each, with its view or the reason why it has none; a batch that cannot be
-computed is tried row by row, so that no record fails for another.
+In: a batch whose rows know their records. Out: a row each, with what is kept of its map or the reason why there is nothing; a
+batch that cannot be computed is tried row by row, so that no record fails for another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ecgfounder.errors import EmbeddingError
 from ecgfounder.stages.batch import Batch
 from ecgfounder.stages.collect import Embedded, Gathering
-from ecgfounder.stages.view import View
+from ecgfounder.stages.pooling import InputEmbedding
 
 FloatArray = npt.NDArray[np.float32]
 Tag = tuple[Gathering, int]
@@ -38,10 +38,10 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class EmbedStage:
-    """The network, and what is kept of an input's map [T, 1024]; `view` bounds memory where it pools."""
+    """The network, and what is kept of an input's map [T, 1024]; `keep` bounds memory where it pools."""
 
     network: Network
-    view: Callable[[FloatArray], View]
+    keep: Callable[[FloatArray], InputEmbedding]
 
     def __call__(self, batch: Batch[Tag]) -> list[Embedded]:
         began = time.perf_counter()
@@ -57,7 +57,7 @@ class EmbedStage:
         return [self._row(tag, each, share) for tag, each in zip(batch.tags, maps, strict=True)]
 
     def _row(self, tag: Tag, feature_map: FloatArray, seconds: float) -> Embedded:
-        view = self.view(feature_map)
-        if view.is_finite:
-            return Embedded(*tag, view, seconds)
+        kept = self.keep(feature_map)
+        if kept.is_finite:
+            return Embedded(*tag, kept, seconds)
         return Embedded(*tag, None, seconds, EmbeddingError.__name__, NOT_FINITE)

@@ -27,13 +27,20 @@ class Job:
 
     Attributes
     ----------
-    place : its place in the cohort, from 0; different for each job of a run.
-    path : the file to read.
-    key, record : its key, and what it is called in the run's record.
-    title : what it is called in its output.
-    output : the name of its output, where it has one of its own.
-    replaces : the output that it has from before and that is obsolete when this one fails; "" for none.
-    path_key : its path's hash, where it is known by an identifier.
+    place : int
+        Its place in the cohort, from 0; different for each job of a run.
+    path : str
+        The file to read.
+    key, record : int, str
+        Its key, and what it is called in the run's record.
+    title : str
+        What it is called in its output.
+    output : str
+        The name of its output, where it has one of its own.
+    replaces : str
+        The output that it has from before and that is obsolete when this one fails; "" for none.
+    path_key : int or None
+        Its path's hash, where it is known by an identifier.
     """
 
     place: int

@@ -26,8 +26,10 @@ class Recorder:
 
     Attributes
     ----------
-    done, failed : records that it has recorded.
-    obsolete : outputs from before whose records are recorded as failed now.
+    done, failed : int
+        Records that it has recorded.
+    obsolete : list of str
+        Outputs from before whose records are recorded as failed now.
     """
 
     sink: Sink
@@ -46,8 +48,8 @@ class Recorder:
         """Write a group of records and their entries."""
         with self._lock:
             began = time.perf_counter()
-            failed = [_failure(finished) for finished in group if finished.views is None]
-            written = self.sink.write([_output(finished) for finished in group if finished.views is not None])
+            failed = [_failure(finished) for finished in group if finished.embeddings is None]
+            written = self.sink.write([_output(finished) for finished in group if finished.embeddings is not None])
             self._commit(failed, written, time.perf_counter() - began)
 
     def close(self) -> None:
@@ -86,9 +88,9 @@ def _line(written: Written | ShardWritten, seconds: float) -> Line:
         return Commitment(written.shard, written.rows, written.records)
     finished: Finished = written.output.receipt
     if written.error is not None:
-        return _failure(replace(finished, views=None, kind=OutputError.__name__, reason=written.error))
-    views = finished.views or ()
-    probabilities = tuple(packed(view.probabilities) for view in views if view.probabilities is not None)
+        return _failure(replace(finished, embeddings=None, kind=OutputError.__name__, reason=written.error))
+    embeddings = finished.embeddings or ()
+    probabilities = tuple(packed(kept.probabilities) for kept in embeddings if kept.probabilities is not None)
     return Entry(
         key=written.output.key,
         record=finished.job.record,
@@ -96,7 +98,7 @@ def _line(written: Written | ShardWritten, seconds: float) -> Line:
         output=written.reference,
         shard=written.shard,
         path=_path(finished.job),
-        shape=(*finished.outer_shape, *views[0].embedding.shape),
+        shape=(*finished.outer_shape, *embeddings[0].embedding.shape),
         input=finished.identity,
         facts=finished.facts,
         seconds={**finished.seconds, "write": seconds},
@@ -121,16 +123,16 @@ def _failure(finished: Finished) -> Entry:
 
 
 def _output(finished: Finished) -> Output:
-    job, views = finished.job, finished.views or ()
+    job, embeddings = finished.job, finished.embeddings or ()
     return Output(
         key=key_text(job.key),
         record=job.record,
         title=job.title,
         name=job.output,
-        views=tuple(view.embedding for view in views),
+        embeddings=tuple(kept.embedding for kept in embeddings),
         outer_shape=finished.outer_shape,
         order=job.place,
-        means=tuple(view.mean for view in views if view.mean is not None),
+        means=tuple(kept.mean for kept in embeddings if kept.mean is not None),
         facts=finished.facts,
         receipt=finished,
     )

@@ -26,8 +26,10 @@ def replacing(target: Path, *, aside: Path | None = None) -> Iterator[BufferedWr
 
     Parameters
     ----------
-    target : the file's place; its folder is there.
-    aside : where it is written, on the same file system; None takes a hidden name beside its place.
+    target : Path
+        The file's place; its folder is there.
+    aside : Path, optional
+        Where it is written, on the same file system; None takes a hidden name beside its place.
 
     Raises
     ------
@@ -64,9 +66,11 @@ def replace_files(
 
     Parameters
     ----------
-    files : targets below `root`, and what gives the content of each. Folders between are made; `root` itself never is: if it
-        has vanished, that is an error and not a fresh start.
-    aside : where a target is written before it takes its place.
+    files : sequence of tuple of (Path, callable)
+        Targets below `root`, and what gives the content of each. Folders between are made; `root` itself never is: if
+        it has vanished, that is an error and not a fresh start.
+    aside : callable
+        Where a target is written before it takes its place.
 
     Returns
     -------

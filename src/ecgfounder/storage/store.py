@@ -1,7 +1,7 @@
 """The one interface to whatever keeps bytes: a folder, an object store, memory.
 
 In: names of objects, joined by '/' and relative to the store's root. Out: their bytes and tags, or one of four errors.
-`tests/test_storage.py` is the suite that every store passes.
+`tests/storage/test_storage.py` is the suite that every store passes.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ class Status:
 
     Attributes
     ----------
-    name : relative to the store's root.
-    size : in bytes.
-    tag : text that is another one when the content is another one (an object store's ETag).
-    mtime_ns : when it was last written, in ns since 1970.
+    name : str
+        Relative to the store's root.
+    size : int
+        In bytes.
+    tag : str
+        Text that is another one when the content is another one (an object store's ETag).
+    mtime_ns : int
+        When it was last written, in ns since 1970.
     """
 
     name: str
@@ -81,7 +85,8 @@ class Store(ABC):
 
         Parameters
         ----------
-        skip : folders, by their last names, that are left out with all that is below them.
+        skip : Skip, optional
+            Folders, by their last names, that are left out with all that is below them.
         """
 
     def names(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[str]:

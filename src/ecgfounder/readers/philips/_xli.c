@@ -1,4 +1,4 @@
-/* The dearest loops of reading a Philips file, compiled: LZW with 10-bit codes, and the sums over what it stands for.
+/* The most costly loops of reading a Philips file, compiled: LZW with 10-bit codes, and the sums over what it stands for.
 
    In: one lead's compressed bytes. Out: the bytes that they stand for; of those, the samples. `_codes`, `_expand` and
    `_integrate` of `philips.py` are the same in Python, and are used where this was not built; every result and every error

@@ -49,14 +49,17 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
 
     Parameters
     ----------
-    data : chunks of an 8-byte header and LZW-compressed words each.
-    n_leads : chunks to decode; real files hold 16 for 12 leads, and what lies behind is not looked at.
-    duration_samples : samples per lead that the document announces, perhaps fractional.
+    data : bytes
+        Chunks of an 8-byte header and LZW-compressed words each.
+    n_leads : int
+        Chunks to decode; real files hold 16 for 12 leads, and what lies behind is not looked at.
+    duration_samples : float
+        Samples per lead that the document announces, perhaps fractional.
 
     Returns
     -------
-    int16 array [n_leads, n_samples]
-        As stored: limb leads are residuals still (`restore_limb_leads`).
+    numpy.ndarray
+        int16 [n_leads, n_samples], as stored: limb leads are residuals still (`restore_limb_leads`).
 
     Raises
     ------
@@ -152,7 +155,7 @@ def _expand(codes: list[int], most_bytes: int) -> bytes:
     strings, first_bytes = _LITERALS.copy(), _LITERALS.copy()
     add_string, add_first_byte = strings.append, first_bytes.append
     try:
-        # This loop is the dearest part of reading a file. It ends where the table is full.
+        # This loop is the most costly part of reading a file. It ends where the table is full.
         code = codes[0]
         for following in codes[1 : _MAX_ENTRIES + 1]:
             add_first_byte(first_bytes[code])

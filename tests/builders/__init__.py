@@ -1,0 +1,1 @@
+"""What tests build: ECG files of every format, checkpoints, cohorts, runs."""

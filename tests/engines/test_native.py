@@ -1,0 +1,182 @@
+"""The native engine: the same bytes on any machine, nothing read or written beside its arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ecgfounder.engines.native as native_engine
+from ecgfounder.engines import create_engine, native_usable
+from ecgfounder.engines.engine import CPU_ROWS
+from ecgfounder.engines.native import NativeEngine, instructions
+from ecgfounder.errors import EmbeddingError, SettingsError
+from ecgfounder.network.bundles import FEATURES
+from tests.builders.engines import Array, made, needs_native, signals
+
+
+@pytest.fixture(scope="module")
+def native(checkpoint_1lead: Path, graph_cache: Path) -> NativeEngine:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+        engine = create_engine("native", mode="1lead", checkpoint=checkpoint_1lead)
+    assert isinstance(engine, NativeEngine)
+    return engine
+
+
+@needs_native
+def test_maps_have_the_same_bytes_with_any_instructions_on_any_machine(native: NativeEngine) -> None:
+    batch = signals(2, 515, channels=1)
+    for name in instructions():
+        maps = native._embed_with(name, batch)
+        assert (
+            hashlib.sha256(maps.tobytes()).hexdigest()
+            == "d29fb62c7d58bd40cf5ca9e065b7fd57048efee034717b32e4f3ad7c7c64b608"
+        ), name
+
+
+@needs_native
+def test_instructions_that_give_other_numbers_are_not_used(
+    native: NativeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    embed_with = NativeEngine._embed_with
+
+    def embedded(engine: NativeEngine, name: str, batch: Array) -> Array:
+        maps = embed_with(engine, instructions()[-1], batch)
+        if name == "broken":
+            maps[0, 0, 0] = np.nextafter(maps[0, 0, 0], np.float32(np.inf))
+        return maps
+
+    monkeypatch.setattr(NativeEngine, "_embed_with", embedded)
+    assert native._checked(["broken", "sound", instructions()[-1]]) == "sound"
+    assert "broken instructions do not give" in caplog.text
+    assert native._checked(["broken", instructions()[-1]]) == instructions()[-1]
+
+
+@needs_native
+@pytest.mark.parametrize("rows", [1, 3, CPU_ROWS])
+def test_no_more_memory_is_written_than_was_asked_for(native: NativeEngine, rows: int) -> None:
+    module = native_engine._net1d
+    for length in (1, 2, 255, 257, 1375, 5501):
+        batch = signals(rows, length, channels=1)
+        expected = native.embed(batch)
+        n_bytes = module.workspace(native._layout, rows, length)
+        space = np.full(n_bytes + 4096, 0xFF, np.uint8)  # NaN, should it be read
+        maps = np.full((rows + 1, *expected.shape[1:]), 7, np.float32)
+        arrays = (native._layout, native._weights, batch, maps[:rows], space[:n_bytes])
+        module.embed(native.instructions, *arrays, rows, length)
+        assert np.array_equal(maps[:rows], expected)  # from memory that held rubbish, too
+        assert (maps[rows] == 7).all()
+        assert (space[n_bytes:] == 0xFF).all()
+
+
+@needs_native
+@pytest.mark.parametrize("wrong", ["instructions", "layout", "weights", "signals", "maps", "space", "n", "length"])
+def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
+    native: NativeEngine, wrong: str
+) -> None:
+    module = native_engine._net1d
+    layout = native_engine._layout(1)
+    n, length = 2, 300
+    arguments = {
+        "instructions": instructions()[0],
+        "layout": layout,
+        "weights": np.zeros_like(native._weights),
+        "signals": np.zeros((n, 1, length), np.float32),
+        "maps": np.ones((n, 2, FEATURES), np.float32),
+        "space": np.empty(module.workspace(layout, n, length), np.uint8),
+        "n": n,
+        "length": length,
+    }
+    module.embed(*arguments.values())
+    assert not arguments["maps"].any()  # all weights are zero: the sizes above are the right ones
+    arguments["maps"][:] = 1
+    arguments[wrong] = {
+        "instructions": "MMX",
+        "layout": layout[:-1],
+        "n": 3,
+        "length": 2**60,
+    }.get(wrong, arguments[wrong][:-1] if isinstance(arguments[wrong], np.ndarray) else None)
+    with pytest.raises(ValueError):
+        module.embed(*arguments.values())
+    assert arguments["maps"].all()
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "layout",
+    [
+        [],
+        [1, 64, 64, 64, 64, 1, 1, 1],
+        [1, *[64] * 5, 1, 1, 1],
+        [0, 64, 64, 64, 64, 64, 2, 1, 1, 1],
+        [1, 60, 64, 64, 64, 64, 2, 1, 1, 1],
+        [1, 64, 64, 48, 64, 64, 2, 1, 1, 1],
+        [1, 64, 64, 72, 80, 80, 2, 1, 1, 1],
+        [1, 64, 64, 64, 64, 64, 1, 1, 0, 1],
+        [1, 64, *[64] * 17, *[1] * 17],
+    ],
+    ids=[
+        "nothing",
+        "few stages",
+        "odd",
+        "no lead",
+        "part of a panel",
+        "narrower",
+        "part of a group",
+        "no block",
+        "many",
+    ],
+)
+def test_networks_that_it_was_not_written_for_are_refused(layout: list[int]) -> None:
+    with pytest.raises(ValueError, match="not a network"):
+        native_engine._net1d.workspace(np.array(layout, np.int32), 1, 300)
+
+
+@needs_native
+def test_memory_that_is_not_there_is_an_embedding_error(native: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_engine: NativeEngine, _n_bytes: int) -> Array:
+        raise MemoryError
+
+    monkeypatch.setattr(NativeEngine, "_space", fail)
+    with pytest.raises(EmbeddingError, match=r"\[1, 1, 500\] cannot be computed: not enough memory"):
+        native.embed(signals(1, 500, channels=1))
+
+
+@needs_native
+def test_memory_of_a_thread_is_kept_unless_it_is_large(native: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = native._space(10_000_000)
+    assert native._space(9_000_000) is large
+    assert large.ctypes.data % 64 == 0
+    monkeypatch.setattr(native_engine, "_KEPT_BYTES", 20_000_000)
+    larger = native._space(30_000_000)
+    assert native._space(30_000_000) is not larger
+
+
+def test_where_it_was_not_built_the_native_engine_says_what_it_needs(
+    checkpoint_1lead: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_engine, "_net1d", None)
+    assert not native_usable()
+    with pytest.raises(SettingsError, match=r"needs a C compiler .*engine='onnx'"):
+        create_engine("native", mode="1lead", checkpoint=checkpoint_1lead)
+
+
+@needs_native
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FC00001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], ids=hex)
+def test_any_nan_spreads_as_it_does_in_pytorch(native: NativeEngine, checkpoint_1lead: Path, bits: int) -> None:
+    batch = signals(1, 20_000, channels=1)
+    batch.view(np.uint32)[0, 0, 19_000] = bits
+    expected = made(checkpoint_1lead, "torch").embed(batch)
+    assert np.array_equal(np.isnan(native.embed(batch)), np.isnan(expected))
+    assert np.isnan(expected).all()
+
+
+@needs_native
+def test_an_engine_that_was_closed_says_so(checkpoint_1lead: Path) -> None:
+    engine = made(checkpoint_1lead, "native")
+    engine.close()
+    with pytest.raises(EmbeddingError, match="was closed"):
+        engine.embed(signals(1, 300, channels=1))

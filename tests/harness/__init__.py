@@ -1,0 +1,1 @@
+"""What tests run things with: faults, damage, scripts for reading processes, stand-ins."""

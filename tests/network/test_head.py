@@ -1,0 +1,68 @@
+"""The pooled vector and the predictions: the mean of many tokens is that of float64, and each probability stands by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ecgfounder.network.head import Head, pooled
+from ecgfounder.stages.view import view_of
+
+N_TOKENS = 20_000
+
+
+@pytest.fixture(scope="module")
+def long_map() -> np.ndarray:
+    """A map of a day's length whose mean float32 sums lose: each token is far above the differences between them."""
+    chance = np.random.default_rng(2)
+    return (1000 + chance.standard_normal((N_TOKENS, 16))).astype(np.float32)
+
+
+def test_the_mean_over_many_tokens_is_the_one_of_double_precision(long_map: np.ndarray) -> None:
+    exact = long_map.astype(np.float64).sum(axis=0) / N_TOKENS
+    assert np.array_equal(pooled(long_map), exact.astype(np.float32))
+    assert not np.array_equal(long_map.mean(axis=0, dtype=np.float32), pooled(long_map))  # so that this says something
+
+
+@pytest.mark.parametrize("pooling", ["mean", "both"])
+def test_a_view_s_mean_is_that_of_double_precision(long_map: np.ndarray, pooling: str) -> None:
+    view = view_of(pooling)(long_map)
+    mean = view.embedding if pooling == "mean" else view.mean
+    assert mean is not None
+    assert mean.dtype == np.float32
+    assert np.array_equal(mean, long_map.astype(np.float64).mean(axis=0).astype(np.float32))
+
+
+def test_a_view_holds_what_was_asked_for_and_nothing_else() -> None:
+    feature_map = np.arange(12, dtype=np.float32).reshape(3, 4)
+    head = Head(np.ones((2, 4), np.float32), np.zeros(2, np.float32))
+    shapes = {
+        "none": ((3, 4), None),
+        "mean": ((4,), None),
+        "both": ((3, 4), (4,)),
+    }
+    for pooling, (embedding, mean) in shapes.items():
+        for given in (None, head):
+            view = view_of(pooling, given)(feature_map)
+            assert view.embedding.shape == embedding
+            assert (None if view.mean is None else view.mean.shape) == mean
+            assert (view.probabilities is not None) == (given is not None)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 2), (2, 3)])
+def test_a_view_is_finite_only_where_every_number_is(place: tuple[int, int]) -> None:
+    feature_map = np.ones((3, 4), np.float32)
+    assert all(view_of(pooling)(feature_map).is_finite for pooling in ("none", "mean", "both"))
+    feature_map[place] = np.nan
+    assert not any(view_of(pooling)(feature_map).is_finite for pooling in ("none", "mean", "both"))
+
+
+def test_a_probability_is_the_sigmoid_of_its_own_logit() -> None:
+    weight = np.array([[1, 0], [0, 1], [1, 1], [-100, 0]], np.float32)
+    head = Head(weight, np.array([0, 0.5, -1, 0], np.float32))
+    maps = np.array([[[2, 0], [4, 2]], [[1, 1], [1, 1]]], np.float32)
+    logits = np.array([[3, 1.5, 3, -300], [1, 1.5, 1, -100]])
+    assert head.n_classes == 4
+    np.testing.assert_allclose(head.logits(maps), logits, rtol=1e-6)
+    with np.errstate(over="raise"):
+        np.testing.assert_allclose(head.probabilities(maps), 1 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-7)
