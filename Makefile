@@ -1,10 +1,10 @@
-# Every target does all its own set-up: a virtual environment in .venv, filled once with what the main job needs, and once more
-# with the tools of development where a target needs them.
+# Every target does all its own set-up in the virtual environment .venv. `install` and `demo` install what the main job needs;
+# other targets add the development tools.
 PYTHON ?= python3
 # The default is a fixed release; TORCH='torch==2.13.0 --index-url ...' or another version takes another build.
 TORCH ?= torch==2.13.0
-# pinned: the versions of constraints.txt. lowest: the oldest that pyproject.toml allows. newest: what there is.
-# Another choice than .venv was filled with asks for a fresh .venv (`make clean`).
+# pinned: the versions in constraints.txt; lowest: the oldest that pyproject.toml allows; newest: the newest available.
+# To change it, remove .venv first (`make clean`).
 DEPENDENCIES ?= pinned
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ TOOLS := $(VENV)/.tools
 # Packages that only `make test-services` needs; apart, so that nothing else comes to rest on them.
 SERVICES := $(VENV)/services
 
-# Of the tests those that need no sources beside them; see `make test-dist`.
+# Test modules that `make test-dist` runs: they do not need the package's source files.
 DIST_TESTS ?= test_xli test_philips test_native test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
 DIST := build/test-dist
 WHEEL ?= dist/*.whl
@@ -59,7 +59,7 @@ $(SERVICES)/.ready: $(TOOLS)
 test-all: $(SERVICES)/.ready
 	PYTHONPATH=$(SERVICES) $(PYTEST)
 
-# The same tests as `make test`, and a fault where they reach less of the package than pyproject.toml says.
+# The tests of `make test`. Fails if coverage is below the limit in pyproject.toml.
 coverage: $(TOOLS)
 	$(PYTEST) -m 'not slow and not services' --cov --cov-report=term
 
@@ -70,7 +70,7 @@ lint: $(TOOLS)
 types: $(TOOLS)
 	$(BIN)/mypy
 
-# What no tool of Python's looks at: workflows and forms of the forge, citation, container. Schemas and hadolint, no network.
+# Checks workflows, issue forms and the citation file against their schemas, and the container file with hadolint.
 files: $(VENV)/files/.ready
 	$(VENV)/files/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(VENV)/files/bin/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
@@ -97,22 +97,22 @@ docs: $(TOOLS)
 fuzz: $(TOOLS)
 	$(BIN)/python -m tests.harness.fuzz --count 28000
 
-# The compiled parts under AddressSanitizer and UndefinedBehaviorSanitizer. Needs GCC.
+# Tests of the compiled parts under AddressSanitizer and UndefinedBehaviorSanitizer. Needs GCC.
 sanitize: $(TOOLS)
 	PYTHON=$(BIN)/python .ci/sanitize
 
-# A wheel for this platform and the source archive it was built from; their contents are held against this checkout.
+# The source archive and, built from it, a wheel for this platform. Their contents are checked.
 dist: $(TOOLS)
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python .ci/check_dist.py dist/*.whl dist/*.tar.gz
 
-# Tests of the unpacked source archive, in a fresh environment with the wheel. Its `src` is put aside: what is tested can only be
-# the wheel. DIST_TESTS: which test modules; WHEEL: which wheel, PYTHON and TORCH: as above.
+# Runs tests from the unpacked source archive in a fresh environment with the wheel. `src` is moved away, so that only the wheel
+# can be imported. Variables: DIST_TESTS (test modules), WHEEL (path of the wheel), PYTHON, TORCH.
 test-dist: dist
 	$(MAKE) test-wheel
 
-# The same with archives that are there already.
+# The same for archives that are in dist/ already.
 test-wheel:
 	rm -rf $(DIST)
 	$(PYTHON) -m venv $(DIST)/venv
@@ -122,12 +122,12 @@ test-wheel:
 	$(DIST)/venv/bin/python -m pip install --quiet --constraint $(DIST)/constraints.txt "$$(echo $(WHEEL))[test]"
 	mkdir $(DIST)/source
 	tar xf dist/*.tar.gz -C $(DIST)/source --strip-components 1
-	mv $(DIST)/source/src $(DIST)/sources-put-aside
+	mv $(DIST)/source/src $(DIST)/moved-src
 	cd $(DIST)/source && ../venv/bin/python -c 'import ecgfounder as e; assert "site-packages" in e.__file__, e.__file__; print(e.__file__)'
 	cd $(DIST)/source && ../venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not services' \
 	    $$(for name in $(DIST_TESTS); do find tests -name "$$name.py"; done)
 
-# Needs a container engine. One wheel serves every Python from 3.11 on.
+# NOT RUN YET: wheels for release, built by cibuildwheel; needs a container engine.
 wheels: $(TOOLS)
 	rm -rf dist
 	$(PYTHON) -m venv $(VENV)/wheels

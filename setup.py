@@ -1,7 +1,7 @@
-"""The compiled parts; everything else is in pyproject.toml.
+"""The compiled parts of the package; everything else is in pyproject.toml.
 
-The most costly loop of reading Philips files, and the network for CPUs. Where there is no C compiler they are left out:
-Python does the one more slowly, another engine the other.
+They are the most costly loops of reading Philips files, and the network on a CPU. Without a C compiler they are left out:
+Python code replaces the loops, another engine replaces the network.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import sysconfig
 
 from setuptools import Extension, setup
 
-# One wheel for a platform serves every Python from 3.11 on. Free-threaded builds know no such interface: there each
-# version has its own.
+# With the stable ABI, one wheel per platform works for every Python from 3.11 on. Free-threaded builds of Python do not support
+# it: they need a wheel for each version.
 STABLE = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def extension(name: str, *, depends: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> Extension:
-    """The extension whose source lies where its module is to be."""
+    """An extension whose C source is beside the module that it becomes."""
     return Extension(
         name,
         sources=[f"src/{name.replace('.', '/')}.c"],

@@ -1,9 +1,10 @@
-"""Hold a wheel or a source archive against what it should contain: no more and no less.
+"""Check that a wheel or a source archive contains exactly what it should.
 
     python .ci/check_dist.py dist/*.whl dist/*.tar.gz
 
-In: archives of this checkout, whose `src` and (for a source archive) `git ls-files` say what belongs in them. Out: status 1
-and a list of what is missing or too much. A wheel without the compiled parts is refused: it was built without a compiler.
+A wheel must contain the modules and data files of `src`, and both compiled parts: a wheel that was built without a compiler is
+an error. A source archive must contain the files that `git ls-files` lists. The exit status is 1 if anything is missing or
+unexpected; each such file is printed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def faults_of_wheel(path: Path) -> list[str]:
 
 
 def faults_of_source(path: Path) -> list[str]:
-    """What is wrong with a source archive, in words: it holds what git knows, and what setuptools writes itself."""
+    """What is wrong with a source archive, in words. Files that setuptools writes itself are expected."""
     top = path.name.removesuffix(".tar.gz")
     with tarfile.open(path) as archive:
         found = {member.name.removeprefix(f"{top}/") for member in archive.getmembers() if member.isfile()}
@@ -53,9 +54,9 @@ def faults_of_source(path: Path) -> list[str]:
 
 
 def differences(found: Iterable[str], expected: Iterable[str]) -> list[str]:
-    """Names that are missing or too many, each a line."""
-    missing = [f"is missing {name}" for name in sorted(set(expected) - set(found))]
-    return missing + [f"should not hold {name}" for name in sorted(set(found) - set(expected))]
+    """A line for each name that is missing or unexpected."""
+    missing = [f"does not contain {name}" for name in sorted(set(expected) - set(found))]
+    return missing + [f"should not contain {name}" for name in sorted(set(found) - set(expected))]
 
 
 def main(paths: list[str]) -> int:
@@ -70,7 +71,7 @@ def main(paths: list[str]) -> int:
         for fault in faults:
             print(f"{path.name} {fault}")
         if not faults:
-            print(f"{path.name}: {path.stat().st_size:,} bytes, holds what it should")
+            print(f"{path.name}: {path.stat().st_size:,} bytes, contents are complete")
     return int(faulty)
 
 

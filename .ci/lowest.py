@@ -1,7 +1,7 @@
 """Print the lowest version of every package that pyproject.toml allows, as constraints for pip.
 
-In: the dependencies of the package and of its extras for use, all of the form `name>=version`. Out: lines `name==version`, torch
-left out, which is installed before. Packages that these bring with them come in the newest version that fits.
+They are the dependencies of the package and of its optional features, all of the form `name>=version`, printed as
+`name==version`. torch is not among them, because it is installed first. Indirect dependencies are not limited.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def network_gflop(length: int) -> float:
 
 
 def end_to_end(bench: Bench) -> Facts:
-    """The whole job against the plainly written one; and the share of the cores' peak that it reaches."""
+    """The whole job against the baseline, and the share of the cores' peak that it reaches."""
     sizes = bench.sizes
     paths = [str(path) for path in inputs.cohort_files(bench.cohort, sizes.baseline)]
     bench.run("warm", dataset=str(bench.few(sizes.baseline)))  # builds the engine's cache, as a first run does
@@ -237,7 +237,7 @@ def _difference(theirs: Path, ours: Path) -> float:
 
 
 def stages(bench: Bench) -> Facts:
-    """CPU time per recording of each stage by itself in one thread, and of the plain way's stages beside it."""
+    """CPU time per recording of each stage by itself in one thread, and of the baseline's stages."""
     from benchmarks import seed_way
     from ecgfounder.machine import keep_freed_memory
     from ecgfounder.preprocess.preparation import Preparation
@@ -263,8 +263,8 @@ def stages(bench: Bench) -> Facts:
         ),
         "write JSON, synced": (len(paths), lambda folder: _write_json(folder, outputs)),
         "write Parquet, synced": (len(paths), lambda folder: _write_parquet(folder, outputs)),
-        "plain way: read and z-score": (len(few), lambda _: [seed_way.read(path) for path in few]),
-        "plain way: write": (len(few), lambda folder: [seed_way.write(folder, path, embedding) for path in few]),
+        "baseline: read and z-score": (len(few), lambda _: [seed_way.read(path) for path in few]),
+        "baseline: write": (len(few), lambda folder: [seed_way.write(folder, path, embedding) for path in few]),
     }
     took: dict[str, list[float]] = {name: [] for name in work}
     for number in range(2 * bench.sizes.rounds + 1):
@@ -438,7 +438,7 @@ def null_engine(bench: Bench) -> Facts:
 
 
 def _plain_ms(bench: Bench) -> float:
-    """CPU ms that reading, z-scoring and writing one recording takes the plain way."""
+    """CPU ms that reading, z-scoring and writing one recording takes the baseline."""
     from benchmarks import seed_way
 
     output = bench.output("plain_null")

@@ -69,26 +69,25 @@ def _machine(results: Facts) -> str:
 
 def _end_to_end(facts: Facts) -> str:
     rows = [
-        ("plain way, ECG/s without start-up", "plain_ecg_per_second"),
-        ("plain way, start-up, s", "plain_start_seconds"),
-        ("plain way, core-ms per ECG, all in", "plain_core_ms"),
+        ("baseline, ECG/s without start-up", "plain_ecg_per_second"),
+        ("baseline, start-up, s", "plain_start_seconds"),
+        ("baseline, core-ms per ECG, in total", "plain_core_ms"),
         ("`ecgfounder embed`, ECG/s without start-up", "ecg_per_second"),
         ("`ecgfounder embed`, whole run, s", "whole_seconds"),
         ("`ecgfounder embed`, start-up and end, s", "start_seconds"),
-        ("`ecgfounder embed`, core-ms per ECG, all in", "core_ms"),
+        ("`ecgfounder embed`, core-ms per ECG, in total", "core_ms"),
         ("first embedding after the command, warm cache, s", "first_embedding_seconds"),
-        ("**times as fast, with start-up**", "times_with_start"),
-        ("**times as fast, without start-up**", "times_without_start"),
+        ("**speed ratio, with start-up**", "times_with_start"),
+        ("**speed ratio, without start-up**", "times_without_start"),
         ("float32 peak of all cores (matrix product), GFLOP/s", "peak_gflops"),
         ("**share of that peak, end to end**", "share_of_peak"),
     ]
     title = (
-        f"End to end: {facts['recordings']:,} recordings of 11 s "
-        f"(the plain way: {facts['baseline_recordings']}), float32"
+        f"End to end: {facts['recordings']:,} recordings of 11 s (baseline: {facts['baseline_recordings']}), float32"
     )
     limit = (
         f"The network takes {facts['network_gflop']:.3f} GFLOP per recording, so that the peak allows "
-        f"{facts['limit_ecg_per_second']:.0f} ECG/s. Largest relative difference between the two ways' embeddings: "
+        f"{facts['limit_ecg_per_second']:.0f} ECG/s. Largest relative difference between the embeddings of both: "
         f"{facts['largest_relative_difference']:.1e}."
     )
     return _table(title, ("", "median (range)"), [(name, _spread(facts[key])) for name, key in rows]) + f"\n\n{limit}"
@@ -96,11 +95,20 @@ def _end_to_end(facts: Facts) -> str:
 
 def _stages(facts: Facts) -> str:
     rows = [(name, _spread(value)) for name, value in facts["core_ms"].items()]
-    return _table("Each stage alone, one thread", ("stage", "core-ms per ECG"), rows)
+    return _table("Each stage alone, in one thread", ("stage", "core-ms per ECG"), rows)
 
 
 def _engines(facts: Facts) -> str:
-    header = ("engine", "precision", "device", "batch", "samples", "inputs/s", "times torch float32", "relative error")
+    header = (
+        "engine",
+        "precision",
+        "device",
+        "batch",
+        "samples",
+        "inputs/s",
+        "speed ratio to torch float32",
+        "relative error",
+    )
     rows = [
         (
             row["engine"],
@@ -120,23 +128,23 @@ def _engines(facts: Facts) -> str:
 def _growth(facts: Facts) -> str:
     columns = {
         "ms each": "ms_per_record",
-        "core-ms each, start-up in": "core_ms",
+        "core-ms each, with start-up": "core_ms",
         "main process, MiB": "memory_mib",
         "largest reader, MiB": "reader_memory_mib",
-        "started again: first job after, s": "resumed_first_job_seconds",
-        "by then, MiB": "resumed_memory_mib",
+        "resumed: time to the first record, s": "resumed_first_job_seconds",
+        "main process then, MiB": "resumed_memory_mib",
     }
     rows = [(f"{row['recordings']:,}", *(_spread(row[key]) for key in columns.values())) for row in facts["rows"]]
-    return _table("Growth: made-up recordings, no network, Parquet", ("recordings", *columns), rows)
+    return _table("Growth: synthetic recordings, no network, Parquet", ("recordings", *columns), rows)
 
 
 def _null_engine(facts: Facts) -> str:
     rows = [
         ("ECG/s", "ecg_per_second"),
-        ("core-ms per ECG: read, prepare, hand on, write", "core_ms"),
+        ("core-ms per ECG: read, prepare, transfer, write", "core_ms"),
         ("start-up, core-s", "start_core_seconds"),
-        ("the plain way's reading, z-score and writing, core-ms", "plain_core_ms"),
-        ("**times less**", "times_plain"),
+        ("the baseline's reading, z-score and writing, core-ms", "plain_core_ms"),
+        ("**ratio**", "times_plain"),
     ]
     title = f"The pipeline without a network: {facts['recordings']:,} Philips files to JSON"
     return _table(title, ("", "median (range)"), [(name, _spread(facts[key])) for name, key in rows])
@@ -146,7 +154,7 @@ def _scaling(facts: Facts) -> str:
     rows = [
         ("one process on one core, ECG/s", "one_ecg_per_second"),
         ("two shards, a core each, ECG/s", "two_ecg_per_second"),
-        ("**times**", "times"),
+        ("**speed ratio**", "times"),
     ]
     return _table(
         "From one process to two", ("", "median (range)"), [(name, _spread(facts[key])) for name, key in rows]
@@ -154,22 +162,20 @@ def _scaling(facts: Facts) -> str:
 
 
 def _starting(facts: Facts) -> str:
-    return _table("Starting", ("", "median (range)"), [("`ecgfounder --help`, s", _spread(facts["help_seconds"]))])
+    return _table("Start-up", ("", "median (range)"), [("`ecgfounder --help`, s", _spread(facts["help_seconds"]))])
 
 
 def _gpu(facts: Facts) -> str:
     card = facts["card"]
     peaks = ", ".join(f"{name} {_number(value)}" for name, value in card["peak_tflops"].items())
-    title = (
-        f"The GPU: {card['name']}" if "name" in card else "The GPU: none here; the same on the CPU, as far as it goes"
-    )
+    title = f"The GPU: {card['name']}" if "name" in card else "The GPU: none here; measured on the CPU where possible"
     clocks = (
         f" Clocks, power, temperature before: {card['clocks_before']}; after: {card['clocks_after']}."
         if "name" in card
         else ""
     )
     header = (
-        "what",
+        "measurement",
         "precision",
         "batch",
         "samples",

@@ -134,7 +134,7 @@ def test_an_interrupt_commits_what_is_in_flight_and_the_same_call_goes_on(demo: 
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+    with pytest.raises(KeyboardInterrupt, match="the same call resumes"):
         embed(demo, tmp_path / "out", progress=interrupt, batch_size=1)
     assert signal.getsignal(signal.SIGINT) is before
     kept = files(tmp_path / "out")

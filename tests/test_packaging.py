@@ -1,4 +1,4 @@
-"""What lies around the package says the same as the package: versions, Pythons, make targets, contents of archives."""
+"""Files around the package agree with it: versions, supported Pythons, make targets, contents of archives."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def loaded(name: str) -> ModuleType:
 
 
 def supported() -> set[str]:
-    """The Python versions that the classifiers name."""
+    """The Python versions in the classifiers."""
     found = (
         re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", each) for each in PROJECT["project"]["classifiers"]
     )
@@ -179,7 +179,7 @@ def test_a_wheel_holds_types_labels_and_compiled_parts(wheel: Path) -> None:
 def test_what_does_not_belong_in_a_wheel_is_a_fault(wheel: Path, name: str) -> None:
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(name, "")
-    assert loaded("check_dist").faults_of_wheel(wheel) == [f"should not hold {name}"]
+    assert loaded("check_dist").faults_of_wheel(wheel) == [f"should not contain {name}"]
 
 
 def test_a_wheel_that_was_built_without_a_compiler_or_for_one_python_is_a_fault(wheel: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_wheel_that_was_built_without_a_compiler_or_for_one_python_is_a_fault(
     faults = loaded("check_dist").faults_of_wheel(other)
     assert len(faults) == 3
     assert "cp312-cp312-linux_x86_64" in faults[0]
-    assert all("is missing" in fault and fault.endswith(".so") for fault in faults[1:])
+    assert all("does not contain" in fault and fault.endswith(".so") for fault in faults[1:])
 
 
 def test_the_checks_exit_status_is_that_of_what_it_finds(wheel: Path) -> None:
@@ -201,4 +201,4 @@ def test_the_checks_exit_status_is_that_of_what_it_finds(wheel: Path) -> None:
         archive.writestr("setup.py", "")
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "should not hold setup.py" in done.stdout
+    assert "should not contain setup.py" in done.stdout

@@ -1,8 +1,8 @@
-"""ECGFounder embeddings from the ECG files that hospitals and research cohorts have.
+"""ECGFounder embeddings from the ECG files of hospitals and research cohorts.
 
-In: ECG files, recordings, arrays. Out: embeddings and predictions; `load` is the way in, `embed_cohort` the one for cohorts.
-What is in `__all__` is public; every other name and module of the package may change with any version.
-Names are imported when they are first used, so that `import ecgfounder` costs next to nothing.
+In: ECG files, recordings, arrays. Out: embeddings and predictions. Start with `load`, or with `embed_cohort` for a cohort.
+The names in `__all__` are public; every other name and module of the package may change with any version.
+Names are imported when they are first used, so that `import ecgfounder` is fast.
 """
 
 from __future__ import annotations

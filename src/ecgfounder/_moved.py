@@ -1,4 +1,4 @@
-"""Modules that had another place in version 0.1.0: what its documentation imported from them is imported as before.
+"""Modules that had other names in version 0.1.0: imports from its documentation still work.
 
 In: the import of an old name. Out: the module that has its contents now.
 """
@@ -35,5 +35,5 @@ class _OldNames(MetaPathFinder, Loader):
 
 
 def keep_old_names() -> None:
-    """Let the old names be imported; called once, by the package."""
+    """Make the old names importable; called once, by the package."""
     sys.meta_path.append(_OldNames())

@@ -1,6 +1,6 @@
-"""Checks of parameters, and the sentence that refuses one.
+"""Checks of parameters, with their error messages.
 
-In: a parameter's name and value. Out: nothing, or a `SettingsError` that says what is allowed and what came.
+In: a parameter's name and value. Out: nothing, or a `SettingsError` that states what is allowed and what was given.
 """
 
 from __future__ import annotations
@@ -20,6 +20,6 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
 
 
 def check_least(name: str, number: int, least: int) -> None:
-    """Refuse a whole number below `least`."""
+    """Refuse an integer below `least`."""
     if number < least:
         raise SettingsError(f"Invalid value for the '{name}' parameter. It must be at least {least}, got {number}.")

@@ -21,11 +21,11 @@ from ecgfounder.errors import ECGFounderError
 # is imported.
 COMMANDS: dict[str, str] = {
     "embed": "embed every ECG of a dataset",
-    "merge": "finish the record of a run that was done in shards",
-    "upgrade": "bring the folder of an older version into today's layout",
-    "export": "write a run's embeddings in another form",
+    "merge": "finish the run record of a run that was done in shards",
+    "upgrade": "convert a run's folder of an older version to the current layout",
+    "export": "write a run's embeddings in another format",
     "inspect": "show what is in ECG files",
-    "verify": "show that embeddings agree however they are made",
+    "verify": "check that embeddings do not depend on batch, processes or engine",
     "doctor": "check the installation and a checkpoint",
     "demo": "make a small cohort and embed it",
 }
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`ecgfounder COMMAND ...`."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog="ecgfounder", description="ECGFounder embeddings from the ECG files that hospitals and cohorts have."
+        prog="ecgfounder", description="ECGFounder embeddings from the ECG files of hospitals and cohorts."
     )
     parser.add_argument("--version", action="version", version=f"ecgfounder {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -1,7 +1,7 @@
-"""ECG files as a `torch.utils.data.Dataset`, for those who train or fine-tune with a loader of their own.
+"""ECG files as a `torch.utils.data.Dataset`, to train or fine-tune with a `DataLoader`.
 
-In: paths (a list, or a cohort's column) and a `Preparation`. Out: float32 tensors [C, L] as the network takes them, with a
-target each where there are some; and two ways to put recordings of different length into batches.
+In: paths (a list, or a cohort's column) and a `Preparation`. Out: float32 tensors [C, L] as inputs of the network, with
+targets if there are any; and two collate functions for recordings of different length.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ SampleT = TypeVar("SampleT")
 
 
 class ECGDataset(Dataset[Any]):
-    """Network inputs by index, each read and prepared when it is asked for.
+    """Network inputs by index, each read and prepared on access.
 
     Parameters
     ----------
     paths : sequence of str or os.PathLike
-        Of the ECG files, `container::member` too.
+        Paths of the ECG files, also `container::member`.
     targets : sequence of Any, optional
         One for each path (a number, an array, a tensor); None for inputs alone.
     preparation : Preparation, optional
-        What is done to each recording; with `window=10` all inputs have 5000 samples, and any loader's own batches
-        work.
+        The processing of each recording. With `window=10` all inputs have 5000 samples, so that the default collate
+        function of a `DataLoader` works.
     data_dir : str or os.PathLike, optional
-        Folder that relative paths start from; None for the working directory.
+        Folder that relative paths are relative to; None for the working directory.
     reader, hints : str, Hints or None
         As in `ecgfounder.read_ecg`.
 
     Raises
     ------
     SettingsError
-        If there is not one target for each path, or the preparation gives inputs of several lengths per recording.
+        If the numbers of targets and paths differ, or the preparation gives inputs of several lengths per recording.
 
     Notes
     -----
-    `dataset[i]` is a float32 tensor [C, L], C = 12 or 1, at 500 Hz; [W, C, L] with windows in sequence, [n_leads, 1, L]
+    `dataset[i]` is a float32 tensor [C, L], C = 12 or 1, at 500 Hz; [W, C, L] with several windows, [n_leads, 1, L]
     with `lead="all"`. With targets it is a pair (input, target). A file that cannot be read or prepared raises
     `ReadError` or `PrepareError` with its path.
 
@@ -105,31 +105,31 @@ class ECGDataset(Dataset[Any]):
         reader: str = "auto",
         hints: Hints | None = None,
     ) -> ECGDataset:
-        """The recordings of a cohort, as `ecgfounder embed --dataset` takes it; a row with several paths gives several.
+        """The recordings of a cohort; `dataset` as in `ecgfounder embed`. Each path of a row is a separate item.
 
         Parameters
         ----------
         dataset : str or os.PathLike
             Hugging Face dataset (saved folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of ECGs.
         split : str, default: "train"
-            The split of a dataset that has several.
+            Split of a dataset that has several.
         path_column : str, default: "ecg_paths"
-            The column of paths.
+            Column with the paths.
         target_column : str, optional
-            Numbers, or lists of numbers; None for inputs alone.
+            Column with numbers, or lists of numbers; None for inputs alone.
         data_dir : str or os.PathLike, optional
-            Folder that relative paths start from; for a folder of ECGs it is not needed.
+            Folder that relative paths are relative to; not needed for a folder of ECGs.
         preparation : Preparation, optional
-            What is done to a recording.
+            The processing of each recording.
         reader : str, default: "auto"
             As in `ECGDataset`.
         hints : Hints, optional
-            Rate, leads and unit, for formats that do not say them.
+            Sampling rate, leads and unit, for files that do not state them.
 
         Raises
         ------
         CohortError
-            If the dataset cannot be opened, or lacks a column, or a target is missing.
+            If the dataset cannot be opened, a column does not exist, or a target is missing.
         SettingsError
             As `ECGDataset` does.
         """
@@ -166,7 +166,7 @@ class ECGDataset(Dataset[Any]):
         if self.targets is None:
             return signals
         target = self.targets[index]
-        # A list would be taken apart by the usual collate function: [B] of each class instead of [B, n_classes].
+        # The default collate function would turn lists into a list of [B] per class instead of [B, n_classes].
         return signals, torch.as_tensor(target) if isinstance(target, list | tuple) else target
 
     def _signals(self, path: str) -> Tensor:
@@ -180,10 +180,10 @@ class ECGDataset(Dataset[Any]):
 
 
 def collate_cropped(samples: Sequence[Any]) -> Any:
-    """A batch in which every input is cut to the shortest one's length, from its start; for `DataLoader(collate_fn=...)`.
+    """Collate a batch, cropping every input at its end to the shortest one's length; for `DataLoader(collate_fn=...)`.
 
-    Nothing is padded: zeros at the end would change an ECG's features. What is cut off has still been part of its
-    normalisation; `Preparation(window=...)` cuts before.
+    Nothing is padded, because zeros at the end would change an ECG's features. The normalisation includes the samples
+    that are cropped; `Preparation(window=...)` crops before the normalisation.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def collate_cropped(samples: Sequence[Any]) -> Any:
 
 
 def collate_by_length(samples: Sequence[SampleT]) -> list[Any]:
-    """A list of batches in each of which all inputs have one shape: nothing is cut, nothing is padded.
+    """Collate a list of batches, one for each shape of inputs; nothing is cropped or padded.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def collate_by_length(samples: Sequence[SampleT]) -> list[Any]:
     Returns
     -------
     list
-        What the usual collate function gives for each group, in the order in which the shapes first occur.
+        A batch from the default collate function for each shape, in the order in which the shapes first occur.
     """
     groups: dict[tuple[int, ...], list[SampleT]] = {}
     for sample in samples:
@@ -227,5 +227,5 @@ def _input_of(sample: Any) -> Tensor:
 
 
 def _pair(batch: Any) -> Any:
-    """`default_collate` makes lists of pairs; a pair is a tuple here as it is in the dataset."""
+    """The batch with pairs as tuples, as in the dataset; `default_collate` makes lists of them."""
     return tuple(batch) if isinstance(batch, list) else batch

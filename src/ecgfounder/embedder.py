@@ -1,7 +1,7 @@
-"""ECGFounder from Python: one call that takes a path, a recording or an array, and gives its embedding.
+"""ECGFounder from Python: embed a path, a recording or an array.
 
-In: one of these, or an iterable of any of them. Out: arrays of documented shape, in the input's order; the numbers are those
-of `ecgfounder embed`, because the stages (read, prepare, batch, embed) are the same.
+In: one of these, or an iterable of them. Out: arrays of documented shape, in the same order. The numbers equal those of
+`ecgfounder embed`, because the stages (read, prepare, batch, embed) are the same.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ AnyRecording = str | os.PathLike[str] | Recording | npt.NDArray[np.number[Any]]
 """One ECG: a path (`container::member` too), a `Recording`, or samples [n_leads, n_samples]."""
 
 
-# --- making one ------------------------------------------------------------------------------------------------------
+# --- loading ---------------------------------------------------------------------------------------------------------
 
 
 def load(
@@ -93,28 +93,28 @@ def load(
     mode : str, default: "12lead"
         "12lead" or "1lead", the network.
     checkpoint : str or os.PathLike, optional
-        A file, a folder that holds the mode's published file, or None for the Hugging Face Hub's (its local cache
-        first).
+        A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub (from its
+        local cache, if it is there).
     engine : str, default: "auto"
         "auto", "torch", "onnx" or "native"; see `ecgfounder.engines.create_engine`.
     precision : str, default: "float32"
-        "float32", "bfloat16" or "float16" (GPU); embeddings are float32 whatever it is.
+        "float32", "bfloat16" or "float16" (GPU) for the network's arithmetic; embeddings are always float32.
     device : str, optional
         "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
     compiled : bool, default: False
-        Whether PyTorch compiles the network, again for each length of recordings (about a minute each).
+        Whether to compile the network with `torch.compile`, once for each length of recordings (about a minute each).
     threads : int, optional
-        Threads that compute at once on a CPU; None takes the cores that this process may use.
+        Number of computing threads on a CPU; None for the number of cores that this process may use.
     recipe : str or Recipe, optional
-        "zscore" (the default), "filtered", "paper", or a `Recipe` of one's own.
+        "zscore" (the default), "filtered", "paper", or your own `Recipe`.
     window, stride : float or {"whole"} or None, float or None
-        Seconds; see `Preparation`. "whole" leaves out the windows that a recipe brings.
+        Seconds; see `Preparation`. "whole" disables the windows of the recipe.
     remainder, lead, missing_leads, resampling : str, optional
-        See `Preparation`, whose defaults hold.
+        See `Preparation`; None for its defaults.
     preparation : Preparation, optional
-        All of these in one object, instead of them.
+        A `Preparation` instead of the parameters `recipe` to `resampling`.
     reader : str, default: "auto"
-        "auto" (by content), or "sierraecg" (Philips files through that package).
+        "auto" (format detected by content), or "sierraecg" (Philips files, read by that package).
 
     Returns
     -------
@@ -123,15 +123,15 @@ def load(
     Raises
     ------
     SettingsError
-        If a choice is unknown, or choices contradict each other.
+        If a value is not allowed, or values contradict each other.
     CheckpointError
-        If there is no such checkpoint, or it does not hold the backbone's weights.
+        If the checkpoint does not exist, or does not hold the backbone's weights.
     MissingDependencyError
         If the engine needs an extra that is not installed.
 
     Examples
     --------
-    Random weights, to have something to run; leave `checkpoint` out for the published ones.
+    With random weights; leave `checkpoint` out for the published ones.
 
     >>> import ecgfounder, numpy as np, pathlib, tempfile
     >>> from ecgfounder.demo import write_demo_checkpoint
@@ -173,23 +173,23 @@ def load(
 def recording_from_array(
     samples: npt.ArrayLike, sampling_rate: float, leads: Sequence[str], unit: str = "mV"
 ) -> Recording:
-    """A `Recording` from samples that are in memory.
+    """Make a `Recording` from an array.
 
     Parameters
     ----------
     samples : array_like
-        [n_leads, n_samples], or [n_samples] for one lead; NaN where there is no sample.
+        [n_leads, n_samples], or [n_samples] for one lead; NaN for missing samples.
     sampling_rate : float
         In Hz.
     leads : sequence of str
-        The rows' names in order, in any usual spelling.
+        Lead names of the rows, in any usual spelling.
     unit : str, default: "mV"
-        Of the samples: "mV", "uV", "V" ...
+        Unit of the samples: "mV", "uV", "V" ...
 
     Raises
     ------
     SettingsError
-        If rows and names do not agree, the samples are not real numbers, or the unit is no voltage.
+        If the numbers of rows and names differ, the samples are not real numbers, or the unit is not a voltage.
     ReadError
         If there are no samples, a lead is named twice, or the sampling rate is impossible.
 
@@ -208,7 +208,7 @@ def recording_from_array(
     if array.ndim != 2:
         raise SettingsError(
             f"An array is one ECG, [n_leads, n_samples], got the shape {list(array.shape)}. "
-            "Several go in as an iterable: list(array)."
+            "Pass several as an iterable: list(array)."
         )
     if len(names) != len(array):
         turned = " Its columns are the leads: pass array.T." if array.shape[1] == len(names) else ""
@@ -221,16 +221,16 @@ def recording_from_array(
             f"Invalid value for the 'unit' parameter. Allowed values are 'V', 'mV', 'uV' and 'nV', but got {unit!r} "
             "instead."
         )
-    with np.errstate(over="ignore"):  # infinite samples, which the next stage looks after
+    with np.errstate(over="ignore"):  # the next stage handles infinite samples
         millivolts = np.ascontiguousarray(array * scale if scale != 1.0 else array, dtype=np.float32)
     return Recording(millivolts, float(sampling_rate), canonical_leads(names), "array")
 
 
-# --- using it --------------------------------------------------------------------------------------------------------
+# --- embedding -------------------------------------------------------------------------------------------------------
 
 
 class StreamOptions(TypedDict, total=False):
-    """What `Embedder.predict` can be told; `Embedder.embed` says what each means."""
+    """Keyword arguments of `Embedder.predict`; `Embedder.embed` documents them."""
 
     sampling_rate: float | None
     leads: Sequence[str] | None
@@ -240,27 +240,27 @@ class StreamOptions(TypedDict, total=False):
 
 
 class EmbedOptions(StreamOptions, total=False):
-    """What `Embedder.embed` can be told, but for the kind of array that it gives."""
+    """Keyword arguments of `Embedder.embed`, without `as_tensor`."""
 
     pooling: Pooling
 
 
 class Embedder:
-    """ECGFounder with all that its inputs and outputs mean; made by `load`.
+    """The network with its preparation and head; made by `load`.
 
-    An embedding depends on its recording alone: not on what else is embedded with it, in which order, or in batches of
-    what size. On a CPU it is the same to the last bit, and the same that `ecgfounder embed` writes with these settings.
+    An embedding depends only on its recording, not on the other recordings, their order or the batch size. On a CPU it is
+    bit-identical, also to what `ecgfounder embed` writes with the same settings.
 
     Attributes
     ----------
     engine : Engine
         The loaded network, `ecgfounder.engines.Engine`.
     preparation : Preparation
-        What is done to a recording before the network.
+        The processing of a recording before the network.
     checkpoint : Path
-        The file that the weights came from.
+        The file of the weights.
     reader : str
-        How files are read.
+        "auto" or "sierraecg".
     """
 
     def __init__(self, engine: Engine, preparation: Preparation, *, checkpoint: Path, reader: str = "auto") -> None:
@@ -282,7 +282,7 @@ class Embedder:
         self.close()
 
     def close(self) -> None:
-        """Give the network's memory back; nothing can be embedded afterwards."""
+        """Free the network's memory; nothing can be embedded afterwards."""
         self.engine.close()
 
     @property
@@ -292,7 +292,7 @@ class Embedder:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The 150 diagnostic statements that `predict` gives probabilities of, in its order."""
+        """The 150 diagnostic statements of `predict`, in its order."""
         return spec_of(self.mode).labels()
 
     def prepare(
@@ -303,7 +303,7 @@ class Embedder:
         leads: Sequence[str] | None = None,
         unit: str | None = None,
     ) -> Signal:
-        """What goes into the network for one recording, with its windows' places in time and its quality flags.
+        """Make the network's inputs of one recording, with the starts of its windows and its quality flags.
 
         Parameters and errors are those of `embed`.
         """
@@ -352,33 +352,32 @@ class Embedder:
         x : str, os.PathLike, Recording, array_like, or an iterable of these
             A path, a `Recording`, samples [n_leads, n_samples] (numpy array or tensor), or an iterable of any of these.
         sampling_rate, leads, unit : float or None, sequence of str or None, str or None
-            Hz, the rows' names, and "mV" (default), "uV" ... for arrays, and for files whose format does not say them.
-            For "1lead", `leads` may be left out for an array of one row.
+            Hz, lead names of the rows, and "mV" (default), "uV" ..., for arrays and for files that do not state them.
+            With "1lead", `leads` may be left out for an array of one row.
         pooling : {"none", "mean"}, default: "none"
             "none" keeps the feature map over time, "mean" its mean, which ECGFounder's own code calls features.
         batch_size : int, optional
-            Recordings (or windows) that a GPU computes at once, and that wait for company; None for as many as suit the
-            engine. No result depends on it.
+            Number of inputs per batch; None for the engine's default. Results do not depend on it.
         errors : {"raise", "return", "skip"}, default: "raise"
-            For iterables: "raise" stops at the first recording that cannot be embedded; "return" puts its exception in
-            its place; "skip" leaves it out and logs a warning. A single recording always raises.
+            For iterables: "raise" stops at the first recording that cannot be embedded; "return" puts its exception into
+            the list; "skip" leaves it out and logs a warning. A single recording always raises.
         as_tensor : bool, default: False
-            Torch tensors on the CPU instead of numpy arrays.
+            Whether to return torch tensors on the CPU instead of NumPy arrays.
 
         Returns
         -------
         numpy.ndarray, or a list of them in the order of an iterable
-            float32 [T, 1024], T = ceil(n_samples at 500 Hz / 256), or [1024] with `pooling="mean"`. In front of that, W windows
-            where the preparation has a stride, then n_leads where it has `lead="all"`: [W, T, 1024],
+            float32 [T, 1024], T = ceil(n_samples at 500 Hz / 256), or [1024] with `pooling="mean"`. A preparation with a
+            stride adds a leading dimension of W windows, `lead="all"` one of n_leads after it: [W, T, 1024],
             [W, n_leads, 1024].
 
         Raises
         ------
         ReadError, PrepareError, EmbeddingError
-            If a file cannot be read, a recording cannot become an input, or its embedding is not finite; in an iterable
-            the message names the recording.
+            If a file cannot be read, a recording cannot be prepared as an input, or its embedding is not finite. For an
+            iterable, the message names the recording.
         SettingsError
-            If a choice is unknown, or `x` is nothing that can be embedded.
+            If a value is not allowed, or `x` has a type that cannot be embedded.
         MissingDependencyError
             If a file's format needs an extra that is not installed.
         """
@@ -401,9 +400,9 @@ class Embedder:
         errors: Errors = "raise",
         as_tensor: bool = False,
     ) -> Iterator[Any]:
-        """`embed` for streams: takes recordings as it needs them and gives their embeddings in the same order.
+        """`embed` for streams: takes recordings one at a time and yields their embeddings in the same order.
 
-        However long the stream, a few batches are in memory. Parameters, results and errors are those of `embed`.
+        At most a few batches are in memory. Parameters, results and errors are those of `embed`.
         """
         kept, hints = self._embedding_view(pooling), _hints(sampling_rate, leads, unit)
         embeddings = self._results(_iterable(recordings), kept, batch_size, errors, hints)
@@ -423,20 +422,20 @@ class Embedder:
         batch_size: int | None = None,
         errors: Errors = "raise",
     ) -> Any:
-        """Probability of each of the 150 statements in `labels`, by the checkpoint's own head.
+        """Probability of each of the 150 statements in `labels`, from the checkpoint's head.
 
-        Each is a probability by itself (sigmoid): they do not add up to one. They are a research model's output, not a
+        The probabilities are independent (sigmoid) and do not sum to one. They are the output of a research model, not a
         diagnosis. Parameters are those of `embed`.
 
         Returns
         -------
         numpy.ndarray, or a list of them in the order of an iterable
-            float32 [150]; windows and leads in front as in `embed`.
+            float32 [150]; leading dimensions for windows and leads as in `embed`.
 
         Raises
         ------
         CheckpointError
-            If the checkpoint has no head, or one for other than the 150 statements.
+            If the checkpoint has no head, or a head that is not for the 150 statements.
         ReadError, PrepareError, EmbeddingError, SettingsError, MissingDependencyError
             As `embed` does.
         """
@@ -454,7 +453,7 @@ class Embedder:
                 "pooling='mean', or remainder 'drop' or 'pad'."
             )
         keep = pooling_of(pooling)
-        # A copy of a map: a batch's maps are one block, which a kept row would hold in memory.
+        # A copy: the feature maps of a batch are one array, which a view of one row would keep in memory.
         return Kept(
             lambda feature_map: keep(feature_map if pooling == "mean" else feature_map.copy()), attrgetter("embedding")
         )
@@ -480,7 +479,7 @@ class Embedder:
         *,
         single: bool = False,
     ) -> Iterator[Any]:
-        """What is kept of each recording, in their order; errors as `errors` says."""
+        """The result of each recording, in order; failures as `errors` says."""
         check_choice("errors", errors, ERRORS_CHOICES)
         rows = self.engine.batch_size if batch_size is None else batch_size
         check_least("batch_size", rows, 1)
@@ -509,14 +508,14 @@ class Embedder:
                 log.warning("left out: %s", _named(outcome, name))
 
     def _prepare(self, x: Any, hints: Hints, name: str) -> Signal:
-        """The signal of one recording; errors about the recording carry `name`, or its path."""
+        """The signal of one recording; error messages begin with `name`, or the path."""
         recording = self._recording(x, hints)
         try:
             return prepare(recording, self.preparation)
         except PrepareError as error:
             raise _named(error, os.fspath(x) if _is_path(x) else name) from error
         except MemoryError as error:
-            raise _named(PrepareError("needs more memory than there is"), name) from error
+            raise _named(PrepareError("needs more memory than is available"), name) from error
 
     def _recording(self, x: Any, hints: Hints) -> Recording:
         if isinstance(x, Recording):
@@ -535,7 +534,7 @@ class Embedder:
         if hints.sampling_rate is None or leads is None:
             absent = "sampling_rate" if hints.sampling_rate is None else "leads"
             raise SettingsError(
-                f"An array does not say its {absent}: embed(array, sampling_rate=500, leads=['I', 'II', ...]), with a "
+                f"An array does not state its {absent}: embed(array, sampling_rate=500, leads=['I', 'II', ...]), with a "
                 "name for each row."
             )
         return recording_from_array(array, hints.sampling_rate, leads, hints.unit or "mV")
@@ -543,20 +542,20 @@ class Embedder:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of each map, and which part of it is the result."""
+    """What to keep of each feature map, and which part of that is the result."""
 
     keep: Callable[[Array], InputEmbedding]
     part: Callable[[InputEmbedding], Array | None]
 
     def result(self, finished: Finished) -> Array:
-        """The result of one recording: its only embedding, or all of them with windows and leads in front."""
+        """The result of one recording: its only embedding, or all of them with leading dimensions for windows and leads."""
         parts = [part for each in finished.embeddings or () if (part := self.part(each)) is not None]
         if not finished.outer_shape:
             return parts[0]
         return np.stack(parts).reshape(*finished.outer_shape, *parts[0].shape)
 
 
-# --- what goes in ----------------------------------------------------------------------------------------------------
+# --- inputs ----------------------------------------------------------------------------------------------------------
 
 
 def _hints(sampling_rate: float | None, leads: Sequence[str] | None, unit: str | None) -> Hints:
@@ -569,13 +568,13 @@ def _is_path(x: object) -> bool:
 
 
 def _is_single(x: object) -> bool:
-    """Whether `x` stands for one recording; what does not is gone through."""
+    """Whether `x` is one recording; anything else is treated as an iterable."""
     return isinstance(x, Recording | bytes) or _is_path(x) or _as_array(x) is not None
 
 
 def _as_array(x: object) -> npt.NDArray[Any] | None:
-    """The numbers of an array or tensor; None for anything else, arrays of text (paths) among it."""
-    torch = sys.modules.get("torch")  # a tensor cannot come from a library that was never imported
+    """The numbers of an array or tensor; None for anything else, including arrays of text (paths)."""
+    torch = sys.modules.get("torch")  # if torch was never imported, `x` is not a tensor
     if torch is not None and isinstance(x, torch.Tensor):
         return cast("npt.NDArray[Any]", x.detach().cpu().numpy())
     return x if isinstance(x, np.ndarray) and x.dtype.kind not in "OSU" else None
@@ -591,13 +590,13 @@ def _iterable(x: object) -> Iterable[Any]:
 
 
 def _named(error: ECGFounderError, name: str) -> ECGFounderError:
-    """The same error with the recording's name in front, where it is not there."""
+    """The same error with the recording's name in front of the message, if it is not there yet."""
     if not name or str(error).startswith(name) or isinstance(error, MissingDependencyError):
         return error
     return type(error)(f"{name}: {error}")
 
 
-# --- what comes out --------------------------------------------------------------------------------------------------
+# --- outputs ---------------------------------------------------------------------------------------------------------
 
 
 def _tensor(output: Any) -> Any:

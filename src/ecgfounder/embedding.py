@@ -1,6 +1,6 @@
-"""The main job from Python: the run that `ecgfounder embed` does, with the same settings and the same record.
+"""Embed a cohort from Python: the run of `ecgfounder embed`, with the same settings and the same run record.
 
-In: a cohort, a folder for its embeddings, settings. Out: the folder, what came of it, and the run opened for reading.
+In: a cohort, a folder for its embeddings, settings. Out: the folder, a summary, and the run opened for reading.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from ecgfounder.storage import path_here
 log = logging.getLogger("ecgfounder")
 
 Progress = Callable[[int, int, int], None]
-"""Called with the records done and failed in this attempt, and those that it has to do."""
+"""Called with the number of records done and failed in this attempt, and the number that it has to do."""
 
 
 @dataclass(frozen=True)
 class CohortRun:
-    """What `embed_cohort` gives.
+    """The result of `embed_cohort`.
 
     Attributes
     ----------
     summary : Summary
-        What came of this attempt; `summary.tally` counts all records of the cohort.
+        The outcome of this attempt; `summary.tally` counts all records of the cohort.
     run : EmbeddingRun
-        The run's embeddings, read when they are used.
+        The run's embeddings, read on use.
     """
 
     summary: Summary
@@ -92,7 +92,7 @@ def embed_cohort(
     read_timeout: float = 120.0,
     progress: bool | Progress = False,
 ) -> CohortRun:
-    """Embed every ECG of a cohort, as `ecgfounder embed` does: the same folder, resumed where it was left.
+    """Embed every ECG of a cohort, as `ecgfounder embed` does, or resume such a run.
 
     Parameters
     ----------
@@ -100,90 +100,91 @@ def embed_cohort(
         Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of
         ECGs.
     output_dir : str or os.PathLike
-        Folder of the embeddings. A run that is there with the same settings goes on; finished records are not done
-        again.
+        Folder of the embeddings. If it holds a run with the same settings, that run is resumed; finished records are not
+        done again.
     checkpoint : str or os.PathLike, optional
-        A file, a folder that holds the mode's published file, or None for the Hugging Face Hub's.
+        A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub.
     mode : str, default: "12lead"
         "12lead" or "1lead", the network.
     data_dir : str or os.PathLike, optional
-        Folder that relative paths start from; None takes the working directory, or the folder of ECGs itself.
+        Folder that relative paths are relative to; None for the working directory or, if the dataset is a folder of
+        ECGs, that folder.
     split : str, default: "train"
-        The split of a dataset that has several.
+        Split of a dataset that has several.
     path_column : str, default: "ecg_paths"
-        The dataset's column of paths.
+        Column of the dataset with the paths.
     id_column : str, optional
-        Its column of identifiers, which then name outputs and stand for paths.
+        Column with identifiers, which replace paths in the outputs and their names.
     keep_columns : sequence of str
-        Its columns that are carried into the manifest.
+        Columns to copy into the manifest.
     recipe : str or Recipe, optional
-        What is done to a recording before the network: "zscore", "filtered", "paper", or one of one's own.
+        The processing of a recording before the network: "zscore", "filtered", "paper", or your own `Recipe`.
     window, stride : float, optional
-        Seconds; see `Preparation`. `window="whole"` leaves out the windows that a recipe brings.
+        Seconds; see `Preparation`. `window="whole"` disables the windows of the recipe.
     remainder, lead, missing_leads, resampling : str, optional
-        See `Preparation`, whose defaults hold.
+        See `Preparation`; None for its defaults.
     trim_zero_edges : bool, optional
         See `Preparation`.
     preparation : Preparation, optional
-        All of these in one object, instead of them.
+        A `Preparation` instead of the parameters `recipe` to `trim_zero_edges`.
     reader : {"auto", "sierraecg"}
-        How files are read: by content, or Philips files through that package.
+        "auto" (format detected by content), or "sierraecg" (Philips files, read by that package).
     sampling_rate : float, optional
-        In Hz, for formats that do not say it.
+        In Hz, for files that do not state it.
     leads : sequence of str, optional
-        Names of the leads in order, for formats that do not say them.
+        Names of the leads in order, for files that do not state them.
     unit : str, optional
-        Of the samples ("mV", "uV", "V" ...), for formats that do not say it.
+        Unit of the samples ("mV", "uV", "V" ...), for files that do not state it.
     engine, precision : str
-        What computes the network, and in which arithmetic; see `load`.
+        Implementation of the network, and its arithmetic; see `load`.
     device : str, optional
         "cpu", "cuda", "cuda:1" ...; None takes the first GPU if there is one.
     compiled : bool, default: False
-        Whether PyTorch compiles the network; see `load`.
+        Whether to compile the network with `torch.compile`; see `load`.
     pooling : {"none", "mean", "both"}
-        The map [T, 1024], its mean over T [1024], or both (in Parquet).
+        The feature map [T, 1024], its mean over T [1024], or both (in Parquet).
     predictions, statements : bool, default: False
-        Whether the head's probabilities, and what the recording devices stated, are kept in tables of their own.
+        Whether to write the head's probabilities, and the devices' diagnostic statements, to separate tables.
     dtype : {"float32", "float16"}
-        Of the embeddings that are written.
+        Data type of the embeddings that are written.
     format : {"json", "parquet"}
-        One JSON per recording, or Parquet shards.
+        One JSON file per recording, or Parquet shards.
     layout : {"flat", "tree"}
-        JSON files side by side, or in folders as the recordings are.
+        JSON files in one folder, or in the folders of the recordings.
     shard_size : int, default: 1000
         Recordings per Parquet shard.
     batch_size : int, optional
-        Recordings in a batch; None takes as many as suit the engine, 8 on a CPU and 128 on a GPU.
+        Recordings in a batch; None for 8 on a CPU and 128 on a GPU.
     num_workers : int, default: 4
-        Reading processes, at most. With 0 files are read in this process.
+        Maximum number of reading processes. With 0, files are read in this process.
     shard : tuple of (int, int), optional
-        (i, n): this call does the i-th of n parts of the cohort.
+        (i, n): this call does the i-th of n shards of the cohort.
     overwrite : bool, default: False
-        Remove what an earlier run left, and begin again.
+        Remove the outputs of an earlier run, and begin again.
     retry_failed : bool, default: False
-        Try the recordings that failed before once more.
+        Try failed recordings again.
     check_hashes : bool, default: False
-        Compare finished recordings' inputs by content, where size and time alone are compared otherwise.
+        Compare the files of finished recordings by content, not only by size and time.
     read_timeout : float, default: 120.0
-        Seconds after which reading one file is given up.
+        Time limit for reading one file, in seconds.
     progress : bool or Progress, default: False
-        True shows a progress bar, in a terminal or a notebook; a function is called with the records done and failed in
-        this attempt and those that it has to do.
+        True shows a progress bar, in a terminal or a notebook. A function is called with the number of records done and
+        failed in this attempt, and the number that it has to do.
 
     Returns
     -------
     CohortRun
-        `summary`, and `run` as `open_run` gives it; of a shard with what all shards have done up to now.
+        `summary`, and `run` as returned by `open_run`. For a shard, `run` has the results of all shards so far.
 
     Raises
     ------
     ECGFounderError
-        If the run is refused before any work: settings that contradict each other (`SettingsError`), a dataset, checkpoint or
-        output folder that cannot be used. What is wrong with single files never raises: they are recorded as failed.
+        If the run is refused before any work: settings that contradict each other (`SettingsError`), or a dataset,
+        checkpoint or output folder that cannot be used. Faults of single files are not raised: these records fail.
     OSError
-        If the output folder stops working in the middle. What is finished stays; the same call goes on from there.
+        If the output folder becomes unusable during the run. Finished records are kept; the same call resumes the run.
     KeyboardInterrupt
-        After an interrupt, once what was in flight is written. The same call goes on from there.
+        After an interrupt, when records in progress have been written. The same call resumes the run.
 
     Examples
     --------
@@ -254,7 +255,8 @@ def embed_cohort(
         summary = Run(settings, _Lines(told), interruption).execute()
     if summary.signal is not None:
         raise KeyboardInterrupt(
-            f"stopped after {summary.processed:,} recordings; what is finished is committed, and the same call goes on from there"
+            f"stopped after {summary.processed:,} recordings; finished recordings are committed, and the same call resumes "
+            "the run"
         )
     return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True))
 
@@ -274,7 +276,7 @@ class _Lines:
 
 @contextmanager
 def _progress(wanted: bool | Progress) -> Iterator[Progress]:
-    """What is told of the progress: the caller's function, a bar, or nothing."""
+    """The receiver of progress: the caller's function, a progress bar, or nothing."""
     if callable(wanted):
         yield wanted
         return
@@ -295,7 +297,7 @@ def _progress(wanted: bool | Progress) -> Iterator[Progress]:
 
 @contextmanager
 def _interruptible(interruption: Interruption) -> Iterator[None]:
-    """The first SIGINT asks for a clean end, a second one is not waited for; only the main thread can see to that."""
+    """The first SIGINT asks the run to end in order, a second one ends it at once; only the main thread can handle signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

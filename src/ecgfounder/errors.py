@@ -1,20 +1,20 @@
-"""The exceptions that users of the package see; nothing else is raised on purpose.
+"""The exceptions that the package raises deliberately.
 
-A message names what was wrong, what was found, and the way out. `ReadError` and `PrepareError` concern one
-recording and become recorded failures in a run; the others stop a command before it starts.
+A message states what was expected, what was found, and how to fix it. `ReadError` and `PrepareError` concern a single
+recording, which fails in a run; the other errors stop a command before it starts.
 """
 
 from __future__ import annotations
 
 
 class ECGFounderError(Exception):
-    """Base of every exception that this package raises on purpose."""
+    """Base class of all exceptions that this package raises deliberately."""
 
 
 class ReadError(ECGFounderError):
-    """An ECG file that cannot be read: damaged, hostile, of an unknown kind, or not there.
+    """An ECG file that cannot be read: damaged, unsafe, of an unknown format, or missing.
 
-    Raised by the readers with the reason alone; `ecgfounder.readers.read_ecg` puts the path before it.
+    Readers raise it with the reason alone; `ecgfounder.readers.read_ecg` adds the path in front.
     """
 
 
@@ -23,7 +23,7 @@ class UnsupportedFormatError(ReadError):
 
 
 class PrepareError(ECGFounderError):
-    """A recording that was read but cannot become a network input: a missing lead, a constant signal."""
+    """A recording that was read but cannot be prepared as an input: for example a missing lead or a constant signal."""
 
 
 class EmbeddingError(ECGFounderError):
@@ -31,31 +31,31 @@ class EmbeddingError(ECGFounderError):
 
 
 class OutputError(ECGFounderError):
-    """An embedding that the output folder cannot hold: its name is too long there, or taken by a folder."""
+    """An embedding that cannot be written to the output folder: its name is too long, or a folder has that name."""
 
 
 class CohortError(ECGFounderError):
-    """A dataset that cannot be opened, or that lacks the column asked for."""
+    """A dataset that cannot be opened, or that lacks a required column."""
 
 
 class CheckpointError(ECGFounderError):
-    """A checkpoint that is not there, unsafe, or does not hold the backbone's weights."""
+    """A checkpoint that is missing, unsafe, or does not hold the backbone's weights."""
 
 
 class SettingsError(ECGFounderError):
-    """Flags that contradict each other or have values outside what is allowed."""
+    """Parameters with values that are not allowed or contradict each other."""
 
 
 class RunError(ECGFounderError):
-    """A run that cannot start or go on: colliding names, a foreign output folder, a full disk."""
+    """A run that cannot start or resume: colliding names, an output folder with other files, a full disk."""
 
 
 class StorageError(ECGFounderError):
-    """A file or object that cannot be had: not there, not allowed, or its store is in trouble (`ecgfounder.storage`)."""
+    """A file that cannot be read or written: missing, not permitted, or its store is unavailable (`ecgfounder.storage`)."""
 
 
 class MissingDependencyError(ECGFounderError):
-    """An optional dependency is needed and not installed; the message gives the install command."""
+    """A required optional dependency is not installed; the message gives the install command."""
 
     def __init__(self, package: str, purpose: str, extra: str) -> None:
         super().__init__(f"{purpose} needs the package {package!r}: pip install 'ecgfounder[{extra}]'")

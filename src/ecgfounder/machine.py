@@ -1,6 +1,6 @@
-"""The machine: its cores, and what the C allocator does with memory that is freed.
+"""The machine: its cores, and the C allocator's treatment of freed memory.
 
-In: nothing. Out: how many cores there are for this process; freed memory that is kept for the next array.
+In: nothing. Out: the number of cores that this process may use; freed memory that is kept for the next array.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _GROWTH = 16 << 20
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed rather than give it back to the system.
+    """Make glibc keep freed memory instead of returning it to the system.
 
-    Every array of more than 128 kB is otherwise made of fresh pages, which the kernel clears one by one: a third of the
-    time that preparing a recording takes, and a tenth of PyTorch's. Without effect where there is no glibc.
-    The process keeps the largest amount of memory that it has used.
+    By default every array of more than 128 kB is allocated as new pages, which the kernel clears one by one. This takes a
+    third of the time to prepare a recording, and a tenth of PyTorch's time. The process keeps the largest amount of memory
+    that it has used. No effect without glibc.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -31,7 +31,7 @@ def keep_freed_memory() -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on (a scheduler may allow fewer than there are)."""
+    """Number of cores that this process may run on (a scheduler may allow fewer than the machine has)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,6 +1,6 @@
-"""ECGFounder's networks: the two published ones, and those that fine-tuning starts from.
+"""ECGFounder's networks: the two published ones, and networks for fine-tuning.
 
-In: a checkpoint file, or none (then the Hugging Face Hub's). Out: PyTorch networks with checked weights.
+In: a checkpoint file, or none for the one on the Hugging Face Hub. Out: PyTorch networks with checked weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle(NetworkSpec):
-    """One of the published networks, with all that its inputs and outputs mean.
+    """One of the published networks, with the definition of its inputs and outputs.
 
     Attributes
     ----------
@@ -29,9 +29,9 @@ class Bundle(NetworkSpec):
     leads : tuple of str
         Lead names in the order of the input's channels.
     filename : str
-        Name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
+        File name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
     sampling_rate : int
-        Of the input, in Hz.
+        Sampling rate of the input, in Hz.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Bundle(NetworkSpec):
     """
 
     def load(self, checkpoint: str | os.PathLike[str] | None = None) -> Net1D:
-        """The published network, head included where the checkpoint has one, in evaluation mode on the CPU.
+        """Load the published network, with the checkpoint's head if it has one, in evaluation mode on the CPU.
 
         Raises
         ------
@@ -63,24 +63,24 @@ BUNDLES: dict[str, Bundle] = {mode: Bundle(**asdict(spec)) for mode, spec in SPE
 def ft_12lead_ECGFounder(
     device: torch.device | str, pth: str | os.PathLike[str], n_classes: int, linear_prob: bool = False
 ) -> Net1D:
-    """The 12-lead network to fine-tune: the published backbone under a new head.
+    """Load the 12-lead network for fine-tuning: the published backbone with a new head.
 
     Parameters
     ----------
     device : torch.device or str
-        Where the network is put.
+        Device of the network.
     pth : str or os.PathLike
-        Checkpoint file, of any form that `load_state_dict` accepts.
+        Checkpoint file, in any form that `load_state_dict` accepts.
     n_classes : int
-        Outputs of the new head, which starts from random weights.
+        Number of outputs of the new head, whose weights are random.
     linear_prob : bool, default: False
         Freeze everything but the head (a linear probe).
 
     Returns
     -------
     Net1D
-        In training mode, as `torch.nn.Module` starts. Signature and meaning follow ECGFounder's finetune_model.py, with
-        strict loading: a checkpoint that does not hold the backbone raises instead of leaving random weights.
+        In training mode. Signature and meaning follow ECGFounder's finetune_model.py, with strict loading: a checkpoint
+        without the backbone's weights raises an error; no weights are left random.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def ft_12lead_ECGFounder(
 def ft_1lead_ECGFounder(
     device: torch.device | str, pth: str | os.PathLike[str], n_classes: int, linear_prob: bool = False
 ) -> Net1D:
-    """The 1-lead network to fine-tune; everything else as `ft_12lead_ECGFounder`."""
+    """Load the 1-lead network for fine-tuning; otherwise as `ft_12lead_ECGFounder`."""
     return _fine_tuning(device, pth, n_classes, linear_prob, "1lead")
 
 

@@ -1,7 +1,7 @@
 """The backbone of ECGFounder: Net1D, a one-dimensional ResNeXt with squeeze-and-excitation.
 
-In: signals [B, C, L] at 500 Hz. Out: a feature map [B, channels, T] over time, and logits [B, n_classes] from its mean.
-Entry names and numerics are those of the published checkpoints, batch-norm entries that are never applied included.
+In: signals [B, C, L] at 500 Hz. Out: feature maps [B, channels, T], and logits [B, n_classes] from their means.
+Parameter names and numerics are those of the published checkpoints, including batch-norm parameters that are never applied.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ DROPOUT = 0.5
 
 
 def same_padding(length: int, kernel_size: int, stride: int) -> tuple[int, int]:
-    """Zeros to put before and after `length` samples for an output of ceil(length / stride) samples.
+    """Numbers of zeros before and after `length` samples for an output of ceil(length / stride) samples.
 
-    The rule of TensorFlow's "SAME": the odd zero goes to the right.
+    As TensorFlow's "SAME" padding: if the total is odd, the extra zero is on the right.
     """
     out_length = -(-length // stride)
     total = max(0, (out_length - 1) * stride + kernel_size - length)
@@ -30,7 +30,7 @@ def same_padding(length: int, kernel_size: int, stride: int) -> tuple[int, int]:
 
 
 class SamePadConv1d(nn.Module):
-    """Convolution whose output has ceil(L / stride) samples; its weights are entries `conv.weight`, `conv.bias`."""
+    """Convolution whose output has ceil(L / stride) samples; its parameters are `conv.weight` and `conv.bias`."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ class SamePadConv1d(nn.Module):
 class Block(nn.Module):
     """Bottleneck block: 1x1, grouped k, 1x1 convolution, squeeze-and-excitation, plus identity.
 
-    Pre-activation order: Swish (and batch-norm, dropout where asked for) comes before each convolution, except before
-    the first one of the whole network's first block, whose input has been through it already.
+    Pre-activation order: Swish (and optionally batch-norm and dropout) comes before each convolution, except before the first
+    convolution of the network's first block, whose input is already activated.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Block(nn.Module):
         out = self.conv3(self._activate(out, self.bn3))
         scale = F.silu(self.se_fc1(out.mean(-1)))
         scale = torch.sigmoid(self.se_fc2(scale))
-        # identity + out * scale in one pass over the map
+        # identity + out * scale in one pass over the feature map
         return torch.addcmul(self._identity(x), out, scale.unsqueeze(-1))
 
     def _activate(self, x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
@@ -104,7 +104,8 @@ class Block(nn.Module):
 
     def _identity(self, x: Tensor) -> Tensor:
         if self.stride > 1:
-            # Real zeros, not the pooling's own minus infinity: the last sample of an odd length competes with 0.
+            # Pad with zeros, not with minus infinity as the pooling itself does: the maximum with an odd length's last
+            # sample includes 0.
             before = (self.stride - 1) // 2
             x = F.max_pool1d(F.pad(x, (before, self.stride - 1 - before)), self.stride)
         widening = self.out_channels - self.in_channels
@@ -114,7 +115,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width; the first of them reduces the sampling rate by `stride`."""
+    """Blocks of the same width; the first one divides the sampling rate by `stride`."""
 
     def __init__(
         self,
@@ -158,27 +159,27 @@ class Net1D(nn.Module):
     Parameters
     ----------
     in_channels : int
-        Leads of the input.
+        Number of leads of the input.
     base_filters : int
         Channels after the first convolution.
     ratio : float
         Width of a block's middle convolution relative to its output.
     filter_list : sequence of int
-        Output channels of each stage; never fewer than the stage before.
+        Output channels of each stage; not fewer than those of the previous stage.
     m_blocks_list : sequence of int
-        Blocks of each stage.
+        Number of blocks of each stage.
     kernel_size : int
-        Samples under each first and middle convolution.
+        Kernel size of the first convolution and of each block's middle convolution, in samples.
     stride : int
-        By which each stage's first block divides the sampling rate; the first convolution always halves it.
+        Factor by which each stage's first block divides the sampling rate; the first convolution always halves it.
     groups_width : int
-        Channels of a group of the middle convolutions.
+        Channels per group of the middle convolutions.
     n_classes : int
-        Outputs of the linear head `dense`.
+        Number of outputs of the linear head `dense`.
     use_bn, use_do : bool, default: True
         Apply batch-norm and dropout before each convolution; the published networks apply neither.
     verbose : bool, default: False
-        Log the shape of the map after each stage.
+        Log the shape of the feature map after each stage.
     """
 
     def __init__(

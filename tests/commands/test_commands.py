@@ -376,7 +376,7 @@ def test_interrupted_run_commits_what_is_in_flight_and_goes_on(
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - asked < 15
     assert process.returncode == 128 + number
-    assert "The same command goes on" in said
+    assert "The same command resumes" in said
     done = len(list(out.glob("*.json")))
     assert 8 <= done < 400
     ledger = b"".join(part.read_bytes() for part in (out / "_run" / "ledger").glob("*.jsonl"))

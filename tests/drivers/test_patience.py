@@ -13,7 +13,7 @@ from ecgfounder.drivers import processes as module
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import RunError
 from ecgfounder.stages.read import Event, Failed, Input, Job
-from scripted import SCRIPTED, jobs_of
+from tests.harness.scripted import SCRIPTED, jobs_of
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What `_net1d.c` says of itself is what the published network needs: nobody else writes these numbers down."""
+"""The constants of `_net1d.c` fit the published network."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_where_it_fails_auto_goes_on_with_torch_and_says_so(
     with caplog.at_level(logging.WARNING):
         made = create_engine("auto", mode="12lead", checkpoint=checkpoint_12lead, device="cpu")
     assert made.name == "torch"
-    assert "computes wrongly on this GPU (relative error 1.0e+00); going on with engine='torch'" in caplog.text
+    assert "computes wrongly on this GPU (relative error 1.0e+00); using engine='torch'" in caplog.text
     with pytest.raises(SettingsError, match="computes wrongly"):
         create_engine("triton", mode="12lead", checkpoint=checkpoint_12lead, device="cpu")
 

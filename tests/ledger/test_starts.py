@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from builders import HEADER, entry_of
 from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.ledger import LedgerWriter, ledger_parts, new_stamp, part_name, read_ledger
 from ecgfounder.storage import Location, locate
+from tests.builders.entries import HEADER, entry_of
 
 NOW = 1_700_000_000_000_000_000
 

@@ -10,12 +10,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from builders import entry_of
 from ecgfounder.ecg.statements import Statements
 from ecgfounder.ledger import tables
 from ecgfounder.ledger.entry import Entry, packed
 from ecgfounder.ledger.tables import PredictionsTable, StatementsTable
 from ecgfounder.network.bundles import spec_of
+from tests.builders.entries import entry_of
 
 LABELS = spec_of("12lead").labels()
 

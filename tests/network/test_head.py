@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecgfounder.network.head import Head, pooled
-from ecgfounder.stages.view import view_of
+from ecgfounder.stages.pooling import pooling_of
 
 N_TOKENS = 20_000
 
@@ -26,7 +26,7 @@ def test_the_mean_over_many_tokens_is_the_one_of_double_precision(long_map: np.n
 
 @pytest.mark.parametrize("pooling", ["mean", "both"])
 def test_a_view_s_mean_is_that_of_double_precision(long_map: np.ndarray, pooling: str) -> None:
-    view = view_of(pooling)(long_map)
+    view = pooling_of(pooling)(long_map)
     mean = view.embedding if pooling == "mean" else view.mean
     assert mean is not None
     assert mean.dtype == np.float32
@@ -43,7 +43,7 @@ def test_a_view_holds_what_was_asked_for_and_nothing_else() -> None:
     }
     for pooling, (embedding, mean) in shapes.items():
         for given in (None, head):
-            view = view_of(pooling, given)(feature_map)
+            view = pooling_of(pooling, given)(feature_map)
             assert view.embedding.shape == embedding
             assert (None if view.mean is None else view.mean.shape) == mean
             assert (view.probabilities is not None) == (given is not None)
@@ -52,9 +52,9 @@ def test_a_view_holds_what_was_asked_for_and_nothing_else() -> None:
 @pytest.mark.parametrize("place", [(0, 0), (1, 2), (2, 3)])
 def test_a_view_is_finite_only_where_every_number_is(place: tuple[int, int]) -> None:
     feature_map = np.ones((3, 4), np.float32)
-    assert all(view_of(pooling)(feature_map).is_finite for pooling in ("none", "mean", "both"))
+    assert all(pooling_of(pooling)(feature_map).is_finite for pooling in ("none", "mean", "both"))
     feature_map[place] = np.nan
-    assert not any(view_of(pooling)(feature_map).is_finite for pooling in ("none", "mean", "both"))
+    assert not any(pooling_of(pooling)(feature_map).is_finite for pooling in ("none", "mean", "both"))
 
 
 def test_a_probability_is_the_sigmoid_of_its_own_logit() -> None:

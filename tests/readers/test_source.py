@@ -13,7 +13,7 @@ import pytest
 from ecgfounder.errors import ReadError
 from ecgfounder.readers import make_source, source
 from ecgfounder.readers.identity import companions_of, identity_of
-from ecgfounder.readers.source import HEAD_BYTES, Hints, Source, read_file
+from ecgfounder.readers.source import HEAD_BYTES, Hints, Source
 from ecgfounder.storage import locate
 from ecgfounder.storage.local import LocalStore
 
@@ -54,12 +54,12 @@ def test_a_file_of_the_limit_is_read_whole_and_one_byte_more_is_refused(file: Pa
         found = source_of(file, content)
         assert found.content == content
         assert found.head == content[:HEAD_BYTES]
-        assert read_file(locate(file)) == content
+        assert Source(locate(file)).fetch(locate(file)) == content
         assert (found.small is not None) == (size <= 6000)
     with pytest.raises(ReadError, match=r"file of 10,001 bytes; at most 10,000 are read"):
         _ = source_of(file, os.urandom(10_001)).content
     with pytest.raises(ReadError, match=r"file of 10,001 bytes; at most 10,000 are read"):
-        read_file(locate(file))
+        Source(locate(file)).fetch(locate(file))
 
 
 @pytest.mark.usefixtures("limits")

@@ -210,7 +210,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="is not empty"):
             export_run(folder, out, "npy")
     for out in (folder, folder / "npy", tmp_path / "out" / ".." / "run" / "npy"):
-        with pytest.raises(RunError, match="lies in the run"):
+        with pytest.raises(RunError, match="is inside the exported run"):
             export_run(folder, out, "npy")
     assert files(folder) == before
     assert files(tmp_path / "out") == {"mine.txt": b"mine"}

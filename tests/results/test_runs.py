@@ -242,7 +242,7 @@ def test_the_cache_of_parts_stays_within_its_bound(tmp_path: Path, monkeypatch: 
 def test_an_incomplete_run_is_refused_with_the_way_on_and_read_when_asked(tmp_path: Path, stored: str) -> None:
     made = Made(tmp_path / "run", format=stored, outcome="interrupted", done_order=("b/3.xml", "a/1.xml"))
     folder = made.make()
-    with pytest.raises(RunError, match=r"not complete \(outcome: interrupted\).*finishes it.*allow_incomplete"):
+    with pytest.raises(RunError, match=r"not complete \(outcome: interrupted\).*Finish it.*allow_incomplete"):
         open_run(folder)
     run = open_run(folder, allow_incomplete=True)
     assert not run.is_complete

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from builders import HEADER, entry_of
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.ledger import LedgerState, LedgerWriter, read_ledger, read_parts
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.run.budget import LEDGER_BYTES, Budget, make_budget, megabytes
 from ecgfounder.run.settings import Settings
 from ecgfounder.storage import locate
+from tests.builders.entries import HEADER, entry_of
 
 NOTHING = read_parts(())
 

@@ -215,8 +215,8 @@ def test_a_machine_that_dies_in_the_middle_is_noticed_and_the_same_command_does_
     killed = time.monotonic()
     assert here.end() == 1
     assert time.monotonic() - killed < STALE + 10
-    assert f"Process 2 of 2 (process {there.process.pid} on hostb) died before its end" in here.said
-    assert "1 of its processes died. The same command goes on" in here.said
+    assert f"Process 2 of 2 (process {there.process.pid} on hostb) died before it finished" in here.said
+    assert "1 of its processes died. The same command resumes" in here.said
     assert run_json(out)["outcome"] == "incomplete"
     assert not (out / "_run" / "manifest.pq").exists()
     assert 0 < len(json_outputs(out)) < len(undisturbed)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import HEADER, entry_of
 from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import Index, index_cohort, record_key
 from ecgfounder.cohort.naming import Naming
@@ -25,6 +24,7 @@ from ecgfounder.readers.source import Hints
 from ecgfounder.run.plan import Plan, check_foreign_outputs, make_plan, renewed
 from ecgfounder.run.settings import Settings
 from ecgfounder.storage import locate
+from tests.builders.entries import HEADER, entry_of
 
 
 class Case:

@@ -20,8 +20,8 @@ from ecgfounder.sinks.sink import Output, Written, unwritable
 
 
 def output(name: str, value: float = 1.0, **more: Any) -> Output:
-    views = more.pop("views", (np.full((3, 4), value, dtype=np.float32),))
-    return Output("0" * 16, "a.npy", "a.npy", name, views, **more)
+    embeddings = more.pop("embeddings", (np.full((3, 4), value, dtype=np.float32),))
+    return Output("0" * 16, "a.npy", "a.npy", name, embeddings, **more)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_numbers_read_back_are_the_same_float32(embedding: np.ndarray) -> None:
 
 def test_windows_and_leads_stand_in_front(folders: tuple[Path, Path]) -> None:
     views = tuple(np.full((3, 4), number, dtype=np.float32) for number in range(6))
-    given_ = output("a", views=views, outer_shape=(2, 3))
+    given_ = output("a", embeddings=views, outer_shape=(2, 3))
     expected = np.stack(views).reshape(2, 3, 3, 4)
     assert orjson.loads(JsonSink.encode(given_))["shape"] == [2, 3, 3, 4]
     assert given_.nbytes == expected.nbytes

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders import HEADER
 from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.errors import PrepareError
 from ecgfounder.ledger.entry import Commitment, Entry, Line, key_text, unpacked
@@ -21,10 +20,11 @@ from ecgfounder.sinks.sink import Output, ShardWritten, Written
 from ecgfounder.stages.batch import Batch
 from ecgfounder.stages.collect import Finished, Gathering, collect, give_up
 from ecgfounder.stages.embed import NOT_FINITE, EmbedStage
+from ecgfounder.stages.pooling import InputEmbedding, pooling_of
 from ecgfounder.stages.read import Failed, Job, Opened
 from ecgfounder.stages.record import Recorder
-from ecgfounder.stages.view import View, view_of
 from ecgfounder.storage import locate
+from tests.builders.entries import HEADER
 
 PREFIX = "00000000000000000001-shard1of1-rank0of1"
 FACTS = Facts(
@@ -38,8 +38,8 @@ def job(place: int = 0, **more: object) -> Job:
     return Job(place, f"/data/{name}", key=place + 1, record=name, title=name, output=f"{place}.json", **more)  # type: ignore[arg-type]
 
 
-def done(place: int = 0, *views: View, **more: object) -> Finished:
-    kept = views or (View(np.full((3, 4), place, dtype=np.float32)),)
+def done(place: int = 0, *views: InputEmbedding, **more: object) -> Finished:
+    kept = views or (InputEmbedding(np.full((3, 4), place, dtype=np.float32)),)
     outer = (len(kept),) if len(kept) > 1 else ()
     seconds = {"read": 1.0, "embed": 2.0}
     return Finished(job(place, **more), kept, outer, facts=FACTS, identity=IDENTITY, seconds=seconds)
@@ -98,7 +98,9 @@ def test_a_finished_record_becomes_its_output_and_an_entry_with_all_that_is_know
 
 def test_a_sink_is_told_all_that_an_output_needs(ledger: LedgerWriter) -> None:
     mean, other = (np.full(4, value, dtype=np.float32) for value in (1.5, 2.5))
-    finished = done(3, View(np.zeros((3, 4), np.float32), mean), View(np.ones((3, 4), np.float32), other))
+    finished = done(
+        3, InputEmbedding(np.zeros((3, 4), np.float32), mean), InputEmbedding(np.ones((3, 4), np.float32), other)
+    )
     sink = Sink()
     Recorder(sink, ledger).finish([finished])
     (output,) = sink.outputs
@@ -232,7 +234,7 @@ def test_the_seconds_of_writing_are_shared_by_the_records_that_they_made_safe(
 
 def test_probabilities_of_every_input_go_into_the_entry(ledger: LedgerWriter) -> None:
     rows = [np.random.default_rng(n).random(150, dtype=np.float32) for n in range(2)]
-    views = [View(np.zeros((3, 4), np.float32), None, row) for row in rows]
+    views = [InputEmbedding(np.zeros((3, 4), np.float32), None, row) for row in rows]
     facts = Facts(starts=(0.0, 1.0), leads=("I",))
     Recorder(Sink(), ledger).finish([Finished(job(), tuple(views), (2,), facts=facts)])
     (entry,) = lines(ledger)
@@ -280,7 +282,7 @@ def test_one_window_that_is_not_finite_fails_its_record_and_writes_nothing(
     gathering = Gathering(Opened(job(0), 3, (3,), FACTS, IDENTITY, {"read": 1.0}))
     other = Gathering(Opened(job(1), 1, ()))
     tags = [*((gathering, number) for number in range(3)), (other, 0)]
-    rows = EmbedStage(Maps(window, value), view_of(pooling))(Batch(np.zeros((4, 12, 50), np.float32), tuple(tags)))
+    rows = EmbedStage(Maps(window, value), pooling_of(pooling))(Batch(np.zeros((4, 12, 50), np.float32), tuple(tags)))
     finished = [each for row in rows if (each := collect(row)) is not None]
     recorder = Recorder(JsonSink(tmp_path / "out", tmp_path), ledger)
     (tmp_path / "out").mkdir()

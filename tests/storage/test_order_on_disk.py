@@ -31,7 +31,8 @@ from ecgfounder.sinks.npy import NpySink
 from ecgfounder.sinks.parquet import ParquetSink
 from ecgfounder.sinks.sink import Output, Sink, Written
 from ecgfounder.storage.replace import replace_file
-from faults import NullEngine, Silent, settings_for, write_cohort
+from tests.builders.cohorts import settings_for, write_cohort
+from tests.harness.stand_ins import NullEngine, Silent
 
 PREFIX = "00000000000000000001-shard1of1-rank0of1"
 

@@ -96,12 +96,12 @@ class EmbeddingFolder:
         has_books = (self.folder / RUN_FOLDER / "run.json").is_file()
         if any(name.endswith(".parquet") for name in names) and not has_books:
             raise SettingsError(
-                f"embeddings_dirs: {self.folder} holds Parquet shards without the run's {RUN_FOLDER}/ folder, which says "
-                "which row is whose; move both together, or write one JSON per ECG (format='json')"
+                f"embeddings_dirs: {self.folder} holds Parquet shards without the run's {RUN_FOLDER}/ folder, which maps "
+                "rows to recordings; move both together, or write one JSON per ECG (format='json')"
             )
         if exclude_flags and not has_books:
             raise SettingsError(
-                f"exclude_flags: the flags stand in the run's {RUN_FOLDER}/ folder, which {self.folder} does not have"
+                f"exclude_flags: the flags are in the run's {RUN_FOLDER}/ folder, which {self.folder} does not have"
             )
         if has_books:
             self._open(exclude_flags)
@@ -129,7 +129,7 @@ class EmbeddingFolder:
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
-            raise PrepareError("the embedding's path is not valid UTF-8, and JSON holds nothing else") from error
+            raise PrepareError("the embedding's path is not valid UTF-8, which JSON requires") from error
         return path
 
     def described(self, record: Record) -> str:
@@ -181,13 +181,13 @@ class ChatRows:
                 folder.require(settings.exclude_flags)
                 if folder.shards is not None and folder.by_identifier and settings.id_column is None:
                     raise SettingsError(
-                        f"embeddings_dirs: the run in {folder.folder} knows its recordings by identifiers: give "
-                        "the column that has them as id_column"
+                        f"embeddings_dirs: the run in {folder.folder} names its recordings by identifiers: give "
+                        "their column as id_column"
                     )
             elif folder.holds_shards():
                 raise SettingsError(
-                    f"keep_missing=True: {folder.folder} holds a run's Parquet shards, in which an embedding has no place before "
-                    "it is there"
+                    f"keep_missing=True: {folder.folder} holds a run's Parquet shards, in which an embedding has no path before "
+                    "it is written"
                 )
         self.cohort = self._open(naming)
         self.target_cols = self._target_cols()

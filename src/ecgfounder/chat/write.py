@@ -72,9 +72,7 @@ def write_chat(settings: ChatSettings, form: Callable[[ChatRow], Any]) -> ChatSu
         lines = (orjson.dumps(form(sample)) for sample in _kept(ChatRows(settings), summary))
         _write(file, lines, settings.output_format)
         if not summary.written:
-            raise RunError(
-                "\n  ".join([f"{settings.output_file} was not written: no row has a place in it", *summary.lines()])
-            )
+            raise RunError("\n  ".join([f"{settings.output_file} was not written: no row is left", *summary.lines()]))
     return summary
 
 

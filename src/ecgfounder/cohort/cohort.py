@@ -1,6 +1,6 @@
 """The cohort: the paths of a dataset's ECG files as a stream of records.
 
-In: batches of a dataset's rows. Out: `Record`s one by one; rows are never held all at once.
+In: batches of a dataset's rows. Out: `Record`s one by one; only one batch of rows is in memory.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Record(NamedTuple):
     Attributes
     ----------
     path : str
-        As the dataset has it.
+        As written in the dataset.
     row : int
-        The dataset row that names it, from 0.
+        Its dataset row, from 0.
     position : int
-        Its place among the row's paths, from 0.
+        Its position among the row's paths, from 0.
     identifier : str or None
-        The row's value of the identifier column, where one was asked for.
+        The row's value of the identifier column; None without such a column.
     """
 
     path: str
@@ -39,7 +39,7 @@ class Record(NamedTuple):
 
 
 class Cohort:
-    """A dataset opened for reading; rows are read in batches and never held all at once."""
+    """A dataset opened for reading; rows are read in batches."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Cohort:
             self.require(column)
 
     def require(self, column: str) -> None:
-        """Refuse a column that is not there, naming those that are."""
+        """Refuse a column that does not exist; the message lists the existing ones."""
         if column not in self.columns:
             raise CohortError(
                 f"Expected '{column}' column in the dataset; its columns are: {', '.join(self.columns) or 'none'}. "
@@ -69,12 +69,12 @@ class Cohort:
             )
 
     def records(self) -> Iterator[Record]:
-        """Every path, in the dataset's order: row by row, and within a row as the flattened list has it."""
+        """Every path, in the dataset's order: by row, and within a row in the order of the flattened list."""
         for record, _ in self.records_with(()):
             yield record
 
     def records_with(self, columns: Sequence[str]) -> Iterator[tuple[Record, dict[str, Any]]]:
-        """Every path, and what its row has in some other columns."""
+        """Every path, and the row's values of further columns."""
         wanted = dict.fromkeys(filter(None, (self.path_column, self.id_column, *columns)))
         row = 0
         for table in self._batches(list(wanted)):
@@ -91,13 +91,13 @@ class Cohort:
                 row += 1
 
     def rows(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The named columns in batches of rows, those without an ECG among them."""
+        """Some columns in batches of rows, including rows without an ECG."""
         for column in columns:
             self.require(column)
         yield from self._batches(list(columns))
 
     def schema_of(self, columns: Sequence[str]) -> pa.Schema:
-        """Arrow types of some columns; those of a dataset without rows are unknown and left out."""
+        """Arrow types of some columns; empty for a dataset without rows, whose types are unknown."""
         import pyarrow as pa
 
         first = next(self._batches(list(columns)), None) if columns else None
@@ -105,12 +105,12 @@ class Cohort:
 
 
 def flat_paths(cell: Any, column: str = DEFAULT_COLUMN, row: int = 0) -> Iterator[str]:
-    """The paths in one cell: a string, a list of strings, or a list of lists; None and empty ones are passed over.
+    """The paths in one cell: a string, a list of strings, or a list of lists; None and empty strings are skipped.
 
     Raises
     ------
     CohortError
-        If there is anything but text in it.
+        If the cell holds anything but text.
     """
     if cell is None or cell == "":
         return

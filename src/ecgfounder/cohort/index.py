@@ -1,6 +1,6 @@
-"""Which records a cohort has: 64-bit hashes that tell repeated and colliding paths apart in little memory.
+"""The index of a cohort: 64-bit hashes, to find duplicate paths and colliding names in little memory.
 
-In: a cohort's records. Out: an `Index`, about 25 bytes a path; keys and output names of records.
+In: a cohort's records. Out: an `Index`, about 25 bytes per path; keys and output names of records.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ecgfounder.storage.paths import absolute_path, is_plain, path_key
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of every path of a cohort without holding the paths: about 25 bytes each.
+    """Hashes of every path of a cohort, without the paths: about 25 bytes each.
 
     Attributes
     ----------
     keys : numpy.ndarray
-        uint64 [n], which record it is (`record_key`).
+        uint64 [n], the record's key (`record_key`).
     names : numpy.ndarray
-        uint64 [n], hash of the output name with case folded; 0 where the path cannot be given a name.
+        uint64 [n], hash of the output name with case folded; 0 if the path has no valid output name.
     first : numpy.ndarray
-        bool [n], whether this is the first time that the record occurs.
+        bool [n], whether this is the first occurrence of the record.
     marks : numpy.ndarray
-        int64 [n], hash of the `Record`, by which this process knows it when it comes by again.
+        int64 [n], hash of the `Record`, to recognise it in this process when the cohort is read again.
     shared : numpy.ndarray
-        uint64, hashes of the names of identifiers that several paths have.
+        uint64, hashes of the names of identifiers that have several paths.
     """
 
     keys: npt.NDArray[np.uint64]
@@ -47,7 +47,7 @@ class Index:
 
     @property
     def n_records(self) -> int:
-        """How many different recordings there are."""
+        """Number of different recordings."""
         return int(self.first.sum())
 
     def colliding_names(self) -> npt.NDArray[np.uint64]:
@@ -58,12 +58,12 @@ class Index:
 
 
 def indexed_records(cohort: Cohort, index: Index, data_dir: str) -> Iterator[tuple[int, Record]]:
-    """Every path with its place in the index, also where the cohort has changed since (files that came into a folder).
+    """Every path with its position in the index, even if the cohort has changed since (new files in a folder).
 
-    Paths that the index does not know are left to the next attempt.
+    Paths that are not in the index are left to the next attempt.
     """
     marks = index.marks.data
-    order: npt.NDArray[np.int64] | None = None  # by key; needed only if the cohort is not what it was
+    order: npt.NDArray[np.int64] | None = None  # by key; needed only if the cohort has changed
     for place, record in enumerate(cohort.records()):
         if place < len(marks) and marks[place] == hash(record):
             yield place, record
@@ -78,19 +78,19 @@ def indexed_records(cohort: Cohort, index: Index, data_dir: str) -> Iterator[tup
 
 
 def record_key(record: Record, data_dir: str) -> int:
-    """Which record it is, as a 64-bit key: by its identifier where it has one, else by its path.
+    """The 64-bit key of a record: a hash of its identifier if it has one, else of its path.
 
-    The key stands in what may be shared. A hash of a path could be found out by hashing likely paths.
+    Outputs that may be shared contain the key, and a hash of a path could be reversed by hashing likely paths.
     """
     if record.identifier:
-        return path_key(f"\0{record.position}\0{record.identifier}")  # no path is like that
+        return path_key(f"\0{record.position}\0{record.identifier}")  # never equal to a path
     return path_key(record_identity(record.path, data_dir))
 
 
 def record_identity(path: str, data_dir: str) -> str:
-    """What makes two paths the same: the normalised absolute path, told from `data_dir` where it lies below it.
+    """The normalised path that identifies a record: relative to `data_dir` if it is below it, else absolute.
 
-    A cohort that moves as a whole, with its `data_dir` (an absolute path), keeps its records.
+    If a cohort is moved as a whole, with its `data_dir` (an absolute path), its records stay the same.
     """
     if is_plain(path):
         return path
@@ -98,7 +98,7 @@ def record_identity(path: str, data_dir: str) -> str:
 
 
 def output_name(record: Record, naming: Naming) -> str:
-    """The record's output name: from its identifier where there is one, else from its path.
+    """The record's output name: from its identifier if it has one, else from its path.
 
     A row with several paths numbers them: `ID`, `ID_1`, `ID_2`.
     """
@@ -108,19 +108,19 @@ def output_name(record: Record, naming: Naming) -> str:
 
 
 def index_cohort(cohort: Cohort, naming: Naming | None, data_dir: str) -> Index:
-    """Go once through the cohort and hash its paths and output names (10 million paths: about 300 MB).
+    """Read the cohort once and hash its paths and output names (10 million paths: about 300 MB).
 
-    Without a `naming`, outputs have no names of their own and none can collide.
+    Without a `naming`, outputs have no names, so that none can collide.
     """
     keys, names, marks = array("Q"), array("Q"), array("q")
-    paths = array("Q")  # where records are known by their identifiers
+    paths = array("Q")  # if records have identifiers
     for record in cohort.records():
         keys.append(record_key(record, data_dir))
         marks.append(hash(record))
         try:
             names.append(0 if naming is None else naming.key(output_name(record, naming)))
         except PrepareError:
-            names.append(0)  # the record fails with that reason when its turn comes
+            names.append(0)  # the record fails with that reason later
         if record.identifier is not None:
             paths.append(path_key(record_identity(record.path, data_dir)))
     all_keys, all_names = np.array(keys, np.uint64), np.array(names, np.uint64)
@@ -133,7 +133,7 @@ def index_cohort(cohort: Cohort, naming: Naming | None, data_dir: str) -> Index:
 def _shared_names(
     keys: npt.NDArray[np.uint64], names: npt.NDArray[np.uint64], paths: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.uint64]:
-    """The names of those keys that come with more than one path."""
+    """The names of keys with more than one path."""
     order = np.argsort(keys, kind="stable")
     differs = (keys[order][1:] == keys[order][:-1]) & (paths[order][1:] != paths[order][:-1])
     return np.setdiff1d(names[order][1:][differs], [0])

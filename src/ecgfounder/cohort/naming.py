@@ -1,7 +1,7 @@
-"""Names of outputs: what the output of a path or an identifier is called. Nothing here touches the file system.
+"""Names of outputs, from paths or identifiers. This module does not access the file system.
 
-In: paths as a cohort lists them (relative to the data folder or absolute), or identifiers. Out: output names relative to the
-output folder, and 64-bit keys that tell collisions.
+In: paths of a cohort (relative to the data folder or absolute), or identifiers. Out: output names relative to the output
+folder, and 64-bit keys to detect collisions.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ LAYOUT_CHOICES = ("flat", "tree")
 
 
 RUN_FOLDER = "_run"
-"""The folder inside the output folder that holds a run's record; no output may be called so or lie in it."""
+"""The folder inside the output folder that holds the run record; no output may have this name or be inside it."""
 
 
 MAX_NAME_BYTES = 255
-"""What common file systems allow for one name."""
+"""Maximum length of a name on common file systems."""
 
 
 TEMPORARY_BYTES = 12
-"""Room left for what a sink adds to a name while it writes the file."""
+"""Bytes reserved for the suffix that a sink adds to a name while it writes the file."""
 
 
 _TO_ESCAPE = re.compile(r"[%/\x00-\x1f\x7f]|\A\.")
@@ -36,9 +36,10 @@ _TO_ESCAPE = re.compile(r"[%/\x00-\x1f\x7f]|\A\.")
 def stem_of(path: str) -> str:
     """The part of a path that names its output: the file's name without '.gz' and without one known suffix.
 
-    'a/b.c.xml' gives 'b.c', 'x.XML.gz' gives 'x', 'record.0012' stays 'record.0012', and a name that would vanish
-    ('.xml') stays whole. A recording inside a container is named by both, joined by dots: 'exams.hdf5::tracings/12'
-    gives 'exams.tracings.12'. '::' counts so only behind a known suffix; elsewhere it is part of a file's name.
+    'a/b.c.xml' gives 'b.c', 'x.XML.gz' gives 'x', 'record.0012' stays 'record.0012', and a name that would become empty
+    ('.xml') stays. The stem of a recording in a container is that of the file and the member, joined by dots:
+    'exams.hdf5::tracings/12' gives 'exams.tracings.12'. '::' separates a member only after a known suffix; elsewhere it is
+    part of a file's name.
     """
     container, member = split_member(path)
     name = container.rstrip("/").rpartition("/")[2]
@@ -54,21 +55,21 @@ _GZIP = frozenset({".gz"})
 
 @dataclass(frozen=True)
 class Naming:
-    """How outputs are called.
+    """The rules for output names.
 
     Attributes
     ----------
     layout : Layout
         "flat", every output directly in the output folder; "tree", folders as below `data_dir`.
     data_dir : str
-        The folder that relative paths start from; made absolute when the object is made.
+        The folder that relative paths are relative to; converted to an absolute path.
     suffix : str
-        What follows the stem, ".json" for one JSON per ECG.
+        The suffix after the stem, ".json" for one JSON per ECG.
 
     Raises
     ------
     SettingsError
-        For a layout that does not exist, or a suffix with a slash in it.
+        For an unknown layout, or a suffix that contains a slash.
     """
 
     layout: Layout = "flat"
@@ -92,15 +93,15 @@ class Naming:
         return self._below + path if is_plain(path) else absolute_path(path, self.data_dir)
 
     def name(self, path: str) -> str:
-        """The output's name for an input path: relative to the output folder, parts joined by '/'.
+        """The output's name for the path of an ECG: relative to the output folder, parts joined by '/'.
 
-        It never begins with a slash, has no '..' in it and never leads into the folder of a run's record. Different
-        paths may share a name ('x.xml' and 'x.dcm'): compare `key` before work begins.
+        It never begins with a slash, contains no '..' and is never inside the folder of the run record. Different paths may
+        have the same name ('x.xml' and 'x.dcm'): compare `key` before any work.
 
         Raises
         ------
         PrepareError
-            If no such name exists: a path outside `data_dir` in the layout "tree", a name too long for a file system.
+            If there is no valid name: a path outside `data_dir` in the layout "tree", or a name too long for a file system.
         """
         absolute = self.absolute(path)
         stem = stem_of(absolute)
@@ -120,8 +121,8 @@ class Naming:
     def name_for_id(self, identifier: str) -> str:
         """The output's name for an identifier (`--id_column`), one file name without folders.
 
-        '/', '%', control characters and a leading dot become %XX, as in a URL (`urllib.parse.unquote` turns them
-        back), so that different identifiers never share a name except by upper and lower case.
+        '/', '%', control characters and a leading dot become %XX, as in a URL (`urllib.parse.unquote` reverses this), so that
+        the names of different identifiers differ, except for identifiers that differ only in case.
 
         Raises
         ------
@@ -139,19 +140,21 @@ class Naming:
 
 
 def _checked(name: str) -> str:
-    """`name`, with bytes that are not UTF-8 written out, if it can be created below any folder and stays there."""
+    """`name`, with bytes that are not UTF-8 escaped; refused if it cannot be created or is outside the output folder."""
     if "\0" in name:
-        raise PrepareError("the path contains a NUL character; no file can be called so")
+        raise PrepareError("the path contains a NUL character, which no file name can")
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise PrepareError("no safe output name can be made from the path; use id_column to name outputs yourself")
     if parts[0].casefold() == RUN_FOLDER:
-        raise PrepareError(f"the output would lie in '{RUN_FOLDER}', where the run keeps its record; rename the input")
+        raise PrepareError(
+            f"the output would lie in '{RUN_FOLDER}', where the run keeps its run record; rename the file"
+        )
     if not name.isascii():
         try:
             name = printable(name)
         except UnicodeEncodeError as error:
-            raise PrepareError("the name contains half of a character pair; no file can be called so") from error
+            raise PrepareError("the name contains a lone surrogate, which no file name can") from error
         parts = name.split("/")
     lengths = [len(part.encode()) for part in parts]
     lengths[-1] += TEMPORARY_BYTES

@@ -1,4 +1,4 @@
-"""Where cohorts come from: a Hugging Face dataset, a table, or a folder of ECG files.
+"""Open a cohort: a Hugging Face dataset, a table, or a folder of ECG files.
 
 In: a dataset's name or path. Out: a `Cohort`.
 """
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 1024
 
 
-_ECG_SUFFIXES = KNOWN_SUFFIXES - {".json"}  # outputs end so, ECGs do not
+_ECG_SUFFIXES = KNOWN_SUFFIXES - {".json"}  # the suffix of outputs, not of ECGs
 
 
-_SAVED_MARKS = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a Dataset's and a DatasetDict's folder
+_SAVED_MARKS = ("state.json", "dataset_dict.json")  # files that save_to_disk writes for a Dataset and a DatasetDict
 
 
 _TABLE_FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "json"}
@@ -52,17 +52,17 @@ def open_cohort(
     Parameters
     ----------
     dataset : str or Location
-        A `save_to_disk` folder, a folder of ECG files, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, or a folder
-        copied from there; a folder of ECG files in any store.
+        A `save_to_disk` folder, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, a folder copied from the Hub, or a folder
+        of ECG files (in any store).
     split : str, default: "train"
-        Which split of a DatasetDict or of a Hub dataset.
+        The split of a DatasetDict or of a Hub dataset.
     path_column, id_column : str, str or None
         The columns with the paths and with the identifiers.
 
     Raises
     ------
     CohortError
-        If it cannot be opened, the split is not there, or a column is missing (the message names those that are).
+        If the dataset cannot be opened, or the split or a column does not exist (the message lists the existing ones).
     """
     if isinstance(dataset, Location) or is_url(dataset):
         place = locate(dataset)
@@ -80,7 +80,7 @@ def open_cohort(
 
 
 def is_ecg_folder(dataset: str) -> bool:
-    """Whether `dataset` is a plain folder with ECG files in it rather than a dataset's."""
+    """Whether `dataset` is a folder of ECG files, not one of a saved dataset."""
     return os.path.isdir(dataset) and not _is_saved(dataset) and next(ecg_files(dataset), None) is not None
 
 
@@ -93,7 +93,7 @@ def _from_disk(folder: str, split: str) -> Any:
 
     try:
         loaded = datasets.load_from_disk(folder)
-    except IndexError as error:  # what `datasets` says of one that has no data files
+    except IndexError as error:  # raised by `datasets` if there are no data files
         raise CohortError(f"{folder}: a saved dataset without rows") from error
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise CohortError(
@@ -112,7 +112,7 @@ def _from_copy(folder: str, split: str) -> Any:
     if not any(name.endswith(_COPY_SUFFIXES) for _, _, names in os.walk(folder) for name in names):
         raise CohortError(
             f"{folder} holds no ECG files, and no dataset that save_to_disk wrote or that was copied from the Hub. "
-            f"Files count as ECGs that end in {', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
+            f"ECG files end in {', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
         )
     return _load(os.path.abspath(folder), split, f"{folder} holds no ECG files and could not be loaded as a dataset")
 
@@ -133,7 +133,7 @@ def _load(name: str, split: str, complaint: str) -> Any:
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(name, split=split)
-    except Exception as error:  # whatever the Hub client raises, the user needs the same answer
+    except Exception as error:  # the message is the same for any error of the Hub client
         first_line = str(error).partition("\n")[0]
         raise CohortError(f"{complaint}: {type(error).__name__}: {first_line}") from error
 
@@ -190,7 +190,7 @@ def _table_format(path: str, suffix: str, path_column: str, id_column: str | Non
     import pyarrow.json
 
     if suffix == ".jsonl":
-        # Arrow may pass over rows that are longer than a block, without a word.
+        # Arrow may silently skip rows that are longer than a block.
         with open(path, "rb") as file:
             longest = max(map(len, file), default=0)
         options = pyarrow.json.ReadOptions(block_size=max(_BLOCK_BYTES, longest + 1))
@@ -212,7 +212,7 @@ def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort
     def batches(_columns: list[str]) -> Iterator[pa.Table]:
         waiting: list[bytes] = []
         for path in ecg_files(folder):
-            waiting.append(os.fsencode(path))  # as bytes: a file's name need not be valid UTF-8, Arrow's text must be
+            waiting.append(os.fsencode(path))  # bytes: a file name may not be valid UTF-8, as Arrow's text must be
             if len(waiting) == ROWS_AT_ONCE:
                 yield pa.table({path_column: waiting})
                 waiting = []
@@ -225,12 +225,12 @@ def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort
 
 
 def ecg_files(root: str | os.PathLike[str] | Location) -> Iterator[str]:
-    """ECG files below a folder, in sorted order: those with a known suffix, signal files of WFDB headers left out.
+    """ECG files below a folder, in sorted order: files with a known suffix, without signal files of WFDB headers.
 
     Raises
     ------
     CohortError
-        If a folder cannot be listed: its recordings would be missing without a word.
+        If a folder cannot be listed; its recordings would be missing silently otherwise.
     """
     place = locate(root)
     if place.is_local and not os.path.isdir(place):
@@ -247,7 +247,7 @@ def _is_no_cohort(folder: str) -> bool:
 
 
 def _ecgs_of(folder: str, names: list[str]) -> Iterator[str]:
-    """Those of a folder's files that are ECGs."""
+    """The ECG files among a folder's files."""
     headers = {name[:-4] for name in names if name.endswith(".hea")}
     for name in names:
         stem, suffix = os.path.splitext(name.lower().removesuffix(".gz"))

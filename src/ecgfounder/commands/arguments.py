@@ -25,7 +25,7 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
         help="Hugging Face dataset (save_to_disk folder or Hub name), .csv/.tsv/.parquet/.jsonl table, or folder of ECG files",
     )
     add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
-    add("--data_dir", help="folder that relative paths start from (default: the working directory)")
+    add("--data_dir", help="folder that relative paths are relative to (default: the working directory)")
     add("--path_column", default="ecg_paths", help="column with the paths (default: %(default)s)")
     return add
 
@@ -34,9 +34,9 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """How files are read."""
     add = parser.add_argument_group("reading").add_argument
     add("--reader", default="auto", help="auto (by content) or sierraecg (that package, for Philips files)")
-    add("--sampling_rate", type=float, help="in Hz, for formats that do not carry it")
-    add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not carry it")
-    add("--leads", help="lead names in the file's order, comma-separated, for formats that do not carry them")
+    add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
+    add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it")
+    add("--leads", help="lead names in the file's order, comma-separated, for formats that do not state them")
 
 
 def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
         "--remainder",
         help="drop, pad or keep what is left after the last window (default: the recipe's, mostly drop)",
     )
-    add("--trim_zero_edges", action="store_true", help="take zero-padded edges off first")
+    add("--trim_zero_edges", action="store_true", help="remove zero-padded edges first")
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,20 +73,20 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--num_workers",
         type=int,
         default=4,
-        help="reading processes per process, at most: they are started as they are needed (default: %(default)s)",
+        help="maximum number of reading processes per process, started as needed (default: %(default)s)",
     )
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """What is written, and how."""
     add = parser.add_argument_group("output").add_argument
-    add("--output_dir", required=True, help="folder of the embeddings; _run/ in it holds the run's record")
+    add("--output_dir", required=True, help="folder of the embeddings; its subfolder _run/ holds the run record")
     add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
     add("--predictions", action="store_true", help="the head's 150 probabilities too, in _run/predictions.pq")
     add(
         "--statements",
         action="store_true",
-        help="the device's own statements and intervals, in _run/statements.pq",
+        help="the device's diagnostic statements and intervals too, in _run/statements.pq",
     )
     add("--format", default="json", help="json: a file per ECG; parquet: shards (default: %(default)s)")
     add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
@@ -97,10 +97,10 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """What an attempt does."""
     add = parser.add_argument_group("run").add_argument
-    add("--shard", default="1/1", metavar="I/N", help="do the I-th of N parts of the cohort")
-    add("--dry_run", action="store_true", help="say what would be done, and do nothing")
+    add("--shard", default="1/1", metavar="I/N", help="do the I-th of N shards of the cohort")
+    add("--dry_run", action="store_true", help="report what would be done, and write nothing")
     add("--overwrite", action="store_true", help="begin again: remove the outputs of the run in --output_dir first")
-    add("--retry_failed", action="store_true", help="do recordings again that failed before")
+    add("--retry_failed", action="store_true", help="try recordings again that failed before")
     add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
     add("--read_timeout", type=float, default=120.0, help="seconds for reading one file (default: %(default)s)")
 

@@ -36,7 +36,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     """The main job's flags."""
     add = add_cohort_arguments(parser, required=True)
     add("--id_column", help="name outputs by this column's values instead of by path")
-    add("--keep_columns", nargs="+", default=[], metavar="COLUMN", help="columns to carry into the manifest")
+    add("--keep_columns", nargs="+", default=[], metavar="COLUMN", help="columns to copy into the manifest")
     add_reading_arguments(parser)
     add_signal_arguments(parser)
     add_network_arguments(parser)
@@ -103,7 +103,7 @@ def run_embed(arguments: argparse.Namespace) -> int:
         summary = Run(settings, console, interruption).execute()
     except OSError as error:
         console.line(
-            f"ecgfounder: the run broke: {error}. What is finished stays; the same command goes on from there."
+            f"ecgfounder: the run stopped: {error}. Finished recordings are kept; the same command resumes the run."
         )
         return SOME_FAILED
     finally:
@@ -134,7 +134,7 @@ def advice(slowest: str, settings: Settings, device: str) -> str:
         "write": ("Writing", "--format parquet, --pooling mean or a faster disk"),
         "main": ("The main process", "several of them (accelerate launch --num_processes N, or --shard)"),
     }[slowest]
-    return f"{what} was what the rest waited for: {helps} would make it faster"
+    return f"{what} was the bottleneck: {helps} would make the run faster"
 
 
 def report(summary: Summary, settings: Settings, console: Terminal) -> int:
@@ -142,16 +142,16 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
     if summary.signal is not None:
         name = signal.Signals(summary.signal).name
         console.line(
-            f"Stopped by {name} after {summary.processed:,} recordings; what is finished is committed. "
-            "The same command goes on from there."
+            f"Stopped by {name} after {summary.processed:,} recordings; finished recordings are committed. "
+            "The same command resumes the run."
         )
         return 128 + summary.signal
     if not summary.is_main:
         return OK
     if summary.lost:
         console.line(
-            f"{summary.processed:,} recordings in this attempt, {summary.failed_now:,} failed; {summary.lost:,} of its processes "
-            "died. The same command goes on from there."
+            f"{summary.processed:,} recordings in this attempt, {summary.failed_now:,} failed; {summary.lost:,} processes "
+            "died. The same command resumes the run."
         )
         return SOME_FAILED  # none is left that the launcher could stop for it
     if summary.slowest is not None:
@@ -193,12 +193,10 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
         console.line(f"Measured error of {settings.precision} against float32: {summary.precision_error:.1e} relative")
     if summary.samples_per_pass is not None:
         fits = max(1, summary.samples_per_pass // 5000)
-        console.line(
-            f"The device's memory ran out; what held was a batch of {fits} recordings of 10 s (--batch_size {fits})"
-        )
+        console.line(f"The device's memory ran out; batches of {fits} recordings of 10 s fitted (--batch_size {fits})")
     print_tally(tally, settings.output_dir, console)
     if tally.pending:
-        console.line(f"{tally.pending:,} recordings are still to do; the same command goes on with them")
+        console.line(f"{tally.pending:,} recordings are still to do; the same command does them")
 
 
 def print_preview(preview: Preview, settings: Settings) -> int:
@@ -209,7 +207,7 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     print(f"recordings  {preview.n_records:,}")
     for name in ("n_todo", "done", "failed", "changed", "missing", "gone"):
         print(f"{'to do' if name == 'n_todo' else name:<11} {getattr(plan, name):,}")
-    verdict = "resumes the run that is there" if preview.resumes else "new run"
+    verdict = "resumes the existing run" if preview.resumes else "new run"
     if preview.differences:
         verdict = "REFUSED, other settings:\n  " + "\n  ".join(preview.differences)
     print(f"fingerprint {verdict}")
@@ -217,7 +215,7 @@ def print_preview(preview: Preview, settings: Settings) -> int:
         f"output      about {megabytes(budget.bytes)} in {budget.files:,} files; free: {megabytes(budget.free_bytes)}"
     )
     if not budget.fits:
-        print("space       REFUSED, it does not fit")
+        print("space       REFUSED, not enough space")
     if preview.colliding_names:
         print(
             f"names       REFUSED, {preview.colliding_names:,} output names would be shared (--layout tree, --id_column)"

@@ -18,9 +18,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add("run", metavar="RUN", help="output folder of a run")
     add("--to", required=True, choices=TARGETS, help="json: a file per ECG; npy: the same as arrays; parquet: shards")
     add("--output_dir", required=True, help="new or empty folder to write to")
-    add("--layout", choices=LAYOUT_CHOICES, help="how files are named (default: as the run had it)")
+    add("--layout", choices=LAYOUT_CHOICES, help="how files are named (default: as in the run)")
     add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
-    add("--allow_incomplete", action="store_true", help="export what a run has that is not complete")
+    add("--allow_incomplete", action="store_true", help="export what there is of a run that is not complete")
 
 
 def run_export(arguments: argparse.Namespace) -> int:

@@ -45,9 +45,9 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--json", action="store_true", help="one JSON object per file and line")
     add = parser.add_argument_group("reading").add_argument
-    add("--sampling_rate", type=float, help="in Hz, for formats that do not carry it")
-    add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not carry it")
-    add("--leads", help="lead names in the file's order, comma-separated, for formats that do not carry them")
+    add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
+    add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it")
+    add("--leads", help="lead names in the file's order, comma-separated, for formats that do not state them")
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
@@ -95,7 +95,7 @@ def _check_plot(arguments: argparse.Namespace) -> None:
     from ecgfounder.ecg.plot import check_plot_path
 
     if len(arguments.paths) != 1 or os.path.isdir(arguments.paths[0]):
-        raise SettingsError("--plot draws one recording: give it one file, not several and no folder")
+        raise SettingsError("--plot draws one recording: give one file, not several files or a folder")
     check_plot_path(Path(arguments.plot))
 
 
@@ -174,7 +174,7 @@ def find_out(path: str, hints: Hints | None = None) -> tuple[Finding, Recording 
     except (ReadError, MissingDependencyError) as error:
         return Finding(path, error=str(error) or type(error).__name__), None
     except MemoryError:
-        return Finding(path, error="needs more memory than there is"), None
+        return Finding(path, error="needs more memory than is available"), None
 
 
 def describe(path: str, recording: Recording) -> Finding:

@@ -113,6 +113,8 @@ def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
     for record, reason in tally.failures:
         console.line(f"FAILED {record}: {reason}")
     if any("No such file" in reason for _, reason in tally.failures):
-        console.line("Relative paths start from --data_dir (by default the working directory): is it the right one?")
+        console.line(
+            "Relative paths are relative to --data_dir (by default the working directory): check that it is right."
+        )
     if tally.failed:
         console.line(f"All failures with their reasons: {output_dir / '_run' / 'failures.csv'}")

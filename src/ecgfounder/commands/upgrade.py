@@ -21,6 +21,6 @@ def run_upgrade(arguments: argparse.Namespace) -> int:
     from ecgfounder.ledger.conclusion import upgrade
 
     changed = upgrade(arguments.output_dir)
-    what = "is in the layout of this version now" if changed else "was in the layout of this version already"
+    what = "was converted to the layout of this version" if changed else "already has the layout of this version"
     print(f"{arguments.output_dir} {what}", file=sys.stderr)
     return OK

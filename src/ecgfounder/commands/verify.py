@@ -121,7 +121,7 @@ def _print_table(title: str, material: Material, found: Iterable[Comparison]) ->
     if widened:
         print(WIDENED)
     if failed:
-        print(f"\nFAIL: {failed} of {compared} comparisons differ by more than they may.", flush=True)
+        print(f"\nFAIL: {failed} of {compared} comparisons exceed their tolerances.", flush=True)
         return SOME_DIFFER
     print(f"\nPASS: all {compared} comparisons are within their tolerances.", flush=True)
     return ALL_AGREE
@@ -134,7 +134,7 @@ def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]
     from ecgfounder.storage.paths import absolute_path
 
     if bool(arguments.paths) == bool(arguments.dataset):
-        raise SettingsError("Give ECG files (ecgfounder verify a.xml b.xml), or --dataset, not both and not neither.")
+        raise SettingsError("Give either ECG files (ecgfounder verify a.xml b.xml) or --dataset.")
     data_dir = os.path.abspath(arguments.data_dir or os.getcwd())
     if arguments.paths:
         paths: Iterable[str] = chain.from_iterable(
@@ -197,7 +197,7 @@ def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
             inputs += made
     if not inputs:
         reasons = "".join(f"\n  {path}: {reason}" for path, reason in failures)
-        raise RunError(f"There is nothing to verify with: none of {len(paths)} ECGs can be embedded.{reasons}")
+        raise RunError(f"Nothing can be verified: none of {len(paths)} ECGs can be embedded.{reasons}")
     return Material(tuple(inputs), tuple(good), tuple(failures))
 
 

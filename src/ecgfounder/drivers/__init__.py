@@ -1,1 +1,1 @@
-"""What puts stages in parallel: threads and reading processes here, a stream for Python, the launcher of several processes."""
+"""Drivers that run stages in parallel: threads and reading processes, a stream for the Python API, launched processes."""

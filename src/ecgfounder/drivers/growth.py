@@ -1,6 +1,6 @@
 """Whether more reading processes would help.
 
-In: how long the caller waited and how many jobs were done. Out: a verdict, each time that they were watched for long enough.
+In: how long the caller waited and how many jobs were done. Out: a decision after each observation period.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ import time
 from dataclasses import dataclass, field
 
 GROWTH_SECONDS = 0.5
-"""How long workers are watched before it is decided whether more are started."""
+"""Length of an observation period, after which it is decided whether to start more workers."""
 
 
 GROWTH_PAYS = 1.2
-"""More workers were worth it if they did so many times as many jobs as those before them."""
+"""Adding workers was useful if the rate of jobs grew at least by this factor."""
 
 
 @dataclass
 class Growth:
-    """Whether more workers would help: those that there are keep the caller waiting, and the last ones paid."""
+    """Whether more workers would help: the caller waits for the present ones, and the last increase was useful."""
 
     since: float = field(default_factory=time.monotonic)
     waited: float = 0.0
     done: int = 0
-    rate: float = 0.0  # jobs a second before the last workers came
+    rate: float = 0.0  # jobs a second before the last increase
 
     def begin(self) -> None:
-        """Watch from now on."""
+        """Begin an observation period."""
         self.since, self.waited, self.done = time.monotonic(), 0.0, 0
 
     def is_due(self) -> bool:
-        """The verdict, once workers were watched for long enough; they are watched again from then on."""
+        """The decision at the end of an observation period, which begins a new one."""
         took = time.monotonic() - self.since
         if took < GROWTH_SECONDS:
             return False
@@ -39,6 +39,6 @@ class Growth:
         if due:
             self.rate = rate
         elif rate < self.rate:
-            self.rate = 0.0  # fewer than with fewer workers: the files are others now, and what was seen says nothing
+            self.rate = 0.0  # slower than with fewer workers: the files differ now, so the earlier rate is meaningless
         self.begin()
         return due

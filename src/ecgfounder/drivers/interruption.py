@@ -1,6 +1,6 @@
-"""A wish to stop: set by a signal handler, looked at by drivers between steps.
+"""An interruption request: set by a signal handler, checked by drivers between steps.
 
-In: a signal. Out: whether and since when it is wished.
+In: a signal. Out: whether and since when an interruption is requested.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 
 
 class Interruption:
-    """A wish to stop, set by a signal handler and looked at between steps."""
+    """A request to stop, set by a signal handler and checked between steps."""
 
     def __init__(self) -> None:
         self.signal: int | None = None

@@ -1,7 +1,7 @@
-"""Where this process stands among those that were launched together: rank, world size, device, threads.
+"""This process's place among launched processes: rank, world size, device, threads.
 
-In: the environment that `accelerate launch` (or torchrun) leaves. Out: a `Launch`. Accelerate is imported only when there
-is more than one process or a GPU to find; nothing but a few words at the start is ever gathered through it.
+In: the environment of `accelerate launch` (or torchrun). Out: a `Launch`. Accelerate is imported only if there are several
+processes or a GPU to find. It transfers only a few values at the start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WORLD_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 
 @dataclass(frozen=True)
 class Launch:
-    """One process among `world_size`, of which `local_size` are on this machine."""
+    """One process of `world_size`, of which `local_size` are on this machine."""
 
     rank: int = 0
     world_size: int = 1
@@ -41,23 +41,23 @@ class Launch:
 
     @property
     def threads(self) -> int:
-        """Cores for this process: those that it may use, shared with the other processes of this machine."""
+        """Number of cores for this process: the usable ones, divided by the number of processes on this machine."""
         return max(1, usable_cores() // self.local_size)
 
     @contextmanager
     def together(self) -> Iterator[dict[str, Any]]:
-        """All processes leave the block, or none does; what the main one puts into the dictionary all have then.
+        """A block that either all processes complete or none; the main process's dictionary is sent to all.
 
         Raises
         ------
         RunError
-            With the reason of the process that raised within, in those that did not; in all, if they lost each other.
+            If another process raised an error in the block, with its reason; or if the connection was lost.
         """
         said: dict[str, Any] = {}
         try:
             yield said
         except Exception as error:
-            with suppress(RunError):  # its own reason is the better one
+            with suppress(RunError):  # the process's own error is more specific
                 self._exchange({"refused": str(error) or type(error).__name__})
             raise
         answers = self._exchange(said)
@@ -68,7 +68,7 @@ class Launch:
         said.update(answers[0])
 
     def _exchange(self, word: dict[str, Any]) -> list[dict[str, Any]]:
-        """What each process says, by rank."""
+        """The value of each process, by rank."""
         if self.world_size == 1:
             return [word]
         from accelerate.utils import gather_object
@@ -77,22 +77,22 @@ class Launch:
             return list(gather_object([word]))
         except RuntimeError as error:
             raise RunError(
-                f"The processes of this launch lost each other before the run began: {error}. "
-                "If one of them ended, its own last lines say why; the same command starts again."
+                f"The processes of this launch lost their connection before the run began: {error}. "
+                "If one of them ended, its last lines say why; start the same command again."
             ) from error
 
 
 def join_launch(device: str | None = None) -> Launch:
-    """Find out who we are; without a launcher's environment, a process alone.
+    """Read the launcher's environment; without one, this is the only process.
 
-    Accelerate is asked for the CPU: the processes exchange a few words, for which the GPUs' library (NCCL) is not needed,
-    and it would refuse two processes on one card. Without a GPU, Accelerate would otherwise take each of `--multi_gpu`'s
-    processes for the only one, and everything would be done several times. Cards are dealt out by the rank on a machine.
+    Accelerate is used in CPU mode. The processes exchange only a few values, for which NCCL is not needed, and NCCL refuses two
+    processes on the same GPU. Without a GPU, Accelerate in GPU mode would treat each process of `--multi_gpu` as the only one,
+    and all records would be done several times. GPUs are assigned by the rank on a machine.
 
     Raises
     ------
     RunError
-        If the environment speaks of several processes and Accelerate does not see them.
+        If the environment describes several processes but Accelerate finds only one.
     """
     expected = int(os.environ.get("WORLD_SIZE", "1") or "1")
     if expected <= 1:

@@ -1,7 +1,7 @@
-"""The stages put in parallel: reading processes, engine threads, one writing thread, bounded queues between them.
+"""The stages in parallel: reading processes, engine threads and a writing thread, with bounded queues between them.
 
-In: jobs, a reader pool, an engine, and what to do with a finished record. Out: a call of `finish` for every job, from one thread.
-No stage waits for another without need, and a slow one slows those before it instead of filling memory.
+In: jobs, a reader pool, an engine, and a callback for finished records. Out: a call of `finish` for every job, from one thread.
+A slow stage slows the stages before it, so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ecgfounder.stages.embed import EmbedStage, Tag
 from ecgfounder.stages.read import Event, Failed, Input, Job, Opened
 
 Row = Embedded | tuple[Gathering | None, Failed]
-"""What comes to the finishing thread: an input's view, or a file that failed, with what was there of it."""
+"""An item for the writing thread: an input's embedding, or a failed file with its record in progress, if any."""
 
 _LOOK_UP = 0.25
-"""Seconds after which a stage that waits looks whether all is over."""
+"""Seconds after which a waiting stage checks whether the run is over."""
 
 NOTICEABLE = 0.25
-"""The share of the time for which a stage has to be waited for to count as the slowest."""
+"""Minimum share of the time that others wait for a stage for it to count as the bottleneck."""
 
 
 @dataclass
@@ -38,17 +38,17 @@ class Pipeline:
     Parameters
     ----------
     pool : ReaderPool
-        Reads and prepares.
+        Reads and prepares files.
     embed : EmbedStage
-        The embedding stage, called from as many threads as its network can use.
+        The embedding stage, called from as many threads as the engine can use.
     finish : callable
-        Called from one thread with groups of finished records, in the order in which they get ready.
+        Called from one thread with groups of finished records, in the order in which they finish.
     batch_size : int
         Rows in a full batch.
     interruption : Interruption
-        When requested, no more jobs are taken and what is in flight is finished.
+        When requested, no more jobs are taken, and records in progress are finished.
     grace : float, default: 8.0
-        Seconds after an interruption after which what is still in flight is left.
+        Seconds after an interruption until records still in progress are abandoned.
     """
 
     pool: ReaderPool
@@ -61,14 +61,14 @@ class Pipeline:
     def __post_init__(self) -> None:
         threads = self.embed.network.threads
         self._batcher: Batcher[Tag] = Batcher(self.batch_size)
-        self._arriving: dict[int, Gathering] = {}  # records whose inputs have not all been read yet, by their places
+        self._arriving: dict[int, Gathering] = {}  # records with inputs still to be read, by place
         self._to_embed: queue.Queue[Batch[Tag] | None] = queue.Queue(threads + 1)
         self._to_finish: queue.Queue[list[Row] | None] = queue.Queue(4 * threads + 4)
         self._seconds = 0.0
-        self._waited = {"embed": 0.0, "write": 0.0}  # seconds for which a stage had no room for what came
+        self._waited = {"embed": 0.0, "write": 0.0}  # seconds that others waited for a stage
         self._counting = threading.Lock()
         self._error: BaseException | None = None
-        self._left = False  # the interruption's grace is over, or the run failed: no stage waits for another any more
+        self._left = False  # the grace period is over, or the run failed: no stage waits any more
         self._embedders = [
             threading.Thread(target=self._guard, args=(self._embed,), name=f"ecgfounder-embed-{number}", daemon=True)
             for number in range(threads)
@@ -78,14 +78,14 @@ class Pipeline:
         )
 
     def run(self, jobs: Iterator[Job]) -> None:
-        """Put all jobs through; returns when every one was finished, or after an interruption.
+        """Process all jobs; returns when all are finished, or after an interruption.
 
         No call of `finish` begins after this has returned or raised.
 
         Raises
         ------
         BaseException
-            What an engine or `finish` raised: the run cannot go on.
+            Any error of an engine or of `finish`, which stops the run.
         """
         keep_freed_memory()
         began = time.monotonic()
@@ -111,9 +111,9 @@ class Pipeline:
 
     @property
     def slowest(self) -> str:
-        """The stage that the others waited for: "read", "embed" or "write"; "main", this process's own thread, if none was.
+        """The bottleneck: "read", "embed" or "write"; "main", this process's main thread, if it was none of these.
 
-        Stages are looked at from the end: one that is waited for makes those before it wait too.
+        Stages are checked from the last to the first, because a slow stage makes the stages before it wait too.
         """
         waited = {
             "write": self._waited["write"] / len(self._embedders),
@@ -141,12 +141,12 @@ class Pipeline:
             self._put(self._to_embed, batch)
 
     def _is_over(self) -> bool:
-        """Whether what is still in flight is left as it is."""
+        """Whether records still in progress are abandoned."""
         self._left = self._left or self._error is not None or self.interruption.older_than(self.grace)
         return self._left
 
     def _put(self, stage: queue.Queue[Any], work: Any) -> None:
-        """Hand work on, however long it takes, unless all is over."""
+        """Put work into a queue; waits until there is space, or the run is over."""
         began = time.monotonic()
         while not self._is_over():
             try:
@@ -158,7 +158,7 @@ class Pipeline:
             self._waited["embed" if stage is self._to_embed else "write"] += time.monotonic() - began
 
     def _get(self, stage: queue.Queue[Any]) -> Any:
-        """The next work for a stage; None when no more comes."""
+        """The next work for a stage; None at the end."""
         while not self._is_over():
             try:
                 return stage.get(timeout=_LOOK_UP)
@@ -167,7 +167,7 @@ class Pipeline:
         return None
 
     def _shut_down(self) -> None:
-        """Let the stages run dry, one after the other; when all is over, wait for the step that each has begun."""
+        """Finish the stages one after the other; if the run is over, wait only for the step that each has begun."""
         for _ in self._embedders:
             self._put(self._to_embed, None)
         began = time.monotonic()
@@ -177,11 +177,11 @@ class Pipeline:
         with self._counting:
             self._waited["embed"] += time.monotonic() - began
         self._put(self._to_finish, None)
-        # An engine cannot be stopped, and what it gives now is lost in any case. A group that is being written must be
-        # waited for: what it writes and the run's record would not agree otherwise.
+        # An engine cannot be stopped, and its result is not needed any more. A group that is being written must be finished,
+        # because otherwise the outputs and the run record would not agree.
         began = time.monotonic()
         self._finisher.join()
-        with self._counting:  # as if every embedding thread had waited, which they would for more records
+        with self._counting:  # counted as if all embedding threads had waited
             self._waited["write"] += (time.monotonic() - began) * len(self._embedders)
 
     def _guard(self, stage: Callable[[], None]) -> None:
@@ -201,14 +201,14 @@ class Pipeline:
                 self.finish(done)
 
     def _more_to_finish(self) -> Iterator[Row]:
-        """What else is there by now: a group is synced at once, and where writing is the slow stage groups are large."""
+        """Further waiting items: a group is synced together, so that groups are large if writing is the bottleneck."""
         for _ in range(self._to_finish.maxsize):
             try:
                 work = self._to_finish.get_nowait()
             except queue.Empty:
                 return
             if work is None:
-                self._to_finish.put(None)  # the end, for `_finish` to find
+                self._to_finish.put(None)  # put the end marker back for `_finish`
                 return
             yield from work
 

@@ -1,7 +1,7 @@
-"""Reading and preparing in processes of our own, each with a known path in hand.
+"""Read and prepare files in worker processes.
 
-In: an iterator of jobs. Out: events, in the order in which files get ready: `Opened`, its `Input`s, or
-`Failed`. A worker that dies or hangs is replaced, and the path that it had in hand is the one recorded as failed.
+In: an iterator of jobs. Out: events, in the order in which files are ready: `Opened`, its `Input`s, or `Failed`. A worker that
+dies or hangs is replaced, and its current job is recorded as failed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ecgfounder.errors import ReadError, RunError
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
 
 JOBS_AHEAD = 2
-"""Jobs that a worker holds: the one in hand and the next, so that it never waits for the main process."""
+"""Jobs that a worker holds: the current one and the next, so that it never waits for the main process."""
 
 
 START_TIMEOUT = 300.0
-"""Seconds that a worker may take to start; importing from a busy network drive is slow, waiting for ever is worse."""
+"""Time limit for a worker's start, in seconds; importing from a busy network drive is slow."""
 
 
 _STARTS_THAT_MAY_FAIL = 3
@@ -39,22 +39,22 @@ _STARTS_THAT_MAY_FAIL = 3
 
 @dataclass
 class _Worker:
-    """A process, and what the main process knows of it.
+    """A worker process, and the main process's state of it.
 
     Attributes
     ----------
     begun : Any
-        Jobs that it has taken up, counted by itself in memory that both see.
+        Number of jobs that it has begun, which it counts in shared memory.
     ended : int
-        Those that all is known of.
+        Number of jobs that have ended.
     jobs : deque of Job
-        What it was given and has not ended; the first one is in its hands if it has begun more than ended.
+        Jobs that it has and that have not ended; the first one is in progress if `begun` is greater than `ended`.
     since : float
-        When it last gave a sign of life (s).
+        Time of its last message (s).
     ready : bool
-        Whether it has come up.
+        Whether it has started.
     missing : int
-        Inputs of the job in its hands that are still to come.
+        Number of inputs of the current job that are still to come.
     """
 
     process: BaseProcess
@@ -72,24 +72,24 @@ class _Worker:
 
 
 class ReaderPool:
-    """Processes that read and prepare; with `n_workers` 0 the caller's own process does it.
+    """Processes that read and prepare files; with `n_workers` 0 the caller's process does it.
 
     Parameters
     ----------
     task : ReadTask
-        What is done with a path.
+        The settings for reading and preparing a path.
     n_workers : int
-        How many processes at most.
+        Maximum number of processes.
     n_started : int, optional
-        How many of them are started at once; twice as many follow each time that the caller mostly waits for them, as
-        long as that helps. A process costs a third of a second of a core to start. None starts all.
+        Number of processes started at the beginning; the number is doubled whenever the caller mostly waits for them, as long
+        as that helps. A process costs a third of a core-second to start. None starts all.
     timeout : float, default: 120.0
-        Seconds after which one file is given up and its worker replaced.
+        Time limit for one file, in seconds, after which the file fails and its worker is replaced.
 
     Attributes
     ----------
     waited : float
-        Seconds that the caller has waited for something to be read.
+        Seconds that the caller has waited for files to be read.
     """
 
     def __init__(self, task: ReadTask, n_workers: int, *, n_started: int | None = None, timeout: float = 120.0) -> None:
@@ -105,11 +105,11 @@ class ReaderPool:
         self._workers = [self._start() for _ in range(min(n_workers, n_started or n_workers))]
 
     def stop_taking(self) -> None:
-        """Take no more jobs; `events` ends when those in hand are done."""
+        """Take no more jobs; `events` ends when the current ones are done."""
         self._stopping = True
 
     def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
-        """Work through the jobs; each gives `Opened` and its inputs, or `Failed`. Slow consumers slow the workers."""
+        """Process the jobs; each gives `Opened` and its inputs, or `Failed`. A slow consumer slows the workers."""
         if not self._workers:
             while not self._stopping and (job := next(jobs, None)) is not None:
                 yield from self._timed(self._task.events(job))
@@ -133,7 +133,7 @@ class ReaderPool:
                 yield Idle()
 
     def _timed(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Events that this process makes itself."""
+        """Events from reading in this process."""
         while True:
             began = time.monotonic()
             event = next(events, None)
@@ -143,9 +143,9 @@ class ReaderPool:
             yield event
 
     def close(self, patience: float = 2.0) -> None:
-        """End the workers: those that are idle at once, others by force after `patience` seconds."""
+        """End the workers: idle ones at once, others are killed after `patience` seconds."""
         for worker in self._workers:
-            worker.pipe.close()  # an idle worker sees the end of its pipe and leaves
+            worker.pipe.close()  # an idle worker exits at the end of its pipe
         deadline = time.monotonic() + patience
         for worker in self._workers:
             _end(worker.process, max(0.0, deadline - time.monotonic()))
@@ -158,9 +158,9 @@ class ReaderPool:
         process = self._context.Process(
             target=serve, args=(theirs, self._task, begun), name="ecgfounder-reader", daemon=True
         )
-        resource_tracker.ensure_running()  # it would lift the block below
-        # The new process inherits the block, so that a signal to all processes of a job cannot end it before `serve`
-        # ignores it.
+        resource_tracker.ensure_running()  # it would unblock the signals below
+        # The new process inherits the blocked signals, so that a signal to all processes of a job cannot end it before
+        # `serve` ignores the signal.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, MAIN_PROCESS_SIGNALS)
         try:
             with _without_main_module(self._task):
@@ -186,10 +186,10 @@ class ReaderPool:
                 try:
                     worker.pipe.send(job)
                 except OSError:
-                    continue  # it died: its pipe reports that to `_receive`, which deals with its jobs
+                    continue  # it died: `_receive` notices that from its pipe and handles its jobs
 
     def _grow(self) -> None:
-        """Start as many workers again as there are, where all of them have their hands full and more would help."""
+        """Double the number of workers if all of them are busy and more would help."""
         room = self._n_workers - len(self._workers)
         if room <= 0 or self._stopping:
             return
@@ -210,10 +210,10 @@ class ReaderPool:
             yield from self._replace(worker, waiting, None)
             return
         worker.since = time.monotonic()
-        if not events:  # it is up
+        if not events:  # it has started
             worker.ready = True
             self._failed_starts = 0
-            self._growth.begin()  # not to count how long its start took
+            self._growth.begin()  # excludes the time of its start
             return
         for event in events:
             if isinstance(event, Input):
@@ -231,13 +231,13 @@ class ReaderPool:
         now = time.monotonic()
         for worker in list(self._workers):
             patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
-            # A pipe with something in it is not a hung worker but a main process that was busy.
+            # If the pipe has data, the worker does not hang; the main process was busy.
             if worker.jobs and now - worker.since > patience and not worker.pipe.poll():
                 worker.process.kill()
                 yield from self._replace(worker, waiting, f"reading took longer than {self._timeout:g} s")
 
     def _replace(self, worker: _Worker, waiting: deque[Job], reason: str | None) -> Iterator[Event]:
-        """A worker is gone: the job that it had in hand fails, those that it had not begun go to others."""
+        """Replace a dead worker: its current job fails, jobs that it had not begun go to others."""
         self._selector.unregister(worker.pipe)
         worker.pipe.close()
         code = _end(worker.process)
@@ -250,7 +250,7 @@ class ReaderPool:
         if starts_fail and not any(each.ready for each in self._workers):
             raise RunError(f"Reading processes do not start ({_death(code)}); num_workers=0 shows the error.")
         if starts_fail:
-            self._n_workers = len(self._workers)  # those that there are go on alone
+            self._n_workers = len(self._workers)  # continue with the present workers
         elif not self._stopping:
             self._workers.append(self._start())
         if lost is not None:
@@ -259,9 +259,9 @@ class ReaderPool:
 
 @contextmanager
 def _without_main_module(task: ReadTask) -> Iterator[None]:
-    """Keep a new process from importing the user's program once more, which costs time and may start everything again.
+    """Keep a new process from importing the user's main module, which costs time and may run the whole program again.
 
-    Where a class of that program travels with the task (a recipe's own filter), it is imported after all.
+    If the task contains a class of that module (a custom filter of a recipe), the module is imported nevertheless.
     """
     main = sys.modules["__main__"]
     if b"__main__" in pickle.dumps(task):
@@ -277,7 +277,7 @@ def _without_main_module(task: ReadTask) -> Iterator[None]:
 
 
 def _end(process: BaseProcess, patience: float = 5.0) -> int | None:
-    """Wait for a process that is about to end, by force after `patience` seconds; gives its exit status."""
+    """Wait for a process that is about to end, kill it after `patience` seconds; returns its exit status."""
     process.join(patience)
     if process.is_alive():
         process.kill()

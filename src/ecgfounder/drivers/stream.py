@@ -1,7 +1,7 @@
-"""The stages as a stream, for Python: recordings in, what is kept of each out, in the same order.
+"""The stages as a stream, for the Python API: recordings in, results out, in the same order.
 
-In: calls that prepare a recording each, made in the caller's thread as they are needed. Out: finished records, or the errors that
-they have instead; the network is computed by threads of its own, a few batches ahead.
+In: functions that prepare a recording each, called in the caller's thread on demand. Out: finished records, or errors. Separate
+threads compute the network, a few batches ahead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ecgfounder.stages.read import Job, Opened
 
 @dataclass(eq=False)
 class _Place:
-    """A recording on its way, and what came of it."""
+    """A recording in progress, and its outcome."""
 
     outcome: Finished | ECGFounderError | None = None
 
@@ -30,7 +30,7 @@ class _Place:
 class Stream:
     """Recordings in, finished ones out in the same order.
 
-    The caller's thread never computes the network: PyTorch's number of threads, which an engine sets, stays as it is there.
+    The caller's thread never computes the network, because an engine sets PyTorch's number of threads in its thread.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ class Stream:
         self._embed = embed
         self._threads = embed.network.threads
         self._batcher: Batcher[Tag] = Batcher(batch_size, max_age=math.inf)
-        # Enough for every thread to have a batch although lengths differ, little enough to hold any stream's part.
+        # Enough that every thread has a batch even if lengths differ, and small enough to bound memory.
         self._ahead = 2 * batch_size * (self._threads + 1)
         self._places: deque[_Place] = deque()
         self._place_of: dict[int, _Place] = {}
         self._computing: deque[Future[list[Embedded]]] = deque()
 
     def results(self, prepared: Iterable[Callable[[], Signal]]) -> Iterator[Finished | ECGFounderError]:
-        """For each call a finished record with its embeddings, or the error that kept it from being one."""
+        """For each function a finished record with its embeddings, or an error."""
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="ecgfounder-embed")
         try:
             for number, prepare in enumerate(prepared):
@@ -74,7 +74,7 @@ class Stream:
         except ECGFounderError as error:
             place.outcome = error
         except MemoryError:
-            place.outcome = PrepareError("needs more memory than there is")
+            place.outcome = PrepareError("needs more memory than is available")
 
     def _compute(self, batch: Batch[Tag], pool: ThreadPoolExecutor) -> None:
         while len(self._computing) > self._threads:
@@ -82,7 +82,7 @@ class Stream:
         self._computing.append(pool.submit(self._embed, batch))
 
     def _collect(self) -> None:
-        """Wait for the oldest batch and give its rows to their recordings."""
+        """Wait for the oldest batch and assign its rows to their recordings."""
         for row in self._computing.popleft().result():
             finished = collect(row)
             if finished is None:
@@ -91,7 +91,7 @@ class Stream:
             place.outcome = place.outcome or (finished if finished.embeddings else EmbeddingError(finished.reason))
 
     def _finished(self, most: int, pool: ThreadPoolExecutor) -> Iterator[Finished | ECGFounderError]:
-        """The outcomes that are next in order, until at most `most` recordings are open."""
+        """The next outcomes in order, until at most `most` recordings are in progress."""
         while self._places:
             outcome = self._places[0].outcome
             if outcome is not None:

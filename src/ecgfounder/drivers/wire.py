@@ -1,6 +1,6 @@
 """Both ends of the pipe between the main process and a reading process.
 
-In and out: jobs one way, events the other; samples go as they lie in memory, without a copy.
+In and out: jobs in one direction, events in the other. Samples are sent as raw memory, without a copy.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAIN_PROCESS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
-    """A worker's life: jobs in, events out, until the pipe ends.
+    """A worker's main loop: jobs in, events out, until the pipe ends.
 
-    Signals are the main process's to handle: a scheduler sends SIGTERM to every process of a job, and a file must not be
-    recorded as failed for that.
+    Only the main process handles signals. A scheduler sends SIGTERM to every process of a job, and this must not make a file
+    fail.
     """
     for number in MAIN_PROCESS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -40,11 +40,11 @@ def serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
             begun.value += 1
             _tell(task.events(job), pipe)
     except (EOFError, OSError):
-        return  # the main process closed the pipe, or is gone
+        return  # the main process closed the pipe, or died
 
 
 def _tell(events: Iterator[Event], pipe: Connection) -> None:
-    """Send one job's events; `Opened` goes with the first input, as every message costs both sides time."""
+    """Send one job's events; `Opened` is sent with the first input, because every message costs time on both sides."""
     opened: Opened | None = None
     left = 0
     for event in events:
@@ -54,7 +54,7 @@ def _tell(events: Iterator[Event], pipe: Connection) -> None:
             opened = None
             left -= 1
             if left == 0:
-                return  # the main process has ended the job with it
+                return  # the main process ends the job with this input
         elif isinstance(event, Opened) and event.n_inputs:
             opened, left = event, event.n_inputs
         else:
@@ -64,19 +64,19 @@ def _tell(events: Iterator[Event], pipe: Connection) -> None:
 
 
 def _send(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
-    """Samples as they lie in memory: a `Connection` would copy them on the way, here and at the other end."""
+    """Send samples as raw memory; `Connection.send_bytes` would copy them, on both sides."""
     left = np.ascontiguousarray(samples).data.cast("B")
     while left:
         left = left[os.write(pipe.fileno(), left) :]
 
 
 def receive(pipe: Connection, job: Job | None) -> list[Event]:
-    """What came of the job that a reading process has in hand, one or two events at once; none: it is up.
+    """The next one or two events of a reading process's current job; no events: the process has started.
 
     Raises
     ------
     EOFError, OSError
-        If the process is gone.
+        If the process has died.
     """
     message = pipe.recv()
     if message is None:
@@ -92,7 +92,7 @@ def receive(pipe: Connection, job: Job | None) -> list[Event]:
 
 
 def _receive_into(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
-    """What `_send` sent, into an array of its shape."""
+    """Receive the samples of `_send` into an array of their shape."""
     left = samples.data.cast("B")
     while left:
         received = os.readv(pipe.fileno(), [left])
@@ -102,7 +102,7 @@ def _receive_into(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
 
 
 def _die_with_parent() -> None:
-    """On Linux, ask the kernel to end this process when the main process is killed, even in the middle of a file."""
+    """On Linux, make the kernel kill this process when the main process is killed, even while it reads a file."""
     if sys.platform == "linux":
         parent_death_signal = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None, use_errno=True).prctl(parent_death_signal, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""An ECG in memory: recordings, leads, what the device said of it, its drawing."""
+"""An ECG in memory: recordings, leads, statements of the device, drawing."""

@@ -1,7 +1,6 @@
-"""What is known of an ECG beside its samples: what its file says, and what was seen and done on the way to the network.
+"""Metadata of an ECG: facts from its file, and from reading and preparing it.
 
-In: what reading and preparing find out. Out: `Facts` and `Identity`, for the ledger, the manifest and the columns of Parquet
-shards.
+In: facts from reading and preparing. Out: `Facts` and `Identity`, for the ledger, the manifest and the columns of Parquet shards.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from ecgfounder.ecg.statements import Statements
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one ECG; a file that could not be read has none, one that could not be prepared some.
+    """Metadata of one ECG; empty for a file that could not be read, partial for one that could not be prepared.
 
     Attributes
     ----------
     format : str or None
         Name of the reader that decoded it.
     sampling_rate, n_samples : float or None, int or None
-        As stored, in Hz and in samples of a lead.
+        Of the recording: in Hz, and samples per lead.
     leads : tuple of str
-        Those that went into the network, in order.
+        The leads of the network's input, in order.
     flags : tuple of str
         Quality flags, "name" or "name:detail".
     starts : tuple of float
@@ -31,7 +30,7 @@ class Facts:
     device : mapping of str to str or float or None
         Device and filter settings; keys are of `ecgfounder.ecg.recording.META_KEYS`.
     statements : Statements or None
-        What the device stated, where that was asked for and the file says it.
+        The device's statements, if they are requested and the file has them.
     """
 
     format: str | None = None
@@ -46,21 +45,21 @@ class Facts:
 
 @dataclass(frozen=True)
 class Identity:
-    """By what an input is known again.
+    """The identity of a recording's files, to detect changes.
 
     Attributes
     ----------
     size : int
-        In bytes, of all its files.
+        Size of all files in bytes.
     mtime_ns : int
-        The latest time at which one of them was written, in ns since 1970.
+        Latest modification time of the files, in ns since 1970.
     sha256 : str or None
-        Of the contents, in hexadecimal; None for a recording inside a container, whose time decides: it can be many
-        gigabytes.
+        Hash of the contents, in hexadecimal; None for a recording in a container, which may have many gigabytes, so that its
+        time decides.
     tag : str or None
-        The store's own mark of the content (ETag); None for files of this machine.
+        The store's tag of the content (ETag); None for files on this machine.
     companions : tuple of str
-        Its further files, as seen from its folder; '*' stands for the recording's own name.
+        Companion files, relative to the recording's folder; '*' stands for the recording's name.
     """
 
     size: int

@@ -1,6 +1,6 @@
-"""Leads: their names, order and derivation, which live here alone.
+"""Leads: their names, order and derivation.
 
-In: names as files spell them; a `Recording`. Out: canonical names; rows taken by name, derived where that is possible.
+In: lead names from files; a `Recording`. Out: canonical names; rows by lead name, derived if possible.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from ecgfounder.ecg.recording import Recording, Samples
 
 STANDARD_LEADS: tuple[str, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-"""The twelve standard leads in the order that the network was trained on."""
+"""The twelve standard leads in the order of the network's training."""
 
 
 LEAD_OF_SCP_CODE: dict[int, str] = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF", 65: "-aVR"}
-"""Leads by their number in SCP-ECG (EN 1064), which MDC codes '2:N' and DICOM's SCPECG codes '5.6.3-9-N' share."""
+"""Leads by their number N in SCP-ECG (EN 1064), also in MDC codes '2:N' and DICOM's SCPECG codes '5.6.3-9-N'."""
 
 
 LEAD_OF_SCP_CODE |= {2 + i: f"V{i}" for i in range(1, 8)} | {66: "V8", 67: "V9"}
@@ -44,15 +44,15 @@ _ALIASES |= {f"LEAD{name.upper()}": name for name in STANDARD_LEADS}
 _ALIASES |= {f"C{i}": f"V{i}" for i in range(1, 7)}  # C1..C6: the German and IEC names of the chest leads
 
 
-# A bare 1, 2 or 3 is left alone: it is as often a column's number as a limb lead's.
+# A name of 1, 2 or 3 is not an alias: it may be a column's number as well as a limb lead.
 _ALIASES |= {"D1": "I", "D2": "II", "D3": "III", "DI": "I", "DII": "II", "DIII": "III"}
 
 
 _ALIASES |= {"LEAD1": "I", "LEAD2": "II", "LEAD3": "III", "-AVR": "-aVR", "AVRNEG": "-aVR"}
 
 
-# Leads that exist beside the twelve keep one spelling each; none of them stands in for a standard lead. Bare letters
-# (X, A, D) are none: other signals are called so too.
+# Leads beyond the twelve have one spelling each; none of them replaces a standard lead. Single letters (X, A, D) are not lead
+# names, because other signals have these names too.
 _ALIASES |= {f"{prefix}{axis.upper()}": f"v{axis}" for axis in "xyz" for prefix in ("V", "MDC_ECG_LEAD_")}
 
 
@@ -66,7 +66,7 @@ _ALIASES |= {f"V{i}R": f"V{i}R" for i in range(1, 10)} | {f"MCL{i}": f"MCL{i}" f
 
 
 KNOWN_LEADS: frozenset[str] = frozenset(_ALIASES.values())
-"""Every canonical name, the twelve and the others; anything else is text that some file gave a channel."""
+"""All canonical names, of the twelve leads and others; any other name is free text from a file."""
 
 
 _ECG_PREFIX = re.compile(r"^(?:MDC_ECG_LEAD_|MDC_ECG_ELEC_POTL_|(?:ECG|EKG)[ _:.-]+)", re.IGNORECASE)
@@ -75,7 +75,7 @@ _ECG_PREFIX = re.compile(r"^(?:MDC_ECG_LEAD_|MDC_ECG_ELEC_POTL_|(?:ECG|EKG)[ _:.
 _LEAD_PREFIX = re.compile(r"^LEAD[ _:.-]+", re.IGNORECASE)
 
 
-# A unit, or whose lead it is, behind the name: 'V1 [uV]', 'Lead I (Einthoven)'.
+# A unit or an author after the name: 'V1 [uV]', 'Lead I (Einthoven)'.
 _SUFFIX = re.compile(r"(?:[ _]*[([](?:[mµμun]?V|einthoven|goldberger|wilson)[)\]]|_[mun]V)$", re.IGNORECASE)
 
 
@@ -87,8 +87,8 @@ _GAP = re.compile(r"(?<=[VCDL])[ _-](?=[1-9RLF])")
 def canonical_lead(name: str) -> str:
     """One spelling for each lead: 'avr', 'AVR', 'MDC_ECG_LEAD_AVR', 'Lead aVR', 'aVR [uV]' are all 'aVR'.
 
-    A name that is not known is returned without its surrounding blanks, so that it can be shown; it never equals a
-    standard lead. 'ECG 1' is the first channel of a recorder, not lead I, and stays what it is.
+    An unknown name is returned without surrounding spaces; it never equals a standard lead. 'ECG 1' is the first channel of a
+    recorder, not lead I, and is not changed.
     """
     whole = _SUFFIX.sub("", name.strip()).strip()
     without_ecg = _ECG_PREFIX.sub("", whole)
@@ -143,9 +143,9 @@ _SAYS_ECG = re.compile(r"(?:^|[^A-Za-z])(?:ECG|EKG)(?![A-Za-z])|^(?:ECG|EKG)", r
 
 
 def channel_label(recording: Recording, lead: str) -> str:
-    """How a lead of a recording is called where others see it: its name if it is a known lead's, else 'channel N'.
+    """A lead's name for output: its name if it is known, else 'channel N', with N from 1.
 
-    A name that is not known is free text from inside the file, which stays there. N counts the recording's rows from 1.
+    An unknown name is free text from the file, which may identify a patient and is never shown.
     """
     return lead if lead in KNOWN_LEADS else f"channel {recording.leads.index(lead) + 1}"
 
@@ -157,14 +157,14 @@ class LeadSelection:
     Attributes
     ----------
     samples : numpy.ndarray
-        float32 array [len(leads), n_samples], in millivolt; rows of zeros for `missing` leads. It may share memory with
-        the recording's, and must not be changed.
+        float32 array [len(leads), n_samples], in millivolts; rows of zeros for `missing` leads. It may share memory with the
+        recording's samples and must not be changed.
     leads : tuple of str
-        The names asked for, in that order.
+        The requested names, in that order.
     derived : tuple of str
-        Those that were computed from leads I and II.
+        Leads that were computed from leads I and II.
     missing : tuple of str
-        Those that are absent and cannot be derived, or hold nothing but zeros or nothing but NaN.
+        Leads that are absent and cannot be derived, or are all zero or all NaN.
     """
 
     samples: Samples
@@ -174,11 +174,11 @@ class LeadSelection:
 
 
 def select_leads(recording: Recording, leads: Sequence[str] = STANDARD_LEADS) -> LeadSelection:
-    """Take leads by name, deriving III, aVR, aVL and aVF where I and II are there (Einthoven, Goldberger).
+    """Select leads by name; III, aVR, aVL and aVF are derived if I and II are available (Einthoven, Goldberger).
 
     III = II - I;  aVR = -(I + II) / 2;  aVL = I - II / 2;  aVF = II - I / 2.
 
-    A lead that is in the file but all zero or all NaN is derived too where that is possible.
+    A lead of the file that is all zero or all NaN is derived too, if possible.
     """
     wanted = tuple(leads)
     row_of = {lead: row for row, lead in enumerate(recording.leads) if has_signal(recording.samples[row])}
@@ -192,7 +192,7 @@ def select_leads(recording: Recording, leads: Sequence[str] = STANDARD_LEADS) ->
             taken[row] = recording.samples[row_of[lead]]
         elif lead in _DERIVATION and {"I", "II"} <= row_of.keys():
             of_i, of_ii = _DERIVATION[lead]
-            with np.errstate(invalid="ignore", over="ignore"):  # infinite samples, which the next stage looks after
+            with np.errstate(invalid="ignore", over="ignore"):  # the next stage handles infinite samples
                 i, ii = (recording.samples[row_of[limb]].astype(np.float64) for limb in ("I", "II"))
                 taken[row] = of_i * i + of_ii * ii
             derived.append(lead)
@@ -212,7 +212,7 @@ _DERIVATION: dict[str, tuple[float, float]] = {
 def has_signal(samples: Samples) -> bool:
     """Whether a lead holds anything but zeros and non-finite samples."""
     if any(value and math.isfinite(value) for value in samples[:8].tolist()):
-        return True  # as for nearly every lead, without a look at the rest
+        return True  # the usual case, without checking all samples
     return bool(np.any(np.isfinite(samples) & (samples != 0)))
 
 

@@ -1,7 +1,7 @@
-"""Drawing a recording as a paper ECG: 25 mm/s and 10 mm/mV at true scale on a pink millimetre grid.
+"""Draw a recording as a paper ECG: 25 mm/s and 10 mm/mV at true scale on a pink millimetre grid.
 
-In: a `Recording`. Out: a PNG or SVG file whose print at 100 % can be measured with a ruler. `rows_of` decides what goes
-where, in seconds and millivolt; `figure_of` puts it on paper, in millimetres; matplotlib comes with the extra "report".
+In: a `Recording`. Out: a PNG or SVG file that can be measured with a ruler when printed at 100 %. `rows_of` makes the layout, in
+seconds and millivolts; `figure_of` draws it, in millimetres. matplotlib is in the extra "report".
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ MM_PER_SECOND = 25.0
 MM_PER_MILLIVOLT = 10.0
 PLOT_SUFFIXES = (".png", ".svg")
 DPI = 254
-"""Dots per inch of a PNG: ten pixels to the millimetre, so that grid lines fall on whole pixels."""
+"""Dots per inch of a PNG: ten pixels per millimetre, so that grid lines are at whole pixels."""
 
 STANDARD_ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 COLUMN_SECONDS = 2.5
 STRIP_SECONDS = 10.0
-# Twelve leads of less than this are too short for four columns in sequence: the last one would show hardly a beat.
+# Twelve leads of less than this are too short for four consecutive columns: the last one would show hardly a beat.
 SHORTEST_SEQUENCE = 9.0
-# A single lead goes on in further rows, up to this many; of more leads than MAX_ROWS the first ones are drawn.
+# A single lead continues in further rows, up to this many; of more than MAX_ROWS leads only the first ones are drawn.
 MAX_STRIPS = 6
 MAX_ROWS = 24
 
-# Millimetres. Trace starts and baselines lie on the bold lines, which are 5 mm apart.
+# Millimetres. Traces start, and baselines are, on the bold lines, which are 5 mm apart.
 MARGIN = 6.0
 TITLE_HEIGHT = 7.0
 FOOTER_HEIGHT = 10.0
@@ -52,7 +52,7 @@ MOST = 40.0
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_GAP = 9.0, 3.5, 1.5
 
 FINE_LINE, BOLD_LINE, INK = "#f8d3d9", "#ea9aa8", "black"
-BOUNDARY = "#3d62a8"  # between leads of a row: not a colour that a wave could have
+BOUNDARY = "#3d62a8"  # between leads of a row: a colour that no trace has
 FONT = "DejaVu Sans"  # comes with matplotlib
 
 Millivolts = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ class Trace:
     place : float
         Seconds from the start of the row to its first sample.
     millivolts : Millivolts
-        float64 [n_samples], the median taken off; NaN where there is no sample; empty for a lead without any.
+        float64 [n_samples], minus the median; NaN for missing samples; empty for a lead without samples.
     """
 
     label: str
@@ -82,19 +82,19 @@ class Trace:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """Traces side by side, and how far the row reaches above and below its baseline, in whole 5 mm."""
+    """Traces side by side, and the row's height above and below its baseline, in multiples of 5 mm."""
 
     traces: tuple[Trace, ...]
     up: float
     down: float
 
     def label_height(self, trace: Trace, sampling_rate: float) -> float:
-        """Where the trace's label stands, in mm above the baseline: clear of the waves that it is above."""
+        """Height of the trace's label above the baseline in mm, above the waves below it."""
         return _label_height(trace.millivolts, sampling_rate, self.up)
 
     @property
     def cut_off(self) -> tuple[str, ...]:
-        """Labels of the traces that leave the row, which ends `MOST` millimetres from the baseline."""
+        """Labels of the traces that are clipped at `MOST` millimetres from the baseline."""
         return tuple(
             trace.label
             for trace in self.traces
@@ -106,12 +106,12 @@ class Row:
 
 
 def rows_of(recording: Recording) -> tuple[Row, ...]:
-    """What is drawn of a recording, row by row.
+    """The layout of a recording, row by row.
 
-    Twelve leads (derived ones among them) of 9 s or more: three rows of four columns of 2.5 s in time sequence, then lead
-    II over 10 s, then the leads beyond the twelve over 10 s each. Anything else: a row for each lead, with its first
-    10 s; a single lead goes on in the rows below, up to a minute. Each trace is drawn about its median, as leads without
-    a high-pass filter may be millivolts away from zero.
+    Twelve leads (including derived ones) of 9 s or more: three rows of four consecutive columns of 2.5 s, then lead II over
+    10 s, then the leads beyond the twelve over 10 s each. Other recordings: a row for each lead, with its first 10 s; a single
+    lead continues in further rows, up to a minute. Each trace is centred on its median, because leads without a high-pass filter
+    may be millivolts away from zero.
     """
     rate = recording.sampling_rate
     samples, labels = _leads_to_draw(recording)
@@ -137,9 +137,9 @@ def rows_of(recording: Recording) -> tuple[Row, ...]:
 
 
 def _leads_to_draw(recording: Recording) -> tuple[Samples, list[str]]:
-    """Stored leads, and III, aVR, aVL, aVF where they can be derived: the standard ones first, in their order.
+    """Stored leads, and III, aVR, aVL, aVF if they can be derived: the standard ones first, in their order.
 
-    A stored lead without any signal stays, as the flat line or the gap that it is.
+    A stored lead without a signal is drawn as a flat line or a gap.
     """
     others = tuple(lead for lead in recording.leads if lead not in STANDARD_LEADS)
     stop = math.ceil(MAX_STRIPS * STRIP_SECONDS * recording.sampling_rate)
@@ -173,7 +173,7 @@ def _trace(
 
 
 def _row(traces: Sequence[Trace], sampling_rate: float) -> Row:
-    """The row's height: room for the calibration mark, the waves and the labels, in whole 5 mm."""
+    """A row with space for the calibration mark, the waves and the labels, in multiples of 5 mm."""
     up, down = LEAST_UP, LEAST_DOWN
     for trace in traces:
         finite = trace.millivolts[np.isfinite(trace.millivolts)] * MM_PER_MILLIVOLT
@@ -199,9 +199,9 @@ def plot_recording(recording: Recording, out: Path, title: str | None = None) ->
     Parameters
     ----------
     recording : Recording
-        What to draw; see `rows_of` for which parts of it.
+        The recording to draw; see `rows_of` for the layout.
     out : Path
-        The file to write, ending in .png (254 dots per inch) or .svg; one that is there is replaced.
+        The file to write, ending in .png (254 dots per inch) or .svg; an existing file is replaced.
     title : str, optional
         Text above the chart.
 
@@ -220,7 +220,7 @@ def plot_recording(recording: Recording, out: Path, title: str | None = None) ->
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     drawn = io.BytesIO()
-    # The canvases' own methods: `Figure.savefig` would cut or scale the page where a user's matplotlibrc says so.
+    # Not `Figure.savefig`, which may crop or scale the page because of the user's matplotlibrc.
     if out.suffix.lower() == ".png":
         FigureCanvasAgg(figure).print_png(drawn)
     else:
@@ -232,7 +232,7 @@ def plot_recording(recording: Recording, out: Path, title: str | None = None) ->
 
 
 def check_plot_path(out: Path) -> None:
-    """Refuse a file name that names no format to draw in."""
+    """Refuse a file name with another suffix than .png or .svg."""
     if out.suffix.lower() not in PLOT_SUFFIXES:
         raise SettingsError(
             f"Invalid value for the 'plot' parameter. The file must end in {' or '.join(PLOT_SUFFIXES)}, got {out.name!r}."
@@ -240,7 +240,7 @@ def check_plot_path(out: Path) -> None:
 
 
 def figure_of(recording: Recording, title: str | None = None) -> Figure:
-    """The drawing as a matplotlib figure of true size, whose one pair of axes has millimetres of paper as coordinates.
+    """The drawing as a matplotlib figure of true size, with millimetres of paper as coordinates.
 
     Raises
     ------
@@ -277,7 +277,7 @@ def figure_of(recording: Recording, title: str | None = None) -> Figure:
 
 
 def _points(millimetres: float) -> float:
-    """A line width as matplotlib wants it."""
+    """A line width in points."""
     return millimetres * 72 / 25.4
 
 
@@ -286,7 +286,7 @@ def _text(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) 
 
 
 def _draw_grid(axes: Axes, width: float, height: float) -> None:
-    """Lines every millimetre, every fifth one bold."""
+    """Draw a line every millimetre, every fifth one bold."""
     from matplotlib.collections import LineCollection
 
     left, bottom = MARGIN, FOOTER_HEIGHT
@@ -317,7 +317,7 @@ def _draw_row(axes: Axes, row: Row, number: int, baseline: float, sampling_rate:
         y = baseline + MM_PER_MILLIVOLT * trace.millivolts
         (line,) = _draw_line(axes, x, y, f"trace-{number}-{trace.label}", width=0.25)
         line.set_clip_path(box)
-        if trace.place:  # where one lead ends and the next begins
+        if trace.place:  # the boundary between two leads
             _draw_line(axes, [left, left], [baseline - 4, baseline + 4], None, width=0.4, color=BOUNDARY)
         label = trace.label if trace.start == trace.place else f"{trace.label}  {trace.start:g} s"
         height = row.label_height(trace, sampling_rate)
@@ -325,7 +325,7 @@ def _draw_row(axes: Axes, row: Row, number: int, baseline: float, sampling_rate:
 
 
 def _draw_calibration(axes: Axes, number: int, baseline: float) -> None:
-    """A pulse of 1 mV and 0.2 s before the row."""
+    """Draw a pulse of 1 mV and 0.2 s before the row."""
     foot = (LEAD_IN - CALIBRATION_WIDTH) / 2 - 1
     up, down = MARGIN + 1 + foot, MARGIN + 1 + foot + CALIBRATION_WIDTH
     x = [MARGIN + 1, up, up, down, down, down + foot]
@@ -334,7 +334,7 @@ def _draw_calibration(axes: Axes, number: int, baseline: float) -> None:
 
 
 def _draw_line(axes: Axes, x: Any, y: Any, gid: str | None, width: float, color: str = INK) -> Any:
-    # What a user's matplotlibrc may say of lines is said here, and the axes stay in millimetres.
+    # Settings of lines are explicit, so that a user's matplotlibrc has no effect; the axes stay in millimetres.
     style = {"linestyle": "-", "marker": "", "linewidth": _points(width), "zorder": 3}
     return axes.plot(x, y, color=color, gid=gid, scalex=False, scaley=False, **style)
 
@@ -343,7 +343,7 @@ def _draw_line(axes: Axes, x: Any, y: Any, gid: str | None, width: float, color:
 
 
 def footer_of(recording: Recording, rows: Sequence[Row]) -> tuple[str, str]:
-    """The line with the scale and the device's filters, and the one with what a reader of the drawing has to know."""
+    """A line with the scale and the device's filters, and a line about leads left out, derived or clipped."""
     scale = f"{MM_PER_SECOND:g} mm/s    {MM_PER_MILLIVOLT:g} mm/mV    {filter_settings(recording.meta) or 'filters not stated'}"
     notes = []
     traces = [trace for row in rows for trace in row.traces]
@@ -363,7 +363,7 @@ def footer_of(recording: Recording, rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def filter_settings(meta: Mapping[str, str | float]) -> str:
-    """The device's filters as they stand on a printed ECG: '0.05-150 Hz, notch 60 Hz'; empty if none is known."""
+    """The device's filters in the form of a printed ECG: '0.05-150 Hz, notch 60 Hz'; empty if none is known."""
     high, low, notch = (meta.get(key) for key in ("highpass_hz", "lowpass_hz", "notch_hz"))
     words = []
     if high is not None and low is not None:

@@ -1,6 +1,6 @@
-"""One ECG as it was recorded: samples in millivolt, sampling rate, lead names.
+"""One ECG as recorded: samples in millivolts, sampling rate, lead names.
 
-In: what a reader decoded. Out: a `Recording` whose parts agree, from which later stages take leads by name.
+In: decoded content of a file. Out: a checked `Recording`, from which later stages take leads by name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ecgfounder.errors import ReadError
 Samples = npt.NDArray[np.float32]
 
 
-# What may be in `Recording.meta`: the recording device and its filters, never anything about the patient.
+# The allowed keys of `Recording.meta`: the recording device and its filters, never facts about the patient.
 META_KEYS = frozenset(
     {
         "format_version",
@@ -34,12 +34,12 @@ META_KEYS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """One ECG as it was recorded.
+    """One ECG as recorded.
 
     Attributes
     ----------
     samples : numpy.ndarray
-        float32 array [n_leads, n_samples], in millivolt; NaN where the file says that there is no sample.
+        float32 array [n_leads, n_samples], in millivolts; NaN for missing samples.
     sampling_rate : float
         Samples per second, in Hz.
     leads : tuple of str
@@ -47,14 +47,14 @@ class Recording:
     source_format : str
         Name of the reader that decoded it, e.g. "philips_sierra".
     meta : mapping of str to str or float
-        Device and filter settings; keys are from the closed list `META_KEYS`.
+        Device and filter settings; only keys of `META_KEYS`.
     left_out : tuple of str
-        Leads that are in the file and not here, because they were sampled at another rate.
+        Leads of the file that were not read, because they have another sampling rate.
 
     Raises
     ------
     ReadError
-        If the parts contradict each other: shapes, an impossible rate, a lead named twice, no samples.
+        If the parts are not valid: contradicting shapes, an impossible sampling rate, a duplicate lead, no samples.
     """
 
     samples: Samples

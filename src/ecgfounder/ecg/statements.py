@@ -1,7 +1,7 @@
-"""What the recording device itself said of an ECG: its diagnostic statements, rate, intervals and axes.
+"""The recording device's analysis of an ECG: its diagnostic statements, heart rate, intervals and axes.
 
-In: what a reader finds in a file. Out: `Statements`: nothing that a person wrote, no name, identifier or date. Only for
-those who ask for it: no stage of the main job depends on it.
+In: statements and measurements of a file. Out: `Statements`, without text that a person wrote, names, identifiers or dates. They
+are optional: no stage depends on them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 MAX_STATEMENTS = 100
 MAX_CHARACTERS = 200
 
-# A line that speaks of people or of another ECG is dropped whole: what comes after such words is a name or a date.
+# A line that mentions people or another ECG is dropped entirely, because a name or a date may follow such words.
 _OF_PEOPLE = re.compile(
     r"\b(?:un)?(?:confirm|review|sign|verif|approv|validat)\w*|\b(?:over-?read|refer(?:red|ring)|interpreted|read(?:ing)?)\s+by\b"
     r"|\bcompar|\bphysician|\btechnician|\bdoctor\b|\bdr\b|\bm\.?d\b|\bpatient\b|\bname\b|\bbefund\w* von\b|\bECG of\b",
@@ -24,22 +24,22 @@ _OF_DATES = re.compile(
     r"\d{1,4}[-/. ](?:\d{1,2}|[^\W\d]{3,9})[-/. ]\d{2,4}|\d{1,2}:\d{2}|\b(?:19|20)\d{2}\b|\d{5,}|[^\s@]@[^\s@]"
 )
 
-# Least and greatest value that is a measurement; devices write 0, 999 or 29999 for what they could not measure.
+# Minimum and maximum of valid measurements; devices write 0, 999 or 29999 for values that they could not measure.
 _RANGES = {"heart_rate": (1.0, 500.0), "axis": (-360.0, 360.0), "ms": (1.0, 3000.0)}
 
 
 @dataclass(frozen=True)
 class Statements:
-    """The device's reading of one ECG; None for what it did not say.
+    """The device's analysis of one ECG; None for missing values.
 
     Attributes
     ----------
     statements : tuple of str
-        Its diagnostic statements, in its order and words.
+        Its diagnostic statements, in original order and wording.
     heart_rate : float or None
         Ventricular rate, in beats per minute.
     pr_ms, qrs_ms, qt_ms, qtc_ms : float or None
-        Intervals, in ms; QTc by the formula that the device uses (most: Bazett's).
+        Intervals, in ms; QTc by the device's formula (usually Bazett's).
     p_axis, qrs_axis, t_axis : float or None
         Frontal axes, in degrees.
     """
@@ -56,14 +56,14 @@ class Statements:
 
 
 def statements_of(texts: Iterable[str], **measurements: float | None) -> Statements:
-    """`Statements` from what a file holds: lines about people, dates and other ECGs, and impossible values, left out.
+    """`Statements` from a file's content, without lines about people, dates and other ECGs, and without impossible values.
 
     Parameters
     ----------
     texts : iterable of str
         The statements as the device wrote them.
     **measurements : float or None
-        By the names of the attributes of `Statements`.
+        Measurements, named as the attributes of `Statements`.
     """
     kept = [line for text in texts if (line := " ".join(text.split())) and _is_of_the_ecg(line)]
     return Statements(

@@ -570,7 +570,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* What Python must know of how weights and memory lie; the numbers stand here alone. */
+/* Constants that Python needs to lay out weights and memory. They are defined in this file only. */
 static int add_constants(PyObject *module)
 {
     return PyModule_AddIntMacro(module, PANEL) || PyModule_AddIntMacro(module, KERNEL) ||

@@ -65,7 +65,7 @@ def from_cache(key: str, *, files: Collection[str], build: Callable[[Path], None
         return load(entry)
     except OSError as error:
         # A read-only or full home is no reason to stop: what is built is needed for a moment only.
-        log.warning("the engine cannot be kept in %s (%s); it is built again at every start", entry.parent, error)
+        log.warning("the engine cannot be cached in %s (%s); it is built again at every start", entry.parent, error)
     try:
         # A network drive may keep a name of what is mapped until the process ends: no reason to stop either.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -73,7 +73,7 @@ def from_cache(key: str, *, files: Collection[str], build: Callable[[Path], None
             return load(Path(folder))
     except OSError as error:
         raise SettingsError(
-            f"what an engine makes of a checkpoint (about 125 MB) can be written neither to {entry.parent} nor to "
+            f"the engine's copy of the checkpoint (about 125 MB) can be written neither to {entry.parent} nor to "
             f"{tempfile.gettempdir()} ({error}): set ECGFOUNDER_CACHE to a folder with room"
         ) from error
 

@@ -96,7 +96,7 @@ def create_engine(
         except SettingsError as error:
             if not automatic:
                 raise
-            log.warning("%s; going on with engine='torch'", error)
+            log.warning("%s; using engine='torch' instead", error)
 
     from ecgfounder.engines.torch import TorchEngine
 

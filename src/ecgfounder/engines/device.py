@@ -110,7 +110,7 @@ class DeviceEngine(Engine):
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning(
-            "GPU memory ran out on %d recordings of %d samples; going on with %d at once (batch_size=%d avoids this)",
+            "GPU memory ran out on %d recordings of %d samples; continuing with %d at once (batch_size=%d avoids this)",
             rows,
             length,
             rows // 2,

@@ -84,7 +84,9 @@ class NativeEngine(CpuEngine):
         for name in usable[:-1]:
             if self._embed_with(name, signals).tobytes() == expected.tobytes():  # of maps that are not finite, too
                 return name
-            log.warning("%s instructions do not give on this machine what %s ones do; not used", name, usable[-1])
+            log.warning(
+                "%s instructions do not give the same result as %s on this machine and are not used", name, usable[-1]
+            )
         return usable[-1]
 
     def _embed_with(self, instructions: str, batch: Array) -> Array:

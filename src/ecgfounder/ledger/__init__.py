@@ -1,1 +1,1 @@
-"""A run's own record: what is done, what failed and why, with what settings, and who is at work."""
+"""The run record: outcomes of records, settings, and locks."""

@@ -1,6 +1,6 @@
-"""Whether an attempt may work in a folder: one that is ours or empty, that nobody else has, and whose run it can go on with.
+"""Decide whether an attempt may use an output folder: empty or of a run, not locked, with a run that it can resume.
 
-In: a run's folder and a fingerprint. Out: the folder made, held and admitted, or a `RunError` with the reason.
+In: a run's folder and a fingerprint. Out: the folder, created and locked, or a `RunError` with the reason.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-rank")
 
 
 def create_folder(folder: RunFolder) -> None:
-    """Make the folders, or refuse one that holds something else.
+    """Make the folders, or refuse a folder with other files.
 
     Raises
     ------
     RunError
-        If the output folder is not ours and not empty, or cannot be written to.
+        If the output folder is not empty and not of a run, or cannot be written to.
     """
     output_dir, run = folder.output_dir.path, folder.path
     root = Path(output_dir.anchor)
@@ -40,8 +40,8 @@ def create_folder(folder: RunFolder) -> None:
         grown = make_folders(root, output_dir)
         if not run.exists() and any(output_dir.iterdir()):
             raise RunError(
-                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
-                "into folders that may hold something else. Choose an empty or new output_dir."
+                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run, so it may hold other files: "
+                "nothing was written. Choose an empty or new output_dir."
             )
         for each in (run, folder.ledger.path, folder.scratch, folder.locks):
             grown |= make_folders(root, each)
@@ -60,7 +60,7 @@ def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
     Raises
     ------
     RunError
-        If another process has it: the main one of an attempt, or one that still works after its main one died.
+        If another process uses it: the main process of an attempt, or a process that still runs after its main process died.
     """
     lock = RunLock(folder.locks, shard)
     try:
@@ -74,13 +74,13 @@ def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
 
 
 def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool) -> RunRecord | None:
-    """The run that is resumed, None for a new one; refuses another fingerprint, or with `overwrite` clears the folder first.
+    """The run to resume, or None for a new one; with `overwrite` the folder is cleared first.
 
     Raises
     ------
     RunError
-        If the folder holds a run with another fingerprint; the message lists the differences. If it holds results and no
-        run.json, which is written before them. If that is damaged, or of a newer version.
+        If the folder holds a run with another fingerprint (the message lists the differences), if it holds results but no
+        run.json, which is written before them, or if run.json is damaged or of a newer version.
     """
     if overwrite:
         remove_outputs(folder)
@@ -99,19 +99,19 @@ def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool)
 
 
 def previous(folder: RunFolder) -> RunRecord | None:
-    """What run.json says of the run that is there; None where there is none.
+    """The existing run's record from run.json; None if there is no run.
 
     Raises
     ------
     RunError
-        If there are results without it.
+        If there are results without run.json.
     """
-    # Looked at in this order: another shard that starts now writes run.json before its first result.
+    # The order of these checks matters: another shard that starts now writes run.json before its first result.
     holds_results = not folder.run_json.exists() and _holds_results(folder)
     before = folder.read()
     if before is None and holds_results:
         raise RunError(
-            f"{folder.output_dir} holds results, and {folder.run_json} is gone: nothing tells what they were made with. "
+            f"{folder.output_dir} holds results, but {folder.run_json} is missing: their settings are unknown. "
             "Choose another output_dir, or overwrite=True to begin again."
         )
     return before
@@ -122,25 +122,25 @@ def _holds_results(folder: RunFolder) -> bool:
 
 
 def _refuse_beside(folder: RunFolder, part: Location) -> None:
-    """Refuse if a part of the ledger is being written."""
+    """Refuse if another process is writing a part of the ledger."""
     try:
         status = part.path.stat()
-    except FileNotFoundError:  # a link to nowhere
+    except FileNotFoundError:  # a dangling symbolic link
         return
     if not is_fresh(status):
         return
     header, end = part_status(part)
-    # Our own process is one that broke here before, and was started again from Python.
+    # This process itself may have left the part: an earlier attempt, started from Python, stopped with an error.
     if header is None or end is not None or is_this_process(header.name) or not process_is_alive(header.name):
         return
     raise RunError(
-        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which an earlier attempt left at work, "
-        "or which died just now: on another machine that shows after two minutes. Wait for it, or stop it."
+        f"{folder.output_dir} is in use by process {header.pid} on {header.host}, which belongs to an earlier attempt. If it "
+        "died on another machine, this is noticed after two minutes. Wait for it, or stop it."
     )
 
 
 def _is_of_another_shard(part: Location, shard: tuple[int, int]) -> bool:
-    """Whether a part is of another shard of the same division, which may be at work beside this one."""
+    """Whether a part belongs to another shard of the same N, which may run at the same time."""
     found = _PART_SHARD.search(part.basename)
     if found is None or shard[1] == 1:
         return False

@@ -1,6 +1,6 @@
-"""What `datasets.load_dataset` takes of a run's folder: the embeddings, and nothing of the run's own files.
+"""The file `.huggingface.yaml`, by which `datasets.load_dataset` reads a run's embeddings and not the files of `_run/`.
 
-In: a run's form. Out: the content of `.huggingface.yaml`, the file beside a dataset's data that says which files are data.
+In: a run's form. Out: the content of the file, which lists the patterns of data files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FILES = {
     ("parquet", "flat"): ("embeddings-*.parquet",),
     ("parquet", "tree"): ("embeddings-*.parquet",),
     ("json", "flat"): ("*.json",),
-    # Every folder but `_run`, which patterns can only say letter by letter.
+    # Every folder but `_run`, excluded letter by letter because patterns have no negation.
     ("json", "tree"): (
         *("*.json", "[!_]*/**/*.json", "_/**/*.json", "_[!r]*/**/*.json", "_r/**/*.json", "_r[!u]*/**/*.json"),
         *("_ru/**/*.json", "_ru[!n]*/**/*.json", "_run?*/**/*.json"),
@@ -24,7 +24,7 @@ _FILES = {
 
 
 def card_of(form: RunForm) -> str | None:
-    """The card of a run, or None where its embeddings are in no form that `load_dataset` reads (NPY)."""
+    """The card of a run, or None if `load_dataset` cannot read its format (NPY)."""
     files = _FILES.get((form.format, form.layout))
     if files is None:
         return None
@@ -33,5 +33,5 @@ def card_of(form: RunForm) -> str | None:
 
 
 def is_card(content: bytes) -> bool:
-    """Whether a file is a card that was written here, and not the user's own."""
+    """Whether a file is a card that this module wrote, not one of the user."""
     return content.startswith(_HEADER.encode())

@@ -1,6 +1,6 @@
-"""Shards brought together with the ledger: those that were never committed go, and rows that later ones replaced.
+"""Reconcile shards with the ledger: remove shards that were never committed, and rows that later rows replaced.
 
-In: a run's folder that nobody writes to, and the ledger's state. Out: shards that hold what the ledger says, once each.
+In: a run's folder that no process writes to, and the ledger's state. Out: shards with one set of rows per finished record.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ecgfounder.storage.replace import replacing
 
 
 def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
-    """Remove shards that were never committed and, `compacting`, rows that later ones replaced; the ledger's state."""
+    """Remove uncommitted shards and, with `compacting`, rows that later rows replaced; returns the ledger's state."""
     state = read_ledger(folder.ledger)
     remove_orphans(folder.output_dir, state.committed)
     if compacting:
@@ -32,17 +32,17 @@ def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
 
 
 def remove_orphans(output_dir: Location, committed: Collection[str]) -> int:
-    """Remove shards that no ledger commits: a process was killed between the shard and its entries."""
-    names = output_dir.names(skip=lambda _folder: True)  # shards lie side by side
+    """Remove shards that the ledger does not commit: a process was killed between the shard and its entries."""
+    names = output_dir.names(skip=lambda _folder: True)  # shards are not in subfolders
     orphans = [name for name in names if SHARD_NAME.fullmatch(name) and name not in committed]
     output_dir.delete(orphans)
     return len(orphans)
 
 
 def compact(folder: RunFolder, state: LedgerState) -> int:
-    """Take rows out of shards whose record was done again later, or failed since; returns how many shards changed.
+    """Remove a record's rows if it was done again or failed later; returns the number of changed shards.
 
-    Until then a record that changed has an old row beside its new one; a complete run has exactly one.
+    Until then, a record that was done again also has its old rows; in a complete run it has only the new ones.
     """
     changed = 0
     for name, keys in _records_by_shard(state):
@@ -53,7 +53,7 @@ def compact(folder: RunFolder, state: LedgerState) -> int:
         try:
             found = _read(shard, ["key"]).column("key").to_pylist()
             if set(found) <= valid:
-                continue  # its old rows were taken out before
+                continue  # its old rows were removed before
             changed += 1
             if not valid:
                 folder.output_dir.delete([name])
@@ -71,7 +71,7 @@ def _read(shard: Location, columns: list[str] | None = None) -> pa.Table:
 
 
 def _rewrite(folder: RunFolder, shard: Location, table: pa.Table) -> None:
-    """Put a table in a shard's place."""
+    """Replace a shard by a table."""
     if shard.is_local:
         with replacing(shard.path, aside=folder.scratch / f"{shard.basename}.part") as out:
             write_table(table, out)
@@ -82,7 +82,7 @@ def _rewrite(folder: RunFolder, shard: Location, table: pa.Table) -> None:
 
 
 def _records_by_shard(state: LedgerState) -> Iterator[tuple[str, list[int]]]:
-    """Every shard with the keys of the records that are in it by their latest entry."""
+    """Every shard, with the keys of the records whose latest entry names it."""
     if not state.shards:
         return
     rows = np.flatnonzero((state.status == DONE) & (state.shard >= 0))

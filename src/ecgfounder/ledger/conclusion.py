@@ -1,7 +1,7 @@
-"""The end of a run: shards and ledger brought together, and the tables that tell what came of it.
+"""The end of a run: reconcile shards with the ledger and write the tables.
 
-In: a run's folder that nobody writes to, its cohort, its record. Out: `manifest.pq`, `failures.csv` and the tables beside
-them, the outcome in run.json, and the counts of the summary.
+In: a run's folder that no process writes to, its cohort, its run record. Out: `manifest.pq`, `failures.csv` and the other
+tables, the outcome in run.json, and the counts of the summary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ecgfounder.network.bundles import spec_of
 
 
 def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord) -> Tally:
-    """Bring shards and ledger together and write the tables; no process may be writing."""
+    """Reconcile shards with the ledger and write the tables; no process may be writing."""
     state = tidy_shards(folder, compacting=True)
     remove_left_behind(folder, state)
     form, settings = record.form, record.settings
@@ -52,10 +52,10 @@ def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord) -> Tally:
 
 
 def close_record(folder: RunFolder, outcome: str, tally: Tally | None, *, precision_error: float | None = None) -> None:
-    """Write what came of the run; `precision_error` is the measured relative error of a lower precision."""
+    """Write the run's outcome; `precision_error` is the measured relative error of a lower precision."""
     record = folder.read()
     if record is None:
-        raise RunError(f"{folder.run_json} is gone while the run was at work")
+        raise RunError(f"{folder.run_json} disappeared during the run")
     engine = record.engine
     if precision_error is not None:
         engine = replace(engine, relative_error_to_float32=precision_error)
@@ -64,14 +64,14 @@ def close_record(folder: RunFolder, outcome: str, tally: Tally | None, *, precis
 
 
 def merge(output_dir: str | os.PathLike[str]) -> Tally:
-    """Bring the ledger's parts together; may be called at any time when no shard is running, and again.
+    """Write the tables of a run that was done in shards; may be called repeatedly, when no shard is running.
 
     Raises
     ------
     RunError
-        If the folder holds no run, or a shard is still at work.
+        If the folder holds no run, or a shard is still running.
     CohortError
-        If the dataset that the run was started with is no longer there, or has lost a column that the run was told of.
+        If the run's dataset no longer exists, or no longer has a column that the run uses.
     """
     folder = RunFolder(output_dir)
     _required_record(folder)
@@ -87,14 +87,14 @@ def merge(output_dir: str | os.PathLike[str]) -> Tally:
 
 
 def upgrade(output_dir: str | os.PathLike[str]) -> bool:
-    """Bring a folder of version 0.1.0 into today's layout; whether there was anything to do.
+    """Convert a folder of version 0.1.0 to the current layout; returns whether anything changed.
 
-    Its tables get the names that no pattern for embeddings takes, it gets a card, and its run an identifier.
+    The tables are renamed to end in .pq, the card is written, and the run gets an identifier.
 
     Raises
     ------
     RunError
-        If the folder holds no run, or somebody is at work in it.
+        If the folder holds no run, or another process uses it.
     """
     folder = RunFolder(output_dir)
     _required_record(folder)
@@ -104,7 +104,7 @@ def upgrade(output_dir: str | os.PathLike[str]) -> bool:
 
 
 def bring_up_to_date(folder: RunFolder, record: RunRecord) -> RunRecord:
-    """`upgrade` of a folder that is held; the record as it is then."""
+    """`upgrade` of a folder that is locked; returns the new run record."""
     for name in TABLES:
         old, new = folder.run / f"{name}{OLD_TABLE_SUFFIX}", folder.table(name)
         if old.exists():

@@ -1,7 +1,7 @@
-"""What stands in a ledger: an `Entry` for each record that is done or failed, and a `Commitment` for each shard.
+"""The lines of a ledger: an `Entry` for each record that is done or failed, and a `Commitment` for each shard.
 
-In: a line as it was written, by this version or by 0.1.0, or by anything at all. Out: a checked value, or None: a line that
-lacks or mistypes a field is left out like one that was torn, and its record counts as not done.
+In: an untrusted line, written by this version, by 0.1.0 or by anything else. Out: a checked value, or None for a line that is
+torn or has missing or wrong fields; its record counts as not done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Status = Literal["done", "failed"]
 
 _INT64 = 1 << 63
 _INT32 = 1 << 31
-_MOST_VALUES = 1 << 36  # of one embedding: a year of windows
+_MOST_VALUES = 1 << 36  # per embedding: a year of windows
 _KEY = re.compile("[0-9a-f]{16}")
 _NOWHERE = frozenset(("", ".", ".."))
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -35,45 +35,45 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What became of one record.
+    """The outcome of one record.
 
     Attributes
     ----------
     key : str
-        Which record it is, 16 hexadecimal digits.
+        The record's key, 16 hexadecimal digits.
     record : str
-        What it is called: its path below the data folder, or its identifier.
+        Its path below the data folder, or its identifier.
     status : Status
         "done" or "failed".
     output : str or None
-        How its output is referred to, below the output folder; None for a failure.
+        Reference to its output, relative to the output folder; None for a failure.
     shard : str or None
-        The Parquet shard that holds it; None for an output of its own.
+        The Parquet shard that holds it; None if the output is a separate file.
     path : str or None
-        Hash of the input's path where the record is known by an identifier, 16 hexadecimal digits.
+        Hash of the file's path if the record has an identifier, 16 hexadecimal digits.
     shape : tuple of int or None
-        Of the whole embedding, windows and leads in front.
+        Shape of the whole embedding, with leading dimensions for windows and leads.
     input : Identity or None
-        By what its input is known again.
+        Identity of the recording's file, to detect changes.
     facts : Facts
-        What is known of the ECG.
+        Metadata of the ECG.
     seconds : mapping of str to float
-        By stage.
+        Time by stage.
     probabilities : tuple of str or None
-        Of each window and lead, as `packed` packs them.
+        Probabilities of each window and lead, encoded by `packed`.
     error, reason : str or None
         Of a failure: the error's class name, and its message.
     removes : str or None
-        An output from before that this failure makes obsolete.
+        An earlier output that this failure makes obsolete.
     epoch, attempt : int or None, str or None
-        The start and the attempt that it belongs to, where groups are committed.
+        The epoch and the attempt of the entry, if groups are committed.
     tag : str or None
         The output's tag in its store.
 
     Raises
     ------
     ValueError
-        If the fields contradict each other, or cannot be held by what reads them.
+        If the fields contradict each other, or a value is out of range.
     """
 
     key: str
@@ -120,7 +120,7 @@ class Entry:
             raise ValueError("an output outside of the run's folder")
 
     def _check_rows(self, shape: tuple[int, ...]) -> None:
-        """Windows and leads must be as many as what stands in front of one embedding, [C] or [T, C], in the shape."""
+        """Check the numbers of windows and leads against the shape's leading dimensions, before [C] or [T, C]."""
         n_windows, n_leads = len(self.facts.starts), len(self.facts.leads)
         rows = {math.prod(shape[:-inner]) for inner in (1, 2) if len(shape) >= inner}
         if not rows & {n_windows, n_windows * n_leads}:
@@ -149,13 +149,13 @@ class Entry:
 
     @property
     def number(self) -> int:
-        """The key as a number."""
+        """The key as an integer."""
         return int(self.key, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Commitment:
-    """A shard that is whole on disk: the entries before it that name it count."""
+    """A shard that is complete on disk: earlier entries that name it become valid."""
 
     shard: str
     rows: int
@@ -164,7 +164,7 @@ class Commitment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartHeader:
-    """A part's first line: the process that writes it, in its own words (`ecgfounder.ledger.liveness.own_name`)."""
+    """A part's first line: the process that writes it (`ecgfounder.ledger.liveness.own_name`)."""
 
     host: str
     pid: int
@@ -179,13 +179,13 @@ class PartHeader:
 
     @property
     def name(self) -> dict[str, Any]:
-        """The process, as `own_name` has it."""
+        """The process, in the form of `own_name`."""
         return {"host": self.host, "pid": self.pid, "boot": self.boot, "pid_namespace": self.pid_namespace}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartEnd:
-    """A part's last line: what its process came to."""
+    """A part's last line: its process's counts."""
 
     outcome: str = ""
     done: int = 0
@@ -196,25 +196,25 @@ Line = Entry | Commitment
 
 
 def is_shard(name: str) -> bool:
-    """Whether a name can be one of a shard: a Parquet file in the run's folder itself."""
+    """Whether a name can be that of a shard: a Parquet file directly in the output folder."""
     return name.startswith("embeddings-") and name.endswith(".parquet") and "/" not in name and is_inside(name)
 
 
 def is_inside(name: str) -> bool:
-    """Whether a name, relative to a run's folder, is of an output: below it and not among the run's own files."""
+    """Whether a name, relative to the output folder, can be that of an output: inside it, and not in `_run/`."""
     parts = name.split("/")
     return "\0" not in name and _NOWHERE.isdisjoint(parts) and parts[0].casefold() != RUN_FOLDER
 
 
 def line_of(value: Line) -> bytes:
-    """A line of a ledger, without its end."""
+    """A line of a ledger, without the newline."""
     if isinstance(value, Commitment):
         return orjson.dumps(value)
     told = _told(value, _ENTRY_FIELDS)
     if value.input is not None:
         told["input"] = _told(value.input, _IDENTITY_FIELDS)
     told["facts"] = _told(value.facts, _FACTS_FIELDS)
-    # A reader's numbers may be NumPy's; that must not be found out here.
+    # A reader's numbers may be NumPy's, which must not cause an error here.
     return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -224,7 +224,7 @@ _ENTRY_FIELDS, _IDENTITY_FIELDS, _FACTS_FIELDS = (
 
 
 def _told(value: Entry | Facts | Identity, names: tuple[str, ...]) -> dict[str, Any]:
-    """What is there of a value: nothing stands for None and for what is empty."""
+    """The fields of a value that are neither None nor empty."""
     every = ((name, getattr(value, name)) for name in names)
     return {name: what for name, what in every if what is not None and (what or not isinstance(what, tuple | dict))}
 
@@ -233,14 +233,14 @@ T = TypeVar("T", PartHeader, PartEnd)
 
 
 def parse_line(line: bytes) -> Line | None:
-    """The entry or commitment of a whole line; None for anything else."""
+    """The entry or commitment of a complete line; None for anything else."""
     raw = _object_of(line)
     if raw is None:
         return None
     try:
         if "key" in raw:
             return msgspec.convert(_upgraded(raw), Entry)
-        if "shard" in raw and "status" not in raw:  # an entry that has lost its key is none
+        if "shard" in raw and "status" not in raw:  # not an entry that has lost its key
             return _checked(msgspec.convert(raw, Commitment))
     except (msgspec.ValidationError, OverflowError):
         return None
@@ -248,7 +248,7 @@ def parse_line(line: bytes) -> Line | None:
 
 
 def parse_frame(line: bytes, name: Literal["part", "end"], kind: type[T]) -> T | None:
-    """The first or last line of a part; None where it is not one."""
+    """The first or last line of a part; None for anything else."""
     raw = _object_of(line)
     if raw is None or name not in raw:
         return None
@@ -276,7 +276,7 @@ _OLD_INPUT = ("size", "mtime_ns", "sha256", "companions")
 
 
 def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
-    """A line as version 0.1.0 wrote it, input and facts side by side, in today's form; today's as it is."""
+    """A line in the current form; version 0.1.0 wrote the fields of input and facts at the top level."""
     if "facts" in raw or "input" in raw or not ("size" in raw or "format" in raw):
         return raw
     new = {name: value for name, value in raw.items() if name not in (*_OLD_FACTS, *_OLD_INPUT)}
@@ -287,7 +287,7 @@ def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def renewed(entry: Entry, mtime_ns: int, path: int | None) -> Entry:
-    """An entry that stays as it is but for its input's time, and for its path where it is known by an identifier."""
+    """The entry with a new modification time of its file and, if the record has an identifier, a new path."""
     if entry.input is None:
         return entry
     moved = entry.path if path is None else key_text(path)
@@ -295,7 +295,7 @@ def renewed(entry: Entry, mtime_ns: int, path: int | None) -> Entry:
 
 
 def key_text(key: int) -> str:
-    """A 64-bit key as it stands in the ledger: 16 hexadecimal digits."""
+    """A 64-bit key in the ledger's form: 16 hexadecimal digits."""
     return f"{key:016x}"
 
 
@@ -305,5 +305,5 @@ def packed(values: npt.NDArray[np.float32]) -> str:
 
 
 def unpacked(text: str) -> npt.NDArray[np.float32]:
-    """What `packed` packed."""
+    """Decode the text of `packed`."""
     return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)

@@ -1,6 +1,6 @@
-"""The run's folder, `<output_dir>/_run/`: where everything in it is, and its record.
+"""The run's folder, `<output_dir>/_run/`: the places of its files, and run.json.
 
-In: an output folder, anywhere for who reads and on this machine for who writes. Out: its places; the `RunRecord` in run.json.
+In: an output folder, in any store for reading and on this machine for writing. Out: its places; the `RunRecord` of run.json.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ecgfounder.storage import Location, Missing, locate
 from ecgfounder.storage.replace import replace_file
 
 TABLES = ("manifest", "predictions", "statements")
-"""Tables in Parquet. They end in .pq, so that no pattern for a folder's *.parquet takes them for embeddings."""
+"""Tables in Parquet. They end in .pq, so that the pattern *.parquet matches embeddings only."""
 TABLE_SUFFIX, OLD_TABLE_SUFFIX = ".pq", ".parquet"
 TEXTS = ("failures.csv", "predictions.csv", "collisions.txt")
 
 
 class RunFolder:
-    """Places of one run's own files.
+    """Places of a run's files.
 
     Attributes
     ----------
@@ -47,12 +47,12 @@ class RunFolder:
 
     @property
     def path(self) -> Path:
-        """`<output_dir>/_run` as a path of this machine."""
+        """`<output_dir>/_run` as a path on this machine."""
         return self.run.path
 
     @property
     def scratch(self) -> Path:
-        """Folder of files that are being written."""
+        """Folder for files that are being written."""
         return self.path / "scratch"
 
     @property
@@ -65,17 +65,17 @@ class RunFolder:
         return self.run / f"{name}{TABLE_SUFFIX}"
 
     def find_table(self, name: str) -> Location | None:
-        """Where one of `TABLES` is, also as version 0.1.0 called it; None if there is none."""
+        """Where one of `TABLES` is, also under its name in version 0.1.0; None if it does not exist."""
         places = (self.table(name), self.run / f"{name}{OLD_TABLE_SUFFIX}")
         return next((place for place in places if place.exists()), None)
 
     def tables(self) -> Iterator[Location]:
-        """Every table that is there, those of text too."""
+        """All existing tables, including text files."""
         yield from (place for name in TABLES if (place := self.find_table(name)) is not None)
         yield from (self.run / name for name in TEXTS if (self.run / name).exists())
 
     def read(self) -> RunRecord | None:
-        """The run's record; None where there is none yet.
+        """Read the record of run.json; None if there is none yet.
 
         Raises
         ------
@@ -91,17 +91,17 @@ class RunFolder:
         return RunRecord.parse(content, str(self.run_json))
 
     def write(self, record: RunRecord) -> None:
-        """Replace the run's record in one step."""
+        """Replace run.json atomically."""
         content = orjson.dumps(record.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
         replace_file(self.run_json.path, content)
 
     def write_card(self, record: RunRecord) -> None:
-        """Put the card beside the embeddings, by which other programs know what they are; a user's own stays."""
+        """Write the card beside the embeddings; one that the user wrote is kept."""
         card, place = card_of(record.form), (self.output_dir / CARD).path
         if card is not None and (not os.path.lexists(place) or self.has_card()):
             replace_file(place, card.encode())
 
     def has_card(self) -> bool:
-        """Whether the folder's card is one of ours."""
+        """Whether the folder has a card that this program wrote."""
         place = self.output_dir / CARD
         return place.exists() and is_card(place.read(0, 4096))

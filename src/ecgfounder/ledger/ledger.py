@@ -1,7 +1,7 @@
-"""The ledger: one line per ECG that was done or failed, appended once its output is safe. It alone decides what is resumed.
+"""The ledger: one line per record that is done or failed, appended after its output is synced. It alone decides what to resume.
 
-In: entries of finished records. Out: `<run>/ledger/*.jsonl`, one part per process and start, never appended to by another;
-and from all parts together a `LedgerState` in numpy columns, about 50 bytes a record.
+In: entries of finished records. Out: `<run>/ledger/*.jsonl`, one part (file) per process and attempt, written by that process
+alone; and from all parts together a `LedgerState` in NumPy columns, about 50 bytes per record.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PARTS_OPEN = 128
 
 
 class LedgerWriter:
-    """One process's part; every append is on disk when it returns, and the open part shows that its process lives.
+    """One process's part; `append` returns when the lines are synced to disk, and a heartbeat shows that the process lives.
 
     A part is a header line (`{"part": ...}`), entries, lines that commit shards, and a last line (`{"end": ...}`).
     """
@@ -45,7 +45,7 @@ class LedgerWriter:
         self.path = path
         self._lock = threading.Lock()
         self._heartbeat: Heartbeat | None = None
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)  # less the umask
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)  # minus the umask
         try:
             self._append([orjson.dumps({"part": asdict(header)})])
             sync_folder(path.parent)
@@ -60,20 +60,20 @@ class LedgerWriter:
         Raises
         ------
         OSError
-            If they cannot be written; a part that was torn that way is read up to the tear.
+            If they cannot be written; a part with a torn line is read up to that line.
         """
         if lines:
             with self._lock:
                 self._append([line_of(line) for line in lines])
 
     def end(self, end: PartEnd) -> None:
-        """Close the part with what came of it."""
+        """Write the last line and close the part."""
         with self._lock:
             self._append([orjson.dumps({"end": asdict(end)})])
             self._close()
 
     def abandon(self) -> None:
-        """Close the part without a last line: whoever reads it sees that it is not complete."""
+        """Close the part without a last line, which marks it as incomplete."""
         with self._lock:
             if self._file >= 0:
                 self._close()
@@ -94,12 +94,12 @@ class LedgerWriter:
 def lines_of(part: Location) -> Iterator[tuple[int, Line]]:
     """Every entry and commitment of a part with its offset in bytes.
 
-    What a crash tore (a last line without its end), and what is damaged or foreign, is left out: its record counts as not done.
+    Lines that are torn, damaged or were not written by this program are left out: their records count as not done.
     """
     offset = 0
     try:
         opened = part.open()
-    except Missing:  # a link to nowhere
+    except Missing:  # a dangling symbolic link
         return
     with opened as file:
         for raw in file:
@@ -111,7 +111,7 @@ def lines_of(part: Location) -> Iterator[tuple[int, Line]]:
 
 
 def part_status(part: Location) -> tuple[PartHeader | None, PartEnd | None]:
-    """A part's header and what its last line says, each None where it is not there yet, without reading the rest."""
+    """A part's first and last line, each None if it does not exist yet, without reading the rest."""
     try:
         file = part.open()
     except Missing:
@@ -139,24 +139,24 @@ class LedgerState:
     status : numpy.ndarray
         uint8 [n] of DONE, FAILED.
     size, mtime_ns : numpy.ndarray
-        int64 [n], of the input.
+        int64 [n], size and modification time of the recording's file.
     hashes : numpy.ndarray
-        uint64 [n], first eight bytes of the input's SHA-256, 0 where unknown.
+        uint64 [n], first eight bytes of the file's SHA-256, 0 if unknown.
     part : numpy.ndarray
         int32 [n], index into `parts`.
     offset : numpy.ndarray
-        int64 [n], where the entry's line begins.
+        int64 [n], offset of the entry's line in its part.
     committed : mapping of str to int
-        The shards that are whole on disk, and how many records each held when it was written.
+        The complete shards, and the number of records that each held when it was written.
     shard : numpy.ndarray
-        int32 [n], index into `shards`, -1 for outputs that are files of their own.
+        int32 [n], index into `shards`, -1 for outputs that are separate files.
     companions : numpy.ndarray
-        bool [n], whether the entry names further input files.
+        bool [n], whether the entry names companion files.
     paths : numpy.ndarray
-        uint64 [n], hash of the input's path where the record is known by an identifier, else 0.
+        uint64 [n], hash of the file's path if the record has an identifier, else 0.
     names : numpy.ndarray
-        uint64 [n], hash of the name of its output file, or of the one that a failure makes obsolete, as `Naming.key`
-        gives it; 0 where there is none of its own.
+        uint64 [n], hash (`Naming.key`) of the name of the output file, or of the output that a failure makes obsolete; 0
+        if there is no separate file.
     """
 
     parts: tuple[Location, ...]
@@ -178,7 +178,7 @@ class LedgerState:
         return len(self.keys)
 
     def find(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        """For each key its row here, or -1."""
+        """For each key its row, or -1."""
         if len(self.keys) == 0:
             return np.full(len(keys), -1, dtype=np.int64)
         at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -195,18 +195,18 @@ class LedgerState:
             for row in rows:
                 part, offset = int(self.part[row]), int(self.offset[row])
                 if part not in contents:
-                    if len(contents) == _PARTS_OPEN:  # a job array leaves more parts than a process may open files
+                    if len(contents) == _PARTS_OPEN:  # a job array may leave more parts than a process may open
                         opened.close()
                         contents.clear()
                     contents[part] = _content_of(self.parts[part], opened)
                 content = contents[part]
                 entry = parse_line(content[offset : content.find(b"\n", offset)])
-                assert isinstance(entry, Entry)  # it was one when the part was read
+                assert isinstance(entry, Entry)  # it was an entry when the part was read
                 yield entry
 
 
 def _content_of(part: Location, opened: ExitStack) -> mmap.mmap | bytes:
-    """A part as bytes: mapped where it is a file of this machine."""
+    """A part as bytes: memory-mapped if it is a file on this machine."""
     if not part.is_local:
         return part.read()
     file: BufferedReader = part.open()
@@ -227,11 +227,11 @@ _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "paths": ("Q", np.uint64),
     "names": ("Q", np.uint64),
 }
-"""A `LedgerState`'s columns, as they grow and as they are kept."""
+"""The columns of a `LedgerState`: type code of the growing array, and final data type."""
 
 
 def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tuple[int, ...]:
-    """An entry's values for `_COLUMNS`; a shard that is new gets a number."""
+    """An entry's values for `_COLUMNS`; a new shard gets a number."""
     given, shard = entry.input, entry.shard
     name = entry.output if shard is None else None
     return (
@@ -250,12 +250,12 @@ def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tup
 
 
 def read_ledger(folder: Location) -> LedgerState:
-    """The state that all parts in a ledger's folder come to; a folder that is not there has none."""
+    """The state from all parts in a ledger's folder; empty if the folder does not exist."""
     return read_parts(ledger_parts(folder))
 
 
 def ledger_parts(folder: Location) -> tuple[Location, ...]:
-    """The parts in a ledger's folder, in the order of their starts."""
+    """The parts in a ledger's folder, ordered by start time."""
     names = (name for name in folder.names() if name.endswith(PART_SUFFIX) and "/" not in name)
     return tuple(folder / name for name in sorted(names))
 
@@ -263,7 +263,7 @@ def ledger_parts(folder: Location) -> tuple[Location, ...]:
 def read_parts(parts: tuple[Location, ...]) -> LedgerState:
     """Read parts in order; of several entries for one record the latest counts.
 
-    Entries of a shard that was never committed do not count: the shard may be half there.
+    Entries of a shard that was never committed do not count: the shard may be incomplete.
     """
     shards: dict[str, int] = {}
     committed: dict[str, int] = {}
@@ -281,17 +281,17 @@ def read_parts(parts: tuple[Location, ...]) -> LedgerState:
     loose = arrays["shard"] < 0
     whole = np.array([name in committed for name in shards] + [False])  # the last one is for records without a shard
     kept = np.flatnonzero(loose | whole[arrays["shard"]])
-    # Latest first, so that np.unique's first occurrence of a key is its latest entry.
+    # Latest first, because np.unique returns the first occurrence of a key.
     latest = kept[::-1][np.unique(arrays["keys"][kept][::-1], return_index=True)[1]]
     return LedgerState(parts, tuple(shards), committed, **{name: values[latest] for name, values in arrays.items()})
 
 
 def new_stamp(ledger: Location) -> int:
-    """The time in ns for the parts of an attempt: later than every part's there, also where a clock was set back."""
+    """The stamp in ns for the parts of an attempt: later than that of all existing parts, even if a clock was set back."""
     stamps = (part.basename.partition("-")[0] for part in ledger_parts(ledger))
     return max(time.time_ns(), 1 + max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0))
 
 
 def part_name(stamp: int, shard: tuple[int, int], rank: int, world_size: int) -> str:
-    """A ledger part's file name; `stamp` (ns since 1970, one for all processes of an attempt) makes names sort by start."""
+    """A part's file name; `stamp` (ns since 1970, the same for all processes of an attempt) makes names sort by attempt."""
     return f"{stamp:020d}-shard{shard[0]}of{shard[1]}-rank{rank}of{world_size}{PART_SUFFIX}"

@@ -1,7 +1,7 @@
-"""Whether the process that left a file behind still lives: it names itself there, and touches the file as long as it does.
+"""Whether the process that wrote a file is still alive: the file names the process, which touches it while it lives.
 
-In: files of processes, of this machine and of others that share the folder. Out: `may_live`, from the name and from a `Watch`
-or the file's age. Neither a process id nor a host name says enough: containers share the one and machines the other.
+In: files of processes on this machine and on others that share the folder. Out: whether a process may be alive, from the name
+and from a `Watch` or the file's age. Process ids and host names are not enough: containers may share them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _PID_NAMESPACE = "/proc/self/ns/pid"
 
 
 def own_name() -> dict[str, Any]:
-    """This process as it names itself in its files.
+    """The name that this process writes into its files.
 
-    `host` and `pid` are for people. `boot`, an identifier of the running kernel, tells machines apart that have one host name
-    and recognises one that has several (containers); `pid_namespace` says among which processes `pid` is one.
+    `host` and `pid` are for messages. `boot`, an identifier of the running kernel, distinguishes machines with the same host name
+    and recognises a machine with several (containers). `pid_namespace` is the namespace of `pid`.
     """
     host = socket.gethostname()
     try:
@@ -41,7 +41,7 @@ def own_name() -> dict[str, Any]:
 
 
 def process_is_alive(name: Mapping[str, Any]) -> bool:
-    """Whether the process that so named itself may still run; on another machine or in another container nobody can know."""
+    """Whether the process of this name may be alive; always true for another machine or container, where it is unknown."""
     ours = own_name()
     if any(name.get(key) != ours[key] for key in ("boot", "pid_namespace")):
         return True
@@ -50,18 +50,18 @@ def process_is_alive(name: Mapping[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # it is another user's
+        return True  # a process of another user
     return not _is_zombie(int(name["pid"]))
 
 
 def is_this_process(name: Mapping[str, Any]) -> bool:
-    """Whether it was this process that so named itself."""
+    """Whether this is the name of the present process."""
     ours = own_name()
     return all(name.get(key) == ours[key] for key in ("boot", "pid_namespace", "pid"))
 
 
 def _is_zombie(pid: int) -> bool:
-    """Whether a process has ended and only its parent has not asked yet how."""
+    """Whether a process has ended and its parent has not collected its exit status."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux, or gone by now
@@ -70,12 +70,12 @@ def _is_zombie(pid: int) -> bool:
 
 
 def is_fresh(status: os.stat_result) -> bool:
-    """Whether a file was touched lately by this machine's clock; for a file that has not been watched."""
+    """Whether a file was touched recently by this machine's clock; for a file that has not been watched."""
     return time.time() - status.st_mtime < STALE_SECONDS
 
 
 class Heartbeat:
-    """A thread that touches an open file until it is stopped; to be stopped before the file is closed."""
+    """A thread that touches an open file until it is stopped; stop it before closing the file."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -84,7 +84,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it; when this returns, the descriptor is not touched any more and may stand for another file."""
+        """Stop the thread; afterwards the descriptor is not used any more and may be reused for another file."""
         self._stopped.set()
         self._thread.join()
 
@@ -93,13 +93,13 @@ class Heartbeat:
             try:
                 os.utime(self._descriptor)
             except OSError:
-                continue  # a network drive may come back; if not, the run itself finds out when it writes
+                continue  # a network drive may come back; if not, the run fails when it writes
 
 
 class Watch:
-    """Looks at a file again and again: it is fresh while it changes, by our own clock, since those of machines differ.
+    """Watches a file repeatedly: it is fresh while it changes, measured by this machine's clock because clocks differ.
 
-    A file that is not there is one that does not change.
+    A file that does not exist counts as unchanged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +108,7 @@ class Watch:
         self._since = time.monotonic()
 
     def is_fresh(self) -> bool:
-        """Whether the file has changed within `STALE_SECONDS`, as far as the looks at it can tell."""
+        """Whether a change of the file was observed within the last `STALE_SECONDS`."""
         seen, now = self._look(), time.monotonic()
         if seen != self._seen:
             self._seen, self._since = seen, now

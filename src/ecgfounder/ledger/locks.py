@@ -1,7 +1,7 @@
-"""One run at a time on an output folder: a lock that names its holder and dies with it.
+"""One run at a time on an output folder: a lock that names its holder and is released when the holder dies.
 
-In: the run's `_run` folder and its shard. Out: a held `RunLock`, or a `RunError` that says which host and process has it.
-Where both see one kernel's file lock, it decides, so a dead process never holds; across machines, a heartbeat does.
+In: the run's `_run` folder and its shard. Out: a held `RunLock`, or a `RunError` that names the host and process of the holder.
+On one machine the kernel's file lock decides, so a dead process never holds it; across machines, a heartbeat decides.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ _WHOLE = "run.lock"
 
 
 class RunLock:
-    """Holds a folder: `run.lock` for a run of the whole cohort, `shard-I-of-N.lock` for one shard beside others of the same N.
+    """A lock of a folder: `run.lock` for a run of the whole cohort, `shard-I-of-N.lock` for one shard of N.
+
+    Shards of the same N may run at the same time.
 
     Raises
     ------
     RunError
-        If another live process has the folder, with its host, process id and start.
+        If another live process holds the folder; the message has its host, process id and start time.
     """
 
     def __init__(self, folder: Path, shard: tuple[int, int] = (1, 1)) -> None:
@@ -41,7 +43,7 @@ class RunLock:
                 self._take(_WHOLE, shard)
                 self._refuse_beside("shard-*-of-*.lock")
             else:
-                # Held first, looked round after: of two that start at once, at least one sees the other.
+                # Lock first, then check others: of two processes that start at once, at least one sees the other.
                 self._take(f"shard-{shard[0]}-of-{shard[1]}.lock", shard)
                 self._refuse_beside(_WHOLE)
                 self._refuse_beside("shard-*-of-*.lock", but=f"-of-{shard[1]}.lock")
@@ -56,7 +58,7 @@ class RunLock:
         self.release()
 
     def release(self) -> None:
-        """Give the folder back; the next holder finds no name in the lock."""
+        """Release the folder and remove the name from the lock."""
         if self._heartbeat is not None:
             self._heartbeat.stop()
             self._heartbeat = None
@@ -68,7 +70,7 @@ class RunLock:
                 os.close(descriptor)
 
     def _take(self, name: str, shard: tuple[int, int]) -> None:
-        """Hold one lock file and put our name in it."""
+        """Lock a file and write this process's name into it."""
         descriptor = _open(self._folder / name)
         try:
             self._refuse_if_held(descriptor, _lock(descriptor, fcntl.LOCK_EX))
@@ -86,13 +88,13 @@ class RunLock:
         self._heartbeat = Heartbeat(descriptor)
 
     def _refuse_beside(self, pattern: str, but: str | None = None) -> None:
-        """Refuse if one of some other lock files is held: a whole run and shards, or two divisions, overlap."""
+        """Refuse if a conflicting lock file is held: a whole run and any shard conflict, and shards of different N."""
         for path in sorted(self._folder.glob(pattern)):
             if but and path.name.endswith(but):
                 continue
             descriptor = _open(path)
             try:
-                # Shared, and given up at once: several that look at the same time do not refuse each other.
+                # A shared lock, released at once: processes that check at the same time do not refuse each other.
                 self._refuse_if_held(descriptor, _lock(descriptor, fcntl.LOCK_SH))
             finally:
                 os.close(descriptor)
@@ -105,13 +107,13 @@ class RunLock:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask: a group may share a folder
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # minus the umask: a group may share a folder
     except OSError as error:
         raise RunError(f"{path} cannot be opened: {error.strerror}. Another user may have started this run.") from error
 
 
 def _lock(descriptor: int, kind: int) -> bool | None:
-    """Take the kernel's lock: True if it was free, False if not, None where the file system has no locks."""
+    """Take the kernel's lock: True if it was free, False if not, None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,12 +124,12 @@ def _lock(descriptor: int, kind: int) -> bool | None:
 
 
 def _is_held(descriptor: int, free: bool | None, holder: Mapping[str, Any] | None) -> bool:
-    """Whether a live process has a lock file, by what the kernel said of it (`_lock`) and by the name in it."""
+    """Whether a live process holds a lock file, from the result of `_lock` and the name in the file."""
     if free is False:
         return True
     if holder is None or not is_fresh(os.fstat(descriptor)):
         return False
-    # The name decides where locks do not reach: from another machine, or on a file system that has none.
+    # The name decides where kernel locks do not work: across machines, or on a file system without locks.
     return _is_elsewhere(descriptor, holder) or (free is None and process_is_alive(holder))
 
 
@@ -140,7 +142,7 @@ def _holder(descriptor: int) -> dict[str, Any] | None:
 
 
 def _is_elsewhere(descriptor: int, holder: Mapping[str, Any]) -> bool:
-    """Whether the holder may have the file in a way that this kernel's locks do not show: another kernel, another mount."""
+    """Whether the holder may hold the file without a lock that this kernel shows: on another machine, or by another mount."""
     return (holder.get("boot"), holder.get("mount")) != (own_name()["boot"], os.fstat(descriptor).st_dev)
 
 

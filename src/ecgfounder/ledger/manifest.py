@@ -1,6 +1,6 @@
-"""The run told in two files: `manifest.pq`, one row per path of the dataset, and `failures.csv`, those that failed.
+"""The manifest, `manifest.pq`, with one row per path of the dataset, and `failures.csv` with the failed ones.
 
-In: the cohort and the ledger. Out: tables that pandas, polars and DuckDB read as they are, and the counts of the summary.
+In: the cohort and the ledger. Out: tables for pandas, polars and DuckDB, and the counts of the summary.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ SCHEMA = pa.schema(
 
 
 class Account(Protocol):
-    """What is told of every record that is done or failed."""
+    """A receiver of every record that is done or failed."""
 
     def add(self, record: str, entry: Entry) -> None: ...
 
 
 @dataclass
 class Tally:
-    """What a run's records came to; a record that several rows name counts once."""
+    """Counts of a run's records; a record that appears in several rows counts once."""
 
     done: int = 0
     failed: int = 0
@@ -106,14 +106,14 @@ class Tally:
 
 
 def check_kept_columns(cohort: Cohort, columns: Sequence[str]) -> None:
-    """Refuse columns that are not there, that cannot be read to their end, or whose names the manifest uses itself."""
+    """Refuse columns that do not exist, that cannot be read completely, or whose names the manifest uses itself."""
     for column in columns:
         cohort.require(column)
         if column in SCHEMA.names:
             raise SettingsError(
                 f"keep_columns {column}: the manifest has a column of that name; rename it in the dataset."
             )
-    if columns:  # a value that does not fit its column is found now, not when the run is over
+    if columns:  # find a value that does not fit its column now, not at the end of the run
         deque(cohort.rows(columns), maxlen=0)
 
 
@@ -126,11 +126,10 @@ def write_manifest(
     failures: Path,
     tables: Sequence[Account] = (),
 ) -> Tally:
-    """Hold every path of the cohort against the ledger and write both tables, each in one step.
+    """Look up every path of the cohort in the ledger and write both tables, each atomically.
 
-    Each of `tables` is told every record once, in the dataset's order, too.
-
-    Rows stand in the dataset's order; a path that occurs again has the same facts again.
+    Each of `tables` receives every record once, in the dataset's order. Rows are in the dataset's order; a path that occurs
+    several times has the same facts in each row.
     """
     tally = Tally()
     keep_columns = list(dict.fromkeys(keep_columns))
@@ -160,7 +159,7 @@ def _rows(
     pending: array[int],
     accounts: Sequence[Account],
 ) -> list[dict[str, Any]]:
-    """Manifest rows; each record is told to the accounts once: `told` marks the ledger's, `pending` collects other keys."""
+    """Manifest rows; each record is passed to the accounts once: `told` marks the ledger's, `pending` collects other keys."""
     keys = [record_key(record, data_dir) for record, _ in chunk]
     found = state.find_all(keys)
     lines = state.entries([row for row in found if row >= 0])
@@ -180,7 +179,7 @@ def _rows(
 
 
 def row_of(record: str, entry: Entry | None) -> dict[str, Any]:
-    """The manifest's columns of a record, but for its place in the dataset; None for one that is still to do."""
+    """The manifest's columns of a record, except its position in the dataset; `entry` is None if it is still to do."""
     if entry is None:
         return {"record": record, "status": "pending"}
     facts, given = entry.facts, entry.input
@@ -206,7 +205,7 @@ def row_of(record: str, entry: Entry | None) -> dict[str, Any]:
 
 
 def _meta_value(key: str, value: str | float | None) -> str | float | None:
-    """A device's setting in its column's type, whatever its reader made of it; None where it cannot be."""
+    """A device setting converted to its column's type; None if that is not possible."""
     if value is None or key in _TEXT_META:
         return value if value is None else str(value)
     try:

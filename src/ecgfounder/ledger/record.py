@@ -1,6 +1,6 @@
-"""A run's record, `_run/run.json`: what it was told, with what it computes, and what came of it.
+"""The file `_run/run.json`: a run's settings, software and hardware, and outcome.
 
-In: the file as this version, 0.1.0 or a newer one wrote it. Out: a frozen `RunRecord`, or a `RunError` that says what is wrong.
+In: the file, written by this version, 0.1.0 or a newer one. Out: a frozen `RunRecord`, or a `RunError` with the reason.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ecgfounder._version import __version__
 from ecgfounder.errors import RunError
 
 FORMAT_VERSION = 2
-"""Of the run's folder. 1: version 0.1.0, which did not name it; its tables end in .parquet. 2: this one."""
+"""Format version of the run's folder. 1: version 0.1.0, which did not write it; its tables end in .parquet. 2: this version."""
 
 FINGERPRINT_DEFAULTS: dict[str, Any] = {}
-"""What a run had that does not name it: 'preparation.new_option' -> its value before there was a choice."""
+"""Values for options that older fingerprints lack: 'preparation.new_option' -> the value before the option existed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What wrote the record."""
+    """The program that wrote the record."""
 
     name: str = "ecgfounder"
     version: str = __version__
@@ -36,7 +36,7 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class CohortSettings:
-    """Where the records come from, and how they are divided; not part of the fingerprint: a grown or moved cohort goes on."""
+    """The cohort and its division. Not part of the fingerprint: a run can be resumed with a grown or moved cohort."""
 
     dataset: str
     split: str = "train"
@@ -59,7 +59,7 @@ class CheckpointRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecord:
-    """What computed, and the error that was measured of a lower precision."""
+    """The engine, and the measured error of a lower precision."""
 
     name: str = ""
     precision: str = "float32"
@@ -69,7 +69,7 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class RunForm:
-    """What a fingerprint says of the form of a run's embeddings, for those who read them.
+    """The form of a run's embeddings, from its fingerprint, for reading them.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class RunForm:
     pooling : str
         "none", "mean" or "both".
     dtype, layout, mode : str
-        As `ecgfounder embed` has them.
+        As in `ecgfounder embed`.
     recipe : tuple of (str, str)
         Name and version.
     windows, every_lead : bool
@@ -86,7 +86,7 @@ class RunForm:
     ragged : bool
         Whether a last window may have fewer tokens than the others.
     predictions, statements : bool
-        Whether there are tables of these.
+        Whether the run has these tables.
     """
 
     format: str
@@ -103,12 +103,12 @@ class RunForm:
 
     @classmethod
     def of(cls, fingerprint: Mapping[str, Any]) -> RunForm:
-        """The form that a fingerprint stands for.
+        """The form of a fingerprint.
 
         Raises
         ------
         RunError
-            If it is none.
+            If the fingerprint is not valid.
         """
         try:
             preparation = fingerprint["preparation"]
@@ -129,31 +129,31 @@ class RunForm:
                 statements=bool(fingerprint["statements"]),
             )
         except (KeyError, TypeError) as error:
-            raise RunError(f"run.json is not a run's record: its fingerprint has no {error}") from error
+            raise RunError(f"run.json is not a run record: its fingerprint has no {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What is known of a run as a whole.
+    """The contents of run.json.
 
     Attributes
     ----------
     fingerprint : dict of str to Any
-        What must agree for the run to be resumed.
+        The settings that must agree for the run to be resumed.
     settings : CohortSettings
-        The cohort, and what may differ from start to start.
+        The cohort, and settings that may differ from attempt to attempt.
     outcome : str
         "running", "complete", "incomplete", "interrupted", or "exporting".
     started, ended : str, str or None
         In UTC.
     run_id : str or None
-        The run's own name, the same through all its attempts; None where version 0.1.0 began it.
+        The run's identifier, the same in all its attempts; None if version 0.1.0 began it.
     format_version : int
-        Of the folder.
+        Format version of the folder.
     records : dict of str to Any or None
-        Counts of what came of them, once that is known.
+        Counts of the outcomes, once they are known.
     exported : dict of str to Any or None
-        Where the run was made from another one: its form, by what version and when.
+        For an export: the original format, the program's version, and the time.
     """
 
     fingerprint: dict[str, Any]
@@ -174,19 +174,19 @@ class RunRecord:
 
     @classmethod
     def parse(cls, content: bytes, place: str) -> RunRecord:
-        """The record in a run.json's content; `place` is what messages call it.
+        """Parse the content of a run.json; `place` is its name in messages.
 
         Raises
         ------
         RunError
-            If it is damaged, no run's record, or of a newer version of the program than this one.
+            If it is damaged, not a run record, or was written by a newer version of the program.
         """
         try:
             raw = orjson.loads(content)
         except orjson.JSONDecodeError as error:
             raise RunError(f"{place} cannot be read: {error}. Remove the output folder and start again.") from error
         if not isinstance(raw, dict):
-            raise RunError(f"{place} is not a run's record. Remove the output folder and start again.")
+            raise RunError(f"{place} is not a run record. Remove the output folder and start again.")
         version = raw.get("format_version", 1)
         if not isinstance(version, int) or version > FORMAT_VERSION:
             program = raw.get("program")
@@ -199,10 +199,10 @@ class RunRecord:
             )
         try:
             record = msgspec.convert(raw, cls)
-            orjson.dumps(raw)  # what can be read can be nested too deeply, or too large, to be written again
+            orjson.dumps(raw)  # readable JSON may be too deeply nested, or have too large numbers, for writing
         except (msgspec.ValidationError, OverflowError, TypeError, RecursionError) as error:
             raise RunError(
-                f"{place} is not a run's record: {error}. Remove the output folder and start again."
+                f"{place} is not a run record: {error}. Remove the output folder and start again."
             ) from error
         return replace(record, fingerprint=completed(record.fingerprint))
 
@@ -214,7 +214,7 @@ class RunRecord:
 
     @property
     def form(self) -> RunForm:
-        """What the fingerprint says of the embeddings' form."""
+        """The form of the embeddings, from the fingerprint."""
         return RunForm.of(self.fingerprint)
 
     @property
@@ -224,12 +224,12 @@ class RunRecord:
 
 
 def new_run_id() -> str:
-    """A name for a run that no other has."""
+    """A unique identifier for a run."""
     return uuid.uuid4().hex
 
 
 def completed(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """A fingerprint with the values that an older version of the program did not name: a new option refuses no old run."""
+    """A fingerprint with the missing values of an older version, so that a new option does not refuse an old run."""
     full = {name: dict(value) if isinstance(value, dict) else value for name, value in fingerprint.items()}
     for name, default in FINGERPRINT_DEFAULTS.items():
         *folders, leaf = name.split(".")
@@ -242,7 +242,7 @@ def completed(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What two fingerprints say differently, one line each: 'recipe.name: zscore, now filtered'."""
+    """The differences of two fingerprints, one line each: 'recipe.name: zscore, now filtered'."""
     lines: list[str] = []
     for key in sorted(set(old) | set(new)):
         before, after = old.get(key), new.get(key)
@@ -254,12 +254,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def now() -> str:
-    """This moment in UTC, as it stands in a run's record."""
+    """The current time in UTC, in the format of run.json."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
+    """Versions of the software that affects results."""
     found = {"python": platform.python_version()}
     for package in ("numpy", "scipy", "lxml", "torch", "onnxruntime", "accelerate", "datasets", "orjson", "pyarrow"):
         try:

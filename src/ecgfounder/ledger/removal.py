@@ -1,6 +1,6 @@
-"""What is taken away of a run: unfinished files, tables of an earlier attempt, outputs that nothing counts any more.
+"""Removal of a run's files: unfinished files, tables of an earlier attempt, obsolete outputs.
 
-In: a run's folder that is held. Out: the folder without them; only what the ledger or our own naming knows is ever removed.
+In: a locked run folder. Out: the folder without them. Only files that the ledger or the program's naming identifies are removed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ecgfounder.storage.replace import sync_folder
 
 
 def clean_scratch(folder: RunFolder) -> None:
-    """Remove what an interrupted process left unfinished."""
+    """Remove unfinished files of an interrupted process."""
     for path in folder.scratch.iterdir():
         if path.is_file():
             path.unlink()
 
 
 def remove_outputs(folder: RunFolder) -> None:
-    """Remove every output that the ledger names, then the run's own files; nothing else is touched."""
+    """Remove every output that the ledger names, then the files in `_run/`; nothing else is removed."""
     output_dir = folder.output_dir.path
     folders: set[Path] = set()
     for part in ledger_parts(folder.ledger):
@@ -47,26 +47,26 @@ def remove_outputs(folder: RunFolder) -> None:
 
 
 def remove_tables(folder: RunFolder) -> None:
-    """Remove the tables of an earlier attempt: a reader must not take them for this one's."""
+    """Remove the tables of an earlier attempt, so that they are not taken for those of the present one."""
     for name in (*(f"{table}{suffix}" for table in TABLES for suffix in (TABLE_SUFFIX, OLD_TABLE_SUFFIX)), *TEXTS):
         (folder.path / name).unlink(missing_ok=True)
 
 
 def remove_obsolete(folder: RunFolder, outputs: Iterable[str]) -> None:
-    """Remove outputs whose records have failed since; their entries are in the ledger before."""
+    """Remove outputs of records that failed later; their entries are already in the ledger."""
     for name in outputs:
         _remove_file(folder.output_dir.path / name)
 
 
 def remove_left_behind(folder: RunFolder, state: LedgerState) -> None:
-    """`remove_obsolete` of what an attempt that was killed between the entry and the removal left."""
-    taken = state.names[state.status == DONE]  # by now of another record, where a cohort has changed
+    """`remove_obsolete` for an earlier attempt that was killed between the entry and the removal."""
+    taken = state.names[state.status == DONE]  # in a changed cohort, another record may have this output now
     rows = np.flatnonzero((state.status == FAILED) & (state.names != 0) & ~np.isin(state.names, taken))
     remove_obsolete(folder, [entry.removes for entry in state.entries(rows.tolist()) if entry.removes])
 
 
 def _remove_file(path: Path) -> None:
-    """Remove an output; what has become a folder meanwhile is not ours."""
+    """Remove an output, unless it is a folder, which this program did not make."""
     if path.is_file() or path.is_symlink():
         path.unlink()
 

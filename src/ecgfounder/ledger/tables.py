@@ -1,4 +1,4 @@
-"""Tables beside the manifest: what the network's head predicts, and what the recording device itself stated.
+"""Tables beside the manifest: predictions of the network's head, and diagnostic statements of the recording device.
 
 In: ledger entries of finished records, in the dataset's order. Out: `predictions.pq` and `.csv`, `statements.pq`.
 """
@@ -23,7 +23,7 @@ from ecgfounder.storage.replace import replacing
 
 ROWS_AT_ONCE = 2048
 LIKELY = 0.5
-"""The probability from which on a statement counts as a finding in the summary."""
+"""Minimum probability of a statement to count as a finding in the summary."""
 
 STATEMENT_SCHEMA = pa.schema(
     [
@@ -38,7 +38,7 @@ STATEMENT_SCHEMA = pa.schema(
 
 
 class _Table:
-    """A table that grows row by row beside its final place and takes it in one step, when the block ends well."""
+    """A table that is written row by row to a temporary file, which replaces the target when the block ends without an error."""
 
     def __init__(self, path: Path, schema: pa.Schema, *, with_csv: bool = False) -> None:
         self._schema = schema
@@ -78,12 +78,12 @@ class _Table:
 
 
 class PredictionsTable(_Table):
-    """One row per recording, window and lead: a probability in [0, 1] for each label, each by itself (sigmoid).
+    """One row per recording, window and lead, with an independent probability (sigmoid) for each label.
 
     Parameters
     ----------
     path : Path
-        Of the Parquet file; a CSV of the same name goes beside it.
+        Path of the Parquet file; a CSV file of the same name is written beside it.
     labels : sequence of str
         Names of the head's classes, in their order.
     """
@@ -95,7 +95,7 @@ class PredictionsTable(_Table):
         super().__init__(path, pa.schema([*places, *((label, pa.float32()) for label in labels)]), with_csv=True)
 
     def add(self, record: str, entry: Entry) -> None:
-        """Take a finished record's probabilities; failures have none."""
+        """Add a finished record's probabilities; failures have none."""
         rows = [unpacked(text) for text in entry.probabilities or ()]
         if not rows:
             return
@@ -111,12 +111,12 @@ class PredictionsTable(_Table):
 
 
 class StatementsTable(_Table):
-    """One row per recording whose file carries statements or intervals of the recording device."""
+    """One row per recording whose file has statements or intervals of the recording device."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, STATEMENT_SCHEMA)
 
     def add(self, record: str, entry: Entry) -> None:
-        """Take what a finished record's file stated."""
+        """Add the statements of a finished record."""
         if entry.facts.statements is not None:
             self._append({"record": record, **asdict(entry.facts.statements)})

@@ -1,1 +1,1 @@
-"""What the published networks are, and safe loading of their weights."""
+"""Definitions of the published networks, and safe loading of their weights."""

@@ -1,6 +1,6 @@
-"""What the published networks are: architecture, leads, sampling rate, labels, files. Plain facts, without torch.
+"""Definitions of the published networks, without torch: architecture, leads, sampling rate, labels, files.
 
-In: a mode. Out: what its inputs and outputs mean.
+In: a mode. Out: the definition of its network.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from ecgfounder.checks import check_choice
 from ecgfounder.ecg.leads import STANDARD_LEADS
 
 SAMPLING_RATE = 500
-"""Samples per second of the network's input, in Hz."""
+"""Sampling rate of the network's input, in Hz."""
 
 FEATURES = 1024
 """Channels of the feature map."""
 
 N_STATEMENTS = 150
-"""Diagnostic statements that the published heads predict (`labels.txt`)."""
+"""Number of diagnostic statements that the published heads predict (`labels.txt`)."""
 
 SAMPLES_PER_TOKEN = 256
-"""Samples of the input that one token of the feature map stands for: T = ceil(L / SAMPLES_PER_TOKEN)."""
+"""Samples of the input per token of the feature map: T = ceil(L / SAMPLES_PER_TOKEN)."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The parameters of `ecgfounder.net1d.Net1D` that both published networks share."""
+    """The parameters of `ecgfounder.net1d.Net1D` that are the same for both published networks."""
 
     base_filters: int = 64
     ratio: int = 1
@@ -43,7 +43,7 @@ ARCHITECTURE = Architecture()
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """One of the published networks: what its inputs and outputs mean, and where its weights are.
+    """One of the published networks: its inputs, outputs and weights.
 
     Attributes
     ----------
@@ -52,9 +52,9 @@ class NetworkSpec:
     leads : tuple of str
         Lead names in the order of the input's channels.
     filename : str
-        Name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
+        File name of the checkpoint in the repository `repo_id` of the Hugging Face Hub.
     sampling_rate : int
-        Of the input, in Hz.
+        Sampling rate of the input, in Hz.
     """
 
     mode: str
@@ -89,7 +89,7 @@ def spec_of(mode: str) -> NetworkSpec:
     Raises
     ------
     SettingsError
-        If there is none of that name.
+        If the mode is unknown.
     """
     check_choice("mode", mode, SPECS)
     return SPECS[mode]

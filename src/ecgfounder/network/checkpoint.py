@@ -1,7 +1,7 @@
-"""Safe, strict loading of checkpoints. Torch is imported only where weights are read.
+"""Safe, strict loading of checkpoints. Torch is imported only to read weights.
 
-In: a checkpoint file, or none (then the Hugging Face Hub's). Out: the backbone's weights, checked by name and shape, and the
-head where there is one.
+In: a checkpoint file, or none for the one on the Hugging Face Hub. Out: the backbone's weights, checked by name and shape, and
+the head if there is one.
 """
 
 from __future__ import annotations
@@ -36,16 +36,15 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Pat
     Parameters
     ----------
     checkpoint : str or os.PathLike or None
-        A file; a folder, in which the mode's published file name is looked for; or None for the Hugging Face Hub, whose
-        local cache is asked first, so that a run neither needs the network nor changes its weights when there is a file
-        already.
+        A file; a folder that holds the mode's published file; or None for the Hugging Face Hub. The Hub's local cache is
+        checked first, so that a cached file needs no internet access and does not change between runs.
     mode : str
         "12lead" or "1lead".
 
     Raises
     ------
     CheckpointError
-        If there is no such file, or none can be had from the Hub; the message says how to get it.
+        If the file does not exist, or cannot be downloaded from the Hub; the message says how to get it.
     """
     spec = spec_of(mode)
     if checkpoint is None:
@@ -74,7 +73,7 @@ def _from_hub(spec: NetworkSpec) -> Path:
         pass  # not in the cache yet: download it
     try:
         return Path(hf_hub_download(spec.repo_id, spec.filename))
-    except Exception as error:  # the Hub's client lets errors of its HTTP library through
+    except Exception as error:  # the Hub's client passes on errors of its HTTP library
         raise CheckpointError(
             f"{spec.filename} is not in the Hugging Face cache and cannot be downloaded from {spec.repo_id} "
             f"({type(error).__name__}). {_how_to_get(spec)}"
@@ -103,11 +102,11 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         raise CheckpointError(f"{os.fspath(path)}: {error.strerror or error}") from error
 
 
-# Where the weights are found inside of a checkpoint, in the order in which the places are looked at.
+# Keys of the weights in a checkpoint, in the order in which they are tried.
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 
 
-# The one entry by which the backbone's prefix ('module.', 'model.', 'net.', any mixture) is recognised.
+# The parameter by which the backbone's prefix ('module.', 'model.', 'net.', any combination) is recognised.
 _ANCHOR = "first_conv.conv.weight"
 
 
@@ -118,20 +117,20 @@ _NAMES_SHOWN = 5
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's tensors, without ever running code that its pickle may carry.
+    """Read a checkpoint's tensors, without running code from its pickle.
 
-    Accepted are {"state_dict": ...} (the published files, PyTorch Lightning), {"model_state_dict": ...},
-    {"model": ...}, a bare state dict, each with or without a prefix on its names, and safetensors.
+    Accepted are {"state_dict": ...} (the published files, PyTorch Lightning), {"model_state_dict": ...}, {"model": ...} and a
+    state dict alone, each with or without a prefix on its names, and safetensors.
 
     Returns
     -------
     dict
-        Name to CPU tensor, as they are in the file; `backbone_state` and `head_of` take their parts from it.
+        Name to CPU tensor, as in the file; input of `backbone_state` and `head_of`.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, empty, cut short, no checkpoint, or asks for anything but tensors and numbers.
+        If the file is missing, empty, truncated, not a checkpoint, or contains anything but tensors and numbers.
     """
     path = Path(path)
     try:
@@ -169,14 +168,14 @@ def _read_pickle(path: Path) -> object:
 
     try:
         with _numpy_scalars_allowed(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on TorchScript archives torch warns before it refuses
+            warnings.simplefilter("ignore")  # torch warns about TorchScript archives before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way; each means the same to the user
+    except Exception as error:  # a damaged pickle can raise any error
         raise CheckpointError(f"{path}: {_why_refused(error)}") from error
 
 
 def _why_refused(error: Exception) -> str:
-    """The reason in our own words: torch's text on a refused pickle ends in advice to load it unsafely."""
+    """The reason for a refusal, because torch's message recommends to load the file unsafely."""
     text = " ".join(str(error).split())
     asked_for = re.search(r"GLOBAL (\S+)", text)
     if asked_for is not None:
@@ -191,7 +190,7 @@ def _why_refused(error: Exception) -> str:
 
 @contextmanager
 def _numpy_scalars_allowed() -> Iterator[None]:
-    """Let NumPy's numbers through `weights_only`: the published files keep some among their training state."""
+    """Allow NumPy's scalars with `weights_only`: the published files have some in their training state."""
     import torch
 
     with torch.serialization.safe_globals(_numpy_scalar_globals()):
@@ -200,7 +199,7 @@ def _numpy_scalars_allowed() -> Iterator[None]:
 
 @cache
 def _numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    # The function that rebuilds a scalar moved in NumPy 2; files name the place it had when they were written.
+    # The function that restores a scalar moved in NumPy 2; older files name its old module.
     multiarray = importlib.import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
     kinds = ["Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"]
     kinds += ["Float16", "Float32", "Float64"]
@@ -211,7 +210,7 @@ def _numpy_scalar_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any
 
 
 def _tensors(content: object, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors by name, wherever in the checkpoint they are."""
+    """The tensors by name, from any of the known places in the checkpoint."""
     import torch
 
     if isinstance(content, Mapping):
@@ -231,7 +230,7 @@ def _tensors(content: object, path: Path) -> dict[str, torch.Tensor]:
 
 @cache
 def checkpoint_layout(mode: str) -> dict[str, tuple[int, ...]]:
-    """Every entry of a published checkpoint's state dict, in its order: name to shape, head and batch-norm included."""
+    """Names and shapes of a published checkpoint's state dict, in its order, including head and batch-norm."""
     import torch
 
     with torch.device("meta"):
@@ -240,20 +239,20 @@ def checkpoint_layout(mode: str) -> dict[str, tuple[int, ...]]:
 
 
 def backbone_state(state: Mapping[str, torch.Tensor], mode: str) -> dict[str, torch.Tensor]:
-    """The backbone's weights out of a checkpoint's tensors, complete and checked.
+    """The backbone's weights from a checkpoint's tensors, complete and checked.
 
     Parameters
     ----------
     state : mapping of str to torch.Tensor
-        What `load_state_dict` gives. Names may carry a prefix ('module.', 'model.', 'net.' ...); the head `dense.*` may
-        be of any number of classes and is left out.
+        The result of `load_state_dict`. Names may have a prefix ('module.', 'model.', 'net.' ...); the head `dense.*` may have
+        any number of classes and is left out.
     mode : str
         "12lead" or "1lead".
 
     Returns
     -------
     dict
-        Name without prefix to float32 tensor; batch-norm entries, which the network never applies, where they are.
+        Name without prefix to float32 tensor, including batch-norm parameters, which the network never applies, if present.
 
     Raises
     ------
@@ -284,7 +283,7 @@ def backbone_state(state: Mapping[str, torch.Tensor], mode: str) -> dict[str, to
 
 
 def load_backbone(path: str | os.PathLike[str], mode: str) -> tuple[dict[str, torch.Tensor], Head | None]:
-    """A checkpoint's backbone (`backbone_state`) and, where it has one, its head.
+    """A checkpoint's backbone (`backbone_state`) and, if it has one, its head.
 
     Raises
     ------
@@ -299,7 +298,7 @@ def load_backbone(path: str | os.PathLike[str], mode: str) -> tuple[dict[str, to
 
 
 def head_of(state: Mapping[str, torch.Tensor]) -> Head | None:
-    """The head in a checkpoint's tensors, or None where there is none of the published form."""
+    """The head in a checkpoint's tensors, or None if there is no head of the published form."""
     prefix = _prefix_of(state)
     weight, bias = state.get(f"{prefix}dense.weight"), state.get(f"{prefix}dense.bias")
     if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != FEATURES:
@@ -314,13 +313,13 @@ def _prefix_of(state: Mapping[str, torch.Tensor]) -> str:
     if len(found) > 1:
         raise CheckpointError(
             f"the checkpoint holds {len(found)} ECGFounder networks, under {_some(map(repr, found))}; expected one: "
-            "save the one that is meant by itself"
+            "save the right one separately"
         )
     return found[0] if found else ""
 
 
 def _check_mode(weights: Mapping[str, torch.Tensor], spec: NetworkSpec) -> None:
-    """Say in plain words what the shapes would only hint at: weights for another number of leads."""
+    """Refuse weights for another number of leads, with a clearer message than a shape mismatch."""
     first = weights.get(_ANCHOR)
     if first is None or first.ndim != 3 or first.shape[1] == spec.in_channels:
         return
@@ -348,7 +347,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def build_network(weights: Mapping[str, torch.Tensor], mode: str, n_classes: int) -> Net1D:
-    """A network with the given backbone; its head and absent batch-norm entries start afresh."""
+    """A network with the given backbone; its head and missing batch-norm parameters have initial values."""
     net = _new_network(mode, n_classes)
     net.load_state_dict({**net.state_dict(), **weights}, strict=True)
     return net

@@ -1,6 +1,6 @@
-"""What is made of a feature map: the pooled vector, and the predictions of the checkpoint's head. NumPy alone.
+"""The mean of a feature map, and the predictions of the checkpoint's head, in NumPy.
 
-In: maps [B, T, 1024]. Out: their mean over T, logits, probabilities.
+In: feature maps [B, T, 1024]. Out: their mean over T, logits, probabilities.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def pooled(feature_map: FloatArray) -> FloatArray:
-    """The mean over T of a map [T, 1024]: what ECGFounder's own code calls features, [1024]."""
+    """The mean over T of a feature map [T, 1024], which ECGFounder's own code calls features: [1024]."""
     mean: FloatArray = feature_map.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """The linear layer that turns a map's mean over time into predictions.
+    """The linear layer that makes predictions from the mean over time of a feature map.
 
     Attributes
     ----------
@@ -39,15 +39,15 @@ class Head:
         return int(self.weight.shape[0])
 
     def logits(self, feature_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits [B, n_classes] of maps [B, T, 1024]."""
-        # One row at a time: a matrix product of B rows may round a row differently for another B.
+        """Logits [B, n_classes] of feature maps [B, T, 1024]."""
+        # One row at a time, because a matrix product of B rows may round a row differently for different B.
         logits = np.empty((len(feature_map), self.n_classes), np.float32)
         for row, features in enumerate(feature_map.mean(axis=1, dtype=np.float32)):
             logits[row] = self.weight @ features + self.bias
         return logits
 
     def probabilities(self, feature_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Probability of each statement by itself (sigmoid), [B, n_classes], of maps [B, T, 1024]."""
+        """Independent probabilities of the statements (sigmoid), [B, n_classes], of feature maps [B, T, 1024]."""
         # 1 / (1 + exp(-x)) written so that no exponential overflows
         probabilities: npt.NDArray[np.float32] = np.float32(0.5) * (1 + np.tanh(self.logits(feature_map) / 2))
         return probabilities

@@ -1,4 +1,4 @@
-"""A finished run read back: arrays for learning, tables to join, embeddings one by one, other forms."""
+"""Reading a run: arrays, joins with tables, single embeddings, exports to other formats."""
 
 from ecgfounder.results.arrays import Embeddings
 from ecgfounder.results.join import Join

@@ -25,7 +25,7 @@ _NOT_IN_META = ("status", "error", "reason", "shape", "window_starts")
 
 
 def arrays_of(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[Embeddings, pa.Table]:
-    """The embeddings of some of a manifest's rows as one array, and the table that goes with it; `EmbeddingRun.arrays` tells."""
+    """The embeddings of some rows of a manifest as one array, and a table with the same rows; see `EmbeddingRun.arrays`."""
     check_choice("pooling", pooling, POOLING_CHOICES)
     form = store.form
     per_record = form.rows_of(records["shape"])
@@ -47,8 +47,8 @@ def _row_shape(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[
     low, high = int(tokens.min()), int(tokens.max())
     if low != high:
         raise RunError(
-            f"the maps have between {low} and {high} tokens (the recordings or windows differ in length), which one array "
-            'cannot hold: use pooling="mean", go through the run one by one (`for facts, embedding in run`), or make a '
+            f"the feature maps have between {low} and {high} tokens (the recordings or windows differ in length), which one "
+            'array cannot hold: use pooling="mean", go through the run one by one (`for facts, embedding in run`), or make a '
             "run with window=10."
         )
     return low, channels
@@ -82,12 +82,12 @@ def _meta(form: Form, records: pa.Table, per_record: RowNumbers) -> pa.Table:
 
 
 class Embeddings:
-    """A run's embeddings as an array that is read when it is used; made by `EmbeddingRun.arrays`.
+    """A run's embeddings as an array that is read on use; made by `EmbeddingRun.arrays`.
 
-    It has `shape`, `dtype`, `ndim` and `len()`. `X[rows]` (a number, a slice, a mask or an array of numbers) reads those rows and
-    gives a float32 array; `np.asarray(X)` reads everything once and keeps it, so that what follows is as fast as an array.
-    Shards are read one after the other, a part at a time, into the array that is asked for: memory is that array and
-    `CACHE_BYTES`. It can be pickled, to be read in the workers of a data loader.
+    It has `shape`, `dtype`, `ndim` and `len()`. `X[rows]` (an integer, a slice, a mask or an array of integers) reads these rows
+    into a float32 array. `np.asarray(X)` reads everything once and keeps it, so that later accesses are fast. Shards are read
+    one after the other, a part at a time, into the result: this needs memory for the result and `CACHE_BYTES`. The object can
+    be pickled, to be used in the workers of a data loader.
 
     Examples
     --------
@@ -136,8 +136,8 @@ class Embeddings:
                 out = np.empty(self.shape, self.dtype)
             except (MemoryError, ValueError) as error:
                 raise RunError(
-                    f"an array of {list(self.shape)} takes {self.nbytes / 1e9:,.1f} GB, for which there is no memory: "
-                    "read some rows (X[rows]), put it on disk (X.save), or use pooling='mean'"
+                    f"an array of {list(self.shape)} takes {self.nbytes / 1e9:,.1f} GB, more than there is memory: "
+                    "read some rows (X[rows]), write it to disk (X.save), or use pooling='mean'"
                 ) from error
             self._loaded = self._read(out, np.arange(len(self)))
         if dtype is not None and np.dtype(dtype) != self.dtype:
@@ -153,17 +153,17 @@ class Embeddings:
         return out if np.ndim(rows) else out[0]
 
     def save(self, path: str | os.PathLike[str]) -> Array:
-        """Write the whole array as a .npy file, whatever its size, and give it back as one that stays on disk.
+        """Write the whole array as a .npy file, also if it is larger than memory, and return it memory-mapped.
 
         Parameters
         ----------
         path : str or os.PathLike
-            Where to; a file there is replaced once the new one is complete.
+            The file; an existing one is replaced when the new one is complete.
 
         Returns
         -------
         numpy.memmap
-            float32, of this object's shape; `numpy.load(path, mmap_mode="r")` gives it again.
+            float32, of this object's shape; `numpy.load(path, mmap_mode="r")` opens it later.
         """
         target = Path(path)
         try:

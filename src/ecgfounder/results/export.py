@@ -1,7 +1,7 @@
-"""`ecgfounder export`: a run's embeddings in another form, written through the sinks that a run writes through.
+"""`ecgfounder export`: write a run's embeddings in another format, with the sinks of a run.
 
-In: a run's output folder. Out: a new folder that is itself a run, of JSON, Parquet or NPY: embeddings, ledger, manifest,
-failures, run.json. What a JSON run and an export to JSON write is the same, byte for byte.
+In: a run's output folder. Out: a new folder that is a run itself, of JSON, Parquet or NPY: embeddings, ledger, manifest,
+failures, run.json. An export to JSON writes the same bytes as a JSON run.
 """
 
 from __future__ import annotations
@@ -58,39 +58,38 @@ def export_run(
     shard_size: int = 1000,
     allow_incomplete: bool = False,
 ) -> int:
-    """Write a run's embeddings in another form.
+    """Write a run's embeddings in another format.
 
     Parameters
     ----------
     run : str or os.PathLike
         The run's output folder; it is only read.
     output_dir : str or os.PathLike
-        A new or empty folder. It becomes a run of the form asked for: `open_run` reads it, and where the form is one
-        that `ecgfounder embed` writes, the same command with that `--format` goes on with it.
+        A new or empty folder, which becomes a run of the new format. `open_run` reads it. If `ecgfounder embed` writes this
+        format, the run's command with the new `--format` can resume it.
     to : str
-        "json" and "npy": a file per recording, [T, 1024], [1024], or with windows in front [W, T, 1024] (of a run with
-        `--pooling both` the maps); "parquet": shards. Numbers are float32, except in Parquet from a run with `--dtype
-        float16`.
+        "json" and "npy": a file per recording, [T, 1024], [1024], or with windows [W, T, 1024] (feature maps for a run with
+        `--pooling both`); "parquet": shards. Numbers are float32, except in Parquet for a run with `--dtype float16`.
     layout : str, optional
-        "flat" or "tree", for files; None takes the run's.
+        "flat" or "tree", for files; None for the run's layout.
     shard_size : int, default: 1000
         Recordings per Parquet shard.
     allow_incomplete : bool, default: False
-        Also export a run that is not complete; the export is then as incomplete.
+        Also export a run that is not complete; the export is then incomplete too.
 
     Returns
     -------
     int
-        How many recordings were written.
+        Number of recordings written.
 
     Raises
     ------
     RunError
-        If the run is not there or not complete, the folder is not empty, names collide, windows differ in length (they
-        fit only Parquet), an embedding is gone, or writing fails. What was written until then stays, as a run that is not
-        complete.
+        If the run does not exist or is not complete, the folder is not empty, names collide, windows differ in length (only
+        Parquet can hold them), an embedding is missing, or writing fails. Outputs written until then are kept, as a run that
+        is not complete.
     SettingsError
-        For an unknown form or layout.
+        For an unknown format or layout.
     """
     check_choice("to", to, TARGETS)
     source = open_run(run, allow_incomplete=allow_incomplete)
@@ -115,15 +114,15 @@ def export_run(
 def _refuse_folder(target: Location, run: Location) -> None:
     output_dir = target.path
     if run.is_local and Path(os.path.realpath(output_dir)).is_relative_to(os.path.realpath(run)):
-        raise RunError(f"{output_dir} lies in the run that is exported; choose a folder outside of it")
+        raise RunError(f"{output_dir} is inside the exported run; choose a folder outside of it")
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise RunError(f"{output_dir} is not empty: an export is written into a new or empty folder")
 
 
 class _Export:
-    """One export; `execute` does it.
+    """One export; `execute` runs it.
 
-    A record here is an output of the source: where several dataset rows name one path, they share it.
+    A record here is an output of the source: several dataset rows with the same path share it.
     """
 
     def __init__(self, source: EmbeddingRun, target: RunFolder, to: str, layout: str, shard_size: int) -> None:
@@ -164,7 +163,7 @@ class _Export:
         return len(outputs)
 
     def _record(self) -> RunRecord:
-        """The source's record, with what the export changes."""
+        """The source's run record, with the export's changes."""
         record = self.source.record
         fingerprint = {**record.fingerprint, "format": self.to, "layout": self.layout}
         if self.to != "parquet" and self.source.pooling == "both":
@@ -227,7 +226,7 @@ class _Export:
             )
 
     def _entries(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Entry, int]]:
-        """Each record's ledger entry, and its place among its dataset row's paths."""
+        """Each record's ledger entry, and the position of its path in the dataset row."""
         positions = self.source.records["path_index"].take(pa.array(self.first_rows)).fill_null(0)
         for entry, position in zip(self.ledger.entries(rows.tolist()), positions, strict=True):
             yield entry, position.as_py()
@@ -236,14 +235,14 @@ class _Export:
         yield from self.ledger.entries(np.flatnonzero(self.ledger.status == FAILED).tolist())
 
     def _name(self, entry: Entry, position: int) -> str:
-        """The output's name, as a run with this layout gives it."""
+        """The output's name in a run with this layout."""
         record = entry.record
         if self.named_by_id:
             return output_name(Record("", 0, position, record), self.naming)
         return self.naming.name(record)
 
     def _refuse_collisions(self, rows: npt.NDArray[np.int64]) -> None:
-        """Stop before any work if two recordings would have one name, or one cannot have a name at all."""
+        """Refuse, before any work, recordings that would share an output name or cannot have one."""
         keys = np.empty(len(rows), dtype=np.uint64)
         for number, (entry, position) in enumerate(self._entries(rows)):
             try:
@@ -262,7 +261,7 @@ class _Export:
         )
 
     def _write_tables(self, outputs: pa.ChunkedArray) -> None:
-        """The source's manifest with the new outputs, and its other tables as they are."""
+        """Write the source's manifest with the new outputs, and copy its other tables."""
         manifest = self.source.manifest
         place = np.full(manifest.num_rows, -1, dtype=np.int64)
         done = np.flatnonzero(manifest["status"].to_numpy() == "done")
@@ -286,7 +285,5 @@ def _ledger_rows(source: EmbeddingRun, ledger: LedgerState, first_rows: npt.NDAr
     wanted = np.fromiter((path_key(output.as_py()) for output in outputs), np.uint64, len(outputs))
     at = np.minimum(np.searchsorted(known[order], wanted), max(0, len(known) - 1))
     if len(wanted) and (not len(known) or np.any(known[order][at] != wanted)):
-        raise RunError(
-            f"the ledger and the manifest of {source.folder} do not agree; the run's command puts that right"
-        )
+        raise RunError(f"the ledger and the manifest of {source.folder} do not agree; the run's command repairs this")
     return done[order[at]] if len(wanted) else np.empty(0, dtype=np.int64)

@@ -1,6 +1,6 @@
-"""A table of labels brought to a run's recordings.
+"""Join a run's recordings with a table, for example of labels.
 
-In: a run and a table with a column in common. Out: a `Join` that says what matched, and what did not.
+In: a run and a table with a column in common. Out: a `Join` with the matched rows, and those that did not match.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ecgfounder.results.store import EmbeddingStore
 
 @dataclass(frozen=True, eq=False)
 class Join:
-    """A run's recordings with the rows of a table that belong to them; made by `EmbeddingRun.join`.
+    """A run's recordings joined with the rows of a table; made by `EmbeddingRun.join`.
 
     Attributes
     ----------
     table : pyarrow.Table
-        pyarrow.Table, one row per recording that matched, in the dataset's order: the manifest's columns, then the
-        table's. A column that both have gets "_table" at the end of its name.
+        One row per matched recording, in the dataset's order: the manifest's columns, then the table's. If both have a
+        column of the same name, the table's gets the suffix "_table".
     unmatched_records : pyarrow.Table
-        pyarrow.Table, manifest rows of recordings that have an embedding and no row of the table.
+        Manifest rows of recordings with an embedding, but without a row of the table.
     unmatched_rows : pyarrow.Table
-        pyarrow.Table, the table's rows that have no recording with an embedding.
+        Rows of the table without an embedded recording.
     failed_rows : pyarrow.Table
-        pyarrow.Table, those of them that have one that failed.
+        The rows of `unmatched_rows` whose recording failed.
     duplicate_rows : pyarrow.Table
-        pyarrow.Table, the table's rows whose key it has more than once.
+        Rows of the table whose key is duplicate.
 
-    `print(join)` says it in numbers.
+    `print(join)` shows the counts.
     """
 
     on: str
@@ -50,7 +50,7 @@ class Join:
     _store: EmbeddingStore
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
-        """As `EmbeddingRun.arrays`, of the recordings that matched; the table's columns are in `meta`."""
+        """`EmbeddingRun.arrays` for the matched recordings; the table's columns are in `meta`."""
         return arrays_of(self._store, self.table, pooling)
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class Join:
 def join_table(
     manifest: pa.Table, store: EmbeddingStore, given: pa.Table, on: str, column: str, duplicates: str
 ) -> Join:
-    """Bring the rows of `given` to those of `manifest` with the same key: its `on`, the manifest's `column`."""
+    """Join the rows of `given` and `manifest` with the same key: `on` in `given`, `column` in the manifest."""
     is_done = pc.equal(manifest["status"], "done")
     records, without_embedding = manifest.filter(is_done), manifest.filter(pc.invert(is_done))
     left, right = _comparable(records[column], given[on], on)
@@ -87,7 +87,7 @@ def join_table(
     repeated = given.filter(pc.is_in(right, often, skip_nulls=True))
     if len(often) and duplicates == "error":
         raise RunError(
-            f"{len(often):,} keys are in more than one of the table's rows, so that it is open which belongs to the recording "
+            f"{len(often):,} keys are in more than one of the table's rows, so that a recording's row is ambiguous "
             f'({on}: {_some(often)}): keep one row of each, or take the first with duplicates="first".'
         )
     at = pc.index_in(left, right, skip_nulls=True)
@@ -129,7 +129,7 @@ def as_arrow(table: Any) -> pa.Table:
 
 
 def _comparable(left: pa.ChunkedArray, right: pa.ChunkedArray, on: str) -> tuple[pa.Array, pa.Array]:
-    """Two columns of keys as one type: whole numbers where both are, else text."""
+    """Two columns of keys with the same type: integers if both are, else text."""
     keys = [_as_keys(column, on) for column in (left, right)]
     if keys[0].type != keys[1].type:
         keys = [each.cast(pa.string()) for each in keys]
@@ -154,6 +154,6 @@ def _as_keys(column: pa.ChunkedArray, on: str) -> pa.Array:
 
 
 def _some(values: Any) -> str:
-    """A few of many, for a message."""
+    """The first five of many values, for a message."""
     texts = [str(value) for value in islice(values, 5)]
     return ", ".join(texts) + (f" and {len(values) - 5:,} more" if len(values) > 5 else "")

@@ -1,6 +1,6 @@
-"""A finished run read back, JSON, Parquet and NPY alike: arrays for learning, tables to join, embeddings one by one.
+"""Read a run of JSON, Parquet or NPY: arrays, joins with tables, embeddings one by one.
 
-In: a run's output folder, wherever it lies now. Out: an `EmbeddingRun`; its embeddings are read when they are used.
+In: a run's output folder, which may have been moved. Out: an `EmbeddingRun`; its embeddings are read on use.
 Everything is in the dataset's order, and embeddings and tables are aligned row by row.
 """
 
@@ -40,7 +40,7 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
     folder : str or os.PathLike or Location
         The run's `--output_dir`.
     allow_incomplete : bool, default: False
-        Also open a run that was interrupted or is still at work, with what it has finished up to now.
+        Also open a run that was interrupted or is still running, with the records that are finished.
 
     Raises
     ------
@@ -65,12 +65,12 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
     table = place.find_table("manifest")
     if not (record.is_complete and table is not None) and not allow_incomplete:
         raise RunError(
-            f"the run in {place.output_dir} is not complete (outcome: {record.outcome}). The command that began it finishes it, "
-            "after a job array `ecgfounder merge` does, an export is begun again in another folder; with "
-            "allow_incomplete=True what is there now is read."
+            f"the run in {place.output_dir} is not complete (outcome: {record.outcome}). Finish it with the command that began "
+            "it, a job array with `ecgfounder merge`; begin an export again in another folder. To read what is there now, "
+            "pass allow_incomplete=True."
         )
     try:
-        # Not `read_table`: the scanner behind it may still be at work when a short program ends, and abort it.
+        # Not `read_table`: its scanner threads may still run when a short program ends, and abort it.
         manifest = (
             _ledger_table(place.ledger) if table is None else pq.ParquetFile(pa.BufferReader(table.read())).read()
         )
@@ -80,28 +80,27 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
 
 
 class EmbeddingRun:
-    """A run's embeddings with what is known of each; made by `open_run`.
+    """A run's embeddings and metadata; made by `open_run`.
 
-    It has a row for each embedding of a path of the dataset: one per recording, or one per window (and lead of it) where the
-    run has those, as in the Parquet shards. A path that several dataset rows name has its embedding at each of them.
-    `len(run)` is the number of rows; going through the run gives `(facts, embedding)` for each, one at a time, with a
-    bounded amount of memory: `facts` is what `arrays` has in its table, `embedding` float32 [T, 1024] or [1024].
+    It has one row per embedding: one per recording, or one per window (and lead), as in the Parquet shards. If several
+    dataset rows name the same path, its embedding is repeated for each of them. `len(run)` is the number of rows. Iterating
+    yields `(facts, embedding)` for each row, with bounded memory: `facts` is a row of the table of `arrays` as a dictionary,
+    `embedding` is float32 [T, 1024] or [1024].
 
-    Order: the dataset's, windows in sequence, leads within windows. A run that is not complete has the order of its
-    records' names instead, since the dataset has not been gone through.
+    Rows are in the dataset's order, then by window, then by lead. In a run that is not complete, records are ordered by
+    their names, because the dataset has not been read to its end.
 
     Attributes
     ----------
     folder : Location
         The output folder.
     record : RunRecord
-        The run's record, typed.
+        The contents of run.json as a typed object.
     settings : dict
-        The same as the contents of run.json: settings, fingerprint, versions, checkpoint, engine, counts.
+        The contents of run.json as a dictionary: settings, fingerprint, versions, checkpoint, engine, counts.
     manifest : pyarrow.Table
-        One row per path of the dataset, failed ones among them; `.to_pandas()` where that is preferred.
-        Of a run that is not complete: one row per record that is finished, without `row_index`, kept columns and device
-        settings.
+        One row per path of the dataset, including failed ones; `.to_pandas()` converts it. For a run that is not complete:
+        one row per finished record, without `row_index`, kept columns and device settings.
 
     Examples
     --------
@@ -128,7 +127,7 @@ class EmbeddingRun:
 
     @property
     def outcome(self) -> str:
-        """How the run ended: "complete", or "running", "interrupted", "incomplete"."""
+        """The outcome of the run: "complete", "running", "interrupted" or "incomplete"."""
         return self.record.outcome
 
     @property
@@ -143,22 +142,22 @@ class EmbeddingRun:
 
     @property
     def pooling(self) -> str:
-        """What the run kept: "none", the map [T, 1024]; "mean", its mean over T [1024]; "both"."""
+        """The pooling of the embeddings: "none", feature maps [T, 1024]; "mean", their mean over T [1024]; "both"."""
         return self._form.pooling
 
     @cached_property
     def failures(self) -> pa.Table:
-        """The dataset's paths that have no embedding, with the reason: row_index, path_index, record, error, reason."""
+        """The failed rows of the manifest: row_index, path_index, record, error, reason."""
         return self.manifest.filter(pc.equal(self.manifest["status"], "failed")).select(list(FAILURE_COLUMNS))
 
     @cached_property
     def records(self) -> pa.Table:
-        """The manifest's rows that have an embedding: one per path, however many windows it has."""
+        """The rows of the manifest that have an embedding: one per path, for any number of windows."""
         return self.manifest.filter(pc.equal(self.manifest["status"], "done"))
 
     @cached_property
     def _per_record(self) -> RowNumbers:
-        """int64 [records]: the rows that each has."""
+        """int64 [records]: the number of rows of each."""
         return self._form.rows_of(self.records["shape"])
 
     def __len__(self) -> int:
@@ -183,58 +182,58 @@ class EmbeddingRun:
                 starts = facts.pop("window_starts")
                 places = self._form.places(len(embeddings), starts, facts["leads"])
                 for embedding, place in zip(embeddings, places, strict=True):
-                    yield {**facts, **place}, embedding.copy()  # not a window on a whole part of a shard
+                    yield {**facts, **place}, embedding.copy()  # a view would keep a part of a shard
 
     @property
     def has_ragged_windows(self) -> bool:
-        """Whether the last window of a recording may be shorter than the others (`--remainder keep`, maps kept)."""
+        """Whether the last window of a recording may be shorter than the others (`--remainder keep`, feature maps)."""
         return self._form.ragged
 
     def stored(self, output: str, shape: list[int]) -> tuple[list[Array], list[Array], tuple[int, ...]]:
-        """One record as it is stored.
+        """Read the stored embeddings of one record.
 
         Parameters
         ----------
         output, shape : str, list of int
-            As the manifest has them.
+            Values of the manifest's row.
 
         Returns
         -------
         embeddings : list of numpy.ndarray
             float32 [T, 1024] or [1024] of each window and lead.
         means : list of numpy.ndarray
-            float32 [1024] of each where the run kept both, else none.
+            float32 [1024] of each with `pooling` "both", else empty.
         outer_shape : tuple of int
-            Windows, leads, both or none: what stands in front of one embedding's shape.
+            The leading dimensions for windows, leads, both or none.
         """
         (embeddings,) = self._store.embeddings([output])
         means = next(self._store.embeddings([output], MEANS)) if self.pooling == "both" else []
         return embeddings, means, tuple(shape[: -self._form.inner])
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
-        """All embeddings as one array, and the table that goes with it, row by row.
+        """All embeddings as one array, and a table with the same rows.
 
         Parameters
         ----------
         pooling : str, default: "none"
-            "none": as the run kept them (the maps, where it kept both). "mean": the mean over T of what the run kept as
-            a map (in float64, then float32, as `--pooling mean` has it); a run that kept the mean gives it either way,
-            and one that kept both has it ready.
+            "none": the stored embeddings; feature maps if the run kept both. "mean": the mean over T of stored feature maps
+            (computed in float64, then float32, as by `--pooling mean`), or the stored mean. A run with `--pooling mean`
+            gives the mean in both cases.
 
         Returns
         -------
         X : Embeddings
-            float32 [N, 1024], or [N, T, 1024] where the run kept maps. Nothing is read until it is used: `X[rows]` reads some
-            rows, `np.asarray(X)` (which scikit-learn and others call) all of them, `X.save("X.npy")` puts an array on disk
-            that is larger than memory.
+            float32 [N, 1024], or [N, T, 1024] for feature maps. Embeddings are read on use: `X[rows]` reads some rows,
+            `np.asarray(X)` (which scikit-learn calls) reads all of them, `X.save("X.npy")` writes them to disk, also if
+            they are larger than memory.
         meta : pyarrow.Table
             N rows: row_index, path_index, record, window, window_start (s), lead, format, sampling_rate, flags, kept
-            columns, and the manifest's other facts.
+            columns, and the manifest's other columns.
 
         Raises
         ------
         RunError
-            If the maps differ in T, which one array cannot hold.
+            If the feature maps differ in T, so that one array cannot hold them.
 
         Examples
         --------
@@ -247,28 +246,28 @@ class EmbeddingRun:
         return arrays_of(self._store, self.records, pooling)
 
     def join(self, table: Any, on: str, *, duplicates: str = "error") -> Join:
-        """Bring a table of labels (or of anything else) to the recordings.
+        """Join the recordings with a table, for example of labels.
 
         Parameters
         ----------
         table : Any
             Pandas or polars DataFrame, or pyarrow.Table.
         on : str
-            A column of both. In the run: one that `--keep_columns` kept, the dataset's `--id_column` or path column, or
-            `row_index`. Whole numbers and their text are the same key (123, 123.0 and "123"; "0123" is another one).
+            A column of both. In the run: a column of `--keep_columns`, the dataset's `--id_column` or path column, or
+            `row_index`. Integers and their text are the same key (123, 123.0 and "123"; "0123" is a different one).
         duplicates : str, default: "error"
-            What to do with keys that the table has more than once: "error" refuses them, "first" takes the first row.
-            Several recordings may share a key: each gets its row.
+            For duplicate keys in the table: "error" refuses them, "first" takes the first row. Several recordings may have
+            the same key: each gets its row.
 
         Returns
         -------
         Join
-            What matched, and what did not. Where anything did not, a UserWarning says so too.
+            The matched rows, and those that did not match. If there are any of the latter, a UserWarning counts them.
 
         Raises
         ------
         RunError
-            If the column is missing on one side, or for duplicate keys.
+            If a side lacks the column, or for duplicate keys.
 
         Examples
         --------
@@ -291,7 +290,7 @@ class EmbeddingRun:
         return join_table(self.manifest, self._store, given, on, self._key_column(on), duplicates)
 
     def _key_column(self, on: str) -> str:
-        """The manifest's column that holds what the dataset calls `on`."""
+        """The manifest's column for the dataset's column `on`."""
         if on in self.manifest.column_names:
             return on
         told = self.record.settings
@@ -327,7 +326,7 @@ class EmbeddingRun:
 
 
 def _ledger_table(ledger: Location) -> pa.Table:
-    """What a run that is not complete has finished, in the manifest's form, by the records' names."""
+    """The finished records of a run that is not complete, in the manifest's form, ordered by name."""
     state = read_ledger(ledger)
     entries = state.entries(range(len(state)))
     parts = [pa.Table.from_pylist([], schema=SCHEMA)]

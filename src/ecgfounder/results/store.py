@@ -1,6 +1,6 @@
-"""Where a run's embeddings lie, and how they are read: JSON, NPY, and parts of Parquet shards in a bounded cache.
+"""Read a run's embeddings: JSON, NPY, and Parquet shards, decoded in parts with a bounded cache.
 
-In: outputs as a manifest names them. Out: float32 arrays [T, C] or [C].
+In: values of the manifest's `output` column. Out: float32 arrays [T, C] or [C].
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RowNumbers = npt.NDArray[np.int64]
 
 
 CACHE_BYTES = 256 << 20
-"""Decoded parts of shards that a run keeps, at most (one part at least)."""
+"""Maximum size of the cache of decoded parts of shards (it holds at least one part)."""
 
 
 MAIN, MEANS = EMBEDDINGS
@@ -47,23 +47,23 @@ _REFERENCE = re.compile(r"(?P<shard>.+\.parquet)::(?P<key>[0-9a-f]{16})", re.DOT
 
 
 def read_embedding(reference: str | os.PathLike[str]) -> Array:
-    """Read one embedding by the reference that chat files and manifests have for it.
+    """Read one embedding by its reference in a manifest or a chat file.
 
     Parameters
     ----------
     reference : str or os.PathLike
-        Path of a run's JSON (or exported NPY), or `path/to/SHARD.parquet::KEY` for the rows of a Parquet shard that
-        belong to one recording. A manifest's `output` is such a reference below the run's folder.
+        Path of a run's JSON file (or exported NPY file), or `path/to/SHARD.parquet::KEY` for the rows of one recording in a
+        Parquet shard. A manifest's `output` is such a reference, relative to the run's folder.
 
     Returns
     -------
     numpy.ndarray
-        float32 [T, 1024], [1024] with `--pooling mean`; windows, leads, or both in front: [W, T, 1024].
+        float32 [T, 1024], [1024] with `--pooling mean`; with leading dimensions for windows and leads: [W, T, 1024].
 
     Raises
     ------
     RunError
-        If there is no such embedding, it is damaged, or its windows differ in length (`open_run` gives them one by one).
+        If the embedding does not exist, it is damaged, or its windows differ in length (`open_run` yields them one by one).
 
     Examples
     --------
@@ -86,7 +86,7 @@ def read_embedding(reference: str | os.PathLike[str]) -> Array:
 
 @dataclass(frozen=True)
 class Form:
-    """How a run's embeddings are arranged: which rows a record has, and what each is."""
+    """The arrangement of a run's embeddings: the rows of a record, and the window and lead of each."""
 
     run: RunForm
 
@@ -116,7 +116,7 @@ class Form:
         return 1 if self.pooling == "mean" else 2
 
     def rows_of(self, shapes: pa.ChunkedArray) -> RowNumbers:
-        """int64 [records]: how many rows each has, the product of what its shape has in front of one embedding's."""
+        """int64 [records]: the number of rows of each, the product of its shape's leading dimensions."""
         if self.one_row_each:
             return np.ones(len(shapes), dtype=np.int64)
         return np.array([np.prod(shape[: -self.inner], dtype=np.int64) for shape in shapes.to_pylist()], dtype=np.int64)
@@ -125,13 +125,13 @@ class Form:
         """int64 [records, 1 or 2]: [C] or [T, C] of each record's (first) embedding."""
         lists = shapes.combine_chunks()
         if len(lists) and pc.min(pc.list_value_length(lists)).as_py() < self.inner:
-            raise RunError("a recording's embedding has another form than the run's; the run's command puts that right")
+            raise RunError("a recording's embedding has another form than the run's; the run's command repairs this")
         ends = np.cumsum(lists.value_lengths().to_numpy())
         values = lists.flatten().to_numpy().astype(np.int64)
         return np.asarray(np.stack([values[ends - back] for back in range(self.inner, 0, -1)], axis=1))
 
     def places(self, n_rows: int, starts: list[float] | None, leads: list[str] | None) -> Iterator[dict[str, Any]]:
-        """Which window, from when on, and which lead each row of a record is."""
+        """Window number, window start and lead of each row of a record."""
         starts = starts or [0.0]
         names: list[str | None] = list(leads or [])
         per_window = n_rows // len(starts)
@@ -140,30 +140,30 @@ class Form:
         if len(starts) * len(names) != n_rows:
             raise RunError(
                 f"a recording has {n_rows} embeddings, and {len(starts)} windows of {len(names)} leads: the run's record is "
-                "damaged; its command puts that right"
+                "damaged; its command repairs this"
             )
         for window, start in enumerate(starts):
             for lead in names:
                 yield {"window": window, "window_start": start, "lead": lead}
 
     def outer_shape(self, n_windows: int, n_leads: int) -> tuple[int, ...]:
-        """What stands in front of one row's shape in the array of a whole record."""
+        """The leading dimensions of a whole record's array, before the shape of one row."""
         return ((n_windows,) if self.run.windows else ()) + ((n_leads,) if self.run.every_lead else ())
 
 
 def key_of(output: str) -> int | None:
-    """The key in a reference to rows of a shard; None where the output is a file of its own."""
+    """The key in a reference to rows of a shard; None if the output is a separate file."""
     match = _REFERENCE.fullmatch(output)
     return None if match is None else int(match["key"], 16)
 
 
 def storage_order(outputs: list[str]) -> list[int]:
-    """The order in which to read outputs so that every shard is gone through once: by shard, else as they are."""
+    """The order in which to read outputs so that every shard is read once: by shard, other outputs unchanged."""
     return sorted(range(len(outputs)), key=lambda number: outputs[number].rpartition("::")[0])
 
 
 class EmbeddingStore:
-    """Reads what a run wrote, with a bounded cache of shards and of their decoded parts."""
+    """Reads a run's outputs, with a bounded cache of shards and their decoded parts."""
 
     def __init__(self, folder: Location, form: Form) -> None:
         self.folder = folder
@@ -182,7 +182,7 @@ class EmbeddingStore:
         self._forget()
 
     def embeddings(self, outputs: Iterable[str], column: str = MAIN) -> Iterator[list[Array]]:
-        """For each output the embeddings of its rows, float32 [T, C] or [C] each; `column` names one of a shard's."""
+        """For each output the embeddings of its rows, float32 [T, C] or [C] each; `column` is the shard's column to read."""
         for output in outputs:
             match = _REFERENCE.fullmatch(output)
             if match is not None:
@@ -210,7 +210,7 @@ class EmbeddingStore:
 
 
 class _Cache:
-    """Decoded parts of shards; the least recently used go when there are more than `CACHE_BYTES` of them."""
+    """Decoded parts of shards; the least recently used are dropped above `CACHE_BYTES`."""
 
     def __init__(self) -> None:
         self._parts: OrderedDict[Hashable, list[Array]] = OrderedDict()
@@ -229,7 +229,7 @@ class _Cache:
 
 
 class _Shard:
-    """A Parquet shard: which rows are whose, and the embeddings of some, decoded a row group at a time."""
+    """A Parquet shard: the rows of each record, and their embeddings, decoded a row group at a time."""
 
     def __init__(self, place: Location, cache: _Cache) -> None:
         self._path = place
@@ -264,7 +264,7 @@ class _Shard:
         return np.array([shape[0] for shape in self._shapes[first:stop]], dtype=np.int64)
 
     def outer_shape(self, key: str, form: Form | None) -> tuple[int, ...]:
-        """The windows and leads of one record; without run.json, those of which there are several."""
+        """The leading dimensions of one record; without run.json, windows and leads count only if there are several."""
         first, stop = self._span(key)
         n_windows = len(pc.unique(self._column("window").slice(first, stop - first)))
         n_leads = (stop - first) // n_windows

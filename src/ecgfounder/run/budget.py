@@ -1,6 +1,6 @@
-"""What a run will write, held against what there is room for.
+"""The disk space that a run needs, compared with the space that is free.
 
-In: how many recordings are to do, the settings, the output folder. Out: a `Budget`; a run that cannot fit is refused.
+In: the number of recordings to do, the settings, the output folder. Out: a `Budget`; a run that does not fit is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TYPICAL_SECONDS = 10.0
 LEDGER_BYTES = 900
 """Bytes of one ledger line with its manifest row."""
 
-# Measured on maps of real recordings: text takes 10.6 bytes a number, split and compressed float32 3.4.
+# Measured on feature maps of real recordings: text takes 10.6 bytes per number, split and compressed float32 3.4.
 _BYTES_PER_VALUE = {("json", "float32"): 10.6, ("parquet", "float32"): 3.4, ("parquet", "float16"): 2.0}
 _TOKENS_PER_SECOND = SAMPLING_RATE / SAMPLES_PER_TOKEN
 _SAMPLED = 1000
@@ -30,14 +30,14 @@ _SAMPLED = 1000
 
 @dataclass(frozen=True)
 class Budget:
-    """What the records that are to do will take.
+    """The space that the records to do need.
 
     Attributes
     ----------
     bytes, files : int
         Estimated for the outputs that are still to be written.
     free_bytes, free_files : int, int or None
-        What the file system has left; None for files where it does not say.
+        Free space of the file system; None for files if the file system does not report it.
     """
 
     bytes: int
@@ -50,12 +50,12 @@ class Budget:
         return self.bytes <= self.free_bytes and (self.free_files is None or self.files <= self.free_files)
 
     def check(self, output_dir: Location) -> None:
-        """Refuse a run that cannot fit.
+        """Refuse a run that does not fit.
 
         Raises
         ------
         RunError
-            With what it needs and what there is.
+            If the space is not enough; the message gives the needed and the free space.
         """
         if not self.fits:
             free = f"{megabytes(self.free_bytes)}" + (
@@ -68,7 +68,7 @@ class Budget:
 
 
 def make_budget(n_todo: int, settings: Settings, state: LedgerState, output_dir: Location) -> Budget:
-    """Estimate from the shapes of finished records, or before there are any from a recording of ten seconds."""
+    """Estimate from the shapes of finished records; if there are none yet, from a recording of ten seconds."""
     values = _values_per_record(settings, state)
     size = int(n_todo * (values * _BYTES_PER_VALUE[settings.format, settings.dtype] + LEDGER_BYTES))
     files = n_todo if settings.format == "json" else math.ceil(n_todo / settings.shard_size)
@@ -90,5 +90,5 @@ def _values_per_record(settings: Settings, state: LedgerState) -> float:
 
 
 def megabytes(count: int) -> str:
-    """A number of bytes for people."""
+    """A human-readable number of bytes."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

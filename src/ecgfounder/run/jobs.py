@@ -1,7 +1,7 @@
-"""The jobs of an attempt: the records to do, with all that the stages need to know of them.
+"""The jobs of an attempt: the records to do, with all facts that the stages need.
 
-In: a cohort, its index, what is to do. Out: a `Job` for each record, or the reason why it cannot be one; and before any work, a
-refusal where two records would have one output.
+In: a cohort, its index, a plan. Out: a `Job` for each record to do, or the reason why there is none. Before any work, records
+that would share an output are refused.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def jobs_of(
     removable: bool,
     refuse: Callable[[Job, PrepareError], None],
 ) -> Iterator[Job]:
-    """The records to do, in the dataset's order; one whose output cannot be named is refused.
+    """The records to do, in the dataset's order; a record whose output cannot be named is passed to `refuse`.
 
     Parameters
     ----------
     named : bool
-        Whether each has an output of its own, and thus a name for it.
+        Whether each record has a separate output file, which needs a name.
     removable : bool
-        Whether an output from before can be removed by itself, where its record fails now.
+        Whether a record's earlier output is a separate file, which can be removed if the record fails now.
     """
     given = np.zeros(len(index), dtype=np.bool_)
     for place, record in indexed_records(cohort, index, naming.data_dir):
@@ -52,7 +52,7 @@ def jobs_of(
         key = int(index.keys[place])
         try:
             if len(os.fsencode(record.path)) > MAX_PATH_BYTES:
-                raise PrepareError(f"the path is longer than {MAX_PATH_BYTES} bytes, which no system opens")
+                raise PrepareError(f"the path is longer than {MAX_PATH_BYTES} bytes, the limit of operating systems")
             output = output_name(record, naming) if named else ""
         except PrepareError as error:
             refuse(_job_of(record, place, key, naming), error)
@@ -71,17 +71,17 @@ def _job_of(record: Record, place: int, key: int, naming: Naming, output: str = 
 
 
 def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Location) -> None:
-    """Stop before any work where different records would have one output.
+    """Refuse, before any work, different records with the same output name.
 
     Parameters
     ----------
     listed : Location
-        A file that all of them are written to.
+        The file to write the list of collisions to.
 
     Raises
     ------
     RunError
-        With the first of them, and what would help.
+        If there are collisions; the message shows the first ones and how to avoid them.
     """
     colliding = set(index.colliding_names().tolist())
     if not colliding:

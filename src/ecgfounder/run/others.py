@@ -1,6 +1,6 @@
-"""The other processes of a launch, as the main one sees them: through their parts of the ledger.
+"""The other processes of a launch, observed by the main process through their parts of the ledger.
 
-In: the parts that they write. Out: what they came to, and which of them died.
+In: the parts that they write. Out: their counts, and how many of them died.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from ecgfounder.ledger.liveness import Watch, process_is_alive
 from ecgfounder.storage import Location
 
 GRACE = 10.0
-"""Seconds that the main process waits, after an interruption, for the others to commit what they have in flight."""
+"""Seconds that the main process waits, after an interruption, for the others to commit records in progress."""
 LOOK_SECONDS = 0.5
-"""Seconds between two looks at what the others do."""
+"""Seconds between two checks of the others."""
 
 
 @dataclass
 class Others:
-    """What the main process knows of those that were launched with it.
+    """The state of the other processes of a launch.
 
     Attributes
     ----------
     ended : bool
-        Whether all have come to their end; done, failed : what those that have did.
+        Whether all of them have ended.
+    done, failed : int
+        Records that the ended processes did.
     lost : int
-        Those that died before.
+        Processes that died before they finished.
     """
 
     ended: bool = True
@@ -39,17 +41,17 @@ class Others:
 
 
 def wait_for_others(parts: dict[int, Location], interruption: Interruption, tell: Callable[[str], None]) -> Others:
-    """Wait until each of the other processes has written its last line in the ledger, or died without.
+    """Wait until each of the other processes has written its last ledger line, or has died without one.
 
-    All began their parts when this one did. One on this machine is looked for by its process id; one elsewhere lives as long
-    as its part changes, if only in its time.
+    All processes began their parts at the same time. A process on this machine is checked by its process id. A process on another
+    machine is alive as long as the modification time of its part changes.
 
     Parameters
     ----------
     parts : dict of int to Location
-        Each one's part of the ledger, by rank.
+        Each process's part of the ledger, by rank.
     tell : callable
-        Is told of those that died.
+        Called with a message for each process that died.
     """
     others = Others()
     watches = {rank: Watch(part.path) for rank, part in parts.items()}
@@ -57,7 +59,7 @@ def wait_for_others(parts: dict[int, Location], interruption: Interruption, tell
         for rank, watch in list(watches.items()):
             header, _ = part_status(parts[rank])
             lives = watch.is_fresh() and (header is None or process_is_alive(header.name))
-            header, end = part_status(parts[rank])  # after that: one that has just ended is not one that died
+            header, end = part_status(parts[rank])  # read after the check: a process that has just ended did not die
             if end is not None:
                 others.done += end.done
                 others.failed += end.failed
@@ -65,7 +67,7 @@ def wait_for_others(parts: dict[int, Location], interruption: Interruption, tell
                 continue
             else:
                 where = "" if header is None else f" (process {header.pid} on {header.host})"
-                tell(f"Process {rank + 1} of {len(parts) + 1}{where} died before its end")
+                tell(f"Process {rank + 1} of {len(parts) + 1}{where} died before it finished")
                 others.lost += 1
             del watches[rank]
         if watches:

@@ -1,6 +1,6 @@
-"""What is left to do: the cohort held against the ledger and against the files.
+"""The records that are left to do: the cohort compared with the ledger and the files.
 
-In: the cohort's index, the ledger's state, the settings. Out: a `Plan`, a mark for every path of the cohort.
+In: the cohort's index, the ledger's state, the settings. Out: a `Plan`, with a mark for every path of the cohort.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Mask = npt.NDArray[np.bool_]
 
 
 def check_foreign_outputs(index: Index, state: LedgerState) -> None:
-    """Refuse to write over the output of a recording that the cohort no longer names.
+    """Refuse to overwrite outputs of recordings that are no longer in the cohort.
 
     Raises
     ------
     RunError
-        With how many there are.
+        If there are any; the message has their number.
     """
     gone = ~np.isin(state.keys, index.keys) & (state.status == DONE) & (state.names != 0)
     taken = np.intersect1d(state.names[gone], index.names[index.first])
@@ -42,23 +42,23 @@ def check_foreign_outputs(index: Index, state: LedgerState) -> None:
         rows = np.flatnonzero(gone & np.isin(state.names, taken))[:3]
         shown = ", ".join(f"{entry.output} of {entry.record}" for entry in state.entries(rows.tolist()))
         raise RunError(
-            f"{len(taken)} outputs in the folder belong to recordings that the dataset no longer names, and others would "
-            f"take their places: {shown} ... Use another output_dir, layout='tree', or overwrite=True."
+            f"{len(taken)} outputs in the folder belong to recordings that are no longer in the dataset, and those of other "
+            f"recordings would overwrite them: {shown} ... Use another output_dir, layout='tree', or overwrite=True."
         )
 
 
 @dataclass(frozen=True)
 class Renewal:
-    """A finished record whose input has the content that it had, and another time or path.
+    """A finished record whose file has the same content, but another modification time or path.
 
     Attributes
     ----------
     row : int
-        Of the ledger's state.
+        Row in the ledger's state.
     mtime_ns : int
-        The input's time now.
+        The file's present modification time.
     path : int or None
-        Hash of its path, where it is known by an identifier.
+        Hash of its path, if the record has an identifier.
     """
 
     row: int
@@ -68,24 +68,24 @@ class Renewal:
 
 @dataclass(frozen=True)
 class Plan:
-    """What this process does with each path of the cohort.
+    """What this process has to do for each path of the cohort.
 
     Attributes
     ----------
     todo : numpy.ndarray
         bool [n], the paths to process.
     had_output : numpy.ndarray
-        bool [n], those among them that have an output from before, which is replaced or removed.
+        bool [n], the paths in `todo` with an earlier output, which is replaced or removed.
     done, failed : int
-        Records that stay as the ledger has them.
+        Records whose outcome in the ledger stays.
     changed : int
-        Records whose input is not what it was; they are in `todo`.
+        Records whose file has changed; they are in `todo`.
     missing : int
-        Those whose output is gone; they are in `todo` too.
+        Records whose output no longer exists; they are in `todo` too.
     gone : int
-        Records of the ledger that the cohort no longer names.
+        Records of the ledger that are no longer in the cohort.
     renewals : tuple of Renewal
-        Records that stay as they are but for what the ledger says of their inputs.
+        Records whose ledger entry needs a new modification time or path.
     """
 
     todo: Mask
@@ -116,12 +116,11 @@ def make_plan(
     Parameters
     ----------
     mine : numpy.ndarray
-        bool [n], the paths that are this process's share.
+        bool [n], the paths of this process.
 
-    A finished record is looked at, not read: size and time of its input as the ledger has them, and its output there.
-    Where only the time differs, or with `check_hashes`, the content's hash decides.
-
-    An identifier that stands for another path now is looked into as well.
+    A finished record is up to date if the size and time of its file are those of the ledger, and its output exists. If only the
+    time differs, or with `check_hashes`, the hash of the file's content decides. The same holds for an identifier that now
+    stands for another path.
     """
     candidates = index.first & mine
     rows = state.find(index.keys)
@@ -137,14 +136,14 @@ def make_plan(
     if np.any(looked_for):
         outputs = _Outputs(output_dir, state, naming)
         known_as, row_of, shard_of = np.where(looked_for, status, 0).data, rows.data, state.shard.data
-        # An entry that names the output of another record knows of none.
+        # An entry that names the output of another record has no output itself.
         misnamed = ((state.shard[rows] < 0) & (state.names[rows] != index.names)).data
         looked_at = _Inputs(state, settings, naming, renewals)
         for position, record in indexed_records(cohort, index, naming.data_dir):
             if not known_as[position]:
                 continue
             row = row_of[position]
-            if known_as[position] == FAILED:  # with an identifier: it may stand for another path by now
+            if known_as[position] == FAILED:  # an identifier may stand for another path now
                 todo[position] |= looked_at.has_moved(record, row)
                 continue
             if not outputs.has(record, shard_of[row]) or misnamed[position]:
@@ -169,14 +168,14 @@ def make_plan(
 
 
 def renewed(state: LedgerState, renewals: Sequence[Renewal]) -> Iterator[Entry]:
-    """The entries that say what is known of inputs now, so that the next attempt need not read them again."""
+    """Entries with the files' present times and paths, so that the next attempt does not read the files again."""
     entries = state.entries(renewal.row for renewal in renewals)
     for renewal, entry in zip(renewals, entries, strict=True):
         yield renewed_entry(entry, renewal.mtime_ns, renewal.path)
 
 
 class _Outputs:
-    """The outputs that are there, by one listing of their folder instead of a question for each."""
+    """The existing outputs, from one listing of the folder instead of one system call per output."""
 
     def __init__(self, output_dir: Location, state: LedgerState, naming: Naming) -> None:
         self._naming = naming
@@ -184,29 +183,29 @@ class _Outputs:
         self._shards = [path_key(shard) in self._keys for shard in state.shards]
 
     def has(self, record: Record, shard: int) -> bool:
-        """Whether a finished record's output is there: in the shard of that number, or a file of its own (-1)."""
+        """Whether a finished record's output exists: in the shard of that number, or as a separate file (-1)."""
         if shard >= 0:
             return self._shards[shard]
         try:
             return path_key(output_name(record, self._naming)) in self._keys
         except PrepareError:
-            return False  # without an identifier now, it is done again, and fails with that reason
+            return False  # the identifier is empty now: the record is done again, and fails with that reason
 
 
 class _Inputs:
-    """The input files of finished records, held against what the ledger has of them; what is to be renewed is collected."""
+    """The files of finished records, compared with their ledger entries; collects the renewals."""
 
     def __init__(self, state: LedgerState, settings: Settings, naming: Naming, renewals: list[Renewal]) -> None:
         self._renewals = renewals
         self._state = state
         self._settings = settings
         self._naming = naming
-        # Python numbers come out of these three times as fast as out of arrays, and there may be a million to look at.
+        # Reading Python integers from these is three times as fast as from arrays; there may be a million records.
         self._sizes, self._times = state.size.data, state.mtime_ns.data
         self._paths, self._companions = state.paths.data, state.companions.data
 
     def has_changed(self, record: Record, row: int) -> bool:
-        """Whether a record's files are others than those that were read; an input that is gone has not changed."""
+        """Whether a record's files differ from those that were read; a file that no longer exists has not changed."""
         path = self._naming.absolute(record.path)
         by_content = self._settings.check_hashes or self.has_moved(record, row)
         if not self._companions[row] and not by_content:  # the usual case
@@ -221,7 +220,7 @@ class _Inputs:
         return self._differs(record, path, row, by_content)
 
     def has_moved(self, record: Record, row: int) -> bool:
-        """Whether an identifier stands for another path than it did: sizes and times say nothing then."""
+        """Whether an identifier stands for another path than before, so that size and time prove nothing."""
         return bool(self._paths[row]) and self._paths[row] != path_key(
             record_identity(record.path, self._naming.data_dir)
         )
@@ -235,7 +234,7 @@ class _Inputs:
         try:
             seen = [each.status() for each in source.files]
         except StorageError:
-            # A companion that is not there: of an input that is gone altogether, or one that has others now.
+            # A companion file is missing: either the whole recording is gone, or it has other companions now.
             return location.exists() or location.beside(f"{location.basename}.hea").exists()
         if not seen:
             return False

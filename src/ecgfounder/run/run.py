@@ -1,6 +1,6 @@
 """The run: the stages put together, nothing else.
 
-In: `Settings`. Out: the embeddings in `output_dir`, the run's record in `output_dir/_run`, and a `Summary`.
+In: `Settings`. Out: the embeddings in `output_dir`, the run record in `output_dir/_run`, and a `Summary`.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ from ecgfounder.stages.record import Recorder
 ENTRIES_AT_ONCE = 1000
 
 SHORT_SECONDS = 10.0
-"""What takes no longer is not worth advice on how it could be faster."""
+"""Shorter attempts get no advice on performance."""
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What every attempt begins with, and a dry run too.
+    """The checkpoint and the cohort, opened at the start of every attempt and dry run.
 
     Attributes
     ----------
@@ -88,16 +88,16 @@ class Opening:
 
 @dataclass(frozen=True)
 class Started:
-    """What one attempt of a run works with, once it was not refused.
+    """The state of an attempt that was not refused.
 
     Attributes
     ----------
     stamp : int
-        The start's time in ns, the same in all its processes.
+        The attempt's start time in ns, the same in all its processes.
     run_id : str
-        The run's, that of an earlier attempt where there was one.
+        The run's identifier, from an earlier attempt if there was one.
     began : float
-        When the start began, in monotonic seconds.
+        The attempt's start in monotonic seconds.
     """
 
     opening: Opening
@@ -110,7 +110,7 @@ class Started:
 
 
 class Run:
-    """One attempt of a run in one process; `execute` does it all."""
+    """One attempt of a run in one process; `execute` runs it."""
 
     def __init__(self, settings: Settings, console: Console, interruption: Interruption | None = None) -> None:
         self.settings = settings
@@ -122,14 +122,14 @@ class Run:
         self.naming = Naming(layout=cast(Layout, settings.layout), data_dir=settings.data_dir, suffix=".json")
 
     def execute(self) -> Summary:
-        """Do the run.
+        """Run the attempt.
 
         Raises
         ------
         ECGFounderError
             If it is refused before any work.
         OSError
-            If the output folder stops working in the middle; what was committed stays, and the run can be resumed.
+            If the output folder becomes unusable during the run; committed records are kept, and the run can be resumed.
         """
         began = time.monotonic()
         launch = join_launch(self.settings.device)
@@ -142,7 +142,7 @@ class Run:
         Raises
         ------
         ECGFounderError
-            Where `execute` would refuse before it looks at the output folder.
+            If `execute` would be refused before it checks the output folder.
         """
         opening = self._open()
         before = None if self.settings.overwrite else previous(self.folder)
@@ -166,7 +166,7 @@ class Run:
 
     @property
     def _named(self) -> bool:
-        """Whether records have names that must be unique: a file each, or an identifier."""
+        """Whether records have names that must be unique: separate files, or identifiers."""
         return self.settings.format == "json" or self.settings.id_column is not None
 
     def _execute(self, launch: Launch, began: float) -> Summary:
@@ -179,7 +179,7 @@ class Run:
                 state = self._state or read_ledger(self.folder.ledger)
                 plan = self._plan(opening, launch, state)
                 self._state = state if plan.renewals else None
-                if launch.is_main:  # the others have about as much to do
+                if launch.is_main:  # the other processes have about as many records
                     budget = make_budget(plan.n_todo * launch.world_size, self.settings, state, self.folder.output_dir)
                     budget.check(self.folder.output_dir)
                 pool = self._pool(plan)
@@ -187,7 +187,7 @@ class Run:
                 engine = self._engine(launch, opening)
                 head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
                 started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began)
-            # Written once no process can be refused any more, and before any has a result.
+            # Written when no process can be refused any more, and before any process has a result.
             with launch.together():
                 if launch.is_main:
                     self._announce(started)
@@ -196,7 +196,7 @@ class Run:
             return self._conclude(started, recorder)
 
     def _open_folder(self, opening: Opening, stack: ExitStack) -> tuple[int, str]:
-        """Make or admit the folder and hold it; the start's stamp, and the run's identifier."""
+        """Make or admit the folder and lock it; returns the attempt's stamp and the run's identifier."""
         folder = self.folder
         create_folder(folder)
         stack.enter_context(hold_folder(folder, self.settings.shard))
@@ -218,7 +218,7 @@ class Run:
         return make_plan(opening.cohort, opening.index, mine, state, self.settings, self.naming, self.folder.output_dir)
 
     def _share(self, index: Index, launch: Launch) -> npt.NDArray[np.bool_]:
-        """The paths that are this process's: first by shard, so that shards may differ in their processes, then by rank."""
+        """The paths of this process: by shard, then by rank, so that shards may have different numbers of processes."""
         part, parts = self.settings.shard
         in_shard = index.keys % np.uint64(parts) == part - 1
         of_rank = index.keys // np.uint64(parts) % np.uint64(launch.world_size) == launch.rank
@@ -231,7 +231,7 @@ class Run:
         return ReaderPool(task, n_workers, n_started=1, timeout=settings.read_timeout)
 
     def _engine(self, launch: Launch, opening: Opening) -> Engine:
-        """The engine; one of lower precision is held against float32 on the run's own first recordings."""
+        """The engine; an engine of lower precision is compared with float32 on the first recordings of the run."""
 
         def create(precision: str, compiled: bool) -> Engine:
             return create_engine(
@@ -262,18 +262,18 @@ class Run:
             f"done before: {plan.done:,}, failed before: {plan.failed:,}"
         )
         for number, what in (
-            (plan.changed, "changed since they were embedded and are done again"),
-            (plan.missing, "lost their outputs and are done again"),
-            (plan.gone, "are in the output folder and no longer in the dataset; their outputs are left alone"),
+            (plan.changed, "have changed since they were embedded and are done again"),
+            (plan.missing, "have no output any more and are done again"),
+            (plan.gone, "are in the output folder but no longer in the dataset; their outputs are kept"),
         ):
             if number:
                 self.console.line(f"{number:,} recordings {what}")
 
     def _begin_record(self, started: Started) -> None:
-        """Write what this attempt is told, unless another shard of the same run has."""
+        """Write the attempt's settings to run.json, unless another shard of the same run has done so."""
         record = self._record(started)
         before = None
-        if self.settings.shard[1] > 1:  # another shard with other settings may have begun in the meantime
+        if self.settings.shard[1] > 1:  # a shard with other settings may have begun meanwhile
             before = admit(self.folder, record.fingerprint, overwrite=False)
         if before is not None and before.outcome == "running":
             told = (record.settings, record.dataset_fingerprint)
@@ -372,7 +372,7 @@ class Run:
         )
 
     def _conclude(self, started: Started, recorder: Recorder) -> Summary:
-        """The main process of a whole run waits for the others and writes the tables; everyone gives a summary."""
+        """Finish the attempt; the main process of a whole run waits for the others and writes the tables."""
         launch, engine = started.launch, started.engine
         outcome, tally = "incomplete", None
         if self.interruption.requested:

@@ -1,6 +1,6 @@
-"""A run's settings as one frozen object, and the fingerprint that decides what may be resumed.
+"""A run's settings as one frozen object, and the fingerprint that decides whether a run may be resumed.
 
-In: values from the command line or from Python. Out: validated `Settings`, handed to every stage in the part it needs.
+In: values from the command line or from Python. Out: validated `Settings`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ecgfounder.stages.pooling import POOLING_CHOICES
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run is told.
+    """All settings of a run.
 
     Attributes
     ----------
@@ -36,29 +36,29 @@ class Settings:
     checkpoint : str or None
         File, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
     preparation : Preparation
-        What is done to a recording before the network.
+        The processing of a recording before the network.
     reader, hints : str, Hints
         How files are read; see `ecgfounder.readers.read_ecg`.
     engine, precision, device, compile : str, str, str or None, bool
-        What runs the network; see `ecgfounder.engines.create_engine`.
+        Implementation of the network; see `ecgfounder.engines.create_engine`.
     pooling : str
-        "none" keeps the map [T, C], "mean" its mean over T, "both" both, as two columns.
+        "none" keeps the feature map [T, C], "mean" its mean over T, "both" both, as two columns.
     predictions : bool
-        Whether the head's probabilities are kept too.
+        Whether to write the head's probabilities.
     statements : bool
-        Whether the recording device's own statements and intervals are kept too.
+        Whether to write the recording device's diagnostic statements and intervals.
     dtype : str
-        Of the embeddings that are written.
+        Data type of the embeddings that are written.
     format, layout, shard_size : str, str, int
-        How outputs are written; `shard_size` is records per Parquet shard.
+        How outputs are written; `shard_size` is the number of records per Parquet shard.
     batch_size, num_workers : int or None, int
-        Recordings in a batch, None for as many as suit the engine; reading processes per process at most.
+        Recordings in a batch, None for the engine's default; maximum number of reading processes per process.
     shard : tuple of (int, int)
-        (i, n), this run does the i-th of n parts, i from 1.
+        (i, n): this attempt does the i-th of n shards, i from 1.
     overwrite, retry_failed, check_hashes : bool
         What an attempt in a used folder does.
     read_timeout : float
-        Seconds after which reading one file is given up.
+        Time limit for reading one file, in seconds.
     """
 
     dataset: str
@@ -96,7 +96,7 @@ class Settings:
         self._check_combinations()
 
     def _check_values(self) -> None:
-        """Refuse a value that is impossible by itself."""
+        """Refuse values that are not allowed."""
         for name, value, choices in (
             ("engine", self.engine, ENGINE_CHOICES),
             ("precision", self.precision, PRECISION_CHOICES),
@@ -155,7 +155,7 @@ class Settings:
         return self.preparation.mode
 
     def fingerprint(self, checkpoint_sha256: str) -> dict[str, Any]:
-        """What must agree for a run to be resumed, as JSON-able values: what is computed, not how fast or where."""
+        """The settings that must agree for a run to be resumed, as JSON-serialisable values: all that affect results."""
         return {
             "checkpoint_sha256": checkpoint_sha256,
             "preparation": self.preparation.fingerprint(),

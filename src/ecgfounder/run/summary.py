@@ -1,6 +1,6 @@
-"""What came of an attempt, or would come of it.
+"""The outcome of an attempt, or the preview of one.
 
-In: a run that ended, or one that was only looked at. Out: a `Summary` or a `Preview`, for commands and for Python.
+In: an attempt that ended, or a dry run. Out: a `Summary` or a `Preview`, for commands and for Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ecgfounder.run.plan import Plan
 
 
 class Console(Protocol):
-    """Where a run tells what it does; the command line's writes to the terminal, Python's may be silent."""
+    """The receiver of a run's messages and progress: the terminal, or a log."""
 
     def line(self, text: str) -> None: ...
 
@@ -23,30 +23,30 @@ class Console(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of an attempt.
+    """The outcome of an attempt.
 
     Attributes
     ----------
     outcome : str
-        "complete", "interrupted", or "incomplete" where other shards or processes are still to finish.
+        "complete", "interrupted", or "incomplete" if other shards or processes have not finished.
     tally : Tally or None
-        All records of the cohort as the ledger has them; None where another process tells.
+        Counts of all records of the cohort in the ledger; None if another process reports them.
     processed, failed_now : int
-        Records that this attempt did, and those among them that failed; the main process counts those of the others too.
+        Records that this attempt did, and the failed ones among them; for the main process, those of all processes.
     slowest : str or None
-        The stage that this process's others waited for (`Pipeline.slowest`); None where it was too short to say.
+        The stage that was this process's bottleneck (`Pipeline.slowest`); None if the attempt was too short.
     lost : int
-        Processes that died before their end, as the main one found out.
+        Processes that died before they finished, for the main process.
     is_main : bool
-        Whether this is the process that speaks for all of a launch.
+        Whether this is the main process of a launch, which reports for all.
     seconds : float
         Wall time.
     engine, device : str
-        The engine as it describes itself, and what it computes on.
+        Description of the engine, and its device.
     precision_error : float or None
-        Relative error of the maps against float32, where a lower precision was asked for.
+        Relative error of the feature maps against float32, for a lower precision.
     samples_per_pass : int or None
-        What the device's memory was found to hold, rows times samples; None if it never ran out.
+        The rows times samples per pass that fitted the device's memory; None if it never ran out.
     """
 
     outcome: str
@@ -72,9 +72,13 @@ class Preview:
     Attributes
     ----------
     n_records : int
-        Different recordings in the cohort; colliding_names : output names that several would share.
+        Different recordings in the cohort.
+    colliding_names : int
+        Output names that several recordings would share.
     resumes : bool
-        Whether there is a run to go on with; differences : why it cannot be gone on with.
+        Whether there is a run to resume.
+    differences : list of str
+        Differences of the settings, because of which it cannot be resumed.
     """
 
     n_records: int

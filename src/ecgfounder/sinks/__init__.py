@@ -1,1 +1,1 @@
-"""Sinks: where outputs go: a JSON or NPY per ECG, or Parquet shards."""
+"""Sinks, which write outputs: a JSON or NPY file per ECG, or Parquet shards."""

@@ -1,6 +1,6 @@
-"""One JSON per ECG with four keys, `embedding`, `shape`, `description`, `modality`, as the trainers downstream read it.
+"""One JSON per ECG with four keys, `embedding`, `shape`, `description`, `modality`, the format of downstream training programs.
 
-In: outputs. Out: `<output_dir>/<name>.json`, written aside, synced, renamed; a reader never sees half a file.
+In: outputs. Out: `<output_dir>/<name>.json`, written to a temporary file, synced, renamed; a reader never sees a partial file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ecgfounder.storage.replace import replace_files
 def document(embedding: npt.NDArray[np.floating[Any]], title: str) -> bytes:
     """The JSON text of one embedding.
 
-    float32 values are written in their shortest form, which reads back to the same float32.
+    float32 values are written in the shortest form that reads back to the same float32.
     """
     return orjson.dumps(
         {
@@ -38,20 +38,20 @@ def document(embedding: npt.NDArray[np.floating[Any]], title: str) -> bytes:
 
 
 class FileSink(ABC):
-    """Writes a file per output, a group at a time: every file aside, synced and renamed, then their folders synced once.
+    """Writes a file per output, in groups: temporary files are written, synced and renamed, then their folders synced once.
 
     Parameters
     ----------
     output_dir : Path
-        Where the files go.
+        Folder of the files.
     scratch : Path
-        A folder on the same file system for files that are not finished.
+        A folder on the same file system for temporary files.
     """
 
     def __init__(self, output_dir: Path, scratch: Path) -> None:
         self._output_dir = output_dir
         self._scratch = scratch
-        self._token = uuid.uuid4().hex[:16]  # shards in containers may share a folder and a process number
+        self._token = uuid.uuid4().hex[:16]  # shards in containers may share a folder and a process id
         self._number = 0
 
     @staticmethod

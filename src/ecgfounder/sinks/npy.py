@@ -1,4 +1,4 @@
-"""One NPY per ECG: what the JSON has under `embedding`, as a float32 array."""
+"""One NPY per ECG: the `embedding` of the JSON, as a float32 array."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ecgfounder.sinks.sink import Output
 
 
 class NpySink(FileSink):
-    """One NPY per ECG: what the JSON has under `embedding`, as a float32 array."""
+    """One NPY per ECG: the `embedding` of the JSON, as a float32 array."""
 
     @staticmethod
     def encode(output: Output) -> bytes:

@@ -1,7 +1,7 @@
 """Parquet shards of bounded size: one row per recording, or per window and lead of it.
 
-In: outputs. Out: `<output_dir>/embeddings-*.parquet`, written aside, synced, renamed; the outputs of a shard are given back when
-it is there, with a last word that commits it. What was not committed is removed when the run goes on.
+In: outputs. Out: `<output_dir>/embeddings-*.parquet`, written to a temporary file, synced, renamed; then the outputs of the shard
+are returned, followed by a `ShardWritten` to commit it. Uncommitted shards are removed when the run is resumed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ecgfounder.sinks.sink import Output, ShardWritten, Written
 from ecgfounder.storage.replace import replacing
 
 MAX_BYTES = 256 << 20
-"""A shard is closed early when its embeddings reach this size, however few records they are."""
+"""A shard is closed when its embeddings reach this size, even if it has fewer records than `shard_size`."""
 
 ROW_GROUP_BYTES = 4 << 20
-"""Arrow bytes in a row group, about: what has to be decoded to read one recording."""
+"""Approximate Arrow bytes in a row group, which must be decoded to read one recording."""
 
 CHUNK_BYTES = 64 << 20
-"""Embeddings that become one Arrow chunk; a chunk's offsets are 32 bits wide."""
+"""Maximum bytes of embeddings in one Arrow chunk, whose offsets are 32 bits wide."""
 
 EMBEDDINGS = ("embedding", "embedding_mean")
-"""The columns that hold numbers; the second one where a run keeps maps and their means."""
+"""The columns of embeddings; the second one exists if a run keeps feature maps and their means."""
 
 SHARD_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-rank\d+of\d+-\d{6,}\.parquet")
-"""What our own shards are called; nothing else is ever removed."""
+"""The names of this program's shards; no other file is ever removed."""
 
 _FACTS: tuple[tuple[str, pa.DataType], ...] = (
     ("format", pa.string()),
@@ -50,15 +50,15 @@ class ParquetSink:
     Parameters
     ----------
     output_dir, scratch : Path
-        Where shards go, and a folder on the same file system for one that is being written.
+        Folder of the shards, and a folder on the same file system for temporary files.
     prefix : str
-        What makes this process's shards of this attempt different from all others.
+        Prefix of names, unique to this process and attempt.
     shard_size : int, default: 1000
         Records in a full shard.
     dtype : str, default: "float32"
-        "float32" or "float16", of the stored embeddings.
+        Data type of the stored embeddings, "float32" or "float16".
     record_column : str, default: "ecg_path"
-        "ecg_path", or "identifier" where outputs are named by one.
+        "ecg_path", or "identifier" if records have identifiers.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ParquetSink:
     def close(self) -> list[Written | ShardWritten]:
         if not self._waiting:
             return []
-        # The order of completion is an accident; the dataset's order is not.
+        # Rows are in the dataset's order; the order of completion is random.
         outputs = sorted(self._waiting, key=lambda output: output.order)
         name = f"embeddings-{self._prefix}-{self._number:06d}.parquet"
         table = pa.concat_tables([self._table(pieces) for pieces in _groups(outputs)])
@@ -126,7 +126,7 @@ class ParquetSink:
         )
 
     def _table(self, pieces: Sequence[_Piece]) -> pa.Table:
-        """A row for each embedding of some pieces of outputs."""
+        """A table with a row for each embedding of some pieces of outputs."""
         embeddings = [embedding for piece in pieces for embedding in piece.of(piece.output.embeddings)]
         means = [mean for piece in pieces for mean in piece.of(piece.output.means)]
         windows, starts, leads = zip(
@@ -148,13 +148,13 @@ class ParquetSink:
 
 
 def reference(shard: str, key: str) -> str:
-    """How the rows of one recording are referred to: `SHARD.parquet::KEY`; `ecgfounder.results.store.read_embedding` reads it."""
+    """The reference to the rows of one recording: `SHARD.parquet::KEY`; `ecgfounder.results.store.read_embedding` reads it."""
     return f"{shard}::{key}"
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some rows of an output, [first, stop); all of them unless they are very large."""
+    """Rows [first, stop) of an output; all of its rows unless they are very large."""
 
     output: Output
     first: int
@@ -165,7 +165,7 @@ class _Piece:
 
 
 def _groups(outputs: Sequence[Output]) -> Iterator[list[_Piece]]:
-    """The outputs' rows in order, as many at once as one Arrow chunk may hold."""
+    """The outputs' rows in order, in groups that fit one Arrow chunk."""
     group: list[_Piece] = []
     free = CHUNK_BYTES
     for output in outputs:
@@ -185,7 +185,7 @@ def _groups(outputs: Sequence[Output]) -> Iterator[list[_Piece]]:
 
 
 def _places(output: Output) -> list[tuple[int, float, str | None]]:
-    """Number and start (s) of the window, and the lead, of each row: a row per input, leads within windows."""
+    """Window number, window start (s) and lead of each row: a row per input, ordered by window, then by lead."""
     rows = len(output.embeddings)
     starts = output.facts.starts or (0.0,)
     per_window = rows // len(starts)
@@ -195,7 +195,7 @@ def _places(output: Output) -> list[tuple[int, float, str | None]]:
 
 
 def nested(embeddings: Sequence[npt.NDArray[Any]]) -> pa.Array:
-    """Numpy arrays [C], or [T, C] with any T, as Arrow lists (of lists), without a Python object per number."""
+    """NumPy arrays [C], or [T, C] with any T, as Arrow lists (of lists), without a Python object per number."""
     values = np.concatenate([embedding.reshape(-1) for embedding in embeddings])
     channels = embeddings[0].shape[-1]
     lists = _lists(pa.array(values), np.full(len(values) // channels, channels))
@@ -208,7 +208,7 @@ def _lists(values: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Array:
 
 
 def write_table(table: pa.Table, file: BufferedWriter | BytesIO) -> None:
-    """Write a shard; numbers are split into byte streams, which zstd packs better."""
+    """Write a shard; numbers are encoded as BYTE_STREAM_SPLIT, which zstd compresses better."""
     kinds = {name: table.schema.field(name).type for name in EMBEDDINGS if name in table.column_names}
     leaves = [name + ".list.element" * _depth(kind) for name, kind in kinds.items()]
     is_half = pa.types.is_float16(_leaf_type(kinds["embedding"]))
@@ -217,7 +217,7 @@ def write_table(table: pa.Table, file: BufferedWriter | BytesIO) -> None:
         file,
         compression="zstd",
         use_dictionary=[name for name in table.column_names if name not in (*EMBEDDINGS, "key")],
-        use_byte_stream_split=False if is_half else leaves,  # DuckDB does not read split half floats
+        use_byte_stream_split=False if is_half else leaves,  # DuckDB cannot read it for float16
         row_group_size=max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)),
     )
 

@@ -1,6 +1,6 @@
-"""Writing embeddings: a sink takes outputs and says when they are safe on disk.
+"""The interface of sinks: a sink writes outputs and reports when they are synced to disk.
 
-In: `Output`s. Out: files; a `Written` for each output that would survive a power cut, and a `ShardWritten` for each shard.
+In: `Output`s. Out: files; a `Written` for each synced output, and a `ShardWritten` for each shard.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ class Output:
     Attributes
     ----------
     key, record : str
-        Which record it is, 16 hexadecimal digits, and what it is called in tables.
+        The record's key, 16 hexadecimal digits, and its name in tables.
     title : str
-        What the description calls the recording: its file name, or its identifier.
+        The recording's name in the description: its file name, or its identifier.
     name : str
-        Relative to the output folder, where it has a file of its own.
+        The file's name relative to the output folder, if the output is a separate file.
     embeddings : tuple of numpy.ndarray
-        What is kept of each input, in order: float32 (float16 once a sink has rounded it) [T, C] or [C]. All of one shape,
-        except that a shorter last window has a smaller T.
+        The embedding of each input, in order: float32 (float16 after a sink has rounded it) [T, C] or [C]. All have the same
+        shape, except that a shorter last window has a smaller T.
     outer_shape : tuple of int
-        What stands in front of one embedding: () or windows, leads, or both.
+        Leading dimensions before one embedding: (), windows, leads, or both.
     order : int
-        The record's place in the dataset.
+        The record's position in the dataset.
     means : tuple of numpy.ndarray
-        A second embedding [C] of each input, where one was asked for.
+        The mean [C] of each input in addition to its feature map, if requested.
     facts : Facts
-        What is known of the ECG.
+        Metadata of the ECG.
     receipt : Any
-        Whatever the caller wants to have again with the output.
+        A value of the caller, returned with the output.
     """
 
     key: str
@@ -59,7 +59,7 @@ class Output:
 
     @property
     def embedding(self) -> npt.NDArray[np.floating[Any]]:
-        """The embeddings as one array: [T, C], [C], or with windows in front [W, T, C], [W, C]."""
+        """The embeddings as one array: [T, C], [C], or with windows [W, T, C], [W, C]."""
         return np.stack(self.embeddings).reshape(*self.outer_shape, *self.embeddings[0].shape)
 
     @property
@@ -69,17 +69,17 @@ class Output:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """An output that is safe, or that cannot be written.
+    """An output that is synced to disk, or that cannot be written.
 
     Attributes
     ----------
     reference : str
-        How it is referred to, below the output folder: a file's name, or `SHARD.parquet::KEY`.
+        Its reference, relative to the output folder: a file's name, or `SHARD.parquet::KEY`.
     shard : str or None
-        The Parquet shard that holds it; None for a file of its own.
+        The Parquet shard that holds it; None for a separate file.
     error : str or None
-        Why it cannot be written (its name is too long for this file system, a value beyond the numbers that are written);
-        None where it was.
+        Why it cannot be written (its name is too long for this file system, a value is beyond the range of its dtype); None if
+        it was written.
     """
 
     output: Output
@@ -90,7 +90,7 @@ class Written:
 
 @dataclass(frozen=True)
 class ShardWritten:
-    """A shard that is whole on disk, after the outputs in it."""
+    """A shard that is synced to disk; returned after its outputs."""
 
     shard: str
     rows: int
@@ -98,29 +98,29 @@ class ShardWritten:
 
 
 class Sink(Protocol):
-    """Where outputs go."""
+    """The interface of a sink."""
 
     def write(self, outputs: Sequence[Output]) -> list[Written | ShardWritten]:
-        """Write outputs; returns what is now durable, which may be earlier ones or none.
+        """Write outputs; returns the outputs that are now synced, which may be earlier ones or none.
 
         Raises
         ------
         OSError
-            If writing as such does not work (disk full, read-only, gone): the run cannot go on.
+            If the folder cannot be written to (disk full, read-only, missing), which stops the run.
         """
         ...
 
     def close(self) -> list[Written | ShardWritten]:
-        """Write what is still open; returns what this made durable."""
+        """Write the remaining outputs; returns those that are now synced."""
         ...
 
 
-# What concerns one output's name alone; anything else (ENOSPC, EIO, EROFS, ...) concerns the folder.
+# Errors of a single output's name; any other error (ENOSPC, EIO, EROFS, ...) concerns the folder.
 _ONE_NAME = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EILSEQ}
 
 
 def unwritable(output: Output, error: OSError) -> Written:
-    """An output that cannot be written for its name alone; raises the error where it concerns the folder."""
+    """An output that cannot be written because of its name; raises the error if it concerns the folder."""
     if error.errno not in _ONE_NAME:
         raise error
     return Written(output, output.name, error=f"the output {output.name} cannot be written: {error.strerror}")

@@ -1,1 +1,1 @@
-"""The stages of the straight line, as plain callables that know no driver: read, batch, embed, pooling, collect, record."""
+"""The stages of the pipeline, as plain callables independent of drivers: read, batch, embed, pooling, collect, record."""

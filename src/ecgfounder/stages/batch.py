@@ -1,7 +1,7 @@
-"""Equal-length batches: network inputs of one shape share a batch, nothing is ever padded.
+"""Batches of inputs of the same shape; nothing is ever padded.
 
-In: inputs [C, L] in any order and of any length. Out: batches [B, C, L], with the tag of every row. What waits for company
-is bounded in bytes and in age, so an odd length is not held back for ever.
+In: inputs [C, L] in any order and of any length. Out: batches [B, C, L], with the tag of every row. Waiting inputs are limited
+in bytes and in age, so that an input of a rare length does not wait indefinitely.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Batcher(Generic[Tag]):
     batch_size : int
         Rows in a full batch.
     max_bytes : int, optional
-        What all waiting inputs together may take; beyond it the oldest bucket goes out short. One input that is larger
-        than this by itself is a batch of its own.
+        Maximum size of all waiting inputs; above it, the oldest bucket is released as a smaller batch. An input that is larger
+        than this is a batch of one.
     max_age : float, default: 2.0
-        Seconds after which a bucket goes out short.
+        Seconds after which a bucket is released as a smaller batch.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Batcher(Generic[Tag]):
         self._waiting_bytes = 0
 
     def add(self, data: Array, tag: Tag) -> Iterator[Batch[Tag]]:
-        """Take one input [C, L]; gives the batches that became due."""
+        """Add one input [C, L]; yields the batches that became due."""
         bucket = self._buckets.get(data.shape)
         if bucket is None:
             bucket = self._buckets[data.shape] = _Bucket(self._clock())
@@ -85,7 +85,7 @@ class Batcher(Generic[Tag]):
         yield from self.due()
 
     def due(self) -> Iterator[Batch[Tag]]:
-        """Batches that have waited for longer than `max_age`."""
+        """Batches that have waited longer than `max_age`."""
         now = self._clock()
         while self._buckets:
             shape, bucket = next(iter(self._buckets.items()))
@@ -94,7 +94,7 @@ class Batcher(Generic[Tag]):
             yield self._take(shape)
 
     def flush(self) -> Iterator[Batch[Tag]]:
-        """Everything that waits, oldest bucket first."""
+        """All waiting inputs, oldest bucket first."""
         while self._buckets:
             yield self._take(next(iter(self._buckets)))
 

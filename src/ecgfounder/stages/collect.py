@@ -1,6 +1,6 @@
-"""Putting together what belongs to one record: its inputs are embedded in batches with others, and come back in any order.
+"""Collect the embeddings of a record, whose inputs are in batches with others and finish in any order.
 
-In: `Embedded` rows, and failures. Out: a `Finished` record, once all of its inputs are there or one of them is known to fail.
+In: `Embedded` rows, and failures. Out: a `Finished` record, when all its inputs are embedded or one has failed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ecgfounder.stages.read import Failed, Job, Opened
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One record that went through: what is kept of its inputs in order, or the reason why there is nothing.
+    """One finished record: the embeddings of its inputs in order, or the reason for its failure.
 
     Attributes
     ----------
     embeddings : tuple of InputEmbedding or None
-        What is kept of each input, in order; None for a failure.
+        The embedding of each input, in order; None for a failure.
     kind, reason : str
         Of a failure: the error's class name, and its message.
     seconds : mapping of str to float
-        By stage.
+        Time by stage.
     """
 
     job: Job
@@ -39,7 +39,7 @@ class Finished:
 
 @dataclass(eq=False)
 class Gathering:
-    """A record on its way: what has come of its inputs; `over` once it was finished."""
+    """A record in progress: the embeddings of its inputs so far; `over` when it is finished."""
 
     opened: Opened
     embeddings: list[InputEmbedding | None] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Gathering:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What came of one input: what is kept of its map, or the error that it has instead."""
+    """The result of one input: its embedding, or its error."""
 
     gathering: Gathering
     number: int
@@ -65,10 +65,10 @@ class Embedded:
 
 
 def collect(row: Embedded) -> Finished | None:
-    """Put a row with those of the same record; gives the record when it is whole, or at its first failure."""
+    """Add a row to its record; returns the record when it is complete, or at its first failure."""
     gathering = row.gathering
     if gathering.over:
-        return None  # it has failed already, for another of its inputs
+        return None  # it has already failed, because of another input
     opened = gathering.opened
     if row.kept is None:
         gathering.over = True
@@ -90,7 +90,7 @@ def collect(row: Embedded) -> Finished | None:
 
 
 def give_up(gathering: Gathering | None, failed: Failed) -> Finished | None:
-    """Finish a record whose file failed, before or after some of its inputs were there."""
+    """Finish a record whose file failed, before or after some of its inputs were read."""
     facts, identity = failed.facts, failed.identity
     if gathering is not None:
         if gathering.over:

@@ -1,7 +1,7 @@
-"""Embedding one batch: the network on its rows, and what is kept of each map.
+"""Embed a batch: run the network on its rows and pool each feature map.
 
-In: a batch whose rows know their records. Out: a row each, with what is kept of its map or the reason why there is nothing; a
-batch that cannot be computed is tried row by row, so that no record fails for another.
+In: a batch whose rows are tagged with their records. Out: an embedding or an error for each row. If a batch cannot be computed,
+its rows are computed one by one, so that no record fails because of another.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ NOT_FINITE = "the network's output is not finite: the samples' values are beyond
 
 
 class Network(Protocol):
-    """What this stage needs of an engine."""
+    """The part of an engine's interface that this stage uses."""
 
     threads: int
 
     def embed(self, batch: FloatArray) -> FloatArray:
-        """float32 [B, C, L] -> float32 [B, T, 1024]; may be called from `threads` threads at once."""
+        """float32 [B, C, L] -> float32 [B, T, 1024]; may be called from `threads` threads concurrently."""
         ...
 
 
 @dataclass(frozen=True)
 class EmbedStage:
-    """The network, and what is kept of an input's map [T, 1024]; `keep` bounds memory where it pools."""
+    """The network, and the function `keep` that makes an embedding of an input's feature map [T, 1024]."""
 
     network: Network
     keep: Callable[[FloatArray], InputEmbedding]

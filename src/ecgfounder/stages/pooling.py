@@ -1,6 +1,6 @@
-"""What is kept of a feature map: all of it, its mean over time, the head's probabilities; several at once from one pass.
+"""Pooling of a feature map: the whole feature map, its mean over time, the head's probabilities, or several of these.
 
-In: a map [T, 1024] of one network input. Out: an `InputEmbedding`.
+In: a feature map [T, 1024] of one input. Out: an `InputEmbedding`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ POOLING_CHOICES = ("none", "mean", "both")
 
 @dataclass(frozen=True)
 class InputEmbedding:
-    """What is kept of one network input, all float32.
+    """The embedding of one input, all float32.
 
     Attributes
     ----------
     embedding : FloatArray
-        The map [T, 1024], or its mean over T [1024].
+        The feature map [T, 1024], or its mean over T [1024].
     mean : FloatArray or None
-        [1024], the mean over T beside a map [T, 1024]; None where it was not asked for.
+        [1024], the mean over T in addition to the feature map; None if not requested.
     probabilities : FloatArray or None
-        [n_classes], each statement's probability by itself; None where they were not asked for.
+        [n_classes], independent probabilities of the statements; None if not requested.
     """
 
     embedding: FloatArray
@@ -40,14 +40,14 @@ class InputEmbedding:
 
     @property
     def is_finite(self) -> bool:
-        """Whether every number that is kept is finite; a map that is not makes its mean so too."""
+        """Whether all numbers are finite; the mean of a feature map that is not finite is not finite either."""
         return bool(
             np.isfinite(self.embedding).all() and (self.probabilities is None or np.isfinite(self.probabilities).all())
         )
 
 
 def pooling_of(pooling: str, head: Head | None = None) -> Callable[[FloatArray], InputEmbedding]:
-    """What is kept of a map, as a function of it: `pooling` is "none", "mean" or "both"; a head adds its probabilities."""
+    """A function from a feature map to an embedding: `pooling` is "none", "mean" or "both"; a head adds its probabilities."""
 
     def keep(feature_map: FloatArray) -> InputEmbedding:
         probabilities = None if head is None else head.probabilities(feature_map[None])[0]
@@ -59,12 +59,12 @@ def pooling_of(pooling: str, head: Head | None = None) -> Callable[[FloatArray],
 
 
 def diagnostic_head(head: Head | None, mode: str) -> Head:
-    """The checkpoint's head if it is the published one, whose classes have names.
+    """The checkpoint's head, if it is the published one with named classes.
 
     Raises
     ------
     CheckpointError
-        If there is none, or it has another number of classes.
+        If there is no head, or it has another number of classes.
     """
     expected = len(spec_of(mode).labels())
     if head is None or head.n_classes != expected:

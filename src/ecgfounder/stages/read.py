@@ -1,6 +1,6 @@
-"""Reading and preparing one file, as a plain callable.
+"""Read and prepare one file, as a plain callable.
 
-In: a `Job`. Out: events: `Opened` and its `Input`s, or `Failed`; nothing that is wrong with a file is ever raised.
+In: a `Job`. Out: events: `Opened` and its `Input`s, or `Failed`. Faults of a file are never raised.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from ecgfounder.readers.source import Hints
 
 @dataclass(frozen=True)
 class Job:
-    """One record to do, with all that anybody on its way needs to know of it.
+    """One record to do, with all facts that the stages need.
 
     Attributes
     ----------
     place : int
-        Its place in the cohort, from 0; different for each job of a run.
+        Its position in the cohort, from 0; unique among the jobs of a run.
     path : str
         The file to read.
     key, record : int, str
-        Its key, and what it is called in the run's record.
+        Its key, and its name in the run record.
     title : str
-        What it is called in its output.
+        Its name in the output.
     output : str
-        The name of its output, where it has one of its own.
+        The name of its output, if it is a separate file.
     replaces : str
-        The output that it has from before and that is obsolete when this one fails; "" for none.
+        Its earlier output, which becomes obsolete if the record fails; "" for none.
     path_key : int or None
-        Its path's hash, where it is known by an identifier.
+        Hash of its path, if the record has an identifier.
     """
 
     place: int
@@ -76,7 +76,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Failed:
-    """A file that gave no inputs, or not all of them; `kind` is the error's class name."""
+    """A file that could not be read or prepared completely; `kind` is the error's class name."""
 
     job: Job
     kind: str
@@ -87,7 +87,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Idle:
-    """Nothing came for a while; lets the caller look after what waits."""
+    """No event for a while; lets the caller release waiting batches."""
 
 
 Event = Opened | Input | Failed | Idle
@@ -95,7 +95,7 @@ Event = Opened | Input | Failed | Idle
 
 @dataclass
 class _Known:
-    """What was found out of a file up to now."""
+    """The facts about a file that are known so far."""
 
     facts: Facts = field(default_factory=Facts)
     identity: Identity | None = None
@@ -104,7 +104,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class ReadTask:
-    """How a path becomes a signal; sent to every reading process once."""
+    """The settings for reading and preparing a path; sent to every reading process once."""
 
     preparation: Preparation
     reader: str = "auto"
@@ -112,7 +112,7 @@ class ReadTask:
     statements: bool = False
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Read and prepare one file; never raises for what is wrong with the file."""
+        """Read and prepare one file; never raises for faults of the file."""
         known = _Known()
         try:
             signal = self._signal(job.path, known)
@@ -122,7 +122,7 @@ class ReadTask:
         except ECGFounderError as error:
             yield Failed(job, type(error).__name__, str(error), known.facts, known.identity)
         except MemoryError:
-            reason = "needs more memory than there is"
+            reason = "needs more memory than is available"
             yield Failed(job, PrepareError.__name__, reason, known.facts, known.identity)
         except Exception as error:  # noqa: BLE001 - a slip of ours or a library's concerns this file, not the run
             # Its message is left out: it may quote the file.

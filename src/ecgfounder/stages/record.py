@@ -1,7 +1,7 @@
-"""The writing end: finished records become outputs and ledger entries, failures become entries.
+"""Write finished records: outputs and ledger entries; failures get an entry only.
 
-In: groups of `Finished`. Out: what the sink wrote, a ledger entry for each record once it is safe, and the names of outputs that
-are obsolete by then, for the driver to remove.
+In: groups of `Finished`. Out: the sink's outputs, a ledger entry for each record after its output is synced, and the names of
+obsolete outputs, which the driver removes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ecgfounder.storage.paths import printable
 
 @dataclass
 class Recorder:
-    """The writing end of one process. An entry is appended only when the sink says that its output is safe.
+    """Writes the records of one process. An entry is appended only when the sink reports that its output is synced.
 
     Attributes
     ----------
     done, failed : int
-        Records that it has recorded.
+        Number of records written to the ledger.
     obsolete : list of str
-        Outputs from before whose records are recorded as failed now.
+        Earlier outputs of records that have failed now.
     """
 
     sink: Sink
@@ -41,7 +41,7 @@ class Recorder:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refuse(self, job: Job, error: ECGFounderError) -> None:
-        """Record a failure that came up before the file was read."""
+        """Record a failure from before the file was read."""
         self.finish([Finished(job, kind=type(error).__name__, reason=str(error))])
 
     def finish(self, group: Sequence[Finished]) -> None:
@@ -53,20 +53,20 @@ class Recorder:
             self._commit(failed, written, time.perf_counter() - began)
 
     def close(self) -> None:
-        """Write what the sink still holds."""
+        """Write the outputs that the sink still holds."""
         with self._lock:
             began = time.perf_counter()
             written = self.sink.close()
             self._commit([], written, time.perf_counter() - began)
 
     def take_obsolete(self) -> list[str]:
-        """The outputs that nothing counts any more, once each."""
+        """The obsolete outputs; each is returned once."""
         with self._lock:
             taken, self.obsolete = self.obsolete, []
             return taken
 
     def _commit(self, failed: list[Entry], written: Sequence[Written | ShardWritten], seconds: float) -> None:
-        """Append entries; those that are done share the seconds of writing since the last ones that were."""
+        """Append entries; the time of writing since the previous commit is divided among the finished records."""
         self._writing += seconds
         n_done = sum(isinstance(each, Written) and each.error is None for each in written)
         share = 0.0
@@ -83,7 +83,7 @@ class Recorder:
 
 
 def _line(written: Written | ShardWritten, seconds: float) -> Line:
-    """What the ledger says of what a sink wrote, and of the seconds that it took."""
+    """The ledger line for a sink's output, with the time that writing took."""
     if isinstance(written, ShardWritten):
         return Commitment(written.shard, written.rows, written.records)
     finished: Finished = written.output.receipt

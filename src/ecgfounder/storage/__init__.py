@@ -1,4 +1,4 @@
-"""Where bytes lie: paths as text, one way to read and list, one way to replace a file or an object."""
+"""Storage: stores and locations, reading and listing files, replacing a file atomically, paths as text."""
 
 from ecgfounder.storage.location import HERE, Location, is_url, locate, path_here
 from ecgfounder.storage.store import Conflict, Denied, Missing, Status, Store, Unavailable

@@ -1,6 +1,6 @@
-"""Files as objects: the store of this machine's file systems, network drives among them.
+"""The store for files on this machine's file systems, including network drives.
 
-In: names below a root folder. Out: bytes; errors of the operating system as those of a store.
+In: names below a root folder. Out: bytes; errors of the operating system are converted to those of a store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @dataclass(frozen=True)
 class LocalStore(Store):
-    """Files below `root`, "/" for any file of the machine."""
+    """Files below `root`; "/" for any file on the machine."""
 
     root: str = "/"
 
@@ -41,7 +41,7 @@ class LocalStore(Store):
             try:
                 status = os.stat(self.path(name))
             except OSError:
-                continue  # it has gone since, or is a link to nowhere
+                continue  # deleted meanwhile, or a dangling symbolic link
             if stat.S_ISREG(status.st_mode):
                 yield _status(name, status)
 
@@ -73,11 +73,11 @@ class LocalStore(Store):
     def read(self, name: str, start: int = 0, stop: int | None = None, *, tag: str | None = None) -> bytes:
         with _told(name), self.open(name) as file:
             if tag is not None and _status(name, os.fstat(file.fileno())).tag != tag:
-                raise Conflict(f"{self.path(name)}: it has changed while it was read")
+                raise Conflict(f"{self.path(name)}: it changed while it was read")
             file.seek(start)
             data = file.read() if stop is None else file.read(max(0, stop - start))
             if tag is not None and _status(name, os.fstat(file.fileno())).tag != tag:
-                raise Conflict(f"{self.path(name)}: it has changed while it was read")
+                raise Conflict(f"{self.path(name)}: it changed while it was read")
             return data
 
     def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
@@ -86,9 +86,9 @@ class LocalStore(Store):
             return _status(name, status), file.read(status.st_size) if status.st_size <= most else None
 
     def open(self, name: str) -> BufferedReader:
-        """A regular file for reading; FIFOs, devices, sockets and folders are refused without ever blocking on them."""
+        """Open a regular file for reading; FIFOs, devices, sockets and folders are refused without blocking."""
         with _told(name):
-            # O_NONBLOCK: opening a FIFO with no writer would wait forever otherwise.
+            # O_NONBLOCK: otherwise, opening a FIFO without a writer would block.
             descriptor = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -115,7 +115,7 @@ class LocalStore(Store):
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                os.link(aside, target)  # unlike a rename, it never takes the place of what is there
+                os.link(aside, target)  # unlike a rename, never replaces an existing file
             finally:
                 aside.unlink(missing_ok=True)
             sync_folder(target.parent)
@@ -140,13 +140,13 @@ def _status(name: str, status: os.stat_result) -> Status:
 
 @contextmanager
 def _told(name: str) -> Iterator[None]:
-    """The operating system's errors as a store's; the reason is the system's own sentence."""
+    """Convert errors of the operating system to those of a store, with the system's message as the reason."""
     try:
         yield
     except StorageError:
         raise
     except FileExistsError as error:
-        raise Conflict(f"{name}: it is there already") from error
+        raise Conflict(f"{name}: it already exists") from error
     except ValueError as error:  # a NUL character in the name
         raise Missing(f"not a valid path: {error}") from error
     except OSError as error:

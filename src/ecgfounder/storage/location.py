@@ -1,6 +1,6 @@
-"""A place in a store: what those who read and resume are handed, whether it is a folder here or an object elsewhere.
+"""A location in a store: a file or folder on this machine, or an object elsewhere.
 
-In: a path or a URL. Out: a `Location`; a scheme that is not known is refused, never taken for a folder's name.
+In: a path or a URL. Out: a `Location`. An unknown URL scheme is refused; it is never read as a folder's name.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ecgfounder.storage.store import Missing, Skip, Status, Store, skip_none
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 HERE = LocalStore()
-"""The store of this machine's files."""
+"""The store of files on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A name in a store, of an object or of a folder of them.
+    """The name of an object or folder in a store.
 
-    `str(location)` is the path or URL; `os.fspath(location)` the path, of a file on this machine only.
+    `str(location)` is the path or URL; `os.fspath(location)` is the path, only for files on this machine.
     """
 
     store: Store
@@ -39,7 +39,7 @@ class Location:
 
     def __fspath__(self) -> str:
         if not isinstance(self.store, LocalStore):
-            raise TypeError(f"{self} is not a file of this machine")
+            raise TypeError(f"{self} is not a file on this machine")
         return self.store.path(self.name)
 
     def __truediv__(self, part: str) -> Location:
@@ -47,7 +47,7 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on a file system of this machine."""
+        """Whether the location is on a file system of this machine."""
         return isinstance(self.store, LocalStore)
 
     @property
@@ -57,7 +57,7 @@ class Location:
         Raises
         ------
         TypeError
-            If it is elsewhere.
+            If the location is in another store.
         """
         return Path(os.fspath(self))
 
@@ -78,19 +78,19 @@ class Location:
 
     @property
     def folder(self) -> Location:
-        """Where it lies."""
+        """The folder that contains it."""
         return Location(self.store, self.name.rpartition("/")[0])
 
     def beside(self, basename: str) -> Location:
-        """The object of another name in the same folder."""
+        """The object with another name in the same folder."""
         return self.folder / basename
 
     def list(self, *, skip: Skip = skip_none) -> Iterator[Status]:
-        """`Store.list` of what is below it; names are relative to the store."""
+        """`Store.list` of this folder; names are relative to the store."""
         return self.store.list(self.name, skip=skip)
 
     def names(self, *, skip: Skip = skip_none) -> Iterator[str]:
-        """`Store.names` of what is below it, as seen from here."""
+        """`Store.names` of this folder; names are relative to the folder."""
         start = len(self.name) + 1 if self.name else 0
         return (name[start:] for name in self.store.names(self.name, skip=skip))
 
@@ -99,7 +99,7 @@ class Location:
         return self.store.status(self.name)
 
     def exists(self) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         try:
             self.store.status(self.name)
         except Missing:
@@ -127,7 +127,7 @@ class Location:
         return self.store.create(self.name, data)
 
     def delete(self, parts: Iterable[str]) -> None:
-        """Remove objects below it."""
+        """Delete objects below this location."""
         self.store.delete((self / part).name for part in parts)
 
 
@@ -137,12 +137,12 @@ def is_url(text: str) -> bool:
 
 
 def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
-    """The path of a file or folder on this machine: a path as it is, or what a `file://` URL names.
+    """The path of a file or folder on this machine, from a path or a `file://` URL.
 
     Raises
     ------
     SettingsError
-        If it is elsewhere, naming the parameter.
+        If it is not on this machine; the message names the parameter.
     """
     if not is_url(os.fspath(text)):
         return Path(text)
@@ -153,12 +153,12 @@ def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
 
 
 def locate(place: str | os.PathLike[str] | Location) -> Location:
-    """The location of a path or a URL (`file://`, `memory://`); relative paths start from the working directory.
+    """The location of a path or a URL (`file://`, `memory://`); relative paths are relative to the working directory.
 
     Raises
     ------
     SettingsError
-        For a URL of a scheme that is not known, or a `file://` of another host.
+        For a URL of an unknown scheme, or a `file://` URL of another host.
     """
     if isinstance(place, Location):
         return place
@@ -177,5 +177,5 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
             f"{text}: a file:// URL names a file of this machine, file:///path, not one of host {host!r}"
         )
     raise SettingsError(
-        f"{text}: {kind}:// is not supported; expected a path or file:///path. (Not taken for a folder called {kind!r}.)"
+        f"{text}: {kind}:// is not supported; expected a path or file:///path. (It is not read as a folder called {kind!r}.)"
     )

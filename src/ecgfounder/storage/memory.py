@@ -1,6 +1,6 @@
-"""Objects in memory: the store that tests use, and the plainest reading of what a store is.
+"""A store in memory, for tests; the simplest implementation of a store.
 
-In and out: as every store. It lives as long as its process, and is found again by its name.
+In and out: as every store. It exists as long as its process, and is identified by its name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ecgfounder.storage.store import Conflict, Missing, Skip, Status, Store, ski
 
 
 class MemoryStore(Store):
-    """The store of one name in this process; `MemoryStore("a") is MemoryStore("a")`."""
+    """The store with a name in this process; `MemoryStore("a") is MemoryStore("a")`."""
 
     _stores: dict[str, MemoryStore] = {}  # noqa: RUF012 - shared by all on purpose
     _making = threading.Lock()
@@ -53,7 +53,7 @@ class MemoryStore(Store):
     def read(self, name: str, start: int = 0, stop: int | None = None, *, tag: str | None = None) -> bytes:
         data, status = self._find(name)
         if tag is not None and tag != status.tag:
-            raise Conflict(f"{self.url(name)}: it has changed while it was read")
+            raise Conflict(f"{self.url(name)}: it changed while it was read")
         return data[start:stop]
 
     def put(self, name: str, data: bytes) -> Status:
@@ -63,11 +63,11 @@ class MemoryStore(Store):
     def create(self, name: str, data: bytes) -> Status:
         with self._lock:
             if name in self._objects:
-                raise Conflict(f"{self.url(name)}: it is there already")
+                raise Conflict(f"{self.url(name)}: it already exists")
             return self._keep(name, data)
 
     def delete(self, names: Iterable[str]) -> None:
-        gone = list(names)  # which may be a listing of this very store
+        gone = list(names)  # `names` may be a listing of this store
         with self._lock:
             for name in gone:
                 self._objects.pop(name, None)

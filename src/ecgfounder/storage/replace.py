@@ -1,6 +1,6 @@
-"""The one way in which a file takes its place: written aside, synced, renamed, its folder synced.
+"""Atomic replacement of files: written to a temporary file, synced, renamed, the folder synced.
 
-In: a target and what is to be in it. Out: the file under its name, whole and on disk; or an error, and what was there before.
+In: a target and its new content. Out: the complete file under its name, synced to disk; or an error, and the previous file.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from pathlib import Path
 from typing import BinaryIO
 
 FILES_AT_ONCE = 64
-"""Files that are written before they are synced, at most."""
+"""Maximum number of files that are written before they are synced."""
 
 
 @contextmanager
 def replacing(target: Path, *, aside: Path | None = None) -> Iterator[BufferedWriter]:
-    """A file to write to that takes the place of `target` when the block ends well, and vanishes when it does not.
+    """A temporary file that replaces `target` when the block ends without an error, and is removed otherwise.
 
-    When the block is left, the content is on disk, then the name.
+    At the end of the block the content is synced, then the file is renamed and the folder is synced.
 
     Parameters
     ----------
     target : Path
-        The file's place; its folder is there.
+        The file to replace; its folder must exist.
     aside : Path, optional
-        Where it is written, on the same file system; None takes a hidden name beside its place.
+        The temporary file, on the same file system; None for a hidden file in the same folder.
 
     Raises
     ------
     OSError
-        If it cannot be written; what was there before stays.
+        If it cannot be written; a previous file is kept.
     """
     aside = aside or _beside(target)
     try:
@@ -61,21 +61,21 @@ def replace_files(
 ) -> list[OSError | None]:
     """Replace several files, with one sync of each folder for all of them.
 
-    One step after the other for all: files that are written while another one is synced wait for the file system's journal,
-    which takes several times as long.
+    Each step is done for all files before the next step: writing a file while another one is synced waits for the file system's
+    journal, which takes several times as long.
 
     Parameters
     ----------
     files : sequence of tuple of (Path, callable)
-        Targets below `root`, and what gives the content of each. Folders between are made; `root` itself never is: if
-        it has vanished, that is an error and not a fresh start.
+        Targets below `root`, and a function for the content of each. Missing folders between are made, but not `root`: if it
+        no longer exists, that is an error.
     aside : callable
-        Where a target is written before it takes its place.
+        Gives the temporary file of a target.
 
     Returns
     -------
     list
-        For each file the error that kept it from its place, or None where it is there and on disk.
+        For each file its error, or None if it was replaced and synced.
     """
     errors: list[OSError | None] = []
     folders: set[Path] = set()
@@ -92,7 +92,7 @@ def _replace_some(
     aside: Callable[[Path], Path],
     folders: set[Path],
 ) -> list[OSError | None]:
-    """Write and rename a few files; adds the folders that are to be synced."""
+    """Write and rename some files; adds the folders to sync to a set."""
     errors: list[OSError | None] = [None] * len(files)
     asides = [aside(target) for target, _ in files]
     written: list[tuple[int, BinaryIO]] = []
@@ -122,7 +122,7 @@ def _replace_some(
 
 
 def _written(path: Path, content: bytes) -> BinaryIO:
-    """A file with its content, written and still open, so that it can be synced."""
+    """Write a file and leave it open, so that it can be synced."""
     file = open(path, "wb", buffering=0)  # noqa: SIM115 - the caller's to close
     try:
         left = memoryview(content)
@@ -135,7 +135,7 @@ def _written(path: Path, content: bytes) -> BinaryIO:
 
 
 def make_folders(root: Path, folder: Path) -> set[Path]:
-    """Make the folders between `root` and `folder`; returns those that got a new entry and need a sync."""
+    """Make the folders between `root` and `folder`; returns those with a new entry, which need a sync."""
     missing: list[Path] = []
     at = folder
     while at != root and not at.is_dir():

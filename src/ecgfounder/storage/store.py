@@ -1,7 +1,7 @@
-"""The one interface to whatever keeps bytes: a folder, an object store, memory.
+"""The interface of stores: folders, object stores, memory.
 
-In: names of objects, joined by '/' and relative to the store's root. Out: their bytes and tags, or one of four errors.
-`tests/storage/test_storage.py` is the suite that every store passes.
+In: names of objects, with parts joined by '/' and relative to the store's root. Out: their bytes and tags, or one of four errors.
+`tests/storage/test_storage.py` is the test suite for every store.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from ecgfounder.errors import StorageError
 
 
 class Missing(StorageError):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class Denied(StorageError):
-    """The object is there, or may be, and must not be touched."""
+    """Access to the object is not permitted; it may or may not exist."""
 
 
 class Unavailable(StorageError):
-    """The store does not answer, or answers with an error of its own: nothing is known of the object."""
+    """The store does not answer, or answers with an error; the state of the object is unknown."""
 
 
 class Conflict(StorageError):
-    """The object is there already, or is not the one that it was."""
+    """The object already exists, or has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a store knows of an object without reading it.
+    """Facts about an object that are available without reading it.
 
     Attributes
     ----------
@@ -42,9 +42,9 @@ class Status:
     size : int
         In bytes.
     tag : str
-        Text that is another one when the content is another one (an object store's ETag).
+        Text that changes when the content changes (an object store's ETag).
     mtime_ns : int
-        When it was last written, in ns since 1970.
+        Time of the last modification, in ns since 1970.
     """
 
     name: str
@@ -57,40 +57,40 @@ Skip = Callable[[str], bool]
 
 
 def skip_none(_name: str) -> bool:
-    """Leave no folder out."""
+    """Skip no folder."""
     return False
 
 
 def walk_order(name: str) -> list[tuple[bool, str]]:
-    """A sort key that puts a folder's objects before those of its subfolders, both by name."""
+    """A sort key: by name, with a folder's objects before those of its subfolders."""
     *folders, last = name.split("/")
     return [*((True, folder) for folder in folders), (False, last)]
 
 
 class Store(ABC):
-    """Objects by name. Safe to use from several threads, and picklable: connections are opened where it is used.
+    """Objects by name. Thread-safe and picklable: connections are opened on use.
 
-    Every method raises `StorageError`: `Missing`, `Denied` or `Unavailable`, and `Conflict` where it says so.
+    Every method raises `StorageError`: `Missing`, `Denied` or `Unavailable`, and `Conflict` where documented.
     """
 
     @abstractmethod
     def url(self, name: str) -> str:
-        """How an object is written for people and for `ecgfounder.storage.locate`: a path or a URL."""
+        """The path or URL of an object, for messages and for `ecgfounder.storage.locate`."""
 
     @abstractmethod
     def list(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[Status]:
-        """Every object below a folder (`run` has nothing to do with `run2`); none where there is no such folder.
+        """Every object below a folder (`run` does not include `run2`); none if the folder does not exist.
 
-        A folder's own objects come together, by name, before those of its subfolders, which come by name too.
+        A folder's objects come first, by name, then those of its subfolders, by name.
 
         Parameters
         ----------
         skip : Skip, optional
-            Folders, by their last names, that are left out with all that is below them.
+            Whether to skip a folder of this name, with everything below it.
         """
 
     def names(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[str]:
-        """The names that `list` gives, where it is cheaper to know no more; what turns out not to be readable among them."""
+        """The names of `list`, which may be cheaper; they may include objects that are not readable."""
         return (status.name for status in self.list(folder, skip=skip))
 
     @abstractmethod
@@ -99,38 +99,38 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, name: str, start: int = 0, stop: int | None = None, *, tag: str | None = None) -> bytes:
-        """Bytes [start, stop) of an object, fewer where it ends before; with `tag`, of that very content or `Conflict`."""
+        """Bytes [start, stop) of an object, fewer if it ends before; `Conflict` if `tag` is given and the content has changed."""
 
     @abstractmethod
     def put(self, name: str, data: bytes) -> Status:
-        """Write an object whole, in the place of one that is there; when this returns, it survives a power cut."""
+        """Write an object, replacing an existing one; when this returns, it survives a power cut."""
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> Status:
-        """Write an object that is not there yet, whole or not at all; of several that try at once, one succeeds.
+        """Write a new object atomically; of several simultaneous calls, one succeeds.
 
         Raises
         ------
         Conflict
-            If it is there.
+            If the object exists.
         """
 
     @abstractmethod
     def delete(self, names: Iterable[str]) -> None:
-        """Remove objects; those that are not there are as good as removed."""
+        """Delete objects; missing ones are ignored."""
 
     def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
-        """An object's status and its whole content, of one moment; None instead of content that is larger than `most` bytes."""
+        """An object's status and its content at the same moment; None instead of content of more than `most` bytes."""
         status = self.status(name)
         return status, self.read(name, 0, status.size, tag=status.tag) if status.size <= most else None
 
     def open(self, name: str) -> BufferedReader:
-        """An object as a file for reading: pieces are read as they are asked for, all of one content."""
+        """Open an object for reading; pieces are read on demand, all of the same content."""
         return io.BufferedReader(RangedFile(self, name))
 
 
 class RangedFile(io.RawIOBase):
-    """An object read by ranges, all under the tag that it had when it was opened; content that changes is an `OSError`."""
+    """An object read by ranges, with the tag that it had when it was opened; a change of the content raises `OSError`."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
