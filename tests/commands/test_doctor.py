@@ -94,7 +94,7 @@ def test_missing_and_old_packages_are_named_with_the_install_command(monkeypatch
 
 def test_every_extra_of_the_package_is_looked_at() -> None:
     offered = set(metadata.metadata("ecgfounder").get_all("Provides-Extra") or [])
-    assert set(doctor.PURPOSE_OF_EXTRA) == offered - {"dev", "formats"}
+    assert set(doctor.PURPOSE_OF_EXTRA) == offered - {"dev", "test", "formats"}
 
 
 def test_source_code_that_was_never_installed_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -570,8 +570,23 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Constants that Python needs to lay out weights and memory. They are defined in this file only. */
+static int add_constants(PyObject *module)
+{
+    return PyModule_AddIntMacro(module, PANEL) || PyModule_AddIntMacro(module, KERNEL) ||
+                   PyModule_AddIntMacro(module, LEFT) || PyModule_AddIntMacro(module, RIGHT) ||
+                   PyModule_AddIntMacro(module, ALIGNMENT)
+               ? -1
+               : 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)add_constants},
+    {0, NULL},
+};
+
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_net1d", NULL, 0, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_net1d", NULL, 0, methods, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__net1d(void)

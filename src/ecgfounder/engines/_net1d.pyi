@@ -3,6 +3,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+PANEL: int
+"""Output channels whose weights lie together; also the width of a group."""
+KERNEL: int
+"""Samples under a first or middle convolution."""
+LEFT: int
+"""Zeros before what such a convolution sees."""
+RIGHT: int
+"""Zeros after it."""
+ALIGNMENT: int
+"""Bytes of a cache line, at which memory best begins."""
+
 _Floats = npt.NDArray[np.float32]
 _Layout = npt.NDArray[np.int32]
 

@@ -33,8 +33,6 @@ PACKING_VERSION = 1
 """Part of the cache's key: raise it if `pack` changes the layout."""
 
 _WEIGHTS = "backbone.f32"
-_PANEL = 16  # adjacent output channels; must equal the number in `_net1d.c`
-_ALIGNMENT = 64  # a cache line
 _KEPT_BYTES = 256 << 20
 _CHECKED_SAMPLES = 515  # three tokens; lengths are odd where they are halved
 
@@ -129,7 +127,7 @@ class NativeEngine(CpuEngine):
 def pack(weights: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     """The backbone's weights in the order and layout of `_net1d.c`.
 
-    Each layer is [panel][tap][input channel][16 output channels], then its biases; output channels are padded with zeros to
+    Each layer is [panel][tap][input channel][PANEL output channels], then its biases; output channels are padded with zeros to
     whole panels. The panels of a grouped convolution are its groups. The first convolution's taps and channels are one axis.
 
     Parameters
@@ -156,9 +154,9 @@ def _packed_layer(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """A layer's weights [out, in] or [out, in of a group, taps], and its biases [out], as flat arrays."""
     taps = weight.reshape(*weight.shape[:2], -1)
-    missing = -len(taps) % _PANEL
+    missing = -len(taps) % _net1d.PANEL
     taps = np.pad(taps, ((0, missing), (0, 0), (0, 0)))
-    panels = taps.reshape(-1, _PANEL, *taps.shape[1:])
+    panels = taps.reshape(-1, _net1d.PANEL, *taps.shape[1:])
     return panels.transpose(0, 3, 2, 1).ravel(), np.pad(bias, (0, missing))
 
 
@@ -176,6 +174,6 @@ def _build_entry(folder: Path, checkpoint: Path, mode: str) -> None:
 
 def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:
     """Uninitialised memory, uint8 [n_bytes], aligned to a cache line."""
-    memory = np.empty(n_bytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
+    memory = np.empty(n_bytes + _net1d.ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _net1d.ALIGNMENT
     return memory[start : start + n_bytes]
