@@ -534,7 +534,7 @@ def test_rows_of_shards_with_identifiers_are_found_by_them_wherever_the_recordin
         str(tmp_path / "no"),
     ]
     assert mimic_main(words) == 2
-    assert "give the column that has them as --id_column" in capsys.readouterr().err
+    assert "give their column as --id_column" in capsys.readouterr().err
 
 
 def test_an_identifier_of_several_recordings_is_refused_over_shards_too(
