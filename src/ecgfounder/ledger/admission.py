@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ecgfounder.cohort.naming import RUN_FOLDER
@@ -25,29 +26,59 @@ from ecgfounder.storage.replace import replace_file
 _PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-rank")
 
 
+def take_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
+    """Make the folder where there is none yet, and hold it. Nothing in it is touched before it is held.
+
+    Raises
+    ------
+    RunError
+        As `create_folder` and `hold_folder` do.
+    """
+    _make(folder, folder.locks)
+    lock = hold_folder(folder, shard)
+    try:
+        create_folder(folder)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
 def create_folder(folder: RunFolder) -> None:
-    """Make the folders, or refuse one that holds something else.
+    """Make the folders, or refuse one that holds something else. For who holds the folder, or is alone in it.
 
     Raises
     ------
     RunError
         If the output folder is not ours and not empty, or cannot be written to.
     """
-    output_dir, run = folder.output_dir.path, folder.path
+    _make(folder, folder.ledger.path, folder.scratch, folder.locks)
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        if not run.exists() and any(output_dir.iterdir()):
-            raise RunError(
-                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
-                "into folders that may hold something else. Choose an empty or new output_dir."
-            )
-        for each in (run, folder.ledger.path, folder.scratch, folder.locks):
-            each.mkdir(exist_ok=True)
         probe = folder.scratch / f"probe-{uuid.uuid4().hex}"
         replace_file(probe, b"writable")
         probe.unlink()
     except OSError as error:
-        raise RunError(f"{output_dir} cannot be written to: {error.strerror or error}") from error
+        raise _unwritable(folder, error) from error
+
+
+def _make(folder: RunFolder, *below: Path) -> None:
+    output_dir, run = folder.output_dir.path, folder.path
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        # Looked at in this order: whoever starts at the same time makes `run` before anything else.
+        if any(output_dir.iterdir()) and not run.exists():
+            raise RunError(
+                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
+                "into folders that may hold something else. Choose an empty or new output_dir."
+            )
+        for each in (run, *below):
+            each.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: RunFolder, error: OSError) -> RunError:
+    return RunError(f"{folder.output_dir} cannot be written to: {error.strerror or error}")
 
 
 def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:

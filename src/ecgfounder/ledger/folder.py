@@ -15,7 +15,7 @@ from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.card import CARD, card_of, is_card
 from ecgfounder.ledger.record import RunRecord
-from ecgfounder.storage import Location, Missing, locate
+from ecgfounder.storage import Conflict, Location, Missing, locate
 from ecgfounder.storage.replace import replace_file
 
 TABLES = ("manifest", "predictions", "statements")
@@ -92,8 +92,17 @@ class RunFolder:
 
     def write(self, record: RunRecord) -> None:
         """Replace the run's record in one step."""
-        content = orjson.dumps(record.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-        replace_file(self.run_json.path, content)
+        replace_file(self.run_json.path, _content_of(record))
+
+    def create(self, record: RunRecord) -> bool:
+        """Write the run's record where there is none yet; of several processes that do so at once, one succeeds."""
+        try:
+            self.run_json.create(_content_of(record))
+        except Conflict:
+            return False
+        except StorageError as error:
+            raise RunError(f"{self.run_json} cannot be written: {error}.") from error
+        return True
 
     def write_card(self, record: RunRecord) -> None:
         """Put the card beside the embeddings, by which other programs know what they are; a user's own stays."""
@@ -105,3 +114,7 @@ class RunFolder:
         """Whether the folder's card is one of ours."""
         place = self.output_dir / CARD
         return place.exists() and is_card(place.read(0, 4096))
+
+
+def _content_of(record: RunRecord) -> bytes:
+    return orjson.dumps(record.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,10 @@ from ecgfounder.errors import RunError
 from ecgfounder.ledger.liveness import Heartbeat, is_fresh, own_name, process_is_alive
 
 _WHOLE = "run.lock"
+
+_NAMING_SECONDS = 1.0
+"""How long a holder may take from the lock to its name in it."""
+_LOOK_SECONDS = 0.01
 
 
 class RunLock:
@@ -71,19 +76,30 @@ class RunLock:
         """Hold one lock file and put our name in it."""
         descriptor = _open(self._folder / name)
         try:
-            self._refuse_if_held(descriptor, _lock(descriptor, fcntl.LOCK_EX))
+            free = _lock(descriptor, fcntl.LOCK_EX)
+            self._refuse_if_held(descriptor, free)
+            ours = own_name() | {
+                "mount": os.fstat(descriptor).st_dev,
+                "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "shard": list(shard),
+                "token": uuid.uuid4().hex,
+            }
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, orjson.dumps(ours), 0)
+            if free is None:
+                self._refuse_if_taken(descriptor, ours)
         except BaseException:
             os.close(descriptor)
             raise
         self._file = descriptor
-        ours = own_name() | {
-            "mount": os.fstat(descriptor).st_dev,
-            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "shard": list(shard),
-        }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, orjson.dumps(ours), 0)
         self._heartbeat = Heartbeat(descriptor)
+
+    def _refuse_if_taken(self, descriptor: int, ours: Mapping[str, Any]) -> None:
+        """Without locks, of several that put their names there at once the last one has it; time for all to have done so."""
+        time.sleep(_NAMING_SECONDS)
+        holder = _holder(descriptor)
+        if holder is not None and holder != ours:
+            raise RunError(_refusal(self._folder, holder))
 
     def _refuse_beside(self, pattern: str, but: str | None = None) -> None:
         """Refuse if one of some other lock files is held: a whole run and shards, or two divisions, overlap."""
@@ -99,8 +115,13 @@ class RunLock:
 
     def _refuse_if_held(self, descriptor: int, free: bool | None) -> None:
         holder = _holder(descriptor)
-        if _is_held(descriptor, free, holder):
-            raise RunError(_refusal(self._folder, holder))
+        if not _is_held(descriptor, free, holder):
+            return
+        patience = time.monotonic() + _NAMING_SECONDS
+        while holder is None and time.monotonic() < patience:  # it has only just begun to hold
+            time.sleep(_LOOK_SECONDS)
+            holder = _holder(descriptor)
+        raise RunError(_refusal(self._folder, holder))
 
 
 def _open(path: Path) -> int:

@@ -22,7 +22,7 @@ def clean_scratch(folder: RunFolder) -> None:
     """Remove what an interrupted process left unfinished."""
     for path in folder.scratch.iterdir():
         if path.is_file():
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def remove_outputs(folder: RunFolder) -> None:

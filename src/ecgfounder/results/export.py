@@ -25,7 +25,7 @@ from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import output_name
 from ecgfounder.cohort.naming import LAYOUT_CHOICES, Layout, Naming
 from ecgfounder.errors import PrepareError, RunError
-from ecgfounder.ledger.admission import create_folder
+from ecgfounder.ledger.admission import take_folder
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, RunFolder
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, LedgerWriter, part_name, read_ledger
@@ -120,6 +120,11 @@ def _refuse_folder(target: Location, run: Location) -> None:
         raise RunError(f"{output_dir} is not empty: an export is written into a new or empty folder")
 
 
+def _refuse_run(target: RunFolder) -> None:
+    if target.read() is not None:
+        raise RunError(f"{target.output_dir} holds a run by now: an export is written into a new or empty folder")
+
+
 class _Export:
     """One export; `execute` does it.
 
@@ -145,7 +150,11 @@ class _Export:
         rows = _ledger_rows(self.source, self.ledger, self.first_rows)
         if self.to != "parquet" or self.named_by_id:
             self._refuse_collisions(rows)
-        create_folder(self.target)
+        with take_folder(self.target):
+            _refuse_run(self.target)  # another export may have begun at the same time
+            return self._write_run(rows)
+
+    def _write_run(self, rows: npt.NDArray[np.int64]) -> int:
         record = self._record()
         self.target.write(replace(record, outcome="exporting"))
         self.target.write_card(record)

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -28,7 +28,7 @@ from ecgfounder.drivers.local import Pipeline
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
-from ecgfounder.ledger.admission import admit, create_folder, hold_folder, previous
+from ecgfounder.ledger.admission import admit, previous, take_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
 from ecgfounder.ledger.entry import PartEnd, PartHeader
@@ -198,8 +198,7 @@ class Run:
     def _open_folder(self, opening: Opening, stack: ExitStack) -> tuple[int, str]:
         """Make or admit the folder and hold it; the start's stamp, and the run's identifier."""
         folder = self.folder
-        create_folder(folder)
-        stack.enter_context(hold_folder(folder, self.settings.shard))
+        stack.enter_context(take_folder(folder, self.settings.shard))
         refuse_collisions(opening.cohort, opening.index, self.naming, folder.collisions)
         before = admit(folder, self.settings.fingerprint(opening.digest), overwrite=self.settings.overwrite)
         if self.settings.shard[1] == 1:
@@ -272,16 +271,24 @@ class Run:
     def _begin_record(self, started: Started) -> None:
         """Write what this attempt is told, unless another shard of the same run has."""
         record = self._record(started)
-        before = None
-        if self.settings.shard[1] > 1:  # another shard with other settings may have begun in the meantime
-            before = admit(self.folder, record.fingerprint, overwrite=False)
-        if before is not None and before.outcome == "running":
+        if self.settings.shard[1] > 1:
+            before = self._begun(record)
             told = (record.settings, record.dataset_fingerprint)
-            if (before.settings, before.dataset_fingerprint) == told:
+            if before.outcome == "running" and (before.settings, before.dataset_fingerprint) == told:
                 return
+            record = replace(record, run_id=before.run_id or record.run_id)
         remove_tables(self.folder)
         self.folder.write(record)
         self.folder.write_card(record)
+
+    def _begun(self, record: RunRecord) -> RunRecord:
+        """The record of the run that shards have begun, this one or another at the same time, which may have other settings."""
+        while (before := admit(self.folder, record.fingerprint, overwrite=False)) is None:
+            if self.folder.create(record):
+                remove_tables(self.folder)
+                self.folder.write_card(record)
+                return record
+        return before
 
     def _batch_size(self, engine: Engine) -> int:
         return self.settings.batch_size or engine.batch_size
