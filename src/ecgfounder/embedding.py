@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -278,7 +279,7 @@ def _progress(wanted: bool | Progress) -> Iterator[Progress]:
     if callable(wanted):
         yield wanted
         return
-    if not wanted:
+    if not wanted or sys.stderr is None:  # a daemon may have no streams
         yield lambda _done, _failed, _total: None
         return
     from tqdm.auto import tqdm
@@ -286,9 +287,10 @@ def _progress(wanted: bool | Progress) -> Iterator[Progress]:
     with tqdm(unit="ECG", smoothing=0.05) as bar:
 
         def show(done: int, failed: int, total: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"failed {failed}", refresh=False)
-            bar.update(done + failed - bar.n)
+            with suppress(OSError):  # a run goes on where nobody sees its bar any more
+                bar.total = total
+                bar.set_postfix_str(f"failed {failed}", refresh=False)
+                bar.update(done + failed - bar.n)
 
         yield show
 
@@ -302,8 +304,8 @@ def _interruptible(interruption: Interruption) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
 
     def handle(number: int, _frame: Any) -> None:
-        interruption.request(number)
         signal.signal(signal.SIGINT, before)
+        interruption.request(number)
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -22,11 +22,11 @@ from ecgfounder.commands.arguments import (
     preparation_of,
 )
 from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, print_tally
+from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
-    from ecgfounder.drivers.interruption import Interruption
     from ecgfounder.ledger.manifest import Tally
     from ecgfounder.run.settings import Settings
     from ecgfounder.run.summary import Preview, Summary
@@ -91,16 +91,15 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 def run_embed(arguments: argparse.Namespace) -> int:
     """The main job."""
     settings = settings_of(arguments)
-    from ecgfounder.drivers.interruption import Interruption
     from ecgfounder.run.run import Run
 
     if arguments.dry_run:
         return print_preview(Run(settings, Terminal()).preview(), settings)
     interruption = Interruption()
-    _listen(interruption)
     console = Terminal()
     try:
-        summary = Run(settings, console, interruption).execute()
+        with listening(interruption.request):
+            summary = Run(settings, console, interruption).execute()
     except OSError as error:
         console.line(
             f"ecgfounder: the run broke: {error}. What is finished stays; the same command goes on from there."
@@ -109,17 +108,6 @@ def run_embed(arguments: argparse.Namespace) -> int:
     finally:
         console.close()
     return report(summary, settings, console)
-
-
-def _listen(interruption: Interruption) -> None:
-    """The first SIGINT or SIGTERM asks for a clean end; a second one is not waited for."""
-
-    def handle(number: int, _frame: object) -> None:
-        interruption.request(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
 
 
 def advice(slowest: str, settings: Settings, device: str) -> str:

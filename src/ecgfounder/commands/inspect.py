@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ecgfounder.commands.terminal import as_flags
-from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError
+from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, SettingsError
 
 if TYPE_CHECKING:
     from ecgfounder.ecg.recording import Recording
@@ -353,6 +353,8 @@ def _inspect_many(paths: Iterable[str], hints: Hints, *, as_json: bool) -> int:
         finding = _nothing_in(path) if os.path.isdir(path) else find_out(path, hints)[0]
         tally.add(finding)
         _print(finding.as_json() if as_json else table_line(finding))
+        if getattr(sys.stdout, "is_gone", False):  # whoever read the lines has seen enough
+            break
     if not as_json:
         _print("")
     for line in tally.lines():
@@ -399,16 +401,8 @@ def _seconds(seconds: float) -> str:
 
 
 def _print(text: str, stream: TextIO | None = None) -> None:
-    """One line, now: with files that take long to read, or a reader of the lines who has seen enough."""
-    stream = sys.stdout if stream is None else stream
-    encoding = stream.encoding or "utf-8"
-    try:
-        stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        stream.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise RunError(f"the output cannot be written: {error.strerror or error}") from error
+    """One line, now: files may take long to read, and whoever reads the lines may have seen enough."""
+    print(_printable(text), file=sys.stdout if stream is None else stream, flush=True)
 
 
 def _printable(text: str) -> str:

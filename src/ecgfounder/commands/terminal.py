@@ -1,13 +1,22 @@
-"""What commands say on a terminal: lines, one progress line, and what the records of a run came to."""
+"""What commands say on a terminal: lines, one progress line, and what the records of a run came to.
+
+In: a command's work. Out: its exit status, whatever the standard streams are: missing, full, or a pipe that nobody reads.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from ecgfounder.drivers.interruption import Stopped, listening
+from ecgfounder.errors import ECGFounderError
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -62,6 +71,95 @@ def as_flags(text: str) -> str:
         return f"--{name}" if found[2] else f"--{name} {found[3] or found[4]}"
 
     return _NAME.sub(r"--\1", _PARAMETER.sub(r"--\1", _SETTING.sub(setting, text)))
+
+
+def as_command(work: Callable[[], int]) -> int:
+    """Do a command's work; what users can mend becomes one line, not a traceback, and a signal 128 + its number."""
+    with _steady_streams(), listening(_stop):
+        try:
+            return work()
+        except ECGFounderError as error:
+            print(f"ecgfounder: {as_flags(str(error))}", file=sys.stderr)
+            return REFUSED
+        except KeyboardInterrupt as interrupt:
+            number = interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT
+            print(f"ecgfounder: stopped by {signal.Signals(number).name}", file=sys.stderr)
+            return 128 + number
+
+
+def _stop(number: int) -> None:
+    raise Stopped(number)
+
+
+@contextmanager
+def _steady_streams() -> Iterator[None]:
+    """Standard streams to which anything can be printed: what cannot be printed is not, and that changes nothing else."""
+    _open_missing()
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout, sys.stderr = (cast(TextIO, SteadyStream(stream or nowhere)) for stream in before)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # not at Python's own end, where a failure changes the exit status
+            sys.stderr.flush()
+            sys.stdout, sys.stderr = before
+
+
+def _open_missing() -> None:
+    """Open what a parent closed (`2>&-`): the next file would get its number, and whatever is printed to it."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, number)
+            if opened != number:
+                os.close(opened)
+
+
+class SteadyStream:
+    """A text stream that never fails: once something cannot be written, it and all after it goes nowhere.
+
+    Attributes
+    ----------
+    is_gone : bool
+        Whether it was a pipe that nobody reads any more.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.is_gone = self._is_told = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            self._give_up(error)
+        return len(text)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError | ValueError) -> None:
+        # What is still in the stream's buffer goes the same way: Python's flush at its end must not fail either.
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+        self.is_gone = getattr(error, "errno", None) == errno.EPIPE
+        if not (self.is_gone or self._is_told or sys.stderr is self):  # nobody misses what `head` did not read
+            self._is_told = True
+            print(f"ecgfounder: what was to be printed is lost: {error}", file=sys.stderr)
 
 
 class Terminal:

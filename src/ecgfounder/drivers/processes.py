@@ -22,7 +22,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ecgfounder.drivers.growth import Growth
-from ecgfounder.drivers.wire import MAIN_PROCESS_SIGNALS, receive, serve
+from ecgfounder.drivers.interruption import ENDING_SIGNALS
+from ecgfounder.drivers.wire import receive, serve
 from ecgfounder.errors import ReadError, RunError
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
 
@@ -161,7 +162,7 @@ class ReaderPool:
         resource_tracker.ensure_running()  # it would lift the block below
         # The new process inherits the block, so that a signal to all processes of a job cannot end it before `serve`
         # ignores it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, MAIN_PROCESS_SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
             with _without_main_module(self._task):
                 process.start()

@@ -130,9 +130,12 @@ class Run:
             If it is refused before any work.
         OSError
             If the output folder stops working in the middle; what was committed stays, and the run can be resumed.
+        Stopped
+            If it is interrupted before its first record.
         """
         began = time.monotonic()
-        launch = join_launch(self.settings.device)
+        with self.interruption.at_once():
+            launch = join_launch(self.settings.device)
         with launch:
             return self._execute(launch, began)
 
@@ -170,30 +173,36 @@ class Run:
         return self.settings.format == "json" or self.settings.id_column is not None
 
     def _execute(self, launch: Launch, began: float) -> Summary:
-        opening = self._open()
         with ExitStack() as stack:
-            with launch.together() as said:
-                if launch.is_main:
-                    said["stamp"], said["run_id"] = self._open_folder(opening, stack)
-            with launch.together():
-                state = self._state or read_ledger(self.folder.ledger)
-                plan = self._plan(opening, launch, state)
-                self._state = state if plan.renewals else None
-                if launch.is_main:  # the others have about as much to do
-                    budget = make_budget(plan.n_todo * launch.world_size, self.settings, state, self.folder.output_dir)
-                    budget.check(self.folder.output_dir)
-                pool = self._pool(plan)
-                stack.callback(pool.close)
-                engine = self._engine(launch, opening)
-                head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
-                started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began)
-            # Written once no process can be refused any more, and before any has a result.
-            with launch.together():
-                if launch.is_main:
-                    self._announce(started)
-                    self._begin_record(started)
+            with self.interruption.at_once():
+                started, pool, head = self._start(launch, stack, began)
             recorder = self._process(started, pool, head)
             return self._conclude(started, recorder)
+
+    def _start(self, launch: Launch, stack: ExitStack, began: float) -> tuple[Started, ReaderPool, Head | None]:
+        """All up to the first record; what is to be closed again goes onto the stack."""
+        opening = self._open()
+        with launch.together() as said:
+            if launch.is_main:
+                said["stamp"], said["run_id"] = self._open_folder(opening, stack)
+        with launch.together():
+            state = self._state or read_ledger(self.folder.ledger)
+            plan = self._plan(opening, launch, state)
+            self._state = state if plan.renewals else None
+            if launch.is_main:  # the others have about as much to do
+                budget = make_budget(plan.n_todo * launch.world_size, self.settings, state, self.folder.output_dir)
+                budget.check(self.folder.output_dir)
+            pool = self._pool(plan)
+            stack.callback(pool.close)
+            engine = self._engine(launch, opening)
+            head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
+            started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began)
+        # Written once no process can be refused any more, and before any has a result.
+        with launch.together():
+            if launch.is_main:
+                self._announce(started)
+                self._begin_record(started)
+        return started, pool, head
 
     def _open_folder(self, opening: Opening, stack: ExitStack) -> tuple[int, str]:
         """Make or admit the folder and hold it; the start's stamp, and the run's identifier."""
