@@ -71,10 +71,21 @@ def _make(folder: RunFolder, *below: Path) -> None:
                 f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run: nothing is written "
                 "into folders that may hold something else. Choose an empty or new output_dir."
             )
+        _refuse_links(folder)
         for each in (run, *below):
             each.mkdir(exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
+
+
+def _refuse_links(folder: RunFolder) -> None:
+    """What is written and removed in the run record must be this run's: a folder of another one may lead anywhere."""
+    for each in (folder.path, folder.ledger.path, folder.scratch, folder.locks):
+        if each.is_symlink():
+            raise RunError(
+                f"{each} is a symbolic link; expected a folder: nothing is written or removed through links. Copy the run with "
+                "what its links lead to (cp -rL), or choose another output_dir."
+            )
 
 
 def _unwritable(folder: RunFolder, error: OSError) -> RunError:
@@ -87,8 +98,10 @@ def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
     Raises
     ------
     RunError
-        If another process has it: the main one of an attempt, or one that still works after its main one died.
+        If another process has it: the main one of an attempt, or one that still works after its main one died. If a folder of
+        the run record is a symbolic link.
     """
+    _refuse_links(folder)
     lock = RunLock(folder.locks, shard)
     try:
         for part in ledger_parts(folder.ledger):

@@ -14,6 +14,7 @@ import orjson
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.card import CARD, card_of, is_card
+from ecgfounder.ledger.entry import is_inside
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.storage import Conflict, Location, Missing, locate
 from ecgfounder.storage.replace import replace_file
@@ -114,6 +115,15 @@ class RunFolder:
         """Whether the folder's card is one of ours."""
         place = self.output_dir / CARD
         return place.exists() and is_card(place.read(0, 4096))
+
+
+def leads_out(folder: Location, name: str) -> bool:
+    """Whether a name in a folder, by itself or by symbolic links, is of something outside of it or of the run record."""
+    if not is_inside(name):
+        return True
+    return folder.is_local and not os.path.realpath(folder / name).startswith(
+        os.path.join(os.path.realpath(folder), "")
+    )
 
 
 def _content_of(record: RunRecord) -> bytes:

@@ -126,9 +126,12 @@ class RunLock:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask: a group may share a folder
+        return os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666
+        )  # less the umask: a group may share a folder
     except OSError as error:
-        raise RunError(f"{path} cannot be opened: {error.strerror}. Another user may have started this run.") from error
+        why = "It is a symbolic link" if path.is_symlink() else "Another user may have started this run"
+        raise RunError(f"{path} cannot be opened: {error.strerror}. {why}.") from error
 
 
 def _lock(descriptor: int, kind: int) -> bool | None:

@@ -27,7 +27,7 @@ from ecgfounder.cohort.naming import LAYOUT_CHOICES, Layout, Naming
 from ecgfounder.errors import PrepareError, RunError
 from ecgfounder.ledger.admission import take_folder
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
-from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, RunFolder
+from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, RunFolder, leads_out
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, LedgerWriter, part_name, read_ledger
 from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
@@ -280,8 +280,13 @@ class _Export:
         column = manifest.column_names.index("output")
         with replacing(self.target.table("manifest").path) as file:
             pq.write_table(manifest.set_column(column, "output", new), file, compression="zstd")
-        for table in RunFolder(self.source.folder).tables():
+        source = RunFolder(self.source.folder)
+        for table in source.tables():
             if table.stem != "manifest":
+                if leads_out(source.run, table.basename):
+                    raise RunError(
+                        f"{table} is a link out of the run's folder; copy the run with what its links lead to (cp -rL)"
+                    )
                 name = table.basename.replace(OLD_TABLE_SUFFIX, TABLE_SUFFIX)
                 (self.target.run / name).put(table.read())
 

@@ -38,7 +38,7 @@ def replacing(target: Path, *, aside: Path | None = None) -> Iterator[BufferedWr
     """
     aside = aside or _beside(target)
     try:
-        with open(aside, "wb") as file:
+        with open(aside, "wb", opener=_own) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -98,6 +98,7 @@ def _replace_some(
     written: list[tuple[int, BinaryIO]] = []
     for number, (target, content) in enumerate(files):
         try:
+            refuse_link(root, target.parent)
             folders |= make_folders(root, target.parent)
             written.append((number, _written(asides[number], content())))
         except OSError as error:
@@ -123,7 +124,7 @@ def _replace_some(
 
 def _written(path: Path, content: bytes) -> BinaryIO:
     """A file with its content, written and still open, so that it can be synced."""
-    file = open(path, "wb", buffering=0)  # noqa: SIM115 - the caller's to close
+    file = open(path, "wb", buffering=0, opener=_own)  # noqa: SIM115 - the caller's to close
     try:
         left = memoryview(content)
         while left:
@@ -132,6 +133,34 @@ def _written(path: Path, content: bytes) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def _own(path: str, flags: int) -> int:
+    """Open a file that is being written, never what a link of its name leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)  # less the umask
+
+
+def link_between(root: Path, folder: Path) -> Path | None:
+    """The first symbolic link on the way from `root` to a folder below it, which may lead out of it; None if there is none."""
+    at = root
+    for part in folder.relative_to(root).parts:
+        at /= part
+        if at.is_symlink():
+            return at
+    return None
+
+
+def refuse_link(root: Path, folder: Path) -> None:
+    """Refuse to write to a folder below `root` through a symbolic link.
+
+    Raises
+    ------
+    OSError
+        ELOOP, with the link.
+    """
+    link = link_between(root, folder)
+    if link is not None:
+        raise OSError(errno.ELOOP, "a symbolic link is in its way, and nothing is written through those", str(link))
 
 
 def make_folders(root: Path, folder: Path) -> set[Path]:
