@@ -6,13 +6,20 @@ In: a target and what is to be in it. Out: the file under its name, whole and on
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO
+
+log = logging.getLogger("ecgfounder")
+
+_NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+"""What fsync says of what a file system does not offer: of folders on CIFS and on some of FUSE, of anything on a few."""
 
 FILES_AT_ONCE = 64
 """Files that are written before they are synced, at most."""
@@ -41,7 +48,7 @@ def replacing(target: Path, *, aside: Path | None = None) -> Iterator[BufferedWr
         with open(aside, "wb", opener=_own) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         os.replace(aside, target)
     except BaseException:
         with suppress(OSError):
@@ -106,7 +113,7 @@ def _replace_some(
     for number, file in written:
         try:
             with file:
-                os.fsync(file.fileno())
+                sync(file.fileno())
         except OSError as error:
             errors[number] = error
     for number, (target, _) in enumerate(files):
@@ -182,9 +189,34 @@ def sync_folder(folder: Path) -> None:
     """Wait until a folder's entries (renames, new files) are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Wait until a file or folder is on disk, where its file system can be asked for that; where it cannot, say so once.
+
+    Raises
+    ------
+    OSError
+        If it could not be written.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+        _tell_unsynced(error.strerror or str(error))
+
+
+@cache
+def _tell_unsynced(reason: str) -> None:
+    log.warning(
+        "The file system of the output folder does not say when something is on disk (fsync: %s). The run goes on without: after "
+        "a power cut there, what was finished last may be lost although the ledger has it.",
+        reason,
+    )
 
 
 def _beside(target: Path) -> Path:
