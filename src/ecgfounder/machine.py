@@ -1,6 +1,6 @@
-"""The machine: its cores, and what the C allocator does with memory that is freed.
+"""The machine: its cores, time that a process was awake, and what the C allocator does with memory that is freed.
 
-In: nothing. Out: how many cores there are for this process; freed memory that is kept for the next array.
+In: nothing. Out: how many cores there are for this process; a clock; freed memory that is kept for the next array.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_TOP_PAD = -1, -3, -2  # of malloc.h
 _LARGEST_KEPT = 1 << 30
@@ -35,3 +36,28 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class AwakeClock:
+    """Seconds for which whoever looks at it was awake, for patience with others that sleep when it does.
+
+    A process may stand still for hours and go on (SIGSTOP, a scheduler that suspends jobs, a closed laptop), and the processes
+    that it watches with it. So the time between two looks counts up to `longest` seconds.
+
+    Parameters
+    ----------
+    longest : float
+        Well above the time between two looks of a process that is awake.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._seconds = 0.0
+        self._looked = time.monotonic()
+
+    def now(self) -> float:
+        """Look at it: seconds since it was made."""
+        looked = time.monotonic()
+        self._seconds += min(looked - self._looked, self._longest)
+        self._looked = looked
+        return self._seconds

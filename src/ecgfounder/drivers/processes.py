@@ -25,6 +25,7 @@ from ecgfounder.drivers.growth import Growth
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
 from ecgfounder.drivers.wire import receive, serve
 from ecgfounder.errors import ReadError, RunError
+from ecgfounder.machine import AwakeClock
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
 
 JOBS_AHEAD = 2
@@ -33,6 +34,10 @@ JOBS_AHEAD = 2
 
 START_TIMEOUT = 300.0
 """Seconds that a worker may take to start; importing from a busy network drive is slow, waiting for ever is worse."""
+
+
+LOOK_SECONDS = 0.25
+"""Seconds between two looks at workers that send nothing."""
 
 
 _STARTS_THAT_MAY_FAIL = 3
@@ -51,7 +56,7 @@ class _Worker:
     jobs : deque of Job
         What it was given and has not ended; the first one is in its hands if it has begun more than ended.
     since : float
-        When it last gave a sign of life (s).
+        When it last gave a sign of life, by the pool's clock (s).
     ready : bool
         Whether it has come up.
     missing : int
@@ -85,7 +90,8 @@ class ReaderPool:
         How many of them are started at once; twice as many follow each time that the caller mostly waits for them, as
         long as that helps. A process costs a third of a second of a core to start. None starts all.
     timeout : float, default: 120.0
-        Seconds after which one file is given up and its worker replaced.
+        Seconds after which one file is given up and its worker replaced. Those in which this process itself stood still do not
+        count.
 
     Attributes
     ----------
@@ -101,6 +107,7 @@ class ReaderPool:
         self._context = multiprocessing.get_context("spawn")
         self._failed_starts = 0
         self._stopping = False
+        self._clock = AwakeClock(longest=4 * LOOK_SECONDS)
         self._growth = Growth()
         self._selector = selectors.DefaultSelector()
         self._workers = [self._start() for _ in range(min(n_workers, n_started or n_workers))]
@@ -123,7 +130,7 @@ class ReaderPool:
                 return
             self._grow()
             waits_since = time.monotonic()
-            came = self._selector.select(timeout=0.25)
+            came = self._selector.select(timeout=LOOK_SECONDS)
             waited = time.monotonic() - waits_since
             self.waited += waited
             self._growth.waited += waited
@@ -182,7 +189,7 @@ class ReaderPool:
                 if job is None:
                     return
                 if not worker.jobs:
-                    worker.since = time.monotonic()
+                    worker.since = self._clock.now()
                 worker.jobs.append(job)
                 try:
                     worker.pipe.send(job)
@@ -210,7 +217,7 @@ class ReaderPool:
         except (EOFError, OSError):
             yield from self._replace(worker, waiting, None)
             return
-        worker.since = time.monotonic()
+        worker.since = self._clock.now()
         if not events:  # it is up
             worker.ready = True
             self._failed_starts = 0
@@ -226,10 +233,10 @@ class ReaderPool:
             worker.ended += 1
             self._growth.done += 1
         yield from events
-        worker.since = time.monotonic()  # the caller may have been slow
+        worker.since = self._clock.now()  # the caller may have been slow
 
     def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
-        now = time.monotonic()
+        now = self._clock.now()
         for worker in list(self._workers):
             patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
             # A pipe with something in it is not a hung worker but a main process that was busy.

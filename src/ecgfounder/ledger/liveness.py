@@ -14,9 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ecgfounder.machine import AwakeClock
+
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
 """Seconds without a sign of life after which a process counts as dead; a network file system may show one a minute late."""
+LONGEST_LOOK_SECONDS = 15.0
+"""What counts between two looks of a `Watch`, at most: some looks long, as those at a network drive may take."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = "/proc/self/ns/pid"
@@ -105,11 +109,15 @@ class Watch:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seen = self._look()
-        self._since = time.monotonic()
+        self._clock = AwakeClock(LONGEST_LOOK_SECONDS)
+        self._since = self._clock.now()
 
     def is_fresh(self) -> bool:
-        """Whether the file has changed within `STALE_SECONDS`, as far as the looks at it can tell."""
-        seen, now = self._look(), time.monotonic()
+        """Whether the file has changed within `STALE_SECONDS`, as far as the looks at it can tell.
+
+        Time in which this process stood still does not count: those that it watches may have stood still with it.
+        """
+        seen, now = self._look(), self._clock.now()
         if seen != self._seen:
             self._seen, self._since = seen, now
         return now - self._since < STALE_SECONDS
