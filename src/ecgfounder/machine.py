@@ -38,6 +38,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def is_launched() -> bool:
+    """Whether a launcher (accelerate, torchrun) says that it started this process among several."""
+    return os.environ.get("WORLD_SIZE", "").strip() not in ("", "0", "1")
+
+
 class AwakeClock:
     """Seconds for which whoever looks at it was awake, for patience with others that sleep when it does.
 

@@ -24,6 +24,7 @@ from ecgfounder.commands.arguments import (
 from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, print_tally
 from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
+from ecgfounder.machine import is_launched
 from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
@@ -152,8 +153,8 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         if summary.tally.pending:
             return SOME_FAILED
         some_failed = bool(summary.tally.failed)
-    launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1  # a launcher kills the others of one that has failed
-    return SOME_FAILED if some_failed and not launched else OK
+    # A launcher kills the others of one that has failed.
+    return SOME_FAILED if some_failed and not is_launched() else OK
 
 
 def _rate(summary: Summary) -> float:

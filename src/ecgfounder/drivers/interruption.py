@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ecgfounder.machine import is_launched
+
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that end a run. Schedulers send any of them before a job's time is up; a terminal that closes sends SIGHUP."""
 
@@ -73,9 +75,16 @@ class Interruption:
         return self.requested and time.monotonic() - self.since > seconds
 
 
+_listeners: list[Callable[[int], None]] = []
+"""Who is told of a signal: the last one."""
+
+
 @contextmanager
 def listening(handle: Callable[[int], None]) -> Iterator[None]:
-    """Within the block, hand the first one of each ending signal to `handle`; a second one is not waited for.
+    """Within the block, hand the first one of each ending signal to `handle`; within another such block, to the inner one's.
+
+    A second one is not waited for: it ends the process. Among processes that were launched together it changes nothing, for a
+    launcher passes on what a scheduler or a terminal has sent to each of them already.
 
     A signal that is ignored (by `nohup`, or in the background of a script) stays ignored. Signals are the main thread's: in any
     other one nothing changes.
@@ -83,18 +92,20 @@ def listening(handle: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
-
-    def first(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        handle(number)
-
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, first)
+    _listeners.append(handle)
+    before = {} if len(_listeners) > 1 else {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    heard = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in heard:
+        signal.signal(number, _hear)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            if handler is not None:  # None: it was not set from Python
-                signal.signal(number, handler)
+        _listeners.pop()
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+
+def _hear(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN if is_launched() else signal.SIG_DFL)
+    if _listeners:
+        _listeners[-1](number)
