@@ -347,7 +347,7 @@ def test_output_that_cannot_be_written_says_so_once(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(sys, "stdout", Full())
-    assert main(["inspect", str(folder)]) == 0
+    assert main(["inspect", str(folder)]) == 1  # one of the files cannot be read
     assert capsys.readouterr().err == "ecgfounder: what was to be printed is lost: [Errno 28] No space left on device\n"
 
 

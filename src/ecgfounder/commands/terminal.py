@@ -157,7 +157,8 @@ class SteadyStream:
         with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
         self.is_gone = getattr(error, "errno", None) == errno.EPIPE
-        if not (self.is_gone or self._is_told or sys.stderr is self):  # nobody misses what `head` did not read
+        # Nobody misses what `head` did not read, and a stream that was closed (a library's log may keep one) has no reader.
+        if isinstance(error, OSError) and not (self.is_gone or self._is_told or sys.stderr is self):
             self._is_told = True
             print(f"ecgfounder: what was to be printed is lost: {error}", file=sys.stderr)
 
