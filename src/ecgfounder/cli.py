@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from ecgfounder._version import __version__
-from ecgfounder.commands.terminal import as_command
+from ecgfounder.commands.terminal import as_command, check_working_folder
 
 # Name -> what it does. The module `ecgfounder.commands.NAME` has `add_NAME_arguments` and `run_NAME`; only the chosen command's
 # is imported.
@@ -48,6 +48,7 @@ def _main(words: list[str]) -> int:
             getattr(room, f"add_{name}_arguments")(command)
             command.set_defaults(work=getattr(room, f"run_{name}"))
     arguments = parser.parse_args(words)
+    check_working_folder()
     _spare_threads()
     return cast(int, arguments.work(arguments))
 
@@ -63,6 +64,7 @@ def _embed_main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description="Embed every ECG of a dataset with ECGFounder.")
     add_embed_arguments(parser)
     arguments = parser.parse_args(argv)
+    check_working_folder()
     _spare_threads()
     return run_embed(arguments)
 

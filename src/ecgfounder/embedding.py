@@ -25,7 +25,7 @@ from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.run.run import Run
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Summary
-from ecgfounder.storage import path_here
+from ecgfounder.storage import path_here, working_folder
 
 log = logging.getLogger("ecgfounder")
 
@@ -208,7 +208,8 @@ def embed_cohort(
     >>> folder.cleanup()
     """
     dataset = os.fspath(dataset)
-    default_dir = dataset if is_ecg_folder(dataset) else os.getcwd()
+    folder = working_folder()
+    default_dir = dataset if is_ecg_folder(dataset) else folder
     choices = {
         "recipe": recipe,
         "window": window,

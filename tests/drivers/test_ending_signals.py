@@ -182,10 +182,10 @@ def test_where_one_process_of_a_launch_dies_the_other_commits_what_it_has(dead: 
 def test_a_signal_to_a_launcher_and_its_processes_at_once_loses_nothing_that_was_in_flight(
     number: signal.Signals, launched: Launched
 ) -> None:
-    for rank in (0, 1):
-        launched.pid(rank)
+    pids = [launched.pid(rank) for rank in (0, 1)]
     time.sleep(2.0)
-    os.killpg(launched.process.pid, number)  # as a scheduler does, and a terminal; the launcher passes it on
+    for pid in (*pids, launched.process.pid):  # as a scheduler does; the launcher passes it on
+        os.kill(pid, number)
     _, said = launched.process.communicate(timeout=60)
     for rank in (0, 1):
         assert launched.has_committed(rank), said

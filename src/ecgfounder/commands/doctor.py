@@ -236,6 +236,11 @@ def _engines() -> Iterator[Finding]:
     """A pass of each engine that could be used here, and whether they agree."""
     from ecgfounder.engines import native_usable, onnx_installed
 
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        yield Finding("FAIL", "temporary folder", f"none can be had: {error}", "set TMPDIR to a folder with room")
+        return
     with tempfile.TemporaryDirectory(prefix="ecgfounder-doctor-") as folder:
         reference = probe_in_process("torch", "cpu", folder)
         yield _engine_finding("torch", reference, None)

@@ -87,6 +87,19 @@ def as_command(work: Callable[[], int]) -> int:
             return 128 + number
 
 
+def check_working_folder() -> None:
+    """Refuse to work where the working directory is gone: every relative path would be of nothing.
+
+    Raises
+    ------
+    SettingsError
+        With the way out.
+    """
+    from ecgfounder.storage import working_folder
+
+    working_folder()
+
+
 def _stop(number: int) -> None:
     raise Stopped(number)
 

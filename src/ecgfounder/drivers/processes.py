@@ -162,7 +162,7 @@ class ReaderPool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe(duplex=True)
-        begun = self._context.RawValue("Q")
+        begun = self._shared_counter()
         process = self._context.Process(
             target=serve, args=(theirs, self._task, begun), name="ecgfounder-reader", daemon=True
         )
@@ -179,6 +179,15 @@ class ReaderPool:
         worker = _Worker(process, ours, begun)
         self._selector.register(ours, selectors.EVENT_READ, worker)
         return worker
+
+    def _shared_counter(self) -> Any:
+        try:
+            return self._context.RawValue("Q")
+        except OSError as error:
+            raise RunError(
+                f"Reading processes need a temporary folder to share memory in, and there is none: {error}. Set TMPDIR to a "
+                "folder with room; num_workers=0 reads without."
+            ) from error
 
     def _assign(self, waiting: deque[Job], jobs: Iterator[Job]) -> None:
         for depth in range(JOBS_AHEAD):

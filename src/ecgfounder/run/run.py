@@ -28,6 +28,7 @@ from ecgfounder.drivers.local import Pipeline
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
+from ecgfounder.errors import RunError
 from ecgfounder.ledger.admission import admit, previous, take_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
@@ -174,8 +175,13 @@ class Run:
 
     def _execute(self, launch: Launch, began: float) -> Summary:
         with ExitStack() as stack:
-            with self.interruption.at_once():
-                started, pool, head = self._start(launch, stack, began)
+            try:
+                with self.interruption.at_once():
+                    started, pool, head = self._start(launch, stack, began)
+            except OSError as error:
+                raise RunError(
+                    f"The run cannot begin: {error}. Nothing was done; put that right and start again."
+                ) from error
             recorder = self._process(started, pool, head)
             return self._conclude(started, recorder)
 

@@ -1,6 +1,6 @@
 """Where bytes lie: paths as text, one way to read and list, one way to replace a file or an object."""
 
-from ecgfounder.storage.location import HERE, Location, is_url, locate, path_here
+from ecgfounder.storage.location import HERE, Location, is_url, locate, path_here, working_folder
 from ecgfounder.storage.store import Conflict, Denied, Missing, Status, Store, Unavailable
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "is_url",
     "locate",
     "path_here",
+    "working_folder",
 ]

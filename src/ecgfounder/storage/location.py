@@ -152,6 +152,23 @@ def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
     return place.path
 
 
+def working_folder() -> str:
+    """The working directory, which relative paths start from.
+
+    Raises
+    ------
+    SettingsError
+        If it is gone.
+    """
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise SettingsError(
+            f"The working directory is gone ({error.strerror}); expected one that relative paths can start from. Change to a "
+            "folder that is there and start again."
+        ) from error
+
+
 def locate(place: str | os.PathLike[str] | Location) -> Location:
     """The location of a path or a URL (`file://`, `memory://`); relative paths start from the working directory.
 
@@ -165,7 +182,7 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
     text = os.fspath(place)
     scheme = _SCHEME.match(text)
     if scheme is None:
-        return Location(HERE, os.path.join(os.getcwd(), text).strip("/"))
+        return Location(HERE, (text if text.startswith("/") else f"{working_folder()}/{text}").strip("/"))
     kind, rest = scheme[1].lower(), text[scheme.end() :]
     host, _, name = rest.partition("/")
     if kind == "memory":
