@@ -1,6 +1,7 @@
 """The command line: parses arguments and calls the module of a command.
 
-In: `sys.argv`. Out: an exit status: 0 all done, 1 some recordings failed, 2 refused at the start, 130 or 143 interrupted.
+In: `sys.argv`. Out: an exit status: 0 all done, 1 some recordings failed, 2 refused at the start, 128 + n stopped by signal n.
+Few modules are imported before signals are handled, so that an early signal ends a command as a later one does.
 """
 
 from __future__ import annotations
@@ -8,14 +9,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import cast
 
 from ecgfounder._version import __version__
-from ecgfounder.commands.embed import add_embed_arguments, run_embed
-from ecgfounder.commands.terminal import REFUSED, SOME_FAILED, as_flags
-from ecgfounder.errors import ECGFounderError
+from ecgfounder.commands.terminal import as_command, check_working_folder
 
 # Name -> description. The module `ecgfounder.commands.NAME` has `add_NAME_arguments` and `run_NAME`; only the chosen
 # command's module is imported.
@@ -33,7 +32,10 @@ COMMANDS: dict[str, str] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`ecgfounder COMMAND ...`."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    return as_command(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="ecgfounder", description="ECGFounder embeddings from the ECG files of hospitals and cohorts."
     )
@@ -46,32 +48,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             getattr(room, f"add_{name}_arguments")(command)
             command.set_defaults(work=getattr(room, f"run_{name}"))
     arguments = parser.parse_args(words)
-    return _guarded(arguments.work, arguments)
+    check_working_folder()
+    _spare_threads()
+    return cast(int, arguments.work(arguments))
 
 
 def embed_main(argv: Sequence[str] | None = None) -> int:
     """`scripts/ecg_fm/inference.py ...`, the same as `ecgfounder embed ...`."""
+    return as_command(lambda: _embed_main(argv))
+
+
+def _embed_main(argv: Sequence[str] | None) -> int:
+    from ecgfounder.commands.embed import add_embed_arguments, run_embed
+
     parser = argparse.ArgumentParser(description="Embed every ECG of a dataset with ECGFounder.")
     add_embed_arguments(parser)
-    return _guarded(run_embed, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    check_working_folder()
+    _spare_threads()
+    return run_embed(arguments)
 
 
-def _guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Run a command; errors of the package are printed as one line, not as a traceback."""
-    # NumPy's threads are not needed, and cost a tenth of a core-second in every process.
+def _spare_threads() -> None:
+    """NumPy's threads are not needed, and cost a tenth of a core-second in every process."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    try:
-        return work(arguments)
-    except ECGFounderError as error:
-        print(f"ecgfounder: {as_flags(str(error))}", file=sys.stderr)
-        return REFUSED
-    except BrokenPipeError:
-        # The reader of standard output (head, less) has ended; avoid an error from Python's flush at exit, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
-    except KeyboardInterrupt:
-        print("ecgfounder: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.run.run import Run
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Summary
-from ecgfounder.storage import path_here
+from ecgfounder.storage import path_here, working_folder
 
 log = logging.getLogger("ecgfounder")
 
@@ -208,7 +209,8 @@ def embed_cohort(
     >>> folder.cleanup()
     """
     dataset = os.fspath(dataset)
-    default_dir = dataset if is_ecg_folder(dataset) else os.getcwd()
+    folder = working_folder()
+    default_dir = dataset if is_ecg_folder(dataset) else folder
     choices = {
         "recipe": recipe,
         "window": window,
@@ -280,7 +282,7 @@ def _progress(wanted: bool | Progress) -> Iterator[Progress]:
     if callable(wanted):
         yield wanted
         return
-    if not wanted:
+    if not wanted or sys.stderr is None:  # a daemon may have no standard streams
         yield lambda _done, _failed, _total: None
         return
     from tqdm.auto import tqdm
@@ -288,9 +290,10 @@ def _progress(wanted: bool | Progress) -> Iterator[Progress]:
     with tqdm(unit="ECG", smoothing=0.05) as bar:
 
         def show(done: int, failed: int, total: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"failed {failed}", refresh=False)
-            bar.update(done + failed - bar.n)
+            with suppress(OSError):  # the run continues if the progress bar can no longer be shown
+                bar.total = total
+                bar.set_postfix_str(f"failed {failed}", refresh=False)
+                bar.update(done + failed - bar.n)
 
         yield show
 
@@ -304,8 +307,8 @@ def _interruptible(interruption: Interruption) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
 
     def handle(number: int, _frame: Any) -> None:
-        interruption.request(number)
         signal.signal(signal.SIGINT, before)
+        interruption.request(number)
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -1,6 +1,6 @@
-"""The machine: its cores, and the C allocator's treatment of freed memory.
+"""The machine: its cores, a clock of the time that a process was awake, and the C allocator's treatment of freed memory.
 
-In: nothing. Out: the number of cores that this process may use; freed memory that is kept for the next array.
+In: nothing. Out: the number of cores that this process may use; a clock; freed memory that is kept for the next array.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_TOP_PAD = -1, -3, -2  # of malloc.h
 _LARGEST_KEPT = 1 << 30
@@ -35,3 +36,33 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def is_launched() -> bool:
+    """Whether a launcher (accelerate, torchrun) started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "").strip() not in ("", "0", "1")
+
+
+class AwakeClock:
+    """Seconds for which the calling process was awake, for time limits on processes that are suspended together with it.
+
+    A process may be suspended for hours and resumed (SIGSTOP, a scheduler that suspends jobs, a closed laptop), together with the
+    processes that it watches. So the time between two calls of `now` counts up to `longest` seconds.
+
+    Parameters
+    ----------
+    longest : float
+        Well above the time between two calls in a process that is awake.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._seconds = 0.0
+        self._looked = time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the clock was made."""
+        looked = time.monotonic()
+        self._seconds += min(looked - self._looked, self._longest)
+        self._looked = looked
+        return self._seconds

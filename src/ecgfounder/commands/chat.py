@@ -17,7 +17,7 @@ from ecgfounder.chat.forms import conversation, embedding_chat, question_for
 from ecgfounder.chat.rows import ChatRow
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import write_chat
-from ecgfounder.commands.terminal import as_flags
+from ecgfounder.commands.terminal import as_command, as_flags, check_working_folder
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.storage import path_here
 
@@ -120,6 +120,7 @@ def _run(arguments: argparse.Namespace, program: str, form: Callable[[ChatRow], 
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     logger.setLevel(arguments.log_level)
     try:
+        check_working_folder()
         summary = write_chat(_settings(arguments), form)
     except ECGFounderError as error:
         print(f"{program}: error: {as_flags(str(error))}", file=sys.stderr)
@@ -131,6 +132,10 @@ def _run(arguments: argparse.Namespace, program: str, form: Callable[[ChatRow], 
 
 def dummy_main(argv: Sequence[str] | None = None) -> int:
     """`create_dummy_dataset.py`: rows to conversations in the OpenAI style; returns the exit status."""
+    return as_command(lambda: _dummy(argv))
+
+
+def _dummy(argv: Sequence[str] | None) -> int:
     program = "create_dummy_dataset.py"
     parser = _parser(program, "Write dataset rows as OpenAI-style conversations that refer to ECG embeddings.")
     parser.add_argument("--output_format", choices=("json", "jsonl", "openai"), default="json", help="openai is json")
@@ -153,6 +158,10 @@ def _conversation(sample: ChatRow, key: str) -> Any:
 
 def mimic_main(argv: Sequence[str] | None = None) -> int:
     """`create_mimic_ecg_inputs.py`: rows to the embedding-chat style; returns the exit status."""
+    return as_command(lambda: _mimic(argv))
+
+
+def _mimic(argv: Sequence[str] | None) -> int:
     program = "create_mimic_ecg_inputs.py"
     parser = _parser(
         program, "Write dataset rows as embedding-chat samples: messages, and the ECG embeddings beside them."

@@ -240,6 +240,11 @@ def _engines() -> Iterator[Finding]:
     """Try each engine that this machine can use, and compare their results."""
     from ecgfounder.engines import native_usable, onnx_installed
 
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        yield Finding("FAIL", "temporary folder", f"none can be used: {error}", "set TMPDIR to a folder with space")
+        return
     with tempfile.TemporaryDirectory(prefix="ecgfounder-doctor-") as folder:
         reference = probe_in_process("torch", "cpu", folder)
         yield _engine_finding("torch", reference, None)

@@ -22,11 +22,12 @@ from ecgfounder.commands.arguments import (
     preparation_of,
 )
 from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, print_tally
+from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
+from ecgfounder.machine import is_launched
 from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
-    from ecgfounder.drivers.interruption import Interruption
     from ecgfounder.ledger.manifest import Tally
     from ecgfounder.run.settings import Settings
     from ecgfounder.run.summary import Preview, Summary
@@ -91,16 +92,15 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 def run_embed(arguments: argparse.Namespace) -> int:
     """Embed the cohort; returns the exit status."""
     settings = settings_of(arguments)
-    from ecgfounder.drivers.interruption import Interruption
     from ecgfounder.run.run import Run
 
     if arguments.dry_run:
         return print_preview(Run(settings, Terminal()).preview(), settings)
     interruption = Interruption()
-    _listen(interruption)
     console = Terminal()
     try:
-        summary = Run(settings, console, interruption).execute()
+        with listening(interruption.request):
+            summary = Run(settings, console, interruption).execute()
     except OSError as error:
         console.line(
             f"ecgfounder: the run stopped: {error}. Finished recordings are kept; the same command resumes the run."
@@ -109,17 +109,6 @@ def run_embed(arguments: argparse.Namespace) -> int:
     finally:
         console.close()
     return report(summary, settings, console)
-
-
-def _listen(interruption: Interruption) -> None:
-    """The first SIGINT or SIGTERM asks the run to end in order; a second one ends it at once."""
-
-    def handle(number: int, _frame: object) -> None:
-        interruption.request(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
 
 
 def advice(slowest: str, settings: Settings, device: str) -> str:
@@ -164,8 +153,8 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         if summary.tally.pending:
             return SOME_FAILED
         some_failed = bool(summary.tally.failed)
-    launched = int(os.environ.get("WORLD_SIZE", "1") or "1") > 1  # a launcher kills all if one fails
-    return SOME_FAILED if some_failed and not launched else OK
+    # A launcher kills all processes if one fails.
+    return SOME_FAILED if some_failed and not is_launched() else OK
 
 
 def _rate(summary: Summary) -> float:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ecgfounder.commands.terminal import as_flags
-from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError
+from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, SettingsError
 from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
@@ -354,6 +354,8 @@ def _inspect_many(paths: Iterable[str], hints: Hints, *, as_json: bool) -> int:
         finding = _nothing_in(path) if os.path.isdir(path) else find_out(path, hints)[0]
         tally.add(finding)
         _print(finding.as_json() if as_json else table_line(finding))
+        if getattr(sys.stdout, "is_gone", False):  # the reader of the lines (head, less) has ended
+            break
     if not as_json:
         _print("")
     for line in tally.lines():
@@ -400,16 +402,8 @@ def _seconds(seconds: float) -> str:
 
 
 def _print(text: str, stream: TextIO | None = None) -> None:
-    """Print one line and flush it, because reading the next file may take long; handles a closed pipe."""
-    stream = sys.stdout if stream is None else stream
-    encoding = stream.encoding or "utf-8"
-    try:
-        stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        stream.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise RunError(f"the output cannot be written: {error.strerror or error}") from error
+    """Print one line and flush it, because reading the next file may take long."""
+    print(_printable(text), file=sys.stdout if stream is None else stream, flush=True)
 
 
 def _printable(text: str) -> str:

@@ -1,13 +1,23 @@
-"""Output of commands on a terminal: lines, a progress bar, and the counts of a run."""
+"""Output of commands on a terminal: lines, a progress bar, and the counts of a run.
+
+In: a command's work. Out: its exit status. It does not depend on the standard streams, which may be closed, full, or a pipe
+without a reader.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from ecgfounder.drivers.interruption import Stopped, listening
+from ecgfounder.errors import ECGFounderError
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -62,6 +72,109 @@ def as_flags(text: str) -> str:
         return f"--{name}" if found[2] else f"--{name} {found[3] or found[4]}"
 
     return _NAME.sub(r"--\1", _PARAMETER.sub(r"--\1", _SETTING.sub(setting, text)))
+
+
+def as_command(work: Callable[[], int]) -> int:
+    """Run a command: errors of the package are printed as one line, not as a traceback; signal n gives exit status 128 + n."""
+    with _steady_streams(), listening(_stop):
+        try:
+            return work()
+        except ECGFounderError as error:
+            print(f"ecgfounder: {as_flags(str(error))}", file=sys.stderr)
+            return REFUSED
+        except KeyboardInterrupt as interrupt:
+            number = interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT
+            print(f"ecgfounder: stopped by {signal.Signals(number).name}", file=sys.stderr)
+            return 128 + number
+
+
+def check_working_folder() -> None:
+    """Refuse to work in a working directory that no longer exists: no relative path could be resolved.
+
+    Raises
+    ------
+    SettingsError
+        If it no longer exists; the message says how to fix it.
+    """
+    from ecgfounder.storage import working_folder
+
+    working_folder()
+
+
+def _stop(number: int) -> None:
+    raise Stopped(number)
+
+
+@contextmanager
+def _steady_streams() -> Iterator[None]:
+    """Make printing to the standard streams safe: lines that cannot be printed are dropped, without any other effect."""
+    _open_missing()
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout, sys.stderr = (cast(TextIO, SteadyStream(stream or nowhere)) for stream in before)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # not when Python exits, because a failure then changes the exit status
+            sys.stderr.flush()
+            sys.stdout, sys.stderr = before
+
+
+def _open_missing() -> None:
+    """Open streams that the parent process closed (`2>&-`), so that no file gets their numbers, and with it printed lines."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, number)
+            if opened != number:
+                os.close(opened)
+
+
+class SteadyStream:
+    """A text stream that never fails: after the first write that fails, all text is dropped.
+
+    Attributes
+    ----------
+    is_gone : bool
+        Whether it was a pipe whose reader has ended.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.is_gone = self._is_told = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            self._give_up(error)
+        return len(text)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError | ValueError) -> None:
+        # The stream's buffer goes to the null device too: Python's flush at exit must not fail either.
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+        self.is_gone = getattr(error, "errno", None) == errno.EPIPE
+        # Not reported: a reader that has ended (`head`), and a stream that was closed (a library's log may keep one).
+        if isinstance(error, OSError) and not (self.is_gone or self._is_told or sys.stderr is self):
+            self._is_told = True
+            print(f"ecgfounder: some output could not be printed: {error}", file=sys.stderr)
 
 
 class Terminal:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ecgfounder.errors import RunError
-from ecgfounder.machine import usable_cores
+from ecgfounder.machine import is_launched, usable_cores
 
 _WORLD_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 
@@ -94,9 +94,9 @@ def join_launch(device: str | None = None) -> Launch:
     RunError
         If the environment describes several processes but Accelerate finds only one.
     """
-    expected = int(os.environ.get("WORLD_SIZE", "1") or "1")
-    if expected <= 1:
+    if not is_launched():
         return Launch()
+    expected = int(os.environ["WORLD_SIZE"])
     import torch
     from accelerate import Accelerator
 

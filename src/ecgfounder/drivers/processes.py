@@ -22,8 +22,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ecgfounder.drivers.growth import Growth
-from ecgfounder.drivers.wire import MAIN_PROCESS_SIGNALS, receive, serve
+from ecgfounder.drivers.interruption import ENDING_SIGNALS
+from ecgfounder.drivers.wire import receive, serve
 from ecgfounder.errors import ReadError, RunError
+from ecgfounder.machine import AwakeClock
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
 
 JOBS_AHEAD = 2
@@ -32,6 +34,10 @@ JOBS_AHEAD = 2
 
 START_TIMEOUT = 300.0
 """Time limit for a worker's start, in seconds; importing from a busy network drive is slow."""
+
+
+LOOK_SECONDS = 0.25
+"""Seconds between two checks of workers that send nothing."""
 
 
 _STARTS_THAT_MAY_FAIL = 3
@@ -50,7 +56,7 @@ class _Worker:
     jobs : deque of Job
         Jobs that it has and that have not ended; the first one is in progress if `begun` is greater than `ended`.
     since : float
-        Time of its last message (s).
+        Time of its last message, by the pool's clock (s).
     ready : bool
         Whether it has started.
     missing : int
@@ -84,7 +90,8 @@ class ReaderPool:
         Number of processes started at the beginning; the number is doubled whenever the caller mostly waits for them, as long
         as that helps. A process costs a third of a core-second to start. None starts all.
     timeout : float, default: 120.0
-        Time limit for one file, in seconds, after which the file fails and its worker is replaced.
+        Time limit for one file, in seconds, after which the file fails and its worker is replaced. Time in which this process
+        was suspended does not count.
 
     Attributes
     ----------
@@ -100,6 +107,7 @@ class ReaderPool:
         self._context = multiprocessing.get_context("spawn")
         self._failed_starts = 0
         self._stopping = False
+        self._clock = AwakeClock(longest=4 * LOOK_SECONDS)
         self._growth = Growth()
         self._selector = selectors.DefaultSelector()
         self._workers = [self._start() for _ in range(min(n_workers, n_started or n_workers))]
@@ -122,7 +130,7 @@ class ReaderPool:
                 return
             self._grow()
             waits_since = time.monotonic()
-            came = self._selector.select(timeout=0.25)
+            came = self._selector.select(timeout=LOOK_SECONDS)
             waited = time.monotonic() - waits_since
             self.waited += waited
             self._growth.waited += waited
@@ -154,14 +162,14 @@ class ReaderPool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe(duplex=True)
-        begun = self._context.RawValue("Q")
+        begun = self._shared_counter()
         process = self._context.Process(
             target=serve, args=(theirs, self._task, begun), name="ecgfounder-reader", daemon=True
         )
         resource_tracker.ensure_running()  # it would unblock the signals below
         # The new process inherits the blocked signals, so that a signal to all processes of a job cannot end it before
         # `serve` ignores the signal.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, MAIN_PROCESS_SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
             with _without_main_module(self._task):
                 process.start()
@@ -172,6 +180,15 @@ class ReaderPool:
         self._selector.register(ours, selectors.EVENT_READ, worker)
         return worker
 
+    def _shared_counter(self) -> Any:
+        try:
+            return self._context.RawValue("Q")
+        except OSError as error:
+            raise RunError(
+                f"The reading processes need a temporary folder for shared memory, and none can be used: {error}. Set TMPDIR to "
+                "a folder with space, or set num_workers=0."
+            ) from error
+
     def _assign(self, waiting: deque[Job], jobs: Iterator[Job]) -> None:
         for depth in range(JOBS_AHEAD):
             for worker in self._workers:
@@ -181,7 +198,7 @@ class ReaderPool:
                 if job is None:
                     return
                 if not worker.jobs:
-                    worker.since = time.monotonic()
+                    worker.since = self._clock.now()
                 worker.jobs.append(job)
                 try:
                     worker.pipe.send(job)
@@ -209,7 +226,7 @@ class ReaderPool:
         except (EOFError, OSError):
             yield from self._replace(worker, waiting, None)
             return
-        worker.since = time.monotonic()
+        worker.since = self._clock.now()
         if not events:  # it has started
             worker.ready = True
             self._failed_starts = 0
@@ -225,10 +242,10 @@ class ReaderPool:
             worker.ended += 1
             self._growth.done += 1
         yield from events
-        worker.since = time.monotonic()  # the caller may have been slow
+        worker.since = self._clock.now()  # the caller may have been slow
 
     def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
-        now = time.monotonic()
+        now = self._clock.now()
         for worker in list(self._workers):
             patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
             # If the pipe has data, the worker does not hang; the main process was busy.

@@ -16,21 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.drivers.interruption import ENDING_SIGNALS
 from ecgfounder.machine import keep_freed_memory
 from ecgfounder.stages.read import Event, Input, Job, Opened, ReadTask
-
-MAIN_PROCESS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
     """A worker's main loop: jobs in, events out, until the pipe ends.
 
-    Only the main process handles signals. A scheduler sends SIGTERM to every process of a job, and this must not make a file
-    fail.
+    Only the main process handles signals. A scheduler sends them to every process of a job, and this must not make a file fail.
     """
-    for number in MAIN_PROCESS_SIGNALS:
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, MAIN_PROCESS_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     _die_with_parent()
     keep_freed_memory()
     try:

@@ -74,7 +74,7 @@ def from_cache(key: str, *, files: Collection[str], build: Callable[[Path], None
     except OSError as error:
         raise SettingsError(
             f"the engine's copy of the checkpoint (about 125 MB) can be written neither to {entry.parent} nor to "
-            f"{tempfile.gettempdir()} ({error}): set ECGFOUNDER_CACHE to a folder with space"
+            f"the folder for temporary files ({error}): set ECGFOUNDER_CACHE, or TMPDIR, to a folder with space"
         ) from error
 
 

@@ -26,32 +26,73 @@ from ecgfounder.storage.replace import make_folders, replace_file, sync_folder
 _PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-rank")
 
 
+def take_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
+    """Make the folder if there is none, and lock it. Nothing in it is changed before it is locked.
+
+    Raises
+    ------
+    RunError
+        As in `create_folder` and `hold_folder`.
+    """
+    _make(folder, folder.locks)
+    lock = hold_folder(folder, shard)
+    try:
+        create_folder(folder)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
 def create_folder(folder: RunFolder) -> None:
-    """Make the folders, or refuse a folder with other files.
+    """Make the folders, or refuse a folder with other files. Only for the process that has locked the folder or is alone in it.
 
     Raises
     ------
     RunError
         If the output folder is not empty and not of a run, or cannot be written to.
     """
-    output_dir, run = folder.output_dir.path, folder.path
-    root = Path(output_dir.anchor)
+    _make(folder, folder.ledger.path, folder.scratch, folder.locks)
     try:
-        grown = make_folders(root, output_dir)
-        if not run.exists() and any(output_dir.iterdir()):
-            raise RunError(
-                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run, so it may hold other files: "
-                "nothing was written. Choose an empty or new output_dir."
-            )
-        for each in (run, folder.ledger.path, folder.scratch, folder.locks):
-            grown |= make_folders(root, each)
-        for each in grown:  # what is synced in a folder is lost with the folder's own name
-            sync_folder(each)
         probe = folder.scratch / f"probe-{uuid.uuid4().hex}"
         replace_file(probe, b"writable")
         probe.unlink()
     except OSError as error:
-        raise RunError(f"{output_dir} cannot be written to: {error.strerror or error}") from error
+        raise _unwritable(folder, error) from error
+
+
+def _make(folder: RunFolder, *below: Path) -> None:
+    output_dir, run = folder.output_dir.path, folder.path
+    root = Path(output_dir.anchor)
+    try:
+        grown = make_folders(root, output_dir)
+        # In this order, because a process that starts at the same time makes `run` before anything else.
+        if any(output_dir.iterdir()) and not run.exists():
+            raise RunError(
+                f"{output_dir} is not empty and has no {RUN_FOLDER}/ folder of an earlier run, so it may hold other files: "
+                "nothing was written. Choose an empty or new output_dir."
+            )
+        _refuse_links(folder)
+        for each in (run, *below):
+            grown |= make_folders(root, each)
+        for each in grown:  # what is synced in a folder is lost with the folder's own name
+            sync_folder(each)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _refuse_links(folder: RunFolder) -> None:
+    """Refuse links in the run record, so that only this run's files are changed: in an untrusted folder, links lead anywhere."""
+    for each in (folder.path, folder.ledger.path, folder.scratch, folder.locks):
+        if each.is_symlink():
+            raise RunError(
+                f"{each} is a symbolic link; expected a folder: nothing is written or removed through links. Copy the run with "
+                "the files that its links lead to (cp -rL), or choose another output_dir."
+            )
+
+
+def _unwritable(folder: RunFolder, error: OSError) -> RunError:
+    return RunError(f"{folder.output_dir} cannot be written to: {error.strerror or error}")
 
 
 def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
@@ -61,7 +102,9 @@ def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
     ------
     RunError
         If another process uses it: the main process of an attempt, or a process that still runs after its main process died.
+        If a folder of the run record is a symbolic link.
     """
+    _refuse_links(folder)
     lock = RunLock(folder.locks, shard)
     try:
         for part in ledger_parts(folder.ledger):

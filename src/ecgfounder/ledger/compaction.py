@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.entry import key_text
-from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.ledger import DONE, LedgerState, read_ledger
 from ecgfounder.sinks.parquet import SHARD_NAME, write_table
 from ecgfounder.storage import Location
@@ -49,6 +49,10 @@ def compact(folder: RunFolder, state: LedgerState) -> int:
         shard = folder.output_dir / name
         if len(keys) >= state.committed.get(name, 0) or not shard.exists():
             continue
+        if leads_out(folder.output_dir, name):
+            raise RunError(
+                f"{shard} is a link out of the run's folder. Remove it; the run's command does its recordings again."
+            )
         valid = {key_text(key) for key in keys}
         try:
             found = _read(shard, ["key"]).column("key").to_pylist()

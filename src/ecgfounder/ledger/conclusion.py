@@ -15,7 +15,7 @@ from ecgfounder.cohort.sources import open_cohort
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.admission import hold_folder
 from ecgfounder.ledger.compaction import tidy_shards
-from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLES, RunFolder
+from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLES, RunFolder, leads_out
 from ecgfounder.ledger.manifest import Account, Tally, check_kept_columns, write_manifest
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind
@@ -108,7 +108,7 @@ def bring_up_to_date(folder: RunFolder, record: RunRecord) -> RunRecord:
     for name in TABLES:
         old, new = folder.run / f"{name}{OLD_TABLE_SUFFIX}", folder.table(name)
         if old.exists():
-            if not new.exists():
+            if not new.exists() and not leads_out(folder.run, old.basename):
                 new.put(old.read())
             folder.run.delete([old.basename])
     folder.write_card(record)

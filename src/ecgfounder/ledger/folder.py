@@ -14,8 +14,9 @@ import orjson
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.card import CARD, card_of, is_card
+from ecgfounder.ledger.entry import is_inside
 from ecgfounder.ledger.record import RunRecord
-from ecgfounder.storage import Location, Missing, locate
+from ecgfounder.storage import Conflict, Location, Missing, locate
 from ecgfounder.storage.replace import replace_file
 
 TABLES = ("manifest", "predictions", "statements")
@@ -92,8 +93,17 @@ class RunFolder:
 
     def write(self, record: RunRecord) -> None:
         """Replace run.json atomically."""
-        content = orjson.dumps(record.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-        replace_file(self.run_json.path, content)
+        replace_file(self.run_json.path, _content_of(record))
+
+    def create(self, record: RunRecord) -> bool:
+        """Write run.json if there is none; of several processes that do this at once, one succeeds."""
+        try:
+            self.run_json.create(_content_of(record))
+        except Conflict:
+            return False
+        except StorageError as error:
+            raise RunError(f"{self.run_json} cannot be written: {error}.") from error
+        return True
 
     def write_card(self, record: RunRecord) -> None:
         """Write the card beside the embeddings; one that the user wrote is kept."""
@@ -105,3 +115,16 @@ class RunFolder:
         """Whether the folder has a card that this program wrote."""
         place = self.output_dir / CARD
         return place.exists() and is_card(place.read(0, 4096))
+
+
+def leads_out(folder: Location, name: str) -> bool:
+    """Whether a name in a folder, by itself or through symbolic links, leads out of the folder or into the run record."""
+    if not is_inside(name):
+        return True
+    return folder.is_local and not os.path.realpath(folder / name).startswith(
+        os.path.join(os.path.realpath(folder), "")
+    )
+
+
+def _content_of(record: RunRecord) -> bytes:
+    return orjson.dumps(record.as_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)

@@ -25,7 +25,7 @@ from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
 from ecgfounder.ledger.liveness import Heartbeat
 from ecgfounder.storage import Location, Missing
 from ecgfounder.storage.paths import path_key
-from ecgfounder.storage.replace import sync_folder
+from ecgfounder.storage.replace import sync, sync_folder
 
 DONE, FAILED = 1, 2
 STATUS = {"done": DONE, "failed": FAILED}
@@ -88,7 +88,7 @@ class LedgerWriter:
         view = memoryview(b"".join(line + b"\n" for line in lines))
         while view:
             view = view[os.write(self._file, view) :]
-        os.fsync(self._file)
+        sync(self._file)
 
 
 def lines_of(part: Location) -> Iterator[tuple[int, Line]]:
@@ -211,7 +211,10 @@ def _content_of(part: Location, opened: ExitStack) -> mmap.mmap | bytes:
         return part.read()
     file: BufferedReader = part.open()
     with file:
-        return opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        try:
+            return opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError:  # some network file systems have no memory maps
+            return file.read()
 
 
 _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {

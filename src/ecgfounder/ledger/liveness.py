@@ -14,9 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ecgfounder.machine import AwakeClock
+
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
 """Seconds without a sign of life after which a process counts as dead; a network file system may show one a minute late."""
+LONGEST_LOOK_SECONDS = 15.0
+"""Maximum number of seconds that count between two checks of a `Watch`: several checks, which may be slow on a network drive."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = "/proc/self/ns/pid"
@@ -105,11 +109,15 @@ class Watch:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seen = self._look()
-        self._since = time.monotonic()
+        self._clock = AwakeClock(LONGEST_LOOK_SECONDS)
+        self._since = self._clock.now()
 
     def is_fresh(self) -> bool:
-        """Whether a change of the file was observed within the last `STALE_SECONDS`."""
-        seen, now = self._look(), time.monotonic()
+        """Whether a change of the file was observed within the last `STALE_SECONDS`.
+
+        Time in which this process was suspended does not count, because the watched process may have been suspended with it.
+        """
+        seen, now = self._look(), self._clock.now()
         if seen != self._seen:
             self._seen, self._since = seen, now
         return now - self._since < STALE_SECONDS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,10 @@ from ecgfounder.errors import RunError
 from ecgfounder.ledger.liveness import Heartbeat, is_fresh, own_name, process_is_alive
 
 _WHOLE = "run.lock"
+
+_NAMING_SECONDS = 1.0
+"""Maximum time from taking a lock to writing the name into it (s)."""
+_LOOK_SECONDS = 0.01
 
 
 class RunLock:
@@ -73,19 +78,30 @@ class RunLock:
         """Lock a file and write this process's name into it."""
         descriptor = _open(self._folder / name)
         try:
-            self._refuse_if_held(descriptor, _lock(descriptor, fcntl.LOCK_EX))
+            free = _lock(descriptor, fcntl.LOCK_EX)
+            self._refuse_if_held(descriptor, free)
+            ours = own_name() | {
+                "mount": os.fstat(descriptor).st_dev,
+                "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "shard": list(shard),
+                "token": uuid.uuid4().hex,
+            }
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, orjson.dumps(ours), 0)
+            if free is None:
+                self._refuse_if_taken(descriptor, ours)
         except BaseException:
             os.close(descriptor)
             raise
         self._file = descriptor
-        ours = own_name() | {
-            "mount": os.fstat(descriptor).st_dev,
-            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "shard": list(shard),
-        }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, orjson.dumps(ours), 0)
         self._heartbeat = Heartbeat(descriptor)
+
+    def _refuse_if_taken(self, descriptor: int, ours: Mapping[str, Any]) -> None:
+        """Without kernel locks: wait until all processes that start at once have written their names; the last one holds it."""
+        time.sleep(_NAMING_SECONDS)
+        holder = _holder(descriptor)
+        if holder is not None and holder != ours:
+            raise RunError(_refusal(self._folder, holder))
 
     def _refuse_beside(self, pattern: str, but: str | None = None) -> None:
         """Refuse if a conflicting lock file is held: a whole run and any shard conflict, and shards of different N."""
@@ -101,15 +117,22 @@ class RunLock:
 
     def _refuse_if_held(self, descriptor: int, free: bool | None) -> None:
         holder = _holder(descriptor)
-        if _is_held(descriptor, free, holder):
-            raise RunError(_refusal(self._folder, holder))
+        if not _is_held(descriptor, free, holder):
+            return
+        patience = time.monotonic() + _NAMING_SECONDS
+        while holder is None and time.monotonic() < patience:  # it has locked the file, but not written its name yet
+            time.sleep(_LOOK_SECONDS)
+            holder = _holder(descriptor)
+        raise RunError(_refusal(self._folder, holder))
 
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # minus the umask: a group may share a folder
+        # The mode is reduced by the umask: a group may share a folder.
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        raise RunError(f"{path} cannot be opened: {error.strerror}. Another user may have started this run.") from error
+        why = "It is a symbolic link" if path.is_symlink() else "Another user may have started this run"
+        raise RunError(f"{path} cannot be opened: {error.strerror}. {why}.") from error
 
 
 def _lock(descriptor: int, kind: int) -> bool | None:

@@ -15,14 +15,14 @@ from ecgfounder.ledger.card import CARD
 from ecgfounder.ledger.entry import Commitment
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, TABLES, TEXTS, RunFolder
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, ledger_parts, lines_of
-from ecgfounder.storage.replace import sync_folder
+from ecgfounder.storage.replace import link_between, sync_folder
 
 
 def clean_scratch(folder: RunFolder) -> None:
     """Remove unfinished files of an interrupted process."""
     for path in folder.scratch.iterdir():
-        if path.is_file():
-            path.unlink()
+        if path.is_file() or path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def remove_outputs(folder: RunFolder) -> None:
@@ -33,9 +33,8 @@ def remove_outputs(folder: RunFolder) -> None:
         for _offset, line in lines_of(part):
             names = [line.shard] if isinstance(line, Commitment) else [line.shard or line.output, line.removes]
             for name in filter(None, names):
-                target = output_dir / name
-                _remove_file(target)
-                folders.add(target.parent)
+                if _remove_output(output_dir, name):
+                    folders.add((output_dir / name).parent)
     _remove_empty(output_dir, folders)
     shutil.rmtree(folder.ledger.path)
     folder.run_json.path.unlink(missing_ok=True)
@@ -55,7 +54,7 @@ def remove_tables(folder: RunFolder) -> None:
 def remove_obsolete(folder: RunFolder, outputs: Iterable[str]) -> None:
     """Remove outputs of records that failed later; their entries are already in the ledger."""
     for name in outputs:
-        _remove_file(folder.output_dir.path / name)
+        _remove_output(folder.output_dir.path, name)
 
 
 def remove_left_behind(folder: RunFolder, state: LedgerState) -> None:
@@ -65,10 +64,14 @@ def remove_left_behind(folder: RunFolder, state: LedgerState) -> None:
     remove_obsolete(folder, [entry.removes for entry in state.entries(rows.tolist()) if entry.removes])
 
 
-def _remove_file(path: Path) -> None:
-    """Remove an output, unless it is a folder, which this program did not make."""
+def _remove_output(output_dir: Path, name: str) -> bool:
+    """Remove an output, unless it is a folder, which this program did not make; returns False if it is behind a symbolic link."""
+    path = output_dir / name
+    if link_between(output_dir, path.parent) is not None:
+        return False
     if path.is_file() or path.is_symlink():
         path.unlink()
+    return True
 
 
 def _remove_empty(output_dir: Path, folders: set[Path]) -> None:

@@ -25,9 +25,9 @@ from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import output_name
 from ecgfounder.cohort.naming import LAYOUT_CHOICES, Layout, Naming
 from ecgfounder.errors import PrepareError, RunError
-from ecgfounder.ledger.admission import create_folder
+from ecgfounder.ledger.admission import take_folder
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
-from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, RunFolder
+from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, RunFolder, leads_out
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, LedgerWriter, part_name, read_ledger
 from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
@@ -119,6 +119,11 @@ def _refuse_folder(target: Location, run: Location) -> None:
         raise RunError(f"{output_dir} is not empty: an export is written into a new or empty folder")
 
 
+def _refuse_run(target: RunFolder) -> None:
+    if target.read() is not None:
+        raise RunError(f"{target.output_dir} contains a run now: an export is written into a new or empty folder")
+
+
 class _Export:
     """One export; `execute` runs it.
 
@@ -144,7 +149,11 @@ class _Export:
         rows = _ledger_rows(self.source, self.ledger, self.first_rows)
         if self.to != "parquet" or self.named_by_id:
             self._refuse_collisions(rows)
-        create_folder(self.target)
+        with take_folder(self.target):
+            _refuse_run(self.target)  # another export may have started at the same time
+            return self._write_run(rows)
+
+    def _write_run(self, rows: npt.NDArray[np.int64]) -> int:
         record = self._record()
         self.target.write(replace(record, outcome="exporting"))
         self.target.write_card(record)
@@ -270,8 +279,13 @@ class _Export:
         column = manifest.column_names.index("output")
         with replacing(self.target.table("manifest").path) as file:
             pq.write_table(manifest.set_column(column, "output", new), file, compression="zstd")
-        for table in RunFolder(self.source.folder).tables():
+        source = RunFolder(self.source.folder)
+        for table in source.tables():
             if table.stem != "manifest":
+                if leads_out(source.run, table.basename):
+                    raise RunError(
+                        f"{table} is a link out of the run's folder; copy the run with the files that its links lead to (cp -rL)"
+                    )
                 name = table.basename.replace(OLD_TABLE_SUFFIX, TABLE_SUFFIX)
                 (self.target.run / name).put(table.read())
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecgfounder.errors import RunError, StorageError
-from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.record import RunForm, RunRecord
 from ecgfounder.sinks.parquet import EMBEDDINGS
 from ecgfounder.storage import Location, Missing, locate
@@ -188,6 +188,7 @@ class EmbeddingStore:
             if match is not None:
                 yield self._shard(match["shard"]).embeddings(match["key"], column)
                 continue
+            self._refuse_outside(output)
             whole = _read_file(self.folder / output)
             inner = self.form.inner
             if whole.ndim < inner:
@@ -200,10 +201,19 @@ class EmbeddingStore:
         found = [self._shard(match["shard"]).tokens(match["key"]) for match in matches if match is not None]
         return np.concatenate(found)
 
+    def _refuse_outside(self, name: str) -> None:
+        """Refuse a file outside the run's folder: an untrusted run may name any file."""
+        if leads_out(self.folder, name):
+            raise RunError(
+                f"{self.folder / name} leads out of the run's folder; expected a file in it. If the run is yours, copy it with "
+                "the files that its links lead to (cp -rL); otherwise do not use it."
+            )
+
     def _shard(self, name: str) -> _Shard:
         if name not in self._shards:
             if len(self._shards) == _SHARDS_OPEN:
                 self._shards.popitem(last=False)
+            self._refuse_outside(name)
             self._shards[name] = _Shard(self.folder / name, self._cache)
         self._shards.move_to_end(name)
         return self._shards[name]

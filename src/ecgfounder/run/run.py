@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -28,7 +28,8 @@ from ecgfounder.drivers.local import Pipeline
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
-from ecgfounder.ledger.admission import admit, create_folder, hold_folder, previous
+from ecgfounder.errors import RunError
+from ecgfounder.ledger.admission import admit, previous, take_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
 from ecgfounder.ledger.entry import PartEnd, PartHeader
@@ -130,9 +131,12 @@ class Run:
             If it is refused before any work.
         OSError
             If the output folder becomes unusable during the run; committed records are kept, and the run can be resumed.
+        Stopped
+            If it is interrupted before its first record.
         """
         began = time.monotonic()
-        launch = join_launch(self.settings.device)
+        with self.interruption.at_once():
+            launch = join_launch(self.settings.device)
         with launch:
             return self._execute(launch, began)
 
@@ -170,36 +174,46 @@ class Run:
         return self.settings.format == "json" or self.settings.id_column is not None
 
     def _execute(self, launch: Launch, began: float) -> Summary:
-        opening = self._open()
         with ExitStack() as stack:
-            with launch.together() as said:
-                if launch.is_main:
-                    said["stamp"], said["run_id"] = self._open_folder(opening, stack)
-            with launch.together():
-                state = self._state or read_ledger(self.folder.ledger)
-                plan = self._plan(opening, launch, state)
-                self._state = state if plan.renewals else None
-                if launch.is_main:  # the other processes have about as many records
-                    budget = make_budget(plan.n_todo * launch.world_size, self.settings, state, self.folder.output_dir)
-                    budget.check(self.folder.output_dir)
-                pool = self._pool(plan)
-                stack.callback(pool.close)
-                engine = self._engine(launch, opening)
-                head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
-                started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began)
-            # Written when no process can be refused any more, and before any process has a result.
-            with launch.together():
-                if launch.is_main:
-                    self._announce(started)
-                    self._begin_record(started)
+            try:
+                with self.interruption.at_once():
+                    started, pool, head = self._start(launch, stack, began)
+            except OSError as error:
+                raise RunError(
+                    f"The run cannot begin: {error}. Nothing was done; correct this and start again."
+                ) from error
             recorder = self._process(started, pool, head)
             return self._conclude(started, recorder)
+
+    def _start(self, launch: Launch, stack: ExitStack, began: float) -> tuple[Started, ReaderPool, Head | None]:
+        """Do everything before the first record; the stack gets what must be closed later."""
+        opening = self._open()
+        with launch.together() as said:
+            if launch.is_main:
+                said["stamp"], said["run_id"] = self._open_folder(opening, stack)
+        with launch.together():
+            state = self._state or read_ledger(self.folder.ledger)
+            plan = self._plan(opening, launch, state)
+            self._state = state if plan.renewals else None
+            if launch.is_main:  # the other processes have about as many records
+                budget = make_budget(plan.n_todo * launch.world_size, self.settings, state, self.folder.output_dir)
+                budget.check(self.folder.output_dir)
+            pool = self._pool(plan)
+            stack.callback(pool.close)
+            engine = self._engine(launch, opening)
+            head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
+            started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began)
+        # Written when no process can be refused any more, and before any process has a result.
+        with launch.together():
+            if launch.is_main:
+                self._announce(started)
+                self._begin_record(started)
+        return started, pool, head
 
     def _open_folder(self, opening: Opening, stack: ExitStack) -> tuple[int, str]:
         """Make or admit the folder and lock it; returns the attempt's stamp and the run's identifier."""
         folder = self.folder
-        create_folder(folder)
-        stack.enter_context(hold_folder(folder, self.settings.shard))
+        stack.enter_context(take_folder(folder, self.settings.shard))
         refuse_collisions(opening.cohort, opening.index, self.naming, folder.collisions)
         before = admit(folder, self.settings.fingerprint(opening.digest), overwrite=self.settings.overwrite)
         if self.settings.shard[1] == 1:
@@ -272,16 +286,24 @@ class Run:
     def _begin_record(self, started: Started) -> None:
         """Write the attempt's settings to run.json, unless another shard of the same run has done so."""
         record = self._record(started)
-        before = None
-        if self.settings.shard[1] > 1:  # a shard with other settings may have begun meanwhile
-            before = admit(self.folder, record.fingerprint, overwrite=False)
-        if before is not None and before.outcome == "running":
+        if self.settings.shard[1] > 1:
+            before = self._begun(record)
             told = (record.settings, record.dataset_fingerprint)
-            if (before.settings, before.dataset_fingerprint) == told:
+            if before.outcome == "running" and (before.settings, before.dataset_fingerprint) == told:
                 return
+            record = replace(record, run_id=before.run_id or record.run_id)
         remove_tables(self.folder)
         self.folder.write(record)
         self.folder.write_card(record)
+
+    def _begun(self, record: RunRecord) -> RunRecord:
+        """The run record that this shard or another one has begun; a shard with other settings may begin at the same time."""
+        while (before := admit(self.folder, record.fingerprint, overwrite=False)) is None:
+            if self.folder.create(record):
+                remove_tables(self.folder)
+                self.folder.write_card(record)
+                return record
+        return before
 
     def _batch_size(self, engine: Engine) -> int:
         return self.settings.batch_size or engine.batch_size

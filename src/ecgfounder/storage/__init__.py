@@ -1,6 +1,6 @@
 """Storage: stores and locations, reading and listing files, replacing a file atomically, paths as text."""
 
-from ecgfounder.storage.location import HERE, Location, is_url, locate, path_here
+from ecgfounder.storage.location import HERE, Location, is_url, locate, path_here, working_folder
 from ecgfounder.storage.store import Conflict, Denied, Missing, Status, Store, Unavailable
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "is_url",
     "locate",
     "path_here",
+    "working_folder",
 ]

@@ -152,6 +152,23 @@ def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
     return place.path
 
 
+def working_folder() -> str:
+    """The working directory, from which relative paths start.
+
+    Raises
+    ------
+    SettingsError
+        If it no longer exists.
+    """
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise SettingsError(
+            f"The working directory no longer exists ({error.strerror}); relative paths start from it. Change to an existing "
+            "folder and start again."
+        ) from error
+
+
 def locate(place: str | os.PathLike[str] | Location) -> Location:
     """The location of a path or a URL (`file://`, `memory://`); relative paths are relative to the working directory.
 
@@ -165,7 +182,7 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
     text = os.fspath(place)
     scheme = _SCHEME.match(text)
     if scheme is None:
-        return Location(HERE, os.path.join(os.getcwd(), text).strip("/"))
+        return Location(HERE, (text if text.startswith("/") else f"{working_folder()}/{text}").strip("/"))
     kind, rest = scheme[1].lower(), text[scheme.end() :]
     host, _, name = rest.partition("/")
     if kind == "memory":

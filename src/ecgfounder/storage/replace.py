@@ -6,13 +6,20 @@ In: a target and its new content. Out: the complete file under its name, synced 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO
+
+log = logging.getLogger("ecgfounder")
+
+_NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+"""Errors of fsync on a file system that does not offer it: for folders (CIFS, some FUSE file systems) or for all files."""
 
 FILES_AT_ONCE = 64
 """Maximum number of files that are written before they are synced."""
@@ -38,10 +45,10 @@ def replacing(target: Path, *, aside: Path | None = None) -> Iterator[BufferedWr
     """
     aside = aside or _beside(target)
     try:
-        with open(aside, "wb") as file:
+        with open(aside, "wb", opener=_own) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
         os.replace(aside, target)
     except BaseException:
         with suppress(OSError):
@@ -98,6 +105,7 @@ def _replace_some(
     written: list[tuple[int, BinaryIO]] = []
     for number, (target, content) in enumerate(files):
         try:
+            refuse_link(root, target.parent)
             folders |= make_folders(root, target.parent)
             written.append((number, _written(asides[number], content())))
         except OSError as error:
@@ -105,7 +113,7 @@ def _replace_some(
     for number, file in written:
         try:
             with file:
-                os.fsync(file.fileno())
+                sync(file.fileno())
         except OSError as error:
             errors[number] = error
     for number, (target, _) in enumerate(files):
@@ -123,7 +131,7 @@ def _replace_some(
 
 def _written(path: Path, content: bytes) -> BinaryIO:
     """Write a file and leave it open, so that it can be synced."""
-    file = open(path, "wb", buffering=0)  # noqa: SIM115 - the caller's to close
+    file = open(path, "wb", buffering=0, opener=_own)  # noqa: SIM115 - the caller's to close
     try:
         left = memoryview(content)
         while left:
@@ -132,6 +140,34 @@ def _written(path: Path, content: bytes) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def _own(path: str, flags: int) -> int:
+    """Open a file for writing; a symbolic link is not followed."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)  # minus the umask
+
+
+def link_between(root: Path, folder: Path) -> Path | None:
+    """The first symbolic link in the path from `root` to a folder below it; None if there is none."""
+    at = root
+    for part in folder.relative_to(root).parts:
+        at /= part
+        if at.is_symlink():
+            return at
+    return None
+
+
+def refuse_link(root: Path, folder: Path) -> None:
+    """Refuse to write to a folder below `root` through a symbolic link.
+
+    Raises
+    ------
+    OSError
+        ELOOP, if there is a link.
+    """
+    link = link_between(root, folder)
+    if link is not None:
+        raise OSError(errno.ELOOP, "nothing is written through a symbolic link", str(link))
 
 
 def make_folders(root: Path, folder: Path) -> set[Path]:
@@ -153,9 +189,34 @@ def sync_folder(folder: Path) -> None:
     """Wait until a folder's entries (renames, new files) are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Wait until a file or folder is on disk; if the file system does not offer this, warn once.
+
+    Raises
+    ------
+    OSError
+        If it could not be written.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+        _tell_unsynced(error.strerror or str(error))
+
+
+@cache
+def _tell_unsynced(reason: str) -> None:
+    log.warning(
+        "The file system of the output folder cannot confirm that data is on disk (fsync: %s). The run continues. After a power "
+        "cut, the outputs that were written last may be lost although the ledger lists them.",
+        reason,
+    )
 
 
 def _beside(target: Path) -> Path:
