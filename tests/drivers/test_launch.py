@@ -183,7 +183,7 @@ def test_processes_that_lose_each_other_say_so_unless_one_has_a_better_reason(mo
 
     monkeypatch.setattr("accelerate.utils.gather_object", lost)
     launch = Launch(1, 2, 2)
-    with pytest.raises(RunError, match=r"lost each other .* connection closed by peer"), launch.together():
+    with pytest.raises(RunError, match=r"lost their connection .* connection closed by peer"), launch.together():
         pass
     with pytest.raises(RunError, match=r"^its own$"), launch.together():
         raise RunError("its own")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unittest import mock
 
 import orjson
 import pyarrow.parquet as pq
 import pytest
 
+from ecgfounder import cli
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.admission import take_folder
@@ -25,7 +26,9 @@ from ecgfounder.ledger.conclusion import merge
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.record import CohortSettings, RunRecord
 from ecgfounder.ledger.removal import clean_scratch
+from ecgfounder.run import run as run_module
 from tests.builders.cohorts import write_cohort
+from tests.harness.stand_ins import NullEngine
 
 AT_ONCE = 4
 SHARDS = [(number, AT_ONCE) for number in range(1, AT_ONCE + 1)]
@@ -150,45 +153,37 @@ def test_of_records_that_are_begun_at_once_one_stands(tmp_path: Path) -> None:
     assert found.run_id == "none"
 
 
-COMMAND = """
-import sys
-from unittest import mock
-from ecgfounder import cli
-from ecgfounder.run import run
-from tests.harness.stand_ins import NullEngine
+def command(arguments: list[str], go: int, lines: Path) -> NoReturn:
+    """A whole command in this (forked) process, all but its imports and the network; it begins when `go` is written to."""
+    status = 99
+    try:
+        file = os.open(lines, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, 2)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+        os.read(go, 1)
+        with mock.patch.object(run_module, "create_engine", return_value=NullEngine()):
+            status = cli.main(arguments)
+    finally:
+        os._exit(status)
 
-with mock.patch.object(run, "create_engine", return_value=NullEngine()):
-    print("ready", flush=True)
-    sys.stdin.readline()
-    sys.exit(cli.main(sys.argv[1:]))
-"""
 
-
-def commands(arguments: list[str], shards: list[tuple[int, int]]) -> list[tuple[int, str]]:
-    """Whole commands, all but the network, that begin when all are loaded; exit status and lines of each."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "embed", *arguments, "--shard", f"{part}/{parts}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for part, parts in shards
-    ]
-    for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n", process.communicate()
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    ended = []
-    for process in started:
-        _, lines = process.communicate(timeout=120)
-        ended.append((process.returncode, lines))
+def commands(arguments: list[str], shards: list[tuple[int, int]], scratch: Path) -> list[tuple[int, str]]:
+    """Commands that begin at the same instant; exit status and lines of each."""
+    reads, writes = os.pipe()
+    children = []
+    for number, (part, parts) in enumerate(shards):
+        child = os.fork()
+        if child == 0:
+            command(["embed", *arguments, "--shard", f"{part}/{parts}"], reads, scratch / f"lines{number}")
+        children.append(child)
+    os.write(writes, b"." * len(shards))
+    os.close(reads)
+    os.close(writes)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    said = [(scratch / f"lines{number}") for number in range(len(shards))]
+    ended = [(status, lines.read_text()) for status, lines in zip(statuses, said, strict=True)]
+    for lines in said:
+        lines.unlink()
     return ended
 
 
@@ -201,28 +196,26 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*flags, "--unit", "mV", "--num_workers", "0", "--batch_size", "2", "--leads", ",".join(STANDARD_LEADS)]
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_commands_of_a_job_array_that_start_at_once_do_the_whole_cohort(
     rounds: int, arguments: list[str], tmp_path: Path
 ) -> None:
     for number in range(rounds):
         out = tmp_path / str(number)
-        for status, lines in commands([*arguments, "--output_dir", str(out)], SHARDS):
+        for status, lines in commands([*arguments, "--output_dir", str(out)], SHARDS, tmp_path):
             assert status in (0, 1), lines
             assert "When all shards are done" in lines
         tally = merge(out)
         assert (tally.done, tally.failed, tally.pending) == (19, 2, 0)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_of_identical_commands_that_start_at_once_one_does_it_all(
     rounds: int, arguments: list[str], tmp_path: Path
 ) -> None:
     for number in range(rounds):
         out = tmp_path / str(number)
-        ended = commands([*arguments, "--output_dir", str(out)], WHOLE)
+        ended = commands([*arguments, "--output_dir", str(out)], WHOLE, tmp_path)
         refused = [lines for status, lines in ended if status == 2]
         # A command that was slow to begin may find the first one's run complete, and has nothing to do.
         assert all(re.search(r"is in use by process \d+ on ", lines) for lines in refused), ended
