@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,23 +16,11 @@ from io import BufferedReader
 from pathlib import Path
 
 from ecgfounder.errors import StorageError
-from ecgfounder.storage.replace import make_folders, replace_file, sync, sync_folder
+from ecgfounder.storage.replace import make_folders, replace_file, sync, sync_folder, take_free_place
 from ecgfounder.storage.store import Conflict, Denied, Missing, Skip, Status, Store, Unavailable, skip_none
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}  # ENXIO: a socket
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_LINKS = {
-    errno.EPERM,
-    errno.EACCES,
-    errno.ENOTSUP,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EMLINK,
-    errno.EXDEV,
-    errno.EINVAL,
-}
-_CLAIM_SECONDS = 5.0
-"""How long a process may take between two steps of `create` where there are no links."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,7 @@ class LocalStore(Store):
                     file.write(data)
                     file.flush()
                     sync(file.fileno())
-                _take_free_place(aside, target)
+                take_free_place(aside, target)
             finally:
                 aside.unlink(missing_ok=True)
             sync_folder(target.parent)
@@ -143,42 +130,6 @@ class LocalStore(Store):
         root = Path(self.root)
         for folder in make_folders(root, target.parent):
             sync_folder(folder)
-
-
-def _take_free_place(aside: Path, target: Path) -> None:
-    """Give a file its name if no other has it: by a link, which unlike a rename never takes the place of what is there.
-
-    Where the file system has no links, under a claim that one process at a time can have.
-    """
-    try:
-        os.link(aside, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-    else:
-        return
-    claim = target.with_name(f".{target.name}.claim")
-    _claim(claim)
-    try:
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        os.replace(aside, target)
-    finally:
-        claim.unlink(missing_ok=True)
-
-
-def _claim(claim: Path) -> None:
-    """Make a file that is not there; one that stays was left by a process that was killed."""
-    patience = time.monotonic() + _CLAIM_SECONDS
-    while True:
-        try:
-            os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            return
-        except FileExistsError:
-            time.sleep(0.01)
-            if time.monotonic() > patience:
-                claim.unlink(missing_ok=True)
-                patience = time.monotonic() + _CLAIM_SECONDS
 
 
 def _status(name: str, status: os.stat_result) -> Status:
