@@ -135,6 +135,43 @@ class LocalStore(Store):
             sync_folder(folder)
 
 
+class _Links:
+    """Which symbolic links a listing follows, so that it lists each folder once.
+
+    A link to a folder below the root is not followed, since that folder is listed under its own name; nor is a link to a
+    folder around the root.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.realpath(root)
+        self._entered: set[tuple[int, int]] = set()
+
+    def follow(self, path: str) -> bool:
+        """Whether to follow the link at a path."""
+        target = os.path.realpath(path)
+        return os.path.isdir(target) and not _is_below(target, self._root) and not _is_below(self._root, target)
+
+    def enter(self, path: str) -> bool:
+        """Whether a folder has not been entered before, by this name or another."""
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return True  # the listing itself finds out what is wrong
+        known = (status.st_dev, status.st_ino) in self._entered
+        self._entered.add((status.st_dev, status.st_ino))
+        return not known
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _is_folder(entry: os.DirEntry[str], links: _Links | None) -> bool:
+    return entry.is_dir(follow_symlinks=False) or (
+        links is not None and entry.is_symlink() and links.follow(entry.path)
+    )
+
+
 def _status(name: str, status: os.stat_result) -> Status:
     return Status(
         name, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}", status.st_mtime_ns
