@@ -114,7 +114,7 @@ def test_write_demo_says_where_everything_is(tmp_path: Path) -> None:
 
 
 def test_the_note_says_that_embeddings_are_meaningless_and_how_to_get_the_weights() -> None:
-    assert "mean nothing" in WEIGHTS_NOTE
+    assert "are meaningless" in WEIGHTS_NOTE
     assert "hf download PKUDigitalHealth/ECGFounder 12_lead_ECGFounder.pth" in WEIGHTS_NOTE
 
 
