@@ -126,7 +126,7 @@ def test_a_claim_that_a_killed_process_left_does_not_stay_in_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_links(monkeypatch, errno.EPERM)
-    monkeypatch.setattr("ecgfounder.storage.local._CLAIM_SECONDS", 0.1)
+    monkeypatch.setattr("ecgfounder.storage.replace._CLAIM_SECONDS", 0.1)
     (tmp_path / ".a.claim").touch()
     locate(tmp_path / "a").create(b"here")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,23 +16,11 @@ from io import BufferedReader
 from pathlib import Path
 
 from ecgfounder.errors import StorageError
-from ecgfounder.storage.replace import make_folders, replace_file, sync, sync_folder
+from ecgfounder.storage.replace import make_folders, replace_file, sync, sync_folder, take_free_name
 from ecgfounder.storage.store import Conflict, Denied, Missing, Skip, Status, Store, Unavailable, skip_none
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}  # ENXIO: a socket
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_LINKS = {
-    errno.EPERM,
-    errno.EACCES,
-    errno.ENOTSUP,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EMLINK,
-    errno.EXDEV,
-    errno.EINVAL,
-}
-_CLAIM_SECONDS = 5.0
-"""Maximum time between two steps of `create` on a file system without hard links (s)."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +118,7 @@ class LocalStore(Store):
                     file.write(data)
                     file.flush()
                     sync(file.fileno())
-                _take_free_name(aside, target)
+                take_free_name(aside, target)
             finally:
                 aside.unlink(missing_ok=True)
             sync_folder(target.parent)
@@ -183,42 +170,6 @@ def _is_folder(entry: os.DirEntry[str], links: _Links | None) -> bool:
     return entry.is_dir(follow_symlinks=False) or (
         links is not None and entry.is_symlink() and links.follow(entry.path)
     )
-
-
-def _take_free_name(aside: Path, target: Path) -> None:
-    """Give a file its name if no other file has it: by a hard link which, unlike a rename, never replaces an existing file.
-
-    On a file system without hard links, by a rename under a claim that only one process can have at a time.
-    """
-    try:
-        os.link(aside, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-    else:
-        return
-    claim = target.with_name(f".{target.name}.claim")
-    _claim(claim)
-    try:
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        os.replace(aside, target)
-    finally:
-        claim.unlink(missing_ok=True)
-
-
-def _claim(claim: Path) -> None:
-    """Make a claim, a file that must not exist; one that is not removed in time was left by a process that was killed."""
-    patience = time.monotonic() + _CLAIM_SECONDS
-    while True:
-        try:
-            os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            return
-        except FileExistsError:
-            time.sleep(0.01)
-            if time.monotonic() > patience:
-                claim.unlink(missing_ok=True)
-                patience = time.monotonic() + _CLAIM_SECONDS
 
 
 def _status(name: str, status: os.stat_result) -> Status:

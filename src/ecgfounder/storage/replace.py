@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,19 @@ log = logging.getLogger("ecgfounder")
 
 _NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
 """Errors of fsync on a file system that does not offer it: for folders (CIFS, some FUSE file systems) or for all files."""
+
+_NO_LINKS = {
+    errno.EPERM,
+    errno.EACCES,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EXDEV,
+    errno.EINVAL,
+}
+_CLAIM_SECONDS = 5.0
+"""Maximum time between two steps of `take_free_name` on a file system without hard links (s)."""
 
 FILES_AT_ONCE = 64
 """Maximum number of files that are written before they are synced."""
@@ -140,6 +154,42 @@ def _written(path: Path, content: bytes) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def take_free_name(aside: Path, target: Path) -> None:
+    """Give a file its name if no other file has it: by a hard link which, unlike a rename, never replaces an existing file.
+
+    On a file system without hard links, by a rename under a claim that only one process can have at a time.
+    """
+    try:
+        os.link(aside, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        return
+    claim = target.with_name(f".{target.name}.claim")
+    _claim(claim)
+    try:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.replace(aside, target)
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _claim(claim: Path) -> None:
+    """Make a claim, a file that must not exist; one that is not removed in time was left by a process that was killed."""
+    patience = time.monotonic() + _CLAIM_SECONDS
+    while True:
+        try:
+            os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            return
+        except FileExistsError:
+            time.sleep(0.01)
+            if time.monotonic() > patience:
+                claim.unlink(missing_ok=True)
+                patience = time.monotonic() + _CLAIM_SECONDS
 
 
 def _own(path: str, flags: int) -> int:
