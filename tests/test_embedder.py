@@ -347,8 +347,8 @@ def test_an_embedding_that_is_not_finite_is_an_error_for_predictions_too() -> No
 @pytest.mark.parametrize(
     ("x", "given", "message"),
     [
-        (noise(), {}, "does not say its sampling_rate"),
-        (noise(), {"sampling_rate": 500}, "does not say its leads"),
+        (noise(), {}, "does not state its sampling_rate"),
+        (noise(), {"sampling_rate": 500}, "does not state its leads"),
         (noise(), {"sampling_rate": 500, "leads": ["I"]}, r"\[12, 1000\] and 1 lead names"),
         (noise().T, {"sampling_rate": 500, "leads": STANDARD_LEADS}, r"pass array\.T"),
         (noise()[None], {"sampling_rate": 500, "leads": STANDARD_LEADS}, r"list\(array\)"),

@@ -75,7 +75,7 @@ def test_rows_of_shards_with_identifiers_are_found_by_them_wherever_the_recordin
         str(tmp_path / "no"),
     ]
     assert mimic_main(words) == 2
-    assert "give the column that has them as --id_column" in capsys.readouterr().err
+    assert "give their column as --id_column" in capsys.readouterr().err
 
 
 def test_an_identifier_of_several_recordings_is_refused_over_shards_too(
@@ -141,7 +141,7 @@ def test_what_flags_and_shards_cannot_do_is_refused(tmp_path: Path, capsys: pyte
     (tmp_path / "bare").mkdir()
     refused = [
         (shards, ["--exclude_flags", "pulse"], "'calibration_pulse'"),
-        (tmp_path / "bare", ["--exclude_flags", "clipped"], "--exclude_flags: the flags stand in the run's _run/"),
+        (tmp_path / "bare", ["--exclude_flags", "clipped"], "--exclude_flags: the flags are in the run's _run/"),
         (shards, ["--exclude_flags", "clipped", "--keep_missing"], "choose one"),
         (shards, ["--keep_missing"], "holds a run's Parquet shards"),
     ]

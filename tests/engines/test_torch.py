@@ -152,7 +152,7 @@ def test_when_gpu_memory_runs_out_the_pass_is_halved_and_the_run_goes_on(
     assert np.array_equal(maps[:, 0, 0], batch[:, 0, 0])
     assert passes == [4, 4, 4, 4]
     assert torch_engine.samples_per_pass == 2000
-    assert "going on with 4 at once" in caplog.text
+    assert "continuing with 4 at once" in caplog.text
 
     passes.clear()
     torch_engine._in_passes_that_fit(signals(16, 100, channels=1), compute)

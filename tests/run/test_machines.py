@@ -216,7 +216,7 @@ def test_a_machine_that_dies_in_the_middle_is_noticed_and_the_same_command_does_
     assert here.end() == 1
     assert time.monotonic() - killed < STALE + 10
     assert f"Process 2 of 2 (process {there.process.pid} on hostb) died before it finished" in here.said
-    assert "1 of its processes died. The same command resumes" in here.said
+    assert "1 of the processes died. The same command resumes" in here.said
     assert run_json(out)["outcome"] == "incomplete"
     assert not (out / "_run" / "manifest.pq").exists()
     assert 0 < len(json_outputs(out)) < len(undisturbed)

@@ -947,7 +947,7 @@ def test_a_url_of_memory_is_a_location_in_the_store_of_that_name() -> None:
     assert locate(f"memory://{name}") == locate(f"memory://{name}/") == Location(MemoryStore(name), "")
     assert not place.is_local
     for ask in (lambda: place.path, lambda: os.fspath(place), lambda: os.stat(place)):
-        with pytest.raises(TypeError, match="not a file of this machine"):
+        with pytest.raises(TypeError, match="not a file on this machine"):
             ask()
 
 

@@ -139,7 +139,7 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         return OK
     if summary.lost:
         console.line(
-            f"{summary.processed:,} recordings in this attempt, {summary.failed_now:,} failed; {summary.lost:,} processes "
+            f"{summary.processed:,} recordings in this attempt, {summary.failed_now:,} failed; {summary.lost:,} of the processes "
             "died. The same command resumes the run."
         )
         return SOME_FAILED  # the others have ended, so the launcher cannot stop them

@@ -71,7 +71,7 @@ def compact(folder: RunFolder, state: LedgerState) -> int:
 
 def _read(shard: Location, columns: list[str] | None = None) -> pa.Table:
     with shard.open() as file:
-        return pq.ParquetFile(file).read(columns=columns)
+        return pq.ParquetFile(file).read(columns=columns, use_threads=False)  # see `results.run.open_run`
 
 
 def _rewrite(folder: RunFolder, shard: Location, table: pa.Table) -> None:

@@ -70,9 +70,11 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
             "pass allow_incomplete=True."
         )
     try:
-        # Not `read_table`: its scanner threads may still run when a short program ends, and abort it.
+        # Without threads: one that releases Python's memory while a short program ends would abort it.
         manifest = (
-            _ledger_table(place.ledger) if table is None else pq.ParquetFile(pa.BufferReader(table.read())).read()
+            _ledger_table(place.ledger)
+            if table is None
+            else pq.ParquetFile(pa.BufferReader(table.read())).read(use_threads=False)
         )
     except (OSError, pa.ArrowException, StorageError) as error:
         raise RunError(f"{table} cannot be read: {error}. The run's command writes it again.") from error

@@ -28,6 +28,7 @@ from ecgfounder.drivers.local import Pipeline
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
+from ecgfounder.engines.trial import refuse_overflow
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.admission import admit, previous, take_folder
 from ecgfounder.ledger.compaction import tidy_shards
@@ -261,6 +262,8 @@ class Run:
             )
 
         engine = create(self.settings.precision, self.settings.compile)
+        if not self.settings.compile:  # it would be compiled for the length of this signal alone
+            refuse_overflow(engine, opening.checkpoint.name)
         return engine if self.settings.precision == "float32" else MeteredEngine(engine, create("float32", False))
 
     def _announce(self, started: Started) -> None:

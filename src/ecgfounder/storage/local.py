@@ -16,7 +16,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from ecgfounder.errors import StorageError
-from ecgfounder.storage.replace import make_folders, replace_file, sync, sync_folder, take_free_name
+from ecgfounder.storage.replace import make_folders, replace_file, sync, sync_folder, take_free_place
 from ecgfounder.storage.store import Conflict, Denied, Missing, Skip, Status, Store, Unavailable, skip_none
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}  # ENXIO: a socket
@@ -118,7 +118,7 @@ class LocalStore(Store):
                     file.write(data)
                     file.flush()
                     sync(file.fileno())
-                take_free_name(aside, target)
+                take_free_place(aside, target)
             finally:
                 aside.unlink(missing_ok=True)
             sync_folder(target.parent)

@@ -33,7 +33,7 @@ _NO_LINKS = {
     errno.EINVAL,
 }
 _CLAIM_SECONDS = 5.0
-"""Maximum time between two steps of `take_free_name` on a file system without hard links (s)."""
+"""Maximum time between two steps of `take_free_place` on a file system without hard links (s)."""
 
 FILES_AT_ONCE = 64
 """Maximum number of files that are written before they are synced."""
@@ -156,7 +156,7 @@ def _written(path: Path, content: bytes) -> BinaryIO:
     return file
 
 
-def take_free_name(aside: Path, target: Path) -> None:
+def take_free_place(aside: Path, target: Path) -> None:
     """Give a file its name if no other file has it: by a hard link which, unlike a rename, never replaces an existing file.
 
     On a file system without hard links, by a rename under a claim that only one process can have at a time.
