@@ -111,4 +111,4 @@ def test_calibration_pulses_and_missing_files_come_with_advice(capsys: pytest.Ca
     flags = Counter({"calibration_pulse": 1200, "flat_lead": 5})
     lines = told(Tally(done=1500, failed=1, flags=flags, failures=[("x", "No such file or directory")]), capsys)
     assert lines[0].startswith("1,200 of 1,500 recordings include a 1 mV calibration pulse")
-    assert lines[2].startswith("Relative paths start from --data_dir")
+    assert lines[2].startswith("Relative paths are relative to --data_dir")

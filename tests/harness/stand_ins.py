@@ -9,6 +9,7 @@ class NullEngine:
     """Maps that depend on every sample of their own row and on nothing else, computed in no time."""
 
     name, precision, device, head, samples_per_pass = "null", "float32", "cpu", None, None
+    in_channels = 12
 
     def __init__(self, threads: int = 2) -> None:
         self.threads = threads

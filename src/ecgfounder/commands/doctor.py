@@ -71,12 +71,14 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     Returns
     -------
     int
-        Exit status: 0 if nothing fails (warnings are allowed), 1 if something does.
+        Exit status: 0 if nothing fails (warnings are allowed), 1 if something does, or if the reader of the lines has ended.
     """
     counts = {"PASS": 0, "WARN": 0, "FAIL": 0}
     for finding in findings(arguments.checkpoint, arguments.mode, arguments.output_dir):
         print(finding.text(), flush=True)
         counts[finding.status] += 1
+        if getattr(sys.stdout, "is_gone", False):  # the reader of the lines (head, less) has ended
+            return SOME_FAILED  # the other checks are not done
     print(f"\n{counts['PASS']} passed, {counts['WARN']} warnings, {counts['FAIL']} failed", flush=True)
     return SOME_FAILED if counts["FAIL"] else ALL_WELL
 
