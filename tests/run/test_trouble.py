@@ -241,7 +241,8 @@ def test_not_finite_output_of_the_network_is_a_failure_and_never_null_in_json(st
 
     def embed(engine: NullEngine, batch: np.ndarray) -> np.ndarray:
         maps = original(engine, batch)
-        maps[0, 0, 0] = np.nan
+        if len(batch) > 1:  # not for the ECG that tries the engine out
+            maps[0, 0, 0] = np.nan
         return maps
 
     original = NullEngine.embed
