@@ -84,7 +84,7 @@ def _light_main() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """Programs that tests start hear SIGINT, also where the tests run in the background of a script, which ignores it."""
+    """Programs that tests start receive SIGINT, even if the tests run in the background of a script, which ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -33,7 +33,7 @@ _NO_LINKS = {
     errno.EINVAL,
 }
 _CLAIM_SECONDS = 5.0
-"""How long a process may take between two steps of `create` where there are no links."""
+"""Maximum time between two steps of `take_free_place` on a file system without hard links (s)."""
 
 FILES_AT_ONCE = 64
 """Maximum number of files that are written before they are synced."""
@@ -157,9 +157,9 @@ def _written(path: Path, content: bytes) -> BinaryIO:
 
 
 def take_free_place(aside: Path, target: Path) -> None:
-    """Give a file its name if no other has it: by a link, which unlike a rename never takes the place of what is there.
+    """Give a file its name if no other file has it: by a hard link which, unlike a rename, never replaces an existing file.
 
-    Where the file system has no links, under a claim that one process at a time can have.
+    On a file system without hard links, by a rename under a claim that only one process can have at a time.
     """
     try:
         os.link(aside, target)
@@ -179,7 +179,7 @@ def take_free_place(aside: Path, target: Path) -> None:
 
 
 def _claim(claim: Path) -> None:
-    """Make a file that is not there; one that stays was left by a process that was killed."""
+    """Make a claim, a file that must not exist; one that is not removed in time was left by a process that was killed."""
     patience = time.monotonic() + _CLAIM_SECONDS
     while True:
         try:
