@@ -29,7 +29,7 @@ from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.engines.trial import refuse_overflow
-from ecgfounder.errors import RunError
+from ecgfounder.errors import CohortError, RunError
 from ecgfounder.ledger.admission import admit, previous, take_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
@@ -167,6 +167,11 @@ class Run:
         )
         check_kept_columns(cohort, settings.keep_columns)
         index = index_cohort(cohort, self.naming if self._named else None, self.naming.data_dir)
+        if index.n_records == 0:
+            raise CohortError(
+                f"{settings.dataset} names no ECG file: the column {cohort.path_column!r} has no path in any row. Use the "
+                "'path_column' parameter for another column."
+            )
         return Opening(checkpoint, digest, cohort, index)
 
     @property
