@@ -96,7 +96,7 @@ def load(
         A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub (from its
         local cache, if it is there).
     engine : str, default: "auto"
-        "auto", "torch", "onnx" or "native"; see `ecgfounder.engines.create_engine`.
+        "auto", "torch", "triton", "onnx" or "native"; see `ecgfounder.engines.create_engine`.
     precision : str, default: "float32"
         "float32", "bfloat16" or "float16" (GPU) for the network's arithmetic; embeddings are always float32.
     device : str, optional

@@ -121,6 +121,11 @@ def leads_in_context(names: Sequence[str]) -> tuple[str, ...]:
     names : sequence of str
         Names of all of a file's channels, as they are in the file.
     """
+    return _leads_in_context(tuple(names))
+
+
+@lru_cache(maxsize=1024)  # the files of a cohort have the same names
+def _leads_in_context(names: tuple[str, ...]) -> tuple[str, ...]:
     plain = [_GAP.sub("", _SUFFIX.sub("", name.strip()).strip().upper()) for name in names]
     leads = canonical_leads(names)
     if _AMBIGUOUS.isdisjoint(plain):

@@ -142,11 +142,6 @@ class Source:
         self.seen[location] = Seen(status, hashlib.sha256(content).digest())
         return content
 
-    def watch(self, location: Location) -> None:
-        """Note what a file is before a library reads it; `identity_of` compares it with what it is then."""
-        with _as_read_error():
-            self.seen[location] = Seen(location.status())
-
     def refuse_member(self, format_name: str) -> None:
         """Raise `ReadError` if the path asks for a member ('file::member') of a format that holds one recording."""
         if self.member is not None:
