@@ -28,6 +28,8 @@ from ecgfounder.commands.verify import (
 )
 from ecgfounder.engines import Engine, native_usable
 from ecgfounder.errors import CheckpointError, RunError, SettingsError
+from ecgfounder.network.head import Head
+from ecgfounder.preprocess.preparation import Preparation
 
 Array = npt.NDArray[np.float32]
 
@@ -69,10 +71,14 @@ def test_every_engine_passes_on_files_of_several_lengths(
     assert all(line.startswith("PASS  ") for line in lines)
     for engine in ("torch float32", "onnx float32", "native float32"):
         identical = [line for line in lines if line[6:].startswith(engine) and line.count("bit-identical") == 2]
-        assert len(identical) == 9
+        assert len(identical) == 10
         assert any("two new processes" in line for line in identical)
+        assert any("30,000 samples, alone, in batches of 2" in line for line in identical)
+        assert any(line[6:].startswith(engine) and "predictions against float64" in line for line in lines)
+        assert any(line[6:].startswith(engine) and line[30:].count("30,000 samples") for line in lines)
     assert [line for line in lines if "torch bfloat16" in line and "against torch float32" in line]
-    assert "PASS: all 31 comparisons" in said
+    assert "PASS: all 41 comparisons" in said
+    assert "The longest input of these files has 1.4 s" in said
 
 
 def test_a_comparison_that_fails_makes_the_exit_status_1(
@@ -95,9 +101,9 @@ def test_engines_that_are_not_there_are_skipped_with_what_would_help(
     monkeypatch.setattr(verify, "_other_processes", lambda *_: Comparison("torch float32", "processes", 0.0))
     task, paths = verify._task_and_paths(parsed(*write_arrays(tmp_path, [300]), *HINTS))
     found = list(comparisons(read_material(task, paths), task, checkpoint_12lead, "12lead", "cpu"))
-    assert [each.skipped for each in found] == [False, True, True, False, False]
-    assert "pip install 'ecgfounder[cpu]'" in found[1].line()
-    assert "ecgfounder doctor" in found[2].line()
+    assert [each.skipped for each in found] == [False, False, True, True, *[False] * 5]
+    assert "pip install 'ecgfounder[cpu]'" in found[2].line()
+    assert "ecgfounder doctor" in found[3].line()
     assert not any(each.failed for each in found)
 
 
@@ -194,6 +200,62 @@ def test_rounding_tells_well_behaved_weights_from_those_that_amplify(
     steady = float32_rounding(inputs, checkpoint_steady, "12lead")
     drawn = float32_rounding(inputs, checkpoint_12lead, "12lead")
     assert 0 < steady < 1e-6 < drawn < 1e-4
+
+
+def test_predictions_are_those_of_the_whole_network_and_a_wrong_head_is_caught(checkpoint_12lead: Path) -> None:
+    rng = np.random.default_rng(0)
+    material = Material(tuple(rng.standard_normal((12, 600)).astype(np.float32) for _ in range(3)), (), ())
+    with verify._engine(verify._Kind("torch", "cpu"), checkpoint_12lead, "12lead") as engine:
+        maps = {"torch float32": [engine.embed(data[None])[0] for data in material.inputs]}
+        head = engine.head
+    assert head is not None
+    good = list(verify._of_head(maps, material, head, checkpoint_12lead, "12lead"))
+    assert [each.failed for each in good] == [False, False]
+
+    class Flawed(Head):
+        def logits(self, feature_map: Array) -> Array:
+            return super().logits(feature_map) * np.float32(1 + 1e-3 * len(feature_map))
+
+    flawed = Flawed(head.weight, head.bias)
+    assert [each.failed for each in verify._of_head(maps, material, flawed, checkpoint_12lead, "12lead")] == [
+        True,
+        True,
+    ]
+    without = list(verify._of_head(maps, material, None, checkpoint_12lead, "12lead"))
+    assert [(each.failed, each.skipped) for each in without] == [(False, True)]
+
+
+def test_a_long_input_is_made_of_short_ones_and_dependence_on_its_batch_is_caught() -> None:
+    rng = np.random.default_rng(0)
+    short = tuple(rng.standard_normal((12, length)).astype(np.float32) for length in (5000, 4000))
+    long = Material(short, (), ()).long_input()
+    assert long is not None
+    assert long.shape == (12, verify.LONGEST_INPUT)
+    np.testing.assert_array_equal(long[:, 9000:14000], short[0])
+    assert Material((*short, long), (), ()).long_input() is None
+    kind = verify._Kind("torch", "cpu")
+    flawed = FlawedEngine(
+        lambda maps, batch: maps * np.float32(1 + 1e-6 * (len(batch) > 1 and batch.shape[2] > 20_000))
+    )
+    alone = [flawed.embed(long[None])[0]]
+    assert verify._long(flawed, kind, long, alone).failed
+    assert not verify._long(FlawedEngine(lambda maps, _: maps), kind, long, alone).failed
+
+
+@pytest.mark.parametrize(
+    ("preparation", "length", "said"),
+    [
+        (Preparation(window=2), 1000, ("after the first 2 s", "has 2 s. Longer", "trained on 10 s")),
+        (Preparation(window=10, stride=10), 5000, ("only the first 4 windows", "has 10 s. Longer")),
+        (Preparation(), 5000, ("has 10 s. Longer",)),
+        (Preparation(), verify.LONGEST_INPUT, ("cut to 60 s",)),
+    ],
+)
+def test_what_cannot_be_seen_is_said(preparation: Preparation, length: int, said: tuple[str, ...]) -> None:
+    notes = list(verify.limits(preparation, Material((np.zeros((12, length), np.float32),), (), ())))
+    assert len(notes) == len(said)
+    for part, note in zip(said, notes, strict=True):
+        assert part in note
 
 
 # --- what is looked at -----------------------------------------------------------------------------------------------

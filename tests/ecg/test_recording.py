@@ -111,8 +111,32 @@ def test_a_lead_without_signal_is_derived_where_possible_and_missing_elsewhere(n
     assert not selection.samples[7].any()
 
 
-def test_lead_I_is_never_made_up() -> None:
-    assert select_leads(recording(("II", "III")), ("I", "aVF")).missing == ("I", "aVF")
+@pytest.mark.parametrize("pair", [("I", "II"), ("II", "III"), ("III", "I")])
+def test_any_two_of_the_limb_leads_give_the_others(pair: tuple[str, str]) -> None:
+    of_i_and_ii = recording(("I", "II"))
+    whole = select_leads(of_i_and_ii, STANDARD_LEADS[:6]).samples
+    two = np.stack([whole[STANDARD_LEADS.index(lead)] for lead in pair])
+    selection = select_leads(Recording(two, 500.0, pair, "test"), STANDARD_LEADS[:6])
+    np.testing.assert_allclose(selection.samples, whole, rtol=0, atol=2e-6)
+    assert selection.derived == tuple(lead for lead in STANDARD_LEADS[:6] if lead not in pair)
+    assert selection.missing == ()
+
+
+def test_one_limb_lead_gives_no_other() -> None:
+    for lead in ("I", "II", "III", "aVR", "aVF"):
+        assert len(select_leads(recording((lead, "V1")), STANDARD_LEADS[:6]).missing) == 5
+
+
+def test_a_lead_minus_avr_is_avr_with_its_sign_turned() -> None:
+    cabrera = ("aVL", "I", "-aVR", "II", "aVF", "III", "V1", "V2", "V3", "V4", "V5", "V6")
+    ecg = recording(cabrera)  # not what I and II give, so that a derived lead would be another one
+    selection = select_leads(ecg)
+    np.testing.assert_array_equal(selection.samples[3], -ecg.samples[2])
+    assert (selection.derived, selection.missing) == ((), ())
+    both = recording((*STANDARD_LEADS, "-aVR"))
+    np.testing.assert_array_equal(select_leads(both).samples[3], both.samples[3])
+    alone = recording(("-aVR", "V1"))
+    np.testing.assert_array_equal(select_leads(alone, ("aVR",)).samples[0], -alone.samples[0])
 
 
 def test_has_signal_looks_at_the_whole_lead() -> None:

@@ -22,12 +22,13 @@ from ecgfounder.ledger.liveness import STALE_SECONDS, own_name
 from ecgfounder.ledger.locks import RunLock
 from ecgfounder.ledger.record import CohortSettings, RunRecord
 from ecgfounder.ledger.removal import clean_scratch
+from ecgfounder.preprocess.preparation import Preparation
 from tests.builders.entries import END, HEADER, entry_of
 
 FINGERPRINT: dict[str, Any] = {
     "checkpoint_sha256": "ab" * 32,
     "pooling": "none",
-    "preparation": {"mode": "12lead", "recipe": {"name": "zscore", "version": 1}},
+    "preparation": {"mode": "12lead", "recipe": {"name": "zscore", "version": 1}, "minus_aVR": None},
 }
 RECORD = RunRecord(fingerprint=FINGERPRINT, settings=CohortSettings(dataset="a.csv"), run_id="ab", format_version=2)
 
@@ -52,6 +53,45 @@ def remember(folder: RunFolder, *outputs: str, **more: Any) -> None:
         writer.append([entry_of(number, output=output, **more)])
     writer.append([entry_of(99, "failed", reason="damaged")])
     writer.end(END)
+
+
+def with_preparation(**more: str | None) -> dict[str, Any]:
+    return FINGERPRINT | {"preparation": FINGERPRINT["preparation"] | more}
+
+
+@pytest.mark.parametrize(
+    ("flags", "admitted"),
+    [
+        ((), True),
+        (("derived_leads:III,aVR,aVL,aVF", "resampled:250"), True),  # a file with I and II alone
+        (("derived_leads:aVR",), False),  # a file with -aVR in its place, perhaps
+    ],
+)
+def test_a_run_from_before_minus_avr_was_used_is_refused_where_its_results_may_differ(
+    folder: RunFolder, flags: tuple[str, ...], admitted: bool
+) -> None:
+    remember(folder, "a.json", flags=flags)
+    now = with_preparation(minus_aVR="used")
+    if admitted:
+        assert admit(folder, now, overwrite=False)
+    else:
+        with pytest.raises(RunError, match="minus_aVR: None, now used"):
+            admit(folder, now, overwrite=False)
+    with pytest.raises(RunError, match=r"pooling: none, now mean\n.*minus_aVR: None, now used"):
+        admit(folder, now | {"pooling": "mean"}, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "before"), [({"resampling": "polyphase"}, "polyphase"), ({"missing_leads": "zero"}, "zero")]
+)
+def test_a_run_that_was_begun_with_an_older_method_is_refused_by_name(
+    folder: RunFolder, setting: dict[str, str], before: str
+) -> None:
+    now = Preparation(**setting).fingerprint()  # type: ignore[arg-type]
+    (name,) = setting
+    folder.write(replace(RECORD, fingerprint=FINGERPRINT | {"preparation": now | {name: before}}))
+    with pytest.raises(RunError, match=rf"preparation\.{name}: {before}, now {before} v2"):
+        admit(folder, FINGERPRINT | {"preparation": now}, overwrite=False)
 
 
 def everything_in(folder: Path) -> set[str]:

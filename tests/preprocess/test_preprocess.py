@@ -129,6 +129,30 @@ def test_a_missing_lead_fails_by_name_and_zero_is_a_flagged_choice(value: float)
     assert signal.inputs[0][9].any()
 
 
+@pytest.mark.parametrize("recipe", [ZSCORE, FILTERED, Recipe("per_lead", "1", normalization="zscore_per_lead")])
+@pytest.mark.parametrize("windows_", [{}, {"window": 2.0, "stride": 1.5, "remainder": "pad"}])
+def test_a_missing_lead_is_zero_in_the_input_and_takes_no_part_in_the_normalisation(
+    recipe: Recipe, windows_: dict[str, object]
+) -> None:
+    ecg = recording()
+    ecg.samples[:] += 3.0  # a mean that would move the zeros
+    ecg.samples[[2, 8]] = 0.0
+    kept = [row for row in range(12) if row not in (2, 8)]
+    settings_ = {"recipe": recipe, "missing_leads": "zero", **windows_}
+    signal = prepare(
+        Recording(ecg.samples[kept], 500.0, tuple(STANDARD_LEADS[row] for row in kept), "test"),
+        Preparation(**settings_),
+    )  # type: ignore[arg-type]
+    assert "missing_leads:V3" in signal.flags
+    for one in signal.inputs:
+        assert not one[8].any()
+        assert one[2].any()  # derived
+        present = one[[row for row in range(12) if row != 8]].astype(np.float64)
+        if recipe.normalization == "zscore":
+            assert abs(present.mean()) < 1e-4
+            assert present.std() == pytest.approx(1, abs=1e-4)
+
+
 def test_an_absent_lead_is_named_and_unknown_channel_names_are_not_quoted() -> None:
     ecg = recording(leads=("I", "II", "V1", "JOHN DOE"))
     with pytest.raises(
@@ -275,6 +299,27 @@ def test_polyphase_takes_out_what_500_hz_cannot_hold_and_keeps_the_rest() -> Non
     np.testing.assert_allclose(out[100:-100], low[::2][100:-100], rtol=0, atol=0.01)
 
 
+@pytest.mark.parametrize("rate", [499.98, 500.02, 257.31, 1000.3, 360.0001, 333.333333])
+def test_polyphase_keeps_time_over_hours_at_any_rate(rate: float) -> None:
+    hours, hz = 2, 3.7
+    at = np.arange(round(hours * 3600 * rate)) / rate
+    x = np.sin(2 * np.pi * hz * at)[np.newaxis].astype(np.float32)
+    length = round(x.shape[1] * 500 / rate)
+    for stop in (10_000, length - 1000):
+        out = resample(x, rate, method="polyphase", start=stop - 2000, stop=stop)[0]
+        expected = np.sin(2 * np.pi * hz * np.arange(stop - 2000, stop) / 500)
+        np.testing.assert_allclose(out[100:], expected[100:], rtol=0, atol=2e-3)  # 0.1 ms late would be 2.3e-3
+
+
+@pytest.mark.parametrize("rate", [100.0, 360.0, 999.0])
+def test_both_ways_to_compute_polyphase_agree(rate: float) -> None:
+    at = np.arange(2000) / rate
+    x = np.stack([np.sin(2 * np.pi * hz * at) for hz in (1, 17, 40)]).astype(np.float32)
+    small = resample(x, rate, method="polyphase")
+    near = resample(x, rate * (1 + 1e-9), method="polyphase")
+    np.testing.assert_allclose(near[:, 100:-100], small[:, 100:-100], rtol=0, atol=4e-3)
+
+
 def test_polyphase_gives_a_constant_back_up_to_its_ends() -> None:
     out = resample(np.full((1, 777), 3.0, np.float32), 360.0, method="polyphase")
     np.testing.assert_allclose(out, 3.0, rtol=0, atol=0.01)
@@ -354,7 +399,7 @@ def test_one_window_from_the_start_has_no_outer_dimension() -> None:
 
 def test_a_recording_shorter_than_the_window_fails_is_padded_or_kept_as_asked() -> None:
     ecg = recording(4000)
-    with pytest.raises(PrepareError, match=r"8 s are shorter than one window of 10 s \(remainder='pad' or keep"):
+    with pytest.raises(PrepareError, match=r"8 s are shorter than one window of 10 s \(remainder='pad' or 'keep'"):
         prepare(ecg, Preparation(window=10))
     padded = prepare(ecg, Preparation(window=10, remainder="pad", recipe=PLAIN))
     assert padded.inputs[0].shape == (12, 5000)

@@ -15,7 +15,7 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.preprocess import quality
 from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.preprocess.recipes import FILTERED
+from ecgfounder.preprocess.recipes import FILTERED, PAPER, Notch, Recipe
 from ecgfounder.preprocess.signals import prepare
 from tests.places import RECORDINGS, ROOT
 
@@ -99,7 +99,33 @@ def test_clipped_is_a_lead_that_was_cut_off() -> None:
 def test_a_lead_at_the_rail_for_a_second_is_clipped() -> None:
     samples = ecg()
     samples[row("V1"), 1000:1500] = 5.0
-    assert flags_of(samples) == {"clipped": "V1"}
+    assert flags_of(samples) == {"clipped": "V1", "baseline_dominates": "47%"}
+
+
+@pytest.mark.parametrize("step", [0.001, 0.005, 0.02, 0.05])
+def test_clipping_is_found_at_any_resolution_and_resolution_is_not_clipping(step: float) -> None:
+    samples = ecg(step=step)
+    assert "clipped" not in flags_of(samples)
+    samples[row("V4")] = np.clip(samples[row("V4")], None, 0.6)
+    assert flags_of(samples)["clipped"] == "V4"
+
+
+@pytest.mark.parametrize("seconds", [10.62, 10.65, 10.705, 10.72, 10.8, 10.85, 10.9, 10.95])
+@pytest.mark.parametrize("lead", ["all", "I", "aVR"])
+def test_no_part_of_a_calibration_pulse_is_clipping(seconds: float, lead: str) -> None:
+    samples = with_pulse(ecg(11), 5350)
+    one: dict[str, object] = {} if lead == "all" else {"mode": "1lead", "lead": lead}
+    for settings_ in ({"window": seconds}, {"window": seconds, "trim_zero_edges": True}):
+        assert "clipped" not in flags_of(samples, **one, **settings_)
+    # A file that ends there: what follows is not known.
+    assert "clipped" not in flags_of(samples[:, : round(seconds * 500)], **one)
+
+
+def test_a_pulse_that_the_window_cuts_after_20_ms_is_flagged_and_one_after_the_window_is_not() -> None:
+    samples = with_pulse(ecg(11), 5350)
+    assert flags_of(samples, window=10.72) == {"calibration_pulse": "10.7"}
+    assert flags_of(samples, window=10.7) == {}
+    assert flags_of(samples, window=10.72, mode="1lead") == {"calibration_pulse": "10.7"}
 
 
 def test_the_quantised_top_of_a_slow_wave_is_not_clipped() -> None:
@@ -120,6 +146,13 @@ def test_missing_and_derived_leads_are_named() -> None:
     samples = ecg()
     samples[[row("aVL"), row("V1"), row("V2")]] = 0
     assert flags_of(samples, missing_leads="zero") == {"missing_leads": "V1,V2", "derived_leads": "aVL"}
+    eight = ("II", "III", "V1", "V2", "V3", "V4", "V5", "V6")
+    stored = ecg()[[row(lead) for lead in eight]]
+    assert flags_of(stored, leads=eight) == {"derived_leads": "I,aVR,aVL,aVF"}
+    cabrera = (*STANDARD_LEADS[:3], "-aVR", *STANDARD_LEADS[4:])
+    turned = ecg()
+    turned[3] *= -1
+    assert flags_of(turned, leads=cabrera) == {}
 
 
 def test_implausible_amplitude_is_a_wrong_unit_or_a_sentinel() -> None:
@@ -129,6 +162,116 @@ def test_implausible_amplitude_is_a_wrong_unit_or_a_sentinel() -> None:
     samples[row("V6"), 77] = -163.84
     assert flags_of(samples)["implausible_amplitude"] == "V6"
     assert "implausible_amplitude" not in flags_of(ecg() + np.float32(300))  # an electrode's offset
+
+
+# --- what the z-score makes small -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("millivolt", "share"), [(1.0, 0.22), (3.0, 0.075), (100.0, 0.002)])
+def test_an_offset_that_dominates_says_how_much_of_the_ecg_is_left(millivolt: float, share: float) -> None:
+    samples = ecg()
+    scale = np.std(samples)
+    offsets = np.random.default_rng(1).normal(0, millivolt, (12, 1)).astype(np.float32)
+    found = flags_of(samples + offsets)
+    left = float(found["baseline_dominates"].removesuffix("%")) / 100
+    assert left == pytest.approx(scale / np.std(samples + offsets), rel=0.1)
+    assert left == pytest.approx(share, rel=0.8)
+    # An offset of all leads is removed with the mean.
+    assert "baseline_dominates" not in flags_of(samples + np.float32(millivolt))
+
+
+def test_wander_that_dominates_is_flagged_and_ordinary_wander_is_not() -> None:
+    wander = np.sin(2 * np.pi * 0.25 * np.arange(5000) / 500).astype(np.float32)
+    for millivolt, flagged in ((0.15, False), (1.0, True), (3.0, True)):
+        for settings_ in ({}, {"mode": "1lead"}):
+            found = flags_of(ecg() + millivolt * wander, **settings_)  # type: ignore[arg-type]
+            assert ("baseline_dominates" in found) == flagged, (millivolt, settings_)
+
+
+def test_a_recipe_that_removes_the_baseline_is_not_flagged() -> None:
+    samples = ecg() + np.arange(12, dtype=np.float32)[:, None]
+    for recipe in (FILTERED, PAPER):
+        assert "baseline_dominates" not in flags_of(samples, recipe=recipe)
+    keeps = Recipe("keeps", "1", filters=(Notch(50.0),))
+    assert "baseline_dominates" in flags_of(samples, recipe=keeps)
+    per_lead = Recipe("per_lead", "1", normalization="zscore_per_lead")
+    assert "baseline_dominates" not in flags_of(samples, recipe=per_lead)
+    assert "baseline_dominates" not in flags_of(samples, recipe=Recipe("none", "1", normalization="none"))
+
+
+def test_of_several_windows_those_with_a_baseline_are_counted() -> None:
+    samples = ecg(30.0)
+    samples[row("V3"), 5000:10000] += 3
+    assert flags_of(samples, window=10, stride=10)["baseline_dominates"].endswith("%,1 windows")
+
+
+# --- dropouts and dead leads ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(0.98, False), (1.02, True), (2.0, True), (4.0, True)])
+@pytest.mark.parametrize("at", [1.0, 3.37])
+@pytest.mark.parametrize("level", ["zero", "still"])
+def test_a_dropout_is_more_than_a_second_in_which_no_lead_moves(
+    seconds: float, found: bool, at: float, level: str
+) -> None:
+    samples = ecg()
+    start, stop = round(at * 500), round((at + seconds) * 500)
+    samples[:, start:stop] = 0 if level == "zero" else samples[:, start : start + 1]
+    flags = flags_of(samples)
+    assert ("dropout" in flags) == found
+    if found:
+        began, total = map(float, flags["dropout"].split(","))
+        assert began == pytest.approx(at, abs=0.012)
+        assert total == pytest.approx(seconds, abs=0.03)
+    assert flags.keys() <= {"dropout"}
+
+
+def test_one_lead_that_goes_on_is_no_dropout_and_gaps_of_nan_are() -> None:
+    samples = ecg()
+    samples[:11, 1000:2500] = 0
+    assert "dropout" not in flags_of(samples)
+    gaps = ecg()
+    gaps[:, 500:1100] = gaps[:, 3000:4000] = np.nan
+    assert flags_of(gaps)["dropout"] == "1,3.2"
+
+
+@pytest.mark.parametrize("rms", [0.004, 0.01, 0.05])
+@pytest.mark.parametrize("kind", ["noise", "50 Hz", "60 Hz", "both"])
+def test_a_lead_with_noise_and_mains_alone_is_dead(rms: float, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    at = np.arange(5000) / 500
+    noise = rng.normal(0, 1, 5000)
+    mains = {hz: np.sqrt(2) * np.sin(2 * np.pi * hz * at + 1) for hz in (50, 60)}
+    alone = {"noise": noise, "50 Hz": mains[50], "60 Hz": mains[60], "both": (noise + mains[50]) / np.sqrt(2)}[kind]
+    for lead in ("aVL", "V3"):
+        samples = ecg(step=0.001)
+        samples[row(lead)] = 0.1 + rms * alone
+        found = flags_of(samples)
+        smooth = rms == 0.004 and kind.endswith("Hz")  # it moves by 11 uV
+        assert found["flat_lead" if smooth else "dead_lead"] == lead
+        assert found.keys() <= {"dead_lead", "flat_lead", "goldberger_violated"}
+
+
+def test_a_weak_lead_in_noise_is_not_dead() -> None:
+    rng = np.random.default_rng(4)
+    for weak, noise in ((0.03, 0.004), (0.06, 0.015), (0.1, 0.02)):
+        samples = ecg(step=0.001)
+        samples[row("V3")] = weak * samples[row("V3")] + rng.normal(0, noise, 5000)
+        assert "dead_lead" not in flags_of(samples)
+
+
+def test_beats_that_alternate_in_sign_are_not_dead() -> None:
+    samples = ecg(20.0, step=0.001)
+    beat = np.floor((np.arange(10000) / 500 + 0.35) / (60 / 70)).astype(int)
+    samples[row("V3")] = 0.2 * samples[row("V3")] * np.where(beat % 2, 1, -1)
+    assert "dead_lead" not in flags_of(samples)
+
+
+def test_without_beats_in_the_others_no_lead_is_dead() -> None:
+    rng = np.random.default_rng(5)
+    assert "dead_lead" not in flags_of(rng.normal(0, 0.05, (12, 5000)).astype(np.float32))
+    assert "dead_lead" not in flags_of(ecg(4.0))  # too few beats
+    assert "dead_lead" not in flags_of(ecg()[:1], leads=("I",), mode="1lead")
 
 
 # --- edges and pulses ------------------------------------------------------------------------------------------------
@@ -215,6 +358,44 @@ def test_einthoven_is_not_asked_of_derived_leads_and_a_pulse_does_not_violate_it
     assert flags_of(with_pulse(ecg(4.1), 1900)) == {"calibration_pulse": "3.8"}
 
 
+def mislabelled(**holds: str) -> Samples:
+    """An ECG in which leads hold others: aVL="aVF", aVR="-aVR"."""
+    samples = ecg()
+    out = samples.copy()
+    for lead, other in holds.items():
+        out[row(lead)] = samples[row(other.lstrip("-"))] * (-1 if other.startswith("-") else 1)
+    return out
+
+
+@pytest.mark.parametrize(
+    "holds",
+    [
+        {"aVL": "aVF", "aVF": "aVL"},  # the order of MIMIC-IV-ECG, read as the usual one
+        {"aVR": "-aVR"},
+        {"aVR": "aVL", "aVL": "aVF", "aVF": "aVR"},
+        {"aVR": "aVL", "aVL": "-aVR"},
+    ],
+)
+def test_goldberger_names_what_the_augmented_leads_hold(holds: dict[str, str]) -> None:
+    expected = ",".join(f"{lead}={holds[lead]}" for lead in ("aVR", "aVL", "aVF") if lead in holds)
+    assert flags_of(mislabelled(**holds)) == {"goldberger_violated": expected}
+    assert flags_of(mislabelled(**holds), mode="1lead") == {"goldberger_violated": expected}
+    assert flags_of(with_pulse(mislabelled(**holds), 4800))["goldberger_violated"] == expected
+
+
+def test_goldberger_is_violated_by_another_scale_and_not_by_rounding_offsets_or_noise() -> None:
+    samples = ecg()
+    samples[row("aVF")] /= 1.5  # not augmented
+    assert flags_of(samples) == {"goldberger_violated": "aVF"}
+    samples = ecg(step=0.02)
+    samples[row("aVL")] += 0.3
+    samples[row("aVR")] += np.random.default_rng(2).normal(0, 0.01, 5000).astype(np.float32)
+    assert flags_of(samples) == {}
+    samples = ecg()
+    samples[row("aVL"), :] = 0  # derived, and so never wrong
+    assert flags_of(samples) == {"derived_leads": "aVL"}
+
+
 def exchanged(samples: Samples, electrodes: str) -> Samples:
     """What the twelve leads become when two limb electrodes are exchanged."""
     lead = dict(zip(STANDARD_LEADS, samples, strict=True))
@@ -264,6 +445,25 @@ def test_resampled_and_aliasing_possible_name_what_was_done() -> None:
     assert flags_of(ecg()) == {}
 
 
+@pytest.mark.parametrize(("rate", "gain"), [(100.0, 0.585), (128.0, 0.717), (200.0, 0.88)])
+def test_a_low_sampling_rate_says_what_each_method_leaves_of_40_hz(rate: float, gain: float) -> None:
+    found = flags_of(ecg(rate=rate), rate)
+    linear, polyphase = found["low_sampling_rate"].split(",")
+    assert linear == f"linear {gain:g}"
+    assert float(polyphase.removeprefix("polyphase ")) == pytest.approx(1, abs=0.003)
+    assert "low_sampling_rate" not in flags_of(ecg(rate=rate), rate, resampling="polyphase")
+
+
+@pytest.mark.parametrize("rate", [240.0, 250.0, 360.0, 1000.0])
+def test_a_rate_that_keeps_the_qrs_is_not_low(rate: float) -> None:
+    assert "low_sampling_rate" not in flags_of(ecg(rate=rate), rate)
+
+
+def test_a_rate_that_cannot_hold_40_hz_is_low_by_any_method() -> None:
+    for method in ("linear", "polyphase"):
+        assert flags_of(ecg(rate=75.0), 75.0, resampling=method)["low_sampling_rate"].startswith(f"{method} 0,")
+
+
 def test_not_lead_I_and_other_lead_name_the_lead() -> None:
     assert flags_of(ecg(), mode="1lead", lead="II") == {"not_lead_I": "II"}
     assert flags_of(ecg()[:1], leads=("I",), mode="1lead", lead="V5") == {"other_lead": "I"}
@@ -273,7 +473,8 @@ def test_not_lead_I_and_other_lead_name_the_lead() -> None:
 def test_windows_have_their_flags() -> None:
     samples = ecg(11)
     samples[:, 1000:2000] = 0
-    assert flags_of(samples, window=2, stride=2, remainder="pad") == {"zero_padded": "1", "constant_windows": "1"}
+    found = flags_of(samples, window=2, stride=2, remainder="pad")
+    assert found == {"zero_padded": "1", "constant_windows": "1", "dropout": "2,2"}
     assert flags_of(ecg(10.02), recipe=FILTERED, window=2, stride=2, remainder="keep") == {"remainder_dropped": "0.02"}
     assert flags_of(ecg(), window=2, stride=2, remainder="pad") == {}
 
@@ -319,7 +520,13 @@ def _seconds_to_assess(samples: Samples) -> float:
 EXPECTED = {
     "sierra/129DYPRG.XML": {"calibration_pulse": "10.7"},
     "sierra/3191723_ZZDEMOPTONLY_1-04_orig.xml": {"calibration_pulse": "10.7"},
-    "hl7_aecg/liryc_example.xml": {"einthoven_violated": "", "resampled": "100"},
+    # Drawn, not recorded; its aVR and aVL are not what its I and II give.
+    "hl7_aecg/liryc_example.xml": {
+        "einthoven_violated": "",
+        "goldberger_violated": "aVR=aVF,aVL",
+        "resampled": "100",
+        "low_sampling_rate": "linear 0.585,polyphase 1",
+    },
     "dicom/pydicom_waveform_ecg.dcm": {"resampled": "1000", "aliasing_possible": ""},
     "wfdb/s0010_re.hea": {"resampled": "1000", "aliasing_possible": ""},
 }

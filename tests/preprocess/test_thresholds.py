@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from ecgfounder.preprocess import quality
+from ecgfounder.preprocess.calibration import without_pulses
 
 RATE = 500.0
 N = 5000
@@ -160,9 +161,9 @@ def test_each_pulse_is_found_once_and_the_longest_stretch_lies_between_them() ->
     samples = pulse(500, 100) + pulse(4000, 100)
     pulses = quality.calibration_pulses(samples, ("V1", "V2"), RATE)
     assert len(pulses) == 2
-    start, end = quality.between_pulses(samples, ("V1", "V2"), RATE)
-    assert (start, end) == (pulses[0][1], pulses[1][0])
-    assert quality.between_pulses(pulse(4900, 50), ("V1", "V2"), RATE)[0] == 0
+    samples[:, 700:3900] = waves(3200)  # between them, after and before zeros
+    assert without_pulses(samples, pulses, 0, N) == (701, 3900)
+    assert without_pulses(samples, [], 0, N) == (0, N)
 
 
 # --- clipping ---------------------------------------------------------------------------------------------------------

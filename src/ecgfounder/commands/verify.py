@@ -11,7 +11,7 @@ import math
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ecgfounder.engines import Engine
+    from ecgfounder.network.head import Head
+    from ecgfounder.preprocess.preparation import Preparation
     from ecgfounder.stages.read import ReadTask
 
     Array = npt.NDArray[np.float32]
@@ -45,17 +47,21 @@ ALL_AGREE, SOME_DIFFER = 0, 1
 BATCH_SIZES = (2, 3, 8, 16)
 INPUTS_PER_ECG = 4
 LONGEST_INPUT = 30_000
-"""Maximum samples of an input, a minute; longer inputs would not change the result."""
+"""Samples of the longest input, a minute. Inputs are cut to it, and if all are shorter, one of this length is made of them."""
 
 BIT_IDENTICAL = 0.0
+TRAINING_SECONDS = 10
+
 FLOAT32_TOLERANCE = 1e-5
+PREDICTION_TOLERANCE = 1e-4
 HALF_TOLERANCE = {"bfloat16": 3e-2, "float16": 5e-3}
 # Limits of the tolerances for a checkpoint that amplifies rounding; larger tolerances would be meaningless.
 _WIDEST_FLOAT32 = 1e-4
 _WIDEST_HALF = 0.25
 _SIGNIFICAND_BITS = {"float32": 24, "bfloat16": 8, "float16": 11}
-# Two float32 engines differ by two rounding errors, and the rounding error varies between ECGs.
+# Two float32 engines differ by two rounding errors, and the rounding error varies between ECGs, of which there is one long one.
 _FLOAT32_SPREAD = 4.0
+_FLOAT32_SPREAD_OF_ONE = 8.0
 _INPUTS_AGAINST_FLOAT64 = 4
 _INPUTS_IN_HALF = 8
 
@@ -104,12 +110,34 @@ def run_verify(arguments: argparse.Namespace) -> int:
         f"recipe {recipe.name} v{recipe.version}"
     )
     found = comparisons(material, task, checkpoint, arguments.mode, arguments.device)
-    return _print_table(title, material, found)
+    return _print_table(title, material, limits(task.preparation, material), found)
 
 
-def _print_table(title: str, material: Material, found: Iterable[Comparison]) -> int:
+def limits(preparation: Preparation, material: Material) -> Iterator[str]:
+    """What the comparisons cannot show with these settings and files, one sentence each."""
+    if preparation.window is not None and preparation.stride is None:
+        yield f"With --window {preparation.window:g}, samples after the first {preparation.window:g} s of an ECG are not used."
+    if preparation.stride is not None:
+        yield f"Of each ECG, only the first {INPUTS_PER_ECG} windows are used."
+    longest = max(data.shape[1] for data in material.inputs)
+    rate = preparation.recipe.sampling_rate
+    if longest == LONGEST_INPUT:
+        yield f"Inputs are cut to {LONGEST_INPUT / rate:g} s; longer ones are not compared."
+    else:
+        yield (
+            f"The longest input of these files has {longest / rate:g} s. Longer ones are represented by one of "
+            f"{LONGEST_INPUT / rate:g} s that consists of the others."
+        )
+    if longest < TRAINING_SECONDS * rate:
+        yield (
+            f"The network was trained on {TRAINING_SECONDS} s; the error of a lower precision may be larger for such inputs than "
+            "it is here."
+        )
+
+
+def _print_table(title: str, material: Material, notes: Iterable[str], found: Iterable[Comparison]) -> int:
     """Print the table line by line, and the verdict; returns the exit status."""
-    print(f"{title}\n{material.described()}\n")
+    print("\n".join([title, material.described(), *notes, ""]))
     for path, reason in material.failures:
         print(f"left out  {path}: {as_flags(reason)}")
     print(HEADER, flush=True)
@@ -178,6 +206,16 @@ class Material:
         lengths = sorted({data.shape[1] for data in self.inputs})
         several = f"{lengths[0]:,} to {lengths[-1]:,}" if len(lengths) > 1 else f"{lengths[0]:,}"
         return f"{len(self.paths)} ECGs, {len(self.inputs)} network inputs of {several} samples"
+
+    def long_input(self) -> Array | None:
+        """An input of `LONGEST_INPUT` samples that consists of the others; None if one of them has that length."""
+        import numpy as np
+
+        if any(data.shape[1] >= LONGEST_INPUT for data in self.inputs):
+            return None
+        total = sum(data.shape[1] for data in self.inputs)
+        parts = self.inputs * -(-LONGEST_INPUT // total)
+        return np.ascontiguousarray(np.concatenate(parts, axis=1)[:, :LONGEST_INPUT])
 
 
 def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
@@ -295,6 +333,9 @@ def comparisons(
         "cpu" for no GPU; the name of a GPU; None for the first GPU if there is one.
     """
     references: dict[str, list[Array]] = {}
+    long = material.long_input()
+    long_references: dict[str, list[Array]] = {}
+    head: Head | None = None
     for kind in _kinds(device):
         if kind.missing:
             yield Comparison(kind.label, "not installed", None, note=kind.missing, skipped=True)
@@ -303,12 +344,19 @@ def comparisons(
             with _engine(kind, checkpoint, mode) as engine:
                 alone = [engine.embed(data[None])[0] for data in material.inputs]
                 references[kind.label] = alone
+                head = engine.head
                 yield from _within(engine, kind, material, alone)
+                if long is not None:
+                    long_references[kind.label] = [engine.embed(long[None])[0]]
+                    yield _long(engine, kind, long, long_references[kind.label])
                 yield _other_processes(kind, material, alone, task, checkpoint, mode)
         except (ECGFounderError, ImportError, OSError, RuntimeError, MemoryError) as error:
             yield Comparison(kind.label, "does not work", None, note=_reason(error))
     if references:
         yield from _between(references, material, checkpoint, mode, device)
+        yield from _of_head(references, material, head, checkpoint, mode)
+    if long is not None and long_references:
+        yield from _float32_engines(long_references, [long], checkpoint, mode, f", {_told_long()}")
 
 
 def _reason(error: Exception) -> str:
@@ -391,6 +439,20 @@ def _within(engine: Engine, kind: _Kind, material: Material, alone: list[Array])
         yield compared(f"called from {threads} thread{'s at once' if threads > 1 else ''}", maps)
 
 
+def _told_long() -> str:
+    return f"{LONGEST_INPUT:,} samples"
+
+
+def _long(engine: Engine, kind: _Kind, long: Array, alone: list[Array]) -> Comparison:
+    """Compare the longest input alone with the same input at both places of a batch of two."""
+    import numpy as np
+
+    other = np.random.default_rng(0).standard_normal(long.shape).astype(np.float32)
+    maps = [engine.embed(np.stack([long, other]))[0], engine.embed(np.stack([other, long]))[1]]
+    what = f"{_told_long()}, alone, in batches of 2"
+    return Comparison(kind.label, what, largest_difference(maps, alone * 2), kind.tolerance)
+
+
 def _in_batches(
     embed: Callable[[Array], Array], inputs: Sequence[Array], order: Iterable[int], size: int
 ) -> list[Array]:
@@ -465,19 +527,7 @@ def _between(
     references: dict[str, list[Array]], material: Material, checkpoint: Path, mode: str, device: str | None
 ) -> Iterator[Comparison]:
     """Compare engines with each other, and lower precisions with float32."""
-    labels = list(references)
-    try:
-        rounding = float32_rounding(material.inputs[:_INPUTS_AGAINST_FLOAT64], checkpoint, mode)
-    except (ECGFounderError, ImportError, OSError, RuntimeError, MemoryError) as error:
-        yield Comparison("torch float64", "does not work", None, note=_reason(error))
-        rounding = 0.0
-    else:
-        yield Comparison("torch float32", "against float64 arithmetic", rounding, _WIDEST_FLOAT32)
-    tolerance = max(FLOAT32_TOLERANCE, min(_FLOAT32_SPREAD * rounding, _WIDEST_FLOAT32))
-    for other in labels[1:]:
-        difference = largest_difference(references[other], references[labels[0]])
-        widened = tolerance > FLOAT32_TOLERANCE
-        yield Comparison(other, f"against {labels[0]}", difference, tolerance, widened=widened)
+    rounding = yield from _float32_engines(references, material.inputs[:_INPUTS_AGAINST_FLOAT64], checkpoint, mode)
     for kind in _kinds(device):
         if kind.choice not in ("torch", "triton"):
             continue
@@ -485,6 +535,70 @@ def _between(
             if kind.label in references:
                 half = _Kind(kind.choice, kind.device, precision)
                 yield _in_half(half, kind, references[kind.label], material, checkpoint, mode, rounding)
+
+
+def _float32_engines(
+    references: dict[str, list[Array]], inputs: Sequence[Array], checkpoint: Path, mode: str, of: str = ""
+) -> Generator[Comparison, None, float]:
+    """Compare float32 with float64 on the inputs, and engines with each other; returns the rounding error of float32."""
+    labels = list(references)
+    try:
+        rounding = float32_rounding(inputs, checkpoint, mode)
+    except (ECGFounderError, ImportError, OSError, RuntimeError, MemoryError) as error:
+        yield Comparison("torch float64", "does not work", None, note=_reason(error))
+        rounding = 0.0
+    else:
+        yield Comparison("torch float32", f"against float64 arithmetic{of}", rounding, _WIDEST_FLOAT32)
+    spread = _FLOAT32_SPREAD if len(inputs) > 1 else _FLOAT32_SPREAD_OF_ONE
+    tolerance = max(FLOAT32_TOLERANCE, min(spread * rounding, _WIDEST_FLOAT32))
+    for other in labels[1:]:
+        difference = largest_difference(references[other], references[labels[0]])
+        widened = tolerance > FLOAT32_TOLERANCE
+        yield Comparison(other, f"against {labels[0]}{of}", difference, tolerance, widened=widened)
+    return rounding
+
+
+def _of_head(
+    references: dict[str, list[Array]], material: Material, head: Head | None, checkpoint: Path, mode: str
+) -> Iterator[Comparison]:
+    """Compare the predictions of the checkpoint's head in batches, and with the whole network in float64."""
+    if head is None:
+        yield Comparison(
+            "predictions", "no head in this checkpoint", None, note="--predictions needs one", skipped=True
+        )
+        return
+    first = next(iter(references.values()))
+    alone = [head.probabilities(feature_map[None])[0] for feature_map in first]
+    in_batches = _in_batches(head.probabilities, first, range(len(first)), 8)
+    yield Comparison("predictions", "each ECG alone, in batches of 8", largest_difference(in_batches, alone))
+    inputs = material.inputs[:_INPUTS_AGAINST_FLOAT64]
+    try:
+        exact = exact_predictions(inputs, head, checkpoint, mode)
+    except (ECGFounderError, ImportError, OSError, RuntimeError, MemoryError) as error:
+        yield Comparison("predictions", "of the network in float64", None, note=_reason(error))
+        return
+    for label, maps in references.items():
+        found = [head.probabilities(feature_map[None])[0] for feature_map in maps[: len(inputs)]]
+        difference = largest_difference(found, exact)
+        yield Comparison(label, "predictions against float64 arithmetic", difference, PREDICTION_TOLERANCE)
+
+
+def exact_predictions(inputs: Sequence[Array], head: Head, checkpoint: Path, mode: str) -> list[Array]:
+    """Probabilities of the whole network with its head, in float64, one [n_classes] array for each input."""
+    import numpy as np
+    import torch
+
+    from ecgfounder.network.checkpoint import build_network, load_backbone
+
+    weights, _ = load_backbone(checkpoint, mode)
+    net = build_network(weights, mode, n_classes=head.n_classes)
+    with torch.no_grad():
+        net.dense.weight.copy_(torch.from_numpy(head.weight))
+        net.dense.bias.copy_(torch.from_numpy(head.bias))
+    net = net.eval().double()
+    with torch.inference_mode():
+        logits = [net(torch.from_numpy(data[None]).double())[0] for data in inputs]
+    return [np.asarray(torch.sigmoid(each).numpy(), dtype=np.float32) for each in logits]
 
 
 def _in_half(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -167,7 +167,7 @@ class LeadSelection:
     leads : tuple of str
         The requested names, in that order.
     derived : tuple of str
-        Leads that were computed from leads I and II.
+        Leads that were computed from two of I, II and III.
     missing : tuple of str
         Leads that are absent and cannot be derived, or are all zero or all NaN.
     """
@@ -179,11 +179,12 @@ class LeadSelection:
 
 
 def select_leads(recording: Recording, leads: Sequence[str] = STANDARD_LEADS) -> LeadSelection:
-    """Select leads by name; III, aVR, aVL and aVF are derived if I and II are available (Einthoven, Goldberger).
+    """Select leads by name; limb leads are derived if two of I, II and III are available (Einthoven, Goldberger).
 
-    III = II - I;  aVR = -(I + II) / 2;  aVL = I - II / 2;  aVF = II - I / 2.
+    I = II - III;  II = I + III;  III = II - I;  aVR = -(I + II) / 2;  aVL = I - II / 2;  aVF = II - I / 2.
 
-    A lead of the file that is all zero or all NaN is derived too, if possible.
+    Instead of deriving aVR, a lead -aVR of the file is used with its sign inverted. A lead of the file that is all zero or all
+    NaN is derived too, if possible.
     """
     wanted = tuple(leads)
     row_of = {lead: row for row, lead in enumerate(recording.leads) if has_signal(recording.samples[row])}
@@ -193,24 +194,36 @@ def select_leads(recording: Recording, leads: Sequence[str] = STANDARD_LEADS) ->
     derived: list[str] = []
     missing: list[str] = []
     for row, lead in enumerate(wanted):
+        sources = _sources(lead, row_of)
         if lead in row_of:
             taken[row] = recording.samples[row_of[lead]]
-        elif lead in _DERIVATION and {"I", "II"} <= row_of.keys():
-            of_i, of_ii = _DERIVATION[lead]
+        elif lead == "aVR" and "-aVR" in row_of:
+            taken[row] = -recording.samples[row_of["-aVR"]]
+        elif sources:
             with np.errstate(invalid="ignore", over="ignore"):  # the next stage handles infinite samples
-                i, ii = (recording.samples[row_of[limb]].astype(np.float64) for limb in ("I", "II"))
-                taken[row] = of_i * i + of_ii * ii
+                one, other = ((factor, recording.samples[row_of[limb]].astype(np.float64)) for limb, factor in sources)
+                taken[row] = one[0] * one[1] + other[0] * other[1]
             derived.append(lead)
         else:
             missing.append(lead)
     return LeadSelection(taken, wanted, tuple(derived), tuple(missing))
 
 
-_DERIVATION: dict[str, tuple[float, float]] = {
-    "III": (-1.0, 1.0),
-    "aVR": (-0.5, -0.5),
-    "aVL": (1.0, -0.5),
-    "aVF": (-0.5, 1.0),
+def _sources(lead: str, available: Collection[str]) -> tuple[tuple[str, float], ...]:
+    """Two of I, II and III and the factors by which they give the lead; empty if it cannot be derived."""
+    for pair, factors in _DERIVATION.get(lead, {}).items():
+        if all(limb in available for limb in pair):
+            return tuple(zip(pair, factors, strict=True))
+    return ()
+
+
+_FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
+
+# I = II - III, so that a I + b II = (a + b) II - a III; II = I + III, so that a I + b II = (a + b) I + b III.
+_DERIVATION: dict[str, dict[tuple[str, str], tuple[float, float]]] = {
+    lead: {("I", "II"): (of_i, of_ii), ("II", "III"): (of_i + of_ii, -of_i), ("I", "III"): (of_i + of_ii, of_ii)}
+    for lead, (of_i, of_ii) in {"I": (1.0, 0.0), "II": (0.0, 1.0), **_FROM_I_AND_II}.items()
 }
 
 

@@ -131,7 +131,7 @@ def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool)
     before = previous(folder)
     if before is None:
         return None
-    changed = differences(before.fingerprint, fingerprint)
+    changed = changed_settings(folder, before, fingerprint)
     if changed:
         lines = "\n  ".join(changed)
         raise RunError(
@@ -139,6 +139,27 @@ def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool)
             "Use the same settings to resume it, another output_dir, or overwrite=True to begin again."
         )
     return before
+
+
+def changed_settings(folder: RunFolder, before: RunRecord, fingerprint: Mapping[str, Any]) -> list[str]:
+    """The settings because of which a run cannot be resumed, one line each; as `ledger.record.differences`.
+
+    A run that was begun when a file's lead -aVR was not used yet can be resumed, unless it has results that this may change:
+    those in which aVR, and no other lead, was derived from I and II.
+    """
+    lines = differences(before.fingerprint, fingerprint)
+    if len(lines) == 1 and lines[0].startswith(_MINUS_AVR) and not _has_flag(folder, "derived_leads:aVR"):
+        return []
+    return lines
+
+
+_MINUS_AVR = "preparation.minus_aVR: None,"
+
+
+def _has_flag(folder: RunFolder, flag: str) -> bool:
+    """Whether a finished record has this flag."""
+    lines = (line for part in ledger_parts(folder.ledger) for _offset, line in lines_of(part))
+    return any(isinstance(line, Entry) and flag in line.facts.flags for line in lines)
 
 
 def previous(folder: RunFolder) -> RunRecord | None:

@@ -22,7 +22,7 @@ from ecgfounder.errors import RunError
 FORMAT_VERSION = 2
 """Format version of the run's folder. 1: version 0.1.0, which did not write it; its tables end in .parquet. 2: this version."""
 
-FINGERPRINT_DEFAULTS: dict[str, Any] = {}
+FINGERPRINT_DEFAULTS: dict[str, Any] = {"preparation.minus_aVR": None}
 """Values for options that older fingerprints lack: 'preparation.new_option' -> the value before the option existed."""
 
 

@@ -1,4 +1,4 @@
-"""From a recording to network inputs: leads by name, 500 Hz, windows, a recipe's filters and normalisation, quality flags."""
+"""Preparation of a recording for the network: leads by name, 500 Hz, windows, filters and normalisation, quality flags."""
 
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import (

@@ -1,6 +1,6 @@
-"""What is done to a recording before the network, as one frozen object.
+"""Settings of the preparation, as one frozen object.
 
-In: choices, from the command line or from Python. Out: a checked `Preparation`, and the part of a fingerprint that it decides.
+In: choices, from the command line or from Python. Out: a checked `Preparation`, and its part of a run's fingerprint.
 """
 
 from __future__ import annotations
@@ -13,48 +13,47 @@ from ecgfounder.checks import check_choice
 from ecgfounder.ecg.leads import canonical_lead
 from ecgfounder.errors import SettingsError
 from ecgfounder.preprocess.recipes import RECIPES, ZSCORE, Recipe, check_windows
+from ecgfounder.preprocess.resampling import POLYPHASE_VERSION
 
 MODE_CHOICES = ("12lead", "1lead")
-
-
 MISSING_LEADS_CHOICES = ("fail", "zero")
-
-
 RESAMPLING_CHOICES = ("linear", "polyphase")
 
-
 ALL_LEADS = "all"
+
+ZERO_LEADS_VERSION = 2
+"""Version of `missing_leads="zero"`, part of a run's fingerprint. In version 1 the normalisation changed the zeros."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to each recording before the network.
+    """How each recording is prepared for the network.
 
-    `window`, `stride` and `remainder` hold what applies once the object is made: a recipe's own windows are filled in.
+    The recipe's default windows are filled in, so that `window`, `stride` and `remainder` are the values in use.
 
     Attributes
     ----------
     mode : str
         "12lead" or "1lead", the network.
     lead : str
-        For "1lead": a lead's name, or "all" (each lead of the recording on its own, in standard order).
+        For "1lead": a lead's name, or "all" (each lead of the recording separately, in standard order).
     missing_leads : str
-        For "12lead": "fail" refuses a recording that lacks a lead, "zero" puts zeros in its place.
+        For "12lead": "fail" refuses a recording without all leads; with "zero" the network's input has zeros for a missing
+        lead, and the normalisation uses the other leads only.
     resampling : str
         "linear" interpolation, or "polyphase" filtering, to the recipe's sampling rate.
     recipe : Recipe
         Filters and normalisation; see `Recipe`.
     window : float or None
-        Length of the network's input in seconds; None takes the windows that the recipe brings, if any, and else the
-        whole recording.
+        Length of the network's input in seconds; None for the recipe's default windows, or the whole recording if it has
+        none.
     stride : float or None
-        Seconds from the start of one window to the next; None takes one window, from the start of the recording.
+        Seconds from the start of one window to the next; None for one window, at the start of the recording.
     remainder : str or None
-        What happens to a last window that the recording does not fill: "drop", "pad" (zeros after it) or "keep"
-        (shorter than the others). A recording shorter than one window fails under "drop". None takes the recipe's own
-        choice, "drop" for most.
+        What happens to an incomplete last window: "drop", "pad" (zeros after it) or "keep" (shorter than the others). With
+        "drop", a recording shorter than one window fails. None for the recipe's default, which is "drop" for most.
     trim_zero_edges : bool
-        Whether stretches of zeros at the start and end of the recording are taken off first.
+        Whether zeros at the start and end of the recording are removed first.
 
     Raises
     ------
@@ -113,12 +112,17 @@ class Preparation:
         return None if self.stride is None else round(self.stride * self.recipe.sampling_rate)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the result, as JSON-able values; settings without effect are null and so cannot differ."""
+        """What affects the result, as JSON-serialisable values; settings without effect are null and cannot differ."""
+        zero = f"zero v{ZERO_LEADS_VERSION}"
+        polyphase = f"polyphase v{POLYPHASE_VERSION}"
         return {
             "mode": self.mode,
             "lead": self.lead if self.mode == "1lead" else None,
-            "missing_leads": self.missing_leads if self.mode == "12lead" else None,
-            "resampling": self.resampling,
+            "missing_leads": {"zero": zero}.get(self.missing_leads, self.missing_leads)
+            if self.mode == "12lead"
+            else None,
+            "minus_aVR": "used" if self.mode == "12lead" or self.lead in (ALL_LEADS, "aVR") else None,
+            "resampling": {"polyphase": polyphase}.get(self.resampling, self.resampling),
             "recipe": self.recipe.definition(),
             "window": self.window,
             "stride": self.stride,
@@ -128,17 +132,17 @@ class Preparation:
 
 
 def chosen_preparation(mode: str, given: Preparation | None, choices: Mapping[str, Any]) -> Preparation:
-    """The preparation that is given whole, or made of choices.
+    """The preparation that is given, or one that is made from single choices.
 
     Parameters
     ----------
     mode : str
         "12lead" or "1lead".
     given : Preparation or None
-        A preparation; None where choices make one.
+        A preparation; None to make one from the choices.
     choices : mapping of str to Any
-        The other parameters of `Preparation`; None stands for one that was not made. `recipe` may be a name, and
-        `window` "whole": without the windows that the recipe brings.
+        The other parameters of `Preparation`; None stands for the default. `recipe` may be a name. `window` may be "whole", for
+        no windows even if the recipe has default windows.
 
     Raises
     ------
@@ -150,12 +154,12 @@ def chosen_preparation(mode: str, given: Preparation | None, choices: Mapping[st
     if given is not None:
         if made:
             raise SettingsError(
-                f"The 'preparation' parameter already says everything about the signal: put {', '.join(made)} into "
-                "it (dataclasses.replace), or leave it out."
+                f"The 'preparation' parameter contains all settings of the signal: put {', '.join(made)} into it "
+                "(dataclasses.replace), or leave it out."
             )
         if given.mode != mode:
             raise SettingsError(
-                f"mode {mode!r} contradicts the preparation's mode {given.mode!r}: give the same to both."
+                f"mode {mode!r} contradicts the preparation's mode {given.mode!r}: both must be the same."
             )
         return given
     recipe = made.pop("recipe", ZSCORE)

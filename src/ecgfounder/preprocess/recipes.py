@@ -1,14 +1,14 @@
-"""Recipes: what is done to the samples between resampling and the network, by name and version.
+"""Recipes: the processing of the samples between resampling and the network, by name and version.
 
 In: samples [n_leads, n_samples] at the recipe's sampling rate. Out: filtered in float64, normalised to float32.
-A `Recipe` owns filters, normalisation, rate and the windows that come with it; one's own works like the three here.
+A `Recipe` has filters, a normalisation, a sampling rate and default windows. Users can define their own.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,32 +19,35 @@ from ecgfounder.errors import SettingsError
 from ecgfounder.network.bundles import SAMPLING_RATE
 
 Samples = npt.NDArray[np.float32]
-
-
 Samples64 = npt.NDArray[np.float64]
-
 
 NETWORK_RATE = float(SAMPLING_RATE)
 """Sampling rate of the network's input, in Hz."""
 
 
 LOWEST_SAMPLING_RATE = 25.0
-"""In Hz. Below it most of a 500 Hz signal would be made up, and a wrong rate in a header could ask for any memory."""
-
+"""In Hz. Below it, most of a 500 Hz signal would be invented, and a wrong rate in a header could require any amount of memory."""
 
 REMAINDER_CHOICES = ("drop", "pad", "keep")
-
-
 NORMALIZATION_CHOICES = ("zscore", "zscore_per_lead", "none")
-
-
 FILTER_SCOPE_CHOICES = ("window", "recording")
-
 
 ZSCORE_EPSILON = 1e-8
 
+# A sine that stands for baseline wander, and the amplitude below which a filter has removed it.
+_WANDER = 0.1
+_WANDER_SECONDS = 60.0
+_WANDER_LEFT = 0.5
+
 
 def check_windows(window: object, stride: object, remainder: object, sampling_rate: float) -> None:
+    """Check window lengths in seconds, and the sampling rate in Hz.
+
+    Raises
+    ------
+    SettingsError
+        If a value is not allowed.
+    """
     if not (math.isfinite(sampling_rate) and sampling_rate >= LOWEST_SAMPLING_RATE):
         raise SettingsError(
             f"Invalid value for the 'sampling_rate' parameter. It must be at least {LOWEST_SAMPLING_RATE:g} Hz, but "
@@ -66,21 +69,21 @@ def check_windows(window: object, stride: object, remainder: object, sampling_ra
 
 @runtime_checkable
 class Filter(Protocol):
-    """One step of a recipe. Instances must be picklable (a module-level class), as they travel to worker processes."""
+    """One step of a recipe. Instances must be picklable (a module-level class), because worker processes need them."""
 
     def definition(self) -> dict[str, Any]:
-        """Everything that decides the result, as JSON-able values; it becomes part of a run's fingerprint."""
+        """Everything that affects the result, as JSON-serialisable values; it becomes part of a run's fingerprint."""
 
     def minimum_samples(self, sampling_rate: float) -> int:
         """The shortest signal that can be filtered."""
 
     def apply(self, samples: Samples64, sampling_rate: float) -> Samples64:
-        """Filter float64 samples [n_leads, n_samples] along time; same shape out. The input must not be changed."""
+        """Filter float64 samples [n_leads, n_samples] along time; same shape. The input must not be changed."""
 
 
 @dataclass(frozen=True)
 class Notch:
-    """Second-order notch, run forwards and backwards (`scipy.signal.iirnotch`, `filtfilt` with its defaults)."""
+    """Second-order notch, applied forwards and backwards (`scipy.signal.iirnotch`, `filtfilt` with its defaults)."""
 
     frequency: float
     quality: float = 30.0
@@ -97,7 +100,7 @@ class Notch:
 
 @dataclass(frozen=True)
 class Butterworth:
-    """Butterworth filter, run forwards and backwards (`scipy.signal.butter`, `filtfilt` with its defaults).
+    """Butterworth filter, applied forwards and backwards (`scipy.signal.butter`, `filtfilt` with its defaults).
 
     Attributes
     ----------
@@ -106,7 +109,7 @@ class Butterworth:
     cutoffs : tuple of float
         One frequency in Hz, or two for "bandpass".
     order : int
-        Of the design; running it both ways doubles the slope and halves the gain at the cut-off once more.
+        Of the design. Forwards and backwards, the slope is twice as steep, and the gain at the cut-off is halved again.
     """
 
     kind: Literal["lowpass", "highpass", "bandpass"]
@@ -125,10 +128,10 @@ class Butterworth:
 
 @dataclass(frozen=True)
 class MedianBaseline:
-    """Subtracts the running median over int(seconds * rate) + 1 samples, made odd; zeros beyond the ends.
+    """Subtracts the running median over int(seconds * rate) + 1 samples, or one more if that is even; zeros beyond the ends.
 
-    The same numbers as `scipy.signal.medfilt`, by SciPy's one-dimensional rank filter, whose time hardly grows with
-    the window's length.
+    The results are those of `scipy.signal.medfilt`. They are computed by SciPy's one-dimensional rank filter, whose time depends
+    little on the window's length.
     """
 
     seconds: float
@@ -144,11 +147,11 @@ class MedianBaseline:
 
 
 def running_median(samples: Samples64, size: int) -> Samples64:
-    """Median of the `size` (made odd) samples around each, row by row, with zeros beyond the ends; same shape."""
+    """Median of the `size` samples (one more if that is even) around each, row by row, with zeros beyond the ends; same shape."""
     from scipy.ndimage import median_filter
 
     size += 1 - size % 2
-    # Row by row: SciPy takes its fast algorithm for one-dimensional arrays only (40 times faster at 201 samples).
+    # Row by row: SciPy has its fast algorithm for one-dimensional arrays only (40 times faster at 201 samples).
     return np.stack([median_filter(row, size=size, mode="constant", cval=0.0) for row in samples])
 
 
@@ -174,7 +177,7 @@ def _butterworth(
 
 
 def _padding_of(coefficients: Coefficients) -> int:
-    """Samples that `filtfilt` reflects at each end by default; a signal must be longer."""
+    """Samples that `filtfilt` reflects at each end by default; the signal must be longer."""
     return 3 * max(len(part) for part in coefficients)
 
 
@@ -186,22 +189,22 @@ def _forwards_and_backwards(coefficients: Coefficients, samples: Samples64) -> S
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to the samples between resampling and the network; versioned, and part of a run's fingerprint.
+    """The processing of the samples between resampling and the network; versioned, and part of a run's fingerprint.
 
     Attributes
     ----------
     name, version : str
-        Printed in a run's first line.
+        Shown in a run's first line.
     filters : tuple of Filter
-        Steps in order; see `Filter`. A class of one's own will do.
+        Steps in order; see `Filter`. Classes of the user can be steps.
     filter_scope : str
-        "window" filters each window by itself, so that it gives what a file holding only that window would; "recording"
+        "window" filters each window separately, with the same result as for a file that holds only this window; "recording"
         filters first and cuts windows afterwards.
     normalization : str
         "zscore": (x - mean) / (std + 1e-8) with one mean and standard deviation over all leads and samples of the
         input, in float64; "zscore_per_lead": one of each for every lead; "none".
     window, stride, remainder : float or None, float or None, str
-        Windows that the recipe brings when a `Preparation` asks for none; see there.
+        Default windows, for a `Preparation` without windows; see there.
     sampling_rate : float
         Of the network's input, in Hz.
 
@@ -235,7 +238,7 @@ class Recipe:
                 )
 
     def definition(self) -> dict[str, Any]:
-        """Everything that decides the result, as JSON-able values."""
+        """Everything that affects the result, as JSON-serialisable values."""
         return {
             "name": self.name,
             "version": self.version,
@@ -245,19 +248,28 @@ class Recipe:
             "sampling_rate": float(self.sampling_rate),
         }
 
+    @cached_property
+    def keeps_baseline(self) -> bool:
+        """Whether the filters leave baseline wander in the signal, measured on a slow sine of 1 mV in 12 leads."""
+        if not self.filters:
+            return True
+        at = np.arange(round(_WANDER_SECONDS * self.sampling_rate)) / self.sampling_rate
+        left = self.filtered(np.tile(np.sin(2 * np.pi * _WANDER * at), (12, 1)))
+        return bool(np.std(left) > _WANDER_LEFT * math.sqrt(0.5))
+
     def minimum_samples(self) -> int:
-        """Samples below which the filters cannot be applied."""
+        """The shortest signal to which all filters can be applied, in samples."""
         return max((step.minimum_samples(self.sampling_rate) for step in self.filters), default=1)
 
     def filtered(self, samples: npt.NDArray[Any]) -> Samples64:
-        """Samples [n_leads, n_samples] after all filters, float64, in the unit that they came in."""
+        """Samples [n_leads, n_samples] after all filters: float64, in the unit of the input."""
         out: Samples64 = np.asarray(samples, dtype=np.float64)
         for step in self.filters:
             out = step.apply(out, self.sampling_rate)
         return out
 
     def normalized(self, samples: npt.NDArray[Any]) -> Samples:
-        """Samples [n_leads, n_samples] as the network takes them: float32, C-contiguous."""
+        """Samples [n_leads, n_samples] as input of the network: float32, C-contiguous."""
         if self.normalization == "none":
             return np.ascontiguousarray(samples, dtype=np.float32)
         axis = -1 if self.normalization == "zscore_per_lead" else None
@@ -268,16 +280,14 @@ class Recipe:
 
 
 ZSCORE = Recipe("zscore", "1")
-"""No filter; z-score over the whole input. The default, and what ECGFounder's PTB-XL evaluation does."""
-
+"""No filter; z-score over the whole input. The default, as in ECGFounder's PTB-XL evaluation."""
 
 FILTERED = Recipe(
     "filtered",
     "1",
     filters=(Notch(50.0, 30.0), Butterworth("bandpass", (0.67, 40.0), order=4), MedianBaseline(0.4)),
 )
-"""The filter chain of ECGFounder's dataset.py, then the z-score."""
-
+"""The filters of ECGFounder's dataset.py, then the z-score."""
 
 PAPER = Recipe(
     "paper",
@@ -293,7 +303,6 @@ PAPER = Recipe(
     stride=10.0,
     remainder="pad",
 )
-"""The ECGFounder manuscript's steps, with windows of 10 s in sequence; docs/recipes.md names what it leaves open."""
-
+"""The steps of the ECGFounder manuscript, with consecutive windows of 10 s; docs/recipes.md lists what it does not specify."""
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (ZSCORE, FILTERED, PAPER)}

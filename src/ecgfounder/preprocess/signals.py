@@ -1,7 +1,7 @@
-"""From a recording to network inputs: leads by name, 500 Hz, windows, and a recipe's filters and normalisation.
+"""Preparation of a recording: leads by name, 500 Hz, windows, and a recipe's filters and normalisation.
 
-In: a `Recording` in mV at any sampling rate, and a `Preparation` that says what is to be done. Out: a `Signal`: float32
-inputs [C, L] as the network takes them, with their places in time and the quality flags seen on the way.
+In: a `Recording` in mV at any sampling rate, and a `Preparation` with the settings. Out: a `Signal`: float32 inputs [C, L] for
+the network, with their times and quality flags.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import PrepareError
 from ecgfounder.network.bundles import SAMPLES_PER_TOKEN
 from ecgfounder.preprocess import quality
+from ecgfounder.preprocess.calibration import without_pulses
 from ecgfounder.preprocess.lead_choice import ChosenLeads, choose_leads
+from ecgfounder.preprocess.limb_leads import LIMB_LEADS_AND_V6, LIMB_SECONDS
 from ecgfounder.preprocess.preparation import ALL_LEADS, Preparation
 from ecgfounder.preprocess.recipes import LOWEST_SAMPLING_RATE, NETWORK_RATE, Samples
-from ecgfounder.preprocess.windows import WindowInputs, cut_windows
+from ecgfounder.preprocess.windows import Span, WindowInputs, cut_windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +33,15 @@ class Signal:
     Attributes
     ----------
     inputs : sequence of numpy.ndarray
-        float32 arrays [C, L], C-contiguous, in the order windows, then leads; C is 12, or 1 in mode "1lead". With
-        windows they are made when they are taken, so that a recording of a day needs the memory of a window.
+        float32 arrays [C, L], C-contiguous, in the order windows, then leads; C is 12, or 1 in mode "1lead". Windows in
+        sequence are made when they are accessed, so that a 24-hour recording needs the memory of one window.
     outer_shape : tuple of int
-        () for a single input; (W,) for windows in sequence; (n_leads,) for all leads; (W, n_leads) for both. Its
+        () for a single input; (W,) for windows in sequence; (n_leads,) for all leads; (W, n_leads) for both. The
         product is the number of inputs.
     starts : tuple of float
         Each window's start in seconds from the start of the recording.
     leads : tuple of str
-        The leads that went in, in order.
+        The leads of the inputs, in order.
     flags : tuple of str
         Quality flags, "name" or "name:detail"; `ecgfounder.quality.FLAGS` defines them.
     sampling_rate : float
@@ -57,13 +59,14 @@ class Signal:
 def prepare(recording: Recording, preparation: Preparation) -> Signal:
     """Turn a recording into network inputs.
 
-    Leads are taken by name and derived where that is possible; non-finite samples become 0; zeros at the edges are
-    trimmed if asked for; then resampling, windows, filters and normalisation as the preparation says.
+    Leads are selected by name and derived if possible; non-finite samples are replaced by 0; zeros at the edges are removed if
+    requested; then come resampling, windows, filters and normalisation as the preparation says. Leads that are missing are zeros
+    in the inputs, and do not take part in the normalisation.
 
     Raises
     ------
     PrepareError
-        If a lead that is needed is missing, the recording is constant, too short, or of an unusable sampling rate.
+        If a lead is missing, or the recording is constant, too short, or of an unusable sampling rate.
     """
     if recording.sampling_rate < LOWEST_SAMPLING_RATE:
         raise PrepareError(
@@ -71,21 +74,23 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
         )
     chosen = choose_leads(recording, preparation)
     rate, target = recording.sampling_rate, preparation.recipe.sampling_rate
-    samples, finite = _finite(chosen.samples)
-    first, stop = _edges_off(samples, rate) if preparation.trim_zero_edges else (0, samples.shape[1])
-    samples = samples[:, first:stop]
+    whole, finite = _finite(chosen.samples)
+    first, stop = _edges_off(whole, rate) if preparation.trim_zero_edges else (0, whole.shape[1])
+    samples = whole[:, first:stop]
     length = round(samples.shape[1] * target / rate)
     spans, notes = cut_windows(length, preparation)
     used = samples[:, : math.ceil(spans[-1][1] * rate / target)]
     if not any(np.any(lead != lead[0]) for lead in used):
-        raise PrepareError("the signal is constant: no lead moves at all")
-    inputs = WindowInputs(samples, rate, length, tuple(spans), preparation)
+        raise PrepareError("the signal is constant: no lead moves")
+    inputs = WindowInputs(samples, rate, length, tuple(spans), preparation, chosen.present)
+    seen = (first, first + used.shape[1])
     flags = [
         *chosen.flags,
         *([quality.flag("other_rate", recording.left_out)] if recording.left_out else []),
-        *([] if finite is None else quality.share_of_non_finite(finite[:, first : first + used.shape[1]])),
-        *_signal_flags(recording, chosen, used, first),
-        *_resampling_flags(rate, preparation),
+        *([] if finite is None else quality.share_of_non_finite(finite[:, slice(*seen)])),
+        *_signal_flags(recording, chosen, whole, seen),
+        *_baseline_flags(chosen, used, rate, spans, preparation),
+        *quality.resampling_flags(rate, target, preparation.resampling),
         *notes,
         *(inputs.constant_windows() if preparation.stride is not None else ()),
     ]
@@ -103,60 +108,66 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
 
 
 def _finite(samples: Samples) -> tuple[Samples, npt.NDArray[np.bool_] | None]:
-    """Samples with zeros for what is not finite, and where they were finite; None if they were everywhere."""
+    """Samples with zeros instead of what is not finite, and where they were finite; None if all were."""
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(samples.sum()):  # as nearly always, at a tenth of the time of a look at each
+        if np.isfinite(samples.sum()):  # the usual case, in a tenth of the time of `np.isfinite`
             return samples, None
     finite = np.isfinite(samples)
     return (samples, None) if finite.all() else (np.where(finite, samples, np.float32(0)), finite)
 
 
 def _edges_off(samples: Samples, sampling_rate: float) -> tuple[int, int]:
-    """First sample and end of what lies between zero-padded edges."""
+    """First sample and end of the part between zero-padded edges."""
     before, after = quality.zero_edges(samples, sampling_rate)
     return before, samples.shape[1] - after
 
 
-def _signal_flags(recording: Recording, chosen: ChosenLeads, used: Samples, first: int) -> list[str]:
-    """What `quality` sees in the samples that go in, and in the limb leads where they do not all go in."""
-    rows = used if len(chosen.present) == len(used) else used[list(chosen.present)]
+def _signal_flags(recording: Recording, chosen: ChosenLeads, whole: Samples, seen: Span) -> list[str]:
+    """The flags of the samples in the input, and of limb leads even if they are not in it."""
+    rows = _with_signal(chosen, whole)
     leads = tuple(chosen.leads[row] for row in chosen.present)
-    flags = quality.assess(rows, leads, recording.sampling_rate, derived=chosen.derived)
+    flags = quality.assess(rows, leads, recording.sampling_rate, chosen.derived, seen)
     if len(leads) == 1 and len(recording.leads) > 1:
-        start, stop = quality.between_pulses(rows, leads, recording.sampling_rate)
-        flags += _limb_lead_flags(recording, first + start, first + stop)
+        pulses = quality.pulses_within(rows, leads, recording.sampling_rate, seen)
+        flags += _limb_lead_flags(recording, *without_pulses(rows, pulses, *seen))
     return flags
 
 
+def _with_signal(chosen: ChosenLeads, samples: Samples) -> Samples:
+    return samples if len(chosen.present) == len(samples) else samples[list(chosen.present)]
+
+
 def _limb_lead_flags(recording: Recording, start: int, stop: int) -> list[str]:
-    """Flags of the limb leads that are in the recording, whichever lead goes in: lead I itself may be another one."""
-    row_of = {lead: row for row, lead in enumerate(recording.leads) if lead in quality.LIMB_LEADS_AND_V6}
+    """Flags of the limb leads in the recording, whichever lead is the input: the lead called I may be another one."""
+    row_of = {lead: row for row, lead in enumerate(recording.leads) if lead in LIMB_LEADS_AND_V6}
     row_of = {lead: row for lead, row in row_of.items() if has_signal(recording.samples[row])}
-    stop = min(stop, start + round(quality.LIMB_SECONDS * recording.sampling_rate))
+    stop = min(stop, start + round(LIMB_SECONDS * recording.sampling_rate))
     part, _where = _finite(recording.samples[list(row_of.values()), start:stop])
     return quality.limb_lead_flags(part, tuple(row_of), recording.sampling_rate)
 
 
-def _resampling_flags(sampling_rate: float, preparation: Preparation) -> list[str]:
-    target = preparation.recipe.sampling_rate
-    if sampling_rate == target:
+def _baseline_flags(
+    chosen: ChosenLeads, used: Samples, rate: float, spans: Sequence[Span], preparation: Preparation
+) -> list[str]:
+    """The flag for a baseline that dominates the normalisation, if the recipe leaves the baseline in the signal."""
+    recipe = preparation.recipe
+    if recipe.normalization == "none" or not recipe.keeps_baseline:
         return []
-    flags = [quality.flag("resampled", (f"{sampling_rate:g}",))]
-    # The polyphase filter removes what 500 Hz cannot hold; interpolation folds it back.
-    if sampling_rate > target and preparation.resampling == "linear":
-        flags.append("aliasing_possible")
-    return flags
+    ratio = rate / recipe.sampling_rate
+    places = [(round(start * ratio), min(round(stop * ratio), used.shape[1])) for start, stop in spans]
+    alone = recipe.normalization == "zscore_per_lead" or preparation.mode == "1lead"
+    return quality.baseline_flags(_with_signal(chosen, used), rate, places, per_lead=alone)
 
 
 def token_times(T: int, window_start: float = 0.0) -> npt.NDArray[np.float64]:
-    """Place of each of `T` tokens in seconds: the centre of the 256 samples at 500 Hz that it stands for.
+    """Time of each of `T` tokens in seconds: the centre of its 256 samples at 500 Hz.
 
-    Token t is what eight halvings (a convolution of stride 2, then seven max-pools of 2 along the identity path) leave of
-    samples 256 t to 256 t + 255, so its centre is at (256 t + 127.5) / 500 s, 512 ms after the one before; its stretch
-    starts 255 ms earlier. That is its place, not all that it sees: the convolutions of 16 samples at each level add up to
-    24,406 samples (49 s), and squeeze-and-excitation averages over the whole window, so that every token of a 10 s
-    window depends on all of it. The last token of a window whose length is no multiple of 256 samples reaches beyond its
-    end, where the network sees zeros.
+    The network halves the time axis eight times (a convolution of stride 2, then seven max-pools of 2 along the identity path),
+    so that token t stands for samples 256 t to 256 t + 255. Its centre is at (256 t + 127.5) / 500 s; tokens are 512 ms apart.
+    This is the token's position, not its receptive field: the convolutions of 16 samples at each level add up to 24,406 samples
+    (49 s), and squeeze-and-excitation averages over the whole window, so that every token of a 10 s window depends on all of it.
+    If the length of a window is not a multiple of 256 samples, its last token extends beyond the end, where the network sees
+    zeros.
 
     Parameters
     ----------

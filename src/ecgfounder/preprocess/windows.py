@@ -1,6 +1,6 @@
-"""Windows: where they begin and end, and the network's inputs made from them when they are taken.
+"""Windows: their bounds, and the network's inputs, each made when it is accessed.
 
-In: finite samples at the recording's own rate, a preparation. Out: spans, and a sequence of float32 inputs [C, L].
+In: finite samples at the recording's sampling rate, a preparation. Out: spans, and a sequence of float32 inputs [C, L].
 """
 
 from __future__ import annotations
@@ -18,21 +18,31 @@ from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import Samples, Samples64
 from ecgfounder.preprocess.resampling import resample
 
-# Recordings longer than this, in seconds, are filtered block by block (recipes that filter before they cut). A block
-# sees `FILTER_MARGIN` more on both sides, after which every filter here has died down below float32's rounding.
+# Recordings longer than this, in seconds, are filtered in blocks, by recipes that filter before they cut windows. A block has
+# `FILTER_MARGIN` more on both sides; beyond that, the response of every filter here is below float32's rounding.
 FILTER_BLOCK = 300.0
-
-
 FILTER_MARGIN = 30.0
 
-
 Span = tuple[int, int]
+"""First sample, and end."""
 
 
 def cut_windows(length: int, preparation: Preparation) -> tuple[list[Span], list[str]]:
-    """Where windows begin and end in samples of the network's input, of which the recording has `length`.
+    """Bounds of the windows, in samples of the network's input, for a recording of `length` such samples.
 
-    The last one may end beyond `length` (remainder "pad") or be shorter than the others ("keep").
+    The last window may end beyond `length` (remainder "pad") or be shorter than the others ("keep").
+
+    Returns
+    -------
+    list of tuple of (int, int)
+        First sample and end of each window.
+    list of str
+        Flags for the part after the last whole window.
+
+    Raises
+    ------
+    PrepareError
+        If the recording is too short for the recipe's filters or for one window.
     """
     rate = preparation.recipe.sampling_rate
     least = preparation.recipe.minimum_samples()
@@ -55,13 +65,13 @@ def cut_windows(length: int, preparation: Preparation) -> tuple[list[Span], list
     if not spans:
         raise PrepareError(
             f"{length / rate:g} s are shorter than one window of {preparation.window:g} s "
-            f"(remainder='pad' or keep goes on)"
+            f"(remainder='pad' or 'keep' allows that)"
         )
     return spans, notes
 
 
 def _add_remainder(spans: list[Span], rest: Span, preparation: Preparation) -> list[str]:
-    """Append a last window for what the others leave, as `remainder` says; the flags that this calls for."""
+    """Append a last window for the rest, as `remainder` says; returns flags."""
     start, length = rest
     rate, window = preparation.recipe.sampling_rate, preparation.window_samples
     if preparation.remainder == "drop" or window is None:
@@ -77,13 +87,30 @@ def _add_remainder(spans: list[Span], rest: Span, preparation: Preparation) -> l
 
 @dataclass(eq=False)
 class WindowInputs(Sequence[Samples]):
-    """The network's inputs, each made when it is taken; `samples` are finite, at the recording's own rate."""
+    """The network's inputs, each made when it is accessed.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray
+        Finite float32 [n_leads, n_samples], in mV, at the recording's sampling rate.
+    sampling_rate : float
+        In Hz.
+    length : int
+        Samples of the network's input in the whole recording.
+    spans : tuple of tuple of (int, int)
+        First sample and end of each window.
+    preparation : Preparation
+        The settings.
+    present : tuple of int
+        The rows that hold a signal; the others are zeros in the inputs.
+    """
 
     samples: Samples
     sampling_rate: float
     length: int
     spans: tuple[Span, ...]
     preparation: Preparation
+    present: tuple[int, ...]
     _block: tuple[int, Samples64] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -116,16 +143,21 @@ class WindowInputs(Sequence[Samples]):
             cut = self._filtered_before(rows, start, end)
         if stop > end:
             cut = np.pad(cut, ((0, 0), (0, stop - end)))
-        return recipe.normalized(cut)
+        if self.preparation.mode == "1lead" or len(self.present) == len(self.samples):
+            return recipe.normalized(cut)
+        whole = np.zeros(cut.shape, dtype=np.float32)
+        present = list(self.present)
+        whole[present] = recipe.normalized(cut[present])
+        return whole
 
     def _filtered_before(self, rows: slice, start: int, end: int) -> Samples64:
-        """[start, end) of the filtered recording, from a block of it that is kept for the windows that follow."""
+        """[start, end) of the filtered recording, from a block that is kept for the next windows."""
         recipe = self.preparation.recipe
         first, last = 0, self.length
         window = self.preparation.window_samples
         if window is not None and self.length > FILTER_BLOCK * recipe.sampling_rate:
             block, margin = (round(seconds * recipe.sampling_rate) for seconds in (FILTER_BLOCK, FILTER_MARGIN))
-            number = start // block  # by the window's start alone, so that it does not matter which window is first
+            number = start // block  # by the window's start only, so that the order of access does not matter
             first = max(0, number * block - margin)
             last = min(self.length, (number + 1) * block + window + margin)
         if self._block is None or self._block[0] != first:
@@ -133,7 +165,7 @@ class WindowInputs(Sequence[Samples]):
         return self._block[1][rows, start - first : end - first]
 
     def constant_windows(self) -> list[str]:
-        """A flag with the number of windows in which no lead moves; their input is all zeros."""
+        """The flag for windows in which no lead moves, if there are any; their input is all zeros."""
         ratio = self.sampling_rate / self.preparation.recipe.sampling_rate
         count = 0
         for start, stop in self.spans:

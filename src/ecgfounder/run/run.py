@@ -30,7 +30,7 @@ from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.engines.trial import refuse_overflow
 from ecgfounder.errors import CohortError, RunError
-from ecgfounder.ledger.admission import admit, previous, take_folder
+from ecgfounder.ledger.admission import admit, changed_settings, previous, take_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
 from ecgfounder.ledger.entry import PartEnd, PartHeader
@@ -44,7 +44,6 @@ from ecgfounder.ledger.record import (
     CohortSettings,
     EngineRecord,
     RunRecord,
-    differences,
     new_run_id,
     now,
     versions,
@@ -151,7 +150,7 @@ class Run:
         """
         opening = self._open()
         before = None if self.settings.overwrite else previous(self.folder)
-        changed = differences(before.fingerprint, self.settings.fingerprint(opening.digest)) if before else []
+        changed = changed_settings(self.folder, before, self.settings.fingerprint(opening.digest)) if before else []
         state = read_ledger(self.folder.ledger) if before else read_parts(())
         plan = self._plan(opening, Launch(), state)
         budget = make_budget(plan.n_todo, self.settings, state, self.folder.output_dir)

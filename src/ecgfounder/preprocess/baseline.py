@@ -1,0 +1,92 @@
+"""Baseline: how much of the network's input is ECG, and how much is offset and wander.
+
+In: samples in mV at the recording's sampling rate, and the spans of the inputs. Out: for each input, the standard deviation of
+the ECG relative to that of all samples, by which the z-score divides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.preprocess.recipes import Samples
+
+Array = npt.NDArray[np.float64]
+
+SMOOTHING = 0.6
+"""Seconds of the moving average that is taken twice: what it leaves is the baseline, what it removes is ECG."""
+
+_BLOCK = 0.1
+_SAMPLES_AT_ONCE = 1 << 20
+# Hz: samples beyond this rate add nothing to a standard deviation.
+_ENOUGH = 120.0
+
+
+def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int, int]], *, per_lead: bool) -> Array:
+    """Standard deviation of the ECG, relative to that of the samples with their baseline.
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        Finite float32 [n_leads, n_samples], in mV.
+    sampling_rate : float
+        In Hz.
+    spans : sequence of tuple of (int, int)
+        First sample and end of each window.
+    per_lead : bool
+        Whether each lead is normalised by itself.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 [n_windows, n_leads], or [n_windows, 1] if all leads are normalised together. 1 for inputs that do not move.
+    """
+    every = max(1, int(sampling_rate / _ENOUGH))
+    size = max(1, round(_BLOCK * sampling_rate / every))
+    means, within = _by_block(samples[:, ::every], size)
+    size *= every
+    wander = means - _smooth(means, max(1, round(SMOOTHING * sampling_rate / size)))
+    of_ecg = within + np.square(wander)
+    shares = np.ones((len(spans), len(samples) if per_lead else 1))
+    for number, (start, stop) in enumerate(spans):
+        first = min(start // size, means.shape[1] - 1)
+        blocks = slice(first, max(min(stop // size, means.shape[1]), first + 1))
+        axis = -1 if per_lead else None
+        total = within[:, blocks].mean(axis=axis) + means[:, blocks].var(axis=axis)
+        ecg = of_ecg[:, blocks].mean(axis=axis)
+        shares[number] = np.sqrt(np.where(total > 0, np.minimum(ecg / np.where(total > 0, total, 1.0), 1.0), 1.0))
+    return shares
+
+
+def _by_block(samples: Samples, size: int) -> tuple[Array, Array]:
+    """Mean of each block, and variance within it; each float64 [n_leads, n_blocks]."""
+    count = max(1, samples.shape[1] // size)
+    size = min(size, samples.shape[1])
+    means = np.empty((len(samples), count))
+    within = np.empty((len(samples), count))
+    ones = np.full(size, 1 / size, dtype=np.float32)
+    step = max(1, _SAMPLES_AT_ONCE // (size * len(samples)))
+    for first in range(0, count, step):
+        end = min(first + step, count)
+        part = samples[:, first * size : end * size].reshape(-1, size)
+        mean = part @ ones
+        # Deviations are small where offsets are large, so that their squares are exact enough in float32.
+        deviation = part - mean[:, None]
+        np.square(deviation, out=deviation)
+        means[:, first:end] = mean.reshape(len(samples), -1)
+        within[:, first:end] = (deviation @ ones).reshape(len(samples), -1)
+    return means, within
+
+
+def _smooth(means: Array, width: int) -> Array:
+    """A moving average over `width` blocks, twice; both ends are continued by point reflection, which keeps a trend."""
+    width = min(width | 1, means.shape[1] - (1 - means.shape[1] % 2))
+    half = width // 2
+    for _ in range(2):
+        before = 2 * means[:, :1] - means[:, half:0:-1]
+        after = 2 * means[:, -1:] - means[:, -2 : -half - 2 : -1]
+        summed = np.cumsum(np.concatenate([np.zeros_like(means[:, :1]), before, means, after], axis=1), axis=1)
+        means = (summed[:, width:] - summed[:, :-width]) / width
+    return means
