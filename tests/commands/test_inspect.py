@@ -60,7 +60,7 @@ def test_page_says_what_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for expected in (
         "philips_sierra 1.04",
         "8: I II V1 V2 V3 V4 V5 V6",
-        "III aVR aVL aVF (from I and II)",
+        "III aVR aVL aVF (from two of I, II and III)",
         "500 Hz",
         "10 s, 5,000 samples per lead",
         "5 uV per stored unit",

@@ -118,13 +118,13 @@ class Finding:
     leads : tuple of str
         The leads in the file, by canonical name; 'channel N' for unknown names.
     derived, missing : tuple of str
-        Leads of the twelve that are computed from I and II, and those that are missing.
+        Leads of the twelve that are computed from two of I, II and III, and those that are missing.
     sampling_rate, samples, seconds : float, int, float
         Sampling rate in Hz, samples per lead, and duration.
     resolution_uv : float or None
         Microvolts per unit of the stored samples, if the file has a single scale.
     range_mv : dict of str to tuple of (float, float) or None
-        Lowest and highest sample of each lead in mV; None for a lead without finite samples.
+        Lowest and highest sample of each lead in mV, without calibration pulses; None for a lead without finite samples.
     device : dict of str to str or float
         Manufacturer, model, software and filters of the device.
     flags : tuple of str
@@ -207,9 +207,19 @@ def describe(path: str, recording: Recording) -> Finding:
 
 
 def _ranges(recording: Recording) -> Iterator[tuple[float, float] | None]:
+    """Lowest and highest sample of each lead, in the longest part of the recording without a calibration pulse."""
     import numpy as np
 
-    for lead in recording.samples:
+    from ecgfounder.ecg.leads import KNOWN_LEADS, has_signal
+    from ecgfounder.preprocess.calibration import calibration_pulses, without_pulses
+
+    shown = [row for row, lead in enumerate(recording.leads) if lead in KNOWN_LEADS and has_signal(recording.samples[row])]
+    pulses = []
+    if shown:
+        finite_samples = np.nan_to_num(recording.samples[shown], nan=0.0, posinf=0.0, neginf=0.0)
+        pulses = calibration_pulses(finite_samples, [recording.leads[row] for row in shown], recording.sampling_rate)
+    start, stop = without_pulses(recording.samples, pulses, 0, recording.n_samples)
+    for lead in recording.samples[:, start:stop]:
         finite = lead[np.isfinite(lead)]
         # Six decimals, a nanovolt: further digits are rounding of float32.
         yield (round(float(finite.min()), 6), round(float(finite.max()), 6)) if finite.size else None
@@ -282,7 +292,7 @@ def _rows_of_page(finding: Finding) -> Iterator[tuple[str, str]]:
     yield "format", f"{finding.format} {finding.version or ''}".strip()
     yield "leads", f"{len(finding.leads)}: {' '.join(finding.leads)}"
     if finding.derived:
-        yield "derived", f"{' '.join(finding.derived)} (from I and II)"
+        yield "derived", f"{' '.join(finding.derived)} (from two of I, II and III)"
     if finding.missing and len(finding.leads) > 1:
         yield "missing", f"{' '.join(finding.missing)} (of the twelve; --mode 12lead needs --missing_leads zero)"
     yield "rate", f"{finding.sampling_rate:g} Hz"
