@@ -286,6 +286,7 @@ class Run:
         for number, what in (
             (plan.changed, "have changed since they were embedded and are done again"),
             (plan.missing, "have no output any more and are done again"),
+            (plan.found, "failed because their files did not exist; the files exist now, so that they are tried again"),
             (plan.gone, "are in the output folder but no longer in the dataset; their outputs are kept"),
         ):
             if number:

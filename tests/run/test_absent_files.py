@@ -1,0 +1,92 @@
+"""A data folder that is wrong: what a run says of it, and that the records go on once it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from ecgfounder.ledger.ledger import read_ledger
+from ecgfounder.run import run as run_module
+from ecgfounder.run.run import Run, Summary
+from tests.builders.cohorts import settings_for
+from tests.harness.stand_ins import NullEngine
+
+NAMES = ("a/1.npy", "a/2.npy", "b/3.npy", "b/4.npy")
+
+
+class Heard:
+    """A console that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, done: int, failed: int, total: int) -> None: ...
+
+
+Start = Callable[..., tuple[Summary, list[str]]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """A run over a table of relative paths, with an engine that costs nothing; also returns what it said."""
+    for name in NAMES:
+        path = tmp_path / "right" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.random.default_rng(len(name)).standard_normal((12, 600)).astype(np.float32))
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    rows = [f"{name},{number}" for number, name in enumerate((*NAMES, "a/gone.npy"))]
+    (tmp_path / "cohort.csv").write_text("\n".join(["ecg_paths,study", *rows]) + "\n")
+
+    def run(folder: str, **more: Any) -> tuple[Summary, list[str]]:
+        given = {"data_dir": str(tmp_path / folder)} | more
+        settings = settings_for(tmp_path / "cohort.csv", tmp_path / "out", tmp_path / "weights.pth", **given)
+        console = Heard()
+        with mock.patch.object(run_module, "create_engine", return_value=NullEngine()):
+            return Run(settings, console).execute(), console.lines
+
+    return run
+
+
+def counts(summary: Summary) -> tuple[int, int, int]:
+    """Records of this attempt, and of all attempts those done and those failed."""
+    assert summary.tally is not None
+    return summary.processed, summary.tally.done, summary.tally.failed
+
+
+@pytest.mark.parametrize("more", [{}, {"format": "parquet"}, {"id_column": "study"}, {"num_workers": 1}])
+def test_records_without_a_file_are_tried_again_when_the_folder_is_right(start: Start, more: dict[str, Any]) -> None:
+    assert counts(start("wrong", **more)[0]) == (5, 0, 5)
+    assert counts(start("wrong", **more)[0]) == (0, 0, 5)
+    summary, said = start("right", **more)
+    assert counts(summary) == (4, 4, 1)
+    assert any(line.startswith("4 recordings failed because their files did not exist") for line in said)
+    assert counts(start("right", **more)[0]) == (0, 4, 1)
+    assert counts(start("wrong", **more)[0]) == (0, 4, 1)  # files that are out of reach have not changed
+
+
+def test_a_failure_of_another_kind_waits_for_retry_failed(start: Start, tmp_path: Path) -> None:
+    damaged = tmp_path / "right" / NAMES[0]
+    sound = damaged.read_bytes()
+    damaged.write_bytes(b"\x93NUMPY and no more")
+    assert counts(start("right")[0]) == (5, 3, 2)
+    damaged.write_bytes(sound)
+    assert counts(start("right")[0]) == (0, 3, 2)
+    assert counts(start("right", retry_failed=True)[0]) == (2, 4, 1)
+
+
+def test_each_shard_tries_its_own_records_again(start: Start, tmp_path: Path) -> None:
+    for part in (1, 2, 3):
+        start("wrong", shard=(part, 3))
+    done = [start("right", shard=(part, 3))[0].processed for part in (1, 2, 3)]
+    assert sum(done) == 4
+    state = read_ledger(Run(settings_for(tmp_path, tmp_path / "out", tmp_path), Heard()).folder.ledger)
+    assert (state.status.tolist().count(1), state.absent.sum()) == (4, 1)
