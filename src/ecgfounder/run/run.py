@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder._version import __version__
+from ecgfounder.checks import check_folder
 from ecgfounder.cohort.cohort import Cohort
 from ecgfounder.cohort.index import Index, index_cohort
 from ecgfounder.cohort.naming import Layout, Naming
@@ -160,6 +161,7 @@ class Run:
 
     def _open(self) -> Opening:
         settings = self.settings
+        check_folder("data_dir", self.naming.data_dir)
         checkpoint = find_checkpoint(settings.checkpoint, settings.mode)
         digest = sha256_of(checkpoint)
         cohort = open_cohort(
