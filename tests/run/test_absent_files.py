@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,8 +11,13 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from ecgfounder.cohort.index import index_cohort
+from ecgfounder.cohort.naming import Naming
+from ecgfounder.cohort.sources import open_cohort
+from ecgfounder.commands.embed import print_preview
 from ecgfounder.ledger.ledger import read_ledger
 from ecgfounder.run import run as run_module
+from ecgfounder.run.presence import Presence, look
 from ecgfounder.run.run import Run, Summary
 from tests.builders.cohorts import settings_for
 from tests.harness.stand_ins import NullEngine
@@ -48,7 +54,7 @@ def start(tmp_path: Path) -> Start:
 
     def run(folder: str, **more: Any) -> tuple[Summary, list[str]]:
         given = {"data_dir": str(tmp_path / folder)} | more
-        settings = settings_for(tmp_path / "cohort.csv", tmp_path / "out", tmp_path / "weights.pth", **given)
+        settings = replace(settings_for(tmp_path / "cohort.csv", tmp_path / "out", tmp_path / "weights.pth"), **given)
         console = Heard()
         with mock.patch.object(run_module, "create_engine", return_value=NullEngine()):
             return Run(settings, console).execute(), console.lines
@@ -90,3 +96,74 @@ def test_each_shard_tries_its_own_records_again(start: Start, tmp_path: Path) ->
     assert sum(done) == 4
     state = read_ledger(Run(settings_for(tmp_path, tmp_path / "out", tmp_path), Heard()).folder.ledger)
     assert (state.status.tolist().count(1), state.absent.sum()) == (4, 1)
+
+
+# --- a sample of the files ----------------------------------------------------------------------------------------------
+
+
+def warnings(said: list[str]) -> list[str]:
+    return [line for line in said if line.startswith("WARNING")]
+
+
+def test_an_attempt_warns_if_no_file_of_a_sample_exists(start: Start, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    assert warnings(start("wrong")[1]) == [
+        f"WARNING: there is no file at {wrong}/a/1.npy, nor at 4 others that were looked at: is data_dir right? It is {wrong}"
+    ]
+    assert warnings(start("wrong")[1]) == []  # nothing is to do
+    assert warnings(start("right")[1]) == []
+    absolute = tmp_path / "absolute.csv"
+    absolute.write_text("ecg_paths\n/nowhere/1.npy\n")
+    (said,) = warnings(start("right", dataset=str(absolute), output_dir=tmp_path / "out-2")[1])
+    assert said == (
+        "WARNING: there is no file at /nowhere/1.npy: the dataset's paths are absolute; were the files moved?"
+    )
+
+
+def presence_of(folder: Path, paths: list[str], most: int, *, until_found: bool = False) -> Presence:
+    (folder / "sampled.csv").write_text("\n".join(["ecg_paths", *paths]) + "\n")
+    naming = Naming("flat", str(folder / "right"))
+    cohort = open_cohort(str(folder / "sampled.csv"))
+    index = index_cohort(cohort, naming, naming.data_dir)
+    return look(cohort, index, index.first, naming, most, until_found=until_found)
+
+
+def test_a_sample_is_spread_over_the_cohort_and_the_same_each_time(tmp_path: Path) -> None:
+    (tmp_path / "right").mkdir()
+    paths = [f"{number}.npy" for number in range(1000)]
+    for name in paths[:500]:
+        (tmp_path / "right" / name).touch()
+    found = presence_of(tmp_path, paths, 100)
+    assert (found.looked_at, found.absent, found.of) == (100, 50, 1000)
+    assert found == presence_of(tmp_path, paths, 100)
+    assert presence_of(tmp_path, paths, 2000).absent == 500
+    assert presence_of(tmp_path, paths, 100, until_found=True).looked_at == 1
+
+
+def test_a_file_counts_as_the_readers_find_it(tmp_path: Path) -> None:
+    right = tmp_path / "right"
+    right.mkdir()
+    for name in ("record.hea", "exams.hdf5"):
+        (right / name).touch()
+    (right / "folder").mkdir()
+    found = presence_of(tmp_path, ["record", "exams.hdf5::tracings/1", "s3://bucket/x", "folder"], 10)
+    assert (found.looked_at, found.absent, found.example) == (4, 1, str(right / "folder"))
+
+
+@pytest.mark.parametrize("folder", ["wrong", "right"])
+def test_a_dry_run_says_how_many_files_do_not_exist(
+    folder: str, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_for(tmp_path / "cohort.csv", tmp_path / "out", tmp_path / "weights.pth")
+    settings = replace(settings, data_dir=str(tmp_path / folder))
+    assert print_preview(Run(settings, Heard()).preview(), settings) == 0
+    said = capsys.readouterr().out.splitlines()
+    if folder == "right":
+        assert f"files       4 of 5 found; no file at {tmp_path}/right/a/gone.npy, for example" in said
+        assert not any("--data_dir" in line for line in said)
+        (tmp_path / "right" / "a" / "gone.npy").touch()
+        assert print_preview(Run(settings, Heard()).preview(), settings) == 0
+        assert "files       5 of 5 found" in capsys.readouterr().out.splitlines()
+    else:
+        assert f"files       0 of 5 found; no file at {tmp_path}/wrong/a/1.npy, for example" in said
+        assert f"advice      is --data_dir right? It is {tmp_path}/wrong" in said

@@ -21,7 +21,7 @@ from ecgfounder.commands.arguments import (
     hints_of,
     preparation_of,
 )
-from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, print_tally
+from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, as_flags, print_tally
 from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.machine import is_launched
@@ -29,6 +29,7 @@ from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
+    from ecgfounder.run.presence import Presence
     from ecgfounder.run.settings import Settings
     from ecgfounder.run.summary import Preview, Summary
 
@@ -194,8 +195,10 @@ def print_preview(preview: Preview, settings: Settings) -> int:
 
     plan, budget = preview.plan, preview.budget
     print(f"recordings  {preview.n_records:,}")
-    for name in ("n_todo", "done", "failed", "changed", "missing", "gone"):
-        print(f"{'to do' if name == 'n_todo' else name:<11} {getattr(plan, name):,}")
+    for name in ("n_todo", "done", "failed", "changed", "missing", "found", "gone"):
+        shown = {"n_todo": "to do", "found": "found again"}.get(name, name)
+        print(f"{shown:<11} {getattr(plan, name):,}")
+    _print_presence(preview.presence)
     verdict = "resumes the existing run" if preview.resumes else "new run"
     if preview.differences:
         verdict = "REFUSED, other settings:\n  " + "\n  ".join(preview.differences)
@@ -212,3 +215,13 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     if settings.format == "json" and budget.files > MANY_FILES:
         print(f"advice      more than {MANY_FILES:,} files are slow to handle: consider --format parquet")
     return REFUSED if preview.differences or preview.colliding_names or not budget.fits else OK
+
+
+def _print_presence(presence: Presence) -> None:
+    """Print whether the files exist, and what may be wrong if most of them do not."""
+    sample = "a sample of " if presence.looked_at < presence.of else ""
+    example = f"; no file at {presence.example}, for example" if presence.absent else ""
+    found = presence.looked_at - presence.absent
+    print(f"files       {found:,} of {sample}{presence.looked_at:,} found{example}")
+    if 2 * presence.absent > presence.looked_at:
+        print(f"advice      {as_flags(presence.advice)}")

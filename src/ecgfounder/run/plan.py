@@ -242,11 +242,11 @@ class _Inputs:
         """Whether a record failed because files did not exist, and all of them exist now."""
         if not self._absent[row]:
             return False
-        source = make_source(self._naming.absolute(record.path), self._settings.hints)
         try:
+            source = make_source(self._naming.absolute(record.path), self._settings.hints)
             # Its own file is looked for first, because it is mostly that one, and reading an entry takes longer.
             return are_there(source, (ITSELF,)) and are_there(source, next(self._state.entries([row])).absent)
-        except StorageError:
+        except ECGFounderError:
             return False
 
     def _differs(self, record: Record, path: str, row: int, by_content: bool) -> bool:
