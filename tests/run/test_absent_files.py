@@ -9,12 +9,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import orjson
+import pyarrow.parquet as pq
 import pytest
 
 from ecgfounder.cohort.index import index_cohort
 from ecgfounder.cohort.naming import Naming
 from ecgfounder.cohort.sources import open_cohort
-from ecgfounder.commands.embed import print_preview
+from ecgfounder.commands.embed import print_preview, report
+from ecgfounder.commands.terminal import Terminal
 from ecgfounder.ledger.ledger import read_ledger
 from ecgfounder.run import run as run_module
 from ecgfounder.run.presence import Presence, look
@@ -167,3 +170,40 @@ def test_a_dry_run_says_how_many_files_do_not_exist(
     else:
         assert f"files       0 of 5 found; no file at {tmp_path}/wrong/a/1.npy, for example" in said
         assert f"advice      is --data_dir right? It is {tmp_path}/wrong" in said
+
+
+# --- what the owner sees, and what is shared -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [{}, {"format": "parquet"}])
+def test_with_identifiers_the_path_of_a_failure_is_in_the_ledger_and_on_the_terminal_alone(
+    start: Start, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    (tmp_path / "right" / NAMES[0]).write_bytes(b"\x93NUMPY and no more")
+    summary, _ = start("right", id_column="study", **more)
+    assert summary.tally is not None
+    damaged, gone = tmp_path / "right" / NAMES[0], tmp_path / "right" / "a" / "gone.npy"
+    assert [record for record, _ in summary.tally.failures] == [f"0 ({damaged})", f"4 ({gone})"]
+    (part,) = (tmp_path / "out" / "_run" / "ledger").glob("*.jsonl")
+    entries = [orjson.loads(line) for line in part.read_bytes().splitlines()]
+    assert {entry.get("file") for entry in entries if "record" in entry} == {None, str(damaged), str(gone)}
+    others = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path != part]
+    assert not [path for path in others if b".npy" in path.read_bytes()]
+    rows = pq.read_table(tmp_path / "out" / "_run" / "manifest.pq").to_pylist()
+    assert not any(".npy" in str(value) for row in rows for value in row.values())
+
+
+def test_a_shard_says_how_its_failures_are_tried_again(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_for(tmp_path / "cohort.csv", tmp_path / "out", tmp_path / "weights.pth")
+    last = []
+    for _ in range(2):
+        summary = start("wrong", shard=(1, 2))[0]
+        report(summary, settings, Terminal())
+        last.append(capsys.readouterr().err.splitlines()[-1])
+    n = summary.plan.failed
+    assert last == [
+        f"{n} failed; --retry_failed tries them again",
+        f"{n} failed before; --retry_failed tries them again",
+    ]

@@ -21,7 +21,7 @@ from ecgfounder.commands.arguments import (
     hints_of,
     preparation_of,
 )
-from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, as_flags, print_tally
+from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, as_flags, print_retry, print_tally
 from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.machine import is_launched
@@ -170,6 +170,8 @@ def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> No
         f"{summary.failed_now:,} failed, {_rate(summary):.1f} ECG/s. "
         f"When all shards are done: ecgfounder merge {settings.output_dir}"
     )
+    if failed := summary.failed_now + summary.plan.failed:
+        print_retry(failed, console, all_before=not summary.failed_now)
 
 
 def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Terminal) -> None:
@@ -184,7 +186,7 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
     if summary.samples_per_pass is not None:
         fits = max(1, summary.samples_per_pass // 5000)
         console.line(f"The device's memory ran out; batches of {fits} recordings of 10 s fitted (--batch_size {fits})")
-    print_tally(tally, settings.output_dir, console)
+    print_tally(tally, settings.output_dir, console, all_before=not summary.failed_now)
     if tally.pending:
         console.line(f"{tally.pending:,} recordings are still to do; the same command does them")
 
