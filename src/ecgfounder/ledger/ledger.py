@@ -151,7 +151,7 @@ class LedgerState:
     shard : numpy.ndarray
         int32 [n], index into `shards`, -1 for outputs that are separate files.
     companions : numpy.ndarray
-        bool [n], whether the entry names companion files.
+        bool [n], whether the entry names companion files, among those that were read or those that were absent.
     paths : numpy.ndarray
         uint64 [n], hash of the file's path if the record has an identifier, else 0.
     absent : numpy.ndarray
@@ -250,7 +250,7 @@ def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tup
         part,
         offset,
         -1 if shard is None else shards.setdefault(shard, len(shards)),
-        given is not None and bool(given.companions),
+        bool(given is not None and given.companions) or any(entry.absent),
         entry.status == "failed" and bool(entry.absent),
         0 if entry.path is None else int(entry.path, 16),
         path_key((name or entry.removes or "").casefold()) if name or entry.removes else 0,

@@ -244,8 +244,9 @@ class _Inputs:
             return False
         try:
             source = make_source(self._naming.absolute(record.path), self._settings.hints)
-            # Its own file is looked for first, because it is mostly that one, and reading an entry takes longer.
-            return are_there(source, (ITSELF,)) and are_there(source, next(self._state.entries([row])).absent)
+            if not self._companions[row]:  # the usual case
+                return are_there(source, (ITSELF,))
+            return are_there(source, (ITSELF, *next(self._state.entries([row])).absent))
         except ECGFounderError:
             return False
 
