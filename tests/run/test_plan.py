@@ -250,7 +250,7 @@ def test_the_output_of_a_finished_record_that_left_the_cohort_is_not_taken(tmp_p
     case = Case(tmp_path, ["new/X.npy"])
     case.write("old/x.npy")
     case.done("old/x.npy")
-    with pytest.raises(RunError, match=r"1 outputs .* x\.json of old/x\.npy"):
+    with pytest.raises(RunError, match=r"dataset: 1\..* x\.json of old/x\.npy\. Use another"):
         check_foreign_outputs(case.index, case.state)
 
 
@@ -322,10 +322,11 @@ def test_a_file_that_may_not_be_asked_for_is_not_found(tmp_path: Path, monkeypat
 
 
 def test_ledgers_that_do_not_name_absent_files_have_them_from_the_reason(tmp_path: Path) -> None:
-    case = Case(tmp_path, ["a.npy", "b.npy", "c.npy"])
-    for name, reason in (("a.npy", "No such file or directory"), ("b.npy", "Permission denied"), ("c.npy", "damaged")):
+    case = Case(tmp_path, ["a.npy", "b.npy", "c.npy", "d.npy"])
+    reasons = ("No such file or directory", "Permission denied", "damaged", "Not a directory")
+    for name, reason in zip(("a.npy", "b.npy", "c.npy", "d.npy"), reasons, strict=True):
         case.write(name)
         line = {"key": f"{case.key(name):016x}", "record": name, "status": "failed", "error": "ReadError"}
         with open(case.ledger.path, "ab") as file:
             file.write(orjson.dumps(line | {"reason": reason, "output": None}) + b"\n")
-    assert case.plan().todo.tolist() == [True, False, False]
+    assert case.plan().todo.tolist() == [True, False, False, True]

@@ -211,8 +211,9 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     if not budget.fits:
         print("space       REFUSED, not enough space")
     if preview.colliding_names:
+        names = "name" if preview.colliding_names == 1 else "names"
         print(
-            f"names       REFUSED, {preview.colliding_names:,} output names would be shared (--layout tree, --id_column)"
+            f"names       REFUSED, {preview.colliding_names:,} output {names} would be shared (--layout tree, --id_column)"
         )
     if settings.format == "json" and budget.files > MANY_FILES:
         print(f"advice      more than {MANY_FILES:,} files are slow to handle: consider --format parquet")

@@ -282,7 +282,11 @@ _OLD_INPUT = ("size", "mtime_ns", "sha256", "companions")
 
 
 # Reasons of missing files in ledgers that do not name them in `absent`.
-_NO_FILE = ("No such file or directory", "the signal file that the WFDB header names: No such file or directory")
+_NO_FILE = (
+    "No such file or directory",
+    "Not a directory",
+    "the signal file that the WFDB header names: No such file or directory",
+)
 
 
 def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
@@ -290,7 +294,7 @@ def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
 
     Version 0.1.0 wrote the fields of input and facts at the top level, and did not name the files that a recording lacked.
     """
-    if raw.get("reason") in _NO_FILE and "absent" not in raw:
+    if raw.get("error") == "ReadError" and raw.get("reason") in _NO_FILE and "absent" not in raw:
         raw = raw | {"absent": [""]}
     if "facts" in raw or "input" in raw or not ("size" in raw or "format" in raw):
         return raw

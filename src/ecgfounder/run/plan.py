@@ -41,9 +41,10 @@ def check_foreign_outputs(index: Index, state: LedgerState) -> None:
     if len(taken):
         rows = np.flatnonzero(gone & np.isin(state.names, taken))[:3]
         shown = ", ".join(f"{entry.output} of {entry.record}" for entry in state.entries(rows.tolist()))
+        more = " ..." if len(taken) > len(rows) else ""
         raise RunError(
-            f"{len(taken)} outputs in the folder belong to recordings that are no longer in the dataset, and those of other "
-            f"recordings would overwrite them: {shown} ... Use another output_dir, layout='tree', or overwrite=True."
+            f"Outputs in the folder that belong to recordings no longer in the dataset: {len(taken):,}. Those of other "
+            f"recordings would overwrite them: {shown}{more}. Use another output_dir, layout='tree', or overwrite=True."
         )
 
 
