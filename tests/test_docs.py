@@ -440,7 +440,8 @@ def troubles(data: Path, demo: Path) -> None:
     pd.DataFrame({"path": ["a.xml"], "study": [1]}).to_csv(data / "other-column.csv", index=False)
     validation = datasets.Dataset.from_dict({"ecg_paths": ["a.xml"]})
     datasets.DatasetDict({"validation": validation}).save_to_disk(str(data / "splits"))
-    pd.DataFrame({"ecg_paths": ["patient_001/ecg_0001.xml"]}).to_csv(data / "relative.csv", index=False)
+    relative = {"ecg_paths": ["patient_001/ecg_0001.xml"], "study_id": [40689238]}
+    pd.DataFrame(relative).to_csv(data / "relative.csv", index=False)
     normal, calibrated, uncompressed = (next(demo.rglob(f"ecg_{n:04d}.xml")).read_bytes() for n in (1, 7, 9))
     files = {
         "two/a/ecg.xml": normal,

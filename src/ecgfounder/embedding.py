@@ -163,7 +163,7 @@ def embed_cohort(
     overwrite : bool, default: False
         Remove the outputs of an earlier run, and begin again.
     retry_failed : bool, default: False
-        Try failed recordings again.
+        Try all failed recordings again. Without it, those are tried whose files did not exist and exist now.
     check_hashes : bool, default: False
         Compare the files of finished recordings by content, not only by size and time.
     read_timeout : float, default: 120.0

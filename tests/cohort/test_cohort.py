@@ -407,6 +407,13 @@ def test_a_cohort_folder_that_is_itself_a_link_is_listed(tmp_path: Path) -> None
     assert paths_of(tmp_path / "cohort") == [str(tmp_path / "cohort" / "a" / "b.xml")]
 
 
+def test_the_working_directory_as_a_cohort_has_plain_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a" / "b.xml", b"")
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "./", "./a"):
+        assert [record.path for record in open_cohort(name).records()] == [str(tmp_path / "a" / "b.xml")]
+
+
 def test_a_link_that_leads_nowhere_is_a_record_that_fails(tmp_path: Path) -> None:
     write(tmp_path / "a.xml", b"")
     (tmp_path / "site2").symlink_to(tmp_path / "not mounted")

@@ -104,11 +104,20 @@ def test_findings_are_shares_of_what_is_done_the_most_frequent_first(capsys: pyt
         "Statements with a probability of one half or more: F 100%, B 50%, D 38%, C 25%, A 12%",
         "FAILED x: damaged",
         "All failures with their reasons: /out/_run/failures.csv",
+        "2 failed; --retry_failed tries them again",
     ]
 
 
 def test_calibration_pulses_and_missing_files_come_with_advice(capsys: pytest.CaptureFixture[str]) -> None:
     flags = Counter({"calibration_pulse": 1200, "flat_lead": 5})
-    lines = told(Tally(done=1500, failed=1, flags=flags, failures=[("x", "No such file or directory")]), capsys)
+    lines = told(Tally(done=1500, failed=1, absent=1, flags=flags, failures=[("x", "No such file")]), capsys)
     assert lines[0].startswith("1,200 of 1,500 recordings include a 1 mV calibration pulse")
-    assert lines[2].startswith("Relative paths are relative to --data_dir")
+    assert lines[2].startswith("Recordings without a file: 1. Relative paths are relative to --data_dir")
+
+
+def test_a_resume_with_nothing_but_earlier_failures_says_how_to_try_them_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number, line in ((1, "1 failed before; --retry_failed tries it again"), (1200, "1,200 failed before; ")):
+        print_tally(Tally(failed=number), Path("/out"), Terminal(), all_before=True)
+        assert capsys.readouterr().err.splitlines()[-1].startswith(line)

@@ -399,7 +399,7 @@ def test_one_window_from_the_start_has_no_outer_dimension() -> None:
 
 def test_a_recording_shorter_than_the_window_fails_is_padded_or_kept_as_asked() -> None:
     ecg = recording(4000)
-    with pytest.raises(PrepareError, match=r"8 s are shorter than one window of 10 s \(remainder='pad' or 'keep'"):
+    with pytest.raises(PrepareError, match=r"8 s are shorter than one window of 10 s \(remainder='pad' or keep"):
         prepare(ecg, Preparation(window=10))
     padded = prepare(ecg, Preparation(window=10, remainder="pad", recipe=PLAIN))
     assert padded.inputs[0].shape == (12, 5000)

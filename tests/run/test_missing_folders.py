@@ -1,4 +1,4 @@
-"""A working directory that is gone, a temporary folder that cannot be had: refused in one line, before any work."""
+"""A working directory, a temporary folder or a data folder that cannot be had: refused in one line, before any work."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 import ecgfounder
 from ecgfounder import cli
+from ecgfounder.checks import check_folder
 from ecgfounder.commands import chat, doctor
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import SettingsError
@@ -128,3 +129,46 @@ def test_whatever_the_system_refuses_before_the_first_recording_is_one_line(
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert "The run cannot begin: [Errno 24] Too many open files" in said
+
+
+# --- the data folder --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("--dry_run",), ("--id_column", "ecg_paths")])
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [("gone", "No such file or directory"), ("weights.pth", "Not a directory"), ("a\0b", "embedded null byte")],
+)
+def test_a_data_folder_that_is_none_is_refused_in_one_line(
+    folder: str,
+    reason: str,
+    more: tuple[str, ...],
+    embed: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main([*embed, "--data_dir", str(tmp_path / folder), *more]) == 2
+    assert capsys.readouterr().err == (
+        f"ecgfounder: Invalid value for --data_dir. It must be an existing folder, got {tmp_path / folder}: {reason}.\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_folder_that_cannot_be_entered_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: str) -> None:
+        assert path == f"{tmp_path}/."  # whoever may not enter the folder may not ask for this
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(SettingsError, match=r"'data_dir' parameter.*: Permission denied"):
+        check_folder("data_dir", str(tmp_path))
+
+
+def test_the_data_folder_is_looked_at_by_every_command_that_reads_from_it(
+    embed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SettingsError, match="existing folder"):
+        ecgfounder.embed_cohort(tmp_path / "in", tmp_path / "out", data_dir=tmp_path / "gone")
+    words = ["verify", *embed[1:3], "--data_dir", str(tmp_path / "gone"), "--checkpoint", str(tmp_path / "weights.pth")]
+    assert cli.main(words) == 2
+    assert "existing folder" in capsys.readouterr().err

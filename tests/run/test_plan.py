@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from ecgfounder.cohort.cohort import Record
@@ -249,7 +250,7 @@ def test_the_output_of_a_finished_record_that_left_the_cohort_is_not_taken(tmp_p
     case = Case(tmp_path, ["new/X.npy"])
     case.write("old/x.npy")
     case.done("old/x.npy")
-    with pytest.raises(RunError, match=r"1 outputs .* x\.json of old/x\.npy"):
+    with pytest.raises(RunError, match=r"dataset: 1\..* x\.json of old/x\.npy\. Use another"):
         check_foreign_outputs(case.index, case.state)
 
 
@@ -274,3 +275,58 @@ def test_rows_of_shards_never_stand_in_anybody_s_way(tmp_path: Path) -> None:
     assert len(case.state) == 1
     check_foreign_outputs(case.index, case.state)
     check_foreign_outputs(index_cohort(case.cohort, None, str(case.data)), case.state)  # none of them has a name
+
+
+# --- files that were not there -----------------------------------------------------------------------------------------
+
+
+def test_a_failure_for_want_of_its_file_is_tried_again_when_the_file_is_there(tmp_path: Path) -> None:
+    case = Case(tmp_path, ["a.npy", "b.npy", "c.npy", "d", "e"])
+    for name in ("a.npy", "b.npy", "d", "e"):
+        case.failed(name, absent=("",))
+    case.failed("c.npy")  # for another reason
+    for name in ("a.npy", "c.npy", "e.hea"):  # e is a WFDB record that is named without a suffix
+        case.write(name)
+    (case.data / "d").mkdir()  # nothing that could be read
+    plan = case.plan()
+    assert counts(plan) == {"n_todo": 2, "failed": 3}
+    assert (plan.found, plan.todo.tolist()) == (2, [True, False, False, False, True])
+    assert plan.had_output.tolist() == [False] * 5
+    assert case.plan([False] * 5).found == 0  # another share's
+    assert counts(case.plan(retry_failed=True)) == {"n_todo": 5}
+
+
+def test_a_failure_for_want_of_a_signal_file_waits_for_that_file(tmp_path: Path) -> None:
+    case = Case(tmp_path, ["r.hea", "s"])
+    for name in ("r.hea", "s.hea"):
+        case.write(name)
+        case.failed(name.removesuffix(".hea") if name == "s.hea" else name, absent=("*.dat",))
+    assert counts(case.plan()) == {"failed": 2}
+    case.write("s.dat")
+    assert case.plan().todo.tolist() == [False, True]
+    (case.data / "s.hea").unlink()
+    assert counts(case.plan()) == {"failed": 2}
+
+
+def test_a_file_that_may_not_be_asked_for_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path, ["a.npy"])
+    case.failed("a.npy", absent=("",))
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", denied)
+    plan = case.plan()
+    monkeypatch.undo()
+    assert counts(plan) == {"failed": 1}
+
+
+def test_ledgers_that_do_not_name_absent_files_have_them_from_the_reason(tmp_path: Path) -> None:
+    case = Case(tmp_path, ["a.npy", "b.npy", "c.npy", "d.npy"])
+    reasons = ("No such file or directory", "Permission denied", "damaged", "Not a directory")
+    for name, reason in zip(("a.npy", "b.npy", "c.npy", "d.npy"), reasons, strict=True):
+        case.write(name)
+        line = {"key": f"{case.key(name):016x}", "record": name, "status": "failed", "error": "ReadError"}
+        with open(case.ledger.path, "ab") as file:
+            file.write(orjson.dumps(line | {"reason": reason, "output": None}) + b"\n")
+    assert case.plan().todo.tolist() == [True, False, False, True]

@@ -401,6 +401,7 @@ def test_an_input_that_is_gone_has_not_changed(start: Start, tmp_path: Path) -> 
     assert start(cohort, data_dir=str(tmp_path / "in")).processed == 2
     before = json_outputs(tmp_path / "out")
     shutil.rmtree(tmp_path / "in")
+    (tmp_path / "in").mkdir()  # as of a drive that is not mounted
     summary = start(cohort, data_dir=str(tmp_path / "in"))
     assert (summary.plan.changed, summary.plan.done, summary.processed) == (0, 2, 0)
     assert json_outputs(tmp_path / "out") == before

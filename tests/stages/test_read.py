@@ -11,6 +11,7 @@ from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.stages import read as read_stage
 from ecgfounder.stages.read import Failed, Job, ReadTask
 from tests.builders.cohorts import HINTS, write_good_and_bad
+from tests.builders.wfdb import random_frames, write_record
 
 TASK = ReadTask(Preparation(), hints=HINTS)
 
@@ -35,3 +36,15 @@ def test_the_reasons_of_failures_name_a_known_kind(recordings: list[str]) -> Non
     (event,) = TASK.events(Job(0, recordings[1]))
     assert isinstance(event, Failed)
     assert event.kind == ReadError.__name__
+
+
+def test_a_failure_names_the_files_that_are_absent_and_no_others(recordings: list[str], tmp_path: Path) -> None:
+    write_record(tmp_path, random_frames())
+    (tmp_path / "r.dat").unlink()
+    (tmp_path / "folder.npy").mkdir()
+    absent = {"gone.npy": ("",), "gone": ("",), "gone.h5::1": ("",), "folder.npy": ("",), "nul\0.npy": ("",)}
+    absent |= {"r": ("*.dat",), "r.hea": ("*.dat",), "r.dat": ("",), "empty.xml": ()}
+    for name, expected in absent.items():
+        (event,) = TASK.events(Job(0, str(tmp_path / name)))
+        assert isinstance(event, Failed)
+        assert event.absent == expected, name

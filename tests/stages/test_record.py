@@ -127,9 +127,20 @@ def test_a_failure_becomes_an_entry_with_its_reason_and_no_output(tmp_path: Path
             seconds={"read": 1.0},
             error="ReadError",
             reason="damaged",
+            file="/data/2.npy",
         )
     ]
     assert (recorder.done, recorder.failed) == (0, 1)
+
+
+def test_a_failure_says_which_files_were_absent_and_its_path_if_its_name_does_not(ledger: LedgerWriter) -> None:
+    absent = give_up(None, Failed(job(0), "ReadError", "No such file", absent=("*.dat",)))
+    assert absent is not None
+    Recorder(Sink(), ledger).finish([absent, failed(1, path_key=9), done(2, path_key=10)])
+    first, second, third = (entry for entry in lines(ledger) if isinstance(entry, Entry))
+    assert (first.absent, first.file) == (("*.dat",), None)  # its name is its path
+    assert (second.absent, second.file) == ((), "/data/1.npy")
+    assert (third.absent, third.file) == ((), None)  # it is done
 
 
 def test_a_failure_before_the_file_was_read_is_recorded_by_its_kind(ledger: LedgerWriter) -> None:

@@ -937,6 +937,13 @@ def test_a_relative_path_stays_where_it_was_when_the_working_directory_changes(
     assert os.fspath(locate("/") / "etc") == "/etc"
 
 
+def test_a_relative_path_has_no_parts_that_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, name in ((".", ""), ("./", ""), ("./a/./b//c", "/a/b/c"), ("a/../b", "/a/../b"), (".hidden", "/.hidden")):
+        assert str(locate(text)) == f"{tmp_path}{name}", text
+    assert str(locate(".") / "a.xml") == f"{tmp_path}/a.xml"
+
+
 def test_a_url_of_memory_is_a_location_in_the_store_of_that_name() -> None:
     name = uuid.uuid4().hex
     place = locate(f"memory://{name}/a/b c%20")

@@ -100,7 +100,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shard", default="1/1", metavar="I/N", help="do the I-th of N shards of the cohort")
     add("--dry_run", action="store_true", help="report what would be done, and write nothing")
     add("--overwrite", action="store_true", help="begin again: remove the outputs of the run in --output_dir first")
-    add("--retry_failed", action="store_true", help="try recordings again that failed before")
+    add("--retry_failed", action="store_true", help="try again all recordings that failed before, for any reason")
     add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
     add("--read_timeout", type=float, default=120.0, help="seconds for reading one file (default: %(default)s)")
 

@@ -21,7 +21,7 @@ from ecgfounder.commands.arguments import (
     hints_of,
     preparation_of,
 )
-from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, print_tally
+from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, as_flags, print_retry, print_tally
 from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.machine import is_launched
@@ -29,6 +29,7 @@ from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
+    from ecgfounder.run.presence import Presence
     from ecgfounder.run.settings import Settings
     from ecgfounder.run.summary import Preview, Summary
 
@@ -169,6 +170,8 @@ def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> No
         f"{summary.failed_now:,} failed, {_rate(summary):.1f} ECG/s. "
         f"When all shards are done: ecgfounder merge {settings.output_dir}"
     )
+    if failed := summary.failed_now + summary.plan.failed:
+        print_retry(failed, console, all_before=not summary.failed_now)
 
 
 def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Terminal) -> None:
@@ -183,7 +186,7 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
     if summary.samples_per_pass is not None:
         fits = max(1, summary.samples_per_pass // 5000)
         console.line(f"The device's memory ran out; batches of {fits} recordings of 10 s fitted (--batch_size {fits})")
-    print_tally(tally, settings.output_dir, console)
+    print_tally(tally, settings.output_dir, console, all_before=not summary.failed_now)
     if tally.pending:
         console.line(f"{tally.pending:,} recordings are still to do; the same command does them")
 
@@ -194,8 +197,10 @@ def print_preview(preview: Preview, settings: Settings) -> int:
 
     plan, budget = preview.plan, preview.budget
     print(f"recordings  {preview.n_records:,}")
-    for name in ("n_todo", "done", "failed", "changed", "missing", "gone"):
-        print(f"{'to do' if name == 'n_todo' else name:<11} {getattr(plan, name):,}")
+    for name in ("n_todo", "done", "failed", "changed", "missing", "found", "gone"):
+        shown = {"n_todo": "to do", "found": "found again"}.get(name, name)
+        print(f"{shown:<11} {getattr(plan, name):,}")
+    _print_presence(preview.presence)
     verdict = "resumes the existing run" if preview.resumes else "new run"
     if preview.differences:
         verdict = "REFUSED, other settings:\n  " + "\n  ".join(preview.differences)
@@ -206,9 +211,20 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     if not budget.fits:
         print("space       REFUSED, not enough space")
     if preview.colliding_names:
+        names = "name" if preview.colliding_names == 1 else "names"
         print(
-            f"names       REFUSED, {preview.colliding_names:,} output names would be shared (--layout tree, --id_column)"
+            f"names       REFUSED, {preview.colliding_names:,} output {names} would be shared (--layout tree, --id_column)"
         )
     if settings.format == "json" and budget.files > MANY_FILES:
         print(f"advice      more than {MANY_FILES:,} files are slow to handle: consider --format parquet")
     return REFUSED if preview.differences or preview.colliding_names or not budget.fits else OK
+
+
+def _print_presence(presence: Presence) -> None:
+    """Print whether the files exist, and what may be wrong if most of them do not."""
+    sample = "a sample of " if presence.looked_at < presence.of else ""
+    example = f"; no file at {presence.example}, for example" if presence.absent else ""
+    found = presence.looked_at - presence.absent
+    print(f"files       {found:,} of {sample}{presence.looked_at:,} found{example}")
+    if 2 * presence.absent > presence.looked_at:
+        print(f"advice      {as_flags(presence.advice)}")

@@ -208,8 +208,8 @@ class Terminal:
             self._bar = None
 
 
-def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
-    """Print the counts of a run."""
+def print_tally(tally: Tally, output_dir: Path, console: Terminal, *, all_before: bool = False) -> None:
+    """Print the counts of a run; `all_before` says that its records failed in earlier attempts only."""
     from ecgfounder.ledger.manifest import STAGES
 
     if tally.seconds:
@@ -225,9 +225,17 @@ def print_tally(tally: Tally, output_dir: Path, console: Terminal) -> None:
         console.line(f"Statements with a probability of one half or more: {shares}")
     for record, reason in tally.failures:
         console.line(f"FAILED {record}: {reason}")
-    if any("No such file" in reason for _, reason in tally.failures):
+    if tally.absent:
         console.line(
-            "Relative paths are relative to --data_dir (by default the working directory): check that it is right."
+            f"Recordings without a file: {tally.absent:,}. Relative paths are relative to --data_dir (by default the working "
+            "directory): check that it is right. The same command tries these recordings again when their files exist."
         )
     if tally.failed:
         console.line(f"All failures with their reasons: {output_dir / '_run' / 'failures.csv'}")
+        print_retry(tally.failed, console, all_before=all_before)
+
+
+def print_retry(failed: int, console: Terminal, *, all_before: bool) -> None:
+    """Print how failed recordings are tried again; `all_before` says that they failed in earlier attempts only."""
+    them = "it" if failed == 1 else "them"
+    console.line(f"{failed:,} failed{' before' if all_before else ''}; --retry_failed tries {them} again")

@@ -20,6 +20,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ecgfounder.checks import check_folder
 from ecgfounder.commands.arguments import (
     add_cohort_arguments,
     add_reading_arguments,
@@ -165,6 +166,7 @@ def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]
     if bool(arguments.paths) == bool(arguments.dataset):
         raise SettingsError("Give either ECG files (ecgfounder verify a.xml b.xml) or --dataset.")
     data_dir = os.path.abspath(path_here(arguments.data_dir or os.getcwd(), "data_dir"))
+    check_folder("data_dir", data_dir)
     for path in arguments.paths:
         locate(path)
     if arguments.paths:

@@ -63,6 +63,10 @@ class Entry:
         Probabilities of each window and lead, encoded by `packed`.
     error, reason : str or None
         Of a failure: the error's class name, and its message.
+    absent : tuple of str
+        Of a failure: the files that the recording lacks, by their names beside it; "" is the file itself.
+    file : str or None
+        Of a failure whose record has an identifier: the path that was read.
     removes : str or None
         An earlier output that this failure makes obsolete.
     epoch, attempt : int or None, str or None
@@ -89,6 +93,8 @@ class Entry:
     probabilities: tuple[str, ...] | None = None
     error: str | None = None
     reason: str | None = None
+    absent: tuple[str, ...] = ()
+    file: str | None = None
     removes: str | None = None
     epoch: int | None = None
     attempt: str | None = None
@@ -275,8 +281,21 @@ _OLD_FACTS = ("format", "sampling_rate", "n_samples", "leads", "flags", "starts"
 _OLD_INPUT = ("size", "mtime_ns", "sha256", "companions")
 
 
+# Reasons of missing files in ledgers that do not name them in `absent`.
+_NO_FILE = (
+    "No such file or directory",
+    "Not a directory",
+    "the signal file that the WFDB header names: No such file or directory",
+)
+
+
 def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
-    """A line in the current form; version 0.1.0 wrote the fields of input and facts at the top level."""
+    """A line in the current form.
+
+    Version 0.1.0 wrote the fields of input and facts at the top level, and did not name the files that a recording lacked.
+    """
+    if raw.get("error") == "ReadError" and raw.get("reason") in _NO_FILE and "absent" not in raw:
+        raw = raw | {"absent": [""]}
     if "facts" in raw or "input" in raw or not ("size" in raw or "format" in raw):
         return raw
     new = {name: value for name, value in raw.items() if name not in (*_OLD_FACTS, *_OLD_INPUT)}

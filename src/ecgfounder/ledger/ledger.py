@@ -151,9 +151,11 @@ class LedgerState:
     shard : numpy.ndarray
         int32 [n], index into `shards`, -1 for outputs that are separate files.
     companions : numpy.ndarray
-        bool [n], whether the entry names companion files.
+        bool [n], whether the entry names companion files, among those that were read or those that were absent.
     paths : numpy.ndarray
         uint64 [n], hash of the file's path if the record has an identifier, else 0.
+    absent : numpy.ndarray
+        bool [n], whether the entry is a failure because of files that did not exist.
     names : numpy.ndarray
         uint64 [n], hash (`Naming.key`) of the name of the output file, or of the output that a failure makes obsolete; 0
         if there is no separate file.
@@ -171,6 +173,7 @@ class LedgerState:
     offset: npt.NDArray[np.int64]
     shard: npt.NDArray[np.int32]
     companions: npt.NDArray[np.bool_]
+    absent: npt.NDArray[np.bool_]
     paths: npt.NDArray[np.uint64]
     names: npt.NDArray[np.uint64]
 
@@ -227,6 +230,7 @@ _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "offset": ("q", np.int64),
     "shard": ("i", np.int32),
     "companions": ("B", np.bool_),
+    "absent": ("B", np.bool_),
     "paths": ("Q", np.uint64),
     "names": ("Q", np.uint64),
 }
@@ -246,7 +250,8 @@ def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tup
         part,
         offset,
         -1 if shard is None else shards.setdefault(shard, len(shards)),
-        given is not None and bool(given.companions),
+        bool(given is not None and given.companions) or any(entry.absent),
+        entry.status == "failed" and bool(entry.absent),
         0 if entry.path is None else int(entry.path, 16),
         path_key((name or entry.removes or "").casefold()) if name or entry.removes else 0,
     )

@@ -69,11 +69,20 @@ class Account(Protocol):
 
 @dataclass
 class Tally:
-    """Counts of a run's records; a record that appears in several rows counts once."""
+    """Counts of a run's records; a record that appears in several rows counts once.
+
+    Attributes
+    ----------
+    absent : int
+        The failed records that lack a file.
+    failures : list of (str, str)
+        The first failed records, with the paths of those that have identifiers, and the reasons. It is for the terminal only.
+    """
 
     done: int = 0
     failed: int = 0
     pending: int = 0
+    absent: int = 0
     flags: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -86,8 +95,10 @@ class Tally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         if entry.status == "failed":
             self.failed += 1
+            self.absent += bool(entry.absent)
             if len(self.failures) < 20:
-                self.failures.append((record, str(entry.reason)))
+                shown = record if entry.file is None else f"{record} ({entry.file})"
+                self.failures.append((shown, str(entry.reason)))
             return
         self.done += 1
         self.formats[str(entry.facts.format)] += 1

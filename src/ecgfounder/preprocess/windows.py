@@ -65,7 +65,7 @@ def cut_windows(length: int, preparation: Preparation) -> tuple[list[Span], list
     if not spans:
         raise PrepareError(
             f"{length / rate:g} s are shorter than one window of {preparation.window:g} s "
-            f"(remainder='pad' or 'keep' allows that)"
+            f"(remainder='pad' or keep allows that)"
         )
     return spans, notes
 

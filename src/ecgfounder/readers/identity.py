@@ -1,6 +1,6 @@
-"""What tells whether a file is the one that was read: size, time, content.
+"""What tells whether a file is the one that was read: size, time, content; and which files a recording lacks.
 
-In: a `Source` that was read. Out: its `Identity`, for the ledger.
+In: a `Source` that was read. Out: its `Identity`, for the ledger; or the names of its files that do not exist.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterable
 
 from ecgfounder.ecg.facts import Identity
-from ecgfounder.errors import ReadError
+from ecgfounder.errors import ReadError, StorageError
 from ecgfounder.readers.source import Source, open_file
 from ecgfounder.storage import Location, Status
 from ecgfounder.storage.paths import printable
@@ -68,3 +68,40 @@ def companions_of(source: Source, names: Iterable[str]) -> list[Location]:
     """The files that an identity's `companions` name."""
     folder, stem = source.location.folder, source.location.stem
     return [folder / (f"{stem}{name[1:]}" if name.startswith("*") else name) for name in names]
+
+
+ITSELF = ""
+"""In `absent_from`, the file at the recording's own path."""
+
+
+def absent_from(source: Source) -> tuple[str, ...]:
+    """The files that a recording needs and that do not exist, after reading it has failed.
+
+    Returns
+    -------
+    tuple of str
+        `ITSELF` for the file at its path, which is also absent if it is no regular file; companions are named as in
+        `Identity.companions`. Files that cannot be asked for (no permission, no answer) are not among them.
+    """
+    lacks_itself = (ITSELF,) if _is_absent(source.location) and _is_absent(_header_beside(source)) else ()
+    lacking = (_companion_name(source, location) for location in source.companions if _is_absent(location))
+    return lacks_itself or tuple(lacking)
+
+
+def are_there(source: Source, names: Iterable[str]) -> bool:
+    """Whether all files exist now that `absent_from` named."""
+    named = tuple(names)
+    itself = ITSELF not in named or source.location.exists() or _header_beside(source).exists()
+    return itself and all(each.exists() for each in companions_of(source, (name for name in named if name != ITSELF)))
+
+
+def _header_beside(source: Source) -> Location:
+    """The header of a WFDB record that is named without a suffix."""
+    return source.location.beside(f"{source.location.basename}.hea")
+
+
+def _is_absent(location: Location) -> bool:
+    try:
+        return not location.exists()
+    except StorageError:
+        return False

@@ -95,8 +95,9 @@ def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Loca
     lines = [("" if by_id else f"{printable(naming.name(who[0]))}: ") + ", ".join(who) for who in groups.values()]
     replace_file(listed.path, ("\n".join(lines) + "\n").encode())
     shown = "\n  ".join(lines[:COLLISIONS_SHOWN])
+    names = "name" if len(groups) == 1 else "names"
     raise RunError(
-        f"{len(groups)} output names would be shared by different recordings (upper and lower case count as equal):\n"
+        f"{len(groups):,} output {names} would be shared by different recordings (upper and lower case count as equal):\n"
         f"  {shown}\nAll of them are in {listed}. "
         + (
             "The values of id_column must be unique."

@@ -20,7 +20,7 @@ from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.entry import renewed as renewed_entry
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState
 from ecgfounder.readers import make_source
-from ecgfounder.readers.identity import companions_of, identity_of
+from ecgfounder.readers.identity import ITSELF, are_there, companions_of, identity_of
 from ecgfounder.run.settings import Settings
 from ecgfounder.storage import Location
 from ecgfounder.storage.paths import path_key
@@ -41,9 +41,10 @@ def check_foreign_outputs(index: Index, state: LedgerState) -> None:
     if len(taken):
         rows = np.flatnonzero(gone & np.isin(state.names, taken))[:3]
         shown = ", ".join(f"{entry.output} of {entry.record}" for entry in state.entries(rows.tolist()))
+        more = " ..." if len(taken) > len(rows) else ""
         raise RunError(
-            f"{len(taken)} outputs in the folder belong to recordings that are no longer in the dataset, and those of other "
-            f"recordings would overwrite them: {shown} ... Use another output_dir, layout='tree', or overwrite=True."
+            f"Outputs in the folder that belong to recordings no longer in the dataset: {len(taken):,}. Those of other "
+            f"recordings would overwrite them: {shown}{more}. Use another output_dir, layout='tree', or overwrite=True."
         )
 
 
@@ -84,6 +85,8 @@ class Plan:
         Records whose output no longer exists; they are in `todo` too.
     gone : int
         Records of the ledger that are no longer in the cohort.
+    found : int
+        Records that failed because files did not exist, which exist now; they are in `todo` too.
     renewals : tuple of Renewal
         Records whose ledger entry needs a new modification time or path.
     """
@@ -95,6 +98,7 @@ class Plan:
     changed: int
     missing: int
     gone: int
+    found: int = 0
     renewals: tuple[Renewal, ...] = ()
 
     @property
@@ -120,19 +124,24 @@ def make_plan(
 
     A finished record is up to date if the size and time of its file are those of the ledger, and its output exists. If only the
     time differs, or with `check_hashes`, the hash of the file's content decides. The same holds for an identifier that now
-    stands for another path.
+    stands for another path. A failed record is tried again if it failed because files did not exist which exist now, if its
+    identifier stands for another path, or with `retry_failed`.
     """
     candidates = index.first & mine
     rows = state.find(index.keys)
     known = candidates & (rows >= 0)
     status = np.where(known, state.status[np.maximum(rows, 0)] if len(state) else 0, 0)
     todo = candidates & ~np.isin(status, (DONE, FAILED))
+    failed = status == FAILED
     if settings.retry_failed:
-        todo |= status == FAILED
+        todo |= failed
+        failed[:] = False
+    elif not cohort.id_column:
+        failed &= state.absent[rows] if len(state) else False
     had_output = np.zeros(len(index), dtype=np.bool_)
-    changed = missing = 0
+    changed = missing = found = 0
     renewals: list[Renewal] = []
-    looked_for = (status == DONE) | (status == FAILED if cohort.id_column else False)
+    looked_for = (status == DONE) | failed
     if np.any(looked_for):
         outputs = _Outputs(output_dir, state, naming)
         known_as, row_of, shard_of = np.where(looked_for, status, 0).data, rows.data, state.shard.data
@@ -143,8 +152,12 @@ def make_plan(
             if not known_as[position]:
                 continue
             row = row_of[position]
-            if known_as[position] == FAILED:  # an identifier may stand for another path now
-                todo[position] |= looked_at.has_moved(record, row)
+            if known_as[position] == FAILED:
+                if looked_at.has_moved(record, row):
+                    todo[position] = True
+                elif looked_at.is_found(record, row):
+                    todo[position] = True
+                    found += 1
                 continue
             if not outputs.has(record, shard_of[row]) or misnamed[position]:
                 missing += 1
@@ -163,6 +176,7 @@ def make_plan(
         changed=changed,
         missing=missing,
         gone=gone,
+        found=found,
         renewals=tuple(renewals),
     )
 
@@ -202,7 +216,7 @@ class _Inputs:
         self._naming = naming
         # Reading Python integers from these is three times as fast as from arrays; there may be a million records.
         self._sizes, self._times = state.size.data, state.mtime_ns.data
-        self._paths, self._companions = state.paths.data, state.companions.data
+        self._paths, self._companions, self._absent = state.paths.data, state.companions.data, state.absent.data
 
     def has_changed(self, record: Record, row: int) -> bool:
         """Whether a record's files differ from those that were read; a file that no longer exists has not changed."""
@@ -224,6 +238,18 @@ class _Inputs:
         return bool(self._paths[row]) and self._paths[row] != path_key(
             record_identity(record.path, self._naming.data_dir)
         )
+
+    def is_found(self, record: Record, row: int) -> bool:
+        """Whether a record failed because files did not exist, and all of them exist now."""
+        if not self._absent[row]:
+            return False
+        try:
+            source = make_source(self._naming.absolute(record.path), self._settings.hints)
+            if not self._companions[row]:  # the usual case
+                return are_there(source, (ITSELF,))
+            return are_there(source, (ITSELF, *next(self._state.entries([row])).absent))
+        except ECGFounderError:
+            return False
 
     def _differs(self, record: Record, path: str, row: int, by_content: bool) -> bool:
         source = make_source(path, self._settings.hints)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder._version import __version__
+from ecgfounder.checks import check_folder
 from ecgfounder.cohort.cohort import Cohort
 from ecgfounder.cohort.index import Index, index_cohort
 from ecgfounder.cohort.naming import Layout, Naming
@@ -55,6 +56,7 @@ from ecgfounder.run.budget import make_budget
 from ecgfounder.run.jobs import jobs_of, refuse_collisions
 from ecgfounder.run.others import Others, wait_for_others
 from ecgfounder.run.plan import Plan, check_foreign_outputs, make_plan, renewed
+from ecgfounder.run.presence import FIRST_SAMPLE, SAMPLE, look
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Console, Preview, Summary
 from ecgfounder.sinks.json import JsonSink
@@ -155,10 +157,13 @@ class Run:
         plan = self._plan(opening, Launch(), state)
         budget = make_budget(plan.n_todo, self.settings, state, self.folder.output_dir)
         colliding = len(opening.index.colliding_names())
-        return Preview(opening.index.n_records, colliding, plan, budget, before is not None, changed)
+        mine = opening.index.first & self._share(opening.index, Launch())
+        presence = look(opening.cohort, opening.index, mine, self.naming, SAMPLE)
+        return Preview(opening.index.n_records, colliding, plan, budget, before is not None, changed, presence)
 
     def _open(self) -> Opening:
         settings = self.settings
+        check_folder("data_dir", self.naming.data_dir)
         checkpoint = find_checkpoint(settings.checkpoint, settings.mode)
         digest = sha256_of(checkpoint)
         cohort = open_cohort(
@@ -285,10 +290,15 @@ class Run:
         for number, what in (
             (plan.changed, "have changed since they were embedded and are done again"),
             (plan.missing, "have no output any more and are done again"),
+            (plan.found, "failed because their files did not exist; the files exist now, so that they are tried again"),
             (plan.gone, "are in the output folder but no longer in the dataset; their outputs are kept"),
         ):
             if number:
                 self.console.line(f"{number:,} recordings {what}")
+        presence = look(opening.cohort, opening.index, plan.todo, self.naming, FIRST_SAMPLE, until_found=True)
+        if presence.absent and presence.absent == presence.looked_at:
+            others = f", nor at {presence.absent - 1} others that were looked at" if presence.absent > 1 else ""
+            self.console.line(f"WARNING: there is no file at {presence.example}{others}: {presence.advice}")
 
     def _begin_record(self, started: Started) -> None:
         """Write the attempt's settings to run.json, unless another shard of the same run has done so."""

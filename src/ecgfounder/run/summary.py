@@ -11,6 +11,7 @@ from typing import Protocol
 from ecgfounder.ledger.manifest import Tally
 from ecgfounder.run.budget import Budget
 from ecgfounder.run.plan import Plan
+from ecgfounder.run.presence import Presence
 
 
 class Console(Protocol):
@@ -79,6 +80,8 @@ class Preview:
         Whether there is a run to resume.
     differences : list of str
         Differences of the settings, because of which it cannot be resumed.
+    presence : Presence
+        Whether the files of a sample of the cohort exist.
     """
 
     n_records: int
@@ -87,3 +90,4 @@ class Preview:
     budget: Budget
     resumes: bool
     differences: list[str]
+    presence: Presence

@@ -25,6 +25,8 @@ class Finished:
         Of a failure: the error's class name, and its message.
     seconds : mapping of str to float
         Time by stage.
+    absent : tuple of str
+        Of a failure: the files that the recording lacks.
     """
 
     job: Job
@@ -35,6 +37,7 @@ class Finished:
     facts: Facts = field(default_factory=Facts)
     identity: Identity | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -98,4 +101,4 @@ def give_up(gathering: Gathering | None, failed: Failed) -> Finished | None:
         gathering.over = True
         identity = identity or gathering.opened.identity
         facts = facts if facts.format is not None else gathering.opened.facts
-    return Finished(failed.job, None, (), failed.kind, failed.reason, facts, identity)
+    return Finished(failed.job, None, (), failed.kind, failed.reason, facts, identity, absent=failed.absent)

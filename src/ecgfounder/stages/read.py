@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.ecg.facts import Facts, Identity
-from ecgfounder.errors import ECGFounderError, PrepareError
+from ecgfounder.errors import ECGFounderError, PrepareError, ReadError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import make_source, read_source, source_statements
-from ecgfounder.readers.identity import identity_of
-from ecgfounder.readers.source import Hints
+from ecgfounder.readers.identity import absent_from, identity_of
+from ecgfounder.readers.source import Hints, Source
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,22 @@ class Input:
 
 @dataclass(frozen=True)
 class Failed:
-    """A file that could not be read or prepared completely; `kind` is the error's class name."""
+    """A file that could not be read or prepared completely.
+
+    Attributes
+    ----------
+    kind, reason : str
+        The error's class name, and its message.
+    absent : tuple of str
+        The files that the recording lacks (`ecgfounder.readers.identity.absent_from`).
+    """
 
     job: Job
     kind: str
     reason: str
     facts: Facts = field(default_factory=Facts)
     identity: Identity | None = None
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,9 +106,13 @@ Event = Opened | Input | Failed | Idle
 class _Known:
     """The facts about a file that are known so far."""
 
+    source: Source | None = None
     facts: Facts = field(default_factory=Facts)
     identity: Identity | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def absent(self) -> tuple[str, ...]:
+        return () if self.source is None else absent_from(self.source)
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,8 @@ class ReadTask:
             yield Opened(job, len(signal.inputs), signal.outer_shape, known.facts, known.identity, known.seconds)
             for number, data in enumerate(signal.inputs):
                 yield Input(job, number, data)
+        except ReadError as error:
+            yield Failed(job, type(error).__name__, str(error), known.facts, known.identity, known.absent())
         except ECGFounderError as error:
             yield Failed(job, type(error).__name__, str(error), known.facts, known.identity)
         except MemoryError:
@@ -131,7 +146,7 @@ class ReadTask:
 
     def _signal(self, path: str, known: _Known) -> Signal:
         began = time.perf_counter()
-        source = make_source(path, self.hints)
+        source = known.source = make_source(path, self.hints)
         recording = read_source(source, reader=self.reader)
         known.identity = identity_of(source)
         known.facts = Facts(

@@ -118,6 +118,8 @@ def _failure(finished: Finished) -> Entry:
         seconds=finished.seconds,
         error=finished.kind,
         reason=printable(finished.reason),
+        absent=finished.absent,
+        file=None if job.path_key is None else printable(job.path),
         removes=job.replaces or None,
     )
 

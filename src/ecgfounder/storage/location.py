@@ -169,6 +169,11 @@ def working_folder() -> str:
         ) from error
 
 
+def _in_working_folder(text: str) -> str:
+    """The absolute path of a relative one, without its '.' parts; '..' stays, because it may follow a symbolic link."""
+    return "/".join([working_folder(), *(part for part in text.split("/") if part not in ("", "."))])
+
+
 def locate(place: str | os.PathLike[str] | Location) -> Location:
     """The location of a path or a URL (`file://`, `memory://`); relative paths are relative to the working directory.
 
@@ -182,7 +187,7 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
     text = os.fspath(place)
     scheme = _SCHEME.match(text)
     if scheme is None:
-        return Location(HERE, (text if text.startswith("/") else f"{working_folder()}/{text}").strip("/"))
+        return Location(HERE, (text if text.startswith("/") else _in_working_folder(text)).strip("/"))
     kind, rest = scheme[1].lower(), text[scheme.end() :]
     host, _, name = rest.partition("/")
     if kind == "memory":
