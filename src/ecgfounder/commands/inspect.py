@@ -213,7 +213,9 @@ def _ranges(recording: Recording) -> Iterator[tuple[float, float] | None]:
     from ecgfounder.ecg.leads import KNOWN_LEADS, has_signal
     from ecgfounder.preprocess.calibration import calibration_pulses, without_pulses
 
-    shown = [row for row, lead in enumerate(recording.leads) if lead in KNOWN_LEADS and has_signal(recording.samples[row])]
+    shown = [
+        row for row, lead in enumerate(recording.leads) if lead in KNOWN_LEADS and has_signal(recording.samples[row])
+    ]
     pulses = []
     if shown:
         finite_samples = np.nan_to_num(recording.samples[shown], nan=0.0, posinf=0.0, neginf=0.0)

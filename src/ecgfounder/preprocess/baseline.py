@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.preprocess.amplitudes import extremes
 from ecgfounder.preprocess.recipes import Samples
 
 Array = npt.NDArray[np.float64]
@@ -22,6 +23,17 @@ _BLOCK = 0.1
 _SAMPLES_AT_ONCE = 1 << 20
 # Hz: samples beyond this rate add nothing to a standard deviation.
 _ENOUGH = 120.0
+_ROUGHLY = 30.0
+# Standard deviation by amplitude within blocks: 0.10 to 0.18 in most ECGs, at least 0.18 with wander that dominates.
+_USUAL_SPREAD = 0.18
+
+
+def may_dominate(samples: Samples, sampling_rate: float, *, per_lead: bool) -> bool:
+    """Whether the standard deviation is unusually large for the amplitude within blocks; a quick test before `ecg_shares`."""
+    axis = 1 if per_lead else None
+    low, high = extremes(samples, sampling_rate)
+    spread = samples[:, :: max(1, int(sampling_rate / _ROUGHLY))].std(axis=axis)
+    return bool(np.any(spread > _USUAL_SPREAD * (high - low).mean(axis=axis)))
 
 
 def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int, int]], *, per_lead: bool) -> Array:
@@ -48,16 +60,17 @@ def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int
     means, within = _by_block(samples[:, ::every], size)
     size *= every
     wander = means - _smooth(means, max(1, round(SMOOTHING * sampling_rate / size)))
-    of_ecg = within + np.square(wander)
+    of_ecg, squares = within + np.square(wander), within + np.square(means)
     shares = np.ones((len(spans), len(samples) if per_lead else 1))
+    axis = -1 if per_lead else None
     for number, (start, stop) in enumerate(spans):
         first = min(start // size, means.shape[1] - 1)
         blocks = slice(first, max(min(stop // size, means.shape[1]), first + 1))
-        axis = -1 if per_lead else None
-        total = within[:, blocks].mean(axis=axis) + means[:, blocks].var(axis=axis)
-        ecg = of_ecg[:, blocks].mean(axis=axis)
-        shares[number] = np.sqrt(np.where(total > 0, np.minimum(ecg / np.where(total > 0, total, 1.0), 1.0), 1.0))
-    return shares
+        mean = means[:, blocks].mean(axis=axis)
+        total = np.asarray(squares[:, blocks].mean(axis=axis) - mean * mean)
+        ecg = np.asarray(of_ecg[:, blocks].mean(axis=axis))
+        np.divide(ecg, total, out=shares[number], where=total > 0)
+    return np.asarray(np.sqrt(np.minimum(shares, 1.0)))
 
 
 def _by_block(samples: Samples, size: int) -> tuple[Array, Array]:

@@ -43,17 +43,19 @@ def violates_einthoven(lead: Mapping[str, Samples], derived: Collection[str] = (
     if not {"I", "II", "III"} <= lead.keys() - set(derived):
         return False
     expected = lead["II"] - lead["I"]
-    difference = expected - lead["III"]
-    off = math.sqrt(float(np.dot(difference, difference)) / difference.size)
-    if off <= max(DEVIATION, DEVIATION_SHARE * _deviation(expected)):
+    off = _rms(expected - lead["III"])
+    if off <= DEVIATION or off <= DEVIATION_SHARE * _deviation(expected):
         return False
     return off > max(resolution(lead[name]) for name in ("I", "II", "III"))
 
 
+def _rms(samples: Samples) -> float:
+    return math.sqrt(float(np.dot(samples, samples)) / samples.size)
+
+
 def _deviation(samples: Samples) -> float:
     """Standard deviation, by products that are faster than `numpy.std`."""
-    centred = samples - samples.mean()
-    return math.sqrt(float(np.dot(centred, centred)) / centred.size)
+    return _rms(samples - samples.mean())
 
 
 def violations_of_goldberger(lead: Mapping[str, Samples], derived: Collection[str] = ()) -> list[str]:
@@ -69,7 +71,8 @@ def violations_of_goldberger(lead: Mapping[str, Samples], derived: Collection[st
     if not stored or not {"I", "II"} <= lead.keys():
         return []
     expected = {name: of_i * lead["I"] + of_ii * lead["II"] for name, (of_i, of_ii) in _AUGMENTED.items()}
-    suspects = [name for name in stored if _deviation(lead[name] - expected[name]) > DEVIATION]
+    # A standard deviation is at most the root mean square, which takes less time.
+    suspects = [name for name in stored if _rms(lead[name] - expected[name]) > DEVIATION]
     if not suspects:
         return []
     step = max(resolution(lead[name]) for name in ("I", "II"))

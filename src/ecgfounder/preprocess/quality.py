@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.preprocess.amplitudes import BLOCK, extremes, resolution
-from ecgfounder.preprocess.baseline import SMOOTHING, ecg_shares
+from ecgfounder.preprocess.baseline import SMOOTHING, ecg_shares, may_dominate
 from ecgfounder.preprocess.calibration import (
     PULSE,
     PULSE_LONGEST,
@@ -277,11 +277,15 @@ def _clipped(
             if flat[row] or clipped[row] or np.count_nonzero(at_rail) < least:
                 continue
             places = np.flatnonzero(at_rail)
-            if len(samples) > 1:
+            if len(samples) > 1 and _has_run(places, least):
                 places = places[~_all_still(samples, places)]
-            if places.size >= least:
-                clipped[row] = _is_cut_off(lead, places, least)
+            clipped[row] = _has_run(places, least) and _is_cut_off(lead, places, least)
     return clipped
+
+
+def _has_run(places: npt.NDArray[np.intp], least: int) -> bool:
+    """Whether `least` of the places follow each other."""
+    return bool(np.any(places[least - 1 :] - places[: max(0, places.size - least + 1)] == least - 1))
 
 
 def _all_still(samples: Samples, places: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
@@ -300,8 +304,6 @@ def _is_cut_off(lead: Samples, places: npt.NDArray[np.intp], least: int) -> bool
     The top of a smooth wave is flat too once it is quantised, but half its run's length further it is only three to five
     steps of the resolution lower; a wave that was cut off is much lower there.
     """
-    if not np.any(places[least - 1 :] - places[: places.size - least + 1] == least - 1):
-        return False
     steepest = 0.0
     for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1):
         if run.size < least:
@@ -362,7 +364,7 @@ def baseline_flags(
 ) -> list[str]:
     """`baseline_dominates` for inputs that are divided by their standard deviation; as in `baseline.ecg_shares`."""
     long_enough = [(start, stop) for start, stop in spans if stop - start >= SHORTEST * sampling_rate]
-    if not long_enough:
+    if not long_enough or (len(spans) == 1 and not may_dominate(samples, sampling_rate, per_lead=per_lead)):
         return []
     shares = ecg_shares(samples, sampling_rate, long_enough, per_lead=per_lead).min(axis=1)
     affected = int(np.count_nonzero(shares < BASELINE_SHARE))
