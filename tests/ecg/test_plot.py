@@ -44,15 +44,32 @@ def test_leads_that_can_be_derived_are_drawn_and_named() -> None:
 
 
 def test_leads_beyond_the_twelve_follow_the_rhythm_strip() -> None:
-    rows = rows_of(recording_of((*STANDARD_LEADS, "vx", "vy", "vz"), seconds=30))
+    rows = rows_of(recording_of((*STANDARD_LEADS, "vx", "vy", "vz"), seconds=10))
     assert [row.traces[0].label for row in rows[3:]] == ["II", "vx", "vy", "vz"]
+
+
+def test_a_long_recording_has_a_rhythm_strip_of_up_to_a_minute() -> None:
+    recording = recording_of((*STANDARD_LEADS, "vx"), seconds=33)
+    rows = rows_of(recording)
+    assert [(row.traces[0].label, row.traces[0].start) for row in rows[3:]] == [
+        *(("II", start) for start in (0, 10, 20, 30)),
+        ("vx", 0),
+    ]
+    stored = recording.samples[1, 10_000:15_000]
+    np.testing.assert_allclose(rows[5].traces[0].millivolts, stored - np.median(stored), atol=1e-6)
+    assert rows[6].traces[0].millivolts.size == 1500
+    assert footer_of(recording, rows)[1] == ""
+    day = recording_of(("V1", "II"), seconds=100.0)
+    assert [row.traces[0].label for row in rows_of(day)] == ["II", "V1", *["II"] * 5]
+    assert footer_of(day, rows_of(day))[1] == "the first 60 s of 100 s"
+    assert len(rows_of(recording_of(seconds=11.0))) == 4
 
 
 @pytest.mark.parametrize(
     ("leads", "seconds", "labels"),
     [
         (STANDARD_LEADS, 5.0, list(STANDARD_LEADS)),
-        (("V1", "MLII", "Smith"), 60.0, ["V1", "MLII", "channel 3"]),
+        (("V1", "MLII", "Smith"), 60.0, ["V1", "MLII", "channel 3", *["V1"] * 5]),
         (("V2", "I", "II"), 10.0, ["I", "II", "III", "aVR", "aVL", "aVF", "V2"]),
         (("I",), 25.0, ["I", "I", "I"]),
         (("I",), 3600.0, ["I"] * 6),

@@ -35,8 +35,10 @@ COLUMN_SECONDS = 2.5
 STRIP_SECONDS = 10.0
 # Twelve leads of less than this are too short for four consecutive columns: the last one would show hardly a beat.
 SHORTEST_SEQUENCE = 9.0
-# A single lead continues in further rows, up to this many; of more than MAX_ROWS leads only the first ones are drawn.
+# A recording of at least this length has a rhythm strip: one lead continues in further rows of 10 s, up to this many.
+LONG_SECONDS = 15.0
 MAX_STRIPS = 6
+# Of more leads than this, only the first ones are drawn.
 MAX_ROWS = 24
 
 # Millimetres. Traces start, and baselines are, on the bold lines, which are 5 mm apart.
@@ -109,8 +111,8 @@ def rows_of(recording: Recording) -> tuple[Row, ...]:
     """The layout of a recording, row by row.
 
     Twelve leads (including derived ones) of 9 s or more: three rows of four consecutive columns of 2.5 s, then lead II over
-    10 s, then the leads beyond the twelve over 10 s each. Other recordings: a row for each lead, with its first 10 s; a single
-    lead continues in further rows, up to a minute. Each trace is centred on its median, because leads without a high-pass filter
+    10 s, then the leads beyond the twelve over 10 s each. Other recordings: a row for each lead, with its first 10 s. In a
+    recording of 15 s or more, lead II, or the first one, continues in further rows as a rhythm strip, up to a minute. Each trace is centred on its median, because leads without a high-pass filter
     may be millivolts away from zero.
     """
     rate = recording.sampling_rate
@@ -125,15 +127,23 @@ def rows_of(recording: Recording) -> tuple[Row, ...]:
             ]
             for leads in STANDARD_ROWS
         ]
-        strips = ["II", *(label for label in labels if label not in STANDARD_LEADS)]
-        rows += [[_trace(of[lead], lead, rate, 0.0, STRIP_SECONDS)] for lead in strips]
-    elif len(labels) == 1:
-        n_strips = min(MAX_STRIPS, math.ceil(recording.duration / STRIP_SECONDS))
-        starts = [strip * STRIP_SECONDS for strip in range(n_strips)]
-        rows = [[_trace(samples[0], labels[0], rate, start, STRIP_SECONDS)] for start in starts]
+        rows += [[_trace(of["II"], "II", rate, 0.0, STRIP_SECONDS)], *_rhythm_strip(of["II"], "II", recording)]
+        others = (label for label in labels if label not in STANDARD_LEADS)
+        rows += [[_trace(of[lead], lead, rate, 0.0, STRIP_SECONDS)] for lead in others]
     else:
         rows = [[_trace(lead, label, rate, 0.0, STRIP_SECONDS)] for lead, label in zip(samples, labels, strict=True)]
+        rhythm = labels.index("II") if "II" in labels else 0
+        strip = _rhythm_strip(samples[rhythm], labels[rhythm], recording, alone=len(labels) == 1)
+        rows = rows[: MAX_ROWS - len(strip)] + strip
     return tuple(_row(traces, rate) for traces in rows[:MAX_ROWS])
+
+
+def _rhythm_strip(lead: Samples, label: str, recording: Recording, *, alone: bool = False) -> list[list[Trace]]:
+    """The rows of a long recording's lead that follow its first 10 s."""
+    if recording.duration < LONG_SECONDS and not alone:
+        return []
+    starts = [number * STRIP_SECONDS for number in range(1, MAX_STRIPS) if number * STRIP_SECONDS < recording.duration]
+    return [[_trace(lead, label, recording.sampling_rate, start, STRIP_SECONDS)] for start in starts]
 
 
 def _leads_to_draw(recording: Recording) -> tuple[Samples, list[str]]:
