@@ -29,6 +29,7 @@ from ecgfounder.commands.arguments import (
 )
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
+from ecgfounder.escaping import one_line
 from ecgfounder.storage import locate, path_here
 
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
 def _print_table(title: str, material: Material, found: Iterable[Comparison]) -> int:
     """Print the table line by line, and the verdict; returns the exit status."""
-    print(f"{title}\n{material.described()}\n")
+    print(one_line(title))
+    print(f"{material.described()}\n")
     for path, reason in material.failures:
-        print(f"left out  {path}: {as_flags(reason)}")
+        print(one_line(f"left out  {path}: {as_flags(reason)}"))
     print(HEADER, flush=True)
     failed = compared = widened = 0
     for comparison in found:
@@ -199,7 +201,7 @@ def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
             good.append(path)
             inputs += made
     if not inputs:
-        reasons = "".join(f"\n  {path}: {reason}" for path, reason in failures)
+        reasons = "".join(f"\n  {one_line(f'{path}: {reason}')}" for path, reason in failures)
         raise RunError(f"Nothing can be verified: none of {len(paths)} ECGs can be embedded.{reasons}")
     return Material(tuple(inputs), tuple(good), tuple(failures))
 
