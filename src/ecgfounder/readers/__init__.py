@@ -135,15 +135,15 @@ def read_source(source: Source, *, reader: str = "auto") -> Recording:
 def _one_kind_of_error() -> Iterator[None]:
     try:
         yield
-    except StorageError as error:  # it was asked for beside what is read
-        raise ReadError(str(error)) from error
-    except ECGFounderError:
-        raise
-    except MemoryError as error:
-        raise ReadError("needs more memory than there is") from error
+    except StorageError as error:  # of a file beside the one that is read
+        raise ReadError(str(error)) from None
+    except ECGFounderError as error:
+        raise error from None  # a traceback would show the message of its cause, which may quote the file
+    except MemoryError:
+        raise ReadError("needs more memory than is available") from None
     except Exception as error:
-        # A decoder's own slip, or a library's, on a damaged file: still one file's failure, and one kind of error.
-        raise ReadError(f"damaged file ({type(error).__name__} {_place(error)})") from error
+        # An unforeseen error of a reader or a library on a damaged file: the failure of one file, and the same kind of error.
+        raise ReadError(f"damaged file ({type(error).__name__} {_place(error)})") from None
 
 
 def _place(error: Exception) -> str:
@@ -187,12 +187,27 @@ def _reader_for(source: Source, reader: str) -> Reader:
 
 
 def _kind_of(source: Source) -> str:
-    """What an unknown file looks like, without a word of what it says: its first bytes may be a name."""
-    root = root_of(source)
-    if root is not None:
-        return f"an XML document with the root element {root.name[:40]}"
-    start = source.head[:4]
-    return "text" if start.isascii() and start.decode("ascii").isprintable() else f"first bytes {start!r}"
+    """The kind of an unknown file; its content is not quoted."""
+    if root_of(source) is not None:
+        return "an XML document whose root element is that of no such format"
+    found = next((kind for magic, kind in _OTHER_KINDS.items() if source.head.startswith(magic)), None)
+    if found is not None:
+        return found
+    start = source.head[:64]
+    return "text" if start.isascii() and not set(start) - _OF_TEXT else "binary data"
+
+
+_OTHER_KINDS = {
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"II*\0": "a TIFF image",
+    b"MM\0*": "a TIFF image",
+    b"PK\x03\x04": "a ZIP archive",
+}
+"""Kinds of files that hold no ECG that could be read, by their first bytes."""
+
+_OF_TEXT = frozenset((*b"\t\r\n", *range(0x20, 0x7F)))
 
 
 def _module(name: str) -> Reader:

@@ -118,8 +118,8 @@ def _samples(strip: etree._Element, leads: list[etree._Element], resolution_mv: 
     counts = [numbers_of(lead.text or "", f"{in_words(_name(lead))}: WaveformData") for lead in leads]
     longest = max(len(values) for values in counts)
     stated = text_of(strip.find("{*}ChannelSampleCountTotal"))
-    if stated and integer(stated, "ChannelSampleCountTotal") != longest:
-        raise ReadError(f"ChannelSampleCountTotal is {stated[:20]}, but the leads hold {longest} samples")
+    if stated and (total := integer(stated, "ChannelSampleCountTotal")) != longest:
+        raise ReadError(f"ChannelSampleCountTotal is {total}, but the leads have {longest} samples")
     samples = np.full((len(leads), longest), np.nan, dtype=np.float32)
     for row, lead, values in zip(samples, leads, counts, strict=True):
         row[: len(values)] = to_millivolts(values, resolution_mv, 0.0, in_words(_name(lead)))

@@ -77,8 +77,9 @@ _PYDICOM_ERRORS = (
     struct.error,
 )
 
-# Waveform Bits Allocated and Waveform Sample Interpretation (PS3.3 C.10.9.1.5). MB and AB, 8-bit mu-law and A-law,
-# are meant for sound and are refused.
+_COMPANDED = ("MB", "AB")
+"""8-bit mu-law and A-law, Waveform Sample Interpretations that are meant for sound and are refused."""
+# Waveform Bits Allocated and Waveform Sample Interpretation (PS3.3 C.10.9.1.5).
 _SAMPLE_TYPES = {
     (8, "SB"): "i1",
     (8, "UB"): "u1",
@@ -344,10 +345,10 @@ class _Group:
         interpretation = _text(self.group, "WaveformSampleInterpretation").upper()
         kind = _SAMPLE_TYPES.get((bits, interpretation))
         if kind is None:
-            known = re.fullmatch("[A-Z]{2}", interpretation)
+            known = {*_COMPANDED, *(name for _, name in _SAMPLE_TYPES)}
+            found = interpretation if interpretation in known else "of another interpretation"
             raise UnsupportedFormatError(
-                f"expected linear samples (SB, UB, SS, US, SL, UL) of 8, 16 or 32 bits, found {bits} bits"
-                + (f" {interpretation}" if known else "")
+                f"expected linear samples (SB, UB, SS, US, SL, UL) of 8, 16 or 32 bits, found {bits} bits {found}"
             )
         data = self.group.get("WaveformData") or b""
         expected = self.n_samples * self.n_channels * bits // 8

@@ -125,8 +125,8 @@ def _counts(element: etree._Element, called: str) -> npt.NDArray[np.int64]:
     data = _decoded(element, called)
     for tag, found in (("LeadByteCountTotal", len(data)), ("LeadSampleCountTotal", len(data) // size)):
         stated = _text(element, tag)
-        if stated and integer(stated, f"{called}: {tag}") != found:
-            raise ReadError(f"{called}: {tag} is {stated[:20]}, but the data holds {found}")
+        if stated and (count := integer(stated, f"{called}: {tag}")) != found:
+            raise ReadError(f"{called}: {tag} is {count}, but the data has {found}")
     if len(data) % size:
         raise ReadError(f"{called}: {len(data)} bytes are not a whole number of {size}-byte samples")
     _check_crc(element, data, called)

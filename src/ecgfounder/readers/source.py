@@ -186,8 +186,10 @@ def _unpack(file: BinaryIO, limit: int, *, whole: bool) -> bytes:
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:
             data = unpacked.read(limit + 1 if whole else limit)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ReadError(f"damaged gzip data: {error}") from error
+    except EOFError as error:
+        raise ReadError("damaged gzip data: it ends early") from error
+    except (OSError, zlib.error) as error:  # their messages quote bytes
+        raise ReadError("damaged gzip data") from error
     if len(data) > limit:
         raise ReadError(f"gzip data that unpacks to more than {limit:,} bytes")
     return data

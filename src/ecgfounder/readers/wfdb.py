@@ -198,7 +198,7 @@ def _parse_signal(line: str, row: int) -> _Signal:
     if field is None:
         raise ReadError(f"damaged WFDB header: the line of signal {row} is not 'FILE FORMAT GAIN ...'")
     if field["format"] not in _BYTES and field["format"] not in _PACKAGE_FORMATS:
-        raise UnsupportedFormatError(f"WFDB signal {row} is in an unknown storage format: {field['format']}")
+        raise UnsupportedFormatError(f"WFDB signal {row} is in a storage format that is not known")
     _check_file_name(field["file"], row)
     per_frame = int(field["per_frame"] or 1)
     if per_frame < 1:

@@ -81,18 +81,15 @@ def _document_version(root: etree._Element) -> str:
     version = xml.text_of(root.find("{*}documentinfo/{*}documentversion"))
     if kind not in DOCUMENT_TYPES:
         raise UnsupportedFormatError(
-            f"a Philips document of type {_shown(kind)}; supported are {' and '.join(DOCUMENT_TYPES)}"
+            f"expected a Philips document with documenttype {' or '.join(DOCUMENT_TYPES)}, found "
+            f"{'another' if kind else 'none'}"
         )
     if version not in DOCUMENT_VERSIONS:
         raise UnsupportedFormatError(
-            f"a Philips document of version {_shown(version)}; supported are {', '.join(DOCUMENT_VERSIONS)}"
+            f"expected a Philips document with documentversion {', '.join(DOCUMENT_VERSIONS)}, found "
+            f"{'another' if version else 'none'}"
         )
     return version
-
-
-def _shown(text: str) -> str:
-    """A short word from the file as it may be shown; anything longer could be free text about a patient."""
-    return repr(text) if re.fullmatch(r"[A-Za-z0-9._-]{1,16}", text) else "that is not readable"
 
 
 @dataclass(frozen=True)
@@ -209,8 +206,8 @@ def _is_compressed(element: etree._Element) -> bool:
 def _refuse_unknown_words(element: etree._Element, waveforms: _Waveforms) -> None:
     """Samples are 16-bit words; XLI of other words, unsigned or shifted ones has never been described."""
     bits = element.get("bitspersample") or element.get("nbitspersample")
-    if bits is not None and waveforms.encoding != "plain" and xml.number(bits, "bits per sample") != 16:
-        raise UnsupportedFormatError(f"samples of {_shown(bits.strip())} bits; only 16-bit samples can be read")
+    if bits is not None and waveforms.encoding != "plain" and (size := xml.number(bits, "bits per sample")) != 16:
+        raise UnsupportedFormatError(f"expected samples of 16 bits, found {size:g}")
     if abs(waveforms.offset) >= 1 << 16:
         raise ReadError("impossible signal offset: more than 16 bits")
     if waveforms.compressed and (waveforms.offset or not waveforms.signed):
