@@ -317,11 +317,15 @@ def _plain_values(layout: _Layout, columns: Sequence[int]) -> npt.NDArray[np.flo
     from pyarrow import csv
 
     data = layout.body.encode()
+    # Without `use_threads` too, a thread of Arrow's reads ahead. It may release memory of Arrow's own at any time, also while the
+    # interpreter ends; the memory of Python objects it may not.
+    copy = pa.BufferOutputStream()
+    copy.write(data)
     names = [str(column) for column in range(layout.width)]
     chosen = [names[column] for column in columns]
     try:
         table = csv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(copy.getvalue()),
             csv.ReadOptions(column_names=names, use_threads=False, block_size=len(data) + 1),
             csv.ParseOptions(delimiter=layout.delimiter),
             csv.ConvertOptions(
