@@ -226,7 +226,19 @@ def refused() -> list[Original]:
             text_of(table(12, 20).T, ",".join(STANDARD_LEADS)).replace("\n", f"\n{MARKER}", 4).encode(),
         ),
         _one("npz", "names", npz(**{MARKER: np.array([MARKER])})),
+        *_refused_hdf5(),
     ]
+
+
+def _refused_hdf5() -> list[Original]:
+    if not importlib.util.find_spec("h5py"):
+        return []
+    import h5py
+
+    many = io.BytesIO()
+    with h5py.File(many, "w") as file:
+        file.create_dataset(MARKER, data=np.ones((5, N_SAMPLES, 12), "f4"))
+    return [_one("hdf5", "many without a member", many.getvalue())]
 
 
 _TOKEN = re.compile(r"[^\s<>\"'=/,;:\x00-\x1f\x7f-\xff]{1,40}")

@@ -206,9 +206,9 @@ def test_other_waveforms_are_not_an_ecg(file: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"NumberOfWaveformSamples": 51}, "WaveformData holds"),
-        ({"NumberOfWaveformSamples": 49}, "WaveformData holds"),
-        ({"NumberOfWaveformSamples": 2**32 - 1}, "WaveformData holds"),
+        ({"NumberOfWaveformSamples": 51}, "but WaveformData has 1200"),
+        ({"NumberOfWaveformSamples": 49}, "but WaveformData has 1200"),
+        ({"NumberOfWaveformSamples": 2**32 - 1}, "but WaveformData has 1200"),
         ({"NumberOfWaveformSamples": 0}, "above 0"),
         ({"NumberOfWaveformChannels": 65535}, "channel definitions"),
         ({"NumberOfWaveformChannels": None}, "found none"),

@@ -13,6 +13,7 @@ from ecgfounder import read_ecg
 from ecgfounder.commands.inspect import describe, page
 from ecgfounder.errors import ECGFounderError, ReadError
 from ecgfounder.readers import read_statements
+from ecgfounder.readers.source import Hints
 from tests.builders.originals import Original
 from tests.builders.tainted import MARKER, marked_copies, refused, tainted
 
@@ -69,11 +70,21 @@ def test_a_file_that_is_refused_because_of_a_field_is_refused_without_that_field
     assert [text for text in said_of(path, original, whole=True) if MARKER in text] == []
 
 
+@pytest.mark.parametrize("original", ORIGINALS, ids=identified)
+def test_a_file_that_needs_a_fact_from_the_user_is_refused_without_its_free_text(
+    original: Original, tmp_path: Path
+) -> None:
+    path = original.write(tmp_path).partition("::")[0]
+    for hints in (Hints(), Hints(500), Hints(500, "uV"), Hints(500, "uV", ("I",))):
+        told = said_of(path, replace(original, hints=hints), whole=True)
+        assert [text for text in told if MARKER in text] == []
+
+
 def refused_without_quoting(original: Original, count: int, seed: int, folder: Path) -> int:
     refused = 0
-    for files in marked_copies(original, count, seed):
-        path = replace(original, files=files).write(folder)
-        told = said_of(path, original, whole=False)
+    for number, files in enumerate(marked_copies(original, count, seed)):
+        copy = replace(original, files=files, hints=original.hints if number % 2 else Hints())
+        told = said_of(copy.write(folder), copy, whole=False)
         assert [text for text in told if MARKER in text] == []
         refused += any("Traceback" in text for text in told)
     return refused
