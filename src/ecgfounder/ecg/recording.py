@@ -72,7 +72,7 @@ class Recording:
         if self.samples.shape[0] != len(self.leads):
             raise ReadError(f"{self.samples.shape[0]} rows of samples but {len(self.leads)} lead names")
         if self.samples.size == 0:
-            raise ReadError("the file holds no samples")
+            raise ReadError("the file has no samples")
         if not (math.isfinite(self.sampling_rate) and 0 < self.sampling_rate <= 1_000_000):
             raise ReadError(f"impossible sampling rate: {self.sampling_rate} Hz")
         for first, lead in enumerate(self.leads, 1):

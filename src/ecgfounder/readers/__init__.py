@@ -204,7 +204,7 @@ _OTHER_KINDS = {
     b"MM\0*": "a TIFF image",
     b"PK\x03\x04": "a ZIP archive",
 }
-"""Kinds of files that hold no ECG that could be read, by their first bytes."""
+"""Kinds of files without an ECG that can be read, by their first bytes."""
 
 _OF_TEXT = frozenset((*b"\t\r\n", *range(0x20, 0x7F)))
 

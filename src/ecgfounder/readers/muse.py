@@ -176,7 +176,7 @@ def _meta(root: etree._Element, waveform: etree._Element, leads: list[_Lead]) ->
     settings = {
         "highpass_hz": None if high_pass is None else high_pass / 100,  # stored in hundredths of a hertz
         "lowpass_hz": optional_number(_text(waveform, "LowPassFilter")),
-        "notch_hz": optional_number(_text(waveform, "ACFilter")),  # "NONE" where it is off
+        "notch_hz": optional_number(_text(waveform, "ACFilter")),  # "NONE" if it is off
     }
     meta |= {key: value for key, value in settings.items() if value}
     resolutions = {lead.resolution_mv for lead in leads}

@@ -174,13 +174,13 @@ def _described_by(remarks: list[str]) -> Description:
     rates: set[float] = set()
     scale = None
     for remark in remarks[:64]:
-        said = _json_of(remark)
-        if said is not None:
-            rates |= set(_rates_in(said))
+        content = _json_of(remark)
+        if content is not None:
+            rates |= set(_rates_in(content))
             continue
         for name, unit, value in _REMARK.findall(remark):
             if plain_name(name) in RATE_NAMES and unit.lower() in _PER_SECOND:
-                rates |= _rate_said(value, _PER_SECOND[unit.lower()])
+                rates |= _rate_stated(value, _PER_SECOND[unit.lower()])
             elif plain_name(name) in UNIT_NAMES:
                 scale = scale or millivolts_per(value)
     if len(rates) > 1:
@@ -188,7 +188,7 @@ def _described_by(remarks: list[str]) -> Description:
     return Description(rate=rates.pop() if rates else None, scale=scale)
 
 
-def _rate_said(value: str, per_second: float) -> set[float]:
+def _rate_stated(value: str, per_second: float) -> set[float]:
     """The sampling rate in Hz in a remark's value, '500', '500Hz' or '0.5kHz'; empty if it is not a rate."""
     found = re.fullmatch(r"(\d+(?:[.,]\d+)?)\s*(k?hz)?", value, re.IGNORECASE)
     if found is None:
@@ -202,23 +202,23 @@ def _json_of(remark: str) -> Any:
     if not remark.lstrip().startswith("{"):
         return None
     try:
-        said = json.loads(remark)
+        content = json.loads(remark)
     except (ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) else None
+    return content if isinstance(content, dict) else None
 
 
-def _rates_in(said: Any, depth: int = 0) -> Iterator[float]:
+def _rates_in(content: Any, depth: int = 0) -> Iterator[float]:
     """The sampling rates in a JSON object, at any depth up to 8."""
-    if isinstance(said, dict) and depth < 8:
-        for name, value in said.items():
+    if isinstance(content, dict) and depth < 8:
+        for name, value in content.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if is_number and plain_name(name) in RATE_NAMES and 0 < value < 1e6:
                 yield float(value)
             else:
                 yield from _rates_in(value, depth + 1)
-    elif isinstance(said, list) and depth < 8:
-        for value in said[:MAX_LEADS]:
+    elif isinstance(content, list) and depth < 8:
+        for value in content[:MAX_LEADS]:
             yield from _rates_in(value, depth + 1)
 
 
@@ -457,8 +457,8 @@ def _preamble(text: str) -> _Preamble | None:
             return None
         line = text[position:end].strip()
         if line and _is_number(line):
-            said = rate is not None and (scale is not None or leads is not None)
-            return _Preamble(Description(rate, scale, leads), position) if said else None
+            is_known = rate is not None and (scale is not None or leads is not None)
+            return _Preamble(Description(rate, scale, leads), position) if is_known else None
         name, comma, value = (part.strip(' "') for part in line.partition(","))
         if line and not (name and comma):
             return None
