@@ -36,9 +36,9 @@ STAGES = (
     ("read", "any format\nto millivolts,\nleads by name"),
     ("prepare", "500 Hz,\nwindows,\nrecipe"),
     ("batch", "equal lengths\nonly, never\npadded"),
-    ("embed", "ECGFounder:\n[T, 1024],\nits mean, labels"),
+    ("embed", "feature map,\nits mean,\nprobabilities"),
     ("write", "a JSON per ECG\nor Parquet\nshards"),
-    ("ledger", "what is done,\nwhat failed\nand why"),
+    ("ledger", "outcome of\neach record,\nwith reasons"),
 )
 
 
@@ -92,15 +92,15 @@ def _recipes(recording: Recording) -> Any:
     """Lead II of one recording as recorded, and after each recipe."""
     lead = recording.leads.index("II")
     rows = [
-        ("as recorded: 11 s, the last of which holds the calibration pulse", None),
-        ("zscore: the same shape; the pulse takes part in the mean and the standard deviation", Preparation()),
-        ("zscore, --window 10: without the pulse the ECG comes out larger", Preparation(window=10.0)),
+        ("as recorded: 11 s; the last second has a calibration pulse", None),
+        ("zscore: the same shape; the pulse affects mean and standard deviation", Preparation()),
+        ("zscore, --window 10: without the pulse, the amplitude is larger", Preparation(window=10.0)),
         (
-            "filtered, --window 10: no baseline wander, no noise, and dips beside the waves from the running median",
+            "filtered, --window 10: no baseline wander, no noise; the running median causes dips beside the waves",
             Preparation(recipe=RECIPES["filtered"], window=10.0),
         ),
         (
-            "paper: less wander and noise; its second window (red) is one second of signal and nine of zeros",
+            "paper: less wander and noise; the second window (red) is 1 s of signal and 9 s of zeros",
             Preparation(recipe=RECIPES["paper"]),
         ),
     ]

@@ -6,7 +6,6 @@ Few modules are imported before signals are handled, so that an early signal end
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from ecgfounder._version import __version__
-from ecgfounder.commands.terminal import as_command, check_working_folder
+from ecgfounder.commands.terminal import Parser, as_command, check_working_folder
 
 # Name -> description. The module `ecgfounder.commands.NAME` has `add_NAME_arguments` and `run_NAME`; only the chosen
 # command's module is imported.
@@ -36,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="ecgfounder", description="ECGFounder embeddings from the ECG files of hospitals and cohorts."
-    )
+    parser = Parser(prog="ecgfounder", description="ECGFounder embeddings from the ECG files of hospitals and cohorts.")
     parser.add_argument("--version", action="version", version=f"ecgfounder {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, what in COMMANDS.items():
@@ -61,7 +58,7 @@ def embed_main(argv: Sequence[str] | None = None) -> int:
 def _embed_main(argv: Sequence[str] | None) -> int:
     from ecgfounder.commands.embed import add_embed_arguments, run_embed
 
-    parser = argparse.ArgumentParser(description="Embed every ECG of a dataset with ECGFounder.")
+    parser = Parser(description="Embed every ECG of a dataset with ECGFounder.")
     add_embed_arguments(parser)
     arguments = parser.parse_args(argv)
     check_working_folder()

@@ -33,6 +33,7 @@ from ecgfounder.errors import (
     PrepareError,
     SettingsError,
 )
+from ecgfounder.escaping import one_line
 from ecgfounder.machine import usable_cores
 from ecgfounder.network.bundles import FEATURES, spec_of
 from ecgfounder.network.checkpoint import find_checkpoint
@@ -505,7 +506,7 @@ class Embedder:
             elif errors == "return":
                 yield _named(outcome, name)
             else:
-                log.warning("left out: %s", _named(outcome, name))
+                log.warning("left out: %s", one_line(str(_named(outcome, name))))
 
     def _prepare(self, x: Any, hints: Hints, name: str) -> Signal:
         """The signal of one recording; error messages begin with `name`, or the path."""

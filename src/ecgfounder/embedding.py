@@ -18,6 +18,7 @@ from typing import Any, Literal
 from ecgfounder.cohort.sources import is_ecg_folder
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.ecg.leads import canonical_leads
+from ecgfounder.escaping import one_line
 from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.readers.source import Hints
@@ -270,7 +271,7 @@ class _Lines:
     told: Progress
 
     def line(self, text: str) -> None:
-        log.info("%s", text)
+        log.info("%s", one_line(text))
 
     def progress(self, done: int, failed: int, total: int) -> None:
         self.told(done, failed, total)

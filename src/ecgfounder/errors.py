@@ -15,6 +15,12 @@ class ReadError(ECGFounderError):
     """An ECG file that cannot be read: damaged, unsafe, of an unknown format, or missing.
 
     Readers raise it with the reason alone; `ecgfounder.readers.read_ecg` adds the path in front.
+
+    A reason never quotes text of the file, which may identify a patient: no value of a field, no name of an element, attribute,
+    array or channel that the file chose, and no bytes. It states what was expected and where: the format's own name of an element
+    or field, a section, a line, the number of a channel. Of what was found it may state quantities (sizes, counts, rates, units
+    per bit) and values of a closed list (leads in `ecgfounder.ecg.leads.KNOWN_LEADS`, formats, types of samples). The message of
+    a library is not passed on, only the name of its exception, because such messages quote what they could not parse.
     """
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ecgfounder.commands.terminal import Terminal, as_flags, print_tally
+from ecgfounder import cli
+from ecgfounder.commands import chat
+from ecgfounder.commands.terminal import Terminal, as_command, as_flags, print_tally
+from ecgfounder.errors import RunError
 from ecgfounder.ledger.manifest import Tally
 
 
@@ -121,3 +127,107 @@ def test_a_resume_with_nothing_but_earlier_failures_says_how_to_try_them_again(
     for number, line in ((1, "1 failed before; --retry_failed tries it again"), (1200, "1,200 failed before; ")):
         print_tally(Tally(failed=number), Path("/out"), Terminal(), all_before=True)
         assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+
+
+# --- control characters ----------------------------------------------------------------------------------------------
+
+HOSTILE = "a\x1b[2J\n\r\x00\x7f\x9b\u202e\u2066\u2028\udc80 b"
+ESCAPED = r"a\x1b[2J\n\r\x00\x7f\x9b\u202e\u2066\u2028\udc80 b"
+IN_UTF8 = HOSTILE.replace("\udc80", "")  # pytest records log lines, and cannot send the surrogate
+AS_ARGUMENT = HOSTILE.replace("\x00", "")
+
+
+def is_harmless(said: str) -> bool:
+    return all(line.isprintable() for line in said.split("\n"))
+
+
+def test_whatever_a_command_prints_holds_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        print(HOSTILE)
+        print(HOSTILE, file=sys.stderr)
+        logging.getLogger("ecgfounder.test_lines").warning("%s", IN_UTF8)
+        return 0
+
+    assert as_command(work) == 0
+    said = capsys.readouterr()
+    assert said.out == ESCAPED.replace(r"\n", "\n") + "\n"
+    assert is_harmless(said.err)
+
+
+def test_a_name_in_a_line_cannot_begin_another_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal().line(f"FAILED {HOSTILE}: damaged")
+    assert capsys.readouterr().err == f"FAILED {ESCAPED}: damaged\n"
+
+
+def test_an_error_is_one_line_and_the_lines_of_its_list(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise RunError(f"{HOSTILE}, the first ones:\n  x\n  y")
+
+    assert as_command(work) == 2
+    assert capsys.readouterr().err == f"ecgfounder: {ESCAPED}, the first ones:\n  x\n  y\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [AS_ARGUMENT],
+        ["embed", "--dataset", "d", "--output_dir", "o", AS_ARGUMENT],
+        ["embed", "--dataset", "d", "--output_dir", "o", f"--{AS_ARGUMENT}"],
+        ["embed", "--batch_size", AS_ARGUMENT],
+        ["embed", "--dataset", AS_ARGUMENT, "--output_dir", "o"],
+        ["embed", "--dataset", "d", "--output_dir", "o", "--mode", AS_ARGUMENT],
+        ["embed", "--dataset", "d", "--output_dir", "o", "--window", AS_ARGUMENT],
+        ["merge", AS_ARGUMENT],
+        ["upgrade", AS_ARGUMENT],
+        ["export", AS_ARGUMENT, "--to", "json", "--output_dir", "o"],
+        ["export", "o", "--to", AS_ARGUMENT, "--output_dir", "o"],
+        ["inspect", AS_ARGUMENT],
+        ["inspect", AS_ARGUMENT, "b"],
+        ["inspect", "a", "--unit", AS_ARGUMENT],
+        ["inspect", "a", "--plot", AS_ARGUMENT],
+        ["verify", "--dataset", AS_ARGUMENT],
+    ],
+    ids=lambda words: " ".join(words).replace(AS_ARGUMENT, "HOSTILE"),
+)
+def test_a_value_given_is_repeated_without_its_control_characters(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with suppress(SystemExit):
+        cli.main(words)
+    said = capsys.readouterr()
+    assert said.out + said.err
+    assert is_harmless(said.out + said.err)
+    assert not any(line.startswith("\\r") for line in (said.out + said.err).split("\n"))  # of the name's second line
+
+
+@pytest.mark.parametrize("main", [chat.dummy_main, chat.mimic_main])
+@pytest.mark.parametrize("flag", ["--dataset_name", "--embeddings_dirs", "--text_cols", "--layout", "--none"])
+def test_a_value_given_to_the_chat_commands_is_repeated_without_its_control_characters(
+    main: Callable[[list[str]], int], flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--dataset_name",
+        "d",
+        "--embeddings_dirs",
+        str(tmp_path),
+        "--output_file",
+        str(tmp_path / "o"),
+        "--target_cols",
+    ]
+    with suppress(SystemExit):
+        main([*words, "x", flag, AS_ARGUMENT if flag != "--text_cols" else f'["{AS_ARGUMENT}"'])
+    said = capsys.readouterr()
+    assert said.err
+    assert is_harmless(said.out + said.err)
+    assert not any(line.startswith("\\r") for line in said.err.split("\n"))
+
+
+def test_several_progress_bars_still_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        for text in ("\n", "\r 10%", "\x1b[A", "\x1b[A\x1b[A", "\r", "\r x\r"):
+            sys.stderr.write(text)
+        return 0
+
+    as_command(work)
+    assert capsys.readouterr().err == "\n\r 10%\x1b[A\x1b[A\x1b[A\r\r x\\r"

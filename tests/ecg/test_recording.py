@@ -156,7 +156,7 @@ def test_has_signal_looks_at_the_whole_lead() -> None:
         ({"samples": np.zeros((2, 0), np.float32)}, "no samples"),
         ({"sampling_rate": 0.0}, "impossible sampling rate"),
         ({"sampling_rate": float("nan")}, "impossible sampling rate"),
-        ({"leads": ("I", "I")}, "named more than once: I"),
+        ({"leads": ("I", "I")}, "channels 1 and 2 have the same lead name"),
         ({"meta": {"patient_name": "x"}}, "not allowed in meta: patient_name"),
     ],
 )

@@ -305,3 +305,15 @@ def test_more_records_than_one_chunk_keep_their_order_and_facts(tmp_path: Path, 
         assert row["n_samples"] == (number if expected == "done" else None)
     assert tally.done + tally.failed == len(entries)
     assert tally.done + tally.failed + tally.pending == count - 3
+
+
+def test_a_path_that_a_spreadsheet_would_run_is_text_in_the_csv_alone(
+    tmp_path: Path, manifest: Path, failures: Path
+) -> None:
+    paths = ["=cmd|x.xml", "-5", "a;=1.xml", "b.xml"]
+    datasets.Dataset.from_list([{"ecg_paths": paths}]).save_to_disk(tmp_path / "cohort")
+    state = state_of(tmp_path / "ledger", dict.fromkeys(paths, FAILED | {"reason": "+1: damaged"}))
+    write_manifest(open_cohort(str(tmp_path / "cohort")), state, DATA_DIR, (), manifest, failures)
+    assert pq.read_table(manifest)["record"].to_pylist() == paths
+    assert pd.read_csv(failures)["record"].to_list() == ["'=cmd|x.xml", "-5", "a;'=1.xml", "b.xml"]
+    assert set(pd.read_csv(failures)["reason"]) == {"'+1: damaged"}

@@ -119,3 +119,12 @@ def test_statements_stand_in_a_row_of_their_recording_and_others_have_none(tmp_p
     assert rows[0]["statements"] == ["Sinus rhythm"]
     assert (rows[0]["heart_rate"], rows[0]["qtc_ms"], rows[0]["pr_ms"]) == (60.0, 410.0, None)
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_record_that_a_spreadsheet_would_run_is_text_in_the_csv_alone(tmp_path: Path) -> None:
+    with PredictionsTable(tmp_path / "p.pq", LABELS) as table:
+        table.add("=1+1.xml", predicted(1, probabilities(n0=0.5), leads=["I"], starts=[-0.5]))
+    assert pq.read_table(tmp_path / "p.pq")["record"].to_pylist() == ["=1+1.xml"]
+    read = pyarrow.csv.read_csv(tmp_path / "p.csv")
+    assert read["record"].to_pylist() == ["'=1+1.xml"]
+    assert read["window_start"].to_pylist() == [-0.5]

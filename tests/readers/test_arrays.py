@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ecgfounder.readers import arrays, read_ecg, text_tables
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.storage import locate
 from tests.builders.arrays import WATCH, mat, npy, npz, table, text_of
+from tests.harness.effort import measured
 from tests.harness.mutations import is_read_or_refused
 
 ALL = Hints(sampling_rate=500, unit="uV", leads=STANDARD_LEADS)
@@ -199,13 +199,13 @@ def test_what_a_watch_exports_is_read_in_any_language(
     assert recording.meta == {}
 
 
-def test_a_large_table_takes_a_fraction_of_a_second(tmp_path: Path) -> None:
+def test_a_large_table_is_not_read_row_by_row(tmp_path: Path) -> None:
     rows = np.round(np.random.default_rng(0).normal(0, 1, (60_000, 12)), 3)
     path = write(tmp_path, "x.csv", text_of(rows, ",".join(STANDARD_LEADS)))
     read_ecg(path, hints=ALL)
-    begin = time.perf_counter()
-    assert read_ecg(path, hints=ALL).n_samples == 60_000
-    assert time.perf_counter() - begin < 1
+    with measured() as effort:
+        assert read_ecg(path, hints=ALL).n_samples == 60_000
+    assert effort.lines < 20_000
 
 
 def test_tables_that_are_not_plain_are_read_row_by_row_up_to_a_size(
@@ -215,7 +215,7 @@ def test_tables_that_are_not_plain_are_read_row_by_row_up_to_a_size(
     path = write(tmp_path, "x.csv", f"I,II\n{rows}\n")
     np.testing.assert_allclose(read_ecg(path, hints=ALL).samples[0], (np.arange(20) + 0.5) / 1000, rtol=1e-6)
     monkeypatch.setattr(text_tables, "MAX_IRREGULAR_BYTES", 100)
-    with pytest.raises(ReadError, match="row by row"):
+    with pytest.raises(ReadError, match="at most 100 bytes of such a table are read"):
         read_ecg(path, hints=ALL)
 
 
@@ -270,7 +270,7 @@ def test_a_member_of_an_npz_is_addressed_by_name(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="FILE::ARRAY"):
         read_ecg(path, hints=ALL)
     np.testing.assert_allclose(read_ecg(f"{path}::second", hints=ALL).samples, table(seed=8) / 1000, rtol=1e-6)
-    with pytest.raises(ReadError, match="no array"):
+    with pytest.raises(ReadError, match="none of the file's 2 arrays"):
         read_ecg(f"{path}::third", hints=ALL)
 
 
@@ -287,7 +287,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
 
 
 def test_arrays_that_fit_no_axis_both_or_several_recordings_are_refused(tmp_path: Path) -> None:
-    for array, message in ((table(11), "neither"), (table(12, 12), "which axis"), (np.zeros((3, 12, 50)), "several")):
+    for array, message in ((table(11), "neither"), (table(12, 12), "both axes"), (np.zeros((3, 12, 50)), "several")):
         with pytest.raises(ReadError, match=message):
             read_ecg(write(tmp_path, "x.npy", npy(array)), hints=ALL)
     for array in (table().astype(complex), table() > 0, np.array(["a", "b"]), np.empty((12, 0))):

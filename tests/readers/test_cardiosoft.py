@@ -95,7 +95,7 @@ def test_a_blank_number_is_nan_and_shifts_nothing(file: Path) -> None:
     ("content", "message"),
     [
         (document(strip_data({"I": [1, 2, 3]}, total="4")), "ChannelSampleCountTotal"),
-        (document(strip_data({"I": [1, 2, 3]}, units="mmPerLsb")), "microvolt"),
+        (document(strip_data({"I": [1, 2, 3]}, units="mmPerLsb")), "not in uV, mV"),
         (document(strip_data({"I": [1, 2, 3]}, resolution="0")), "above 0"),
         (document(strip_data({"I": [1, 2, 3]}, resolution="")), "not a number"),
         (document(strip_data({"I": [1, 2, 3]}, rate="")), "not a number"),

@@ -66,7 +66,7 @@ def written(folder: Path, data: bytes) -> Path:
 @pytest.mark.parametrize("bdf", [False, True])
 def test_an_eeg_is_refused_and_said_to_hold_no_ecg(bdf: bool, tmp_path: Path) -> None:
     path = written(tmp_path, edf([Channel(name, counts()) for name in EEG], bdf=bdf))
-    with pytest.raises(ReadError, match="none of the EDF file's 11 signals is named as ECG"):
+    with pytest.raises(ReadError, match="none of the EDF file's 11 signals has the label of an ECG"):
         read_ecg(path)
 
 
@@ -122,7 +122,7 @@ def test_rows_that_end_in_a_separator_have_no_further_column(
     (tmp_path / "x.csv").write_bytes(text.replace("\n", ending).encode())
     hints = Hints(sampling_rate=500, unit="mV", leads=None if names else NAMES)
     if index and header == "ends too" and not ends and delimiter != " ":
-        with pytest.raises(ReadError, match="whether the names begin there or one column later is not said"):
+        with pytest.raises(ReadError, match="not known whether the names begin there or one column later"):
             read_ecg(tmp_path / "x.csv", hints=hints)
         return
     recording = read_ecg(tmp_path / "x.csv", hints=hints)
@@ -151,7 +151,7 @@ def test_a_last_column_with_a_name_and_nothing_in_it_is_a_lead_without_samples(t
 def test_one_column_more_than_names_is_refused_unless_it_counts_or_tells_the_time(header: bool, tmp_path: Path) -> None:
     lines = [",".join(f"{value:.3f}" for value in (*row[::-1], *row[:1])) for row in ROWS]
     (tmp_path / "x.csv").write_text("\n".join([*([",".join(NAMES)] if header else []), *lines]))
-    with pytest.raises(ReadError, match="neither counts its rows nor tells the time"):
+    with pytest.raises(ReadError, match="neither the number nor the time of the rows"):
         read_ecg(tmp_path / "x.csv", hints=Hints(500, "mV", None if header else NAMES))
 
 
@@ -213,7 +213,7 @@ def test_leads_at_another_rate_are_named_and_flagged(tmp_path: Path) -> None:
 def test_where_a_lead_that_is_needed_has_another_rate_the_error_says_so(tmp_path: Path) -> None:
     rest = [Channel(name, counts(count=500, seed=row)) for row, name in enumerate(STANDARD_LEADS[:11])]
     recording = read_ecg(written(tmp_path, edf([*rest, Channel("V6", counts(count=250))])))
-    with pytest.raises(PrepareError, match=r"missing leads V6.*at another sampling rate V6"):
+    with pytest.raises(PrepareError, match=r"missing leads V6.*at another sampling rate: V6"):
         prepare(recording, Preparation())
 
 

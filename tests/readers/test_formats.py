@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import prepare
 from ecgfounder.readers import read_statements
 from tests.builders.originals import Original, built, real
+from tests.harness.effort import measured
 from tests.harness.fuzz import fuzz
 from tests.harness.mutations import mutations
 from tests.places import RECORDINGS
@@ -236,16 +236,17 @@ def test_damaged_files_give_no_statements_but_a_read_error(tmp_path: Path) -> No
 
 
 @needs_real
-def test_damaged_dicom_annotations_give_statements_or_a_read_error_within_a_second(tmp_path: Path) -> None:
+def test_damaged_dicom_annotations_give_statements_or_a_read_error_at_once(tmp_path: Path) -> None:
     reasons: list[str] = []
-    for number, content in enumerate(mutations((RECORDINGS / "dicom" / "ecgtoolkit_Example.dcm").read_bytes(), 150)):
+    for number, content in enumerate(mutations((RECORDINGS / "dicom" / "ecgtoolkit_Example.dcm").read_bytes(), 60)):
         path = tmp_path / str(number)
         path.write_bytes(content)
-        begin = time.perf_counter()
-        try:
-            read_statements(path)
-        except ReadError as error:
-            reasons.append(str(error))
-        assert time.perf_counter() - begin < 1
+        with measured() as effort:
+            try:
+                read_statements(path)
+            except ReadError as error:
+                reasons.append(str(error))
+        assert effort.lines < 500_000
+        assert effort.peak_bytes < 16 << 20
     assert reasons
     assert not any("damaged file (" in reason for reason in reasons)

@@ -186,7 +186,10 @@ def test_device_and_filters_are_in_meta(file: Path) -> None:
         (document(series(sequence_set({"I": [1, 2]}))).replace(b"1  2", b"1  2a"), "not part of a number"),
         (document(series(sequence_set({"I": [1, 2]}))).replace(b"1  2", b"1-2"), "sign"),
         (document(series(sequence_set({"I": [1, 2]}))).replace(b"1  2", b"1,5 2,5"), "not a number"),
-        (document(series(sequence_set({"I": [1], "I ": [2]}))).replace(b'_I "', b'_I"'), "more than once"),
+        (
+            document(series(sequence_set({"I": [1], "I ": [2]}))).replace(b'_I "', b'_I"'),
+            "channels 1 and 2 have the same lead name",
+        ),
         (document(), "rhythm"),
     ],
 )

@@ -114,4 +114,4 @@ def test_without_pieces_there_are_no_samples() -> None:
 
 def test_leads_are_counted_once_and_free_text_is_not_repeated() -> None:
     assert standard_leads_in(("I", "I", "V1", "V7", "Jane Doe")) == 2
-    assert (in_words("V7"), in_words("Jane Doe")) == ("lead V7", "a channel that is no known lead")
+    assert (in_words("V7"), in_words("Jane Doe")) == ("lead V7", "a channel that is not a known lead")

@@ -21,6 +21,7 @@ import orjson
 from ecgfounder.chat.rows import ChatRow, ChatRows, LeftOut
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.escaping import one_line
 from ecgfounder.storage.replace import replacing
 
 logger = logging.getLogger("ecgfounder.chat")
@@ -42,7 +43,7 @@ class ChatSummary:
         """The summary as text: a line for the total, and one for each reason why rows were left out."""
         yield f"{self.written:,} of {self.rows:,} rows written, {self.left_out.total():,} left out"
         for reason, count in self.left_out.most_common():
-            yield f"left out, {reason}: {count:,} (first: {self.examples[reason]})"
+            yield one_line(f"left out, {reason}: {count:,} (first: {self.examples[reason]})")
 
 
 def write_chat(settings: ChatSettings, form: Callable[[ChatRow], Any]) -> ChatSummary:

@@ -17,7 +17,14 @@ from ecgfounder.chat.forms import conversation, embedding_chat, question_for
 from ecgfounder.chat.rows import ChatRow
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import write_chat
-from ecgfounder.commands.terminal import as_command, as_flags, check_working_folder
+from ecgfounder.commands.terminal import (
+    LineFormatter,
+    Parser,
+    as_command,
+    as_flags,
+    check_working_folder,
+    print_error,
+)
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.storage import path_here
 
@@ -59,7 +66,7 @@ def _json(text: str, flag: str) -> Any:
 
 
 def _parser(program: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    parser = Parser(prog=program, description=description, allow_abbrev=False)
     add = parser.add_argument
     add("--dataset_name", required=True, help="save_to_disk folder, table file, or name on the Hugging Face Hub")
     add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: train)")
@@ -117,13 +124,15 @@ def _settings(arguments: argparse.Namespace) -> ChatSettings:
 
 def _run(arguments: argparse.Namespace, program: str, form: Callable[[ChatRow], Any]) -> int:
     """Write the file and log the counts of rows; returns 0 if written, 1 if nothing was written, 2 if refused at the start."""
-    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(LineFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[lines])
     logger.setLevel(arguments.log_level)
     try:
         check_working_folder()
         summary = write_chat(_settings(arguments), form)
     except ECGFounderError as error:
-        print(f"{program}: error: {as_flags(str(error))}", file=sys.stderr)
+        print_error(f"{program}: error", error)
         return 1 if isinstance(error, RunError) else 2
     for line in summary.lines():
         logger.info(as_flags(line))

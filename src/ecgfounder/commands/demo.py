@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from ecgfounder.commands.embed import add_embed_arguments, run_embed
-from ecgfounder.commands.terminal import OK, SOME_FAILED
+from ecgfounder.commands.terminal import OK, SOME_FAILED, Parser
+from ecgfounder.escaping import one_line
 from ecgfounder.storage import path_here
 
 
@@ -25,8 +26,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
         *("--dataset", str(paths.dataset), "--data_dir", str(paths.data_dir)),
         *("--checkpoint", str(paths.checkpoint), "--output_dir", str(folder / "embeddings")),
     ]
-    print(f"ecgfounder embed {' '.join(command)}", file=sys.stderr)
-    parser = argparse.ArgumentParser()
+    print(one_line(f"ecgfounder embed {' '.join(command)}"), file=sys.stderr)
+    parser = Parser()
     add_embed_arguments(parser)
     status = run_embed(parser.parse_args([*command, "--overwrite"]))
     print(WEIGHTS_NOTE, file=sys.stderr)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import CheckpointError, ECGFounderError
+from ecgfounder.escaping import one_line
 from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class Finding:
     fix: str = ""
 
     def text(self) -> str:
-        line = f"{self.status}  {self.subject:<12}  {self.found}"
-        return f"{line}\n{'':<18}  -> {self.fix}" if self.fix else line
+        line = one_line(f"{self.status}  {self.subject:<12}  {self.found}")
+        return f"{line}\n{'':<18}  -> {one_line(self.fix)}" if self.fix else line
 
 
 def findings(

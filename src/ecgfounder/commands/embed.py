@@ -24,6 +24,7 @@ from ecgfounder.commands.arguments import (
 from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, as_flags, print_retry, print_tally
 from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
+from ecgfounder.escaping import one_line
 from ecgfounder.machine import is_launched
 from ecgfounder.storage import path_here
 
@@ -203,7 +204,7 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     _print_presence(preview.presence)
     verdict = "resumes the existing run" if preview.resumes else "new run"
     if preview.differences:
-        verdict = "REFUSED, other settings:\n  " + "\n  ".join(preview.differences)
+        verdict = "REFUSED, other settings:\n  " + "\n  ".join(map(one_line, preview.differences))
     print(f"fingerprint {verdict}")
     print(
         f"output      about {megabytes(budget.bytes)} in {budget.files:,} files; free: {megabytes(budget.free_bytes)}"

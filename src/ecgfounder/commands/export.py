@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
+from ecgfounder.escaping import one_line
 from ecgfounder.results.export import TARGETS, export_run
 
 
@@ -40,7 +41,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         allow_incomplete=arguments.allow_incomplete,
     )
     print(
-        f"{n_records:,} embeddings of {arguments.run} written to {arguments.output_dir} as {arguments.to}",
+        one_line(f"{n_records:,} embeddings of {arguments.run} written to {arguments.output_dir} as {arguments.to}"),
         file=sys.stderr,
     )
     return 0

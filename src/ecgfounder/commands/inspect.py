@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, SettingsError
+from ecgfounder.escaping import one_line
 from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ def _inspect_one(path: str, hints: Hints, arguments: argparse.Namespace) -> int:
 
         # Not the file's name, which may contain a patient number: drawings are shared.
         plot_recording(recording, Path(arguments.plot), f"{finding.format} {finding.version or ''}".strip())
-        print(f"drawn at 25 mm/s and 10 mm/mV: {_printable(arguments.plot)}", file=sys.stderr)
+        print(f"drawn at 25 mm/s and 10 mm/mV: {one_line(arguments.plot)}", file=sys.stderr)
     return ALL_READ
 
 
@@ -415,11 +416,4 @@ def _seconds(seconds: float) -> str:
 
 def _print(text: str, stream: TextIO | None = None) -> None:
     """Print one line and flush it, because reading the next file may take long."""
-    print(_printable(text), file=sys.stdout if stream is None else stream, flush=True)
-
-
-def _printable(text: str) -> str:
-    """Text with control characters escaped: a file name may contain line breaks or terminal commands."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+    print(one_line(text), file=sys.stdout if stream is None else stream, flush=True)

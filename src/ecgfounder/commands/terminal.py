@@ -1,12 +1,14 @@
 """Output of commands on a terminal: lines, a progress bar, and the counts of a run.
 
 In: a command's work. Out: its exit status. It does not depend on the standard streams, which may be closed, full, or a pipe
-without a reader.
+without a reader. No control character of a file's name or of a flag's value reaches it.
 """
 
 from __future__ import annotations
 
+import argparse
 import errno
+import logging
 import os
 import re
 import signal
@@ -14,10 +16,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from ecgfounder.drivers.interruption import Stopped, listening
 from ecgfounder.errors import ECGFounderError
+from ecgfounder.escaping import one_line
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -80,12 +83,32 @@ def as_command(work: Callable[[], int]) -> int:
         try:
             return work()
         except ECGFounderError as error:
-            print(f"ecgfounder: {as_flags(str(error))}", file=sys.stderr)
+            print_error("ecgfounder", error)
             return REFUSED
         except KeyboardInterrupt as interrupt:
             number = interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT
             print(f"ecgfounder: stopped by {signal.Signals(number).name}", file=sys.stderr)
             return 128 + number
+
+
+def print_error(program: str, error: Exception) -> None:
+    """Print an error of the package: a line, and the indented lines of a list after it, if the message has one."""
+    message = "\n  ".join(one_line(line) for line in as_flags(str(error)).split("\n  "))
+    print(f"{program}: {message}", file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors, which repeat what was given, are one line; so are those of its commands."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
+class LineFormatter(logging.Formatter):
+    """Log messages as one line each."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
 
 
 def check_working_folder() -> None:
@@ -135,6 +158,9 @@ def _open_missing() -> None:
 class SteadyStream:
     """A text stream that never fails: after the first write that fails, all text is dropped.
 
+    Of the characters that are not printable only line breaks pass, and what moves the cursor of a progress bar; others are
+    escaped (`ecgfounder.escaping`).
+
     Attributes
     ----------
     is_gone : bool
@@ -151,7 +177,7 @@ class SteadyStream:
     def write(self, text: str) -> int:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
-            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self._stream.write(_printable(text).encode(encoding, "backslashreplace").decode(encoding))
         except (OSError, ValueError) as error:  # ValueError: it was closed
             self._give_up(error)
         return len(text)
@@ -177,6 +203,17 @@ class SteadyStream:
             print(f"ecgfounder: some output could not be printed: {error}", file=sys.stderr)
 
 
+_CURSOR = re.compile(r"(?:\n|\x1b\[A)*")
+"""What tqdm writes between several progress bars: line breaks, or commands that move the cursor up."""
+
+
+def _printable(text: str) -> str:
+    if _CURSOR.fullmatch(text):
+        return text
+    start = "\r" if text.startswith("\r") else ""  # each state of a progress bar begins with it
+    return start + "\n".join(one_line(line) for line in text[len(start) :].split("\n"))
+
+
 class Terminal:
     """Lines and a progress bar on standard error; in a pipe there is no progress bar."""
 
@@ -185,7 +222,7 @@ class Terminal:
         self._quiet = int(os.environ.get("RANK", "0") or "0") > 0
 
     def line(self, text: str) -> None:
-        text = as_flags(text)
+        text = one_line(as_flags(text))
         with suppress(OSError):  # a run continues if standard error is closed
             if self._bar is not None:
                 self._bar.write(text, file=sys.stderr)

@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from ecgfounder.commands.terminal import OK
+from ecgfounder.escaping import one_line
 
 
 def add_upgrade_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,5 +23,5 @@ def run_upgrade(arguments: argparse.Namespace) -> int:
 
     changed = upgrade(arguments.output_dir)
     what = "was converted to the layout of this version" if changed else "already has the layout of this version"
-    print(f"{arguments.output_dir} {what}", file=sys.stderr)
+    print(one_line(f"{arguments.output_dir} {what}"), file=sys.stderr)
     return OK

@@ -30,6 +30,7 @@ from ecgfounder.commands.arguments import (
 )
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
+from ecgfounder.escaping import one_line
 from ecgfounder.storage import locate, path_here
 
 if TYPE_CHECKING:
@@ -138,9 +139,9 @@ def limits(preparation: Preparation, material: Material) -> Iterator[str]:
 
 def _print_table(title: str, material: Material, notes: Iterable[str], found: Iterable[Comparison]) -> int:
     """Print the table line by line, and the verdict; returns the exit status."""
-    print("\n".join([title, material.described(), *notes, ""]))
+    print("\n".join([one_line(title), material.described(), *notes, ""]))
     for path, reason in material.failures:
-        print(f"left out  {path}: {as_flags(reason)}")
+        print(one_line(f"left out  {path}: {as_flags(reason)}"))
     print(HEADER, flush=True)
     failed = compared = widened = 0
     for comparison in found:
@@ -239,7 +240,7 @@ def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
             good.append(path)
             inputs += made
     if not inputs:
-        reasons = "".join(f"\n  {path}: {reason}" for path, reason in failures)
+        reasons = "".join(f"\n  {one_line(f'{path}: {reason}')}" for path, reason in failures)
         raise RunError(f"Nothing can be verified: none of {len(paths)} ECGs can be embedded.{reasons}")
     return Material(tuple(inputs), tuple(good), tuple(failures))
 

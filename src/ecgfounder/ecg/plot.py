@@ -112,8 +112,8 @@ def rows_of(recording: Recording) -> tuple[Row, ...]:
 
     Twelve leads (including derived ones) of 9 s or more: three rows of four consecutive columns of 2.5 s, then lead II over
     10 s, then the leads beyond the twelve over 10 s each. Other recordings: a row for each lead, with its first 10 s. In a
-    recording of 15 s or more, lead II, or the first one, continues in further rows as a rhythm strip, up to a minute. Each trace is centred on its median, because leads without a high-pass filter
-    may be millivolts away from zero.
+    recording of 15 s or more, lead II, or the first one, continues in further rows as a rhythm strip, up to a minute. Each trace
+    is centred on its median, because leads without a high-pass filter may be millivolts away from zero.
     """
     rate = recording.sampling_rate
     samples, labels = _leads_to_draw(recording)

@@ -72,12 +72,13 @@ class Recording:
         if self.samples.shape[0] != len(self.leads):
             raise ReadError(f"{self.samples.shape[0]} rows of samples but {len(self.leads)} lead names")
         if self.samples.size == 0:
-            raise ReadError("the file holds no samples")
+            raise ReadError("the file has no samples")
         if not (math.isfinite(self.sampling_rate) and 0 < self.sampling_rate <= 1_000_000):
             raise ReadError(f"impossible sampling rate: {self.sampling_rate} Hz")
-        twice = sorted({lead for lead in self.leads if self.leads.count(lead) > 1})
-        if twice:
-            raise ReadError(f"leads named more than once: {', '.join(twice)}")
+        for first, lead in enumerate(self.leads, 1):
+            if lead in self.leads[first:]:  # the name is not stated: it may be text of the file
+                second = first + 1 + self.leads[first:].index(lead)
+                raise ReadError(f"channels {first} and {second} have the same lead name")
         unknown = set(self.meta) - META_KEYS
         if unknown:
             raise ReadError(f"not allowed in meta: {', '.join(sorted(unknown))}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError
+from ecgfounder.escaping import one_line
 from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import ledger_parts, lines_of, part_status
@@ -133,10 +134,10 @@ def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool)
         return None
     changed = changed_settings(folder, before, fingerprint)
     if changed:
-        lines = "\n  ".join(changed)
+        lines = "".join(f"\n  {one_line(each)}" for each in changed)
         raise RunError(
-            f"{folder.output_dir} holds a run with other settings, whose results cannot be mixed with these:\n  {lines}\n"
-            "Use the same settings to resume it, another output_dir, or overwrite=True to begin again."
+            f"{folder.output_dir} holds a run with other settings, whose results cannot be mixed with these. Use the same "
+            f"settings to resume it, another output_dir, or overwrite=True to begin again. The settings that differ:{lines}"
         )
     return before
 

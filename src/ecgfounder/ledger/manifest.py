@@ -24,6 +24,7 @@ from ecgfounder.cohort.cohort import Cohort, Record
 from ecgfounder.cohort.index import record_key
 from ecgfounder.ecg.recording import META_KEYS
 from ecgfounder.errors import SettingsError
+from ecgfounder.escaping import as_cell
 from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.ledger import LedgerState
 from ecgfounder.storage.paths import printable
@@ -155,11 +156,17 @@ def write_manifest(
             paths = cohort.records_with(keep_columns)
             while chunk := list(islice(paths, RECORDS_AT_ONCE)):
                 rows = _rows(chunk, state, data_dir, told, pending, (tally, *tables))
-                table.writerows([row[name] for name in FAILURE_COLUMNS] for row in rows if row["status"] == "failed")
+                table.writerows(_cells(row) for row in rows if row["status"] == "failed")
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         text.detach()
     tally.pending = len(np.unique(pending))
     return tally
+
+
+def _cells(row: dict[str, Any]) -> list[Any]:
+    """A row of failures.csv."""
+    values = (row[name] for name in FAILURE_COLUMNS)
+    return [as_cell(value) if isinstance(value, str) else value for value in values]
 
 
 def _rows(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from ecgfounder.escaping import as_cell
 from ecgfounder.ledger.entry import Entry, unpacked
 from ecgfounder.storage.replace import replacing
 
@@ -73,8 +74,17 @@ class _Table:
         table = pa.Table.from_pylist(self._rows, schema=self._schema)
         self._writer.write_table(table)
         if self._csv is not None:
-            self._csv.write_table(table)
+            self._csv.write_table(_as_cells(table))
         self._rows = []
+
+
+def _as_cells(table: pa.Table) -> pa.Table:
+    """A table whose columns of text are cells of a CSV file; numbers are not changed."""
+    for position, column in enumerate(table.schema):
+        if pa.types.is_string(column.type):
+            texts = [None if text is None else as_cell(text) for text in table.column(position).to_pylist()]
+            table = table.set_column(position, column, pa.array(texts, column.type))
+    return table
 
 
 class PredictionsTable(_Table):

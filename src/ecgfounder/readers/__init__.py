@@ -1,14 +1,13 @@
 """Reading ECG files: the reader is found by content, never by the file's name.
 
-A reader is a module with three names: `FORMAT` (what `Recording.source_format` says), `matches(source)` (cheap: looks
-at `source.head`, and at neighbouring files where the format needs them) and `read(source)`, which returns a
-`Recording` or raises `ReadError`; some also have `statements(source)`, which returns what the device said of the ECG.
-It is imported when a file first needs it.
+A reader is a module with three names: `FORMAT` (the value of `Recording.source_format`), `matches(source)`, which only examines
+`source.head`, and companion files if the format has any, and `read(source)`, which returns a `Recording` or raises `ReadError`.
+Some readers also have `statements(source)`, which returns the device's analysis of the ECG. A reader is imported when it is
+first needed.
 
-The other modules here are what readers share: `source` (a file's bytes), `xml` (parsing files from untrusted sources),
-`quantities` (numbers, units, counts to millivolts), `signals` (channel names), `timeline` (leads recorded in pieces),
-`tables` (arrays under names, and what goes with them), `matlab` (variables of MATLAB files), `identity` (by
-what a file is known again).
+The other modules are shared by readers: `source` (a file's bytes), `xml` (parsing of untrusted files), `quantities` (numbers,
+units, counts to millivolts), `signals` (names of channels), `timeline` (leads recorded in several pieces), `tables` (named arrays
+and their description), `matlab` (variables of MATLAB files), `identity` (size, time and hash of the files that were read).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ecgfounder.storage import locate
 
 
 class Reader(Protocol):
-    """What a reader module offers."""
+    """The interface of a reader module."""
 
     FORMAT: str
     matches: Callable[[Source], bool]
@@ -49,17 +48,17 @@ READERS: tuple[str, ...] = (
     "arrays",
     "text_tables",
 )
-"""Reader modules in the order in which they are asked.
+"""Reader modules in the order in which they are tried.
 
-WFDB is first because its records may be named without a suffix, which is then no file that could be opened; plain text
-tables are last because they have no mark of their own.
+WFDB is first because a record may be named without a suffix, so that no file of that name exists. Text tables are last because
+nothing in their content identifies them.
 """
 
 CONTAINERS = frozenset({"hdf5", "arrays"})
-"""Readers of files that may hold several arrays or recordings, of which 'file::member' addresses one."""
+"""Readers of files that may hold several arrays or recordings; 'file::member' addresses one of them."""
 
 READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg")
-"""`auto`: by content. `sierraecg`: every file through the sierraecg package, as a cross-check."""
+"""`auto`: the reader of the file's format. `sierraecg`: the sierraecg package for every file, as a cross-check."""
 
 
 def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints | None = None) -> Recording:
@@ -72,7 +71,7 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
     reader : str, default: "auto"
         One of `READER_CHOICES`.
     hints : Hints, optional
-        Sampling rate, unit and leads for formats that do not carry them.
+        Sampling rate, unit and leads, for files that do not state them.
 
     Returns
     -------
@@ -82,7 +81,7 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
     Raises
     ------
     ReadError
-        Whatever is wrong with the file, with the path in front.
+        If the file cannot be read; the message begins with the path.
     MissingDependencyError
         If the format needs an extra that is not installed.
     """
@@ -93,7 +92,7 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
 
 
 def read_statements(path: str | os.PathLike[str]) -> Statements | None:
-    """What the recording device said of an ECG: its statements, rate, intervals and axes.
+    """The recording device's analysis of an ECG: its diagnostic statements, heart rate, intervals and axes.
 
     Parameters
     ----------
@@ -103,12 +102,12 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
     Returns
     -------
     Statements
-        None where the format carries none that is read: Philips, MUSE, CardioSoft, aECG, DICOM and SCP-ECG do.
+        None for formats whose statements are not read; those of Philips, MUSE, CardioSoft, aECG, DICOM and SCP-ECG are.
 
     Raises
     ------
     ReadError
-        Whatever is wrong with the file, with the path in front.
+        If the file cannot be read; the message begins with the path.
     """
     source = make_source(os.fspath(path), Hints())
     try:
@@ -118,7 +117,7 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
 
 
 def source_statements(source: Source) -> Statements | None:
-    """`read_statements` of a source that may have been read from already, with errors that give the reason alone."""
+    """`read_statements` for a source that may have been read already; errors have the reason alone."""
     with _one_kind_of_error():
         module = _reader_for(source, "auto")
         find = cast("Callable[[Source], Statements] | None", getattr(module, "statements", None))
@@ -126,7 +125,7 @@ def source_statements(source: Source) -> Statements | None:
 
 
 def read_source(source: Source, *, reader: str = "auto") -> Recording:
-    """`read_ecg` with errors that give the reason alone: no path, nothing that the file says of a patient."""
+    """`read_ecg` for a source; errors have the reason alone, without the path."""
     with _one_kind_of_error():
         return _reader_for(source, reader).read(source)
 
@@ -135,19 +134,19 @@ def read_source(source: Source, *, reader: str = "auto") -> Recording:
 def _one_kind_of_error() -> Iterator[None]:
     try:
         yield
-    except StorageError as error:  # it was asked for beside what is read
-        raise ReadError(str(error)) from error
-    except ECGFounderError:
-        raise
-    except MemoryError as error:
-        raise ReadError("needs more memory than there is") from error
+    except StorageError as error:  # of a file beside the one that is read
+        raise ReadError(str(error)) from None
+    except ECGFounderError as error:
+        raise error from None  # a traceback would show the message of its cause, which may quote the file
+    except MemoryError:
+        raise ReadError("needs more memory than is available") from None
     except Exception as error:
-        # A decoder's own slip, or a library's, on a damaged file: still one file's failure, and one kind of error.
-        raise ReadError(f"damaged file ({type(error).__name__} {_place(error)})") from error
+        # An unforeseen error of a reader or a library on a damaged file: the failure of one file, and the same kind of error.
+        raise ReadError(f"damaged file ({type(error).__name__} {_place(error)})") from None
 
 
 def _place(error: Exception) -> str:
-    """Where in this package an unforeseen error came up; its message is left out, as it may quote the file."""
+    """The line of this package where an unforeseen error occurred; its message is left out, because it may quote the file."""
     trace = error.__traceback__
     place = "in a reader"
     while trace is not None:
@@ -159,7 +158,7 @@ def _place(error: Exception) -> str:
 
 
 def make_source(path: str, hints: Hints) -> Source:
-    """The source for a path; 'container::member' is split unless a file of that very name exists."""
+    """The source for a path; 'container::member' is split, unless a file of exactly that name exists."""
     container, separator, member = path.rpartition("::")
     whole = locate(path)
     if separator and not (whole.exists() or (whole.is_local and os.path.lexists(whole))):
@@ -187,12 +186,27 @@ def _reader_for(source: Source, reader: str) -> Reader:
 
 
 def _kind_of(source: Source) -> str:
-    """What an unknown file looks like, without a word of what it says: its first bytes may be a name."""
-    root = root_of(source)
-    if root is not None:
-        return f"an XML document with the root element {root.name[:40]}"
-    start = source.head[:4]
-    return "text" if start.isascii() and start.decode("ascii").isprintable() else f"first bytes {start!r}"
+    """The kind of an unknown file; its content is not quoted."""
+    if root_of(source) is not None:
+        return "an XML document whose root element is that of no such format"
+    found = next((kind for magic, kind in _OTHER_KINDS.items() if source.head.startswith(magic)), None)
+    if found is not None:
+        return found
+    start = source.head[:64]
+    return "text" if start.isascii() and not set(start) - _OF_TEXT else "binary data"
+
+
+_OTHER_KINDS = {
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"II*\0": "a TIFF image",
+    b"MM\0*": "a TIFF image",
+    b"PK\x03\x04": "a ZIP archive",
+}
+"""Kinds of files without an ECG that can be read, by their first bytes."""
+
+_OF_TEXT = frozenset((*b"\t\r\n", *range(0x20, 0x7F)))
 
 
 def _module(name: str) -> Reader:

@@ -1,6 +1,7 @@
-"""Arrays without an ECG format around them: NPY and NPZ, MATLAB files up to version 7.2.
+"""Files of plain arrays: NPY and NPZ, MATLAB up to version 7.2.
 
-In: the whole file and the user's hints. Out: a `Recording`. What a file does not say (rate, unit, leads) the hints must.
+In: the whole file and the user's hints. Out: a `Recording`. The hints must give what the file does not state (sampling rate,
+unit, leads).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _ZIP_MAGIC = b"PK\x03\x04"
 
 
 def matches(source: Source) -> bool:
-    """Whether the content is an array file: NPY, a ZIP of NPY, or a MATLAB matrix."""
+    """Whether the content is NPY, a ZIP archive of NPY, or a MATLAB file."""
     head = source.head
     if head.startswith((_NPY_MAGIC, matlab.LEVEL_5_TEXT)):
         return True
@@ -46,13 +47,13 @@ def matches(source: Source) -> bool:
 
 
 def read(source: Source) -> Recording:
-    """Read an array file. Of NPZ and MAT files, `source.member` names the array, where it is not plain which.
+    """Read an array file. For NPZ and MAT files, `source.member` names the array, if it is not clear which one is the ECG.
 
     Raises
     ------
     ReadError
-        On damaged data; where rate, unit or leads are said neither by the file nor by the hints; on arrays of Python
-        objects, which are never unpickled.
+        If the data is damaged, if neither file nor hints give sampling rate, unit and leads, or for arrays of Python objects,
+        which are never unpickled.
     """
     head = source.head
     if head.startswith(_NPY_MAGIC):
@@ -74,34 +75,34 @@ def _from_named(arrays: dict[str, Array], source: Source, source_format: str) ->
     if signal is None:
         raise ReadError(
             f"none of the {len(arrays)} arrays of the {source_format} file is named {', '.join(SIGNAL_NAMES[:5])} ...; "
-            "name the one with the ECG after the path: FILE::ARRAY"
+            "give the name of the array that holds the ECG after the path: FILE::ARRAY"
         )
     return recording_of(signal, description, source.hints, source_format, leads_on=leads_on)
 
 
 def _npy(data: bytes) -> Array:
-    """The array of an NPY file: what its header claims must be there, and no Python objects."""
+    """The array of an NPY file, checked: the file has all data that its header announces, and no Python objects."""
     file = io.BytesIO(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # headers of Python 2 are fine
+            warnings.simplefilter("ignore")  # NumPy warns of headers written by Python 2
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
                 shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
             elif version == (2, 0):
                 shape, by_column, dtype = np.lib.format.read_array_header_2_0(file)
             else:
-                raise ReadError(f"NPY file of version {version[0]}.{version[1]}; 1.0 and 2.0 are read")
+                raise ReadError(f"expected an NPY file of version 1.0 or 2.0, found {version[0]}.{version[1]}")
     except (ValueError, TypeError, SyntaxError, KeyError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise ReadError(f"damaged header of an NPY file ({type(error).__name__})") from error
     if dtype.hasobject or dtype.kind not in "iufUSb":
-        raise ReadError(f"NPY file of {dtype.name}: arrays of numbers are read, Python objects never")
+        raise ReadError(f"expected an NPY file of numbers, found {dtype.name}; Python objects are never read")
     count = 1
     for size in shape:
         count *= size
     available = len(data) - file.tell()
     if any(size < 0 for size in shape) or len(shape) > 32 or count * dtype.itemsize > available:
-        raise ReadError(f"NPY file with {available:,} bytes of data for {count:,} values of {dtype.name}")
+        raise ReadError(f"the NPY file has {available:,} bytes of data for {count:,} values of {dtype.name}")
     if count == 0 or dtype.itemsize == 0:
         return np.empty(0, dtype=np.float32)
     flat = np.frombuffer(data, dtype, count, file.tell())
@@ -115,7 +116,7 @@ def _npz(content: bytes) -> dict[str, Array]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             if len(members) > MAX_ZIP_MEMBERS:
-                raise ReadError(f"NPZ file of {len(members):,} arrays; {MAX_ZIP_MEMBERS:,} are read at most")
+                raise ReadError(f"NPZ file of {len(members):,} arrays; at most {MAX_ZIP_MEMBERS:,} are read")
             if sum(info.file_size for info in members) > budget:
                 raise ReadError(f"NPZ file that unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
             for info in members:

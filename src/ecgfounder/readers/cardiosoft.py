@@ -1,7 +1,7 @@
-"""GE CardioSoft XML (root CardiologyXML, as UK Biobank has it): the strip of all leads, as numbers separated by commas.
+"""GE CardioSoft XML (root CardiologyXML, as in UK Biobank): the strip of all leads, as numbers separated by commas.
 
-In: a resting ECG with its leads directly below StripData, or an exercise ECG with strips below it.
-Out: a `Recording` of the (first, most complete) strip. Median beats, vector loops and the full disclosure are not it.
+In: a resting ECG with its leads directly below StripData, or an exercise ECG with Strip elements below StripData. Out: a
+`Recording` of the strip with the most standard leads. Median beats, vector loops and the full disclosure are not read.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def matches(source: Source) -> bool:
 
 
 def read(source: Source) -> Recording:
-    """Decode the strip with the most standard leads; of several equals, the first.
+    """Decode the strip with the most standard leads, the first of several.
 
     Returns
     -------
     Recording
-        float32 [n_leads, n_samples] in mV; NaN where a number is left blank, and after the end of a lead that is
-        shorter than the others.
+        float32 [n_leads, n_samples] in millivolts; NaN for empty fields, and after the end of a lead that is shorter than the
+        others.
 
     Raises
     ------
     ReadError
-        If the XML is damaged, or rate, resolution, counts or numbers make no sense.
+        If the XML is damaged, or sampling rate, resolution, counts or numbers are not valid.
     UnsupportedFormatError
-        If there is no strip, only a full disclosure or median beats.
+        If there is no strip, but only a full disclosure or median beats.
     """
     root = parse(source)
     strips = [strip for data in root.iter("{*}StripData") for strip in _strips(data)]
@@ -68,7 +68,7 @@ def read(source: Source) -> Recording:
 
 
 def _strips(data: etree._Element) -> Iterator[etree._Element]:
-    """The elements that hold WaveformData: StripData itself, or the Strip elements of an exercise ECG."""
+    """The elements with WaveformData: StripData itself, or the Strip elements of an exercise ECG."""
     for element in (data, *data.iterfind("{*}Strip")):
         if element.find("{*}WaveformData") is not None:
             yield element
@@ -81,12 +81,12 @@ def _leads(strip: etree._Element) -> Iterator[etree._Element]:
 def _name(lead: etree._Element) -> str:
     name = canonical_lead(lead.get("lead") or lead.get("Lead") or "")
     if not name:
-        raise ReadError("a WaveformData element without a lead name")
+        raise ReadError("a WaveformData element has no lead name")
     return name
 
 
 def _setting(strip: etree._Element, tag: str) -> etree._Element:
-    """Rate and resolution stand in the strip, or above it where several strips share them."""
+    """The element for sampling rate or resolution: in the strip, or in a parent if several strips share it."""
     element: etree._Element | None = strip
     while element is not None:
         found = element.find(f"{{*}}{tag}")
@@ -107,10 +107,10 @@ def _resolution_mv(element: etree._Element) -> float:
     unit = _VOLTAGE_PER_COUNT.fullmatch(element.get("units", "uVperLsb").strip())
     factor = millivolts_per(unit[1]) if unit else None
     if factor is None:
-        raise ReadError("the Resolution is not in microvolt (or mV, V, nV) per bit")
+        raise ReadError("the Resolution is not in uV, mV, V or nV per bit")
     resolution = number(text_of(element), "Resolution") * factor
     if resolution <= 0:
-        raise ReadError("the Resolution is not above 0")
+        raise ReadError("the Resolution must be above 0")
     return resolution
 
 
@@ -118,8 +118,8 @@ def _samples(strip: etree._Element, leads: list[etree._Element], resolution_mv: 
     counts = [numbers_of(lead.text or "", f"{in_words(_name(lead))}: WaveformData") for lead in leads]
     longest = max(len(values) for values in counts)
     stated = text_of(strip.find("{*}ChannelSampleCountTotal"))
-    if stated and integer(stated, "ChannelSampleCountTotal") != longest:
-        raise ReadError(f"ChannelSampleCountTotal is {stated[:20]}, but the leads hold {longest} samples")
+    if stated and (total := integer(stated, "ChannelSampleCountTotal")) != longest:
+        raise ReadError(f"ChannelSampleCountTotal is {total}, but the leads have {longest} samples")
     samples = np.full((len(leads), longest), np.nan, dtype=np.float32)
     for row, lead, values in zip(samples, leads, counts, strict=True):
         row[: len(values)] = to_millivolts(values, resolution_mv, 0.0, in_words(_name(lead)))
@@ -156,7 +156,7 @@ _MEASUREMENTS = {
 
 
 def statements(source: Source) -> Statements:
-    """The program's reading: Interpretation/Diagnosis; Interpretation/Conclusion, a physician's, is never taken."""
+    """The program's statements, Interpretation/Diagnosis; a physician's, Interpretation/Conclusion, are never read."""
     root = parse(source)
     lines = [text_of(line) for line in root.iterfind("{*}Interpretation/{*}Diagnosis/{*}DiagnosisText")]
     measured = root.find("{*}RestingECGMeasurements")

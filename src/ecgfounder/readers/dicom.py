@@ -1,7 +1,7 @@
 """DICOM waveform objects (PS3.3 C.10.9): 12-lead, general, general 32-bit and ambulatory ECG.
 
-In: a DICOM file, with or without preamble, any native transfer syntax, deflated too. Out: a `Recording` of the original
-rhythm group with the most standard leads. Data elements are parsed by pydicom, samples are decoded here.
+In: a DICOM file with or without preamble, in any native or deflated transfer syntax. Out: a `Recording` of the original rhythm
+group with the most standard leads. pydicom parses the data elements, this module decodes the samples.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WANTED = (
     0x5400_0100,  # Waveform Sequence
 )
 _ANNOTATIONS = (0x0040_B020,)  # Waveform Annotation Sequence (PS3.3 C.10.10)
-# Meanings of the concept codes of TID 3713 and its kin, in small letters; the codes themselves differ by vendor.
+# Meanings of the concept codes of TID 3713 and similar templates, in lower case; the codes differ between vendors.
 _MEASUREMENTS = {
     "ventricular heart rate": "heart_rate",
     "heart rate": "heart_rate",
@@ -60,7 +60,7 @@ _UNDEFINED = 0xFFFF_FFFF
 _VRS = frozenset(first + second for first, second in product(*[[bytes((code,)) for code in range(65, 91)]] * 2))
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
-# What pydicom raises on damaged files; its messages may quote the file and are never passed on.
+# Exceptions of pydicom for damaged files; their messages may quote the file and are not shown.
 _PYDICOM_ERRORS = (
     InvalidDicomError,
     BytesLengthException,
@@ -77,8 +77,9 @@ _PYDICOM_ERRORS = (
     struct.error,
 )
 
-# Waveform Bits Allocated and Waveform Sample Interpretation (PS3.3 C.10.9.1.5). MB and AB, 8-bit mu-law and A-law,
-# are meant for sound and are refused.
+_COMPANDED = ("MB", "AB")
+"""Waveform Sample Interpretations for audio, 8-bit mu-law and A-law, which are refused."""
+# Waveform Bits Allocated and Waveform Sample Interpretation (PS3.3 C.10.9.1.5).
 _SAMPLE_TYPES = {
     (8, "SB"): "i1",
     (8, "UB"): "u1",
@@ -94,13 +95,13 @@ _MDC_PARTITION = 2 << 16  # an MDC code may be written as one number: partition 
 
 
 def matches(source: Source) -> bool:
-    """Whether 'DICM' follows a preamble of 128 bytes, or the file begins with a data element as DICOM files do."""
+    """Whether 'DICM' follows a preamble of 128 bytes, or the file begins with a usual first data element of DICOM."""
     head = source.head
     return head[128:132] == b"DICM" or _begins_with_element(head)
 
 
 def _begins_with_element(head: bytes) -> bool:
-    """Whether the first data element is one of group 0002 or 0008 that files without preamble begin with."""
+    """Whether the first data element is one of group 0002 or 0008 with which files without preamble begin."""
     if len(head) < 8:
         return False
     group, element = struct.unpack("<HH", head[:4])
@@ -114,24 +115,24 @@ def _begins_with_element(head: bytes) -> bool:
 def read(source: Source) -> Recording:
     """Decode the original rhythm group with the most standard leads.
 
-    A sample is stored value x sensitivity x correction factor + baseline, in the sensitivity's unit. Groups that carry
-    different leads (a 3 x 4 page) are put on one time axis, NaN where a lead was not recorded (`timeline.join`).
+    A sample is stored value x sensitivity x correction factor + baseline, in the unit of the sensitivity. Groups with different
+    leads (a 3 x 4 page) are joined on one time axis, with NaN where a lead was not recorded (`timeline.join`).
 
     Returns
     -------
     Recording
-        float32 [n_leads, n_samples] in mV. NaN for padding, where the padding value is the least or the greatest
-        that a sample can take (elsewhere a real sample may have it).
+        float32 [n_leads, n_samples] in millivolts. NaN for padding, if the padding value is the minimum or maximum of the
+        samples' type (any other value may also occur as a sample).
 
     Raises
     ------
     ReadError
-        If the file is damaged, or counts, sensitivities or units make no sense.
+        If the file is damaged, or counts, sensitivities or units are not valid.
     UnsupportedFormatError
-        If it is no ECG waveform (an image, say), or its samples are companded.
+        If it is not an ECG waveform (for example an image), or its samples are companded.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of values that are against the standard, quoting them
+        warnings.simplefilter("ignore")  # pydicom's warnings about invalid values quote them
         try:
             return _read(source.content)
         except _PYDICOM_ERRORS as error:
@@ -148,7 +149,7 @@ def _read(content: bytes) -> Recording:
         raise UnsupportedFormatError(f"expected a DICOM ECG with a Waveform Sequence, {found}")
     rhythms = [group for group in groups if not _is_beat(group)]
     if not rhythms:
-        raise UnsupportedFormatError("expected a multiplex group of rhythm waveforms, found median beats alone")
+        raise UnsupportedFormatError("expected a multiplex group of rhythm waveforms, found only median beats")
     chosen = [_Group(group, little_endian) for group in _originals(rhythms)]
     whole = join([piece for group in chosen if (piece := group.piece()) is not None])
     if not class_uid.startswith(_ECG_CLASSES) and not standard_leads_in(whole.leads):
@@ -166,10 +167,9 @@ def _read(content: bytes) -> Recording:
 
 
 def _dataset(content: bytes, wanted_tags: tuple[int, ...] = _WANTED) -> tuple[Any, bool]:
-    """The wanted data elements, by ascending tags, and whether numbers are little-endian.
+    """The wanted data elements, and whether numbers are little-endian; `wanted_tags` are in ascending order.
 
-    The file meta information is read here, not by pydicom, because pydicom would inflate a deflated data set without
-    any limit.
+    The file meta information is parsed here, because pydicom would inflate a deflated data set without a limit.
     """
     start = 132 if content[128:132] == b"DICM" else 0
     syntax, start = _transfer_syntax(content, start)
@@ -177,7 +177,7 @@ def _dataset(content: bytes, wanted_tags: tuple[int, ...] = _WANTED) -> tuple[An
     if syntax == _DEFLATED_LITTLE:
         data = _inflate(data)
     little_endian = syntax != _EXPLICIT_BIG
-    # Whether types are written down (explicit VR) is seen from the data: some files claim the other.
+    # Whether VRs are explicit is detected from the data: in some files, the transfer syntax is wrong.
     encoding = _Encoding(implicit=not _is_vr(data[4:6]), little_endian=little_endian)
     wanted = io.BytesIO(_wanted_elements(data, encoding, wanted_tags))
     last = wanted_tags[-1]
@@ -185,7 +185,7 @@ def _dataset(content: bytes, wanted_tags: tuple[int, ...] = _WANTED) -> tuple[An
 
 
 class _Encoding:
-    """How data elements are written: without their type (implicit VR)?, in which byte order?"""
+    """The encoding of data elements: implicit or explicit VR, and the byte order."""
 
     def __init__(self, *, implicit: bool, little_endian: bool) -> None:
         order = "<" if little_endian else ">"
@@ -205,10 +205,10 @@ class _Encoding:
 
 
 def _wanted_elements(data: bytes, encoding: _Encoding, wanted_tags: tuple[int, ...]) -> bytes:
-    """The bytes of the top-level data elements that are used here.
+    """The bytes of the wanted top-level data elements.
 
-    Hundreds of annotations may come before the waveforms, and pydicom would parse them all. Of the last wanted one,
-    mostly the waveforms themselves, pydicom finds the end.
+    Hundreds of annotations may precede the waveforms, and pydicom would parse all of them. The last wanted element, usually the
+    waveforms, is followed by the rest of the data; pydicom finds its end.
     """
     wanted = bytearray()
     position = 0
@@ -216,12 +216,12 @@ def _wanted_elements(data: bytes, encoding: _Encoding, wanted_tags: tuple[int, .
         tag, length, value = encoding.header(data, position)
         if tag >= wanted_tags[-1]:
             if length != _UNDEFINED and value + length > len(data):
-                raise ReadError("a data element ends beyond the file: truncated or damaged")
+                raise ReadError("a data element ends after the end of the file: truncated or damaged")
             wanted += data[position:] if tag == wanted_tags[-1] else b""
             break
         end = _end_of_sequence(data, value, encoding) if length == _UNDEFINED else value + length
         if end > len(data):
-            raise ReadError("a data element ends beyond the file: truncated or damaged")
+            raise ReadError("a data element ends after the end of the file: truncated or damaged")
         if tag in wanted_tags:
             wanted += data[position:end]
         position = end
@@ -229,7 +229,7 @@ def _wanted_elements(data: bytes, encoding: _Encoding, wanted_tags: tuple[int, .
 
 
 def _end_of_sequence(data: bytes, position: int, encoding: _Encoding) -> int:
-    """Where a sequence of undefined length ends, after its delimiter; without recursion, however deep it is."""
+    """The end of a sequence of undefined length, after its delimiter; without recursion, because nesting may be deep."""
     header = encoding.header
     open_levels = 1
     while open_levels:
@@ -258,7 +258,7 @@ def _transfer_syntax(content: bytes, start: int) -> tuple[str, int]:
         else:
             length, value = int.from_bytes(content[start + 4 : start + 8], "little"), start + 8
         if value + length > len(content):
-            raise ReadError("the file meta information ends beyond the file: truncated or damaged")
+            raise ReadError("the file meta information ends after the end of the file: truncated or damaged")
         if element == 0x0010:
             syntax = content[value : value + length].decode("ascii", "replace").strip(" \0")
         start = value + length
@@ -289,13 +289,13 @@ def _is_beat(group: Any) -> bool:
 
 
 def _originals(groups: list[Any]) -> list[Any]:
-    """The groups as recorded; derived ones only where there are no others."""
+    """The original groups; derived ones only if there are no others."""
     originals = [group for group in groups if _text(group, "WaveformOriginality").upper() != "DERIVED"]
     return originals or groups
 
 
 class _Channel(NamedTuple):
-    """One channel definition: its column, lead name, and stored value x scale + baseline = mV; skew in samples."""
+    """One channel definition: column, lead name, scale and baseline (stored value x scale + baseline = mV), skew in samples."""
 
     column: int
     lead: str
@@ -319,7 +319,7 @@ class _Group:
         self.channels = list(_channels(self.definitions))
 
     def piece(self) -> Piece | None:
-        """The group's voltages; None where it holds none (pressures, say)."""
+        """The group's voltages; None if it has none (for example only pressures)."""
         if not self.channels:
             return None
         stored = self._stored()
@@ -339,22 +339,22 @@ class _Group:
         )
 
     def _stored(self) -> npt.NDArray[Any]:
-        """Stored values [n_samples, n_channels]: the channels take turns."""
+        """Stored values [n_samples, n_channels]: the channels are interleaved."""
         bits = _whole(self.group, "WaveformBitsAllocated")
         interpretation = _text(self.group, "WaveformSampleInterpretation").upper()
         kind = _SAMPLE_TYPES.get((bits, interpretation))
         if kind is None:
-            known = re.fullmatch("[A-Z]{2}", interpretation)
+            known = {*_COMPANDED, *(name for _, name in _SAMPLE_TYPES)}
+            found = interpretation if interpretation in known else "of another interpretation"
             raise UnsupportedFormatError(
-                f"expected linear samples (SB, UB, SS, US, SL, UL) of 8, 16 or 32 bits, found {bits} bits"
-                + (f" {interpretation}" if known else "")
+                f"expected linear samples (SB, UB, SS, US, SL, UL) of 8, 16 or 32 bits, found {bits} bits {found}"
             )
         data = self.group.get("WaveformData") or b""
         expected = self.n_samples * self.n_channels * bits // 8
         if not expected <= len(data) <= expected + expected % 2:
             raise ReadError(
-                f"{self.n_samples} samples of {self.n_channels} channels are {expected} bytes, "
-                f"but WaveformData holds {len(data)}"
+                f"{self.n_samples} samples of {self.n_channels} channels need {expected} bytes, "
+                f"but WaveformData has {len(data)}"
             )
         return np.frombuffer(data, dtype=self.byte_order + kind, count=self.n_samples * self.n_channels).reshape(
             self.n_samples, self.n_channels
@@ -370,7 +370,7 @@ class _Group:
 
 
 def _extremes(dtype: np.dtype[Any], bits_stored: int) -> tuple[int, ...]:
-    """The least and the greatest value of the type and of the bits that are used of it."""
+    """Minimum and maximum of the type, and of the number of bits stored."""
     info = np.iinfo(dtype)
     if info.min == 0:
         return (0, int(info.max), 2**bits_stored - 1)
@@ -378,9 +378,9 @@ def _extremes(dtype: np.dtype[Any], bits_stored: int) -> tuple[int, ...]:
 
 
 def _shift(row: Samples, skew: int) -> None:
-    """Move a channel that began `skew` whole samples after the group; less than half a sample is left as it is."""
+    """Move a channel that began `skew` samples after the group, in place."""
     if abs(skew) >= len(row) > 0:
-        raise ReadError(f"a channel is skewed by {skew} samples, more than the {len(row)} that there are")
+        raise ReadError(f"a channel is skewed by {skew} samples, but has only {len(row)}")
     if skew > 0:
         row[skew:] = row[:-skew].copy()
         row[:skew] = np.nan
@@ -398,7 +398,9 @@ def _channels(definitions: list[Any]) -> Iterator[_Channel]:
         factor = _unit(definition)
         if factor is None:
             if lead in STANDARD_LEADS:
-                raise ReadError(f"{in_words(lead)}: expected a sensitivity in uV, mV, V or nV, found no such unit")
+                raise ReadError(
+                    f"{in_words(lead)}: expected a sensitivity in uV, mV, V or nV, found another unit or none"
+                )
             continue
         called = in_words(lead)
         correction = _number(definition, "ChannelSensitivityCorrectionFactor")
@@ -416,7 +418,7 @@ def _channels(definitions: list[Any]) -> Iterator[_Channel]:
 
 
 def _lead(definition: Any, column: int) -> str:
-    """The channel's lead: by the code of its source, by the code's meaning or the channel's label where that fails."""
+    """The channel's lead: by the code of its source, else by the code's meaning or the channel's label."""
     source = _first_item(definition, "ChannelSourceSequence")
     code = _text(source, "CodeValue")
     by_code = _lead_of_code(code)
@@ -442,7 +444,7 @@ def _lead_of_code(code: str) -> str | None:
 
 
 def _unit(definition: Any) -> float | None:
-    """Millivolt per unit of sensitivity; None where it is no voltage."""
+    """Millivolts per unit of sensitivity; None if it is not a voltage."""
     unit = _first_item(definition, "ChannelSensitivityUnitsSequence")
     by_code = millivolts_per(_text(unit, "CodeValue"))
     return by_code if by_code is not None else millivolts_per(_text(unit, "CodeMeaning"))

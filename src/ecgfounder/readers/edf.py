@@ -1,6 +1,6 @@
 """EDF, EDF+ and BDF, BDF+ (European Data Format, 16 bits; BioSemi's of 24 bits).
 
-In: the whole file. Out: a `Recording` of the channels that are named as ECG, among whatever else was recorded.
+In: the whole file. Out: a `Recording` of the channels whose labels are those of ECG; other signals are left out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAX_RECORDS_CHECKED = 1 << 20
 
 @dataclass(frozen=True)
 class _Channel:
-    """One signal of the header; `start` and `count` in samples within a data record, `scale` and `offset` in mV."""
+    """One signal of the header; `start` and `count` are in samples of a data record."""
 
     name: str
     unit: str
@@ -55,7 +55,7 @@ class _Header:
     kind: str
     width: int  # bytes of a sample
     data_start: int
-    n_records: int  # -1: not known when the header was written
+    n_records: int  # -1: unknown when the header was written
     duration: float
     channels: tuple[_Channel, ...]
 
@@ -65,7 +65,7 @@ class _Header:
 
 
 def matches(source: Source) -> bool:
-    """Whether the file begins with a version field and sizes as EDF and BDF have them."""
+    """Whether the file begins with the version field and sizes of EDF or BDF."""
     head = source.head
     if len(head) < _BLOCK or not head.startswith((_EDF, _BDF)):
         return False
@@ -75,17 +75,17 @@ def matches(source: Source) -> bool:
 def read(source: Source) -> Recording:
     """Read the ECG channels of an EDF or BDF file.
 
-    A channel is ECG if its label is a lead's name or contains ECG or EKG; names that EEG has too are a lead's only beside
-    others that are (`leads_in_context`). Of ECG channels at several rates, those of the rate with the most standard leads are
-    kept (then of the highest rate); the others are named in `Recording.left_out`. Where no label says ECG, `hints.leads`
+    A channel is ECG if its label is the name of a lead, or contains ECG or EKG. Names that EEG channels have too count as leads
+    only beside other leads (`leads_in_context`). Of ECG channels with several sampling rates, those with the most standard leads
+    are kept (then those with the highest rate); the others are in `Recording.left_out`. If no label is that of ECG, `hints.leads`
     may name the channels that are voltages, in the file's order.
 
     Raises
     ------
     ReadError
-        On a damaged header, a file shorter than its header says, no ECG channels, or no unit.
+        If the header is damaged, the file is shorter than stated in the header, or there are no ECG channels or no unit.
     UnsupportedFormatError
-        On EDF+D or BDF+D whose data records have gaps in time between them.
+        For EDF+D and BDF+D files with gaps in time between their data records.
     """
     content = source.content
     header = _parse_header(content)
@@ -111,13 +111,13 @@ def read(source: Source) -> Recording:
 
 def _parse_header(content: bytes) -> _Header:
     if len(content) < _BLOCK:
-        raise ReadError(f"EDF file of {len(content)} bytes, cut off within its header")
+        raise ReadError(f"EDF file of {len(content)} bytes, truncated in its header")
     n_channels = int(_number(content[252:256].decode("latin-1"), "the number of signals"))
     data_start = _BLOCK * (n_channels + 1)
     if n_channels < 1 or data_start > len(content):
-        raise ReadError(f"EDF file of {len(content):,} bytes whose header claims {n_channels} signals")
+        raise ReadError(f"EDF file of {len(content):,} bytes, but its header states {n_channels} signals")
     if int(_number(content[184:192].decode("latin-1"), "the header's size")) != data_start:
-        raise ReadError(f"damaged EDF header: its size is not that of {n_channels} signals")
+        raise ReadError(f"damaged EDF header: the stated size is not that of {n_channels} signals")
     duration = _number(content[244:252].decode("latin-1"), "the duration of a data record")
     n_records = int(_number(content[236:244].decode("latin-1"), "the number of data records"))
     is_bdf = content.startswith(_BDF)
@@ -133,7 +133,7 @@ def _parse_header(content: bytes) -> _Header:
 
 
 def _parse_channels(text: str, n_channels: int) -> tuple[_Channel, ...]:
-    """The signals' fields stand one kind after the other: all labels, then all transducers ..."""
+    """Parse the signals' fields, which are grouped by kind: all labels, then all transducers, and so on."""
     columns: list[list[str]] = []
     at = 0
     for width in _WIDTHS:
@@ -166,19 +166,19 @@ def _records(content: bytes, header: _Header) -> npt.NDArray[np.uint8]:
     """The data records, as bytes [n_records, bytes of a record]."""
     record_bytes = header.record_samples * header.width
     if record_bytes == 0 or header.duration <= 0:
-        raise ReadError(f"EDF header with data records of {record_bytes} bytes and {header.duration:g} s")
+        raise ReadError(f"damaged EDF header: data records of {record_bytes} bytes and {header.duration:g} s")
     stored = (len(content) - header.data_start) // record_bytes
     n_records = stored if header.n_records == -1 else header.n_records
     if not 1 <= n_records <= stored:
-        raise ReadError(f"EDF file with {stored:,} whole data records, its header says {header.n_records:,}")
+        raise ReadError(f"EDF file with {stored:,} complete data records, but its header states {header.n_records:,}")
     return np.frombuffer(content, np.uint8, n_records * record_bytes, header.data_start).reshape(n_records, -1)
 
 
 def _refuse_gaps(records: npt.NDArray[np.uint8], header: _Header) -> None:
-    """In a discontinuous file every data record says when it begins, in its first annotation; most have no gaps."""
+    """Refuse gaps in a discontinuous file, where the first annotation of each data record is its start; most have no gaps."""
     annotations = next((channel for channel in header.channels if channel.is_annotations), None)
     if annotations is None or len(records) > _MAX_RECORDS_CHECKED:
-        raise UnsupportedFormatError(f"{header.kind} file whose data records cannot be placed in time")
+        raise UnsupportedFormatError(f"{header.kind} file without the start times of its data records")
     begin = annotations.start * header.width
     onsets: list[float] = []
     for record in records[:, begin : begin + annotations.count * header.width]:
@@ -192,7 +192,7 @@ def _refuse_gaps(records: npt.NDArray[np.uint8], header: _Header) -> None:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The channels that make the recording, each with its lead's name, and the leads at other rates."""
+    """The channels of the recording with their lead names, and the leads at other sampling rates."""
 
     kept: dict[_Channel, str]
     left_out: tuple[str, ...]
@@ -208,18 +208,18 @@ def _ecg_channels(header: _Header, hints: Hints) -> _Chosen:
 
 
 def _named_as_ecg(signals: Sequence[_Channel]) -> dict[_Channel, str]:
-    """The channels whose labels are leads' names, or say ECG."""
+    """The channels whose labels are names of leads, or contain ECG."""
     names = leads_in_context([_without_reference(channel.name) for channel in signals])
     return {
         channel: name
         for channel, name in zip(signals, names, strict=True)
-        # A heart rate "from ECG" in beats per minute is no ECG; a signal without a unit may be.
+        # A heart rate "from ECG" in beats per minute is not an ECG; a signal without a unit may be one.
         if (name in KNOWN_LEADS or says_ecg(channel.name)) and _may_be_voltage(channel)
     }
 
 
 def _without_reference(label: str) -> str:
-    """'V1-REF' is V1, but 'C3-REF' says that it is an electrode of EEG."""
+    """A label without its reference: 'V1-REF' is V1, but 'C3-REF' is an electrode of EEG and is not changed."""
     name = _REFERENCE.sub("", label)
     return name if leads_in_context([name]) == (canonical_lead(name),) else label
 
@@ -229,12 +229,12 @@ def _may_be_voltage(channel: _Channel) -> bool:
 
 
 def _named_by_user(signals: Sequence[_Channel], hints: Hints) -> dict[_Channel, str]:
-    """The voltages, under the names that the user gives."""
+    """The channels that are voltages, with the user's names."""
     voltages = [channel for channel in signals if millivolts_per(channel.unit) is not None]
     if hints.leads is None or len(hints.leads) != len(voltages):
         raise ReadError(
-            f"none of the EDF file's {len(signals)} signals is named as ECG; "
-            f"the 'leads' parameter can name the {len(voltages)} that are voltages"
+            f"none of the EDF file's {len(signals)} signals has the label of an ECG; "
+            f"give the names of the {len(voltages)} that are voltages by the 'leads' parameter"
         )
     return dict(zip(voltages, hints.leads, strict=True))
 
@@ -245,15 +245,15 @@ def _worth(ecg: Mapping[_Channel, str], count: int) -> tuple[int, int]:
 
 
 def _calibration(channel: _Channel, hints: Hints) -> tuple[float, float]:
-    """mV per count, and mV at count 0."""
+    """Millivolts per count, and millivolts at count 0."""
     unit = millivolts_per(channel.unit) or hinted_scale(hints)
     if unit is None:
-        raise ReadError("the EDF file gives no unit for an ECG signal; the 'unit' parameter says which")
+        raise ReadError("the EDF file does not state the unit of an ECG signal; give it by the 'unit' parameter")
     low, high = (_number(text, "a physical limit") for text in channel.physical)
     digital_low, digital_high = (_number(text, "a digital limit") for text in channel.digital)
     if digital_high <= digital_low or high == low:
-        ranges = f"counts {digital_low:g} to {digital_high:g} stand for {low:g} to {high:g}"
-        raise ReadError(f"damaged EDF header: an ECG signal's {ranges}")
+        ranges = f"of {low:g} to {high:g} for counts {digital_low:g} to {digital_high:g}"
+        raise ReadError(f"damaged EDF header: an ECG signal {ranges}")
     per_count = (high - low) / (digital_high - digital_low)
     return per_count * unit, (low - digital_low * per_count) * unit
 
@@ -265,7 +265,7 @@ def _fill(
     width: int,
     calibration: tuple[float, float],
 ) -> None:
-    """Fill `out` [n_records, count] with one channel in mV, some records at a time."""
+    """Fill `out` [n_records, count] with one channel in millivolts, in blocks of records."""
     begin, end = channel.start * width, (channel.start + channel.count) * width
     step = max(1, (1 << 20) // channel.count)
     for first in range(0, len(records), step):
@@ -280,7 +280,7 @@ def _fill(
 
 
 def _meta(header: _Header, channels: Sequence[_Channel]) -> dict[str, str | float]:
-    """The kind of file, and the filters where all ECG channels had the same."""
+    """The kind of file, and the filters if they are the same for all ECG channels."""
     meta: dict[str, str | float] = {"format_version": header.kind}
     settings = {channel.filters for channel in channels}
     if len(settings) == 1:

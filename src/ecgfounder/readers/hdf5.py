@@ -1,7 +1,7 @@
-"""HDF5 files (MATLAB 7.3 among them): one recording, or many in one dataset, addressed as 'FILE::DATASET/RECORDING'.
+"""HDF5 files, also those of MATLAB 7.3: one recording, or many in one dataset, addressed as 'FILE::DATASET/RECORDING'.
 
-In: the file, what follows '::', and the user's hints. Out: a `Recording`. Nothing outside the file is ever followed:
-external and soft links, external storage and virtual datasets are refused.
+In: the file, the member's name after '::', and the user's hints. Out: a `Recording`. No other file is opened: external and soft
+links, external storage and virtual datasets are refused.
 """
 
 from __future__ import annotations
@@ -48,33 +48,32 @@ ID_NAMES = (
     *("exam_id", "exam_ids", "record_id", "record_ids", "recording_id", "ecg_id", "ecg_ids", "study_id", "study_ids"),
     *("id", "ids", "record_name", "record_names", "filename", "filenames"),
 )
-"""Datasets beside the recordings that give each an identifier, in this order."""
+"""Names of the dataset with the recordings' identifiers, in order of preference."""
 
-# CODE-15 % (doi:10.5281/zenodo.4916206): `tracings` [N, 4096, 12] beside `exam_id` [N]; nothing in the file says more.
-# 400 Hz and the lead order are its documentation's. That speaks of "1e-4 V"; its authors say, and the amplitudes show,
-# that the numbers are millivolts.
+# CODE-15 % (doi:10.5281/zenodo.4916206): `tracings` [N, 4096, 12] beside `exam_id` [N], without further facts in the file. 400 Hz
+# and the order of leads are from its documentation. The documentation states the unit "1e-4 V"; according to the authors, and by
+# the amplitudes, the unit is millivolts.
 _CODE15_SHAPE = (4096, 12)
 _CODE15 = Description(rate=400.0, scale=1.0, leads=STANDARD_LEADS)
 
 
 def matches(source: Source) -> bool:
-    """Whether HDF5's signature stands at the begin, or after a user block as MATLAB 7.3 writes it."""
+    """Whether the file begins with the signature of HDF5, or has it after a user block, as files of MATLAB 7.3 do."""
     return any(source.head.startswith(_MAGIC, at) for at in _USER_BLOCKS)
 
 
 def read(source: Source) -> Recording:
     """Read a recording from an HDF5 file.
 
-    `source.member` is the path of a dataset or group, and, in a dataset of many recordings [N, ...], which of them:
-    'tracings/123' is the one whose identifier is 123 in a neighbouring dataset (`ID_NAMES`), or, where there is no such
-    dataset, the one in row 123, counted from 0. 'tracings[123]' is row 123 in any case. Without a member, the
-    file's only recording.
+    `source.member` is the path of a dataset or group. In a dataset of many recordings [N, ...], it is followed by the recording:
+    'tracings/123' is the one with identifier 123 in a dataset beside it (`ID_NAMES`), or, without such a dataset, the one in row
+    123, counted from 0. 'tracings[123]' is always row 123. Without a member, the file's only recording is read.
 
     Raises
     ------
     ReadError
-        If the file is damaged, points outside itself, unpacks to too much, or holds no such recording; if rate, unit
-        or leads are said neither by the file nor by the hints.
+        If the file is damaged, refers to other files, unpacks to too much, or has no such recording; if neither file nor hints
+        give sampling rate, unit and leads.
     MissingDependencyError
         If h5py is not installed.
     """
@@ -99,9 +98,9 @@ def read(source: Source) -> Recording:
 
 @contextmanager
 def _opened(h5py: Any, source: Source) -> Iterator[Any]:
-    """The file's root; from memory if it was read already, or is gzip."""
+    """The file's root group; from memory if the file was read already, or is gzip data."""
     location = source.location
-    # A large file elsewhere is read by the ranges that are asked for; one of this machine by the library itself.
+    # The library reads large files of this machine by their path, and others in ranges through a file object.
     in_memory = source.small is not None or source.is_gzip
     whole = io.BytesIO(source.content) if in_memory else location.path if location.is_local else location.open()
     try:
@@ -113,12 +112,12 @@ def _opened(h5py: Any, source: Source) -> Iterator[Any]:
 
 
 def _find(h5py: Any, root: Any, member: str | None) -> tuple[Array, Description, Description | None]:
-    """The array asked for, what the file says about it, and what is known of it from elsewhere."""
+    """The array, its description in the file, and a default description for known data sets."""
     node, key = _resolve(h5py, root, member or "")
     if isinstance(node, h5py.Group) and key is None:
         return _from_group(h5py, node)
     if isinstance(node, h5py.Group):
-        raise ReadError("the HDF5 file holds no dataset or group of the name that follows '::'")
+        raise ReadError("the HDF5 file has no dataset or group of the name after '::'")
     description = _description(h5py, node.parent, node)
     if key is None:
         return _values(node, ()), description, None
@@ -128,7 +127,7 @@ def _find(h5py: Any, root: Any, member: str | None) -> tuple[Array, Description,
 
 
 def _resolve(h5py: Any, root: Any, member: str) -> tuple[Any, str | None]:
-    """Follow a path as far as it leads through hard links; what is left over is a recording's key."""
+    """Follow a path through hard links to a dataset or group; the rest of the path is a recording's key."""
     node = root
     parts = [part for part in member.split("/") if part]
     for depth, part in enumerate(parts):
@@ -143,21 +142,21 @@ def _resolve(h5py: Any, root: Any, member: str) -> tuple[Any, str | None]:
 
 
 def _child(h5py: Any, group: Any, name: str) -> Any:
-    """A member of a group, if it lies in this file."""
+    """A member of a group, if it is in this file."""
     if name in (".", "..") or name not in group:
-        raise ReadError("the HDF5 file holds no dataset or group of the name that follows '::'")
+        raise ReadError("the HDF5 file has no dataset or group of the name after '::'")
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ReadError("the HDF5 file points to it by an external or soft link, which is refused")
+        raise ReadError("the name after '::' is an external or soft link of the HDF5 file, which is refused")
     child = group[name]
     if not isinstance(child, (h5py.Group, h5py.Dataset)):
-        raise ReadError("what the HDF5 file holds under this name is no dataset")
+        raise ReadError("the name after '::' is neither a dataset nor a group of the HDF5 file")
     return child
 
 
 def _row(h5py: Any, dataset: Any, key: str) -> int:
-    """The row of a recording in a dataset of many, by `[row]`, by identifier, or by number."""
+    """The row of a recording in a dataset of many, by `[row]`, identifier, or number."""
     if dataset.ndim < 2:
-        raise ReadError(f"the HDF5 dataset of shape {dataset.shape} does not hold several recordings")
+        raise ReadError(f"the HDF5 dataset of shape {dataset.shape} does not have several recordings")
     n_rows = int(dataset.shape[0])
     indexed = _ROW.fullmatch(key)
     identifiers = None if indexed else _identifiers(h5py, dataset, n_rows)
@@ -166,19 +165,21 @@ def _row(h5py: Any, dataset: Any, key: str) -> int:
         if len(rows) != 1:
             raise ReadError(
                 f"{len(rows)} of the {n_rows:,} recordings in the HDF5 dataset have this identifier; "
-                "DATASET[ROW] takes one by its row, counted from 0"
+                "DATASET[ROW] names one by its row, counted from 0"
             )
         return int(rows[0])
     number = indexed["row"] if indexed else key
     if not number.isascii() or not number.isdigit() or int(number) >= n_rows:
-        raise ReadError(f"the HDF5 dataset holds {n_rows:,} recordings, rows 0 to {n_rows - 1:,}; this is none of them")
+        raise ReadError(
+            f"expected one of {n_rows:,} recordings in the HDF5 dataset, rows 0 to {n_rows - 1:,}, found another"
+        )
     return int(number)
 
 
 def _rows_of(identifiers: Array, key: str) -> Array:
-    """Rows with this identifier; whole numbers are compared as numbers, anything else as text."""
+    """Rows with this identifier; integers are compared as numbers, others as text."""
     if identifiers.dtype.kind in "iu":
-        # Longer numbers than 18 digits fit no integer of a file.
+        # Numbers of more than 18 digits do not fit in int64.
         return np.flatnonzero(identifiers == int(key)) if re.fullmatch(r"-?\d{1,18}", key, re.ASCII) else np.empty(0)
     plain = (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in identifiers)
     return np.flatnonzero([text == key for text in plain])
@@ -197,9 +198,9 @@ def _identifiers(h5py: Any, dataset: Any, n_rows: int) -> Array | None:
 
 
 def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description | None]:
-    """The one recording of a group: a dataset of it, or datasets named after leads."""
+    """The only recording of a group: one of its datasets, or several datasets named after leads."""
     if len(group) > _MAX_CHILDREN:
-        raise ReadError(f"the HDF5 group has {len(group):,} members; name one after the path: FILE::NAME")
+        raise ReadError(f"the HDF5 group has {len(group):,} members; give the name of one after the path: FILE::NAME")
     datasets = {
         name: group[name]
         for name in group
@@ -211,23 +212,26 @@ def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description 
     chosen = next((name for name, shape in shapes.items() if shape is wanted), None)
     if chosen is None and not rows:
         names = ", ".join(SIGNAL_NAMES[:5])
-        raise ReadError(f"no dataset of the HDF5 file is named {names} ...; name it after the path: FILE::DATASET")
+        raise ReadError(
+            f"no dataset of the HDF5 file is named {names} ...; give its name after the path: FILE::DATASET"
+        )
     if chosen is None or (rows and datasets[chosen].ndim < 2):
         description = _description(h5py, group, datasets[next(iter(rows))])
         stacked = np.stack([_values(datasets[name], ()).reshape(-1) for name in rows])
         return stacked, replace(description, leads=tuple(rows)), None
     dataset = datasets[chosen]
     if dataset.ndim > 2 and dataset.shape[0] > 1:
+        name = chosen if chosen in SIGNAL_NAMES else "DATASET"  # any other name is text of the file
         raise ReadError(
-            f"the HDF5 dataset {chosen!r} holds {dataset.shape[0]:,} recordings; name one of them: FILE::{chosen}/KEY"
+            f"an HDF5 dataset of {dataset.shape[0]:,} recordings; name one of them after the path: FILE::{name}/KEY"
         )
     return _values(dataset, ()), _description(h5py, group, dataset), None
 
 
 def _description(h5py: Any, group: Any, dataset: Any) -> Description:
-    """Rate, unit and leads from attributes of the dataset and of all groups around it, or from small datasets beside it.
+    """Sampling rate, unit and leads from attributes of the dataset and its parent groups, or from small datasets in these groups.
 
-    What stands nearer to the dataset counts.
+    Those nearest to the dataset take precedence.
     """
     named: dict[str, Any] = {}
     around = [group]
@@ -235,7 +239,7 @@ def _description(h5py: Any, group: Any, dataset: Any) -> Description:
         around.append(around[-1].parent)
     for owner in reversed(around):
         named |= _attributes(owner)
-        # Farther away, names such as 'labels' are other things' names.
+        # In groups farther away, names such as 'labels' may have another meaning.
         names = _DESCRIPTIVE if owner == group else frozenset((*RATE_NAMES, *UNIT_NAMES))
         named |= _small_datasets(h5py, owner, names, but=dataset)
     return describe(named | _attributes(dataset))
@@ -250,7 +254,7 @@ def _attributes(owner: Any) -> dict[str, Any]:
 
 
 def _small_datasets(h5py: Any, group: Any, names: frozenset[str], *, but: Any) -> dict[str, Any]:
-    """Members of a group that have one of these names and are small."""
+    """Small datasets of a group with one of these names."""
     found: dict[str, Any] = {}
     for name in group if len(group) <= _MAX_CHILDREN else ():
         if plain_name(name) in names and isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -268,18 +272,18 @@ def _text_or_values(dataset: Any) -> Array:
 
 
 def _values(dataset: Any, row: tuple[int, ...]) -> Array:
-    """A dataset, or one row of it, if it is stored within this file and unpacks to no more than is read at once."""
+    """A dataset, or one row of it, if it is stored in this file and unpacks to at most `MAX_UNPACKED_BYTES`."""
     if dataset.is_virtual or dataset.external:
         raise ReadError("the HDF5 dataset is stored in other files, which is refused")
     if dataset.dtype.kind not in "iufbSUO" or dataset.shape is None:
-        raise ReadError(f"an HDF5 dataset of numbers is expected, not of {dataset.dtype.name}")
+        raise ReadError(f"expected an HDF5 dataset of numbers, found one of {dataset.dtype.name}")
     item = max(1, dataset.dtype.itemsize)
     size = int(np.prod(dataset.shape[len(row) :], dtype=np.float64)) * item
     chunk = int(np.prod(dataset.chunks, dtype=np.float64)) * item if dataset.chunks else 0
     if max(size, chunk) > MAX_UNPACKED_BYTES:
         raise ReadError(
-            f"HDF5 dataset that unpacks to {max(size, chunk):,} bytes; {MAX_UNPACKED_BYTES:,} are read at most"
+            f"HDF5 dataset that unpacks to {max(size, chunk):,} bytes; at most {MAX_UNPACKED_BYTES:,} are read"
         )
     if dataset.id.get_storage_size() == 0:
-        raise ReadError("the HDF5 dataset was never written")
+        raise ReadError("the HDF5 dataset has no stored data")
     return np.asarray(dataset[row])

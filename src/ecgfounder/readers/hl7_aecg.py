@@ -1,7 +1,7 @@
 """HL7 annotated ECG (aECG, root AnnotatedECG, implementation guide of 2005): sequences of digits with origin and scale.
 
-In: the file of any vendor, with or without the namespace urn:hl7-org:v3. Out: a `Recording` of the rhythm series with
-the most standard leads. Derived series and representative beats are never taken.
+In: a file of any vendor, with or without the namespace urn:hl7-org:v3. Out: a `Recording` of the rhythm series with the most
+standard leads. Derived series and representative beats are never read.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ def matches(source: Source) -> bool:
 
 
 def read(source: Source) -> Recording:
-    """Decode the rhythm series with the most standard leads; of several equals, the first.
+    """Decode the rhythm series with the most standard leads, the first of several.
 
-    Each sample is origin + scale x digit. The sequence sets of a series that carry different leads (3 x 4 pages) are
-    put on one time axis, NaN where a lead was not recorded (`timeline.join`).
+    Each sample is origin + scale x digit. Sequence sets of a series with different leads (pages of 3 x 4 leads) are joined on one
+    time axis, with NaN where a lead was not recorded (`timeline.join`).
 
     Returns
     -------
     Recording
-        float32 [n_leads, n_samples] in mV; rate from the increment of the time sequence.
+        float32 [n_leads, n_samples] in millivolts; the sampling rate is that of the time sequence's increment.
 
     Raises
     ------
     ReadError
-        If the XML is damaged, or increment, units or digits are missing or make no sense.
+        If the XML is damaged, or increment, units or digits are missing or not valid.
     UnsupportedFormatError
-        If there is no rhythm series, only annotations or representative beats.
+        If there is no rhythm series, but only annotations or representative beats.
     """
     root = parse(source)
     series = [element for element in root.iter("{*}series") if _is_rhythm(element) and _lead_names(element)]
@@ -89,7 +89,7 @@ def _code(element: etree._Element) -> str:
 
 
 def _sets(series: etree._Element) -> Iterator[etree._Element]:
-    """The series' own sequence sets: those of derived series lie below its derivation element."""
+    """The sequence sets of the series, without those of derived series, which are below its derivation element."""
     yield from series.iterfind("{*}component/{*}sequenceSet")
     yield from series.iterfind("{*}sequenceSet")
 
@@ -113,7 +113,7 @@ def _lead_names(series: etree._Element) -> list[str]:
 
 
 def _piece(sequence_set: etree._Element) -> Piece | None:
-    """One sequence set: leads recorded together; None where it holds no voltage at all."""
+    """The leads of one sequence set, which were recorded together; None if it has no voltages."""
     leads = [lead for sequence in _sequences(sequence_set) if not _is_time(sequence) and (lead := _lead(sequence))]
     if not leads:
         return None
@@ -128,14 +128,14 @@ def _piece(sequence_set: etree._Element) -> Piece | None:
 
 
 def _lead(sequence: etree._Element) -> tuple[str, Samples] | None:
-    """Lead name and samples in mV; None for a lead left empty, and for what is neither a lead nor a voltage."""
+    """Lead name and samples in millivolts; None for an empty lead, and for a sequence that is neither a lead nor a voltage."""
     value = sequence.find("{*}value")
     digits = None if value is None else value.find("{*}digits")
     if value is None or digits is None or not text_of(digits):
         return None
     name = canonical_lead(_code(sequence))
     if not name:
-        raise ReadError("a sequence without a code that says which lead it is")
+        raise ReadError("a sequence has no code for its lead")
     called = in_words(name)
     scale = value.find("{*}scale")
     unit = "" if scale is None else scale.get("unit") or ""
@@ -157,21 +157,21 @@ def _origin_mv(value: etree._Element, scale_unit: str, called: str) -> float:
         return 0.0
     factor = millivolts_per(origin.get("unit") or scale_unit)
     if factor is None:
-        raise ReadError(f"{called}: the origin's unit is not a voltage")
+        raise ReadError(f"{called}: the unit of the origin is not a voltage")
     return number(origin.get("value"), f"{called}: origin") * factor
 
 
 def _rate(time: etree._Element) -> float:
-    """Samples per second, from the increment between samples.
+    """Sampling rate in Hz, from the increment between samples.
 
-    An increment that was rounded for printing (0.003333 s) gives the whole rate that it stands for (300 Hz).
+    For an increment that was rounded in the file (0.003333 s), the result is the integer rate (300 Hz).
     """
     increment = time.find("{*}increment")
     if increment is None:
         raise ReadError("expected an increment in the time sequence, found none")
     seconds = _seconds(increment, "increment")
     if seconds is None or seconds <= 0:
-        raise ReadError("expected an increment above 0 in s, ms or us, found another number or unit")
+        raise ReadError("expected an increment above 0 in s, ms or us, found another number or another unit")
     rate = 1 / seconds
     return float(round(rate)) if abs(rate - round(rate)) < 2e-4 * rate else rate
 
@@ -182,7 +182,7 @@ def _seconds(quantity: etree._Element, what: str) -> float | None:
 
 
 def _start(time: etree._Element) -> float | None:
-    """The first sample's time in seconds: a number of seconds, or a moment (YYYYMMDDHHMMSS.ffff+ZZZZ)."""
+    """The first sample's time in seconds: a number of seconds, or a date and time (YYYYMMDDHHMMSS.ffff+ZZZZ)."""
     head = time.find("{*}head")
     text = "" if head is None else (head.get("value") or "").strip()
     if head is None or not text:
@@ -190,7 +190,7 @@ def _start(time: etree._Element) -> float | None:
     if len(text.partition(".")[0]) < 14:
         return _seconds(head, "head") if optional_number(text) is not None else None
     moment, _, fraction = text.partition(".")
-    fraction = fraction.partition("+")[0].partition("-")[0]  # the zone is the same for all sets of one series
+    fraction = fraction.partition("+")[0].partition("-")[0]  # the time zone is the same for all sets of a series
     try:
         whole = datetime.strptime(moment[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError:
@@ -228,7 +228,7 @@ def _meta(series: etree._Element) -> dict[str, str | float]:
 
 
 def _filter_hz(series: etree._Element, kind: str) -> float | None:
-    """Cut-off of the filter whose control variable is MDC_ECG_CTL_VBL_ATTR_FILTER_<kind>, if it is given in Hz."""
+    """Cut-off frequency of the filter with the control variable MDC_ECG_CTL_VBL_ATTR_FILTER_<kind>, if it is in Hz."""
     for variable in series.iterfind("{*}controlVariable//{*}controlVariable"):
         if not _code(variable).upper().endswith(f"FILTER_{kind}"):
             continue
@@ -252,9 +252,9 @@ _MEASUREMENTS = {
 
 
 def statements(source: Source) -> Statements:
-    """Interpretation statements and measurements of the annotation sets that no person is named as the author of.
+    """Interpretation statements and measurements of the annotation sets without a person as author.
 
-    Of a measurement that is given several times (for each beat, for each lead), the first that is not 0 is taken.
+    Of a measurement with several values (for each beat, for each lead), the first that is not 0 is taken.
     """
     lines: list[str] = []
     measured: dict[str, float] = {}
@@ -273,7 +273,7 @@ def statements(source: Source) -> Statements:
 
 
 def _measured(value: etree._Element) -> float | None:
-    """A measurement in ms, degrees or beats per minute; None in any other unit."""
+    """A measurement in ms, degrees or beats per minute; None if it has another unit."""
     unit = (value.get("unit") or "").strip().casefold()
     scale = 1000 * _SECONDS_PER[unit] if unit in _SECONDS_PER else 1.0
     plain = unit in _SECONDS_PER or unit in ("", "bpm", "/min", "1/min", "{beats}/min", "deg", "degrees")

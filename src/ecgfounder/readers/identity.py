@@ -1,4 +1,4 @@
-"""What tells whether a file is the one that was read: size, time, content; and which files a recording lacks.
+"""The identity of the files of a recording, to detect later changes: size, time and hash; and which files it lacks.
 
 In: a `Source` that was read. Out: its `Identity`, for the ledger; or the names of its files that do not exist.
 """
@@ -17,12 +17,12 @@ from ecgfounder.storage.paths import printable
 
 
 def identity_of(source: Source) -> Identity:
-    """The identity of the files that one recording was read from: of the bytes that were read, whatever is there by now.
+    """The identity of the files of one recording: that of the bytes that were read, even if the files have changed since.
 
     Raises
     ------
     ReadError
-        If a file that a library read is another one now, or can no longer be read.
+        If a file that a library read has changed since, or can no longer be read.
     """
     digest = hashlib.sha256()
     size, modified = 0, 0
@@ -40,7 +40,7 @@ def identity_of(source: Source) -> Identity:
 
 
 def _read_as(source: Source, location: Location) -> tuple[Status, bytes]:
-    """A file's status and SHA-256 as it was read; the hash is empty for a part of a container, which is not read whole."""
+    """A file's status and SHA-256 when it was read; it is empty for a member of a container, which is not read completely."""
     if location == source.location and source.small is not None:
         status, content = source.small
         return status, hashlib.sha256(content).digest()
@@ -56,7 +56,7 @@ def _read_as(source: Source, location: Location) -> tuple[Status, bytes]:
 
 
 def _companion_name(source: Source, location: Location) -> str:
-    """A companion's place beside its recording; '*' stands for the recording's own name, which need not be told twice."""
+    """A companion's name, relative to the recording's folder; '*' stands for the recording's name, which is not repeated."""
     name = printable(posixpath.relpath(location.name, source.location.folder.name or "."))
     stem = printable(source.location.stem)
     if name.startswith(stem):
@@ -65,7 +65,7 @@ def _companion_name(source: Source, location: Location) -> str:
 
 
 def companions_of(source: Source, names: Iterable[str]) -> list[Location]:
-    """The files that an identity's `companions` name."""
+    """The locations of an identity's `companions`."""
     folder, stem = source.location.folder, source.location.stem
     return [folder / (f"{stem}{name[1:]}" if name.startswith("*") else name) for name in names]
 

@@ -1,6 +1,6 @@
 """ISHNE Holter files, version 1.0 (Badilini 1998; thew-project.org).
 
-In: the whole file. Out: a `Recording` of all its leads, however long; samples marked as lead fault are NaN.
+In: the whole file. Out: a `Recording` of all its leads, of any length; samples marked as lead fault are NaN.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHECKED_FROM = 10
 _MAX_LEADS = 12
 _LEAD_FAULT = -32768
 
-# Table 1 of the standard. 0 (unknown) and 1 (generic bipolar) name no lead.
+# Table 1 of the standard. Codes 0 (unknown) and 1 (generic bipolar) are not those of a lead.
 _LEADS = {1: "bipolar", 2: "X", 3: "Y", 4: "Z", 5: "I", 6: "II", 7: "III", 8: "aVR", 9: "aVL", 10: "aVF"}
 _LEADS |= {10 + i: f"V{i}" for i in range(1, 7)} | {17: "ES", 18: "AS", 19: "AI"}
 
@@ -40,17 +40,19 @@ def read(source: Source) -> Recording:
     Raises
     ------
     ReadError
-        On a header that does not match its checksum (0: none was computed) or is impossible, and on a file that is
-        shorter than its header says.
+        If the header does not match its checksum (0: not computed) or is not valid, or if the file is shorter than stated in its
+        header.
     """
     content = source.content
     if len(content) < _FIXED_BYTES:
-        raise ReadError(f"ISHNE file of {len(content)} bytes, cut off within its header of {_FIXED_BYTES}")
+        raise ReadError(f"ISHNE file of {len(content)} bytes, truncated in its header of {_FIXED_BYTES} bytes")
     variable_bytes, declared, _, ecg_offset = struct.unpack_from("<4i", content, 10)
     (n_leads,) = struct.unpack_from("<h", content, 156)
     (rate,) = struct.unpack_from("<h", content, 272)
     if variable_bytes < 0 or _FIXED_BYTES + variable_bytes > len(content):
-        raise ReadError(f"ISHNE file of {len(content):,} bytes with a variable block of {variable_bytes:,}")
+        raise ReadError(
+            f"ISHNE file of {len(content):,} bytes, but its header states a variable block of {variable_bytes:,}"
+        )
     if not 1 <= n_leads <= _MAX_LEADS or rate <= 0:
         raise ReadError(f"ISHNE header with {n_leads} leads at {rate} Hz")
     _verify_checksum(content, _FIXED_BYTES + variable_bytes)
@@ -76,7 +78,7 @@ def read(source: Source) -> Recording:
 
 
 def _verify_checksum(content: bytes, end: int) -> None:
-    """CRC-CCITT of what follows it in the header; writers differ in its extent, start value and byte order."""
+    """Check the CRC-CCITT of the rest of the header; programs differ in its extent, start value and byte order."""
     (stored,) = struct.unpack_from("<H", content, 8)
     if stored == 0:
         return
@@ -86,16 +88,18 @@ def _verify_checksum(content: bytes, end: int) -> None:
             if binascii.crc_hqx(content[_CHECKED_FROM:extent], start) in (stored, swapped):
                 return
     raise ReadError(
-        "the ISHNE header does not match its checksum: the file is damaged (a checksum of 0 is not compared)"
+        "the ISHNE header does not match its checksum: the file is damaged (a checksum of 0 is not checked)"
     )
 
 
 def _samples_per_lead(declared: int, n_leads: int, available: int) -> int:
-    """The header's count: per lead by the standard, of all leads with some writers, 0 or -1 if not filled in."""
+    """Samples per lead from the header: stated per lead by the standard, for all leads by some programs, 0 or -1 if unknown."""
     if declared in (0, -1) or declared == available * n_leads:
         return available
     if not 0 < declared <= available:
-        raise ReadError(f"ISHNE file with {available:,} samples a lead, its header says {declared:,}: it is cut off")
+        raise ReadError(
+            f"ISHNE file with {available:,} samples per lead, but its header states {declared:,}: truncated"
+        )
     return declared
 
 
@@ -104,7 +108,7 @@ def _meta(content: bytes, resolutions: set[int]) -> dict[str, str | float]:
     if len(resolutions) == 1:
         meta["resolution_uv"] = resolutions.pop() / 1000
     recorder = "".join(chr(byte) for byte in content[232:272].split(b"\0")[0] if 32 <= byte < 127).strip()
-    # The field is meant for "analog" or "digital"; most recorders write their model into it.
+    # By the standard, the field is "analog" or "digital"; most recorders write their model.
     if recorder and recorder.lower() not in ("analog", "digital"):
         meta["device_model"] = recorder
     return meta

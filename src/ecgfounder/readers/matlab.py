@@ -1,7 +1,7 @@
-"""MATLAB files of level 4 and level 5 (versions 4 to 7.2), as far as signals need them.
+"""MATLAB files of level 4 and level 5 (versions 4 to 7.2): numbers, texts, structures, cell arrays of texts.
 
-In: a file's bytes. Out: its numeric and text variables by name; fields of a structure as 'structure.field'.
-Written here because sizes are claims of the file: nothing is allocated that the bytes do not hold.
+In: a file's bytes. Out: its numeric and text variables by name; fields of a structure as 'structure.field'. The parser is not
+SciPy's, so that no memory is allocated by sizes in an untrusted file that its bytes do not have.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_VARIABLES = 4096
 
 
 def looks_like_level_4(head: bytes) -> bool:
-    """Whether the first bytes are a level 4 matrix header with a name after it."""
+    """Whether the first bytes are a level 4 matrix header with a name."""
     if len(head) < 20:
         return False
     kind, rows, columns, imaginary, name_size = struct.unpack_from("<5I", head)
@@ -43,12 +43,12 @@ def looks_like_level_4(head: bytes) -> bool:
 
 
 def variables(content: bytes) -> dict[str, Array]:
-    """The numeric and text variables of a MATLAB file; text has dtype str and the shape of a list of lines.
+    """The numeric and text variables of a MATLAB file; a text is an array of its lines, of dtype str.
 
     Raises
     ------
     ReadError
-        If sizes go beyond the data, or the data unpack to more than `MAX_UNPACKED_BYTES`.
+        If sizes exceed the data, or the data unpacks to more than `MAX_UNPACKED_BYTES`.
     """
     found = _level_5(content) if content.startswith(LEVEL_5_TEXT) else _level_4(content)
     arrays: dict[str, Array] = {}
@@ -63,14 +63,14 @@ def _level_4(content: bytes) -> Iterator[tuple[str, Array]]:
     at = 0
     while at < len(content):
         if not looks_like_level_4(content[at : at + 256]):
-            raise ReadError("damaged MATLAB file: no variable begins where the one before it ends")
+            raise ReadError("damaged MATLAB file: no variable begins at the end of the previous one")
         kind, rows, columns, imaginary, name_size = struct.unpack_from("<5I", content, at)
         name = content[at + 20 : at + 19 + name_size].decode("ascii")
         dtype = np.dtype("<" + _LEVEL_4_TYPES[kind // 10])
         at += 20 + name_size
         size = rows * columns * dtype.itemsize
         if at + size * (1 + imaginary) > len(content):
-            raise ReadError(f"MATLAB file of {len(content):,} bytes with a variable of {size:,}, cut off")
+            raise ReadError(f"MATLAB file of {len(content):,} bytes, truncated in a variable of {size:,} bytes")
         values = np.frombuffer(content, dtype, rows * columns, at).reshape(columns, rows).T
         at += size * (1 + imaginary)
         if imaginary:
@@ -80,10 +80,10 @@ def _level_4(content: bytes) -> Iterator[tuple[str, Array]]:
 
 def _level_5(content: bytes) -> Iterator[tuple[str, Array]]:
     if len(content) < _LEVEL_5_HEADER:
-        raise ReadError("MATLAB file that is cut off within its header")
+        raise ReadError("MATLAB file, truncated in its header")
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:
-        raise ReadError("damaged MATLAB file: its byte order is not given")
+        raise ReadError("damaged MATLAB file: the header does not state the byte order")
     budget = MAX_UNPACKED_BYTES
     for kind, data in _elements(content[_LEVEL_5_HEADER:], order):
         if kind == _COMPRESSED:
@@ -103,12 +103,12 @@ def _unpack(data: bytes, limit: int) -> bytes:
     except zlib.error as error:
         raise ReadError("damaged compressed data in the MATLAB file") from error
     if not unpacker.eof:
-        raise ReadError(f"compressed data in the MATLAB file that is cut off or unpacks to more than {limit:,} bytes")
+        raise ReadError(f"compressed data in the MATLAB file is truncated or unpacks to more than {limit:,} bytes")
     return unpacked
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Type and bytes of each data element: 8 bytes of tag and padding to 8, or 4 and 4 in the small form."""
+    """Type and bytes of each data element: a tag of 8 bytes and data padded to 8, or in the small form 4 bytes of each."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(order + "II", data, at)
@@ -121,17 +121,19 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
             continue
         begin = at + 8
         if begin + size > len(data):
-            raise ReadError(f"MATLAB file with an element of {size:,} bytes where {len(data) - begin:,} are left")
+            raise ReadError(
+                f"MATLAB file with an element of {size:,} bytes, but only {len(data) - begin:,} bytes follow"
+            )
         yield kind, data[begin : begin + size]
         at = begin + size + (-size % 8 if kind != _COMPRESSED else 0)
 
 
 def _matrix(data: bytes, order: str, path: str, depth: int) -> Iterator[tuple[str, Array]]:
-    """The arrays within one matrix element: itself, or the fields of a structure, or the texts of a cell array."""
+    """The arrays of one matrix element: the matrix itself, the fields of a structure, or the texts of a cell array."""
     parts = _elements(data, order)
     flags, shape_data, name_data = (next(parts, (0, b"")) for _ in range(3))
     if len(flags[1]) < 8:
-        return  # an empty matrix stands for an empty field
+        return  # an empty matrix is an empty field
     (flag,) = struct.unpack_from(order + "I", flags[1])
     shape = tuple(int(size) for size in np.frombuffer(shape_data[1][: len(shape_data[1]) // 4 * 4], order + "i4"))
     name = path or name_data[1].decode("latin-1")
@@ -175,6 +177,6 @@ def _numeric(kind: int, data: bytes, order: str, shape: tuple[int, ...]) -> Arra
 
 def _text_lines(codes: Array) -> Array:
     """A character matrix [lines, characters] as an array of its lines."""
-    with np.errstate(invalid="ignore"):  # level 4 keeps characters as float64, which may hold anything
+    with np.errstate(invalid="ignore"):  # level 4 stores characters as float64, which may have any value
         lines = np.atleast_2d(codes).astype(np.uint32, casting="unsafe")[:1024]
     return np.array(["".join(chr(code) for code in line[:256] if 32 <= code < 0xD800).strip() for line in lines])

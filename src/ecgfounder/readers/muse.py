@@ -1,7 +1,7 @@
-"""GE MUSE XML (root RestingECG): the rhythm waveform, base64 of little-endian integers for each lead.
+"""GE MUSE XML (root RestingECG): the rhythm waveform, for each lead little-endian integers in base64.
 
-In: a file as MUSE 5 to 9 export it, and as converters imitate it. Out: a `Recording` of the stored leads, usually
-I, II, V1..V6; III, aVR, aVL and aVF are not stored and not made up here.
+In: a file exported by MUSE 5 to 9, or written by a converter. Out: a `Recording` of the stored leads, usually I, II, V1 to V6;
+III, aVR, aVL and aVF are not stored, and are derived later (`ecg.leads`).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def read(source: Source) -> Recording:
     Returns
     -------
     Recording
-        float32 [n_leads, n_samples] in mV; rate SampleBase x 10^SampleExponent Hz. Where leads begin or end at
-        different times (LeadOffsetFirstSample), the missing samples are NaN.
+        float32 [n_leads, n_samples] in millivolts; the sampling rate is SampleBase x 10^SampleExponent Hz. If leads begin or end
+        at different times (LeadOffsetFirstSample), missing samples are NaN.
 
     Raises
     ------
     ReadError
-        If the XML is damaged, counts, units or checksums (LeadDataCRC32, zlib's CRC-32) do not agree with the data.
+        If the XML is damaged, or counts, units or checksums (LeadDataCRC32, the CRC-32 of zlib) do not match the data.
     UnsupportedFormatError
-        If the file holds no rhythm waveform, only a median beat.
+        If the file has no rhythm waveform, but only a median beat.
     """
     root = parse(source)
     waveform = _rhythm(root)
@@ -86,7 +86,7 @@ def _exponent(waveform: etree._Element) -> int:
     text = _text(waveform, "SampleExponent")
     exponent = integer(text, "SampleExponent") if text else 0
     if abs(exponent) > 9:
-        raise ReadError(f"SampleExponent of {exponent}")
+        raise ReadError(f"expected a SampleExponent of -9 to 9, found {exponent}")
     return exponent
 
 
@@ -96,7 +96,7 @@ class _Lead:
     def __init__(self, element: etree._Element) -> None:
         self.name = canonical_lead(_text(element, "LeadID"))
         if not self.name:
-            raise ReadError("a LeadData element without LeadID")
+            raise ReadError("a LeadData element has no LeadID")
         called = in_words(self.name)
         self.resolution_mv = _resolution_mv(element, called)
         self.samples = to_millivolts(_counts(element, called), self.resolution_mv, 0.0, called)
@@ -106,12 +106,12 @@ class _Lead:
 
 def _resolution_mv(element: etree._Element, called: str) -> float:
     text = _text(element, "LeadAmplitudeUnitsPerBit")
-    if text.count(",") == 1 and "." not in text:  # written where the comma is the decimal sign
+    if text.count(",") == 1 and "." not in text:  # a decimal comma
         text = text.replace(",", ".")
     unit = _text(element, "LeadAmplitudeUnits") or "MICROVOLTS"  # the default of GE's restecg.dtd
     factor = millivolts_per(unit)
     if factor is None:
-        raise ReadError(f"{called}: LeadAmplitudeUnits is not a unit of voltage that is known")
+        raise ReadError(f"{called}: LeadAmplitudeUnits is not a known unit of voltage")
     resolution = number(text, f"{called}: LeadAmplitudeUnitsPerBit") * factor
     if resolution == 0:
         raise ReadError(f"{called}: LeadAmplitudeUnitsPerBit is 0")
@@ -125,8 +125,8 @@ def _counts(element: etree._Element, called: str) -> npt.NDArray[np.int64]:
     data = _decoded(element, called)
     for tag, found in (("LeadByteCountTotal", len(data)), ("LeadSampleCountTotal", len(data) // size)):
         stated = _text(element, tag)
-        if stated and integer(stated, f"{called}: {tag}") != found:
-            raise ReadError(f"{called}: {tag} is {stated[:20]}, but the data holds {found}")
+        if stated and (count := integer(stated, f"{called}: {tag}")) != found:
+            raise ReadError(f"{called}: {tag} is {count}, but the data has {found}")
     if len(data) % size:
         raise ReadError(f"{called}: {len(data)} bytes are not a whole number of {size}-byte samples")
     _check_crc(element, data, called)
@@ -135,7 +135,7 @@ def _counts(element: etree._Element, called: str) -> npt.NDArray[np.int64]:
 
 def _decoded(element: etree._Element, called: str) -> bytes:
     packed = "".join(_text(element, "WaveFormData").split())
-    packed += "=" * (-len(packed) % 4)  # some converters leave the padding off
+    packed += "=" * (-len(packed) % 4)  # some converters omit the padding
     try:
         return base64.b64decode(packed, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -145,19 +145,19 @@ def _decoded(element: etree._Element, called: str) -> bytes:
 def _check_crc(element: etree._Element, data: bytes, called: str) -> None:
     text = _text(element, "LeadDataCRC32")
     stated = integer(text, f"{called}: LeadDataCRC32") if text else 0
-    # 0 is what converters write that do not compute it; some write the 32 bits as a signed number.
+    # Converters that do not compute it write 0; some programs write the 32 bits as a signed number.
     if stated and stated % (1 << 32) != zlib.crc32(data):
-        raise ReadError(f"{called}: the samples do not agree with their checksum (LeadDataCRC32): damaged or edited")
+        raise ReadError(f"{called}: the samples do not match their checksum (LeadDataCRC32): damaged or edited")
 
 
 def _aligned(leads: list[_Lead]) -> Samples:
-    """All leads as rows, on the time axis of the lead that begins first."""
+    """The leads as rows, on a time axis from the first sample of the earliest lead."""
     if not leads:
-        raise ReadError("the rhythm waveform holds no leads")
+        raise ReadError("the rhythm waveform has no leads")
     longest = max(len(lead.samples) for lead in leads)
     earliest = min(lead.first for lead in leads)
     if max(lead.first for lead in leads) - earliest > len(leads) * longest:
-        raise ReadError("LeadOffsetFirstSample lies far outside the recording")
+        raise ReadError("LeadOffsetFirstSample is far outside the recording")
     n_samples = max(lead.first - earliest + len(lead.samples) for lead in leads)
     samples = np.full((len(leads), n_samples), np.nan, dtype=np.float32)
     for row, lead in zip(samples, leads, strict=True):
@@ -176,7 +176,7 @@ def _meta(root: etree._Element, waveform: etree._Element, leads: list[_Lead]) ->
     settings = {
         "highpass_hz": None if high_pass is None else high_pass / 100,  # stored in hundredths of a hertz
         "lowpass_hz": optional_number(_text(waveform, "LowPassFilter")),
-        "notch_hz": optional_number(_text(waveform, "ACFilter")),  # "NONE" where it is off
+        "notch_hz": optional_number(_text(waveform, "ACFilter")),  # "NONE" if it is off
     }
     meta |= {key: value for key, value in settings.items() if value}
     resolutions = {lead.resolution_mv for lead in leads}
@@ -202,9 +202,9 @@ _MEASUREMENTS = {
 
 
 def statements(source: Source) -> Statements:
-    """The 12SL program's own reading: OriginalDiagnosis and OriginalRestingECGMeasurements, before anybody edited them.
+    """The unedited analysis of the 12SL program: OriginalDiagnosis and OriginalRestingECGMeasurements.
 
-    Diagnosis, which holds a physician's edits, is never taken; RestingECGMeasurements are where there are no others.
+    Diagnosis, which contains a physician's edits, is never read; RestingECGMeasurements are read if there are no original ones.
     """
     root = parse(source)
     lines: list[str] = [""]

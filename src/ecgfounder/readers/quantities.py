@@ -1,7 +1,7 @@
-"""Numbers, units and counts as ECG files hold them.
+"""Numbers, units and counts of ECG files.
 
-In: the text of an XML element or of a code; stored counts. Out: arrays of numbers; what a unit is worth; millivolts.
-Strict, because a number quietly skipped would shift every sample after it; vectorised, because this takes the time.
+In: the text of an XML element or a code; stored counts. Out: arrays of numbers; millivolts per unit; samples in millivolts.
+Parsing is strict, because a number that is skipped silently shifts all samples after it, and vectorised for speed.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _MILLIVOLTS_PER = {
     "v": 1e3,
     "volt": 1e3,
 }
-_MAX_MILLIVOLTS = 1e6  # a kilovolt is no ECG in any unit, and float32 must not overflow
-_PIECE = 1 << 20  # samples that are turned into millivolts at once
-_MAX_DIGITS = 9  # what fits in int32; longer numbers take the slower way
+_MAX_MILLIVOLTS = 1e6  # a kilovolt: larger values are errors of the unit or of the file
+_PIECE = 1 << 20  # samples that are converted to millivolts at once
+_MAX_DIGITS = 9  # of numbers that fit in int32; longer numbers are parsed by a slower function
 _MARGIN = b" " * (_MAX_DIGITS + 1)
 
 
 def millivolts_per(unit: str) -> float | None:
-    """How many millivolt one `unit` is ('uV', 'µV', 'MICROVOLTS', 'mV', 'V', 'nV' ...); None where it is no voltage.
+    """Millivolts per `unit` ('uV', 'µV', 'MICROVOLTS', 'mV', 'V', 'nV' ...); None if it is not a unit of voltage.
 
-    Letter case is ignored: vendors write 'uV', 'UV' and 'MICROVOLTS', and nobody records in megavolt.
+    Letter case is ignored: vendors write 'uV', 'UV' and 'MICROVOLTS', and no ECG is in megavolts.
     """
     plain = unit.strip().strip("\0").replace("\u00b5", "u").replace("\u03bc", "u").casefold()
     return _MILLIVOLTS_PER.get(plain) or _MILLIVOLTS_PER.get(plain.removesuffix("s"))
@@ -59,28 +59,28 @@ def to_millivolts(
     Parameters
     ----------
     counts : numpy.ndarray
-        Numbers [n_samples]; NaN where there is no sample.
+        Numbers [n_samples]; NaN for missing samples.
     scale, offset : float
-        MV per count, and mV at count 0.
+        Millivolts per count, and millivolts at count 0.
     what : str, default: "a lead"
-        Names the samples in the error.
+        Name of the samples in the error message.
     no_sample : int, optional
-        The count that stands for "no sample", if the format has one: NaN in the result.
+        The count that marks a missing sample, if the format has one; it becomes NaN.
     out : numpy.ndarray, optional
-        float32 array [n_samples] to fill; a new one if None.
+        float32 array [n_samples] to fill; a new array if None.
 
     Returns
     -------
     numpy.ndarray
-        float32 [n_samples], in mV: `out`, if it was given.
+        float32 [n_samples], in millivolts: `out`, if given.
 
     Raises
     ------
     ReadError
-        If a sample comes to more than a kilovolt.
+        If a sample is larger than a kilovolt.
     """
     filled = np.empty(len(counts), dtype=np.float32) if out is None else out
-    for begin in range(0, len(counts), _PIECE):  # a day of a Holter recording is never there in float64 as a whole
+    for begin in range(0, len(counts), _PIECE):  # a 24-hour Holter recording would not fit in float64
         _fill(filled[begin : begin + _PIECE], counts[begin : begin + _PIECE], scale, offset, no_sample, what)
     return filled
 
@@ -94,8 +94,8 @@ def _fill(
         absent = counts == no_sample
         low, high = _range(counts[~absent])
     if max(abs(low * scale + offset), abs(high * scale + offset)) > _MAX_MILLIVOLTS:
-        raise ReadError(f"{what}: samples of more than a kilovolt; the unit is wrong or the file damaged")
-    with np.errstate(over="ignore", invalid="ignore"):  # counts that stand for "no sample" may be of any size
+        raise ReadError(f"{what}: samples of more than a kilovolt: the unit is wrong, or the file is damaged")
+    with np.errstate(over="ignore", invalid="ignore"):  # counts that mark missing samples may have any value
         if offset == 0:
             np.multiply(counts, scale, out=out, dtype=np.float64, casting="unsafe")
         else:
@@ -105,17 +105,17 @@ def _fill(
 
 
 def _range(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """The least and the greatest of the numbers; NaN where there are none."""
+    """Minimum and maximum, ignoring NaN; NaN if there are no numbers."""
     return (float(np.fmin.reduce(values)), float(np.fmax.reduce(values))) if len(values) else (math.nan, math.nan)
 
 
 def hinted_scale(hints: Hints) -> float | None:
-    """Millivolts per unit as the user gave it: a unit ("uV") or how many units make a millivolt ("200"); None if not.
+    """Millivolts per stored unit, from the user's hint: a unit ("uV") or a number of units per millivolt ("200").
 
     Raises
     ------
     ReadError
-        If it is neither.
+        If the hint is neither; without a hint the result is None.
     """
     if hints.unit is None:
         return None
@@ -135,7 +135,7 @@ def hinted_scale(hints: Hints) -> float | None:
 
 
 def optional_number(text: str | None) -> float | None:
-    """A decimal number, or None where there is none: for settings that a recording can be read without."""
+    """A decimal number, or None if the text is not one; for settings that are not required."""
     try:
         return number(text, "setting")
     except ReadError:
@@ -143,19 +143,19 @@ def optional_number(text: str | None) -> float | None:
 
 
 def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
-    """The numbers of a text, separated by white space or by single commas, one convention throughout.
+    """The numbers in a text, all separated by white space or all by single commas.
 
     Parameters
     ----------
     text : str
-        Decimal numbers; a comma may end it.
+        Decimal numbers; there may be a comma at the end.
     what : str
-        Names the text in the error.
+        Name of the text in the error message.
 
     Returns
     -------
     numpy.ndarray
-        float64 [n]. NaN where nothing stands between two commas: the file says that there is no sample.
+        float64 [n]. NaN for an empty field between two commas, which marks a missing sample.
 
     Raises
     ------
@@ -165,14 +165,14 @@ def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
     try:
         raw = text.encode("ascii")
     except UnicodeEncodeError as error:
-        raise ReadError(f"{what} holds characters that are not part of a number") from error
+        raise ReadError(f"{what} contains characters that are not part of a number") from error
     strange = raw.translate(None, b"0123456789+- \t\r\n,")
     values = None if strange else _whole_numbers(raw, what)
     return _decimal_numbers(raw, what) if values is None else values
 
 
 def _whole_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
-    """All numbers at once, digit by digit from the right; None where a number is too long or a field is blank."""
+    """All numbers at once, digit by digit from the right; None if a number is too long or a field is empty."""
     text = np.frombuffer(_MARGIN + raw + b" ", dtype=np.uint8)
     digit = text - np.uint8(ord("0"))  # wraps around: only digits are below 10
     is_digit = digit < 10
@@ -186,7 +186,7 @@ def _whole_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
     is_sign = (text == ord("-")) | (text == ord("+"))
     signs = np.flatnonzero(is_sign)
     if not is_digit[signs + 1].all() or (is_digit | is_sign)[signs - 1].any():
-        raise ReadError(f"{what} holds a sign that does not begin a number")
+        raise ReadError(f"{what} contains a sign that does not begin a number")
     length = last - first + 1
     longest = int(length.max(initial=0))
     if longest > _MAX_DIGITS:
@@ -198,16 +198,16 @@ def _whole_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
 
 
 def _decimal_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64]:
-    """Numbers with a decimal point or exponent, and texts with blank fields."""
+    """Numbers with a decimal point or an exponent, and texts with empty fields."""
     if raw.translate(None, b"0123456789+-.eE \t\r\n,"):
-        raise ReadError(f"{what} holds characters that are not part of a number")
+        raise ReadError(f"{what} contains characters that are not part of a number")
     fields = raw.split(b",") if b"," in raw else raw.split()
     if fields and not fields[-1].strip():
         fields.pop()
     try:
         values = np.array([float(field) if field.strip() else np.nan for field in fields], dtype=np.float64)
     except ValueError as error:
-        raise ReadError(f"{what} holds something that is not a number") from error
+        raise ReadError(f"{what} contains text that is not a number") from error
     if np.isinf(values).any():
-        raise ReadError(f"{what} holds a number that is too large")
+        raise ReadError(f"{what} contains a number that is too large")
     return values

@@ -1,7 +1,7 @@
 """SCP-ECG (EN 1064, ISO 11073-91064), protocol versions 1.x, 2.x and 3.0 with resting ECG in section 6.
 
-In: the whole file. Out: a `Recording` of the rhythm data, unpacked: Huffman codes, differences, decimation between the
-beats, and subtracted reference beats. Every section that is decoded must match its checksum.
+In: the whole file. Out: a `Recording` of the rhythm data, decoded: Huffman codes, differences, decimation between beats, and
+subtracted reference beats. Every section that is decoded must match its checksum.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _HEADER = 16
 _POINTER = 10
 _DEFAULT_TABLE = 19999
 _DOUBLINGS = 4
-_NOT_MEASURED = 29_999  # sections 7: 29999 and what follows are reasons why there is no measurement
+_NOT_MEASURED = 29_999  # section 7: values from 29999 on are reasons for a missing measurement
 _MAX_LOOKUP_BITS = 16
 _NO_CHECKSUM = 0
 
 
 @dataclass(frozen=True)
 class _Section:
-    """A section that is there; `data` includes its 16-byte header."""
+    """A section of the file; `data` includes its header of 16 bytes."""
 
     data: bytes
     intact: bool
@@ -56,7 +56,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class _Lead:
-    """One lead of section 3: first and last sample, counted from 1 at the start of the recording, and its code."""
+    """One lead of section 3: its first and last sample, from 1 at the start of the recording, and its code."""
 
     first: int
     last: int
@@ -69,7 +69,7 @@ class _Lead:
 
 @dataclass(frozen=True)
 class _Beats:
-    """Section 4: the reference beat, where it was subtracted, and the zones around the QRS that were not decimated."""
+    """Section 4: the reference beat, the beats from which it was subtracted, and the zones around QRS without decimation."""
 
     length_ms: int
     fiducial: int
@@ -79,7 +79,7 @@ class _Beats:
 
 @dataclass(frozen=True)
 class _Packed:
-    """Section 5 or 6 as stored: `avm` in nV, `interval` in µs, `order` of the differences, one byte string a lead."""
+    """Section 5 or 6 as stored: `avm` in nV, `interval` in µs, `order` of the differences, a byte string for each lead."""
 
     avm: int
     interval: int
@@ -103,7 +103,7 @@ Tables = tuple[tuple[_Code, ...], ...]
 
 
 def matches(source: Source) -> bool:
-    """Whether section 0 stands where SCP-ECG puts it: its name there, or a pointer to itself."""
+    """Whether section 0 is at its place in SCP-ECG, with its name or a pointer to itself."""
     head = source.head
     if len(head) < _PREAMBLE + _HEADER + _POINTER or head[8:10] != b"\0\0":
         return False
@@ -116,17 +116,17 @@ def matches(source: Source) -> bool:
 def read(source: Source) -> Recording:
     """Read the rhythm data of an SCP-ECG file.
 
-    Leads that were recorded one after the other are placed on one time axis, NaN where a lead was not recorded. Between
-    the protected zones of bimodally compressed leads, samples are interpolated linearly between the centres of the
-    blocks that were averaged.
+    Leads that were recorded one after the other are on one time axis, with NaN where a lead was not recorded. Between the
+    protected zones of leads with bimodal compression, samples are interpolated linearly between the centres of the averaged
+    blocks.
 
     Raises
     ------
     ReadError
-        On a file that is cut off, whose sections overlap its end, contradict each other or their checksums, or hold
-        codes that are in no Huffman table.
+        If the file is truncated, or its sections exceed the file, contradict each other, do not match their checksums, or contain
+        codes that are not in their Huffman table.
     UnsupportedFormatError
-        Without section 6 (long-term ECG of version 3.0), or with a decimation that the standard does not define.
+        If there is no section 6 (long-term ECG of version 3.0), or for a decimation that the standard does not define.
     """
     sections = _sections(source.content)
     leads = _leads(_needed(sections, 3).body)
@@ -135,7 +135,7 @@ def read(source: Source) -> Recording:
     n_samples = sum(lead.n_samples for lead in leads)
     if tables and n_samples > MAX_HUFFMAN_SAMPLES:
         raise ReadError(
-            f"SCP-ECG file of {n_samples:,} Huffman-coded samples; {MAX_HUFFMAN_SAMPLES:,} are read at most"
+            f"SCP-ECG file of {n_samples:,} Huffman-coded samples; at most {MAX_HUFFMAN_SAMPLES:,} are read"
         )
     packed = _packed(_needed(sections, 6).body, len(leads), 6)
     if packed.bimodal or uses_reference:
@@ -158,7 +158,7 @@ def read(source: Source) -> Recording:
 def _sections(content: bytes) -> dict[int, _Section]:
     """The sections that section 0 points to, by number."""
     if len(content) < _PREAMBLE + _HEADER:
-        raise ReadError(f"SCP-ECG file of {len(content)} bytes, cut off within its first section")
+        raise ReadError(f"SCP-ECG file of {len(content)} bytes, truncated in its first section")
     crc, size = struct.unpack_from("<HI", content)
     if not _PREAMBLE + _HEADER <= size <= len(content):
         raise ReadError(f"SCP-ECG record of {size:,} bytes in a file of {len(content):,}")
@@ -166,34 +166,34 @@ def _sections(content: bytes) -> dict[int, _Section]:
     record_intact = crc == binascii.crc_hqx(record[2:], 0xFFFF)
     (length,) = struct.unpack_from("<I", record, 10)
     if not _HEADER <= length <= size - _PREAMBLE:
-        raise ReadError(f"SCP-ECG record of {size:,} bytes whose section 0 claims {length:,}")
+        raise ReadError(f"SCP-ECG record of {size:,} bytes, but section 0 has a stated size of {length:,}")
     sections: dict[int, _Section] = {}
     for at in range(_PREAMBLE + _HEADER, _PREAMBLE + length - _POINTER + 1, _POINTER):
         number, length_there, index = struct.unpack_from("<HII", record, at)
         if 1 <= number <= 8 and length_there > _HEADER and number not in sections:
             sections[number] = _section(record, number, index - 1, length_there, record_intact)
     if 6 not in sections:
-        raise UnsupportedFormatError("SCP-ECG file without section 6, which holds the resting ECG")
+        raise UnsupportedFormatError("SCP-ECG file without section 6, the resting ECG")
     return sections
 
 
 def _section(record: bytes, number: int, start: int, length: int, record_intact: bool) -> _Section:
     if start < _PREAMBLE or start + length > len(record):
-        raise ReadError(f"section {number} of the SCP-ECG file lies outside the record of {len(record):,} bytes")
+        raise ReadError(f"section {number} of the SCP-ECG file is outside the record of {len(record):,} bytes")
     crc, identifier, own_length = struct.unpack_from("<HHI", record, start)
     if identifier != number:
-        raise ReadError(f"section 0 of the SCP-ECG file points to section {number}, where section {identifier} is")
-    # Where the section and its pointer disagree on the length, the checksum tells which of them is right.
+        raise ReadError(f"section 0 of the SCP-ECG file points to section {number}, but section {identifier} is there")
+    # If the lengths in the section and in its pointer differ, the checksum decides.
     for candidate in (length, own_length):
         data = record[start : start + candidate]
         if _HEADER < candidate == len(data) and crc == binascii.crc_hqx(data[2:], 0xFFFF):
             return _Section(data, intact=True)
-    # A writer that computes no section checksums leaves 0: the record's own covers them.
+    # Programs that do not compute checksums of sections write 0: then the checksum of the whole record counts.
     return _Section(record[start : start + length], intact=crc == _NO_CHECKSUM and record_intact)
 
 
 def _needed(sections: Mapping[int, _Section], number: int) -> _Section:
-    """A section that has to be decoded, so it has to be there and intact."""
+    """A section that must be decoded; refused if it is missing or damaged."""
     section = sections.get(number)
     if section is None:
         raise ReadError(f"SCP-ECG file without section {number}")
@@ -205,14 +205,16 @@ def _needed(sections: Mapping[int, _Section], number: int) -> _Section:
 def _leads(body: bytes) -> list[_Lead]:
     n_leads = body[0]
     if n_leads == 0 or 2 + 9 * n_leads > len(body):
-        raise ReadError(f"section 3 of the SCP-ECG file announces {n_leads} leads in {len(body)} bytes")
+        raise ReadError(f"section 3 of the SCP-ECG file states {n_leads} leads in {len(body)} bytes")
     leads = [_Lead(*struct.unpack_from("<IIB", body, 2 + 9 * i)) for i in range(n_leads)]
     if any(not 1 <= lead.first <= lead.last for lead in leads):
         raise ReadError("section 3 of the SCP-ECG file has a lead that ends before it begins")
     total = sum(lead.n_samples for lead in leads)
-    # Leads recorded in turn make the axis longer than each of them, but never longer than all of them together.
+    # The time axis of leads recorded one after the other is longer than each of them, but not than all of them together.
     if _axis_length(leads) > total or total > MAX_SAMPLES:
-        raise ReadError(f"section 3 of the SCP-ECG file announces {total:,} samples in an impossible arrangement")
+        raise ReadError(
+            f"section 3 of the SCP-ECG file has too many samples ({total:,}) or leads too far apart in time"
+        )
     return leads
 
 
@@ -221,28 +223,30 @@ def _axis_length(leads: Sequence[_Lead]) -> int:
 
 
 def _packed(body: bytes, n_leads: int, number: int) -> _Packed:
-    """Section 5 or 6, which are laid out alike."""
+    """Section 5 or 6, which have the same layout."""
     at = 6 + 2 * n_leads
     if len(body) < at:
         raise ReadError(f"section {number} of the SCP-ECG file is too short for {n_leads} leads")
     avm, interval, order, bimodal = struct.unpack_from("<HHBB", body)
     if avm == 0 or interval == 0 or order > 2:
-        raise ReadError(f"section {number} of the SCP-ECG file: {avm} nV a count, {interval} µs a sample, code {order}")
+        raise ReadError(
+            f"section {number} of the SCP-ECG file has {avm} nV per count, {interval} µs per sample, differences {order}"
+        )
     parts: list[bytes] = []
     for size in struct.unpack_from(f"<{n_leads}H", body, 6):
         parts.append(body[at : at + size])
         at += size
     if at > len(body):
-        raise ReadError(f"section {number} of the SCP-ECG file has {len(body):,} bytes, its leads need {at:,}")
+        raise ReadError(f"section {number} of the SCP-ECG file has {len(body):,} bytes, but its leads need {at:,}")
     return _Packed(avm, interval, order, bimodal == 1 and number == 6, tuple(parts))
 
 
 def _beats(body: bytes) -> _Beats:
     if len(body) < 6:
-        raise ReadError("section 4 of the SCP-ECG file is cut off")
+        raise ReadError("section 4 of the SCP-ECG file is truncated")
     length_ms, fiducial, n_beats = struct.unpack_from("<HHH", body)
     if 6 + 14 * n_beats > len(body):
-        raise ReadError(f"section 4 of the SCP-ECG file announces {n_beats} beats in {len(body)} bytes")
+        raise ReadError(f"section 4 of the SCP-ECG file states {n_beats} beats in {len(body)} bytes")
     beats = [struct.unpack_from("<HIII", body, 6 + 14 * i) for i in range(n_beats)]
     at = 6 + 14 * n_beats
     protected: list[tuple[int, int]] = []
@@ -259,13 +263,13 @@ def _beats(body: bytes) -> _Beats:
 def _rebuilt(
     sections: Mapping[int, _Section], leads: Sequence[_Lead], packed: _Packed, tables: Tables, uses_reference: bool
 ) -> tuple[int, list[Counts]]:
-    """Rhythm data that was decimated between the beats, or had reference beats subtracted: in nV, at full rate."""
+    """Interval in µs and samples in nV of rhythm data with decimation between beats, or with reference beats subtracted."""
     beats = _beats(_needed(sections, 4).body)
     reference = _packed(_needed(sections, 5).body, len(leads), 5)
     factor, remainder = divmod(packed.interval, reference.interval)
     if remainder or factor < 1 or (factor > 1 and not packed.bimodal):
         raise UnsupportedFormatError(
-            f"SCP-ECG rhythm data at {packed.interval} µs a sample with reference beats at {reference.interval} µs"
+            f"SCP-ECG rhythm data at {packed.interval} µs per sample with reference beats at {reference.interval} µs"
         )
     rows: list[Counts] = []
     n_reference = beats.length_ms * 1000 // reference.interval
@@ -283,9 +287,9 @@ def _rebuilt(
 
 
 def _add_reference(row: Counts, lead: _Lead, beat: Counts, beats: _Beats) -> None:
-    """Add the reference beat, its fiducial point on each beat's, over the zone from which it had been subtracted."""
+    """Add the reference beat, aligned by fiducial points, to the zone of each beat from which it was subtracted."""
     for first, fiducial, last in beats.subtracted:
-        shift = fiducial - beats.fiducial + 1  # the sample number at which the reference beat begins
+        shift = fiducial - beats.fiducial + 1  # the number of the reference beat's first sample
         begin = max(first, lead.first, shift)
         end = min(last, lead.last, shift + len(beat) - 1)
         if begin <= end:
@@ -295,7 +299,7 @@ def _add_reference(row: Counts, lead: _Lead, beat: Counts, beats: _Beats) -> Non
 def _interpolated(
     data: bytes, lead: _Lead, protected: Sequence[tuple[int, int]], factor: int, order: int, tables: Tables
 ) -> Counts:
-    """EN 1064, annex C: undo bimodal compression: full rate in the protected zones, 1 of `factor` samples elsewhere."""
+    """Undo bimodal compression (EN 1064, annex C): full sampling rate in protected zones, 1 of `factor` samples elsewhere."""
     stretches: list[tuple[int, bool]] = []  # (length at full rate, protected)
     at = lead.first
     for first, last in protected:
@@ -316,7 +320,7 @@ def _interpolated(
 
 
 def _expanded(piece: Counts, n_blocks: int, factor: int) -> Counts:
-    """`n_blocks` averages become `factor` samples each, linear between block centres; what follows is kept as it is."""
+    """Replace `n_blocks` averages by `factor` samples each, linear between centres of blocks; later samples are kept."""
     if n_blocks == 0:
         return piece
     positions = np.arange(n_blocks * factor)
@@ -326,7 +330,7 @@ def _expanded(piece: Counts, n_blocks: int, factor: int) -> Counts:
 
 
 def _unpack(data: bytes, n_samples: int, order: int, tables: Tables) -> Counts:
-    """Values of one lead: Huffman codes if there are tables, else 16-bit numbers; then differences are summed up."""
+    """Samples of one lead: Huffman codes if there are tables, else 16-bit numbers; differences are summed."""
     if tables:
         if n_samples > 8 * len(data):
             raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
@@ -339,30 +343,30 @@ def _unpack(data: bytes, n_samples: int, order: int, tables: Tables) -> Counts:
     if order == 1:
         values = np.cumsum(values)
     elif order == 2 and n_samples > 2:
-        # x[0] and x[1] are stored as they are: their difference is the first slope, the rest are changes of slope.
+        # x[0] and x[1] are stored without differences: they give the first slope, the rest are changes of slope.
         slopes = np.concatenate([values[1:2] - values[0], values[2:]]).cumsum()
         values = np.concatenate([values[:1], values[0] + slopes.cumsum()])
-    return values.astype(np.int16).astype(np.int64)  # samples have 16 bits; encoders' arithmetic wraps around
+    return values.astype(np.int16).astype(np.int64)  # samples have 16 bits, and the arithmetic of encoders wraps around
 
 
 def _tables(body: bytes) -> Tables:
     """Section 2: none (0 tables), the default table (19999), or the tables of the file."""
     if len(body) < 2:
-        raise ReadError("section 2 of the SCP-ECG file is cut off")
+        raise ReadError("section 2 of the SCP-ECG file is truncated")
     (n_tables,) = struct.unpack_from("<H", body)
     if n_tables == _DEFAULT_TABLE:
         return (_default_table(),)
     at = 2
     if 9 * n_tables > len(body) or len(body) > 9 * MAX_CODES:
-        raise ReadError(f"section 2 of the SCP-ECG file announces {n_tables} tables in {len(body):,} bytes")
+        raise ReadError(f"section 2 of the SCP-ECG file states {n_tables} tables in {len(body):,} bytes")
     tables: list[tuple[_Code, ...]] = []
     for _ in range(n_tables):
         if at + 2 > len(body):
-            raise ReadError(f"section 2 of the SCP-ECG file announces {n_tables} tables in {len(body)} bytes")
+            raise ReadError(f"section 2 of the SCP-ECG file states {n_tables} tables in {len(body)} bytes")
         (n_codes,) = struct.unpack_from("<H", body, at)
         at += 2
         if n_codes == 0 or at + 9 * n_codes > len(body):
-            raise ReadError(f"section 2 of the SCP-ECG file announces {n_codes} codes in {len(body)} bytes")
+            raise ReadError(f"section 2 of the SCP-ECG file states {n_codes} codes in {len(body)} bytes")
         tables.append(tuple(_code(body, at + 9 * i, n_tables) for i in range(n_codes)))
         at += 9 * n_codes
     return tuple(tables)
@@ -370,7 +374,7 @@ def _tables(body: bytes) -> Tables:
 
 def _code(body: bytes, at: int, n_tables: int) -> _Code:
     prefix_bits, total_bits, mode, value, stored = struct.unpack_from("<BBBhI", body, at)
-    if prefix_bits > total_bits:  # some writers put the longer of the two first
+    if prefix_bits > total_bits:  # some programs write the two in the other order
         prefix_bits, total_bits = total_bits, prefix_bits
     if not (1 <= prefix_bits <= 32 and total_bits - prefix_bits <= 32):
         raise ReadError(f"section 2 of the SCP-ECG file has a code of {prefix_bits} to {total_bits} bits")
@@ -381,7 +385,7 @@ def _code(body: bytes, at: int, n_tables: int) -> _Code:
 
 
 def _default_table() -> tuple[_Code, ...]:
-    """EN 1064, C.3.7.6: 0, then k ones, a zero and the sign for k = 1 to 8, then 8 or 16 bits as they are."""
+    """The default table (EN 1064, C.3.7.6): 0; k ones, a zero and the sign for k = 1 to 8; prefixes of 8 and 16 bits."""
     codes = [_Code(1, 0, 0, 0, None)]
     for size in range(1, 9):
         ones = (1 << size) - 1
@@ -390,7 +394,7 @@ def _default_table() -> tuple[_Code, ...]:
 
 
 def _decode_single(data: bytes, n_samples: int, table: Sequence[_Code]) -> Counts:
-    """Decode with one table: which code each bit would begin is found for all at once, then their chain is followed."""
+    """Decode with one table: the code that begins at each bit is found for all bits at once, then the chain is followed."""
     if n_samples == 0:
         return np.empty(0, dtype=np.int64)
     longest = max(code.prefix_bits + code.extra_bits for code in table)
@@ -398,16 +402,16 @@ def _decode_single(data: bytes, n_samples: int, table: Sequence[_Code]) -> Count
     n_bits = 8 * len(data)
     entry = _entries(data, table)
     lengths = np.array([code.prefix_bits + code.extra_bits for code in table] + [0])[entry]
-    # Positions that begin no code, and the end, lead to themselves, so that what follows needs no tests.
+    # Positions without a code, and the end, point to themselves, so that the chain needs no tests.
     following = np.arange(n_bits + 1)
     following[:-1] += lengths
     np.minimum(following, n_bits, out=following)
     at = _chain(following, n_samples)
     if at[-1] >= n_bits or at[-1] + lengths[at[-1]] > n_bits:
-        raise ReadError("SCP-ECG data that ends early")
+        raise ReadError("the SCP-ECG data ends early")
     entry = entry[at]
     if (entry == len(table)).any():
-        raise ReadError("SCP-ECG data that is in no Huffman code")
+        raise ReadError("the SCP-ECG data has a code that is not in the Huffman table")
     values: Counts = np.array([code.value for code in table], dtype=np.int64)[entry]
     for number, code in enumerate(table):
         if code.extra_bits and (used := entry == number).any():
@@ -420,7 +424,7 @@ def _chain(following: npt.NDArray[np.int64], n_samples: int) -> npt.NDArray[np.i
     leap = following
     for _ in range(_DOUBLINGS):
         leap = leap[leap]
-    leaps = leap.data  # a memoryview: numbers are taken out of it several times as fast as out of an array
+    leaps = leap.data  # access to elements of a memoryview is several times faster than to those of an array
     n_leaps = -(-n_samples >> _DOUBLINGS)
     landings = [0] * n_leaps
     position = 0
@@ -435,7 +439,7 @@ def _chain(following: npt.NDArray[np.int64], n_samples: int) -> npt.NDArray[np.i
 
 
 def _entries(data: bytes, table: Sequence[_Code]) -> npt.NDArray[np.int64]:
-    """Which code of the table begins at each bit; `len(table)` for none. Of several, the shortest."""
+    """The index of the code that begins at each bit, the shortest of several; `len(table)` for none."""
     longest = max(code.prefix_bits for code in table)
     windows = _windows(data, longest)
     by_length = sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits)
@@ -454,7 +458,7 @@ def _entries(data: bytes, table: Sequence[_Code]) -> npt.NDArray[np.int64]:
 
 
 def _windows(data: bytes, n_bits: int) -> npt.NDArray[np.int64]:
-    """For each bit of `data`, the number that the `n_bits` (at most 32) from there on are."""
+    """For each bit of `data`, the number in the `n_bits` bits from there on (at most 32)."""
     padded = np.frombuffer(data + bytes(5), dtype=np.uint8)
     words = np.zeros(len(data), dtype=np.int64)
     for i in range(5):
@@ -464,7 +468,7 @@ def _windows(data: bytes, n_bits: int) -> npt.NDArray[np.int64]:
 
 
 def _extra(data: bytes, at: npt.NDArray[np.int64], code: _Code) -> Counts:
-    """The signed numbers of `extra_bits` bits that follow the prefixes at these bits."""
+    """The signed numbers of `extra_bits` bits after the prefixes at these bits."""
     padded = np.frombuffer(data + bytes(9), dtype=np.uint8)
     first = np.minimum(at + code.prefix_bits, 8 * len(data))
     words = np.zeros(len(at), dtype=np.int64)
@@ -477,7 +481,7 @@ def _extra(data: bytes, at: npt.NDArray[np.int64], code: _Code) -> Counts:
 
 
 def _decode_switching(data: bytes, n_samples: int, tables: Tables) -> Counts:
-    """Decode bit by bit where codes switch from one table to another; each lead begins with the first table."""
+    """Decode bit by bit if codes switch between tables; each lead begins with the first table."""
     indexes = [{(code.prefix_bits, code.prefix): code for code in reversed(table)} for table in tables]
     longest = [max(code.prefix_bits for code in table) for table in tables]
     bits = "".join(f"{byte:08b}" for byte in data)
@@ -487,7 +491,7 @@ def _decode_switching(data: bytes, n_samples: int, tables: Tables) -> Counts:
         code, position, table = _next_value(bits, position, table, indexes, longest)
         extra = bits[position : position + code.extra_bits]
         if len(extra) < code.extra_bits:
-            raise ReadError("SCP-ECG data that ends early")
+            raise ReadError("the SCP-ECG data ends early")
         position += code.extra_bits
         number = int(extra, 2) if extra else 0
         values[i] = code.value + number - (1 << len(extra) if extra[:1] == "1" else 0)
@@ -497,7 +501,7 @@ def _decode_switching(data: bytes, n_samples: int, tables: Tables) -> Counts:
 def _next_value(
     bits: str, position: int, table: int, indexes: Sequence[Mapping[tuple[int, int], _Code]], longest: Sequence[int]
 ) -> tuple[_Code, int, int]:
-    """The next code that stands for a value, the position after its prefix, and the table that is in use by then."""
+    """The next code for a value, the position after its prefix, and the current table."""
     length, prefix = 0, 0
     while position < len(bits) and length < longest[table]:
         prefix = prefix << 1 | (bits[position] == "1")
@@ -509,11 +513,11 @@ def _next_value(
         if code.switch_to is None:
             return code, position, table
         table, length, prefix = code.switch_to, 0, 0
-    raise ReadError("SCP-ECG data that ends early or is in no Huffman code")
+    raise ReadError("the SCP-ECG data ends early, or has a code that is not in the Huffman table")
 
 
 def _on_one_axis(rows: Sequence[Counts], leads: Sequence[_Lead]) -> Samples:
-    """nV to mV, each lead at its place in time."""
+    """Samples in millivolts from nV, with each lead at its place in time."""
     begin = min(lead.first for lead in leads)
     samples = np.full((len(leads), _axis_length(leads)), np.nan, dtype=np.float32)
     for out, row, lead in zip(samples, rows, leads, strict=True):
@@ -522,7 +526,7 @@ def _on_one_axis(rows: Sequence[Counts], leads: Sequence[_Lead]) -> Samples:
 
 
 def _rate(interval: int) -> float:
-    """Sampling rate from whole microseconds: 4167 µs is 240 Hz, as recorders have whole rates."""
+    """Sampling rate from integer microseconds: 4167 µs is 240 Hz, because recorders have integer rates."""
     rate = 1e6 / interval
     return float(round(rate)) if round(rate) and abs(1e6 / round(rate) - interval) < 1 else rate
 
@@ -532,14 +536,14 @@ def _meta(sections: Mapping[int, _Section], avm: int) -> dict[str, str | float]:
     protocol = sections[6].protocol
     if 10 <= protocol <= 99:
         meta["format_version"] = f"{protocol / 10:.1f}"
-    # Data about the patient is often overwritten in place, which leaves section 1 without a valid checksum.
+    # Patient data is often overwritten in place, so that section 1 does not match its checksum.
     if 1 in sections and sections[1].intact:
         _add_device(meta, sections[1].body)
     return meta
 
 
 def _add_device(meta: dict[str, str | float], body: bytes) -> None:
-    """The recording device (tag 14) and its filters (tags 27 to 29); no other tag of section 1 is looked at."""
+    """The recording device (tag 14) and its filters (tags 27 to 29); other tags of section 1 are not read."""
     at = 0
     while at + 3 <= len(body) and body[at] != 255:
         tag, size = struct.unpack_from("<BH", body, at)
@@ -550,7 +554,7 @@ def _add_device(meta: dict[str, str | float], body: bytes) -> None:
             fields = {"device_model": value[8:14], "software_version": strings[2] if len(strings) > 2 else b""}
             fields["device_manufacturer"] = strings[4] if len(strings) > 4 else b""
             meta |= {key: text for key, raw in fields.items() if (text := _text(raw))}
-        elif tag == 27 and any(value[:2]):  # 0 stands for "not specified"
+        elif tag == 27 and any(value[:2]):  # 0 means "not specified"
             meta["highpass_hz"] = int.from_bytes(value[:2], "little") / 100
         elif tag == 28 and any(value[:2]):
             meta["lowpass_hz"] = float(int.from_bytes(value[:2], "little"))
@@ -574,7 +578,7 @@ def statements(source: Source) -> Statements:
 
 
 def _measured(body: bytes) -> dict[str, float | None]:
-    """Rate, intervals and axes of the first reference beat; counts above `_NOT_MEASURED` stand for "not measured"."""
+    """Heart rate, intervals and axes of the first reference beat; values from `_NOT_MEASURED` on mean "not measured"."""
     if len(body) < 20 or body[0] == 0:
         return {}
     (rr,) = struct.unpack_from("<H", body, 2)
@@ -593,7 +597,7 @@ def _measured(body: bytes) -> dict[str, float | None]:
 
 
 def _report(body: bytes) -> list[str]:
-    """The statements of section 8, if nobody confirmed or overread them."""
+    """The statements of section 8, if they are neither confirmed nor overread."""
     if len(body) < 9 or body[0] != _ORIGINAL_REPORT:
         return []
     lines: list[str] = []

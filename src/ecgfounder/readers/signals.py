@@ -1,6 +1,6 @@
-"""The channels of plain signal files (WFDB, EDF, ISHNE, SCP-ECG, tables): from their names to distinct lead names.
+"""Lead names for the channels of signal files (WFDB, EDF, ISHNE, SCP-ECG, tables).
 
-In: the names that a file, or the user, gives its channels. Out: one lead name for each, none of them twice.
+In: the channels' names, from the file or the user. Out: one lead name for each channel; only standard leads may occur twice.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from ecgfounder.ecg.leads import STANDARD_LEADS, leads_in_context
 
 
 def distinct_leads(names: Sequence[str]) -> tuple[str, ...]:
-    """`leads_in_context`, where channels of one name that is no standard lead are numbered: ECG, ECG 2, ECG 3.
+    """`leads_in_context`, with numbers for equal names that are not standard leads: ECG, ECG 2, ECG 3.
 
-    Ambulatory recorders call all their channels "ECG". Two signals that are both called V1 stay so, and the recording
-    is refused: which of them is V1 cannot be known.
+    Ambulatory recorders name all channels "ECG". Two channels named V1 keep this name, and the recording is refused later,
+    because it is not known which of them is V1.
     """
     return numbered(leads_in_context(names))
 
 
 def numbered(leads: Sequence[str]) -> tuple[str, ...]:
-    """Lead names of which those that are no standard lead's are made distinct by numbers."""
+    """Lead names, with numbers for equal ones that are not standard leads."""
     seen: dict[str, int] = {}
     distinct: list[str] = []
     for name in leads:

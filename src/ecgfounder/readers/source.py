@@ -1,6 +1,6 @@
-"""One ECG file as a reader sees it: its path, its first bytes, its whole content, and what the user said about it.
+"""The input of a reader: an ECG file's location, its first bytes, its whole content, and the user's hints.
 
-Bytes are read at most once, gzip is unpacked on the way, and neither can exceed a limit. Only regular files are opened.
+In: a location. Out: bytes, read at most once, gzip data unpacked, both up to a limit. Only regular files are opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ecgfounder.storage import Location, Status
 
 HEAD_BYTES = 4096
 SMALL_BYTES = 4 << 20
-"""Files up to this size are opened and read once, whatever is asked of them."""
+"""Files up to this size are read completely at the first access."""
 MAX_FILE_BYTES = 1 << 30
 MAX_UNPACKED_BYTES = 256 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -29,7 +29,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Hints:
-    """What a user says about formats that do not say it themselves (CSV, NPY, MAT, HDF5).
+    """Facts from the user about files that do not state them (CSV, NPY, MAT, HDF5).
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Hints:
     unit : str or None
         "mV", "uV" or "V", or a number of units per millivolt as text ("200").
     leads : tuple of str or None
-        Lead names in the order of the file's rows or columns, in any spelling; canonical ones are kept.
+        Lead names in the order of the file's rows or columns, in any spelling; they are stored in canonical form.
     """
 
     sampling_rate: float | None = None
@@ -52,7 +52,7 @@ class Hints:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a file was when it was read; `sha256` is of the bytes that were read, None where a library read them."""
+    """The status of a file when it was read; `sha256` is that of the bytes read, None if a library read them."""
 
     status: Status
     sha256: bytes | None = None
@@ -67,13 +67,13 @@ class Source:
     location : Location
         The file.
     member : str or None
-        What follows '::' in a path into a container ('exams.hdf5::tracings/12').
+        The part after '::' of a path into a container ('exams.hdf5::tracings/12').
     hints : Hints
-        What the user said about it.
+        The user's hints.
     companions : list of Location
-        Other files that the reader opened for this recording (the signal files of a WFDB header).
+        Other files of this recording (the signal files of a WFDB header), added by the reader.
     seen : dict of Location to Seen
-        What is known of the files that were read, from the moment when they were.
+        The status of each file when it was read.
     """
 
     location: Location
@@ -84,12 +84,12 @@ class Source:
 
     @property
     def files(self) -> list[Location]:
-        """Every file that the recording was read from; a WFDB record without a suffix is its companions alone."""
+        """All files of the recording; for a WFDB record without a suffix these are the companions alone."""
         return [*([self.location] if self.location.exists() else []), *self.companions]
 
     @cached_property
     def small(self) -> tuple[Status, bytes] | None:
-        """The file as it is stored, read in one go with its status; None if it is larger than `SMALL_BYTES`."""
+        """The file as stored, with its status; None if it is larger than `SMALL_BYTES`."""
         with _as_read_error():
             status, content = self.location.fetch(SMALL_BYTES)
         if content is None:
@@ -99,7 +99,7 @@ class Source:
 
     @cached_property
     def head(self) -> bytes:
-        """The first `HEAD_BYTES` bytes, unpacked if the file is gzip."""
+        """The first `HEAD_BYTES` bytes; of a gzip file, unpacked."""
         if self.small is not None:
             return self._head_of(io.BytesIO(self.small[1]))
         with open_file(self.location) as file:
@@ -115,7 +115,7 @@ class Source:
 
     @cached_property
     def content(self) -> bytes:
-        """The whole file, unpacked if it is gzip.
+        """The whole file; of a gzip file, unpacked.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class Source:
         return unpacked(data)
 
     def fetch(self, location: Location) -> bytes:
-        """A whole file as it is stored, this one or one beside it, never unpacked.
+        """A whole file as stored, this one or a companion, never unpacked.
 
         Raises
         ------
@@ -143,13 +143,15 @@ class Source:
         return content
 
     def refuse_member(self, format_name: str) -> None:
-        """Raise `ReadError` if the path asks for a member ('file::member') of a format that holds one recording."""
+        """Raise `ReadError` if the path names a member ('file::member') of a format that holds one recording."""
         if self.member is not None:
-            raise ReadError(f"a {format_name} file holds one recording; give its path without '::' and what follows")
+            raise ReadError(
+                f"a {format_name} file holds one recording; give its path without '::' and the part after it"
+            )
 
     @property
     def is_gzip(self) -> bool:
-        """Whether the file is packed as it is stored."""
+        """Whether the file as stored is gzip data."""
         if self.small is not None:
             return self.small[1].startswith(_GZIP_MAGIC)
         with open_file(self.location) as file:
@@ -157,7 +159,7 @@ class Source:
 
 
 def unpacked(data: bytes) -> bytes:
-    """What gzip data holds; other data as it is.
+    """Unpacked gzip data; other data unchanged.
 
     Raises
     ------
@@ -168,7 +170,7 @@ def unpacked(data: bytes) -> bytes:
 
 
 def open_file(location: Location) -> io.BufferedReader:
-    """A regular file for reading; what keeps it from being read is a `ReadError`."""
+    """Open a regular file for reading; errors of the store become a `ReadError`."""
     with _as_read_error():
         return location.open()
 
@@ -186,8 +188,10 @@ def _unpack(file: BinaryIO, limit: int, *, whole: bool) -> bytes:
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:
             data = unpacked.read(limit + 1 if whole else limit)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ReadError(f"damaged gzip data: {error}") from error
+    except EOFError as error:
+        raise ReadError("damaged gzip data: it ends early") from error
+    except (OSError, zlib.error) as error:  # their messages quote bytes
+        raise ReadError("damaged gzip data") from error
     if len(data) > limit:
         raise ReadError(f"gzip data that unpacks to more than {limit:,} bytes")
     return data

@@ -1,7 +1,7 @@
-"""From arrays under names to a recording: which array is the ECG, and what rate, unit and leads go with it.
+"""From named arrays to a recording: which array is the ECG, and its sampling rate, unit and leads.
 
-In: the arrays of an NPZ, MAT or HDF5 file, or one bare array, and the user's hints. Out: a `Recording`, or an error that
-names the flag with which the user can say what the file does not.
+In: the arrays of an NPZ, MAT or HDF5 file, or a single array, and the user's hints. Out: a `Recording`, or an error that names
+the parameter for a fact that is missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SIGNAL_NAMES = (
     *("samples", "signal", "signals", "ecg", "ecgs", "val", "data", "p_signal", "tracings", "tracing", "waveform"),
     *("waveforms", "ecg_data", "ecgdata", "ecg_signal", "ecg_signals", "x", "arr_0"),
 )
-"""Names under which the ECG is looked for, in this order."""
+"""Names of the array that holds the ECG, in order of preference."""
 
 RATE_NAMES = (
     *("sampling_rate", "sampling_frequency", "sample_rate", "sample_frequency", "samplingrate", "samplerate", "fs"),
@@ -45,7 +45,7 @@ MAX_LEADS = 256
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says about its samples, as far as it does. `scale` is in mV per unit."""
+    """What a file states about its samples; None for what it does not state. `scale` is in millivolts per unit."""
 
     rate: float | None = None
     scale: float | None = None
@@ -53,12 +53,12 @@ class Description:
 
 
 def plain_name(name: str) -> str:
-    """A name as it is compared: without structure, letter case, blanks and hyphens ('ECG.Sampling Rate')."""
+    """The last part of a name in lower case, '_' for blanks and hyphens: 'sampling_rate' for 'ECG.Sampling Rate'."""
     return re.sub(r"[\s-]+", "_", name.rpartition(".")[2].rpartition("/")[2].strip().lower())
 
 
 def describe(named: Mapping[str, Any]) -> Description:
-    """Rate, unit and lead names among a file's small arrays or attributes, found by their names."""
+    """Sampling rate, unit and lead names from a file's small arrays or attributes, found by name."""
     by_name = {plain_name(name): value for name, value in reversed(list(named.items()))}
 
     def first(names: Sequence[str]) -> Array | None:
@@ -77,7 +77,7 @@ def describe(named: Mapping[str, Any]) -> Description:
 
 
 def texts(values: Array) -> tuple[str, ...]:
-    """The texts of an array; empty if it holds anything else, or more of them than a recording has leads."""
+    """The texts of an array; empty if it contains anything else, or more than `MAX_LEADS` values."""
     if values.size > MAX_LEADS:
         return ()
     plain = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values.reshape(-1)]
@@ -92,7 +92,7 @@ def _positive(value: Array | None) -> float | None:
 
 
 def find_signal(named: Mapping[str, Array], wanted: str | None) -> Array | None:
-    """The array that holds the ECG: the one asked for, one with a usual name, or the only one of two axes.
+    """The array that holds the ECG: the one named by the user, one of `SIGNAL_NAMES`, or the only one with two axes.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def find_signal(named: Mapping[str, Array], wanted: str | None) -> Array | None:
     """
     if wanted is not None:
         if wanted not in named:
-            raise ReadError(f"the file holds no array of the name that follows '::' among its {len(named)}")
+            raise ReadError(f"none of the file's {len(named)} arrays has the name after '::'")
         return named[wanted]
     signals = {name: array for name, array in named.items() if array.dtype.kind in "iuf" and array.size > 1}
     by_name = {plain_name(name): array for name, array in reversed(list(signals.items()))}
@@ -113,7 +113,7 @@ def find_signal(named: Mapping[str, Array], wanted: str | None) -> Array | None:
 
 
 def lead_arrays(named: Mapping[str, Array]) -> dict[str, Array]:
-    """Arrays of one axis that are named after leads: {'I': ..., 'II': ...}; empty unless all are of one length."""
+    """Arrays with one axis and a lead's name ({'I': ..., 'II': ...}); empty unless all have the same length."""
     leads = leads_in_context([name.rpartition(".")[2].rpartition("/")[2] for name in named])
     rows = {
         name: array.reshape(-1)
@@ -127,40 +127,42 @@ def lead_arrays(named: Mapping[str, Array]) -> dict[str, Array]:
 def recording_of(
     array: Array, description: Description, hints: Hints, source_format: str, *, leads_on: int | None = None
 ) -> Recording:
-    """Turn one array into a recording.
+    """Convert an array to a recording.
 
-    What the file says about itself comes first, the user's hints say what it leaves open. Names in the file of which
-    none is a lead's are no lead names if the user gives some.
+    Facts stated in the file take precedence over the user's hints. Names in the file of which none is a known lead's are replaced
+    by the user's, if there are any.
 
     Parameters
     ----------
     array : numpy.ndarray
-        Numbers, [n_leads, n_samples] or [n_samples, n_leads]: the axis as long as the list of leads is theirs.
+        Numbers, [n_leads, n_samples] or [n_samples, n_leads]: the axis whose length is the number of leads is that of the leads.
     description : Description
-        Rate, scale and leads as the file has them.
+        Sampling rate, scale and leads stated in the file.
     hints : Hints
-        The user's.
+        The user's hints.
     source_format : str
-        For the recording.
+        The format, for the recording and for error messages.
     leads_on : int, optional
-        The axis of the leads, where the file shows it.
+        The axis of the leads, if the file shows it.
 
     Raises
     ------
     ReadError
-        If the array is no table of real numbers, if it fits the leads on no axis or on both, or if something is not
-        said anywhere.
+        If the array is not a table of real numbers, if neither axis or both have the length of the list of leads, or if the
+        sampling rate, unit or leads are not given.
     """
     table = _table(array)
     leads = _leads(description, hints, table)
     rows = _oriented(table, len(leads), leads_on)
     rate = description.rate or hints.sampling_rate
     if rate is None:
-        raise ReadError(f"the {source_format} file gives no sampling rate; the 'sampling_rate' parameter says it")
+        raise ReadError(
+            f"the {source_format} file does not state its sampling rate; give it by the 'sampling_rate' parameter"
+        )
     scale = description.scale or hinted_scale(hints)
     if scale is None:
         raise ReadError(
-            f"the {source_format} file gives no unit; the 'unit' parameter says it (V, mV, uV or units per mV)"
+            f"the {source_format} file does not state its unit; give it by the 'unit' parameter (V, mV, uV or units per mV)"
         )
     return Recording(
         samples=_samples(rows, scale),
@@ -172,14 +174,14 @@ def recording_of(
 
 def _table(array: Array) -> Array:
     if array.dtype.kind not in "iuf":
-        raise ReadError(f"an array of real numbers is expected, not of {array.dtype.name}")
+        raise ReadError(f"expected an array of real numbers, found one of {array.dtype.name}")
     if array.ndim > 2:
         array = array.reshape([size for size in array.shape if size != 1] or [1])
     if array.ndim not in (1, 2):
-        raise ReadError(f"an array of shape {array.shape} holds several recordings, one is expected")
+        raise ReadError(f"expected an array of one recording, found several in an array of shape {array.shape}")
     table = array.reshape(1, -1) if array.ndim == 1 else array
     if table.size == 0:
-        raise ReadError("the file holds no samples")
+        raise ReadError("the file has no samples")
     return table
 
 
@@ -192,8 +194,7 @@ def _leads(description: Description, hints: Hints, table: Array) -> tuple[str, .
     leads = hints.leads or in_file
     if leads is None:
         raise ReadError(
-            f"the file does not name the leads of its array of shape {table.shape}; "
-            "the 'leads' parameter names them in their order"
+            f"the file does not name the leads of its array of shape {table.shape}; give them in order by the 'leads' parameter"
         )
     return tuple(leads)
 
@@ -203,14 +204,14 @@ def _oriented(table: Array, n_leads: int, leads_on: int | None) -> Array:
     on_rows = table.shape[0] == n_leads and leads_on != 1
     on_columns = table.shape[1] == n_leads and leads_on != 0
     if on_rows and on_columns:
-        raise ReadError(f"an array of shape {table.shape} does not show which axis is that of its {n_leads} leads")
+        raise ReadError(f"both axes of an array of shape {table.shape} have the length of its {n_leads} leads")
     if not (on_rows or on_columns):
-        raise ReadError(f"an array of shape {table.shape} for {n_leads} leads: neither axis is as long")
+        raise ReadError(f"neither axis of an array of shape {table.shape} has the length of its {n_leads} leads")
     return table if on_rows else table.T
 
 
 def _samples(rows: Array, scale: float) -> Samples:
-    """Numbers [n_leads, n_samples] times `scale`, as float32; what is infinite is no sample: NaN."""
+    """Numbers [n_leads, n_samples] times `scale`, as float32; infinite values become NaN."""
     samples = np.empty(rows.shape, dtype=np.float32)
     for out, row in zip(samples, rows, strict=True):
         finite = np.where(np.isinf(row), np.nan, row) if row.dtype.kind == "f" else row

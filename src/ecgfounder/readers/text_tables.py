@@ -1,6 +1,6 @@
-"""Tables of numbers as text: CSV and TSV in their many spellings, and the single lead that a watch exports.
+"""Tables of numbers as text: CSV and TSV in many variants, and single leads exported by an Apple Watch.
 
-In: the whole file and the user's hints. Out: a `Recording`. What a file does not say (rate, unit, leads) the hints must.
+In: the whole file and the user's hints. Out: a `Recording`. The hints must give what the file does not state (rate, unit, leads).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MAX_PREAMBLE_LINES = 40
 
 
 def matches(source: Source) -> bool:
-    """Whether the text begins with lines of numbers, perhaps under a line of names."""
+    """Whether the text begins with lines of numbers, possibly after a line of names."""
     head = source.head
     if b"\0" in head:
         return False
@@ -56,9 +56,10 @@ def matches(source: Source) -> bool:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a text table is written; `header` and `units` are the fields of such lines, if there are any.
+    """The parts of a text table.
 
-    `body` is the lines of numbers as text, `first` the fields of the first of them.
+    `header` and `units` are the fields of the lines of names and units, None if there is no such line; `body` is the text of the
+    lines of numbers, `first` the fields of the first of them.
     """
 
     delimiter: str
@@ -72,11 +73,11 @@ class _Layout:
         return len(self.first)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The fields of every row, which takes its time: for tables that are not written as plainly as most are."""
+        """The fields of every row; slow, for tables that Arrow's reader cannot parse."""
         if len(self.body) > MAX_IRREGULAR_BYTES:
             raise ReadError(
-                f"a table of {len(self.body):,} bytes with fields that are not plain numbers, or rows of different "
-                f"length; up to {MAX_IRREGULAR_BYTES:,} bytes such a table is looked at row by row"
+                f"a table of {len(self.body):,} bytes with fields that are not plain numbers, or rows of different length; "
+                f"at most {MAX_IRREGULAR_BYTES:,} bytes of such a table are read"
             )
         rows = [_fields(line, self.delimiter) for line in self.body.splitlines() if _is_row(line)]
         widths = {len(row) for row in rows}
@@ -86,10 +87,10 @@ class _Layout:
 
 
 def _looks_like_table(text: str, *, cut_off: bool) -> bool:
-    """Whether text begins with at least two lines of as many numbers each, or one long line of them."""
+    """Whether text begins with at least two lines with the same number of numbers, or with one long line of numbers."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "%"))]
     if cut_off and lines:
-        lines[-1] = lines[-1].rpartition(_delimiter(lines[-1]))[0]  # cut off by the head's end
+        lines[-1] = lines[-1].rpartition(_delimiter(lines[-1]))[0]  # incomplete at the end of the head
         if len(lines) == 1:
             fields = _fields(lines[0], _delimiter(lines[0]))
             return len(fields) >= 8 and all(map(_is_number, fields[1:]))
@@ -104,7 +105,7 @@ def _looks_like_table(text: str, *, cut_off: bool) -> bool:
 
 
 def _delimiter(line: str) -> str:
-    """The delimiter of a line; a comma only where neither semicolon nor tab is, as it may be a decimal comma."""
+    """The delimiter of a line; a comma only if there is no semicolon and no tab, because it may be a decimal comma."""
     return next((mark for mark in _DELIMITERS if mark in line.strip()), ",")
 
 
@@ -123,12 +124,11 @@ def read(source: Source) -> Recording:
     Raises
     ------
     ReadError
-        On fields that are not numbers and rows of different length; where rate, unit or leads are said neither by the
-        file nor by the hints.
+        If fields are not numbers or rows differ in length; if neither file nor hints give sampling rate, unit and leads.
     """
     content = source.content
     if len(content) > MAX_TEXT_BYTES:
-        raise ReadError(f"table of {len(content):,} bytes of text; {MAX_TEXT_BYTES:,} are read at most")
+        raise ReadError(f"table of {len(content):,} bytes of text; at most {MAX_TEXT_BYTES:,} are read")
     text = content.decode("utf-8-sig", "replace")
     preamble = _preamble(text[:HEAD_BYTES])
     if preamble is not None:
@@ -150,7 +150,7 @@ def read(source: Source) -> Recording:
 
 
 def _has_rows(layout: _Layout, count: int) -> bool:
-    """Whether the table has just so many rows."""
+    """Whether the table has exactly `count` rows."""
     lines = layout.body.splitlines() if layout.body.count("\n") <= 2 * count else []
     return sum(map(_is_row, lines)) == count
 
@@ -164,32 +164,32 @@ def _is_row(line: str) -> bool:
 
 
 def _described_by(remarks: list[str]) -> Description:
-    """Rate and unit from remarks such as '# fs = 500, unit: uV', '# Sampling Rate (Hz):= 1000.00', or an object of JSON.
+    """Sampling rate and unit from remarks such as '# fs = 500, unit: uV', '# Sampling Rate (Hz):= 1000.00', or a JSON object.
 
     Raises
     ------
     ReadError
-        If remarks give several rates.
+        If remarks state several sampling rates.
     """
     rates: set[float] = set()
     scale = None
     for remark in remarks[:64]:
-        said = _json_of(remark)
-        if said is not None:
-            rates |= set(_rates_in(said))
+        content = _json_of(remark)
+        if content is not None:
+            rates |= set(_rates_in(content))
             continue
         for name, unit, value in _REMARK.findall(remark):
             if plain_name(name) in RATE_NAMES and unit.lower() in _PER_SECOND:
-                rates |= _rate_said(value, _PER_SECOND[unit.lower()])
+                rates |= _rate_stated(value, _PER_SECOND[unit.lower()])
             elif plain_name(name) in UNIT_NAMES:
                 scale = scale or millivolts_per(value)
     if len(rates) > 1:
-        raise ReadError(f"remarks above the table give {len(rates)} different sampling rates")
+        raise ReadError(f"remarks above the table state {len(rates)} different sampling rates")
     return Description(rate=rates.pop() if rates else None, scale=scale)
 
 
-def _rate_said(value: str, per_second: float) -> set[float]:
-    """The rate that a remark's value is, '500', '500Hz' or '0.5kHz', in Hz; empty if it is none."""
+def _rate_stated(value: str, per_second: float) -> set[float]:
+    """The sampling rate in Hz in a remark's value, '500', '500Hz' or '0.5kHz'; empty if it is not a rate."""
     found = re.fullmatch(r"(\d+(?:[.,]\d+)?)\s*(k?hz)?", value, re.IGNORECASE)
     if found is None:
         return set()
@@ -198,36 +198,36 @@ def _rate_said(value: str, per_second: float) -> set[float]:
 
 
 def _json_of(remark: str) -> Any:
-    """What a remark says in JSON; None if it is no object of it."""
+    """A remark's JSON object; None if it is not one."""
     if not remark.lstrip().startswith("{"):
         return None
     try:
-        said = json.loads(remark)
+        content = json.loads(remark)
     except (ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) else None
+    return content if isinstance(content, dict) else None
 
 
-def _rates_in(said: Any, depth: int = 0) -> Iterator[float]:
-    """The sampling rates in an object of JSON, wherever in it they stand."""
-    if isinstance(said, dict) and depth < 8:
-        for name, value in said.items():
+def _rates_in(content: Any, depth: int = 0) -> Iterator[float]:
+    """The sampling rates in a JSON object, at any depth up to 8."""
+    if isinstance(content, dict) and depth < 8:
+        for name, value in content.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if is_number and plain_name(name) in RATE_NAMES and 0 < value < 1e6:
                 yield float(value)
             else:
                 yield from _rates_in(value, depth + 1)
-    elif isinstance(said, list) and depth < 8:
-        for value in said[:MAX_LEADS]:
+    elif isinstance(content, list) and depth < 8:
+        for value in content[:MAX_LEADS]:
             yield from _rates_in(value, depth + 1)
 
 
 def _layout(text: str) -> tuple[list[str], _Layout]:
-    """The remarks above a table, and the table."""
+    """The remarks above a table, and the table's parts."""
     if "\r" in text and "\n" not in text:
         text = text.replace("\r", "\n")
     remarks: list[str] = []
-    top: list[str] = []  # the first three rows, of which two may be names and units
+    top: list[str] = []  # the first three lines, of which two may be names and units
     position = begin = 0
     starts: list[int] = []
     while position < len(text) and len(top) < 3:
@@ -241,7 +241,9 @@ def _layout(text: str) -> tuple[list[str], _Layout]:
             starts.append(begin)
     if not top:
         raise ReadError("the table has no rows")
-    delimiter = _delimiter(text[starts[0] :].rstrip().rpartition("\n")[2])  # of numbers: a title may have blanks
+    delimiter = _delimiter(
+        text[starts[0] :].rstrip().rpartition("\n")[2]
+    )  # of a line of numbers: names may contain blanks
     fields = [_fields(line, delimiter) for line in top]
     header = units = None
     if not all(map(_is_number, fields[0][1:])) or (len(fields[0]) == 1 and not _is_number(fields[0][0])):
@@ -255,9 +257,9 @@ def _layout(text: str) -> tuple[list[str], _Layout]:
 
 
 def _without_empty_end(layout: _Layout) -> _Layout:
-    """The table without the column that there seems to be where every row ends in a delimiter.
+    """The table without the empty last column that a delimiter at the end of every row seems to add.
 
-    A last column that has a name is a lead of which nothing was recorded, and stays.
+    A last column with a name is kept: it is a lead without samples.
     """
     names = layout.header
     while layout.delimiter != " " and layout.width > 1 and not layout.first[-1]:
@@ -269,7 +271,7 @@ def _without_empty_end(layout: _Layout) -> _Layout:
         if names is not None and not names[-1]:
             names = names[:-1]
     while names is not None and len(names) > layout.width and not names[-1]:
-        names = names[:-1]  # of a title line that ends in a delimiter where the rows do not
+        names = names[:-1]  # the line of names ends in a delimiter, and the rows do not
     units = layout.units[: layout.width] if layout.units and not any(layout.units[layout.width :]) else layout.units
     return replace(layout, header=names, units=units)
 
@@ -279,7 +281,7 @@ def _rows_of(body: str) -> Iterator[str]:
 
 
 def _has_index(layout: _Layout) -> bool:
-    """Whether the first column counts the rows, or tells their time."""
+    """Whether the first column is the number or the time of the rows."""
     if not _is_number(layout.first[0]):
         return False
     column = _values(layout, [0])[:, 0]
@@ -288,23 +290,23 @@ def _has_index(layout: _Layout) -> bool:
 
 
 def _require_index(layout: _Layout) -> None:
-    """Refuse a table of one column more than there are leads, unless its first column counts or tells the time.
+    """Refuse a table with one column more than there are leads, unless its first column is a number or time of the rows.
 
     Raises
     ------
     ReadError
-        If it does not: which of the columns is no lead cannot be known.
+        If it is not: then it is not known which of the columns is not a lead.
     """
     if _has_index(layout):
         return
     raise ReadError(
-        f"the table has {layout.width} columns, one more than there are names of leads, and the first of them neither counts "
-        "its rows nor tells the time; the 'leads' parameter can name all of them"
+        f"the table has {layout.width} columns, one more than there are names of leads, and the first of them is neither the "
+        "number nor the time of the rows; give the names of all columns by the 'leads' parameter"
     )
 
 
 def _values(layout: _Layout, columns: Sequence[int]) -> npt.NDArray[np.float64]:
-    """The numbers of some columns, [rows, columns]; NaN for blank fields; a decimal comma is read as a point."""
+    """The numbers of some columns, [rows, columns]; NaN for empty fields; a decimal comma is read as a point."""
     values = _plain_values(layout, columns) if layout.delimiter != " " and layout.width <= MAX_LEADS else None
     if values is None:
         values = _numbers([tuple(row[column] for column in columns) for row in layout.rows()])
@@ -312,16 +314,20 @@ def _values(layout: _Layout, columns: Sequence[int]) -> npt.NDArray[np.float64]:
 
 
 def _plain_values(layout: _Layout, columns: Sequence[int]) -> npt.NDArray[np.float64] | None:
-    """`_values` by Arrow's reader, which is ten times as fast; None where the table is not plain enough for it."""
+    """`_values` by Arrow's reader, which is ten times as fast; None if it cannot parse the table."""
     import pyarrow as pa
     from pyarrow import csv
 
     data = layout.body.encode()
+    # Without `use_threads` too, a thread of Arrow's reads ahead. It may release memory of Arrow's own at any time, also while the
+    # interpreter ends; the memory of Python objects it may not.
+    copy = pa.BufferOutputStream()
+    copy.write(data)
     names = [str(column) for column in range(layout.width)]
     chosen = [names[column] for column in columns]
     try:
         table = csv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(copy.getvalue()),
             csv.ReadOptions(column_names=names, use_threads=False, block_size=len(data) + 1),
             csv.ParseOptions(delimiter=layout.delimiter),
             csv.ConvertOptions(
@@ -337,7 +343,7 @@ def _plain_values(layout: _Layout, columns: Sequence[int]) -> npt.NDArray[np.flo
 
 
 def _numbers(rows: Sequence[tuple[str, ...]]) -> npt.NDArray[np.float64]:
-    """The numbers of fields, [rows, columns]; NaN for blank fields."""
+    """The numbers of fields, [rows, columns]; NaN for empty fields."""
     if not all(_is_number(field) for row in rows for field in row):
         raise ReadError("the table has fields that are not numbers")
     plain = [[float(field.replace(",", ".") or "nan") for field in row] for row in rows]
@@ -345,7 +351,7 @@ def _numbers(rows: Sequence[tuple[str, ...]]) -> npt.NDArray[np.float64]:
 
 
 def _from_columns(layout: _Layout, header: tuple[str, ...], description: Description, source: Source) -> Recording:
-    """A table with one column for each lead, named in its first line, perhaps with a column of times before them."""
+    """A table with one column for each lead, named in its first line, possibly after a column of times."""
     width = layout.width
     if len(header) == width - 1:
         _require_index(layout)
@@ -354,11 +360,11 @@ def _from_columns(layout: _Layout, header: tuple[str, ...], description: Descrip
         len(header) == width > 1 and not header[-1] and canonical_lead(header[0]) in KNOWN_LEADS and _has_index(layout)
     ):
         raise ReadError(
-            f"the table's title line has {width - 1} names and ends in a delimiter, its rows have {width} columns of which the "
-            "first counts or tells the time: whether the names begin there or one column later is not said"
+            f"the table's line of names has {width - 1} names and ends in a delimiter, and its rows have {width} columns, of "
+            "which the first is a number or time of the rows: it is not known whether the names begin there or one column later"
         )
     if len(header) != width or width > MAX_LEADS:
-        raise ReadError(f"the table has {len(header)} names for {width} columns; at most {MAX_LEADS} are read")
+        raise ReadError(f"the table has {len(header)} names for {width} columns; at most {MAX_LEADS} columns are read")
     timed = _TIME_COLUMN.fullmatch(header[0]) if width > 1 and canonical_lead(header[0]) not in KNOWN_LEADS else None
     first = 0 if timed is None else 1
     titles, scales = _named_columns(header[first:], layout.units[first:] if layout.units else None)
@@ -380,7 +386,7 @@ def _from_columns(layout: _Layout, header: tuple[str, ...], description: Descrip
 
 
 def _named_columns(header: tuple[str, ...], units: tuple[str, ...] | None) -> tuple[list[str], list[float | None]]:
-    """Lead names and mV per unit of columns called 'I', 'I (mV)', 'V1_uV', or with their units in a line of their own."""
+    """Lead names and millivolts per unit of columns named 'I', 'I (mV)', 'V1_uV', or with a separate line of units."""
     names: list[str] = []
     scales: list[float | None] = []
     for column, title in enumerate(header):
@@ -393,19 +399,19 @@ def _named_columns(header: tuple[str, ...], units: tuple[str, ...] | None) -> tu
 
 
 def _chosen_columns(names: Sequence[str], source: Source) -> list[int]:
-    """The columns named after leads; without any, all of them if the user names as many, or the only one."""
+    """The columns named after leads; if there are none, all columns if the user gives as many names, or the only column."""
     known = [column for column, name in enumerate(names) if name in KNOWN_LEADS]
     if known:
         return known
     if len(names) == 1 or (source.hints.leads and len(source.hints.leads) == len(names)):
         return list(range(len(names)))
     raise ReadError(
-        f"none of the {len(names)} columns of the table is named after a lead; the 'leads' parameter says them in order"
+        f"none of the {len(names)} columns of the table is named after a lead; give their names in order by the 'leads' parameter"
     )
 
 
 def _rate_of(timed: re.Match[str], unit_below: str, layout: _Layout) -> float | None:
-    """The sampling rate from a column of times, if its unit is known: named, or seconds where that is plausible."""
+    """The sampling rate from a column of times, if its unit is known: by its name, or seconds if that is plausible."""
     if not _is_number(layout.first[0]):
         return None
     times = _values(layout, [0])[:, 0]
@@ -431,17 +437,17 @@ def _rate_of(timed: re.Match[str], unit_below: str, layout: _Layout) -> float | 
 
 @dataclass(frozen=True)
 class _Preamble:
-    """What lines of 'name,value' above a single column of numbers say, and where they end."""
+    """The description in lines of 'name,value' above a single column of numbers, and the position of the numbers."""
 
     description: Description
     end: int
 
 
 def _preamble(text: str) -> _Preamble | None:
-    """The lines above the numbers of an Apple Watch's export; None if that is not how the text begins.
+    """The lines above the numbers in an export of an Apple Watch; None if the text does not begin with such lines.
 
-    They are known by their values, as their names are in the user's language: one is in hertz, one is a unit of voltage
-    or a lead's name. The others are about the patient, and are not looked at.
+    They are recognised by their values, because their names are in the user's language: a number in hertz, a unit of voltage or
+    the name of a lead. Other lines are about the patient and are not read.
     """
     rate, scale, leads = None, None, None
     position = 0
@@ -451,8 +457,8 @@ def _preamble(text: str) -> _Preamble | None:
             return None
         line = text[position:end].strip()
         if line and _is_number(line):
-            said = rate is not None and (scale is not None or leads is not None)
-            return _Preamble(Description(rate, scale, leads), position) if said else None
+            is_known = rate is not None and (scale is not None or leads is not None)
+            return _Preamble(Description(rate, scale, leads), position) if is_known else None
         name, comma, value = (part.strip(' "') for part in line.partition(","))
         if line and not (name and comma):
             return None
@@ -465,7 +471,7 @@ def _preamble(text: str) -> _Preamble | None:
 
 
 def _single_lead(body: str, description: Description, source: Source) -> Recording:
-    """One number a line, in some languages with a decimal comma."""
+    """One number per line, in some languages with a decimal comma."""
     body = body.replace(",", ".")
     layout = _Layout(";", None, None, body, (body.split(maxsplit=1)[0],))
     return recording_of(_values(layout, [0])[:, 0], description, source.hints, "csv")

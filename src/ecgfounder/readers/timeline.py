@@ -1,7 +1,7 @@
-"""Leads that were recorded in several pieces, put on one time axis.
+"""Leads that were recorded in several pieces, on one time axis.
 
 In: the pieces of one recording (sequence sets of HL7 aECG, multiplex groups of DICOM), each with its leads and start.
-Out: one array; where a lead was not recorded its samples are NaN.
+Out: one array, with NaN where a lead was not recorded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS
 from ecgfounder.ecg.recording import Samples
 from ecgfounder.errors import ReadError
 
-_SLACK_SECONDS = 1.0  # how far apart two pieces of one page may lie
+_SLACK_SECONDS = 1.0  # maximum total time between the pieces of one recording
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +25,13 @@ class Piece:
     Attributes
     ----------
     samples : numpy.ndarray
-        float32 array [n_leads, n_samples], in millivolt.
+        float32 array [n_leads, n_samples], in millivolts.
     sampling_rate : float
         In Hz.
     leads : tuple of str
         One canonical name for each row.
     start : float or None
-        In seconds, from a moment that the pieces share; None where the file does not say.
+        In seconds, from an origin that the pieces share; None if the file does not state it.
     """
 
     samples: Samples
@@ -41,22 +41,22 @@ class Piece:
 
 
 def standard_leads_in(leads: Sequence[str]) -> int:
-    """How many different ones of the twelve standard leads are among `leads`."""
+    """The number of different standard leads among `leads`."""
     return len(set(leads).intersection(STANDARD_LEADS))
 
 
 def in_words(lead: str) -> str:
-    """A lead as an error names it; a name that is not known is free text of the file, and stays there."""
-    return f"lead {lead}" if lead in KNOWN_LEADS else "a channel that is no known lead"
+    """A lead's name for an error message; an unknown name is free text of the file and is not shown."""
+    return f"lead {lead}" if lead in KNOWN_LEADS else "a channel that is not a known lead"
 
 
 def join(pieces: Sequence[Piece]) -> Piece:
-    """The piece with the most standard leads, completed by the others where they add leads.
+    """The piece with the most standard leads, with the leads that the other pieces add.
 
-    Of several with equally many, the longest is taken, then the first. A page of 3 x 4 leads is four pieces of 2.5 s
-    that follow each other, often with a fifth for the rhythm strip: they become one recording of 10 s in which each
-    lead is NaN where it was not recorded. Pieces that add no standard lead (a later stretch of the same leads) are left
-    out, as are pieces of another rate and those that lie far apart.
+    Among pieces with the same number of standard leads, the longest is taken, then the first. A page of 3 x 4 leads consists of
+    four consecutive pieces of 2.5 s, often with a fifth for the rhythm strip: they become one recording of 10 s, in which each
+    lead is NaN where it was not recorded. Pieces of another sampling rate are left out. The piece is returned alone if the others
+    add no standard lead (a later part of the same leads) or are too far apart in time.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def join(pieces: Sequence[Piece]) -> Piece:
         If there are no pieces.
     """
     if not pieces:
-        raise ReadError("the file holds no samples")
+        raise ReadError("the file has no samples")
     best = max(pieces, key=lambda piece: (standard_leads_in(piece.leads), piece.samples.shape[1]))
     same_rate = [piece for piece in pieces if piece.sampling_rate == best.sampling_rate]
     every_lead = [lead for piece in same_rate for lead in piece.leads]
@@ -84,11 +84,11 @@ def join(pieces: Sequence[Piece]) -> Piece:
 
 
 def _first_samples(pieces: Sequence[Piece]) -> list[int] | None:
-    """The row position of each piece's first sample; None where the pieces cannot be put on one axis."""
+    """The position of each piece's first sample on the common axis; None if there is no common axis."""
     lengths = [piece.samples.shape[1] for piece in pieces]
     starts = [piece.start for piece in pieces if piece.start is not None]
     if len(starts) < len(pieces):
-        # Nothing is said of time: equally long pieces can only be meant to be simultaneous.
+        # Without times, pieces of equal length are taken as simultaneous.
         return [0] * len(pieces) if len(set(lengths)) == 1 else None
     rate = pieces[0].sampling_rate
     earliest = min(starts)

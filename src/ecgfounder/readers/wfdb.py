@@ -1,7 +1,7 @@
-"""WFDB records (PhysioNet): a text header `NAME.hea` and the signal files that it names.
+"""WFDB records (PhysioNet): a text header `NAME.hea` and the signal files named in it.
 
-In: the header, a signal file, or the record's name without extension. Out: a `Recording` of the signals that are
-voltages. Formats 16, 24, 32, 61, 80, 160 and 212 are decoded here, others by the `wfdb` package.
+In: the header, a signal file, or the record's name without suffix. Out: a `Recording` of the signals that are voltages. Formats
+16, 24, 32, 61, 80, 160 and 212 are decoded here, others by the `wfdb` package.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Counts = npt.NDArray[np.integer[Any]]
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_SIGNALS = 1024
-MAX_PACKAGE_SAMPLES = 1 << 26  # formats that the package decodes may be compressed: the file's size bounds nothing
+MAX_PACKAGE_SAMPLES = 1 << 26  # formats decoded by the package may be compressed, so that the file's size is no limit
 DEFAULT_RATE = 250.0  # header(5): "if missing, a value of 250 Hz is assumed"
 DEFAULT_GAIN = 200.0  # header(5): "if zero or missing, a gain of 200 ADC units per physical unit is assumed"
 
-# signal(5): the sample value that stands for "no sample", by format.
+# signal(5): the value of a missing sample, by format.
 _NO_SAMPLE = {"16": -(1 << 15), "61": -(1 << 15), "160": -(1 << 15), "80": -128, "212": -2048}
 _NO_SAMPLE |= {"24": -(1 << 23), "32": -(1 << 31)}
 _BYTES = {"16": 2.0, "61": 2.0, "160": 2.0, "80": 1.0, "212": 1.5, "24": 3.0, "32": 4.0}
@@ -55,7 +55,7 @@ _SIGNAL_LINE = re.compile(
     r"(?:\s+(?P<resolution>[+-]?\d{1,12})(?:\s+(?P<zero>[+-]?\d{1,12})(?:\s+(?P<initial>[+-]?\d{1,12})"
     r"(?:\s+(?P<checksum>[+-]?\d{1,12})(?:\s+(?P<block>[+-]?\d{1,12})(?:\s+(?P<name>\S.*?))?)?)?)?)?)?)?\s*"
 )
-# A header under a foreign name: a record line, then a line with a file's name and a storage format.
+# A header with another suffix: a record line, then a line with a file's name and a storage format.
 _HEADER_TEXT = re.compile(
     rb"\s*(?:#[^\n]*\n\s*)*[^\s,;#<{/]+(?:/\d+)?[ \t]+\d{1,4}(?:[ \t]+[0-9.][^\n]{0,200})?\r?\n"
     rb"\s*(?:#[^\n]*\n\s*)*[^\s,;]*[^\s,;0-9.+-][^\s,;]*[ \t]+"
@@ -66,7 +66,7 @@ _RECORD_TEXT = re.compile(rb"\s*(?:#[^\n]*\n\s*)*[^\s,;#<{]+[ \t]+\d{1,4}(?=\s|$
 
 @dataclass(frozen=True)
 class _Signal:
-    """One signal line of a header; `gain` in counts per unit, `scale` in mV per unit, None if that is no voltage."""
+    """One signal line of a header; `gain` in counts per unit, `scale` in millivolts per unit, None if it is not a voltage."""
 
     file: str
     format: str
@@ -82,7 +82,7 @@ class _Signal:
 
 @dataclass(frozen=True)
 class _Header:
-    """`n_frames` is None where the header leaves it to the signal file's size."""
+    """A header; `n_frames` is None if it is not stated, so that the size of the signal file gives it."""
 
     rate: float
     n_frames: int | None
@@ -90,7 +90,7 @@ class _Header:
 
 
 def matches(source: Source) -> bool:
-    """Whether the path is a WFDB header, a signal file beside its header, or a record's name without extension."""
+    """Whether the path is that of a WFDB header, a signal file beside its header, or a record's name without suffix."""
     location = source.location
     suffix = location.suffix.lower()
     if suffix in (".dat", ".mat"):
@@ -106,18 +106,18 @@ def matches(source: Source) -> bool:
 def read(source: Source) -> Recording:
     """Read a WFDB record.
 
-    Signals whose unit is no voltage (pressure, respiration) are left out. Of signals with several samples per frame,
-    those are kept that have as many as the leads with the most, and the rate is theirs; leads among the others are named in
-    `Recording.left_out`. A sample that the format marks as absent is NaN, as are the last samples of a signal with skew.
-    Checksums, where the header has any but 0, must agree.
+    Signals whose unit is not a voltage (pressure, respiration) are left out. If signals have different numbers of samples per
+    frame, those with the largest number among ECG leads are kept, and give the sampling rate; other leads are in
+    `Recording.left_out`. Samples that the format marks as missing are NaN, and so are the last samples of a signal with skew.
+    Checksums in the header that are not 0 must match.
 
     Raises
     ------
     ReadError
-        On a header that is damaged or names files outside its folder, on a signal file that is missing, shorter than
-        the header says, or does not agree with its checksums.
+        If the header is damaged or names files outside its folder, or a signal file is missing, shorter than stated in the
+        header, or does not match its checksums.
     MissingDependencyError
-        If a signal is in a format that needs the `wfdb` package.
+        If a signal is in a format that needs the `wfdb` package, which is not installed.
 
     References
     ----------
@@ -167,13 +167,13 @@ def _parse_header(content: bytes) -> _Header:
         raise ReadError("damaged WFDB header: the record line is not 'NAME SIGNALS RATE SAMPLES'")
     if record["segments"] is not None:
         raise UnsupportedFormatError(
-            f"WFDB record of {record['segments']} segments: give the path of each segment's own header instead"
+            f"WFDB record of {int(record['segments'])} segments: give the path of each segment's header instead"
         )
     n_signals = int(record["signals"])
     if not 1 <= n_signals <= MAX_SIGNALS:
-        raise ReadError(f"WFDB header with {n_signals} signals; 1 to {MAX_SIGNALS} are expected")
+        raise ReadError(f"expected a WFDB header with 1 to {MAX_SIGNALS} signals, found {n_signals}")
     if len(lines) <= n_signals:
-        raise ReadError(f"damaged WFDB header: {n_signals} signals announced, {len(lines) - 1} described")
+        raise ReadError(f"damaged WFDB header: it states {n_signals} signals, but describes {len(lines) - 1}")
     return _Header(
         rate=_rate(record["rate"]),
         n_frames=int(record["samples"] or 0) or None,
@@ -189,7 +189,7 @@ def _rate(text: str | None) -> float:
     except ValueError:
         raise ReadError("damaged WFDB header: the sampling rate is not a number") from None
     if not (math.isfinite(rate) and 0 < rate <= 1_000_000):
-        raise ReadError(f"WFDB header with an impossible sampling rate: {rate} Hz")
+        raise ReadError(f"impossible sampling rate in the WFDB header: {rate} Hz")
     return rate
 
 
@@ -198,7 +198,7 @@ def _parse_signal(line: str, row: int) -> _Signal:
     if field is None:
         raise ReadError(f"damaged WFDB header: the line of signal {row} is not 'FILE FORMAT GAIN ...'")
     if field["format"] not in _BYTES and field["format"] not in _PACKAGE_FORMATS:
-        raise UnsupportedFormatError(f"WFDB signal {row} is in an unknown storage format: {field['format']}")
+        raise UnsupportedFormatError(f"WFDB signal {row} has an unknown storage format")
     _check_file_name(field["file"], row)
     per_frame = int(field["per_frame"] or 1)
     if per_frame < 1:
@@ -222,18 +222,18 @@ def _parse_signal(line: str, row: int) -> _Signal:
 
 
 def _check_file_name(name: str, row: int) -> None:
-    """A signal file lies beside its header: any other place could be a trick to read files of the machine."""
+    """Refuse a signal file that is not beside its header: another place could be an attempt to read other files."""
     if name == "-" or name.startswith("~"):
-        raise UnsupportedFormatError(f"WFDB signal {row} is stored in no file of its own")
+        raise UnsupportedFormatError(f"WFDB signal {row} has no signal file")
     if "/" in name or "\\" in name or ":" in name or name in (".", "..") or "\0" in name:
-        raise ReadError(f"the WFDB header places signal {row} in another folder, which is refused")
+        raise ReadError(f"the signal file of WFDB signal {row} is in another folder, which is refused")
 
 
 def _chosen(signals: Sequence[_Signal]) -> tuple[list[int], list[int]]:
-    """Rows of the signals to keep, voltages at the most samples per frame that a lead has; and of the leads at others."""
+    """Rows of the signals to keep: voltages with the most samples per frame of any lead; and rows of leads with other numbers."""
     voltages = [row for row, signal in enumerate(signals) if signal.scale is not None]
     if not voltages:
-        raise ReadError("no signal of the WFDB record is in V, mV, uV or nV")
+        raise ReadError("no signal of the WFDB record has the unit V, mV, uV or nV")
     leads = leads_in_context([signal.name for signal in signals])
     ecg = [row for row in voltages if leads[row] in KNOWN_LEADS or says_ecg(signals[row].name)]
     most = max(signals[row].per_frame for row in ecg or voltages)
@@ -242,16 +242,16 @@ def _chosen(signals: Sequence[_Signal]) -> tuple[list[int], list[int]]:
 
 
 def _columns(source: Source, folder: Location, header: _Header) -> list[Counts]:
-    """The counts of every signal, one array each, in the header's order."""
+    """The counts of every signal, as one array per signal, in the header's order."""
     columns: list[Counts] = []
     seen: set[str] = set()
     for file, run in groupby(header.signals, key=lambda signal: signal.file):
         group = list(run)
         if file in seen:
-            raise ReadError("damaged WFDB header: the signals of one file are not listed together")
+            raise ReadError("damaged WFDB header: the signals of one file are not consecutive")
         seen.add(file)
         if len({(signal.format, signal.offset) for signal in group}) > 1:
-            raise ReadError("damaged WFDB header: one signal file in several storage formats")
+            raise ReadError("damaged WFDB header: one signal file has several storage formats")
         columns += _decode_file(_signal_bytes(source, folder / file), group, header.n_frames)
     if len({len(column) // signal.per_frame for column, signal in zip(columns, header.signals, strict=True)}) > 1:
         raise ReadError("the signal files of the WFDB record are of different lengths")
@@ -260,9 +260,9 @@ def _columns(source: Source, folder: Location, header: _Header) -> list[Counts]:
 
 def _signal_bytes(source: Source, location: Location) -> bytes:
     try:
-        return source.fetch(location)  # never unpacked: two bytes of a signal can look like gzip's
+        return source.fetch(location)  # not unpacked: a signal may begin with the magic bytes of gzip
     except ReadError as error:
-        raise ReadError(f"the signal file that the WFDB header names: {error}") from error
+        raise ReadError(f"the signal file named in the WFDB header: {error}") from error
 
 
 def _decode_file(data: bytes, group: Sequence[_Signal], n_frames: int | None) -> list[Counts]:
@@ -274,14 +274,12 @@ def _decode_file(data: bytes, group: Sequence[_Signal], n_frames: int | None) ->
         n_frames = stored
     if n_frames > stored or n_frames == 0:
         raise ReadError(
-            f"signal file of {len(data):,} bytes: {n_frames:,} samples of {per_frame} a frame in format {fmt} "
+            f"signal file of {len(data):,} bytes, but {n_frames:,} frames of {per_frame} samples in format {fmt} "
             f"need {offset + math.ceil(n_frames * per_frame * _BYTES[fmt]):,}"
         )
     frames = _decode(data, fmt, offset, n_frames * per_frame).reshape(n_frames, per_frame)
     if per_frame == len(group):
-        return list(
-            np.ascontiguousarray(frames.T)
-        )  # one pass over memory here is cheaper than strides in all that follows
+        return list(np.ascontiguousarray(frames.T))  # one copy is faster than strided access in all later steps
     columns: list[Counts] = []
     first = 0
     for signal in group:
@@ -291,7 +289,7 @@ def _decode_file(data: bytes, group: Sequence[_Signal], n_frames: int | None) ->
 
 
 def _decode(data: bytes, fmt: str, offset: int, count: int) -> Counts:
-    """`count` samples in storage format `fmt` (signal(5)) from byte `offset` on."""
+    """`count` samples in storage format `fmt` (signal(5)), from byte `offset` on."""
     if fmt == "16":
         return np.frombuffer(data, "<i2", count, offset)
     if fmt == "61":
@@ -320,32 +318,32 @@ def _decode(data: bytes, fmt: str, offset: int, count: int) -> Counts:
 
 
 def _verify_checksums(signals: Sequence[_Signal], columns: Sequence[Counts], n_frames: int | None) -> None:
-    """header(5): a checksum is the sum of a signal's samples modulo 2^16; writers differ in whether it is signed.
+    """Check each signal's checksum, the sum of its samples modulo 2^16 (header(5)), which some programs write as signed.
 
-    0 is what hand-made headers write for a checksum that was never computed. Without a number of samples in the
-    header there is no saying which samples were summed.
+    A checksum of 0 was usually not computed and is not checked. If the header does not state the number of samples, it is not
+    known which samples were summed.
     """
     if n_frames is None:
         return
     for row, (signal, column) in enumerate(zip(signals, columns, strict=True)):
         if signal.checksum and (_sum_modulo_2_16(column) - signal.checksum) & 0xFFFF:
             raise ReadError(
-                f"the samples of signal {row} do not add up to the checksum in the WFDB header: the signal file is "
-                "damaged or belongs to another header (a checksum of 0 is not compared)"
+                f"the samples of signal {row} do not match their checksum in the WFDB header: the signal file is "
+                "damaged or belongs to another header (a checksum of 0 is not checked)"
             )
 
 
 def _sum_modulo_2_16(column: Counts) -> int:
-    if column.dtype == np.dtype("<i2"):  # sums that wrap around are enough, and several times as fast
+    if column.dtype == np.dtype("<i2"):  # a 16-bit sum that wraps around is sufficient, and several times as fast
         return int(column.view("<u2").sum(dtype=np.uint16))
     return int(column.sum(dtype=np.int64))
 
 
 def _to_millivolt(column: Counts, signal: _Signal, out: npt.NDArray[np.float32]) -> None:
-    """Fill `out` with (count - baseline) / gain in mV, shifted by the skew; NaN where there is no sample."""
+    """Fill `out` with (count - baseline) / gain in millivolts, shifted by the skew; NaN for missing samples."""
     skew = signal.skew * signal.per_frame
     if skew >= len(out):
-        raise ReadError(f"damaged WFDB header: a skew of {signal.skew} frames in a record of {len(out)} samples")
+        raise ReadError(f"damaged WFDB header: a skew of {signal.skew} frames, in a record of {len(out)} samples")
     kept = column[skew : len(out)]
     step = (signal.scale or 1.0) / signal.gain
     no_sample = _NO_SAMPLE[signal.format]
@@ -354,22 +352,22 @@ def _to_millivolt(column: Counts, signal: _Signal, out: npt.NDArray[np.float32])
 
 
 def _through_package(source: Source, location: Location, header: _Header, chosen: Sequence[int]) -> Samples:
-    """Decode with the `wfdb` package; the header has been checked, so that no file elsewhere is opened."""
+    """Decode with the `wfdb` package; the header has been checked, so that no file in another folder is opened."""
     try:
         package = importlib.import_module("wfdb")
     except ImportError as error:
         formats = ", ".join(sorted({signal.format for signal in header.signals} - set(_BYTES)))
         raise MissingDependencyError("wfdb", f"WFDB format {formats}", "wfdb") from error
     if location.suffix != ".hea":
-        raise ReadError("this WFDB storage format needs its header to be a plain file NAME.hea")
+        raise ReadError("for this WFDB storage format, the header must be an uncompressed file NAME.hea")
     total = sum(signal.per_frame for signal in header.signals) * (header.n_frames or 0)
     if not 0 < total <= MAX_PACKAGE_SAMPLES:
-        raise ReadError(
-            f"WFDB record of {total:,} samples in this storage format; 1 to {MAX_PACKAGE_SAMPLES:,} are read"
-        )
+        raise ReadError(f"expected 1 to {MAX_PACKAGE_SAMPLES:,} samples in this WFDB storage format, found {total:,}")
     files = {file: _signal_bytes(source, location.beside(file)) for file in {signal.file for signal in header.signals}}
     files[location.basename] = source.fetch(location)
-    with TemporaryDirectory() as folder:  # the package decodes what was read, not what is there by now
+    with (
+        TemporaryDirectory() as folder
+    ):  # the package decodes the bytes that were read, even if the files have changed since
         for file, content in files.items():
             (Path(folder) / file).write_bytes(content)
         name = os.path.join(folder, location.stem)
@@ -380,6 +378,6 @@ def _through_package(source: Source, location: Location, header: _Header, chosen
 
 
 def _meta(signals: Sequence[_Signal]) -> dict[str, str | float]:
-    """The step of one count in microvolt, where all leads share it."""
+    """Microvolts per count, if all leads have the same."""
     steps = {1000 * (signal.scale or 1.0) / abs(signal.gain) for signal in signals}
     return {"resolution_uv": steps.pop()} if len(steps) == 1 else {}

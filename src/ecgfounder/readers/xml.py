@@ -1,6 +1,7 @@
-"""Parsing XML from untrusted sources: no entities, no network, no external files, bounded depth and size.
+"""Parsing of untrusted XML: no entities, no network, no external files, limited depth and size.
 
-Six dialects of ECG share the suffix '.xml'; a reader recognises its own by the root element, found by `root_of`.
+In: a file's content. Out: its root element, or the root element's name alone, by which readers recognise their format: many ECG
+formats share the suffix '.xml'.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ _DOCTYPE = re.compile(r"<!DOCTYPE\s+(?:[\w.-]+:)?([\w.-]+)")
 
 
 def root_of(source: Source) -> Root | None:
-    """The root element, read from the file's first bytes alone; None where they are not XML.
+    """The root element's name, from the file's first bytes alone; None if they are not XML.
 
-    Found by its spelling, not by a parser: a name in the wrong encoding further on must not hide what a file is. Where
-    the document type takes up all of the first bytes, it names the root.
+    It is found by a regular expression, not by a parser, so that an encoding error later in the file does not hide the format. If
+    the document type declaration fills the first bytes, it gives the name.
     """
     head = source.head
     if not looks_like_xml(head):
@@ -59,7 +60,7 @@ def root_of(source: Source) -> Root | None:
 
 
 def _encoding_by_bytes(content: bytes) -> str | None:
-    """UTF-16 and UTF-8 byte order marks, and UTF-16 without one; None where the bytes do not say."""
+    """The encoding by byte order mark, or of UTF-16 without one; None if the bytes do not show it."""
     if content.startswith(_BOMS[0]):
         return "utf-8"
     if content.startswith(b"\xff\xfe") or content[:4] == b"<\x00?\x00":
@@ -72,9 +73,9 @@ def _encoding_by_bytes(content: bytes) -> str | None:
 def parse(source: Source) -> etree._Element:
     """Parse the whole document and return its root element.
 
-    A DOCTYPE is normal (GE MUSE writes one); a declared entity is not, and is refused whether or not it is used. White
-    space and NUL around the document are ignored. Where a document is not written in the encoding that it declares, as
-    when a name brings Latin-1 into UTF-8, it is read as UTF-8 or Latin-1, whichever its bytes allow.
+    A document type declaration is allowed (GE MUSE writes one). Declared entities are refused, whether they are used or not.
+    White space and NUL around the document are ignored. A document that is not written in the encoding that it declares, for
+    example with a name in Latin-1 in a UTF-8 document, is read as UTF-8 if its bytes are valid UTF-8, else as Latin-1.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def number(text: str | None, what: str) -> float:
     """A finite decimal number from a file; `what` names it in the error."""
     stripped = (text or "").strip()
     if len(stripped) > 64 or not _NUMBER.fullmatch(stripped):
-        raise ReadError(f"{what} is not a number")  # the text itself may be about the patient
+        raise ReadError(f"{what} is not a number")  # the text is not quoted: it may identify the patient
     value = float(stripped)
     if not math.isfinite(value):
         raise ReadError(f"{what} is too large")
@@ -153,5 +154,5 @@ def integer(text: str | None, what: str) -> int:
 
 
 def _where(error: Exception) -> str:
-    """The line of a syntax error; its message is left out, as it may quote what is around it."""
+    """The line of a syntax error; the parser's message is left out, because it quotes the file."""
     return f"line {error.lineno}" if isinstance(error, etree.XMLSyntaxError) and error.lineno else "no document"

@@ -25,6 +25,7 @@ from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import output_name
 from ecgfounder.cohort.naming import LAYOUT_CHOICES, Layout, Naming
 from ecgfounder.errors import PrepareError, RunError
+from ecgfounder.escaping import one_line
 from ecgfounder.ledger.admission import take_folder
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, RunFolder, leads_out
@@ -263,10 +264,11 @@ class _Export:
         if not len(colliding):
             return
         numbers = np.flatnonzero(np.isin(keys, colliding))
-        shown = "\n  ".join(entry.record for entry in self.ledger.entries(rows[numbers[:COLLISIONS_SHOWN]].tolist()))
+        entries = self.ledger.entries(rows[numbers[:COLLISIONS_SHOWN]].tolist())
+        shown = "".join(f"\n  {one_line(entry.record)}" for entry in entries)
         raise RunError(
-            f"{len(colliding):,} names would be shared by different recordings (upper and lower case count as equal), "
-            f"among them:\n  {shown}\nlayout='tree' mirrors the folders below the run's data_dir."
+            f"{len(colliding):,} names would be shared by different recordings (upper and lower case count as equal). "
+            f"layout='tree' mirrors the folders below the run's data_dir. Recordings that would share a name:{shown}"
         )
 
     def _write_tables(self, outputs: pa.ChunkedArray) -> None:

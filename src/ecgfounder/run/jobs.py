@@ -15,6 +15,7 @@ from ecgfounder.cohort.cohort import Cohort, Record
 from ecgfounder.cohort.index import Index, indexed_records, output_name, record_identity
 from ecgfounder.cohort.naming import Naming
 from ecgfounder.errors import PrepareError, RunError
+from ecgfounder.escaping import one_line
 from ecgfounder.run.plan import Plan
 from ecgfounder.stages.read import Job
 from ecgfounder.storage import Location
@@ -92,16 +93,17 @@ def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Loca
         if (first or by_id) and int(name) in colliding:
             shown = f"row {record.row} ({record.identifier})" if by_id else printable(record.path)
             groups.setdefault(int(name), []).append(shown)
-    lines = [("" if by_id else f"{printable(naming.name(who[0]))}: ") + ", ".join(who) for who in groups.values()]
+    names = [("" if by_id else f"{printable(naming.name(who[0]))}: ") + ", ".join(who) for who in groups.values()]
+    lines = [one_line(name) for name in names]
     replace_file(listed.path, ("\n".join(lines) + "\n").encode())
-    shown = "\n  ".join(lines[:COLLISIONS_SHOWN])
-    names = "name" if len(groups) == 1 else "names"
+    shown = "".join(f"\n  {line}" for line in lines[:COLLISIONS_SHOWN])
+    word = "name" if len(groups) == 1 else "names"
+    way_out = (
+        "The values of id_column must be unique."
+        if by_id
+        else "layout='tree' mirrors the folders below data_dir; id_column names outputs by an identifier."
+    )
     raise RunError(
-        f"{len(groups):,} output {names} would be shared by different recordings (upper and lower case count as equal):\n"
-        f"  {shown}\nAll of them are in {listed}. "
-        + (
-            "The values of id_column must be unique."
-            if by_id
-            else "layout='tree' mirrors the folders below data_dir; id_column names outputs by an identifier."
-        )
+        f"{len(groups):,} output {word} would be shared by different recordings (upper and lower case count as equal). "
+        f"{way_out} All of them are in {listed}. The first ones:{shown}"
     )

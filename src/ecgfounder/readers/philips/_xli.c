@@ -1,8 +1,7 @@
-/* The most costly loops of reading a Philips file, compiled: LZW with 10-bit codes, and the sums over what it stands for.
+/* The most costly loops of reading a Philips file: decompression of LZW with 10-bit codes, and summation of differences.
 
-   In: one lead's compressed bytes. Out: the bytes that they stand for; of those, the samples. `_codes`, `_expand` and
-   `_integrate` of `philips.py` are the same in Python, and are used where this was not built; every result and every error
-   is the same. */
+   In: one lead's compressed bytes. Out: the decompressed bytes, and the samples from them. `_codes`, `_expand` and `_integrate`
+   of `xli.py` are the same in Python, and are used if this module is not built; all results and errors are the same. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -12,14 +11,14 @@
 #define N_LITERALS 256
 #define END_CODE 1023
 
-/* The code that begins at a bit of the payload; every code begins at an even bit, and so lies within two bytes. */
+/* The code at a bit of the payload; every code begins at an even bit, so that it is within two bytes. */
 static unsigned code_at(const unsigned char *payload, Py_ssize_t bit)
 {
     const unsigned char *at = payload + (bit >> 3);
     return (((unsigned)at[0] << 8 | at[1]) >> (6 - (bit & 7))) & 1023;
 }
 
-/* Check the codes up to the end code, and add up the length of what they stand for. */
+/* Check the codes up to the end code, and sum the lengths of their strings. */
 static int measure(const unsigned char *payload, Py_ssize_t n_codes, unsigned short *lengths, Py_ssize_t *n_used,
                    Py_ssize_t *n_bytes)
 {
@@ -32,7 +31,7 @@ static int measure(const unsigned char *payload, Py_ssize_t n_codes, unsigned sh
         unsigned code = code_at(payload, 10 * i);
         if (code == END_CODE)
             break;
-        /* A string is added with every code but the first, and may be named by the code that adds it. */
+        /* Every code but the first adds a string, and may be the code of that string. */
         if (i > 0 && N_LITERALS + i - 1 < END_CODE && possible)
             lengths[N_LITERALS + i - 1] = lengths[previous] + 1;
         if ((Py_ssize_t)code >= N_LITERALS + i)
@@ -46,7 +45,7 @@ static int measure(const unsigned char *payload, Py_ssize_t n_codes, unsigned sh
     return possible;
 }
 
-/* Every added string stands in the output already, where the code before it was written: one byte more than that. */
+/* Every added string is in the output already, at the place of the previous code, and one byte longer than its string. */
 static void write_out(const unsigned char *payload, Py_ssize_t n_codes, const unsigned short *lengths,
                       unsigned char *out, Py_ssize_t n_bytes)
 {
@@ -60,10 +59,10 @@ static void write_out(const unsigned char *payload, Py_ssize_t n_codes, const un
         if (code < N_LITERALS) {
             out[at] = (unsigned char)code;
         } else if (at - begins[code] >= 8 && at + length + 7 <= n_bytes) {
-            /* eight at once; what is too much is written over by the next code */
+            /* eight bytes at once; excess bytes are overwritten by the next code */
             for (k = 0; k < length; k += 8)
                 memcpy(out + at + k, out + begins[code] + k, 8);
-        } else { /* forwards, byte by byte: a string may reach into what is being written */
+        } else { /* forwards, byte by byte: the string may overlap the bytes being written */
             for (k = 0; k < length; k++)
                 out[at + k] = out[begins[code] + k];
         }
@@ -80,7 +79,7 @@ static PyObject *expand(PyObject *module, PyObject *arguments)
     (void)module;
     if (!PyArg_ParseTuple(arguments, "y*nn:expand", &payload, &most_bytes, &many_codes))
         return NULL;
-    /* No more codes than fit; 10 bits each, so that eight bytes in ten is no overflow. */
+    /* The number of complete codes of 10 bits, computed without overflow. */
     if (!measure(payload.buf, payload.len / 5 * 4 + payload.len % 5 * 8 / 10, lengths, &n_used, &n_bytes)) {
         if (n_used < 2)
             text = PyBytes_FromStringAndSize(NULL, 0);
@@ -99,7 +98,7 @@ static PyObject *expand(PyObject *module, PyObject *arguments)
     return text;
 }
 
-/* Samples modulo 2^16 from words whose high bytes lie before their low bytes; the second difference at 2 is minus `first`. */
+/* Samples modulo 2^16 from words whose high bytes precede their low bytes; the second difference at 2 is minus `first`. */
 static PyObject *integrate(PyObject *module, PyObject *arguments)
 {
     Py_buffer text, out;

@@ -1,7 +1,7 @@
 """Philips Sierra XML 1.03, 1.04, 1.04.01 and 1.04.02, as Philips cardiographs and TraceMaster export it.
 
-In: a `Source` in UTF-8 or UTF-16 whose waveforms are XLI-compressed or not. Out: a `Recording` in mV with the leads that
-the file names, its limb leads restored from XLI's residuals by label.
+In: a `Source` in UTF-8 or UTF-16, with waveforms compressed by XLI or not. Out: a `Recording` in millivolts with the leads named
+in the file; limb leads are restored from XLI's residuals by their labels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_LEADS = 32
 
 
 def matches(source: Source) -> bool:
-    """Whether the root element is Philips' `restingecgdata`, whatever type and version the document claims."""
+    """Whether the root element is Philips' `restingecgdata`, for any type and version of the document."""
     root = xml.root_of(source)
     return root is not None and root.name == "restingecgdata" and (not root.namespace or "philips" in root.namespace)
 
@@ -47,15 +47,15 @@ def read(source: Source) -> Recording:
     Returns
     -------
     Recording
-        Samples float32 [n_leads, n_samples] in mV, (counts - offset) x resolution; the rate of what is stored, which may
-        differ from the rate of acquisition; leads as labelled, in the file's order.
+        Samples float32 [n_leads, n_samples] in millivolts, (counts - offset) x resolution; the sampling rate of the stored
+        samples, which may differ from that of the acquisition; leads as labelled, in the file's order.
 
     Raises
     ------
     UnsupportedFormatError
-        For another document type or version, another compression, or other than 16 bits per sample.
+        For another document type or version, another compression, or samples that are not of 16 bits.
     ReadError
-        For whatever is damaged or contradicts itself.
+        If the file is damaged or contradicts itself.
     """
     root = xml.parse(source)
     version = _document_version(root)
@@ -63,7 +63,7 @@ def read(source: Source) -> Recording:
     samples = waveforms.counts().astype(np.float32)
     if waveforms.offset:
         samples -= waveforms.offset
-    # The product is exact for every resolution that occurs (1.25 to 20 uV), so that the quotient is correctly rounded.
+    # The product is exact for all resolutions in use (1.25 to 20 uV), so that the quotient is correctly rounded.
     samples *= np.float32(waveforms.resolution_uv)
     samples /= 1000
     return Recording(
@@ -81,25 +81,22 @@ def _document_version(root: etree._Element) -> str:
     version = xml.text_of(root.find("{*}documentinfo/{*}documentversion"))
     if kind not in DOCUMENT_TYPES:
         raise UnsupportedFormatError(
-            f"a Philips document of type {_shown(kind)}; supported are {' and '.join(DOCUMENT_TYPES)}"
+            f"expected a Philips document with documenttype {' or '.join(DOCUMENT_TYPES)}, found "
+            f"{'another' if kind else 'none'}"
         )
     if version not in DOCUMENT_VERSIONS:
         raise UnsupportedFormatError(
-            f"a Philips document of version {_shown(version)}; supported are {', '.join(DOCUMENT_VERSIONS)}"
+            f"expected a Philips document with documentversion {', '.join(DOCUMENT_VERSIONS)}, found "
+            f"{'another' if version else 'none'}"
         )
     return version
 
 
-def _shown(text: str) -> str:
-    """A short word from the file as it may be shown; anything longer could be free text about a patient."""
-    return repr(text) if re.fullmatch(r"[A-Za-z0-9._-]{1,16}", text) else "that is not readable"
-
-
 @dataclass(frozen=True)
 class _Waveforms:
-    """What the document says of its `parsedwaveforms`, checked.
+    """The document's description of its `parsedwaveforms`, checked.
 
-    `signal` is what the acquisition section says; `duration_samples` is durationperchannel x rate and may be fractional;
+    `signal` has the settings of the acquisition section; `duration_samples` is durationperchannel x rate and may be fractional;
     `offset` is subtracted from every count.
     """
 
@@ -148,7 +145,7 @@ class _Waveforms:
         return waveforms
 
     def counts(self) -> npt.NDArray[np.signedinteger]:
-        """The samples as stored, [n_leads, n_samples], limb leads restored."""
+        """The stored counts, [n_leads, n_samples], with limb leads restored."""
         text = self.element.text or ""
         if not text.strip():
             raise ReadError("the waveforms are empty")
@@ -161,7 +158,7 @@ class _Waveforms:
             return counts
         if len(data) % 2:
             raise ReadError(
-                f"uncompressed waveforms of {len(data)} bytes, which is not a whole number of 16-bit samples"
+                f"uncompressed waveforms of {len(data)} bytes, which are not a whole number of 16-bit samples"
             )
         stored = np.frombuffer(data, dtype="<i2" if self.signed else "<u2").astype(np.int32)
         return _split(stored, len(self.leads), self.duration_samples)
@@ -176,11 +173,11 @@ def _required_waveforms(root: etree._Element) -> etree._Element:
     for other in ("unparsedwaveforms", "leadwaveforms"):
         if next(root.iter(f"{{*}}{other}"), None) is not None:
             raise UnsupportedFormatError(f"the waveforms are stored as {other}; only parsedwaveforms can be read")
-    raise ReadError("the document holds no waveforms (no parsedwaveforms element)")
+    raise ReadError("the document has no waveforms (no parsedwaveforms element)")
 
 
 def _signal_characteristics(root: etree._Element) -> dict[str, str]:
-    """The acquisition section's settings by name, those that are empty left out."""
+    """The settings of the acquisition section by name, without empty ones."""
     section = root.find("{*}dataacquisition/{*}signalcharacteristics")
     settings = (
         {} if section is None else {xml.local_name(child): xml.text_of(child) for child in section.iterchildren("*")}
@@ -189,7 +186,7 @@ def _signal_characteristics(root: etree._Element) -> dict[str, str]:
 
 
 def _setting(element: etree._Element, attribute: str, signal: dict[str, str], *names: str) -> str | None:
-    """An attribute of the waveforms or, where it is not given (1.03), what the acquisition section says."""
+    """An attribute of the waveforms or, if there is none (1.03), the setting of the acquisition section."""
     value = element.get(attribute)
     if value is not None:
         return value
@@ -197,7 +194,7 @@ def _setting(element: etree._Element, attribute: str, signal: dict[str, str], *n
 
 
 def _is_compressed(element: etree._Element) -> bool:
-    """Whether the data is XLI; `compressmethod` is 1.03's name for what is `compression` later."""
+    """Whether the data is XLI; the attribute is `compressmethod` in version 1.03, `compression` in later ones."""
     method = (element.get("compressmethod") or element.get("compression") or "").strip().casefold()
     if method in ("", "uncompressed", "none") or element.get("compressflag", "").strip().casefold() == "false":
         return False
@@ -207,10 +204,10 @@ def _is_compressed(element: etree._Element) -> bool:
 
 
 def _refuse_unknown_words(element: etree._Element, waveforms: _Waveforms) -> None:
-    """Samples are 16-bit words; XLI of other words, unsigned or shifted ones has never been described."""
+    """Refuse samples that are not 16-bit words, and XLI of unsigned samples or with an offset, which is not documented."""
     bits = element.get("bitspersample") or element.get("nbitspersample")
-    if bits is not None and waveforms.encoding != "plain" and xml.number(bits, "bits per sample") != 16:
-        raise UnsupportedFormatError(f"samples of {_shown(bits.strip())} bits; only 16-bit samples can be read")
+    if bits is not None and waveforms.encoding != "plain" and (size := xml.number(bits, "bits per sample")) != 16:
+        raise UnsupportedFormatError(f"expected samples of 16 bits, found {size:g}")
     if abs(waveforms.offset) >= 1 << 16:
         raise ReadError("impossible signal offset: more than 16 bits")
     if waveforms.compressed and (waveforms.offset or not waveforms.signed):
@@ -218,7 +215,7 @@ def _refuse_unknown_words(element: etree._Element, waveforms: _Waveforms) -> Non
 
 
 def _leads(element: etree._Element, signal: dict[str, str]) -> tuple[str, ...]:
-    """Lead names in stored order: the labels or, in 1.03, what the acquisition type says."""
+    """Lead names in stored order: the labels or, in version 1.03, those of the acquisition type."""
     labels = element.get("leadlabels", "").split()
     if labels:
         n_leads = xml.integer(element.get("numberofleads") or str(len(labels)), "the number of leads")
@@ -226,11 +223,13 @@ def _leads(element: etree._Element, signal: dict[str, str]) -> tuple[str, ...]:
     else:
         n_leads = xml.integer(signal.get("numberchannelsallocated"), "the number of channels")
         if signal.get("acquisitiontype") not in ("STD-12", "10-WIRE"):
-            raise UnsupportedFormatError("no lead labels, and an acquisition type that does not give the leads' order")
+            raise UnsupportedFormatError(
+                "the document has no lead labels, and its acquisition type does not give the order of leads"
+            )
         extra = range(len(STANDARD_LEADS) + 1, min(n_leads, MAX_LEADS + 1) + 1)
         labels = [*STANDARD_LEADS[: max(n_leads, 0)], *(f"Channel {number}" for number in extra)]
     if not 1 <= len(labels) <= MAX_LEADS:
-        raise ReadError(f"{len(labels) or 'no'} leads; 1 to {MAX_LEADS} were expected")
+        raise ReadError(f"expected 1 to {MAX_LEADS} leads, found {len(labels)}")
     return canonical_leads(labels)
 
 
@@ -253,7 +252,7 @@ def _device(root: etree._Element, waveforms: _Waveforms) -> dict[str, str | floa
         "lowpass_hz": _setting(element, "lowpass", signal) or band[2],
     }
     if (_setting(element, "notchfiltered", signal) or "").strip().casefold() == "true":
-        # The mains frequency comes first, its harmonics after it.
+        # The first is the mains frequency, the others are harmonics.
         frequencies = (_setting(element, "notchfilterfreqs", signal) or "").split()
         filters["notch_hz"] = frequencies[0] if frequencies else ""
     for key, text in filters.items():
@@ -263,7 +262,7 @@ def _device(root: etree._Element, waveforms: _Waveforms) -> dict[str, str | floa
 
 
 def _is_device_name(text: str) -> bool:
-    """Short and plain, as the names of devices and revisions are."""
+    """Whether a text is short and of plain characters, like names of devices and revisions."""
     return re.fullmatch(r"[A-Za-z0-9 ./_+-]{1,48}", text) is not None
 
 
@@ -290,7 +289,7 @@ def _hex(text: str) -> bytes:
 def _plain(text: str) -> npt.NDArray[np.int32]:
     """Samples written as decimal numbers, separated by blanks."""
     words = text.split()
-    if max(map(len, words)) > _LONGEST_NUMBER:  # NumPy would give every word the room of the longest
+    if max(map(len, words)) > _LONGEST_NUMBER:  # NumPy would allocate the longest size for each word
         raise ReadError("the waveforms are damaged: not a list of whole numbers")
     try:
         return np.array(words).astype(np.int32)
@@ -302,17 +301,17 @@ _DECODERS = {"base64": _base64, "hex": _hex}
 
 
 def _split(stored: npt.NDArray[np.int32], n_leads: int, duration_samples: float) -> npt.NDArray[np.int32]:
-    """Lead after lead to [n_leads, n_samples]; leads stored beyond those that are named are left out."""
+    """Samples lead by lead to [n_leads, n_samples]; stored leads without a name are left out."""
     n_samples = round(duration_samples)
     n_stored, rest = divmod(stored.size, n_samples)
     if rest or n_stored < n_leads:
         raise ReadError(
-            f"uncompressed waveforms of {stored.size} samples; {n_leads} leads of {n_samples} samples were announced"
+            f"uncompressed waveforms of {stored.size} samples, but the document states {n_leads} leads of {n_samples} samples"
         )
     return stored.reshape(n_stored, n_samples)[:n_leads]
 
 
-# Names in version 1.03, then in 1.04.
+# Names in version 1.03, then in version 1.04.
 _MEASUREMENTS = {
     "heart_rate": ("heartrate",),
     "pr_ms": ("meanprint", "print"),
@@ -326,7 +325,7 @@ _MEASUREMENTS = {
 
 
 def statements(source: Source) -> Statements:
-    """The analysis program's reading: the first interpretation, without what is marked as edited in it."""
+    """The analysis program's statements and measurements: the first interpretation, without edited elements."""
     interpretation = xml.parse(source).find("{*}interpretations/{*}interpretation")
     if interpretation is None:
         return Statements()

@@ -1,6 +1,6 @@
 """XLI, the compression of Philips waveforms: LZW with 10-bit codes over second differences, and residuals of limb leads.
 
-In: the bytes of `parsedwaveforms`. Out: int16 counts [n_leads, n_samples]. The loops are compiled where a compiler was there.
+In: the bytes of `parsedwaveforms`. Out: int16 counts [n_leads, n_samples]. The loops are in C if a compiler was available.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 
-# A resting ECG lasts 10 s, a rhythm strip a few minutes; more than this is a file that lies about itself.
+# A resting ECG lasts 10 s, a rhythm strip a few minutes; a larger number is an error of the file.
 MAX_SAMPLES_PER_LEAD = 1 << 18
 
 try:
@@ -26,7 +26,7 @@ except ImportError:  # there was no C compiler when the package was installed
 Counts = npt.NDArray[np.int16]
 
 
-_CHUNK_HEADER = struct.Struct("<iHh")  # payload size in bytes, a word that is always 1, first second difference
+_CHUNK_HEADER = struct.Struct("<iHh")  # size of the payload in bytes, a word that is always 1, first second difference
 
 
 _CODE_BITS = 10
@@ -38,10 +38,10 @@ _LITERALS = [bytes([byte]) for byte in range(256)]
 _END_CODE = 1023  # ends a chunk; the bits after it are padding
 
 
-_MAX_ENTRIES = _END_CODE - len(_LITERALS)  # strings that are added: codes 256 to 1022
+_MAX_ENTRIES = _END_CODE - len(_LITERALS)  # strings that are added to the table: codes 256 to 1022
 
 
-_MANY_CODES = 1 << 14  # more than 10 s need
+_MANY_CODES = 1 << 14  # more than a recording of 10 s needs
 
 
 def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
@@ -50,21 +50,21 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
     Parameters
     ----------
     data : bytes
-        Chunks of an 8-byte header and LZW-compressed words each.
+        Chunks, each with a header of 8 bytes and LZW-compressed words.
     n_leads : int
-        Chunks to decode; real files hold 16 for 12 leads, and what lies behind is not looked at.
+        Chunks to decode; real files have 16 chunks for 12 leads, of which the last ones are ignored.
     duration_samples : float
-        Samples per lead that the document announces, perhaps fractional.
+        Samples per lead as stated in the document, possibly fractional.
 
     Returns
     -------
     numpy.ndarray
-        int16 [n_leads, n_samples], as stored: limb leads are residuals still (`restore_limb_leads`).
+        int16 [n_leads, n_samples], as stored: limb leads are residuals (`restore_limb_leads`).
 
     Raises
     ------
     ReadError
-        If sizes, codes or the number of samples are wrong. Nothing larger than what was announced is ever allocated.
+        If sizes, codes or the number of samples are wrong. Memory is limited by the stated number of samples.
     """
     first_differences, payloads = _chunks(data, n_leads, duration_samples)
     expand = _expander(payloads, math.ceil(2 * duration_samples) + 1)
@@ -74,11 +74,11 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
             text = expand(lead)
             n_samples = (len(text) + 1) // 2
             if abs(n_samples - duration_samples) >= 1:
-                raise ReadError(f"{n_samples} samples; {duration_samples:g} were announced")
+                raise ReadError(f"{n_samples} samples, but the document states {duration_samples:g}")
         except ReadError as error:
             _refuse_14_bit(payload, duration_samples)
-            raise ReadError(f"the waveforms are damaged: lead {lead + 1} holds {error}") from error
-        # The last byte is never used, and may be left away: it counts as 0, as in sierraecg.
+            raise ReadError(f"the waveforms are damaged: lead {lead + 1} has {error}") from error
+        # The last byte is never used, and may be missing: it counts as 0, as in sierraecg.
         texts.append(text.ljust(2 * n_samples, b"\0"))
     sizes = {len(text) // 2 for text in texts}
     if len(sizes) > 1:
@@ -88,20 +88,21 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
 
 def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[int], list[bytes]]:
     """First second difference and compressed payload of each lead."""
-    # Every code gives one byte or more, so that a lead never needs more room than one code for each of its bytes.
+    # Every code gives at least one byte, so that a lead never needs more than one code for each of its bytes.
     largest = int(2 * duration_samples * _CODE_BITS / 8) + 16
     first_differences, payloads = [], []
     offset = 0
     for lead in range(n_leads):
         if len(data) - offset < _CHUNK_HEADER.size:
-            raise ReadError(f"the waveforms are truncated: {lead} of {n_leads} leads are there")
+            raise ReadError(f"the waveforms are truncated: they have {lead} of {n_leads} leads")
         size, _, first_difference = _CHUNK_HEADER.unpack_from(data, offset)
         offset += _CHUNK_HEADER.size
         if size <= 0 or size > largest:
-            raise ReadError(f"the waveforms are damaged: lead {lead + 1} announces {size} bytes")
+            raise ReadError(f"the waveforms are damaged: lead {lead + 1} has a stated size of {size} bytes")
         if size > len(data) - offset:
             raise ReadError(
-                f"the waveforms are truncated: lead {lead + 1} announces {size} bytes, {len(data) - offset} are left"
+                f"the waveforms are truncated: lead {lead + 1} has a stated size of {size} bytes, but only "
+                f"{len(data) - offset} follow"
             )
         first_differences.append(first_difference)
         payloads.append(data[offset : offset + size])
@@ -110,7 +111,7 @@ def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[in
 
 
 def _expander(payloads: list[bytes], most_bytes: int) -> Callable[[int], bytes]:
-    """What gives the text of a lead, by its number: the compiled loop, or the one in Python where that was not built."""
+    """A function that decompresses the lead of a number: the compiled loop, or the one in Python if it was not compiled."""
     if _xli is not None:
         return lambda lead: _expand_compiled(payloads[lead], most_bytes)
     codes, n_codes = _codes(payloads)
@@ -118,22 +119,22 @@ def _expander(payloads: list[bytes], most_bytes: int) -> Callable[[int], bytes]:
 
 
 def _expand_compiled(payload: bytes, most_bytes: int) -> bytes:
-    """`_codes` and `_expand` of one lead."""
+    """`_codes` and `_expand` for one lead, in C."""
     assert _xli is not None
     try:
         return _xli.expand(payload, most_bytes, _MANY_CODES)
     except IndexError as error:
-        raise ReadError("an impossible LZW code") from error
+        raise ReadError("an invalid LZW code") from error
     except OverflowError as error:
-        raise ReadError("more samples than were announced") from error
+        raise ReadError("more samples than the document states") from error
 
 
 def _codes(payloads: list[bytes]) -> tuple[npt.NDArray[np.uint16], list[int]]:
-    """10-bit codes, most significant bit first, [n_leads, width], and how many of each row count."""
-    # Five bytes hold four codes; one group more than needed, so that every row has a place for an end.
+    """10-bit codes, most significant bit first, [n_leads, width], and the number of valid codes of each row."""
+    # Five bytes contain four codes; there is one group more than needed, so that every row has an end.
     width = (max(map(len, payloads)) // 5 + 2) * 5
     padded = b"".join([payload.ljust(width, b"\0") for payload in payloads])
-    # The big-endian 16-bit words that begin at bytes 0, 1, 2 and 3 of a group hold one code each.
+    # The big-endian 16-bit words at bytes 0, 1, 2 and 3 of a group contain one code each.
     words = np.ndarray((len(padded) // 5, 4), ">u2", padded, 0, (5, 1)).astype(np.uint16)
     words >>= np.array([6, 4, 2, 0], dtype=np.uint16)
     words &= (1 << _CODE_BITS) - 1
@@ -145,17 +146,17 @@ def _codes(payloads: list[bytes]) -> tuple[npt.NDArray[np.uint16], list[int]]:
 
 
 def _expand(codes: list[int], most_bytes: int) -> bytes:
-    """The text that one lead's LZW codes stand for; refused where it is longer than `most_bytes`.
+    """Decompress one lead's LZW codes; refused if the result is longer than `most_bytes`.
 
-    The string added after code k is code k's string and the first byte of code k + 1's. Keeping the first bytes in a list
-    of their own leaves nothing to decide, not even where code k + 1 names the string that is being added.
+    The string added after code k is the string of code k and the first byte of the string of code k + 1. First bytes are in a
+    separate list, so that the case in which code k + 1 is that of the added string needs no branch.
     """
-    if len(codes) < 2:  # of which no sample can be made
+    if len(codes) < 2:  # too short for a sample
         return b""
     strings, first_bytes = _LITERALS.copy(), _LITERALS.copy()
     add_string, add_first_byte = strings.append, first_bytes.append
     try:
-        # This loop is the most costly part of reading a file. It ends where the table is full.
+        # This loop is the most costly part of reading a file. It ends when the table is full.
         code = codes[0]
         for following in codes[1 : _MAX_ENTRIES + 1]:
             add_first_byte(first_bytes[code])
@@ -163,10 +164,10 @@ def _expand(codes: list[int], most_bytes: int) -> bytes:
             code = following
         pieces = itemgetter(*codes)(strings)
     except IndexError as error:
-        raise ReadError("an impossible LZW code") from error
-    # A code can stand for 768 bytes: many codes are counted before they are put together.
+        raise ReadError("an invalid LZW code") from error
+    # The string of a code has up to 768 bytes: if there are many codes, the total size is checked before they are joined.
     if len(codes) > _MANY_CODES and sum(map(len, pieces)) > most_bytes:
-        raise ReadError("more samples than were announced")
+        raise ReadError("more samples than the document states")
     return b"".join(pieces)
 
 
@@ -179,13 +180,13 @@ def _integrate_compiled(texts: list[bytes], first_differences: list[int]) -> Cou
 
 
 def _integrate(texts: list[bytes], first_differences: list[int]) -> Counts:
-    """From the high bytes of all words, then their low bytes, to the samples in 16 bits; a row for each lead.
+    """16-bit samples, a row for each lead, from texts that hold the high bytes of all words and then their low bytes.
 
-    The words hold x[0], x[1] and then 64 - (x[i] - 2 x[i-1] + x[i-2]) for i = 3 onwards, one place early; the second
-    difference for i = 2 is minus the header's word. Devices compute in 16 bits, and so a lead that rails may wrap around
-    on the way.
+    The words are x[0], x[1] and then, shifted by one position, 64 - (x[i] - 2 x[i-1] + x[i-2]) for i >= 3; the second difference
+    for i = 2 is the negated word of the header. Devices compute in 16 bits, so that intermediate values of a saturated lead may
+    wrap around.
     """
-    # In 32 bits, of which the lower 16 count: NumPy sums those several times faster than 16-bit numbers.
+    # Only the lower 16 of 32 bits are used: NumPy sums 32-bit numbers several times faster than 16-bit numbers.
     both = np.frombuffer(b"".join(texts), dtype=np.uint8).reshape(len(texts), -1).astype(np.uint32)
     n_samples = both.shape[1] // 2
     high, words = both[:, :n_samples], both[:, n_samples:]
@@ -195,7 +196,7 @@ def _integrate(texts: list[bytes], first_differences: list[int]) -> Counts:
     starts[:, : min(2, n_samples)] = words[:, :2]
     starts[:, 1] -= starts[:, 0]
     starts[:, 2] = -np.array(first_differences, dtype=np.int64) & 0xFFFF
-    # In place, and one place further: word i - 1 becomes the second difference at i.
+    # In place, shifted by one position: word i - 1 becomes the second difference at i.
     np.subtract(64, words, out=words)
     samples = both[:, n_samples - 1 : -1]
     samples[:, :3] = starts[:, :n_samples]
@@ -205,24 +206,24 @@ def _integrate(texts: list[bytes], first_differences: list[int]) -> Counts:
 
 
 def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
-    """Replace the residuals that XLI stores for leads III, aVR, aVL and aVF by the leads themselves.
+    """Replace XLI's residuals for leads III, aVR, aVL and aVF by the leads.
 
     III = II - I - r;  aVR = -r - floor((I + II) / 2);  aVL = floor((I - III) / 2) - r;  aVF = floor((II + III) / 2) - r.
 
     Raises
     ------
     ReadError
-        If a lead that the restoration needs is not among `leads` (canonical names, one for each row).
+        If a required lead is not among `leads` (canonical names, one for each row).
     """
     stored = {lead: row for row, lead in enumerate(leads)}
     if "-aVR" in stored:
-        raise UnsupportedFormatError("how XLI stores lead -aVR is not known")
+        raise UnsupportedFormatError("the residuals of lead -aVR in XLI data are not documented")
     restored = counts.copy()
     wide: dict[str, npt.NDArray[np.int32]] = {}
 
     def lead(name: str) -> npt.NDArray[np.int32]:
         if name not in stored:
-            raise ReadError(f"lead {name} is not stored, and the other limb leads cannot be restored without it")
+            raise ReadError(f"lead {name} is not stored, and other limb leads cannot be restored without it")
         if name not in wide:
             wide[name] = restored[stored[name]].astype(np.int32)
         return wide[name]
@@ -238,13 +239,13 @@ def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
     return restored
 
 
-# A lead that rails steps over half of the 16-bit range at once; a damaged second difference makes a ramp that runs over
-# its end and comes back at the other.
+# A saturated lead changes by half of the 16-bit range at once. A damaged second difference causes a ramp that exceeds the range
+# and wraps around.
 MAX_JUMP = 3 << 14
 
 
 def refuse_jumps(counts: Counts) -> None:
-    """Refuse XLI data that decodes, but to a signal that no electrode gives."""
+    """Refuse XLI data that decodes to a signal with impossible jumps."""
     if int(counts.max()) - int(counts.min()) <= MAX_JUMP:
         return
     jumps = np.abs(np.diff(counts.astype(np.int32), axis=1)).max(axis=1, initial=0)
@@ -254,7 +255,7 @@ def refuse_jumps(counts: Counts) -> None:
 
 
 def _refuse_14_bit(payload: bytes, duration_samples: float) -> None:
-    """Say so where a payload that is no sense in 10-bit codes is LZW of 14-bit codes."""
+    """Refuse a payload as unsupported if it is valid LZW data with 14-bit codes."""
     n_bits = 14
     bits = np.unpackbits(np.frombuffer(payload, dtype=np.uint8))
     codes = bits[: bits.size // n_bits * n_bits].reshape(-1, n_bits) @ (1 << np.arange(n_bits)[::-1])
@@ -266,4 +267,4 @@ def _refuse_14_bit(payload: bytes, duration_samples: float) -> None:
     for code in codes.tolist():
         lengths.append(1 if code < len(_LITERALS) else lengths[code - len(_LITERALS)] + 1)
     if abs((sum(lengths) + 1) // 2 - duration_samples) < 1:
-        raise UnsupportedFormatError("XLI data with 14-bit codes; only the 10-bit kind can be read")
+        raise UnsupportedFormatError("expected XLI data with 10-bit codes, found 14-bit codes")

@@ -1,0 +1,42 @@
+"""Text from paths and files, escaped for programs that interpret it: terminals and spreadsheets.
+
+In: any text, such as a file's name. Out: one printable line, or a cell of a CSV file that no spreadsheet runs as a formula.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def one_line(text: str) -> str:
+    """Text for a line on a terminal or in a log: characters that are not printable are escaped as in Python source.
+
+    These are line breaks, control characters (C0, C1, DEL), with them the commands of a terminal, characters that change the
+    direction of text, and lone surrogates, which stand for bytes of a name that are not UTF-8.
+
+    >>> print(one_line("a\x1b[2J\\n\u202eb"))
+    a\\x1b[2J\\n\\u202eb
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+# A spreadsheet ignores blanks and quotes before a formula, and may take its full-width, small or mathematical signs for the ASCII
+# ones. One that expects semicolons or tabs between cells begins a cell within a text.
+_IGNORED = r"[\s\x00-\x20\ufeff\u200b-\u200f\u2060'\"\u2018\u2019\u201c\u201d]*?"
+_SIGNS = r"[=+\-@\t\r\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212]"
+_FORMULA = re.compile(rf"(?:(?<=[;\t\r\n])|\A)(?={_IGNORED}{_SIGNS})")
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?")
+
+
+def as_cell(text: str) -> str:
+    """Text for a cell of a CSV file: an apostrophe goes before whatever a spreadsheet would run as a formula.
+
+    Numbers are no formulas and are not changed. The apostrophes can be removed again without doubt: there is one at the beginning
+    of a cell, or after a semicolon, tab or line break in it, if and only if a formula follows.
+
+    >>> as_cell("=1+1"), as_cell("a/b.xml"), as_cell("-5")
+    ("'=1+1", 'a/b.xml', '-5')
+    """
+    return text if _NUMBER.fullmatch(text) else _FORMULA.sub("'", text)
