@@ -154,6 +154,17 @@ def test_whatever_a_command_prints_holds_no_control_characters(capsys: pytest.Ca
     assert is_harmless(said.err)
 
 
+def test_a_warning_of_the_log_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's, which a command does not have
+
+    def work() -> int:
+        logging.getLogger("ecgfounder.test_lines").warning("cannot write %s", HOSTILE)
+        return 0
+
+    assert as_command(work) == 0
+    assert capsys.readouterr().err == f"cannot write {ESCAPED}\n"
+
+
 def test_a_name_in_a_line_cannot_begin_another_line(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal().line(f"FAILED {HOSTILE}: damaged")
     assert capsys.readouterr().err == f"FAILED {ESCAPED}: damaged\n"

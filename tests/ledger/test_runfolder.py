@@ -171,7 +171,7 @@ def test_another_fingerprint_is_refused_with_each_difference(folder: RunFolder) 
         "preparation.recipe.name: zscore, now filtered",
         "dtype: None, now float32",
     ):
-        assert f"\n  {line}\n" in message
+        assert f"  {line}" in message.split("\n")
     assert "version" not in message
     assert "checkpoint" not in message
     assert "overwrite=True" in message

@@ -79,7 +79,7 @@ def as_flags(text: str) -> str:
 
 def as_command(work: Callable[[], int]) -> int:
     """Run a command: errors of the package are printed as one line, not as a traceback; signal n gives exit status 128 + n."""
-    with _steady_streams(), listening(_stop):
+    with _steady_streams(), _log_in_lines(), listening(_stop):
         try:
             return work()
         except ECGFounderError as error:
@@ -109,6 +109,21 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))
+
+
+@contextmanager
+def _log_in_lines() -> Iterator[None]:
+    """Print each log message as one line: commands set no handler, so that `logging.lastResort` prints warnings."""
+    handler = logging.lastResort
+    if handler is None:
+        yield
+        return
+    before = handler.formatter
+    handler.setFormatter(LineFormatter())
+    try:
+        yield
+    finally:
+        handler.setFormatter(before)
 
 
 def check_working_folder() -> None:
