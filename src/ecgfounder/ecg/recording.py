@@ -50,6 +50,8 @@ class Recording:
         Device and filter settings; only keys of `META_KEYS`.
     left_out : tuple of str
         Leads of the file that were not read, because they have another sampling rate.
+    upsampled : tuple of str
+        Leads with a lower sampling rate in the file, which were interpolated.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Recording:
     source_format: str
     meta: Mapping[str, str | float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    upsampled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.dtype != np.float32:
