@@ -453,7 +453,7 @@ def _mode_of(state: dict[str, torch.Tensor]) -> str:
     from ecgfounder.network.bundles import SPECS
 
     first = [t for name, t in state.items() if name.endswith("first_conv.conv.weight") and t.ndim == 3]
-    leads = int(first[0].shape[1]) if first else 0
+    leads = int(first[0].shape[1]) if first and not first[0].is_nested else 0
     return next((bundle.mode for bundle in SPECS.values() if bundle.in_channels == leads), "12lead")
 
 
