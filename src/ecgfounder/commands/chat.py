@@ -17,7 +17,7 @@ from ecgfounder.chat.forms import conversation, embedding_chat, question_for
 from ecgfounder.chat.rows import ChatRow
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import write_chat
-from ecgfounder.commands.terminal import as_command, as_flags, check_working_folder
+from ecgfounder.commands.terminal import as_command, as_flags, check_temporary_folder, check_working_folder
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.storage import path_here
 
@@ -121,6 +121,7 @@ def _run(arguments: argparse.Namespace, program: str, form: Callable[[ChatRow], 
     logger.setLevel(arguments.log_level)
     try:
         check_working_folder()
+        check_temporary_folder()
         summary = write_chat(_settings(arguments), form)
     except ECGFounderError as error:
         print(f"{program}: error: {as_flags(str(error))}", file=sys.stderr)

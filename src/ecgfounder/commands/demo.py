@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ecgfounder.commands.embed import add_embed_arguments, run_embed
-from ecgfounder.commands.terminal import OK, SOME_FAILED
+from ecgfounder.commands.terminal import OK, SOME_FAILED, check_temporary_folder
 from ecgfounder.storage import path_here
 
 
@@ -17,6 +17,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_demo(arguments: argparse.Namespace) -> int:
     """Make the demo cohort and checkpoint, and embed the cohort."""
+    check_temporary_folder()
     from ecgfounder.demo.demo import WEIGHTS_NOTE, write_demo
 
     folder = path_here(arguments.folder, "folder")

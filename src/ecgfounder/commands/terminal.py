@@ -11,13 +11,14 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ecgfounder.drivers.interruption import Stopped, listening
-from ecgfounder.errors import ECGFounderError
+from ecgfounder.errors import ECGFounderError, SettingsError
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -99,6 +100,20 @@ def check_working_folder() -> None:
     from ecgfounder.storage import working_folder
 
     working_folder()
+
+
+def check_temporary_folder() -> None:
+    """Refuse to work without a folder for temporary files, for commands that need PyTorch or `datasets`: these need one.
+
+    Raises
+    ------
+    SettingsError
+        If there is none; the message says how to fix it.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise SettingsError(f"{error.strerror or error}: set TMPDIR to a folder with space.") from error
 
 
 def _stop(number: int) -> None:
