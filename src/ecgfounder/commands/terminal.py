@@ -48,7 +48,16 @@ _FLAGS = "|".join(
             "modality_mapping",
             "num_workers",
         ),
-        *("output_dir", "output_file", "output_format", "path_column", "read_timeout", "retry_failed", "sampling_rate"),
+        *(
+            "output_dir",
+            "output_file",
+            "output_format",
+            "path_column",
+            "read_memory",
+            "read_timeout",
+            "retry_failed",
+            "sampling_rate",
+        ),
         *("shard_size", "target_cols", "text_cols", "trim_zero_edges"),
     )
 )
