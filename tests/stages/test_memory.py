@@ -61,7 +61,7 @@ def test_all_signal_files_of_a_large_record_are_asked_for_at_once(
     monkeypatch.setattr(source_module, "SMALL_BYTES", 2000)
     size = 24 * N
     reading, preparing = asked_for(write_wfdb(tmp_path, N, n_files))
-    assert to_read(size, Preparation()) <= reading <= to_read(size + 2000, Preparation())
+    assert to_read(size, b"", Preparation()) <= reading <= to_read(size + 2000, b"", Preparation())
     assert preparing < reading
 
 
@@ -71,7 +71,7 @@ def test_packed_files_ask_for_what_they_unpack_to(tmp_path: Path, monkeypatch: p
     packed.write_bytes(gzip.compress(write_npy(tmp_path, N).read_bytes()))
     size = packed.stat().st_size
     needs = asked_for(packed)
-    assert needs[:2] == [to_read(size, Preparation()), to_read(size + 128 + 48 * N, Preparation())]
+    assert needs[:2] == [to_read(size, b"", Preparation()), to_read(size + 128 + 48 * N, b"", Preparation())]
 
 
 def test_a_recording_that_is_larger_than_its_file_asks_before_it_is_prepared(
@@ -89,7 +89,14 @@ def test_windows_take_less_and_filters_and_resampling_more() -> None:
 
     assert need(Preparation(window=10)) < need(Preparation()) < need(Preparation(recipe=FILTERED))
     assert need(Preparation(), 250.0) > 1.5 * need(Preparation())
-    assert to_read(10, Preparation(window=10)) < to_read(10, Preparation()) < to_read(10, Preparation(recipe=FILTERED))
+    whole, filtered = Preparation(), Preparation(recipe=FILTERED)
+    assert to_read(10, b"", Preparation(window=10)) < to_read(10, b"", whole) < to_read(10, b"", filtered)
+
+
+def test_text_and_packed_files_take_more_per_byte() -> None:
+    heads = (b"0       X X X X", b"\xef\xbb\xbf<?xml", b"\xff\xfe<\0?\0", b"PK\x03\x04\n", b"I,II\n1,2\n")
+    edf, xml, utf16, packed, text = (to_read(10, head, Preparation(window=10)) for head in heads)
+    assert edf < xml == utf16 < packed < text
 
 
 PEAK = """

@@ -149,7 +149,8 @@ class ReadTask:
             nonlocal n_bytes
             if size > n_bytes:
                 n_bytes = size
-                ask(to_read(size, self.preparation))
+                head = b"" if source.companions else source.head  # signal files beside a header are binary
+                ask(to_read(size, head, self.preparation))
 
         source = replace(make_source(path, self.hints), ask=ask_to_read)
         recording = read_source(source, reader=self.reader)
