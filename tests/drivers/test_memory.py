@@ -120,6 +120,19 @@ def test_reading_processes_wait_until_their_job_fits(
     assert 1 <= most_at_once(["ask10,enter,nap,exit,small"] * 9, memory, folder) <= most
 
 
+def test_jobs_that_wait_for_memory_are_not_begun_when_no_more_are_taken() -> None:
+    pool = ReaderPool(SCRIPTED, 3, memory=10)
+    done: list[int] = []
+    try:
+        for event in pool.events(jobs_of(["ask10,nap,nap,nap,nap,nap,small"] * 6)):
+            if isinstance(event, Input):
+                done.append(event.job.place)
+            pool.stop_taking()
+    finally:
+        pool.close()
+    assert len(done) <= 1
+
+
 def test_waiting_for_memory_is_not_reading_and_dying_gives_it_back() -> None:
     paths = ["ask9,nap,kill", "ask9,nap,nap,nap,small", "ask9,ask99,nap,nap,small", "small", "ask5,refuse"] * 2
     events = ends(paths, 10, timeout=0.6)

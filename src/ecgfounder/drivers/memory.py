@@ -46,13 +46,17 @@ class Memory(Generic[Asker]):
         """Whether anyone waits."""
         return bool(self._asked)
 
-    def granted(self) -> list[Asker]:
-        """Those who wait and may go on now; their need counts as held from here on."""
+    def is_at_the_start(self, who: Asker) -> bool:
+        """Whether it waits, and its job holds no memory yet."""
+        return who in self._asked and who not in self._held
+
+    def granted(self, *, ending: bool = False) -> list[Asker]:
+        """Those who wait and may go on now; their need counts as held from here on. None at the start of its job if `ending`."""
         if not self._asked:
             return []
         granted = []
         again = [who for who in self._held if who in self._asked]
-        for who in (*again, *(who for who in self._asked if who not in self._held)):
+        for who in (*again, *(who for who in self._asked if who not in self._held and not ending)):
             others = sum(self._held.values()) - self._held.get(who, 0)
             if others + self._asked[who] <= self._limit or next(iter(self._held), who) == who:
                 self._held[who] = self._asked[who]

@@ -142,7 +142,7 @@ class ReaderPool:
         waiting: deque[Job] = deque()
         while True:
             self._assign(waiting, jobs)
-            busy = [worker for worker in self._workers if worker.jobs]
+            busy = [worker for worker in self._workers if worker.jobs and not self._is_held_back(worker)]
             if not busy and (self._stopping or not waiting):
                 return
             self._grow()
@@ -267,9 +267,13 @@ class ReaderPool:
         yield from events
         worker.since = self._clock.now()  # the caller may have been slow
 
+    def _is_held_back(self, worker: _Worker) -> bool:
+        """Whether its job waits for memory that it gets no more, because no more jobs are begun."""
+        return self._stopping and self._memory.is_at_the_start(worker)
+
     def _grant(self) -> None:
         """Tell workers whose job waited for memory to go on."""
-        for worker in self._memory.granted():
+        for worker in self._memory.granted(ending=self._stopping):
             worker.since = self._clock.now()
             with suppress(OSError):  # it died: `_receive` notices that from its pipe
                 worker.pipe.send(None)
