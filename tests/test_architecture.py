@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "readers": "ecg storage",
     "sinks": "ecg storage",
     "preprocess": "ecg network",
-    "engines": "network net1d",
+    "engines": "network net1d storage",
     "ledger": "cohort ecg network sinks storage",
     "stages": "ecg ledger network preprocess readers sinks storage",
     "drivers": "preprocess stages",

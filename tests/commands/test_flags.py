@@ -80,6 +80,7 @@ def changed(*words: str) -> dict[str, Any]:
         ("--retry_failed", {"retry_failed": True}),
         ("--check_hashes", {"check_hashes": True}),
         ("--read_timeout 5", {"read_timeout": 5.0}),
+        ("--read_memory 2.5", {"read_memory": 2.5}),
     ],
 )
 def test_each_flag_changes_its_own_setting_and_no_other(words: str, settings: dict[str, Any]) -> None:

@@ -110,6 +110,29 @@ def test_without_a_temporary_folder_a_run_is_refused_in_one_line(
     assert "Set TMPDIR to a folder with space, or set --num_workers 0." in said
 
 
+def test_other_commands_that_need_a_temporary_folder_are_refused_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    commands: list[Callable[[], int]] = [
+        lambda: cli.main(["demo", out]),
+        lambda: cli.main(["verify", "--checkpoint", out]),
+        lambda: chat.mimic_main(["--dataset_name", out, "--embeddings_dirs", out, "--output_file", out]),
+    ]
+    for number, command in enumerate(commands):
+
+        def there(command: Callable[[], int] = command) -> int:
+            without_temporary_folder()
+            return command()
+
+        assert forked(there) == 2, number
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1, said
+        assert "No usable temporary directory found" in said
+        assert "set TMPDIR to a folder with space" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_doctor_says_that_there_is_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])

@@ -103,6 +103,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retry_failed", action="store_true", help="try again all recordings that failed before, for any reason")
     add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
     add("--read_timeout", type=float, default=120.0, help="seconds for reading one file (default: %(default)s)")
+    add("--read_memory", type=float, help="GiB for reading large files, all processes together (default: a quarter)")
 
 
 def preparation_of(arguments: argparse.Namespace) -> Preparation:
