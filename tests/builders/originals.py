@@ -21,7 +21,7 @@ import scipy.io
 from ecgfounder.demo.philips_encoder import encode_sierra
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.readers.source import Hints
-from tests.builders import arrays, cardiosoft, dicom, hl7_aecg, ishne, muse, scp, wfdb
+from tests.builders import arrays, cardiosoft, dicom, hl7_aecg, ishne, muse, schiller_sema, scp, wfdb
 from tests.builders.arrays import mat, npy, npz, table, text_of
 from tests.builders.edf import Channel, annotations, counts, edf
 from tests.builders.scp import assemble, beats_section, data_section, leads_section, pack, waves
@@ -81,6 +81,9 @@ def _xml() -> Iterator[Original]:
     yield _single("ge_muse", "unchecked", muse.document(median, muse.waveform(stored, LeadDataCRC32="0")))
     strip = cardiosoft.strip_data(cardiosoft.counts_of(STANDARD_LEADS, 60), total="60")
     yield _single("ge_cardiosoft", "strip", cardiosoft.document(strip))
+    averages = schiller_sema.wave(schiller_sema.counts_of(n_samples=20), "ECG_AVERAGES")
+    event = schiller_sema.event(averages, schiller_sema.wave(schiller_sema.counts_of(n_samples=60)))
+    yield _single("schiller_sema", "averages and rhythm", schiller_sema.document(event))
     rhythm = hl7_aecg.sequence_set(hl7_aecg.counts_of(STANDARD_LEADS, 60))
     yield _single("hl7_aecg", "series", hl7_aecg.document(hl7_aecg.series(rhythm)))
 

@@ -39,6 +39,7 @@ READERS: tuple[str, ...] = (
     "philips",
     "muse",
     "cardiosoft",
+    "schiller_sema",
     "hl7_aecg",
     "dicom",
     "scp",
