@@ -21,7 +21,7 @@ import scipy.io
 from ecgfounder.demo.philips_encoder import encode_sierra
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.readers.source import Hints
-from tests.builders import arrays, cardiosoft, dicom, hl7_aecg, ishne, muse, schiller_sema, scp, wfdb
+from tests.builders import arrays, cardiosoft, dicom, dicom_text, hl7_aecg, ishne, muse, schiller_sema, scp, wfdb
 from tests.builders.arrays import mat, npy, npz, table, text_of
 from tests.builders.edf import Channel, annotations, counts, edf
 from tests.builders.scp import assemble, beats_section, data_section, leads_section, pack, waves
@@ -93,6 +93,10 @@ def _dicom() -> Iterator[Original]:
     for name in ("IMPLICIT", "EXPLICIT", "DEFLATED"):
         data = dicom.encoded(dicom.ecg(*groups), getattr(dicom, name))
         yield _single("dicom", name.lower(), data)
+    members = dicom_text.members(dicom.ecg(*groups))
+    yield _single("dicom_xml", "native model", dicom_text.as_xml(members))
+    yield _single("dicom_json", "object", dicom_text.as_json(members))
+    yield _single("dicom_json", "array", dicom_text.as_json([members]))
 
 
 def _scp() -> Iterator[Original]:

@@ -42,6 +42,8 @@ READERS: tuple[str, ...] = (
     "schiller_sema",
     "hl7_aecg",
     "dicom",
+    "dicom_xml",
+    "dicom_json",
     "scp",
     "edf",
     "ishne",

@@ -12,6 +12,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -131,16 +132,34 @@ def read(source: Source) -> Recording:
     UnsupportedFormatError
         If it is not an ECG waveform (for example an image), or its samples are companded.
     """
+    with one_kind_of_error():
+        dataset, little_endian = _dataset(source.content)
+        return recording_of(dataset, FORMAT, little_endian=little_endian)
+
+
+@contextmanager
+def one_kind_of_error() -> Iterator[None]:
+    """Turn whatever damaged values lead to into a `ReadError`, and keep pydicom from printing warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings about invalid values quote them
         try:
-            return _read(source.content)
+            yield
         except _PYDICOM_ERRORS as error:
             raise ReadError(f"damaged DICOM file ({type(error).__name__})") from error
 
 
-def _read(content: bytes) -> Recording:
-    dataset, little_endian = _dataset(content)
+def recording_of(dataset: Any, source_format: str, *, little_endian: bool) -> Recording:
+    """`read` of a data set that is there already.
+
+    Parameters
+    ----------
+    dataset : pydicom.Dataset or dict
+        Values by keyword, through its method `get`; a sequence is a list of such data sets.
+    source_format : str
+        What the recording says of its format.
+    little_endian : bool
+        The byte order of WaveformData.
+    """
     class_uid = _text(dataset, "SOPClassUID")
     groups = list(dataset.get("WaveformSequence") or [])
     if not groups:
@@ -158,7 +177,7 @@ def _read(content: bytes) -> Recording:
         samples=whole.samples,
         sampling_rate=whole.sampling_rate,
         leads=whole.leads,
-        source_format=FORMAT,
+        source_format=source_format,
         meta=_meta(dataset, class_uid, chosen[0]),
     )
 
@@ -519,19 +538,19 @@ def statements(source: Source) -> Statements:
     ReadError
         If the file is damaged.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            dataset, _ = _dataset(source.content, _ANNOTATIONS)
-            annotations = list(dataset.get("WaveformAnnotationSequence") or [])
-            lines = [_text(annotation, "UnformattedTextValue") for annotation in annotations]
-            measured: dict[str, float] = {}
-            for annotation in annotations:
-                concept = next(iter(annotation.get("ConceptNameCodeSequence") or []), None)
-                name = _MEASUREMENTS.get(_text(concept, "CodeMeaning").casefold())
-                value = _number(annotation, "NumericValue")
-                if name is not None and value is not None:
-                    measured.setdefault(name, value)
-        except _PYDICOM_ERRORS as error:
-            raise ReadError(f"damaged DICOM file ({type(error).__name__})") from error
+    with one_kind_of_error():
+        return statements_in(_dataset(source.content, _ANNOTATIONS)[0])
+
+
+def statements_in(dataset: Any) -> Statements:
+    """`statements` of a data set that is there already (`recording_of`)."""
+    annotations = list(dataset.get("WaveformAnnotationSequence") or [])
+    lines = [_text(annotation, "UnformattedTextValue") for annotation in annotations]
+    measured: dict[str, float] = {}
+    for annotation in annotations:
+        concept = next(iter(annotation.get("ConceptNameCodeSequence") or []), None)
+        name = _MEASUREMENTS.get(_text(concept, "CodeMeaning").casefold())
+        value = _number(annotation, "NumericValue")
+        if name is not None and value is not None:
+            measured.setdefault(name, value)
     return statements_of(lines, **measured)
