@@ -115,7 +115,8 @@ def load(
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `resampling`.
     reader : str, default: "auto"
-        "auto" (format detected by content), or "sierraecg" (Philips files, read by that package).
+        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
+        that no file of a device has verified).
 
     Returns
     -------
@@ -261,7 +262,7 @@ class Embedder:
     checkpoint : Path
         The file of the weights.
     reader : str
-        "auto" or "sierraecg".
+        "auto", "sierraecg", "mortara_eli" or "mfer".
     """
 
     def __init__(self, engine: Engine, preparation: Preparation, *, checkpoint: Path, reader: str = "auto") -> None:

@@ -130,8 +130,9 @@ def embed_cohort(
         See `Preparation`.
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `trim_zero_edges`.
-    reader : {"auto", "sierraecg"}
-        "auto" (format detected by content), or "sierraecg" (Philips files, read by that package).
+    reader : {"auto", "sierraecg", "mortara_eli", "mfer"}
+        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
+        that no file of a device has verified).
     sampling_rate : float, optional
         In Hz, for files that do not state it.
     leads : sequence of str, optional

@@ -21,7 +21,20 @@ import scipy.io
 from ecgfounder.demo.philips_encoder import encode_sierra
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.readers.source import Hints
-from tests.builders import arrays, cardiosoft, dicom, dicom_text, hl7_aecg, ishne, muse, schiller_sema, scp, wfdb
+from tests.builders import (
+    arrays,
+    cardiosoft,
+    dicom,
+    dicom_text,
+    hl7_aecg,
+    ishne,
+    mfer,
+    mortara_eli,
+    muse,
+    schiller_sema,
+    scp,
+    wfdb,
+)
 from tests.builders.arrays import mat, npy, npz, table, text_of
 from tests.builders.edf import Channel, annotations, counts, edf
 from tests.builders.scp import assemble, beats_section, data_section, leads_section, pack, waves
@@ -45,6 +58,7 @@ class Original:
     opened : what `read_ecg` is given: a file's name, perhaps with '::member'.
     hints : what the user says about it.
     repaired : makes checksums right again after damage, so that more than the checksum is tried.
+    reader : the reader that has to be named for it.
     """
 
     format: str
@@ -53,6 +67,7 @@ class Original:
     opened: str
     hints: Hints = field(default_factory=Hints)
     repaired: Callable[[bytes], bytes] = _unchanged
+    reader: str = "auto"
 
     def write(self, folder: Path) -> str:
         """Write its files into a folder; returns the path to read."""
@@ -67,7 +82,7 @@ def _single(format_name: str, name: str, data: bytes, hints: Hints | None = None
 
 def built() -> list[Original]:
     """Small files of every format and of its variants; those that need an extra, where that is installed."""
-    return [*_xml(), *_dicom(), *_scp(), *_wfdb(), *_holter(), *_arrays()]
+    return [*_xml(), *_dicom(), *_scp(), *_wfdb(), *_holter(), *_unverified(), *_arrays()]
 
 
 def _xml() -> Iterator[Original]:
@@ -151,6 +166,13 @@ def _holter() -> Iterator[Original]:
 
 def _without_ishne_checksum(data: bytes) -> bytes:
     return data[:8] + b"\0\0" + data[10:]
+
+
+def _unverified() -> Iterator[Original]:
+    channels = [mortara_eli.channel(lead, counts) for lead, counts in mortara_eli.counts_of(n_samples=60).items()]
+    eli, waves = mortara_eli.document(*channels), mfer.mfer(mfer.counts_of(n_samples=60), block=20)
+    yield Original("mortara_eli", "channels", {"x": eli}, "x", reader="mortara_eli")
+    yield Original("mfer", "little-endian", {"x": waves}, "x", reader="mfer")
 
 
 def _arrays() -> Iterator[Original]:

@@ -33,7 +33,11 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for reading files."""
     add = parser.add_argument_group("reading").add_argument
-    add("--reader", default="auto", help="auto (by content) or sierraecg (that package, for Philips files)")
+    add(
+        "--reader",
+        default="auto",
+        help="auto (by content), sierraecg (that package, for Philips files), mortara_eli or mfer (not verified with real files)",
+    )
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
     add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it")
     add("--leads", help="lead names in the file's order, comma-separated, for formats that do not state them")

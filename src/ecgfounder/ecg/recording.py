@@ -52,6 +52,8 @@ class Recording:
         Leads of the file that were not read, because they have another sampling rate.
     upsampled : tuple of str
         Leads with a lower sampling rate in the file, which were interpolated.
+    is_unverified : bool
+        Whether no file of a device has verified the reader of this format.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Recording:
     meta: Mapping[str, str | float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     upsampled: tuple[str, ...] = ()
+    is_unverified: bool = False
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.dtype != np.float32:

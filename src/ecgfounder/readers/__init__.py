@@ -7,7 +7,8 @@ first needed.
 
 The other modules are shared by readers: `source` (a file's bytes), `xml` (parsing of untrusted files), `quantities` (numbers,
 units, counts to millivolts), `signals` (names of channels), `timeline` (leads recorded in several pieces), `tables` (named arrays
-and their description), `matlab` (variables of MATLAB files), `identity` (size, time and hash of the files that were read).
+and their description), `matlab` (variables of MATLAB files), `base64_data`, `dicom_elements` (DICOM objects in
+XML and JSON), `not_read` (formats that errors name), `identity` (size, time and hash of the files that were read).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Protocol, cast
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements
 from ecgfounder.errors import ECGFounderError, ReadError, StorageError, UnsupportedFormatError
+from ecgfounder.readers.not_read import name_of
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.readers.xml import root_of
 from ecgfounder.storage import locate
@@ -47,6 +49,8 @@ READERS: tuple[str, ...] = (
     "scp",
     "edf",
     "ishne",
+    "mortara_eli",
+    "mfer",
     "hdf5",
     "arrays",
     "text_tables",
@@ -60,8 +64,12 @@ nothing in their content identifies them.
 CONTAINERS = frozenset({"hdf5", "arrays"})
 """Readers of files that may hold several arrays or recordings; 'file::member' addresses one of them."""
 
-READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg")
-"""`auto`: the reader of the file's format. `sierraecg`: the sierraecg package for every file, as a cross-check."""
+UNVERIFIED = {"mortara_eli": "Mortara ELI XML", "mfer": "MFER (ISO 22077)"}
+"""Readers that no file of a device has verified: their formats are recognised, and read only where the user names them."""
+
+READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg", *UNVERIFIED)
+"""`auto`: the reader of the file's format. `sierraecg`: the sierraecg package for every file, as a cross-check. Others:
+`UNVERIFIED`."""
 
 
 def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints | None = None) -> Recording:
@@ -122,7 +130,7 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
 def source_statements(source: Source) -> Statements | None:
     """`read_statements` for a source that may have been read already; errors have the reason alone."""
     with _one_kind_of_error():
-        module = _reader_for(source, "auto")
+        module = _module(_recognised(source))
         find = cast("Callable[[Source], Statements] | None", getattr(module, "statements", None))
         return None if find is None else find(source)
 
@@ -172,19 +180,33 @@ def make_source(path: str, hints: Hints) -> Source:
 def _reader_for(source: Source, reader: str) -> Reader:
     if reader == "sierraecg":
         return _module("sierraecg_package")
-    if reader != "auto":
+    if reader not in READER_CHOICES:
         raise UnsupportedFormatError(
             f"Invalid value for the 'reader' parameter. Allowed values are {', '.join(READER_CHOICES)}, got {reader!r}."
         )
+    found = _recognised(source)
+    if reader in UNVERIFIED and found != reader:
+        raise UnsupportedFormatError(f"expected {UNVERIFIED[reader]}, found another format")
+    if found in UNVERIFIED and found != reader:
+        raise UnsupportedFormatError(
+            f"{UNVERIFIED[found]}: not verified with files of devices; it is read with reader='{found}' alone"
+        )
+    return _module(found)
+
+
+def _recognised(source: Source) -> str:
+    """The name of the reader that knows the file by its content."""
     for name in READERS:
         module = _module(name)
         if module.matches(source):
             if name not in CONTAINERS:
                 source.refuse_member(module.FORMAT)
-            return module
-    head = source.head
-    if not head:
+            return name
+    if not source.head:
         raise ReadError("the file is empty")
+    not_read = name_of(source)
+    if not_read is not None:
+        raise UnsupportedFormatError(f"{not_read}: this format is not read")
     raise UnsupportedFormatError(f"not a known ECG format ({_kind_of(source)})")
 
 
