@@ -48,6 +48,7 @@ def changed(*words: str) -> dict[str, Any]:
         ("--id_column study", {"id_column": "study"}),
         ("--keep_columns age sex", {"keep_columns": ("age", "sex")}),
         ("--reader sierraecg", {"reader": "sierraecg"}),
+        ("--reader mfer", {"reader": "mfer"}),
         ("--sampling_rate 250", {"hints": Hints(250.0)}),
         ("--unit 200", {"hints": Hints(unit="200")}),
         ("--leads i,avr,C1", {"hints": Hints(leads=("I", "aVR", "V1"))}),

@@ -113,7 +113,8 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
     Returns
     -------
     Statements
-        None for formats whose statements are not read; those of Philips, MUSE, CardioSoft, aECG, DICOM and SCP-ECG are.
+        None for formats whose statements are not read; those of Philips, MUSE, CardioSoft, Schiller, aECG, DICOM and SCP-ECG
+        are.
 
     Raises
     ------
