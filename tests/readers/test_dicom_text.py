@@ -166,9 +166,9 @@ def test_several_objects_in_one_file_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tag", "value", "message"),
     [
-        (DATA, {"vr": "OW", "InlineBinary": "A" * 4_000_000}, "but WaveformData holds 3000000"),
+        (DATA, {"vr": "OW", "InlineBinary": "A" * 4_000_000}, "but WaveformData has 3000000"),
         (DATA, {"vr": "OW", "InlineBinary": "not base64!"}, "WaveformData is not base64"),
-        (DATA, {"vr": "OW"}, "but WaveformData holds 0"),
+        (DATA, {"vr": "OW"}, "but WaveformData has 0"),
         (DATA, {"vr": "UN", "InlineBinary": "AAAA"}, "value representation OB or OW"),
         ("003A001A", {"vr": "LO", "Value": ["Jane"]}, "value representation DS"),
         ("003A001A", {"vr": "DS", "Value": ["Jane"]}, "SamplingFrequency is not a number"),
@@ -210,10 +210,10 @@ def test_sequences_that_are_nested_too_deep_are_refused(tmp_path: Path, write: W
     [
         (b'{"00080016": {"vr": "UI", "Value": ' + b"[" * 100_000, "not well-formed JSON"),
         (b'{"00080016": {"vr": "UI", "Value": ["x"]}', "not well-formed JSON"),
-        (b'{"00080016": {"vr": "UI", "Value": "Jane"}}', "Value is no array"),
+        (b'{"00080016": {"vr": "UI", "Value": "Jane"}}', "Value that is not an array"),
         (b'{"00080016": {"vr": "UI", "Value": [7]}}', "SOPClassUID is not a text"),
-        (b'{"00080016": {"vr": "UI"}, "54000100": 5}', "no JSON object"),
-        (b'{"00080016": {"vr": "UI"}, "54000100": {"vr": "SQ", "Value": ["Jane"]}}', "no JSON object"),
+        (b'{"00080016": {"vr": "UI"}, "54000100": 5}', "expected a JSON object"),
+        (b'{"00080016": {"vr": "UI"}, "54000100": {"vr": "SQ", "Value": ["Jane"]}}', "expected a JSON object"),
         (b'{"00080016": {"vr": "UI"}, "54000100": {"vr": ["SQ"], "Value": []}}', "value representation SQ"),
         (b'{"003A001A": {"vr": "DS", "Value": [true]}}', "not a number"),
     ],
@@ -232,10 +232,10 @@ def test_other_json_is_not_taken_for_dicom(tmp_path: Path, content: bytes) -> No
         read(tmp_path, content)
 
 
-def test_an_element_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_an_element_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     content = as_xml(attributes())
     twice = content.replace(b"<DicomAttribute", b'<DicomAttribute tag="00080016" vr="UI"/><DicomAttribute', 1)
-    with pytest.raises(ReadError, match="SOPClassUID is there twice"):
+    with pytest.raises(ReadError, match="SOPClassUID occurs twice"):
         read(tmp_path, twice)
 
 

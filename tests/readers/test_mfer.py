@@ -108,7 +108,7 @@ def test_dominant_beats_are_left_out(tmp_path: Path) -> None:
         ({SEQUENCES: b"\xff\xff\xff\xff"}, "contradict"),
         ({BLOCK: b"\0"}, "blocks of 0 samples"),
         ({CHANNELS: b"\0"}, "0 channels"),
-        ({CHANNELS: b"\x0b"}, "not there"),
+        ({CHANNELS: b"\x0b"}, "does not exist"),
         ({CHANNELS: b"\xff\xff\xff\xff"}, "channels"),
         ({CHANNELS: b"\1\0\0\0\0"}, "more than four bytes"),
         ({DATA_TYPE: b"\x09"}, "integer samples"),
@@ -150,7 +150,7 @@ def test_channels_without_a_leads_code_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_channel_within_a_channel_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match="of the file"):
+    with pytest.raises(ReadError, match="belongs to the file"):
         read(tmp_path, mfer(counts_of(), channel_changes={WAVE: b"\0\0"}))
 
 

@@ -52,12 +52,12 @@ def test_utf_16_is_recognised(file: Path) -> None:
         ({"BITS": 8}, "BITS 16"),
         ({"FORMAT": "UNSIGNED"}, "FORMAT SIGNED"),
         ({"ENCODING": "HEX"}, "ENCODING BASE64"),
-        ({"UNITS_PER_MV": 0}, "UNITS_PER_MV is not above 0"),
+        ({"UNITS_PER_MV": 0}, "UNITS_PER_MV must be above 0"),
         ({"UNITS_PER_MV": "1e-9"}, "kilovolt"),
         ({"DURATION": 49}, "DURATION is 49 samples"),
         ({"DATA": "!!"}, "not base64"),
         ({"SAMPLE_FREQ": 0}, "impossible sampling rate"),
-        ({"NAME": ""}, "without NAME"),
+        ({"NAME": ""}, "has no NAME"),
     ],
 )
 def test_contradictions_and_what_is_not_certain_are_refused(file: Path, changes: Any, message: str) -> None:

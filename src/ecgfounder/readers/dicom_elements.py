@@ -107,7 +107,7 @@ def object_of(root: Any, form: Form, elements: Mapping[str, Element]) -> dict[st
     Raises
     ------
     ReadError
-        If an element that is used is there twice, has another value representation than the standard's, or a value that
+        If an element that is used occurs twice, has another value representation than the standard's, or a value that
         its representation does not allow; if sequences are nested too deep.
     UnsupportedFormatError
         If a value is not in the document, or the byte order of binary values is not certain.
@@ -128,7 +128,7 @@ def _object(node: Any, form: Form, elements: Mapping[str, Element], depth: int) 
             continue
         keyword, attribute = element.keyword, form.attribute(place)
         if keyword in found:
-            raise ReadError(f"{keyword} is there twice")
+            raise ReadError(f"{keyword} occurs twice")
         _check(attribute, element)
         if attribute.representation == "SQ":
             found[keyword] = [_object(item, form, elements, depth + 1) for item in attribute.items]

@@ -74,7 +74,7 @@ def _attribute(place: Any) -> Attribute:
     values = members.get("Value", [])
     representation, inline = members.get("vr"), members.get("InlineBinary")
     if not isinstance(values, list) or not isinstance(inline, str | None):
-        raise ReadError("a DICOM attribute whose Value is no array, or whose InlineBinary is no text")
+        raise ReadError("a DICOM attribute has a Value that is not an array, or an InlineBinary that is not text")
     return Attribute(
         representation=representation if isinstance(representation, str) else "",
         values=values,
@@ -86,7 +86,7 @@ def _attribute(place: Any) -> Attribute:
 
 def _mapping(node: Any) -> dict[str, Any]:
     if not isinstance(node, dict):
-        raise ReadError("something is no JSON object where DICOM attributes are expected")
+        raise ReadError("expected a JSON object of DICOM attributes, found something else")
     return node
 
 

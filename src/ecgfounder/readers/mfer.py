@@ -118,7 +118,7 @@ def _channel_number(data: bytes, position: int) -> tuple[int, int]:
 def _length(data: bytes, position: int) -> tuple[int, int]:
     """A length: one byte below 128, or the number of the bytes that follow, the highest first."""
     if position >= len(data):
-        raise ReadError("a definition without a length: truncated or damaged")
+        raise ReadError("a definition has no length: truncated or damaged")
     first = data[position]
     if first < 0x80:
         return first, position + 1
@@ -166,7 +166,7 @@ def _of_one_channel(data: bytes) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     for tag, _, value in _definitions(data):
         if tag in (_OF_CHANNEL, _WAVE, _GROUP, _BYTE_ORDER):
-            raise ReadError("a channel's definition holds a definition that is of the file")
+            raise ReadError("a channel's definition contains a definition that belongs to the file")
         _refuse_if_in_use(tag, value)
         found[tag] = value
     return found
@@ -234,7 +234,7 @@ class _Frame:
             raise ReadError(f"{n_channels} channels with blocks of {block} samples")
         for channel, found in self.of_channel.items():
             if channel >= n_channels:
-                raise ReadError("a definition of a channel that is not there")
+                raise ReadError("a definition of a channel that does not exist")
             if any(tag in found and found[tag] != self.of_all.get(tag) for tag in _FOR_ALL_CHANNELS):
                 raise UnsupportedFormatError("expected one rate, type and block for all channels, found several")
         kind = self._sample_type()

@@ -58,7 +58,7 @@ def read(source: Source) -> Recording:
         raise UnsupportedFormatError("expected one SAMPLE_FREQ for all channels, found several")
     rows = [_samples(channel) for channel in channels]
     if len({len(row) for row in rows}) != 1:
-        raise ReadError("the channels are of different lengths")
+        raise ReadError("the channels have different lengths")
     return Recording(
         samples=np.stack(rows),
         sampling_rate=rates.pop(),
@@ -72,7 +72,7 @@ def read(source: Source) -> Recording:
 def _name(channel: etree._Element) -> str:
     name = canonical_lead(channel.get("NAME", ""))
     if not name:
-        raise ReadError("a CHANNEL element without NAME")
+        raise ReadError("a CHANNEL element has no NAME")
     return name
 
 
@@ -85,11 +85,11 @@ def _samples(channel: etree._Element) -> Samples:
         raise UnsupportedFormatError(f"{called}: expected OFFSET 0, found another, whose meaning is not known")
     per_millivolt = number(channel.get("UNITS_PER_MV"), f"{called}: UNITS_PER_MV")
     if per_millivolt <= 0:
-        raise ReadError(f"{called}: UNITS_PER_MV is not above 0")
+        raise ReadError(f"{called}: UNITS_PER_MV must be above 0")
     data = decoded(channel.get("DATA", ""), f"{called}: DATA")
     stated = integer(channel.get("DURATION"), f"{called}: DURATION")
     if len(data) != 2 * stated:
-        raise ReadError(f"{called}: DURATION is {stated} samples, but DATA holds {len(data)} bytes")
+        raise ReadError(f"{called}: DURATION is {stated} samples, but DATA has {len(data)} bytes")
     return to_millivolts(np.frombuffer(data, dtype="<i2"), 1 / per_millivolt, 0.0, called)
 
 

@@ -80,7 +80,7 @@ def _channels(wave: etree._Element) -> Iterator[etree._Element]:
 def _name(channel: etree._Element) -> str:
     name = canonical_lead(_text(channel, "name"))
     if not name:
-        raise ReadError("a channel element without a name")
+        raise ReadError("a channel element has no name")
     return name
 
 
@@ -116,7 +116,7 @@ def _value_and_exponent(wave: etree._Element) -> tuple[float, int]:
     text = _text(wave, "resolution/{*}samplerate/{*}exponent")
     exponent = integer(text, "samplerate exponent") if text else 0
     if abs(exponent) > _MOST_EXPONENT:
-        raise ReadError(f"samplerate exponent of {exponent}")
+        raise ReadError(f"expected a samplerate exponent of -{_MOST_EXPONENT} to {_MOST_EXPONENT}, found {exponent}")
     return value, exponent
 
 
@@ -136,10 +136,10 @@ def _is_near(rate: float, shown: float) -> bool:
 def _resolution_mv(wave: etree._Element) -> float:
     factor = millivolts_per(_text(wave, "resolution/{*}yres/{*}units"))
     if factor is None:
-        raise ReadError("the units of yres are no voltage (uV, mV, V, nV)")
+        raise ReadError("the units of yres are not uV, mV, V or nV")
     resolution = number(_text(wave, "resolution/{*}yres/{*}unitperbit"), "unitperbit") * factor
     if resolution <= 0:
-        raise ReadError("unitperbit is not above 0")
+        raise ReadError("unitperbit must be above 0")
     return resolution
 
 
@@ -149,7 +149,7 @@ def _resolution_mv(wave: etree._Element) -> float:
 def _samples(wave: etree._Element, resolution_mv: float) -> Samples:
     rows = [_lead_samples(channel, resolution_mv) for channel in _channels(wave)]
     if len({len(row) for row in rows}) != 1:
-        raise ReadError("the leads of the rhythm are of different lengths, or there are none")
+        raise ReadError("the leads of the rhythm have different lengths, or there are none")
     return np.stack(rows)
 
 
@@ -160,7 +160,7 @@ def _lead_samples(channel: etree._Element, resolution_mv: float) -> Samples:
     counts = numbers_of(_text(channel, "data"), f"{called}: data")
     stated = integer(_text(channel, "samplecount"), f"{called}: samplecount")
     if stated != len(counts):
-        raise ReadError(f"{called}: samplecount is {stated}, but there are {len(counts)} samples")
+        raise ReadError(f"{called}: samplecount is {stated}, but the lead has {len(counts)} samples")
     return to_millivolts(counts, resolution_mv, 0.0, called)
 
 
