@@ -17,6 +17,7 @@ from ecgfounder.checks import check_folder
 from ecgfounder.commands import chat, doctor
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import SettingsError
+from ecgfounder.escaping import one_line
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.run import run as run_module
 from tests.builders.cohorts import write_cohort
@@ -172,7 +173,8 @@ def test_a_data_folder_that_is_none_is_refused_in_one_line(
 ) -> None:
     assert cli.main([*embed, "--data_dir", str(tmp_path / folder), *more]) == 2
     assert capsys.readouterr().err == (
-        f"ecgfounder: Invalid value for --data_dir. It must be an existing folder, got {tmp_path / folder}: {reason}.\n"
+        f"ecgfounder: Invalid value for --data_dir. It must be an existing folder, got {one_line(str(tmp_path / folder))}: "
+        f"{reason}.\n"
     )
     assert not (tmp_path / "out").exists()
 
