@@ -17,6 +17,11 @@ from ecgfounder.errors import ReadError
 from ecgfounder.readers.source import Hints
 from ecgfounder.readers.xml import number
 
+try:
+    import ecgfounder.readers._numbers as _numbers
+except ImportError:  # not built
+    _numbers = None  # type: ignore[assignment]
+
 _MILLIVOLTS_PER = {
     "nv": 1e-6,
     "nanovolt": 1e-6,
@@ -166,13 +171,26 @@ def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
         raw = text.encode("ascii")
     except UnicodeEncodeError as error:
         raise ReadError(f"{what} contains characters that are not part of a number") from error
-    strange = raw.translate(None, b"0123456789+- \t\r\n,")
-    values = None if strange else _whole_numbers(raw, what)
+    values = _whole_numbers(raw, what) if _numbers is None else _whole_numbers_compiled(raw, what)
     return _decimal_numbers(raw, what) if values is None else values
 
 
+def _whole_numbers_compiled(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
+    """`_whole_numbers` in C."""
+    values = np.empty(len(raw) // 2 + 1, dtype=np.float64)
+    n_values = _numbers.whole_numbers(raw, values)
+    if n_values == _numbers.STRAY_SIGN:
+        raise ReadError(f"{what} contains a sign that does not begin a number")
+    return None if n_values == _numbers.OTHER_NUMBERS else values[:n_values]
+
+
 def _whole_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
-    """All numbers at once, digit by digit from the right; None if a number is too long or a field is empty."""
+    """All numbers at once, digit by digit from the right.
+
+    None if a number is too long, a field is empty, or there is another character than digits, signs, white space and commas.
+    """
+    if raw.translate(None, b"0123456789+- \t\r\n,"):
+        return None
     text = np.frombuffer(_MARGIN + raw + b" ", dtype=np.uint8)
     digit = text - np.uint8(ord("0"))  # wraps around: only digits are below 10
     is_digit = digit < 10

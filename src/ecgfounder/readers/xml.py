@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lxml import etree
@@ -44,7 +45,11 @@ def root_of(source: Source) -> Root | None:
     It is found by a regular expression, not by a parser, so that an encoding error later in the file does not hide the format. If
     the document type declaration fills the first bytes, it gives the name.
     """
-    head = source.head
+    return _root_in(source.head)
+
+
+@lru_cache(maxsize=16)  # every reader of an XML format asks for it
+def _root_in(head: bytes) -> Root | None:
     if not looks_like_xml(head):
         return None
     text = head.decode(_encoding_by_bytes(head) or "latin-1", "replace").removeprefix("\ufeff")
