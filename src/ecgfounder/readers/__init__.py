@@ -17,15 +17,15 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import BinaryIO, Protocol, cast
 
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements
-from ecgfounder.errors import ECGFounderError, ReadError, StorageError, UnsupportedFormatError
+from ecgfounder.errors import ECGFounderError, ReadError, SettingsError, StorageError, UnsupportedFormatError
 from ecgfounder.readers.not_read import name_of
-from ecgfounder.readers.source import Hints, Source
+from ecgfounder.readers.source import MAX_FILE_BYTES, Hints, Source
 from ecgfounder.readers.xml import root_of
-from ecgfounder.storage import locate
+from ecgfounder.storage import given, locate
 
 
 class Reader(Protocol):
@@ -72,13 +72,23 @@ READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg", *UNVERIFIED)
 `UNVERIFIED`."""
 
 
-def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints | None = None) -> Recording:
+Given = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+"""One ECG's file: its path, its content, or a file object opened in binary mode."""
+
+
+def is_given(x: object) -> bool:
+    """Whether an object is a path, a file's content or a file object."""
+    return isinstance(x, str | os.PathLike | bytes | bytearray | memoryview) or callable(getattr(x, "read", None))
+
+
+def read_ecg(path: Given, *, reader: str = "auto", hints: Hints | None = None) -> Recording:
     """Read one ECG file of any supported format.
 
     Parameters
     ----------
-    path : str or os.PathLike
-        The file; 'container::member' addresses one recording inside a container.
+    path : str, os.PathLike, bytes or binary file object
+        The file; 'container::member' addresses one recording inside a container. Or its content; or a file object, which is
+        read from its position to its end. A WFDB header has to be given as a path, because its signal files are beside it.
     reader : str, default: "auto"
         One of `READER_CHOICES`.
     hints : Hints, optional
@@ -93,21 +103,21 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
     ------
     ReadError
         If the file cannot be read; the message begins with the path.
+    SettingsError
+        If a file object was opened in text mode.
     MissingDependencyError
         If the format needs an extra that is not installed.
     """
-    try:
-        return read_source(make_source(os.fspath(path), hints or Hints()), reader=reader)
-    except ReadError as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from error
+    with _named(path):
+        return read_source(source_of(path, hints or Hints()), reader=reader)
 
 
-def read_statements(path: str | os.PathLike[str]) -> Statements | None:
+def read_statements(path: Given) -> Statements | None:
     """The recording device's analysis of an ECG: its diagnostic statements, heart rate, intervals and axes.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file object
         As for `read_ecg`.
 
     Returns
@@ -121,11 +131,54 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
     ReadError
         If the file cannot be read; the message begins with the path.
     """
-    source = make_source(os.fspath(path), Hints())
+    with _named(path):
+        return source_statements(source_of(path, Hints()))
+
+
+@contextmanager
+def _named(path: Given) -> Iterator[None]:
+    """Put the name of the file in front of a `ReadError`."""
     try:
-        return source_statements(source)
+        yield
     except ReadError as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from error
+        raise type(error)(f"{label_of(path)}: {error}") from error
+
+
+def label_of(path: Given) -> str:
+    """What messages call a file: its path, a file object's name, or 'the given bytes'."""
+    if isinstance(path, str | os.PathLike):
+        return os.fspath(path)
+    if isinstance(path, bytes | bytearray | memoryview):
+        return "the given bytes"
+    name = getattr(path, "name", None)
+    return name if isinstance(name, str) else "the given file object"
+
+
+def source_of(path: Given, hints: Hints) -> Source:
+    """The source for a path, a file's content or a file object.
+
+    Raises
+    ------
+    ReadError
+        If a file object cannot be read, or holds more than `MAX_FILE_BYTES`.
+    SettingsError
+        If it was opened in text mode.
+    """
+    if isinstance(path, str | os.PathLike):
+        return make_source(os.fspath(path), hints)
+    if isinstance(path, bytes | bytearray | memoryview):
+        return Source(given(bytes(path)), None, hints)
+    try:
+        content = path.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ReadError(error.strerror or type(error).__name__) from error
+    except ValueError as error:
+        raise ReadError("the file object is closed") from error
+    if not isinstance(content, bytes):
+        raise SettingsError("A file object must be opened in binary mode: open(path, 'rb').")
+    if len(content) > MAX_FILE_BYTES:
+        raise ReadError(f"file of more than {MAX_FILE_BYTES:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
+    return Source(given(content), None, hints)
 
 
 def source_statements(source: Source) -> Statements | None:
