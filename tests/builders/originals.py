@@ -26,6 +26,7 @@ from tests.builders import (
     cardiosoft,
     dicom,
     dicom_text,
+    healforce,
     hl7_aecg,
     ishne,
     mfer,
@@ -82,7 +83,7 @@ def _single(format_name: str, name: str, data: bytes, hints: Hints | None = None
 
 def built() -> list[Original]:
     """Small files of every format and of its variants; those that need an extra, where that is installed."""
-    return [*_xml(), *_dicom(), *_scp(), *_wfdb(), *_holter(), *_unverified(), *_arrays()]
+    return [*_xml(), *_dicom(), *_scp(), *_healforce(), *_wfdb(), *_holter(), *_unverified(), *_arrays()]
 
 
 def _xml() -> Iterator[Original]:
@@ -118,12 +119,19 @@ def _scp() -> Iterator[Original]:
     for order, huffman in ((0, False), (1, False), (2, True)):
         data = _without_section_checksums(scp.Plain(waves(), order=order, huffman=huffman).write())
         yield Original("scp_ecg", f"order {order}", {"x": data}, "x", repaired=_with_record_checksum)
+    data = scp.Plain(waves(), huffman=True, first=0).write()
+    yield Original("scp_ecg", "from sample 0", {"x": data}, "x", repaired=_with_record_checksum)
     beat = data_section([pack([5] * 10, 1, True)] * 2, 2000, 2000, 1)
     stored = [pack(row, 2, True) for row in waves(43, 2).tolist()]
     bodies = {2: struct.pack("<H", 19999), 3: leads_section(["I", "II"], [(1, 100)] * 2, flags=5), 5: beat}
     bodies |= {4: beats_section(20, 4, [(0, 17, 20, 26)], [(10, 30)]), 6: data_section(stored, 1000, 8000, 2, 1)}
     data = _without_section_checksums(assemble(bodies))
     yield Original("scp_ecg", "decimated, beats subtracted", {"x": data}, "x", repaired=_with_record_checksum)
+
+
+def _healforce() -> Iterator[Original]:
+    data = healforce.healforce(waves(60, 3))
+    yield Original("healforce", "three leads", {"x": data}, "x", repaired=healforce.with_checksums)
 
 
 def _without_section_checksums(data: bytes) -> bytes:

@@ -25,6 +25,7 @@ from tests.builders import (
     cardiosoft,
     dicom,
     dicom_text,
+    healforce,
     hl7_aecg,
     ishne,
     mfer,
@@ -119,6 +120,7 @@ def _binary() -> Iterator[Original]:
         extra = {1: tags + struct.pack("<BH", 255, 0), 8: report, 10: MARKER.encode() * 3}
         file = scp.Plain(waves(N_SAMPLES), order=order, huffman=huffman, extra=extra)
         yield _one("scp_ecg", f"order {order}", file.write())
+    yield _one("healforce", "three leads", healforce.healforce(waves(N_SAMPLES, 3), patient=MARKER.encode()))
 
 
 def _dicom() -> Dataset:

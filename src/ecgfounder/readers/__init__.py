@@ -47,6 +47,7 @@ READERS: tuple[str, ...] = (
     "dicom_xml",
     "dicom_json",
     "scp",
+    "healforce",
     "edf",
     "ishne",
     "mortara_eli",

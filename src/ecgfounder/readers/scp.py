@@ -1,7 +1,7 @@
 """SCP-ECG (EN 1064, ISO 11073-91064), protocol versions 1.x, 2.x and 3.0 with resting ECG in section 6.
 
 In: the whole file. Out: a `Recording` of the rhythm data, decoded: Huffman codes, differences, decimation between beats, and
-subtracted reference beats. Every section that is decoded must match its checksum.
+subtracted reference beats. Every section that is decoded must match its checksum, or be in a record that matches its own.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _HEADER = 16
 _POINTER = 10
 _DEFAULT_TABLE = 19999
 _DOUBLINGS = 4
+_SUBTRACTED = 1  # section 3: the flag that reference beats were subtracted
 _NOT_MEASURED = 29_999  # section 7: values from 29999 on are reasons for a missing measurement
 _MAX_LOOKUP_BITS = 16
-_NO_CHECKSUM = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,9 @@ class _Code:
     switch_to: int | None
 
 
+_NO_BEATS = _Beats(0, 0, (), ())
+
+
 Tables = tuple[tuple[_Code, ...], ...]
 
 
@@ -129,8 +132,8 @@ def read(source: Source) -> Recording:
         If there is no section 6 (long-term ECG of version 3.0), or for a decimation that the standard does not define.
     """
     sections = _sections(source.content)
-    leads = _leads(_needed(sections, 3).body)
-    uses_reference = bool(_needed(sections, 3).body[1] & 1)
+    definition = _needed(sections, 3).body
+    leads = _leads(definition)
     tables = _tables(_needed(sections, 2).body) if 2 in sections else ()
     n_samples = sum(lead.n_samples for lead in leads)
     if tables and n_samples > MAX_HUFFMAN_SAMPLES:
@@ -138,10 +141,12 @@ def read(source: Source) -> Recording:
             f"SCP-ECG file of {n_samples:,} Huffman-coded samples; at most {MAX_HUFFMAN_SAMPLES:,} are read"
         )
     packed = _packed(_needed(sections, 6).body, len(leads), 6)
-    if packed.bimodal or uses_reference:
-        interval, rows = _rebuilt(sections, leads, packed, tables, uses_reference)
+    beats = _beats(_needed(sections, 4).body) if packed.bimodal or definition[1] & _SUBTRACTED else _NO_BEATS
+    if packed.bimodal or beats.subtracted:
+        interval, rows = _rebuilt(sections, leads, packed, tables, beats)
     else:
         interval = packed.interval
+        leads = _from_1(leads, packed, tables)
         rows = [
             _unpack(data, lead.n_samples, packed.order, tables) * packed.avm
             for data, lead in zip(packed.leads, leads, strict=True)
@@ -156,7 +161,7 @@ def read(source: Source) -> Recording:
 
 
 def _sections(content: bytes) -> dict[int, _Section]:
-    """The sections that section 0 points to, by number."""
+    """The sections that section 0 points to, by number, in any order; those of other numbers are not read."""
     if len(content) < _PREAMBLE + _HEADER:
         raise ReadError(f"SCP-ECG file of {len(content)} bytes, truncated in its first section")
     crc, size = struct.unpack_from("<HI", content)
@@ -183,13 +188,13 @@ def _section(record: bytes, number: int, start: int, length: int, record_intact:
     crc, identifier, own_length = struct.unpack_from("<HHI", record, start)
     if identifier != number:
         raise ReadError(f"section 0 of the SCP-ECG file points to section {number}, but section {identifier} is there")
-    # If the lengths in the section and in its pointer differ, the checksum decides.
+    # The lengths in the section and in its pointer may differ, by padding for example: the checksum decides.
     for candidate in (length, own_length):
         data = record[start : start + candidate]
         if _HEADER < candidate == len(data) and crc == binascii.crc_hqx(data[2:], 0xFFFF):
             return _Section(data, intact=True)
-    # Programs that do not compute checksums of sections write 0: then the checksum of the whole record counts.
-    return _Section(record[start : start + length], intact=crc == _NO_CHECKSUM and record_intact)
+    # Some programs write 0 or a wrong number as checksums of sections: then the checksum of the whole record counts.
+    return _Section(record[start : start + length], intact=record_intact)
 
 
 def _needed(sections: Mapping[int, _Section], number: int) -> _Section:
@@ -207,7 +212,7 @@ def _leads(body: bytes) -> list[_Lead]:
     if n_leads == 0 or 2 + 9 * n_leads > len(body):
         raise ReadError(f"section 3 of the SCP-ECG file states {n_leads} leads in {len(body)} bytes")
     leads = [_Lead(*struct.unpack_from("<IIB", body, 2 + 9 * i)) for i in range(n_leads)]
-    if any(not 1 <= lead.first <= lead.last for lead in leads):
+    if any(lead.first > lead.last for lead in leads):
         raise ReadError("section 3 of the SCP-ECG file has a lead that ends before it begins")
     total = sum(lead.n_samples for lead in leads)
     # The time axis of leads recorded one after the other is longer than each of them, but not than all of them together.
@@ -216,6 +221,26 @@ def _leads(body: bytes) -> list[_Lead]:
             f"section 3 of the SCP-ECG file has too many samples ({total:,}) or leads too far apart in time"
         )
     return leads
+
+
+def _from_1(leads: list[_Lead], packed: _Packed, tables: Tables) -> list[_Lead]:
+    """The leads with samples counted from 1, as the standard demands; some devices count from 0.
+
+    Of these, some state the last sample, and others the one after it. The data shows which: the leads hold a sample more or not.
+    What could be padding after the samples is not taken as a sample: zeros in all leads, which also code "no difference".
+    """
+    if all(lead.first for lead in leads):
+        return leads
+    beyond = [_Lead(lead.first + 1, lead.last + 1, lead.code) for lead in leads]
+    try:
+        last = [_stored(data, lead.n_samples, tables)[-1] for data, lead in zip(packed.leads, beyond, strict=True)]
+    except ReadError:
+        last = []
+    if any(last):
+        return beyond
+    if any(lead.first == lead.last for lead in leads):
+        raise ReadError("section 3 of the SCP-ECG file has a lead that ends before it begins")
+    return [_Lead(lead.first + 1, lead.last, lead.code) for lead in leads]
 
 
 def _axis_length(leads: Sequence[_Lead]) -> int:
@@ -261,10 +286,13 @@ def _beats(body: bytes) -> _Beats:
 
 
 def _rebuilt(
-    sections: Mapping[int, _Section], leads: Sequence[_Lead], packed: _Packed, tables: Tables, uses_reference: bool
+    sections: Mapping[int, _Section], leads: Sequence[_Lead], packed: _Packed, tables: Tables, beats: _Beats
 ) -> tuple[int, list[Counts]]:
     """Interval in µs and samples in nV of rhythm data with decimation between beats, or with reference beats subtracted."""
-    beats = _beats(_needed(sections, 4).body)
+    if not all(lead.first for lead in leads):
+        raise UnsupportedFormatError(
+            "SCP-ECG file with beats in leads that begin at sample 0; the standard begins at 1"
+        )
     reference = _packed(_needed(sections, 5).body, len(leads), 5)
     factor, remainder = divmod(packed.interval, reference.interval)
     if remainder or factor < 1 or (factor > 1 and not packed.bimodal):
@@ -279,7 +307,7 @@ def _rebuilt(
         else:
             row = _unpack(data, lead.n_samples, packed.order, tables)
         row = row * packed.avm
-        if uses_reference:
+        if beats.subtracted:
             beat = _unpack(beat_data, n_reference, reference.order, tables) * reference.avm
             _add_reference(row, lead, beat, beats)
         rows.append(row)
@@ -330,16 +358,8 @@ def _expanded(piece: Counts, n_blocks: int, factor: int) -> Counts:
 
 
 def _unpack(data: bytes, n_samples: int, order: int, tables: Tables) -> Counts:
-    """Samples of one lead: Huffman codes if there are tables, else 16-bit numbers; differences are summed."""
-    if tables:
-        if n_samples > 8 * len(data):
-            raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
-        single = len(tables) == 1 and all(code.switch_to is None for code in tables[0])
-        values = _decode_single(data, n_samples, tables[0]) if single else _decode_switching(data, n_samples, tables)
-    else:
-        if 2 * n_samples > len(data):
-            raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
-        values = np.frombuffer(data, "<i2", n_samples).astype(np.int64)
+    """Samples of one lead; differences are summed."""
+    values = _stored(data, n_samples, tables)
     if order == 1:
         values = np.cumsum(values)
     elif order == 2 and n_samples > 2:
@@ -347,6 +367,18 @@ def _unpack(data: bytes, n_samples: int, order: int, tables: Tables) -> Counts:
         slopes = np.concatenate([values[1:2] - values[0], values[2:]]).cumsum()
         values = np.concatenate([values[:1], values[0] + slopes.cumsum()])
     return values.astype(np.int16).astype(np.int64)  # samples have 16 bits, and the arithmetic of encoders wraps around
+
+
+def _stored(data: bytes, n_samples: int, tables: Tables) -> Counts:
+    """The numbers of one lead as stored: Huffman codes if there are tables, else 16-bit numbers."""
+    if not tables:
+        if 2 * n_samples > len(data):
+            raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
+        return np.frombuffer(data, "<i2", n_samples).astype(np.int64)
+    if n_samples > 8 * len(data):
+        raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
+    single = len(tables) == 1 and all(code.switch_to is None for code in tables[0])
+    return _decode_single(data, n_samples, tables[0]) if single else _decode_switching(data, n_samples, tables)
 
 
 def _tables(body: bytes) -> Tables:
