@@ -166,6 +166,8 @@ def _without_checksum(line: bytes) -> bytes:
 def _holter() -> Iterator[Original]:
     times = annotations([b"+0\x14\x14", b"+1\x14\x14", b"+2\x14\x14"])
     yield _single("edf", "EDF+D", edf([Channel("ECG II", counts()), times], "EDF+D"))
+    times = annotations([b"+0\x14\x14", b"+1\x14\x14", b"+7\x14\x14"])
+    yield _single("edf", "EDF+D with a gap", edf([Channel("ECG II", counts()), times], "EDF+D"))
     yield _single("edf", "BDF", edf([Channel("ECG II", counts()), Channel("V1", counts(seed=1))], bdf=True))
     data = ishne.ishne(ishne.frames_of(), variable=b"text")
     repaired = Original("ishne", "unchecked", {"x": data}, "x", repaired=_without_ishne_checksum)

@@ -7,6 +7,7 @@ Parsing is strict, because a number that is skipped silently shifts all samples 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,16 @@ _MILLIVOLTS_PER = {
     "uv": 1e-3,
     "mcv": 1e-3,
     "microv": 1e-3,
+    "uvolt": 1e-3,
     "microvolt": 1e-3,
     "mv": 1.0,
     "milliv": 1.0,
+    "mvolt": 1.0,
     "millivolt": 1.0,
     "v": 1e3,
     "volt": 1e3,
 }
+_MICRO = re.compile("^(?:\u00c2?\u00b5|\u03bc|\u00ce\u00bc|\u00e6)")
 _MAX_MILLIVOLTS = 1e6  # a kilovolt: larger values are errors of the unit or of the file
 _PIECE = 1 << 20  # samples that are converted to millivolts at once
 _MAX_DIGITS = 9  # of numbers that fit in int32; longer numbers are parsed by a slower function
@@ -44,9 +48,13 @@ _MARGIN = b" " * (_MAX_DIGITS + 1)
 def millivolts_per(unit: str) -> float | None:
     """Millivolts per `unit` ('uV', 'µV', 'MICROVOLTS', 'mV', 'V', 'nV' ...); None if it is not a unit of voltage.
 
-    Letter case is ignored: vendors write 'uV', 'UV' and 'MICROVOLTS', and no ECG is in megavolts.
+    Letter case is ignored: vendors write 'uV', 'UV' and 'MICROVOLTS', and no ECG is in megavolts. The letter µ is known in UTF-8
+    and in code page 437 too, where the unit was read as Latin-1.
     """
-    plain = unit.strip().strip("\0").replace("\u00b5", "u").replace("\u03bc", "u").casefold()
+    plain = unit.strip(" \t\r\n\0")
+    if not plain.isascii():
+        plain = _MICRO.sub("u", plain)
+    plain = plain.casefold()
     return _MILLIVOLTS_PER.get(plain) or _MILLIVOLTS_PER.get(plain.removesuffix("s"))
 
 
