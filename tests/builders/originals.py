@@ -197,7 +197,12 @@ def _arrays() -> Iterator[Original]:
     yield _single("npz", "named", npz(ecg=table(), fs=np.array(500)), ALL_SAID)
     yield _single("mat", "level 5", mat(ECG=named), ALL_SAID)
     yield _single("mat", "level 4", level_4.getvalue(), ALL_SAID)
+    header = {"freq": 500.0, "desc": ["I", "II"], "units": ["mV", "mV"], "gain": [200.0] * 2, "adczero": [0.0] * 2}
+    yield _single("mat", "ecg-kit", mat(signal=table(2).T, header=header))
     if importlib.util.find_spec("h5py"):
+        yield _single(
+            "hdf5", "ecg-kit", arrays.mat_7_3(signal=table(2).T, header=header | {"gain": 200.0, "adczero": 0.0})
+        )
         yield from _hdf5()
 
 

@@ -20,7 +20,7 @@ from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedForm
 from ecgfounder.readers import arrays, read_ecg, text_tables
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.storage import locate
-from tests.builders.arrays import WATCH, mat, npy, npz, table, text_of
+from tests.builders.arrays import WATCH, mat, mat_7_3, npy, npz, table, text_of
 from tests.harness.effort import measured
 from tests.harness.mutations import is_read_or_refused
 
@@ -346,6 +346,69 @@ def test_matlab_bombs_are_stopped(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "x.mat", {"val": np.zeros((12, 3 << 20))}, do_compression=True)
     with pytest.raises(ReadError, match="unpacks"):
         read_ecg(tmp_path / "x.mat", hints=ALL)
+
+
+@pytest.mark.parametrize("kind", ["npz", "mat", "7.3", "h5"])
+@pytest.mark.parametrize("row", [True, False])
+def test_the_only_array_that_can_be_an_ecg_needs_no_name(row: bool, kind: str, tmp_path: Path) -> None:
+    if kind in ("7.3", "h5"):
+        pytest.importorskip("h5py")
+    values = table(1 if row else 12, 600)
+    others = {"beats": np.arange(9.0), "time": np.arange(600) / 500, "who": np.array(7.0)}
+    named = {"my_array": values[0] if row else values, **others}
+    data = {
+        "npz": lambda: npz(**named),
+        "mat": lambda: mat(**named, note="of any length" * 40),
+        "7.3": lambda: mat_7_3(**named, note="of any length" * 40),
+        "h5": lambda: in_groups(named),
+    }[kind]()
+    path = write(tmp_path, "x", data)
+    hints = Hints(sampling_rate=500, unit="uV", leads=("II",) if row else STANDARD_LEADS)
+    np.testing.assert_allclose(read_ecg(path, hints=hints).samples, values / 1000, rtol=1e-6)
+    with pytest.raises(ReadError, match="sampling_rate"):
+        read_ecg(path, hints=Hints(unit="uV", leads=hints.leads))
+
+
+def in_groups(named: dict[str, npt.NDArray[np.float64]]) -> bytes:
+    h5py = pytest.importorskip("h5py")
+    file = io.BytesIO()
+    with h5py.File(file, "w") as root:
+        for i, (name, values) in enumerate(named.items()):
+            root[f"device/part{i}/{name}"] = values
+        root["device/part0/itself"] = root["device"]  # a cycle
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["npz", "mat", "7.3", "h5"])
+def test_of_several_arrays_one_must_be_named(kind: str, tmp_path: Path) -> None:
+    named = {"first": table(1, 600)[0], "second": table(1, 600)[0] * 2, "few": np.arange(9.0)}
+    if kind in ("7.3", "h5"):
+        h5py = pytest.importorskip("h5py")
+    if kind == "h5":
+        with h5py.File(tmp_path / "x", "w") as root:
+            for name, values in named.items():
+                root[f"device/{name}"] = values
+    else:
+        write(tmp_path, "x", {"npz": npz, "mat": mat, "7.3": mat_7_3}[kind](**named))
+    hints = Hints(sampling_rate=500, unit="uV", leads=("II",))
+    with pytest.raises(ReadError, match=r"2 of the 3 arrays of the .* file can be the ECG.*FILE::"):
+        read_ecg(tmp_path / "x", hints=hints)
+    member = "device/second" if kind == "h5" else "second"
+    np.testing.assert_allclose(read_ecg(f"{tmp_path}/x::{member}", hints=hints).samples, table(1, 600) / 500, rtol=1e-6)
+
+
+def test_texts_of_matlab_7_3_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    for names in (["I ", "V1"], ("I", "V1")):
+        structure = {"data": table(2, 300), "fs": 250.0, "unit": "uV", "leads": names}
+        recording = read_ecg(f"{write(tmp_path, 'x', mat_7_3(ECG=structure))}::ECG")
+        assert (recording.leads, recording.sampling_rate) == (("I", "V1"), 250)
+        np.testing.assert_allclose(recording.samples, table(2, 300) / 1000, rtol=1e-6)
+
+
+def test_a_file_without_an_array_for_an_ecg_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="none of the 2 arrays"):
+        read_ecg(write(tmp_path, "x", npz(a=np.arange(9), b=np.arange(7))), hints=ALL)
 
 
 # HDF5

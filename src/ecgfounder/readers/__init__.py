@@ -7,8 +7,8 @@ first needed.
 
 The other modules are shared by readers: `source` (a file's bytes), `xml` (parsing of untrusted files), `quantities` (numbers,
 units, counts to millivolts), `signals` (names of channels), `timeline` (leads recorded in several pieces), `tables` (named arrays
-and their description), `matlab` (variables of MATLAB files), `base64_data`, `dicom_elements` (DICOM objects in
-XML and JSON), `not_read` (formats that errors name), `identity` (size, time and hash of the files that were read).
+and their description), `matlab` and `ecg_kit` (variables of MATLAB files), `base64_data`, `dicom_elements` (DICOM
+objects in XML and JSON), `not_read` (formats that errors name), `identity` (size, time and hash of the files that were read).
 """
 
 from __future__ import annotations
