@@ -95,6 +95,8 @@ def _xml() -> Iterator[Original]:
     median = muse.waveform(muse.counts_of(muse.STORED, 20), "Median")
     yield _single("ge_muse", "checked", muse.document(median, muse.waveform(stored)))
     yield _single("ge_muse", "unchecked", muse.document(median, muse.waveform(stored, LeadDataCRC32="0")))
+    damaged = muse.document(median, muse.waveform(stored)).replace("M\u00fcller".encode("latin-1"), b"M & \x01")
+    yield _single("ge_muse", "not well-formed", damaged)
     strip = cardiosoft.strip_data(cardiosoft.counts_of(STANDARD_LEADS, 60), total="60")
     yield _single("ge_cardiosoft", "strip", cardiosoft.document(strip))
     averages = schiller_sema.wave(schiller_sema.counts_of(n_samples=20), "ECG_AVERAGES")

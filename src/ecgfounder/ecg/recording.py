@@ -54,6 +54,8 @@ class Recording:
         Leads with a lower sampling rate in the file, which were interpolated.
     is_unverified : bool
         Whether no file of a device has verified the reader of this format.
+    is_repaired : bool
+        Whether characters in texts of the file were replaced, because it is not well-formed XML with them.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class Recording:
     left_out: tuple[str, ...] = ()
     upsampled: tuple[str, ...] = ()
     is_unverified: bool = False
+    is_repaired: bool = False
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.dtype != np.float32:
