@@ -528,6 +528,16 @@ def test_datasets_that_are_claims_or_bombs_are_refused(tmp_path: Path) -> None:
         assert not is_read_or_refused(f"{tmp_path}/x.h5::{name}", ALL)
 
 
+def test_addresses_that_no_file_reaches_are_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    file = io.BytesIO()
+    with h5py.File(file, "w") as root:
+        root["ecg"] = table()
+    data = bytearray(file.getvalue())
+    data[48:52] = b"\xff\xff\xff\x7f"  # the address of what describes the driver
+    assert not is_read_or_refused(write(tmp_path, "x.h5", bytes(data)), ALL)
+
+
 def test_hdf5_without_its_extra_says_what_to_install(exams: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingDependencyError, match=r"ecgfounder\[hdf5\]"):

@@ -111,7 +111,7 @@ def _opened(h5py: Any, source: Source) -> Iterator[Any]:
     whole = io.BytesIO(source.content) if in_memory else location.path if location.is_local else location.open()
     try:
         opened = h5py.File(whole, "r")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
         raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
     with opened:
         yield opened
