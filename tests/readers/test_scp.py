@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ecgfounder.ecg.leads import STANDARD_LEADS, select_leads
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers import read_ecg
+from ecgfounder.readers import read_ecg, read_statements
 from tests.builders.scp import (
     Plain,
     assemble,
@@ -291,6 +291,33 @@ def test_without_section_checksums_the_whole_one_must_be_right(tmp_path: Path) -
     with pytest.raises(ReadError, match="checksum"):
         read_bytes(tmp_path, bytes(data))
     assert samples(tmp_path, with_record_checksum(bytes(data))).shape == (2, 60)
+
+
+@pytest.mark.parametrize("size", [0, 22, 100, 1 << 31])
+def test_a_wrong_size_of_the_record_leaves_the_checksums_of_sections(size: int, tmp_path: Path) -> None:
+    data = Plain(waves()).write()
+    changed = data[:2] + struct.pack("<I", size) + data[6:]
+    assert np.array_equal(samples(tmp_path, changed), samples(tmp_path, data))
+
+
+def test_a_record_vouches_only_for_the_sections_in_it(tmp_path: Path) -> None:
+    data = bytearray(Plain(waves()).write())
+    (index,) = struct.unpack_from("<I", data, 22 + 10 * 6 + 6)
+    data[index - 1] ^= 0xFF
+    assert samples(tmp_path, with_record_checksum(bytes(data))).shape == (2, 60)
+    data[2:6] = struct.pack("<I", index + 20)
+    data[:2] = struct.pack("<H", binascii.crc_hqx(bytes(data[2 : index + 20]), 0xFFFF))
+    with pytest.raises(ReadError, match="checksum"):
+        read_bytes(tmp_path, bytes(data))
+
+
+def test_damage_after_the_samples_does_not_matter(tmp_path: Path) -> None:
+    """Sections 7 and 8, the analysis, are cut off, or something else is there."""
+    data = Plain(waves(), extra={7: bytes(40), 8: bytes(40)}).write()
+    whole = samples(tmp_path, data)
+    assert np.array_equal(samples(tmp_path, data[:-60]), whole)
+    assert np.array_equal(samples(tmp_path, data[:-60] + bytes(60)), whole)
+    assert read_statements(tmp_path / "x.scp") is not None
 
 
 def test_wrong_checksums_of_sections_in_a_record_with_a_right_one_are_programs_mistakes(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _HEADER = 16
 _POINTER = 10
 _DEFAULT_TABLE = 19999
 _DOUBLINGS = 4
+_OF_SAMPLES = range(2, 7)  # sections that samples may need; the others tell about device, patient and analysis
 _SUBTRACTED = 1  # section 3: the flag that reference beats were subtracted
 _NOT_MEASURED = 29_999  # section 7: values from 29999 on are reasons for a missing measurement
 _MAX_LOOKUP_BITS = 16
@@ -165,36 +166,39 @@ def _sections(content: bytes) -> dict[int, _Section]:
     if len(content) < _PREAMBLE + _HEADER:
         raise ReadError(f"SCP-ECG file of {len(content)} bytes, truncated in its first section")
     crc, size = struct.unpack_from("<HI", content)
-    if not _PREAMBLE + _HEADER <= size <= len(content):
-        raise ReadError(f"SCP-ECG record of {size:,} bytes in a file of {len(content):,}")
-    record = content[:size]
-    record_intact = crc == binascii.crc_hqx(record[2:], 0xFFFF)
-    (length,) = struct.unpack_from("<I", record, 10)
-    if not _HEADER <= length <= size - _PREAMBLE:
-        raise ReadError(f"SCP-ECG record of {size:,} bytes, but section 0 has a stated size of {length:,}")
+    intact = _PREAMBLE + _HEADER <= size <= len(content) and crc == binascii.crc_hqx(content[2:size], 0xFFFF)
+    (length,) = struct.unpack_from("<I", content, 10)
+    if not _HEADER <= length <= len(content) - _PREAMBLE:
+        raise ReadError(f"SCP-ECG file of {len(content):,} bytes, but section 0 has a stated size of {length:,}")
     sections: dict[int, _Section] = {}
     for at in range(_PREAMBLE + _HEADER, _PREAMBLE + length - _POINTER + 1, _POINTER):
-        number, length_there, index = struct.unpack_from("<HII", record, at)
-        if 1 <= number <= 8 and length_there > _HEADER and number not in sections:
-            sections[number] = _section(record, number, index - 1, length_there, record_intact)
+        number, length_there, index = struct.unpack_from("<HII", content, at)
+        if not 1 <= number <= 8 or length_there <= _HEADER or number in sections:
+            continue
+        try:
+            sections[number] = _section(content, number, index - 1, length_there, size if intact else 0)
+        except ReadError:
+            if number in _OF_SAMPLES:
+                raise
     if 6 not in sections:
         raise UnsupportedFormatError("SCP-ECG file without section 6, the resting ECG")
     return sections
 
 
-def _section(record: bytes, number: int, start: int, length: int, record_intact: bool) -> _Section:
-    if start < _PREAMBLE or start + length > len(record):
-        raise ReadError(f"section {number} of the SCP-ECG file is outside the record of {len(record):,} bytes")
-    crc, identifier, own_length = struct.unpack_from("<HHI", record, start)
+def _section(content: bytes, number: int, start: int, length: int, checked: int) -> _Section:
+    """A section; `checked` is the size of the record if it matches its checksum, else 0."""
+    if start < _PREAMBLE or start + length > len(content):
+        raise ReadError(f"section {number} of the SCP-ECG file is outside the file of {len(content):,} bytes")
+    crc, identifier, own_length = struct.unpack_from("<HHI", content, start)
     if identifier != number:
         raise ReadError(f"section 0 of the SCP-ECG file points to section {number}, but section {identifier} is there")
     # The lengths in the section and in its pointer may differ, by padding for example: the checksum decides.
     for candidate in (length, own_length):
-        data = record[start : start + candidate]
+        data = content[start : start + candidate]
         if _HEADER < candidate == len(data) and crc == binascii.crc_hqx(data[2:], 0xFFFF):
             return _Section(data, intact=True)
     # Some programs write 0 or a wrong number as checksums of sections: then the checksum of the whole record counts.
-    return _Section(record[start : start + length], intact=record_intact)
+    return _Section(content[start : start + length], intact=start + length <= checked)
 
 
 def _needed(sections: Mapping[int, _Section], number: int) -> _Section:
