@@ -311,6 +311,14 @@ def test_a_record_vouches_only_for_the_sections_in_it(tmp_path: Path) -> None:
         read_bytes(tmp_path, bytes(data))
 
 
+def test_huffman_codes_are_not_taken_as_numbers_because_a_pointer_is_damaged(tmp_path: Path) -> None:
+    """Codes of 26 bits have room for samples of 16."""
+    data = bytearray(Plain(waves(size=32767), order=0).write())
+    data[22 + 20 + 2 : 22 + 20 + 10] = bytes(8)
+    with pytest.raises(ReadError, match="section 0"):
+        read_bytes(tmp_path, bytes(data))
+
+
 def test_damage_after_the_samples_does_not_matter(tmp_path: Path) -> None:
     """Sections 7 and 8, the analysis, are cut off, or something else is there."""
     data = Plain(waves(), extra={7: bytes(40), 8: bytes(40)}).write()

@@ -182,6 +182,10 @@ def _sections(content: bytes) -> dict[int, _Section]:
                 raise
     if 6 not in sections:
         raise UnsupportedFormatError("SCP-ECG file without section 6, the resting ECG")
+    (crc_0,) = struct.unpack_from("<H", content, _PREAMBLE)
+    if 2 not in sections and not intact and crc_0 not in (0, binascii.crc_hqx(content[8 : _PREAMBLE + length], 0xFFFF)):
+        # Without section 2, the samples are taken as not coded: its pointer may be what is damaged.
+        raise ReadError("section 0 of the SCP-ECG file does not match its checksum: the file is damaged")
     return sections
 
 
