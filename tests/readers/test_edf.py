@@ -190,15 +190,16 @@ def test_microvolts_are_known_in_every_encoding(unit: str, encoding: str, tmp_pa
 
 
 def test_an_error_about_units_does_not_speak_of_names(tmp_path: Path) -> None:
-    path = write(tmp_path, edf([Channel("ECG II", counts(), "?V"), Channel("V1", counts(), "%")]))
-    with pytest.raises(
-        ReadError, match=r"2 of the EDF file's 2 signals have the label.* the 'unit' parameter"
-    ) as refusal:
+    path = write(tmp_path, edf([Channel("ECG II", counts(), "mV"), Channel("V1", counts(), "?V")]))
+    with pytest.raises(ReadError, match=r"a unit of an ECG signal that is none of .* the 'unit' parameter") as refusal:
         read_ecg(path)
     assert "'leads'" not in str(refusal.value)
     recording = read_ecg(path, hints=Hints(unit="uV"))
-    assert recording.leads == ("II",)
-    assert np.abs(recording.samples).max() <= 0.005
+    assert recording.leads == ("II", "V1")
+    assert 1 < np.abs(recording.samples[0]).max() <= 5
+    assert np.abs(recording.samples[1]).max() <= 0.005
+    with pytest.raises(ReadError, match=r"1 of the EDF file's 1 signals have the label of an ECG, but .* not voltages"):
+        read_ecg(write(tmp_path, edf([Channel("V1", counts(), "%")])))
 
 
 def test_an_error_about_names_does_not_speak_of_units(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def _ecg_channels(header: _Header, hints: Hints) -> _Chosen:
     signals = [channel for channel in header.channels if not channel.is_annotations and channel.count]
     named = _named_as_ecg(signals)
     # A heart rate "from ECG" in beats per minute is not an ECG; a signal without a unit may be one.
-    ecg = {channel: name for channel, name in named.items() if _may_be_voltage(channel, hints)}
+    ecg = {channel: name for channel, name in named.items() if _may_be_voltage(channel)}
     ecg = ecg or _named_by_user(signals, hints, named)
     best = max({channel.count for channel in ecg}, key=lambda count: _worth(ecg, count))
     kept = {channel: name for channel, name in ecg.items() if channel.count == best}
@@ -265,11 +265,9 @@ def _without_reference(label: str) -> str:
     return name if leads_in_context([name]) == (canonical_lead(name),) else label
 
 
-def _may_be_voltage(channel: _Channel, hints: Hints) -> bool:
-    """Whether the unit is a voltage, or is not stated, or has a prefix that cannot be read ('?V') and the user gives the unit."""
-    unit = channel.unit
-    unclear = hints.unit is not None and unit[-1:] in ("V", "v")
-    return not unit or unclear or millivolts_per(unit) is not None
+def _may_be_voltage(channel: _Channel) -> bool:
+    """Whether the unit is a voltage, or is not stated, or is one with a prefix that cannot be read ('?V')."""
+    return not channel.unit or channel.unit[-1] in "Vv" or millivolts_per(channel.unit) is not None
 
 
 def _named_by_user(signals: Sequence[_Channel], hints: Hints, named: Mapping[_Channel, str]) -> dict[_Channel, str]:
@@ -279,8 +277,7 @@ def _named_by_user(signals: Sequence[_Channel], hints: Hints, named: Mapping[_Ch
         return dict(zip(voltages, hints.leads, strict=True))
     if named:
         raise ReadError(
-            f"{len(named)} of the EDF file's {len(signals)} signals have the label of an ECG, but a unit that is none of "
-            "V, mV, uV and nV; if it is one of them in other characters, give it by the 'unit' parameter"
+            f"{len(named)} of the EDF file's {len(signals)} signals have the label of an ECG, but their units are not voltages"
         )
     problem = f"none of the EDF file's {len(signals)} signals has the label of an ECG"
     if not voltages:
@@ -299,7 +296,12 @@ def _calibration(channel: _Channel, hints: Hints) -> tuple[float, float]:
     """Millivolts per count, and millivolts at count 0."""
     unit = millivolts_per(channel.unit) or hinted_scale(hints)
     if unit is None:
-        raise ReadError("the EDF file does not state the unit of an ECG signal; give it by the 'unit' parameter")
+        problem = (
+            "has a unit of an ECG signal that is none of V, mV, uV and nV"
+            if channel.unit
+            else "does not state the unit of an ECG signal"
+        )
+        raise ReadError(f"the EDF file {problem}; give it by the 'unit' parameter")
     low, high = (_number(text, "a physical limit") for text in channel.physical)
     digital_low, digital_high = (_number(text, "a digital limit") for text in channel.digital)
     if digital_high <= digital_low or high == low:
