@@ -60,7 +60,7 @@ def read(source: Source) -> Recording:
     resolution_mv = _resolution_mv(_setting(strip, "Resolution"))
     samples = _samples(strip, leads, resolution_mv)
     names = tuple(_name(lead) for lead in leads)
-    document.refuse_unless(_is_whole(strip, samples), names)
+    document.refuse_unless(lambda: _is_whole(strip, samples), names)
     return Recording(
         samples=samples,
         sampling_rate=_rate(_setting(strip, "SampleRate")),

@@ -53,7 +53,7 @@ def read(source: Source) -> Recording:
     document = parse_or_repair(source)
     waveform = _rhythm(document.root)
     leads = [_Lead(element) for element in waveform.iterfind("{*}LeadData")]
-    document.refuse_unless(_is_whole(waveform), [lead.name for lead in leads])
+    document.refuse_unless(lambda: _is_whole(waveform), [lead.name for lead in leads])
     rate = number(_text(waveform, "SampleBase"), "SampleBase") * 10.0 ** _exponent(waveform)
     return Recording(
         samples=_aligned(leads),

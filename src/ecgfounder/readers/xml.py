@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -82,9 +82,9 @@ class Parsed(NamedTuple):
     root: etree._Element
     damage: ReadError | None
 
-    def refuse_unless(self, whole: bool, leads: Sequence[str]) -> None:
+    def refuse_unless(self, is_whole: Callable[[], bool], leads: Sequence[str]) -> None:
         """Raise `damage`, if there is any, unless all samples are there and no lead's name was damaged."""
-        if self.damage is not None and not (whole and not any(_REPLACEMENT in lead for lead in leads)):
+        if self.damage is not None and (any(_REPLACEMENT in lead for lead in leads) or not is_whole()):
             raise self.damage
 
 

@@ -61,7 +61,9 @@ def read(source: Source) -> Recording:
     version = _document_version(document.root)
     waveforms = _Waveforms.of(document.root)
     samples = waveforms.counts().astype(np.float32)
-    document.refuse_unless(True, waveforms.leads)  # lengths and counts of the data, in one element, were checked
+    document.refuse_unless(
+        lambda: True, waveforms.leads
+    )  # lengths and counts of the data, in one element, were checked
     if waveforms.offset:
         samples -= waveforms.offset
     # The product is exact for all resolutions in use (1.25 to 20 uV), so that the quotient is correctly rounded.
