@@ -15,7 +15,7 @@ TOOLS := $(VENV)/.tools
 SERVICES := $(VENV)/services
 
 # Test modules that `make test-dist` runs: they do not need the package's source files.
-DIST_TESTS ?= test_xli test_whole_numbers test_philips test_native test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
+DIST_TESTS ?= test_xli test_whole_numbers test_huffman test_philips test_native test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
 DIST := build/test-dist
 WHEEL ?= dist/*.whl
 

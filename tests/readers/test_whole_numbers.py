@@ -11,7 +11,7 @@ from ecgfounder.errors import ReadError
 from ecgfounder.readers import quantities
 from ecgfounder.readers.quantities import numbers_of
 
-needs_compiled = pytest.mark.skipif(quantities._numbers is None, reason="the module in C was not built")
+needs_compiled = pytest.mark.skipif(quantities._loops is None, reason="the module in C was not built")
 
 PIECES = st.sampled_from(
     ["0", "7", "-", "+", ",", " ", "\n", "\t", "12", "-345", "999999999", "1000000000", ".", "e", "x", "\0", "\xe4"]
@@ -57,15 +57,15 @@ def test_numbers_come_back(numbers: list[int], separator: str) -> None:
 def test_too_little_space_is_refused_before_anything_is_written() -> None:
     out = np.full(2, 77.0)
     with pytest.raises(ValueError, match="one float64"):
-        quantities._numbers.whole_numbers(b"1 2 3 4", out)
+        quantities._loops.whole_numbers(b"1 2 3 4", out)
     assert out.tolist() == [77.0, 77.0]
     with pytest.raises((TypeError, BufferError)):
-        quantities._numbers.whole_numbers(b"1", b"not writable")  # type: ignore[arg-type]
+        quantities._loops.whole_numbers(b"1", b"not writable")  # type: ignore[arg-type]
 
 
 def test_without_the_module_in_c_numbers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["1,2,-3", " 5 6\n7 ", "1,,2", "0.5 1e3", "1234567890 1"]
     before = [numbers_of(text, "digits").tolist() for text in texts]
-    monkeypatch.setattr(quantities, "_numbers", None)
+    monkeypatch.setattr(quantities, "_loops", None)
     for text, values in zip(texts, before, strict=True):
         np.testing.assert_array_equal(numbers_of(text, "digits"), values)

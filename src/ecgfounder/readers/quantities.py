@@ -19,9 +19,9 @@ from ecgfounder.readers.source import Hints
 from ecgfounder.readers.xml import number
 
 try:
-    import ecgfounder.readers._numbers as _numbers
+    import ecgfounder.readers._loops as _loops
 except ImportError:  # not built
-    _numbers = None  # type: ignore[assignment]
+    _loops = None  # type: ignore[assignment]
 
 _MILLIVOLTS_PER = {
     "nv": 1e-6,
@@ -179,17 +179,17 @@ def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
         raw = text.encode("ascii")
     except UnicodeEncodeError as error:
         raise ReadError(f"{what} contains characters that are not part of a number") from error
-    values = _whole_numbers(raw, what) if _numbers is None else _whole_numbers_compiled(raw, what)
+    values = _whole_numbers(raw, what) if _loops is None else _whole_numbers_compiled(raw, what)
     return _decimal_numbers(raw, what) if values is None else values
 
 
 def _whole_numbers_compiled(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
     """`_whole_numbers` in C."""
     values = np.empty(len(raw) // 2 + 1, dtype=np.float64)
-    n_values = _numbers.whole_numbers(raw, values)
-    if n_values == _numbers.STRAY_SIGN:
+    n_values = _loops.whole_numbers(raw, values)
+    if n_values == _loops.STRAY_SIGN:
         raise ReadError(f"{what} contains a sign that does not begin a number")
-    return None if n_values == _numbers.OTHER_NUMBERS else values[:n_values]
+    return None if n_values == _loops.OTHER_NUMBERS else values[:n_values]
 
 
 def _whole_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:

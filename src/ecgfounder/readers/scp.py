@@ -21,6 +21,11 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.signals import distinct_leads
 from ecgfounder.readers.source import Source
 
+try:
+    import ecgfounder.readers._loops as _loops
+except ImportError:  # not built
+    _loops = None  # type: ignore[assignment]
+
 FORMAT = "scp_ecg"
 
 Counts = npt.NDArray[np.int64]
@@ -37,6 +42,7 @@ _OF_SAMPLES = range(2, 7)  # sections that samples may need; the others tell abo
 _SUBTRACTED = 1  # section 3: the flag that reference beats were subtracted
 _NOT_MEASURED = 29_999  # section 7: values from 29999 on are reasons for a missing measurement
 _MAX_LOOKUP_BITS = 16
+_MAX_EXTRA_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -434,11 +440,34 @@ def _default_table() -> tuple[_Code, ...]:
 
 
 def _decode_single(data: bytes, n_samples: int, table: Sequence[_Code]) -> Counts:
-    """Decode with one table: the code that begins at each bit is found for all bits at once, then the chain is followed."""
+    """Decode codes that do not switch between tables."""
     if n_samples == 0:
         return np.empty(0, dtype=np.int64)
     longest = max(code.prefix_bits + code.extra_bits for code in table)
     data = data[: (n_samples * longest + 7) // 8]
+    longest_prefix = max(code.prefix_bits for code in table)
+    is_usual = all(code.prefix_bits > 0 and code.extra_bits <= _MAX_EXTRA_BITS for code in table)
+    if _loops is not None and is_usual and longest_prefix <= _MAX_LOOKUP_BITS:
+        return _decode_compiled(data, n_samples, table)
+    return _decode_in_python(data, n_samples, table)
+
+
+def _decode_compiled(data: bytes, n_samples: int, table: Sequence[_Code]) -> Counts:
+    entries = np.array(
+        [(code.prefix_bits, code.extra_bits, code.value, 1) for code in table] + [(0, 0, 0, 0)], dtype=np.int64
+    )
+    longest = max(code.prefix_bits for code in table)
+    values = np.empty(n_samples, dtype=np.int64)
+    outcome = _loops.huffman(data, entries, _lookup(table, longest).astype(np.uint16), longest, values)
+    if outcome == _loops.ENDS_EARLY:
+        raise ReadError("the SCP-ECG data ends early")
+    if outcome == _loops.NO_CODE:
+        raise ReadError("the SCP-ECG data has a code that is not in the Huffman table")
+    return values
+
+
+def _decode_in_python(data: bytes, n_samples: int, table: Sequence[_Code]) -> Counts:
+    """The code that begins at each bit is found for all bits at once, then the chain of codes is followed."""
     n_bits = 8 * len(data)
     entry = _entries(data, table)
     lengths = np.array([code.prefix_bits + code.extra_bits for code in table] + [0])[entry]
@@ -482,19 +511,27 @@ def _entries(data: bytes, table: Sequence[_Code]) -> npt.NDArray[np.int64]:
     """The index of the code that begins at each bit, the shortest of several; `len(table)` for none."""
     longest = max(code.prefix_bits for code in table)
     windows = _windows(data, longest)
-    by_length = sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits)
     if longest <= _MAX_LOOKUP_BITS:
-        lookup = np.full(1 << longest, len(table))
-        for number, code in by_length:
-            first = code.prefix << (longest - code.prefix_bits)
-            lookup[first : first + (1 << (longest - code.prefix_bits))] = number
-        return lookup.take(windows)
+        return _lookup(table, longest).take(windows)
     if len(table) > 256:
         raise UnsupportedFormatError(f"SCP-ECG Huffman table of {len(table)} codes of up to {longest} bits")
     entry = np.full(len(windows), len(table))
-    for number, code in by_length:
+    for number, code in _longest_first(table):
         entry[windows >> (longest - code.prefix_bits) == code.prefix] = number
     return entry
+
+
+def _lookup(table: Sequence[_Code], longest: int) -> npt.NDArray[np.int64]:
+    """For each number of `longest` bits, the index of the code with which it begins; `len(table)` for none."""
+    lookup = np.full(1 << longest, len(table))
+    for number, code in _longest_first(table):
+        first = code.prefix << (longest - code.prefix_bits)
+        lookup[first : first + (1 << (longest - code.prefix_bits))] = number
+    return lookup
+
+
+def _longest_first(table: Sequence[_Code]) -> list[tuple[int, _Code]]:
+    return sorted(enumerate(table), key=lambda numbered: -numbered[1].prefix_bits)
 
 
 def _windows(data: bytes, n_bits: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,178 @@
+/* The most costly loops of reading HL7 aECG and CardioSoft files (whole numbers in a text) and SCP-ECG files (Huffman codes).
+
+   `_whole_numbers` of `quantities.py` and `_decode_single` of `scp.py` are the same in Python, and are used if this module is not
+   built; all results and errors are the same. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define MOST_DIGITS 9
+#define OTHER_NUMBERS (-1)
+#define STRAY_SIGN (-2)
+
+/* The number of numbers, or a negative code. `out` has space for one number for every two characters, and one more. */
+static Py_ssize_t parse(const unsigned char *text, Py_ssize_t length, double *out)
+{
+    Py_ssize_t n = 0, n_commas = 0, i = 0;
+    int several_per_comma = 0, too_long = 0, stray_sign = 0, after_digit = 0, after_sign = 0;
+    while (i < length) {
+        const unsigned char c = text[i];
+        if (c >= '0' && c <= '9') {
+            long value = 0;
+            Py_ssize_t first = i;
+            for (; i < length && text[i] >= '0' && text[i] <= '9'; i++)
+                if (i - first < MOST_DIGITS)
+                    value = 10 * value + (text[i] - '0');
+            too_long |= i - first > MOST_DIGITS;
+            several_per_comma |= n_commas != n;
+            out[n++] = first > 0 && text[first - 1] == '-' ? (double)-value : (double)value;
+            after_digit = 1;
+            after_sign = 0;
+            continue;
+        }
+        if (c == '-' || c == '+') {
+            const int before_digit = i + 1 < length && text[i + 1] >= '0' && text[i + 1] <= '9';
+            stray_sign |= after_digit || after_sign || !before_digit;
+            after_sign = 1;
+        } else if (c == ',') {
+            n_commas++;
+            after_sign = 0;
+        } else if (c == ' ' || c == '\t' || c == '\r' || c == '\n') {
+            after_sign = 0;
+        } else {
+            return OTHER_NUMBERS;
+        }
+        after_digit = 0;
+        i++;
+    }
+    if (n_commas > 0 && (several_per_comma || n_commas > n))
+        return OTHER_NUMBERS;
+    if (stray_sign)
+        return STRAY_SIGN;
+    return too_long ? OTHER_NUMBERS : n;
+}
+
+static PyObject *whole_numbers(PyObject *module, PyObject *arguments)
+{
+    Py_buffer text, out;
+    Py_ssize_t n = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*w*:whole_numbers", &text, &out))
+        return NULL;
+    if (out.len / (Py_ssize_t)sizeof(double) < text.len / 2 + 1)
+        PyErr_SetString(PyExc_ValueError, "one float64 for every two characters, and one more, are needed");
+    else
+        n = parse(text.buf, text.len, out.buf);
+    PyBuffer_Release(&text);
+    PyBuffer_Release(&out);
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(n);
+}
+
+#define ENDS_EARLY 1
+#define NO_CODE 2
+
+/* `n_bits` bits of the data from a bit on, at most 32; zeros after the end. */
+static unsigned long long bits_at(const unsigned char *data, Py_ssize_t length, Py_ssize_t bit, int n_bits)
+{
+    const Py_ssize_t first = bit >> 3;
+    unsigned long long word = 0;
+    int i;
+    for (i = 0; i < 5; i++)
+        word = word << 8 | (first + i < length ? data[first + i] : 0);
+    return word >> (40 - n_bits - (bit & 7)) & ((1ull << n_bits) - 1);
+}
+
+/* One entry of a Huffman table as four int64: bits of the prefix, extra bits, value, and whether there is such a code. */
+static int decode(const unsigned char *data, Py_ssize_t length, const long long *entries, const unsigned short *lookup,
+                  int longest, long long *out, Py_ssize_t n_samples)
+{
+    const Py_ssize_t n_bits = 8 * length;
+    Py_ssize_t position = 0, i;
+    for (i = 0; i < n_samples; i++) {
+        const long long *entry;
+        if (position >= n_bits)
+            return ENDS_EARLY;
+        entry = entries + 4 * lookup[bits_at(data, length, position, longest)];
+        if (!entry[3])
+            return NO_CODE;
+        position += (Py_ssize_t)entry[0];
+        out[i] = entry[2];
+        if (entry[1]) {
+            long long extra = (long long)bits_at(data, length, position, (int)entry[1]);
+            if (extra >> (entry[1] - 1) & 1)
+                extra -= 1ll << entry[1];
+            out[i] += extra;
+            position += (Py_ssize_t)entry[1];
+        }
+        if (position > n_bits)
+            return ENDS_EARLY;
+    }
+    return 0;
+}
+
+static PyObject *huffman(PyObject *module, PyObject *arguments)
+{
+    Py_buffer data, entries, lookup, out;
+    int longest, result = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*iw*:huffman", &data, &entries, &lookup, &longest, &out))
+        return NULL;
+    {
+        const Py_ssize_t n_entries = entries.len / 32, n_lookup = lookup.len / 2;
+        const long long *entry = entries.buf;
+        const unsigned short *index = lookup.buf;
+        Py_ssize_t i;
+        int fits = longest >= 1 && longest <= 16 && n_lookup == (Py_ssize_t)1 << longest;
+        for (i = 0; fits && i < n_entries; i++)
+            fits = entry[4 * i] >= 0 && entry[4 * i] <= longest && entry[4 * i + 1] >= 0 && entry[4 * i + 1] <= 32
+                   && (!entry[4 * i + 3] || entry[4 * i] + entry[4 * i + 1] > 0);
+        for (i = 0; fits && i < n_lookup; i++)
+            fits = index[i] < n_entries;
+        if (!fits)
+            PyErr_SetString(PyExc_ValueError, "not a table for prefixes of up to 16 bits");
+        else
+            result = decode(data.buf, data.len, entry, index, longest, out.buf, out.len / (Py_ssize_t)sizeof(long long));
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&entries);
+    PyBuffer_Release(&lookup);
+    PyBuffer_Release(&out);
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(result);
+}
+
+static PyMethodDef methods[] = {
+    {"whole_numbers", whole_numbers, METH_VARARGS,
+     "whole_numbers(text, out) -> int\n\n"
+     "Fill `out` with the numbers of `text`; returns their number. OTHER_NUMBERS: a number that is too long, an empty field or\n"
+     "another character. STRAY_SIGN: a sign that does not begin a number."},
+    {"huffman", huffman, METH_VARARGS,
+     "huffman(data, entries, lookup, longest, out) -> int\n\n"
+     "Fill `out` (int64) with the values of codes: `entries` (int64 [n, 4]) has the bits of each code's prefix, its extra bits,\n"
+     "its value and whether it exists, `lookup` (uint16) the entry for each number of `longest` bits. 0, ENDS_EARLY or NO_CODE."},
+    {NULL, NULL, 0, NULL},
+};
+
+static int add_constants(PyObject *module)
+{
+    if (PyModule_AddIntConstant(module, "OTHER_NUMBERS", OTHER_NUMBERS) < 0)
+        return -1;
+    if (PyModule_AddIntConstant(module, "STRAY_SIGN", STRAY_SIGN) < 0)
+        return -1;
+    if (PyModule_AddIntConstant(module, "ENDS_EARLY", ENDS_EARLY) < 0)
+        return -1;
+    return PyModule_AddIntConstant(module, "NO_CODE", NO_CODE);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)add_constants},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_loops", NULL, 0, methods, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__loops(void)
+{
+    return PyModuleDef_Init(&definition);
+}

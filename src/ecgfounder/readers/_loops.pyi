@@ -1,0 +1,17 @@
+import numpy as np
+import numpy.typing as npt
+
+ENDS_EARLY: int
+NO_CODE: int
+OTHER_NUMBERS: int
+STRAY_SIGN: int
+
+def huffman(
+    data: bytes,
+    entries: npt.NDArray[np.int64],
+    lookup: npt.NDArray[np.uint16],
+    longest: int,
+    out: npt.NDArray[np.int64],
+    /,
+) -> int: ...
+def whole_numbers(text: bytes, out: npt.NDArray[np.float64], /) -> int: ...
