@@ -202,17 +202,25 @@ def test_of_several_rates_around_a_dataset_the_nearest_counts(tmp_path: Path) ->
 # ------------------------------------------------------------------------------------------------ leads at another rate
 
 
-def test_leads_at_another_rate_are_named_and_flagged(tmp_path: Path) -> None:
+def test_leads_at_a_lower_rate_are_interpolated_and_those_at_a_higher_one_are_named(tmp_path: Path) -> None:
     twelve = [Channel(name, counts(count=500, seed=row)) for row, name in enumerate(STANDARD_LEADS)]
-    recording = read_ecg(written(tmp_path, edf([*twelve, Channel("V7", counts(count=250)), Channel("ECG", counts())])))
-    assert recording.leads == STANDARD_LEADS
-    assert recording.left_out == ("ECG", "V7")
-    assert "other_rate:ECG,V7" in prepare(recording, Preparation()).flags
+    others = [Channel("V7", counts(count=250, seed=20)), Channel("ECG", counts(count=1000, seed=21))]
+    recording = read_ecg(written(tmp_path, edf([*twelve, *others])))
+    assert recording.leads == (*STANDARD_LEADS, "V7")
+    assert (recording.upsampled, recording.left_out) == (("V7",), ("ECG",))
+    stored = read_ecg(written(tmp_path, edf([others[0]]))).samples[0]
+    np.testing.assert_allclose(recording.samples[12, ::2], stored, atol=1e-6)
+    np.testing.assert_allclose(recording.samples[12, 1:-1:2], (stored[1:] + stored[:-1]) / 2, atol=1e-6)
+    flags = prepare(recording, Preparation()).flags
+    assert "other_rate:ECG" in flags
+    assert "upsampled_leads:V7" in flags
 
 
-def test_where_a_lead_that_is_needed_has_another_rate_the_error_says_so(tmp_path: Path) -> None:
+def test_a_lead_that_is_needed_may_have_a_lower_rate_and_not_a_higher_one(tmp_path: Path) -> None:
     rest = [Channel(name, counts(count=500, seed=row)) for row, name in enumerate(STANDARD_LEADS[:11])]
     recording = read_ecg(written(tmp_path, edf([*rest, Channel("V6", counts(count=250))])))
+    assert "upsampled_leads:V6" in prepare(recording, Preparation()).flags
+    recording = read_ecg(written(tmp_path, edf([*rest, Channel("V6", counts(count=1000))])))
     with pytest.raises(PrepareError, match=r"missing leads V6.*at another sampling rate: V6"):
         prepare(recording, Preparation())
 

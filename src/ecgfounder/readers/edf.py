@@ -18,7 +18,7 @@ from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS, canonical_lead, le
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import hinted_scale, millivolts_per, to_millivolts
-from ecgfounder.readers.signals import numbered
+from ecgfounder.readers.signals import numbered, raised
 from ecgfounder.readers.source import Hints, Source
 
 FORMAT = "edf"
@@ -78,9 +78,10 @@ def read(source: Source) -> Recording:
     """Read the ECG channels of an EDF or BDF file.
 
     A channel is ECG if its label is the name of a lead, or contains ECG or EKG. Names that EEG channels have too count as leads
-    only beside other leads (`leads_in_context`). Of ECG channels with several sampling rates, those with the most standard leads
-    are kept (then those with the highest rate); the others are in `Recording.left_out`. If no label is that of ECG, `hints.leads`
-    may name the channels that are voltages, in the file's order. Samples in gaps between data records (EDF+D, BDF+D) are NaN.
+    only beside other leads (`leads_in_context`). If ECG channels have several sampling rates, the one with the most standard
+    leads is chosen (then the highest). Channels with a lower rate are interpolated, and are in `Recording.upsampled`; those with
+    a higher rate are in `Recording.left_out`. If no label is that of ECG, `hints.leads` may name the channels that are voltages, in
+    the file's order. Samples in gaps between data records (EDF+D, BDF+D) are NaN.
 
     Raises
     ------
@@ -95,15 +96,20 @@ def read(source: Source) -> Recording:
     records = _records(content, header)
     chosen = _ecg_channels(header, source.hints)
     channels = list(chosen.kept)
-    count = channels[0].count
+    count = chosen.count
     starts = _starts(records, header, count, len(channels)) if header.kind.endswith("D") else None
     n_samples = len(records) * count if starts is None else starts[-1] + count
     samples = np.empty((len(channels), n_samples), dtype=np.float32)
     for out, channel in zip(samples, channels, strict=True):
         calibration = _calibration(channel, source.hints)
         for first, end, place in _stretches(starts, len(records), count):
-            stretch = out[place : place + (end - first) * count].reshape(end - first, count)
-            _fill(stretch, records[first:end], channel, header.width, calibration)
+            stretch = out[place : place + (end - first) * count]
+            if channel.count == count:
+                _fill(stretch.reshape(end - first, count), records[first:end], channel, header.width, calibration)
+            else:
+                fewer = np.empty((end - first, channel.count), dtype=np.float32)
+                _fill(fewer, records[first:end], channel, header.width, calibration)
+                stretch[:] = raised(fewer.reshape(-1), len(stretch))
     if starts is not None:
         _mark_gaps(samples, starts, count)
     return Recording(
@@ -113,6 +119,7 @@ def read(source: Source) -> Recording:
         source_format=FORMAT,
         meta=_meta(header, channels),
         left_out=chosen.left_out,
+        upsampled=chosen.upsampled,
     )
 
 
@@ -231,9 +238,11 @@ def _mark_gaps(samples: Samples, starts: npt.NDArray[np.int64], count: int) -> N
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The channels of the recording with their lead names, and the leads at other sampling rates."""
+    """The channels of the recording with their lead names, its samples per data record, and the leads at other rates."""
 
     kept: dict[_Channel, str]
+    count: int
+    upsampled: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
@@ -244,9 +253,19 @@ def _ecg_channels(header: _Header, hints: Hints) -> _Chosen:
     ecg = {channel: name for channel, name in named.items() if _may_be_voltage(channel)}
     ecg = ecg or _named_by_user(signals, hints, named)
     best = max({channel.count for channel in ecg}, key=lambda count: _worth(ecg, count))
-    kept = {channel: name for channel, name in ecg.items() if channel.count == best}
-    left_out = [name if name in KNOWN_LEADS else "ECG" for channel, name in ecg.items() if channel.count != best]
-    return _Chosen(kept, tuple(sorted(set(left_out) - set(kept.values()))))
+    at_best = {name for channel, name in ecg.items() if channel.count == best}
+    kept = {
+        channel: name
+        for channel, name in ecg.items()
+        if channel.count == best or (channel.count < best and name not in at_best)
+    }
+    upsampled = {_told(name) for channel, name in kept.items() if channel.count < best}
+    left_out = {_told(name) for channel, name in ecg.items() if channel not in kept} - set(kept.values())
+    return _Chosen(kept, best, tuple(sorted(upsampled)), tuple(sorted(left_out)))
+
+
+def _told(name: str) -> str:
+    return name if name in KNOWN_LEADS else "ECG"
 
 
 def _named_as_ecg(signals: Sequence[_Channel]) -> dict[_Channel, str]:
