@@ -79,9 +79,9 @@ def read(source: Source) -> Recording:
 
     A channel is ECG if its label is the name of a lead, or contains ECG or EKG. Names that EEG channels have too count as leads
     only beside other leads (`leads_in_context`). If ECG channels have several sampling rates, the one with the most standard
-    leads is chosen (then the highest). Channels with a lower rate are interpolated, and are in `Recording.upsampled`; those with
-    a higher rate are in `Recording.left_out`. If no label is that of ECG, `hints.leads` may name the channels that are voltages, in
-    the file's order. Samples in gaps between data records (EDF+D, BDF+D) are NaN.
+    leads is chosen (then the highest). Channels with a lower rate are interpolated, and are in `Recording.upsampled`; those
+    with a higher rate are in `Recording.left_out`. If no label is that of ECG, `hints.leads` may name the channels that are
+    voltages, in the file's order. Samples in gaps between data records (EDF+D, BDF+D) are NaN.
 
     Raises
     ------
