@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
-from ecgfounder.readers import arrays, read_ecg, text_tables
+from ecgfounder.readers import arrays, read_ecg, text_layout
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.storage import locate
 from tests.builders.arrays import WATCH, mat, npy, npz, table, text_of
@@ -214,7 +214,7 @@ def test_tables_that_are_not_plain_are_read_row_by_row_up_to_a_size(
     rows = "\n".join(f"'+{i}.5' , {i}" for i in range(20))
     path = write(tmp_path, "x.csv", f"I,II\n{rows}\n")
     np.testing.assert_allclose(read_ecg(path, hints=ALL).samples[0], (np.arange(20) + 0.5) / 1000, rtol=1e-6)
-    monkeypatch.setattr(text_tables, "MAX_IRREGULAR_BYTES", 100)
+    monkeypatch.setattr(text_layout, "MAX_IRREGULAR_BYTES", 100)
     with pytest.raises(ReadError, match="at most 100 bytes of such a table are read"):
         read_ecg(path, hints=ALL)
 
