@@ -8,6 +8,9 @@ first needed.
 The other modules are shared by readers: `source` (a file's bytes), `xml` (parsing of untrusted files), `quantities` (numbers,
 units, counts to millivolts), `signals` (names of channels), `timeline` (leads recorded in several pieces), `tables` (named arrays
 and their description), `matlab` (variables of MATLAB files), `identity` (size, time and hash of the files that were read).
+`text_tables` uses `plain_text` (encodings), `text_layout` (the parts of a table), `remarks` (facts above a table),
+`table_columns` and `time_columns` (which columns are leads, and which tell the time), and `muse_text`, `watch` and `opensignals`
+(exports).
 """
 
 from __future__ import annotations

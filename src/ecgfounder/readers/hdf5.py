@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,8 +19,9 @@ import numpy as np
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, ReadError
+from ecgfounder.readers import opensignals
 from ecgfounder.readers.quantities import hinted_scale
-from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Hints, Source
 from ecgfounder.readers.tables import (
     LEAD_NAMES,
     RATE_NAMES,
@@ -83,7 +84,7 @@ def read(source: Source) -> Recording:
         raise MissingDependencyError("h5py", "reading HDF5 files", "hdf5") from error
     with _opened(h5py, source) as root:
         try:
-            signal, description, fallback = _find(h5py, root, source.member)
+            signal, description, fallback = _find(h5py, root, source.member, source.hints)
         except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
             raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
     hints = source.hints
@@ -111,16 +112,20 @@ def _opened(h5py: Any, source: Source) -> Iterator[Any]:
         yield opened
 
 
-def _find(h5py: Any, root: Any, member: str | None) -> tuple[Array, Description, Description | None]:
+def _find(h5py: Any, root: Any, member: str | None, hints: Hints) -> tuple[Array, Description, Description | None]:
     """The array, its description in the file, and a default description for known data sets."""
     node, key = _resolve(h5py, root, member or "")
+    channels = opensignals.datasets_of(h5py, node) if isinstance(node, h5py.Group) and key is None else None
+    if channels is not None:
+        return *_from_channels(h5py, channels, hints), None
     if isinstance(node, h5py.Group) and key is None:
         return _from_group(h5py, node)
     if isinstance(node, h5py.Group):
         raise ReadError("the HDF5 file has no dataset or group of the name after '::'")
     description = _description(h5py, node.parent, node)
     if key is None:
-        return _values(node, ()), description, None
+        channel = opensignals.channel_of(h5py, node)
+        return _values(node, ()), description if channel is None else replace(description, leads=(channel,)), None
     row = _row(h5py, node, key)
     code15 = node.shape[1:] == _CODE15_SHAPE and plain_name(node.name) == "tracings" and "exam_id" in node.parent
     return _values(node, (row,)), description, _CODE15 if code15 else None
@@ -226,6 +231,20 @@ def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description 
             f"an HDF5 dataset of {dataset.shape[0]:,} recordings; name one of them after the path: FILE::{name}/KEY"
         )
     return _values(dataset, ()), _description(h5py, group, dataset), None
+
+
+def _from_channels(h5py: Any, channels: Sequence[tuple[Any, str]], hints: Hints) -> tuple[Array, Description]:
+    """The ECG channels of a recording by OpenSignals, perhaps of several devices."""
+    places = opensignals.chosen_channels([name for _, name in channels], len(hints.leads or ()))
+    chosen = [channels[place][0] for place in places]
+    described = [_description(h5py, dataset.parent, dataset) for dataset in chosen]
+    if len({dataset.size for dataset in chosen}) > 1 or len({description.rate for description in described}) > 1:
+        raise ReadError(
+            f"the {len(chosen)} ECG channels of the HDF5 file differ in sampling rate or length; name the group of one device "
+            "after the path: FILE::GROUP"
+        )
+    rows = np.stack([_values(dataset, ()).reshape(-1) for dataset in chosen])
+    return rows, replace(described[0], leads=tuple(channels[place][1] for place in places))
 
 
 def _description(h5py: Any, group: Any, dataset: Any) -> Description:

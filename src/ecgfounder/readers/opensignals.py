@@ -1,6 +1,6 @@
 """Recordings by OpenSignals (BITalino, biosignalsplux): which channels are ECG.
 
-In: the JSON object in the head of a text file. Out: the table's columns that are channels.
+In: the JSON object in the head of a text file, or a group of an HDF5 file. Out: the columns or datasets that are channels.
 
 The samples are counts of the converter. The unit is not derived from them: the head has the converter's resolution, but not the
 gain of the sensor, which PLUX states as 1000 or 1019 in different data sheets of the same sensor.
@@ -17,6 +17,7 @@ from ecgfounder.readers.tables import MAX_LEADS
 
 _TITLE = "# OpenSignals Text File Format"
 _MAX_DEVICES = 16
+_MAX_MEMBERS = 256
 
 
 def has_title(head: str) -> bool:
@@ -69,12 +70,77 @@ def channels_of(content: Mapping[str, Any] | None, width: int) -> dict[int, str]
     return channels
 
 
+def datasets_of(h5py: Any, group: Any) -> list[tuple[Any, str]] | None:
+    """The datasets of an HDF5 group that are channels of a recording, with their names (`channel_name`).
+
+    Parameters
+    ----------
+    h5py : module
+        The library.
+    group : h5py.Group
+        The root, which has a group for each device, or a device's group, or its group 'raw'.
+
+    Returns
+    -------
+    list of tuple
+        None if the group is not one of OpenSignals.
+    """
+    if group.name.endswith("/raw"):
+        raw_groups = [group]
+    elif group.name == "/":
+        raw_groups = [device["raw"] for device in _members(h5py, group) if _has_raw(h5py, device)]
+    else:
+        raw_groups = [group["raw"]] if _has_raw(h5py, group) else []
+    members = [member for raw in raw_groups for member in _members(h5py, raw)]
+    return [(member, name) for member in members if (name := channel_of(h5py, member)) is not None] or None
+
+
+def channel_of(h5py: Any, member: Any) -> str | None:
+    """The name of the channel that an HDF5 dataset holds; None if it is not a channel by OpenSignals."""
+    if not isinstance(member, h5py.Dataset) or not member.parent.name.endswith("/raw") or "sensor" not in member.attrs:
+        return None
+    is_one_lead = member.shape is not None and member.size == max(member.shape, default=0)
+    return channel_name(_text(member.attrs["sensor"]), _text(member.attrs.get("label", ""))) if is_one_lead else None
+
+
+def _members(h5py: Any, group: Any) -> list[Any]:
+    names = group if len(group) <= _MAX_MEMBERS else ()
+    return [group[name] for name in names if isinstance(group.get(name, getlink=True), h5py.HardLink)]
+
+
+def _has_raw(h5py: Any, device: Any) -> bool:
+    if not isinstance(device, h5py.Group) or "sampling rate" not in device.attrs or "raw" not in device:
+        return False
+    return isinstance(device.get("raw", getlink=True), h5py.HardLink) and isinstance(device["raw"], h5py.Group)
+
+
+def chosen_channels(names: Sequence[str], hinted: int | None) -> list[int]:
+    """The places of the ECG channels among channels; all of them if none is of ECG and the user names as many.
+
+    Raises
+    ------
+    ReadError
+        If none is of ECG, and the user does not name all.
+    """
+    ecg = [place for place, name in enumerate(names) if name in KNOWN_LEADS or says_ecg(name)]
+    if not ecg and hinted != len(names):
+        raise ReadError(
+            f"none of the recording's {len(names)} sensors is one of ECG; give the channels' names by the 'leads' parameter"
+        )
+    return ecg or list(range(len(names)))
+
+
 def channel_name(sensor: str, label: str) -> str:
     """The name of a channel: its label if that is a lead's name, 'ECG' if the sensor or the label says so, else the sensor."""
     lead = leads_in_context((label,))[0]
     if lead in KNOWN_LEADS:
         return lead
     return "ECG" if says_ecg(sensor) or says_ecg(label) else sensor or label
+
+
+def _text(value: Any) -> str:
+    """An attribute's text; empty if it is something else."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
 
 
 def _texts(value: Any) -> Sequence[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ecgfounder.ecg.leads import KNOWN_LEADS, canonical_lead, says_ecg
+from ecgfounder.ecg.leads import KNOWN_LEADS, canonical_lead
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
 from ecgfounder.readers import muse_text, opensignals, watch
@@ -115,16 +115,11 @@ def _from_channels(layout: Layout, channels: dict[int, str], description: Descri
     The user's names may be those of the ECG channels, of all channels, or of all columns if only ECG channels are leads in them.
     """
     columns = sorted(channels)
-    ecg = [column for column in columns if channels[column] in KNOWN_LEADS or says_ecg(channels[column])]
-    leads = tuple(channels[column] for column in ecg)
     hinted = hints.leads or ()
-    others = [name for column, name in enumerate(hinted) if column not in ecg]
-    if ecg and len(hinted) == layout.width != len(ecg) and KNOWN_LEADS.isdisjoint(others):
-        leads, hints = tuple(hinted[column] for column in ecg), replace(hints, leads=None)
-    elif not ecg and len(hinted) == len(columns):
-        ecg, leads = columns, hinted
-    elif not ecg:
-        raise ReadError(
-            f"none of the {len(columns)} sensors in the head is one of ECG; give the channels' names by the 'leads' parameter"
-        )
-    return recording_of(layout.values(ecg), replace(description, leads=leads), hints, FORMAT, leads_on=1)
+    places = opensignals.chosen_channels([channels[column] for column in columns], len(hinted))
+    chosen = [columns[place] for place in places]
+    leads = tuple(channels[column] for column in chosen)
+    others = [name for column, name in enumerate(hinted) if column not in chosen]
+    if len(hinted) == layout.width > len(chosen) and KNOWN_LEADS.isdisjoint(others):
+        leads, hints = tuple(hinted[column] for column in chosen), replace(hints, leads=None)
+    return recording_of(layout.values(chosen), replace(description, leads=leads), hints, FORMAT, leads_on=1)
