@@ -115,11 +115,8 @@ def _opened(h5py: Any, source: Source) -> Iterator[Any]:
 def _find(h5py: Any, root: Any, member: str | None, hints: Hints) -> tuple[Array, Description, Description | None]:
     """The array, its description in the file, and a default description for known data sets."""
     node, key = _resolve(h5py, root, member or "")
-    channels = opensignals.datasets_of(h5py, node) if isinstance(node, h5py.Group) and key is None else None
-    if channels is not None:
-        return *_from_channels(h5py, channels, hints), None
     if isinstance(node, h5py.Group) and key is None:
-        return _from_group(h5py, node)
+        return _from_group(h5py, node, hints)
     if isinstance(node, h5py.Group):
         raise ReadError("the HDF5 file has no dataset or group of the name after '::'")
     description = _description(h5py, node.parent, node)
@@ -202,8 +199,8 @@ def _identifiers(h5py: Any, dataset: Any, n_rows: int) -> Array | None:
     return None
 
 
-def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description | None]:
-    """The only recording of a group: one of its datasets, or several datasets named after leads."""
+def _from_group(h5py: Any, group: Any, hints: Hints) -> tuple[Array, Description, Description | None]:
+    """The only recording of a group: one of its datasets, several datasets named after leads, or channels by OpenSignals."""
     if len(group) > _MAX_CHILDREN:
         raise ReadError(f"the HDF5 group has {len(group):,} members; give the name of one after the path: FILE::NAME")
     datasets = {
@@ -211,6 +208,9 @@ def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description 
         for name in group
         if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Dataset)
     }
+    channels = opensignals.datasets_of(h5py, group) if not datasets or group.name.endswith("/raw") else None
+    if channels is not None:
+        return *_from_channels(h5py, channels, hints), None
     shapes = {name: np.broadcast_to(np.zeros((), dataset.dtype), dataset.shape) for name, dataset in datasets.items()}
     rows = lead_arrays(shapes)
     wanted = find_signal(shapes, None)

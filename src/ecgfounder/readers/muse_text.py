@@ -10,14 +10,14 @@ import re
 from ecgfounder.errors import ReadError
 
 _TITLE = re.compile(
-    r"^[ \t]*(?P<name>Rhythm|Median)[A-Za-z ]{0,30}:[ \t]*(?P<rows>\d{1,8}) *X *(?P<columns>\d{1,4})[ \t\r]*$",
-    re.MULTILINE | re.IGNORECASE,
+    r"^[ \t]*(?P<name>Rhythm|Median)[A-Za-z ]{0,30}:[ \t]*(?P<rows>\d{1,8}) *[xX] *(?P<columns>\d{1,4})[ \t\r]*$",
+    re.MULTILINE,
 )
 
 
 def has_titles(head: str) -> bool:
     """Whether the beginning of a file has a line that announces a table by its rows and columns."""
-    return _TITLE.search(head) is not None
+    return ("Rhythm" in head or "Median" in head) and _TITLE.search(head) is not None
 
 
 def rhythm_in(text: str) -> tuple[str, str]:
@@ -29,7 +29,7 @@ def rhythm_in(text: str) -> tuple[str, str]:
         If there is not exactly one table of a rhythm, or it has not as many rows and columns as announced.
     """
     titles = list(_TITLE.finditer(text))
-    rhythms = [number for number, title in enumerate(titles) if title["name"].casefold() == "rhythm"]
+    rhythms = [number for number, title in enumerate(titles) if title["name"] == "Rhythm"]
     if len(rhythms) != 1:
         raise ReadError(f"expected one table 'Rhythm signal: N X M', found {len(rhythms)} beside {len(titles)} in all")
     title = titles[rhythms[0]]

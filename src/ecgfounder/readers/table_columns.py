@@ -18,6 +18,7 @@ from ecgfounder.readers.source import Hints
 from ecgfounder.readers.tables import MAX_LEADS, Description, recording_of
 from ecgfounder.readers.text_layout import Layout, is_number
 from ecgfounder.readers.time_columns import (
+    Times,
     clock_times,
     interval_rate,
     is_clock,
@@ -60,22 +61,27 @@ def recording_of_columns(
     titles, scales = _named([header[column] for column in candidates], [units[column] for column in candidates])
     names = leads_in_context(titles)
     chosen = _chosen(layout, candidates, names, hints)
-    rates = (_rate_in(layout, column, header[column], units[column]) for column in times)
+    columns = [candidates[place] for place in chosen]
+    counted = [column for column in times if is_number(layout.first[column])]
+    values = layout.plain_values([*columns, *counted])
+    if values is None:
+        layout = _one_recording(layout, times)
+        values = layout.values([*columns, *counted])
+    of_times = dict(zip(counted, values.T[len(columns) :], strict=True))
+    values = values[:, : len(columns)]
     rate = description.rate
-    if rate is None or layout.repeated:
-        rate = next((found for found in rates if found is not None), rate)
-    if layout.repeated:
-        _require_one_recording(layout, times)
-    values = layout.values([candidates[place] for place in chosen])
+    if rate is None:
+        rates = (_rate_in(layout, column, header[column], units[column], of_times.get(column)) for column in times)
+        rate = next((found for found in rates if found is not None), None)
     known = [scale for place in chosen if (scale := scales[place]) is not None]
     if known and len(known) < len(chosen):
         raise ReadError(f"the table states a unit of voltage for {len(known)} of its {len(chosen)} leads")
     if known:
-        values *= known
+        values = values * known
     leads = tuple(names[place] for place in chosen)
     if hints.leads and KNOWN_LEADS.isdisjoint(leads):
         leads = hints.leads
-    stated = Description(description.rate or rate, 1.0 if known else description.scale, leads)
+    stated = Description(rate, 1.0 if known else description.scale, leads)
     return recording_of(values, stated, hints, source_format, leads_on=1)
 
 
@@ -174,30 +180,43 @@ def _is_index(layout: Layout, column: int) -> bool:
     return bool(len(values) > 1 and np.isfinite(values).all() and steps.min() > 0 and steps.max() < 2.5 * steps.min())
 
 
-def _require_one_recording(layout: Layout, times: Sequence[int]) -> None:
-    """Refuse a table with repeated names, unless times or numbers of rows go on after them."""
+def _one_recording(layout: Layout, times: Sequence[int]) -> Layout:
+    """The table without repeated lines of names.
+
+    Raises
+    ------
+    ReadError
+        If there are such lines, and no times or numbers of rows go on after them: then the table may be several recordings.
+    """
+    single = layout.without_repeated_names()
+    if single is None:
+        return layout
     for column in times:
-        if is_number(layout.first[column]) and rate_of(layout.values([column])[:, 0], 0.0) is not None:
-            return
-        clock = clock_times(layout.texts(column)) if is_clock(layout.first[column]) else None
-        if clock is not None and rate_of(*clock) is not None:
-            return
+        if is_clock(single.first[column]):
+            clock = clock_times(single.texts(column))
+            goes_on = clock is not None and rate_of(*clock) is not None
+        else:
+            goes_on = is_number(single.first[column]) and rate_of(single.values([column])[:, 0], 0.0) is not None
+        if goes_on:
+            return single
     raise ReadError(
         "the table's line of names is repeated, and no column of times goes on after it: it may be several recordings"
     )
 
 
-def _rate_in(layout: Layout, column: int, name: str, unit: str) -> float | None:
-    """The sampling rate from a column of times; None if its unit is not known, or it does not rise evenly."""
+def _rate_in(layout: Layout, column: int, name: str, unit: str, times: Times | None) -> float | None:
+    """The sampling rate from a column of times; None if its unit is not known, or it does not rise evenly.
+
+    `times` are the column's numbers; None if it has none.
+    """
     if is_clock(layout.first[column]):
         clock = clock_times(layout.texts(column))
         return None if clock is None else rate_of(*clock)
-    if not is_number(layout.first[column]):
+    if times is None:
         return None
     by_interval = interval_rate(unit)
     if by_interval is not None:
         return by_interval
-    times = layout.values([column])[:, 0]
     if len(times) < 2 or not np.isfinite(times).all():
         return None
     seconds = seconds_per_unit(name, unit, (times[-1] - times[0]) / (len(times) - 1))

@@ -21,7 +21,6 @@ _DELIMITERS = (";", "\t", ",", " ")
 _NUMBER = re.compile(
     r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d{1,3})?|[+-]?(?:nan|inf(?:inity)?)|-?", re.IGNORECASE | re.ASCII
 )
-_NO_SAMPLE = ["", "-", "nan", "NaN", "NAN"]  # '-' is written by the program rdsamp
 _GROUPED = re.compile(r"\[[^\]]*\]|'[^']*'|\"[^\"]*\"|\S+")
 _MAX_NAME_LINES = 4
 
@@ -40,8 +39,8 @@ class Layout:
         The text of the lines of numbers.
     first, last : tuple of str
         The fields of the first and the last of them.
-    repeated : bool
-        Whether the line of names was repeated between the lines of numbers; `body` has none of them.
+    line_of_names : str
+        The text of the line of names; empty if there is none.
     """
 
     delimiter: str
@@ -50,7 +49,7 @@ class Layout:
     body: str
     first: tuple[str, ...]
     last: tuple[str, ...]
-    repeated: bool = False
+    line_of_names: str = ""
 
     @property
     def width(self) -> int:
@@ -109,17 +108,35 @@ class Layout:
         ReadError
             If fields are not numbers, or rows differ in length.
         """
+        plain = self.plain_values(columns)
+        return numbers([tuple(row[column] for column in columns) for row in self.rows()]) if plain is None else plain
+
+    def plain_values(self, columns: Sequence[int]) -> npt.NDArray[np.float64] | None:
+        """`values`, if Arrow's reader can parse the table; else None."""
         arrays = self._by_arrow(columns) if self.width <= MAX_LEADS else None
-        if arrays is None:
-            return numbers([tuple(row[column] for column in columns) for row in self.rows()])
-        return np.stack(arrays, axis=1)
+        return None if arrays is None else np.stack(arrays, axis=1)
+
+    def without_repeated_names(self) -> Layout | None:
+        """The table without further lines of names (and units), which some programs write on every page; None if it has none."""
+        if not self.line_of_names or self.line_of_names not in self.body:
+            return None
+        kept: list[str] = []
+        dropped = False
+        for line in self.body.split("\n"):
+            is_unit = dropped and self.units is not None and fields_of(line, self.delimiter) == self.units
+            dropped = line.strip() == self.line_of_names or is_unit
+            if not dropped:
+                kept.append(line)
+        return replace(self, body="\n".join(kept), line_of_names="")
 
     def _by_arrow(self, columns: Sequence[int], *, as_text: bool = False) -> list[npt.NDArray[np.generic]] | None:
         """Columns by Arrow's reader, which is ten times as fast as `rows`; None if it cannot parse the table."""
         if self.delimiter != " ":
             found = self._parsed(self.body, columns, as_text)
-            if found is None and " " in self.body and len(self.body) <= MAX_IRREGULAR_BYTES:
-                found = self._parsed(re.sub(rf" *([{self.delimiter}\n]) *", r"\1", self.body), columns, as_text)
+            if found is None:
+                ends = f"{self.delimiter}\r\n"
+                without_marks, count = re.subn(rf" *(?<![^ {ends}])-(?= *[{ends}]| *$)", "", self.body)
+                found = self._parsed(without_marks, columns, as_text) if count else None
             return found
         if any(mark in self.body for mark in "'\"[\t"):
             return None
@@ -145,7 +162,7 @@ class Layout:
                 arrow_csv.ConvertOptions(
                     include_columns=list(dict.fromkeys(chosen)),
                     column_types=dict.fromkeys(chosen, pa.string() if as_text else pa.float64()),
-                    null_values=_NO_SAMPLE,
+                    null_values=["", "nan", "NaN", "NAN"],
                     decimal_point="," if may_be_comma and _has_decimal_comma(self, body) else ".",
                 ),
             )
@@ -170,12 +187,15 @@ def numbers(rows: Sequence[tuple[str, ...]]) -> npt.NDArray[np.float64]:
     """
     if not all(is_number(field) for row in rows for field in row):
         raise ReadError("the table has fields that are not numbers")
-    plain = [[float(field.replace(",", ".")) if field not in _NO_SAMPLE else np.nan for field in row] for row in rows]
+    try:
+        plain = [[float(field.replace(",", ".") or "nan") for field in row] for row in rows]
+    except ValueError:  # of '-'
+        plain = [[float("nan" if field in ("", "-") else field.replace(",", ".")) for field in row] for row in rows]
     return np.array(plain, dtype=np.float64).reshape(len(rows), -1)
 
 
 def is_number(field: str) -> bool:
-    """Whether a field is a number, or marks a missing one: empty, or '-'."""
+    """Whether a field is a number, or marks a missing one: empty, or '-', as the program rdsamp writes."""
     return len(field) < 64 and _NUMBER.fullmatch(field) is not None
 
 
@@ -280,9 +300,8 @@ def layout_of(text: str) -> tuple[list[str], Layout]:
         elif line.strip():
             if len(line) > MAX_IRREGULAR_BYTES:
                 raise ReadError(f"a table with a line of {len(line):,} characters")
-            fields = _names_in(line, delimiter, len(last)) if not names else fields_of(line, delimiter)
+            fields = _names_in(line, delimiter, len(last))
             if not _are_names(fields, last, is_first=not names):
-                first = fields_of(line, delimiter)
                 break
             line_of_names = line_of_names or line.strip()
             if fields not in names:
@@ -294,8 +313,7 @@ def layout_of(text: str) -> tuple[list[str], Layout]:
     if len(names) > 2:
         raise ReadError(f"the table has {len(names)} lines of text above its numbers, more than names and units")
     header, units = (*names, None, None)[:2]
-    layout = Layout(delimiter, header, units, text[begin:end], first, last)
-    return remarks, _without_empty_end(_without_repeated_names(layout, line_of_names))
+    return remarks, _without_empty_end(Layout(delimiter, header, units, text[begin:end], fields, last, line_of_names))
 
 
 def _end_of_rows(text: str) -> int:
@@ -314,6 +332,8 @@ def _names_in(line: str, delimiter: str, width: int) -> tuple[str, ...]:
     fields = fields_of(line, delimiter)
     if delimiter == " " and len(fields) > width:
         by_gaps = tuple(part.strip("\"'") for part in re.split(r"\t|\s{2,}", line.strip()))
+        if len(by_gaps) == width + 1 and [name.casefold() for name in by_gaps[:2]] == ["time", "date"]:
+            by_gaps = (" ".join(by_gaps[:2]), *by_gaps[2:])  # both are in one column, in brackets
         return by_gaps if len(by_gaps) == width else fields
     return fields
 
@@ -331,21 +351,6 @@ def _are_names(fields: tuple[str, ...], last: tuple[str, ...], *, is_first: bool
     if any(not is_number(field) and is_number(below) for field, below in pairs):
         return True
     return not is_number(fields[0]) and is_number(last[0])
-
-
-def _without_repeated_names(layout: Layout, line: str) -> Layout:
-    """The table without further lines that are equal to the line of names, which some programs write on every page."""
-    if not line or line not in layout.body:
-        return layout
-    units = layout.units
-    kept, dropped = [], False
-    for row in layout.body.split("\n"):
-        repeats = row.strip() == line
-        again_units = dropped and units is not None and fields_of(row, layout.delimiter) == units
-        dropped = repeats or again_units
-        if not dropped:
-            kept.append(row)
-    return replace(layout, body="\n".join(kept), repeated=True)
 
 
 def _without_empty_end(layout: Layout) -> Layout:

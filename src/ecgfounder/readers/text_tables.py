@@ -31,9 +31,9 @@ def matches(source: Source) -> bool:
     text = decoded(head)
     return (
         looks_like_table(text, cut_off=len(head) == HEAD_BYTES)
+        or watch.export_in(text) is not None
         or opensignals.has_title(text)
         or muse_text.has_titles(text)
-        or watch.export_in(text) is not None
     )
 
 

@@ -135,8 +135,8 @@ def rate_of(times: Times, resolution: float) -> float | None:
     """The sampling rate from the times of all samples, in seconds.
 
     Times are rounded: those of 360 Hz with three decimals are 2 or 3 ms apart. The result is the only usual rate at which
-    all times are within the rounding, if there is one. Else it is the rate from the first and the last time, or a whole number
-    that is very near to it.
+    all times are within the rounding, if there is one. Else it is a whole number, if it is the only one, or the rate of a
+    straight line through the times.
 
     Parameters
     ----------
@@ -156,7 +156,8 @@ def rate_of(times: Times, resolution: float) -> float | None:
     if span <= 0:
         return None
     mean = (len(times) - 1) / span
-    allowed = resolution * (1 + 1e-6) + 1e-12 * span + 8 * float(np.spacing(np.abs(times).max()))
+    inexact = 1e-12 * span + 8 * float(np.spacing(np.abs(times).max()))
+    allowed = resolution * (1 + 1e-6) + inexact
     number = np.arange(len(times))
 
     def fits(rate: float, within: float = allowed) -> bool:
@@ -168,13 +169,15 @@ def rate_of(times: Times, resolution: float) -> float | None:
     usual = [rate for rate in _USUAL_RATES if low <= rate <= high and fits(rate)]
     if len(usual) == 1:
         return usual[0]
-    if not fits(mean, 2 * allowed):  # the first and the last time are rounded as well
-        is_even = np.abs(np.diff(times) * mean - 1).max() <= 0.51
-        return _near_whole(mean) if is_even else None
-    if allowed * mean > 1.5:
-        return None  # several samples have the same time: the first and the last one do not give the rate
+    is_rounded = fits(mean, 2 * allowed)  # the first and the last time are rounded as well
+    if is_rounded and allowed * mean > 1.5:
+        return None  # too many samples have the same time
+    if not is_rounded and np.abs(np.diff(times) * mean - 1).max() > 0.51:
+        return None
     whole = float(round(mean))
-    return whole if high - low < _MAX_WIDTH and low <= whole <= high and fits(whole) else _near_whole(mean)
+    if is_rounded and high - low < _MAX_WIDTH and low <= whole <= high and fits(whole):
+        return whole
+    return _near_whole(mean if fits(mean, inexact) else 1 / float(np.polyfit(number, times - times[0], 1)[0]))
 
 
 def _near_whole(rate: float) -> float:

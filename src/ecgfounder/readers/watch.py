@@ -24,7 +24,10 @@ _HERTZ = re.compile(
 _USUAL_HERTZ = (250.0, 1100.0)
 """Rates of watches; no heart rate, the other quantity in such a file, is as large."""
 
-_UNITS = {"мкв": 1e-3, "мв": 1.0, "微伏": 1e-3, "毫伏": 1.0, "マイクロボルト": 1e-3, "ミリボルト": 1.0}
+_UNITS = {
+    **dict.fromkeys(("мкв", "微伏", "微伏特", "マイクロボルト", "마이크로볼트", "ميكروفولت", "מיקרוולט"), 1e-3),
+    **dict.fromkeys(("мв", "毫伏", "毫伏特", "ミリボルト", "밀리볼트", "ملي فولت", "ملليفولت", "מיליוולט"), 1.0),
+}
 _VOLT = re.compile(r"(micro|mikro|milli|mili)vol[tț]\w*")
 _LEAD = re.compile(r"(?:^|[^A-Za-z0-9])(I{1,3}|aV[RLF]|V[1-6])(?:$|[^A-Za-z0-9])")
 
@@ -52,17 +55,18 @@ def export_in(text: str) -> Export | None:
         if end < 0:
             return None
         line = text[position:end].strip()
-        if line and is_number(with_ascii_numbers(line).strip('"').strip()):
+        plain = with_ascii_numbers(line)
+        if line and is_number(plain.strip('" ')):
             description = _described_by(values)
             return None if description is None else Export(description, position)
         if line:
-            mark = next((mark for mark in ",;\t" if mark in line), None)
+            mark = next((mark for mark in ",;\t" if mark in plain), None)
             if mark is None and (values or len(line) > 100):  # the patient's name may be empty, without a comma
                 return None
-            name, _, value = line.partition(mark or ",")
+            name, _, value = plain.partition(mark or ",")
             if not name.strip(' "'):
                 return None
-            values.append(with_ascii_numbers(value).strip(' "'))
+            values.append(value.strip(' "'))
         position = end + 1
     return None
 
@@ -97,7 +101,9 @@ def _leads_in(value: str, *, anywhere: bool) -> list[str]:
 
 
 def _scale_of(value: str) -> float | None:
-    """Millivolts per unit of voltage, whose name may be in another language."""
+    """Millivolts per unit of voltage, whose name may be in another language; None if it is not one."""
+    if not value or len(value) > 16:
+        return None
     plain = value.casefold()
     spelled = _VOLT.fullmatch(plain)
     if spelled is not None:
