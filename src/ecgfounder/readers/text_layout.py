@@ -22,7 +22,7 @@ _NUMBER = re.compile(
     r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d{1,3})?|[+-]?(?:nan|inf(?:inity)?)|-?", re.IGNORECASE | re.ASCII
 )
 _GROUPED = re.compile(r"\[[^\]]*\]|'[^']*'|\"[^\"]*\"|\S+")
-_MAX_NAME_LINES = 4
+_MAX_OTHER_LINES = 10_000  # above the numbers, and below them
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def layout_of(text: str) -> tuple[list[str], Layout]:
     names: list[tuple[str, ...]] = []
     line_of_names = ""
     position = 0
-    while position < end:
+    while position < end and len(remarks) + len(names) < _MAX_OTHER_LINES:
         begin = position
         position = text.find("\n", begin, end) + 1 or end
         line = text[begin:position]
@@ -306,23 +306,22 @@ def layout_of(text: str) -> tuple[list[str], Layout]:
             line_of_names = line_of_names or line.strip()
             if fields not in names:
                 names.append(fields)
-            if len(names) > _MAX_NAME_LINES:
+            if len(names) > 2:
                 raise ReadError("the table has more lines of text above its numbers than names and units")
     else:
         raise ReadError("the table has no rows of numbers")
-    if len(names) > 2:
-        raise ReadError(f"the table has {len(names)} lines of text above its numbers, more than names and units")
     header, units = (*names, None, None)[:2]
     return remarks, _without_empty_end(Layout(delimiter, header, units, text[begin:end], fields, last, line_of_names))
 
 
 def _end_of_rows(text: str) -> int:
     """Where the last row ends that has more than delimiters in it."""
-    end = len(text)
-    while end:
+    end = len(text.rstrip(" \t\r\n\x1a"))
+    for _ in range(_MAX_OTHER_LINES):
         begin = text.rfind("\n", 0, end) + 1
-        if text[begin:end].strip(" \t\r\n,;\x1a") and not is_remark(text[begin:end]):
-            break
+        if text[begin:end].strip(" \t\r,;") and not is_remark(text[begin:end]):
+            line_end = text.find("\n", end)  # after delimiters at the end of the row
+            return len(text) if line_end < 0 else line_end
         end = max(begin - 1, 0)
     return end
 
