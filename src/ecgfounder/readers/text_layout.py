@@ -315,15 +315,23 @@ def layout_of(text: str) -> tuple[list[str], Layout]:
 
 
 def _end_of_rows(text: str) -> int:
-    """Where the last row ends that has more than delimiters in it."""
+    """Where the last row ends that has more than delimiters in it; 0 if there is none.
+
+    Raises
+    ------
+    ReadError
+        If too many lines without numbers follow.
+    """
     end = len(text.rstrip(" \t\r\n\x1a"))
     for _ in range(_MAX_OTHER_LINES):
+        if not end:
+            return 0
         begin = text.rfind("\n", 0, end) + 1
         if text[begin:end].strip(" \t\r,;") and not is_remark(text[begin:end]):
             line_end = text.find("\n", end)  # after delimiters at the end of the row
             return len(text) if line_end < 0 else line_end
         end = max(begin - 1, 0)
-    return end
+    raise ReadError(f"the table has more than {_MAX_OTHER_LINES:,} lines without numbers at its end")
 
 
 def _names_in(line: str, delimiter: str, width: int) -> tuple[str, ...]:
