@@ -465,6 +465,19 @@ def test_datasets_that_are_claims_or_bombs_are_refused(tmp_path: Path) -> None:
         assert not is_read_or_refused(f"{tmp_path}/x.h5::{name}", ALL)
 
 
+def test_a_heap_of_texts_that_the_library_would_follow_forever_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("ecg", data=table()).attrs["unit"] = "uV"
+    assert read_ecg(tmp_path / "x.h5", hints=ALL).n_samples == 50
+    data = bytearray((tmp_path / "x.h5").read_bytes())
+    free = data.index(b"GCOL") + 16 + 16 + 8  # behind the head of the heap and its only text
+    assert data[free : free + 2] == b"\0\0"
+    data[free + 8 : free + 16] = bytes(8)
+    with pytest.raises(ReadError, match="a global heap whose free space has no size"):
+        read_ecg(write(tmp_path, "x.h5", bytes(data)), hints=ALL)
+
+
 def test_hdf5_without_its_extra_says_what_to_install(exams: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingDependencyError, match=r"ecgfounder\[hdf5\]"):

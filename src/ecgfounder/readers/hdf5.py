@@ -39,6 +39,7 @@ from ecgfounder.readers.tables import (
 FORMAT = "hdf5"
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
+_HEAP = b"GCOL\x01\0\0\0"
 _USER_BLOCKS = (0, 512, 1024, 2048)
 _ROW = re.compile(r"(?P<dataset>.*)\[(?P<row>\d{1,12})\]")
 _MAX_CHILDREN = 1024
@@ -104,12 +105,29 @@ def _opened(h5py: Any, source: Source) -> Iterator[Any]:
     # The library reads large files of this machine by their path, and others in ranges through a file object.
     in_memory = source.small is not None or source.is_gzip
     whole = io.BytesIO(source.content) if in_memory else location.path if location.is_local else location.open()
+    if in_memory:
+        _require_sound_heaps(source.content)
     try:
         opened = h5py.File(whole, "r")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
         raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
     with opened:
         yield opened
+
+
+def _require_sound_heaps(content: bytes) -> None:
+    """Refuse a global heap, which holds texts, whose free space has no size: HDF5's library would follow it forever."""
+    at = content.find(_HEAP)
+    while at >= 0:
+        end = min(at + int.from_bytes(content[at + 8 : at + 16], "little"), len(content))
+        place = at + 16
+        while place + 16 <= end:
+            is_free = content[place : place + 2] == b"\0\0"
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            if is_free and size == 0:
+                raise ReadError("damaged HDF5 file: a global heap whose free space has no size")
+            place += size if is_free else 16 + (size + 7) // 8 * 8
+        at = content.find(_HEAP, at + len(_HEAP))
 
 
 def _find(h5py: Any, root: Any, member: str | None, hints: Hints) -> tuple[Array, Description, Description | None]:
@@ -235,7 +253,8 @@ def _from_group(h5py: Any, group: Any, hints: Hints) -> tuple[Array, Description
 
 def _from_channels(h5py: Any, channels: Sequence[tuple[Any, str]], hints: Hints) -> tuple[Array, Description]:
     """The ECG channels of a recording by OpenSignals, perhaps of several devices."""
-    places = opensignals.chosen_channels([name for _, name in channels], len(hints.leads or ()))
+    names_all = len(hints.leads or ()) == len(channels)
+    places = opensignals.chosen_channels([name for _, name in channels], may_be_any=names_all)
     chosen = [channels[place][0] for place in places]
     described = [_description(h5py, dataset.parent, dataset) for dataset in chosen]
     if len({dataset.size for dataset in chosen}) > 1 or len({description.rate for description in described}) > 1:
