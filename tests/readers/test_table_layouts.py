@@ -52,6 +52,7 @@ def test_a_big_endian_text_is_read(tmp_path: Path) -> None:
     "changed",
     [
         lambda text: text.replace(",", ";").replace(".", ","),
+        lambda text: "sep=;\n" + text.replace(",", ";").replace(".", ","),
         lambda text: text.replace(",", "\t").replace(".", ","),
         lambda text: text.replace("time (s),I (mV),II (mV)", "t/s I_mV II_mV").replace(",", "  "),
         lambda text: text.replace("time (s),I (mV),II (mV)", "t/s I_mV II_mV").replace(",", " ").replace(".", ","),
@@ -63,6 +64,15 @@ def test_a_big_endian_text_is_read(tmp_path: Path) -> None:
 )
 def test_separators_and_decimal_commas_are_told_apart(changed: Callable[[str], str], tmp_path: Path) -> None:
     require_samples(read(tmp_path, changed(NAMED)))
+
+
+def test_a_large_table_that_blanks_separate_is_not_read_row_by_row(tmp_path: Path) -> None:
+    samples = millivolts(400_000)
+    text = lines_of((f"{number / 500:.3f}" for number in range(len(samples))), samples, ["t/s I_mV II_mV"], "  ")
+    assert len(text) > 8 << 20
+    with measured() as effort:
+        assert read(tmp_path, text).n_samples == 400_000
+    assert effort.lines < 1_000_000
 
 
 # Columns that are no leads

@@ -199,6 +199,16 @@ def test_the_user_names_the_ecg_channel_or_all_columns(leads: tuple[str, ...], t
     np.testing.assert_array_equal(recording.samples[0], COUNTS)
 
 
+@pytest.mark.parametrize("leads", [("I", "II"), ("a", "b", "c", "d", "e", "I", "II")])
+def test_channels_of_sensors_that_are_not_said_to_be_ecg_are_leads_if_the_user_names_all(
+    leads: tuple[str, ...], tmp_path: Path
+) -> None:
+    text = opensignals({"a": device(sensor=["RAW", "RAW"])}, ROWS)
+    recording = read(tmp_path, text, Hints(None, "1", leads))
+    assert recording.leads == ("I", "II")
+    np.testing.assert_array_equal(recording.samples[1], COUNTS)
+
+
 def test_several_ecg_channels_are_told_apart_by_labels_or_numbers(tmp_path: Path) -> None:
     both = device(sensor=["ECG", "ECG"])
     assert read(tmp_path, opensignals({"a": both}, ROWS), COUNTED).leads == ("ECG", "ECG 2")
@@ -354,6 +364,14 @@ def test_a_heart_rate_is_no_sampling_rate_and_a_name_no_lead(tmp_path: Path) -> 
     recording = read(tmp_path, text)
     assert (recording.leads, recording.sampling_rate) == (("I",), 512)
     assert read(tmp_path, watch(unit="Unit,mV")).samples[0, 1] == pytest.approx(4.998)
+
+
+@pytest.mark.parametrize("samples", ["", '""', "-", "Smith", "1.234,5"])
+def test_an_export_without_numbers_is_refused(samples: str, tmp_path: Path) -> None:
+    text = watch().partition("\n\n0\n")[0] + f"\n\n{samples}\n"
+    with pytest.raises(ReadError) as caught:
+        read(tmp_path, text)
+    assert "Smith" not in str(caught.value)
 
 
 def test_numbers_with_minus_signs_of_typography_are_read(tmp_path: Path) -> None:

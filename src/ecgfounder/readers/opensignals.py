@@ -114,16 +114,16 @@ def _has_raw(h5py: Any, device: Any) -> bool:
     return isinstance(device.get("raw", getlink=True), h5py.HardLink) and isinstance(device["raw"], h5py.Group)
 
 
-def chosen_channels(names: Sequence[str], hinted: int | None) -> list[int]:
-    """The places of the ECG channels among channels; all of them if none is of ECG and the user names as many.
+def chosen_channels(names: Sequence[str], *, may_be_any: bool) -> list[int]:
+    """The places of the ECG channels among channels; all of them if none is of ECG and they may be any.
 
     Raises
     ------
     ReadError
-        If none is of ECG, and the user does not name all.
+        If none is of ECG, and they may not be any.
     """
     ecg = [place for place, name in enumerate(names) if name in KNOWN_LEADS or says_ecg(name)]
-    if not ecg and hinted != len(names):
+    if not ecg and not may_be_any:
         raise ReadError(
             f"none of the recording's {len(names)} sensors is one of ECG; give the channels' names by the 'leads' parameter"
         )

@@ -207,6 +207,11 @@ def is_row(line: str) -> bool:
     return bool(line.strip()) and not is_remark(line)
 
 
+def _is_separator_line(line: str) -> bool:
+    """Whether a line tells a spreadsheet program the separator: 'sep=;'."""
+    return line[:4].lower() == "sep=" and len(line.strip("\r\n")) == 5
+
+
 def rows_of(body: str) -> Iterator[str]:
     return (line for line in body.split("\n") if is_row(line))
 
@@ -297,7 +302,7 @@ def layout_of(text: str) -> tuple[list[str], Layout]:
         line = text[begin:position]
         if is_remark(line):
             remarks.append(line.lstrip()[1:])
-        elif line.strip():
+        elif line.strip() and not _is_separator_line(line):
             if len(line) > MAX_IRREGULAR_BYTES:
                 raise ReadError(f"a table with a line of {len(line):,} characters")
             fields = _names_in(line, delimiter, len(last))

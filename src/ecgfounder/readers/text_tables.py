@@ -116,7 +116,8 @@ def _from_channels(layout: Layout, channels: dict[int, str], description: Descri
     """
     columns = sorted(channels)
     hinted = hints.leads or ()
-    places = opensignals.chosen_channels([channels[column] for column in columns], len(hinted))
+    names_all = len(hinted) in (len(columns), layout.width)
+    places = opensignals.chosen_channels([channels[column] for column in columns], may_be_any=names_all)
     chosen = [columns[place] for place in places]
     leads = tuple(channels[column] for column in chosen)
     others = [name for column, name in enumerate(hinted) if column not in chosen]

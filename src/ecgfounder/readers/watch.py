@@ -56,7 +56,8 @@ def export_in(text: str) -> Export | None:
             return None
         line = text[position:end].strip()
         plain = with_ascii_numbers(line)
-        if line and is_number(plain.strip('" ')):
+        number = plain.strip('" ')
+        if number not in ("", "-") and is_number(number):
             description = _described_by(values)
             return None if description is None else Export(description, position)
         if line:
