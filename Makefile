@@ -15,7 +15,7 @@ TOOLS := $(VENV)/.tools
 SERVICES := $(VENV)/services
 
 # Test modules that `make test-dist` runs: they do not need the package's source files.
-DIST_TESTS ?= test_xli test_philips test_native test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
+DIST_TESTS ?= test_xli test_whole_numbers test_philips test_native test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
 DIST := build/test-dist
 WHEEL ?= dist/*.whl
 
@@ -28,7 +28,7 @@ CONSTRAINTS.newest = true
 
 install: $(READY)
 
-$(READY): pyproject.toml setup.py constraints.txt Makefile $(wildcard src/ecgfounder/engines/_*.[ch] src/ecgfounder/readers/philips/_*.c)
+$(READY): pyproject.toml setup.py constraints.txt Makefile $(wildcard src/ecgfounder/engines/_*.[ch] src/ecgfounder/readers/_*.c src/ecgfounder/readers/philips/_*.c)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ecgfounder needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -1,7 +1,7 @@
 """The compiled parts of the package; everything else is in pyproject.toml.
 
-They are the most costly loops of reading Philips files, and the network on a CPU. Without a C compiler they are left out:
-Python code replaces the loops, another engine replaces the network.
+They are the most costly loops of reading Philips, HL7 aECG and CardioSoft files, and the network on a CPU. Without a C compiler
+they are left out: Python code replaces the loops, another engine replaces the network.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def extension(name: str, *, depends: tuple[str, ...] = (), flags: tuple[str, ...
 setup(
     ext_modules=[
         extension("ecgfounder.readers.philips._xli"),
+        extension("ecgfounder.readers._numbers"),
         extension(
             "ecgfounder.engines._net1d",
             depends=("src/ecgfounder/engines/_net1d_kernels.h",),

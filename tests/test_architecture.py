@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "readers": "ecg storage",
     "sinks": "ecg storage",
     "preprocess": "ecg network",
-    "engines": "network net1d",
+    "engines": "network net1d storage",
     "ledger": "cohort ecg network sinks storage",
     "stages": "ecg ledger network preprocess readers sinks storage",
     "drivers": "preprocess stages",
@@ -84,7 +84,7 @@ NEVER_LOADS = {
 }
 """What must not come in by any way, not through others either."""
 
-OPEN = ("_moved", "_net1d", "_version", "_xli")
+OPEN = ("_moved", "_net1d", "_numbers", "_version", "_xli")
 """Modules whose names begin with an underscore and that others may import: compiled ones, and two of the package itself."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import io
 import itertools
 import json
 import subprocess
@@ -294,6 +295,20 @@ def test_by_default_the_first_bad_ecg_raises_and_is_named(model: Embedder, some_
         model.embed([None])
 
 
+def test_bytes_and_file_objects_are_recordings_and_are_named_by_their_place(model: Embedder, ecgs: Path) -> None:
+    path = next(iter(sorted(ecgs.rglob("*.xml"))))
+    content = path.read_bytes()
+    expected = model.embed(path, pooling="mean")
+    assert model.embed(content, pooling="mean").tobytes() == expected.tobytes()
+    with path.open("rb") as file:
+        assert model.embed(file, pooling="mean").tobytes() == expected.tobytes()
+    many = model.embed([content, io.BytesIO(content), path, b"<a/>"], pooling="mean", errors="return")
+    assert [each.tobytes() for each in many[:3]] == [expected.tobytes()] * 3
+    assert str(many[3]).startswith("recording 3: ")
+    with pytest.raises(ReadError, match=r"^the given bytes: the file is empty"):
+        model.embed(b"")
+
+
 def test_exceptions_can_stand_in_the_place_of_the_bad(model: Embedder, some_bad: list[Any]) -> None:
     found = model.embed(some_bad, errors="return", pooling="mean")
     assert [type(each) for each in found] == [np.ndarray, ReadError, PrepareError, SettingsError, np.ndarray]
@@ -355,7 +370,6 @@ def test_an_embedding_that_is_not_finite_is_an_error_for_predictions_too() -> No
         (noise() * 1j, {"sampling_rate": 500, "leads": STANDARD_LEADS}, "real numbers"),
         (noise(), {"sampling_rate": 500, "leads": STANDARD_LEADS, "unit": "mm"}, "'unit' parameter"),
         (3.5, {}, "'float'"),
-        (b"path", {}, "'bytes'"),
         (noise(), {"pooling": "max"}, "'pooling' parameter"),
         ([noise()], {"errors": "ignore"}, "'errors' parameter"),
         ([noise()], {"batch_size": 0}, "'batch_size' parameter"),

@@ -40,7 +40,7 @@ from ecgfounder.network.checkpoint import find_checkpoint
 from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.preprocess.signals import Signal, prepare
-from ecgfounder.readers import read_ecg
+from ecgfounder.readers import Given, is_given, label_of, read_ecg
 from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import Hints
 from ecgfounder.stages.collect import Finished
@@ -61,8 +61,8 @@ ERRORS_CHOICES = ("raise", "return", "skip")
 Array = npt.NDArray[np.float32]
 Pooling = Literal["none", "mean"]
 Errors = Literal["raise", "return", "skip"]
-AnyRecording = str | os.PathLike[str] | Recording | npt.NDArray[np.number[Any]]
-"""One ECG: a path (`container::member` too), a `Recording`, or samples [n_leads, n_samples]."""
+AnyRecording = Given | Recording | npt.NDArray[np.number[Any]]
+"""One ECG: a path (`container::member` too), a file's content, a file object, a `Recording`, or samples [n_leads, n_samples]."""
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -115,7 +115,8 @@ def load(
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `resampling`.
     reader : str, default: "auto"
-        "auto" (format detected by content), or "sierraecg" (Philips files, read by that package).
+        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
+        that no file of a device has verified).
 
     Returns
     -------
@@ -261,7 +262,7 @@ class Embedder:
     checkpoint : Path
         The file of the weights.
     reader : str
-        "auto" or "sierraecg".
+        "auto", "sierraecg", "mortara_eli" or "mfer".
     """
 
     def __init__(self, engine: Engine, preparation: Preparation, *, checkpoint: Path, reader: str = "auto") -> None:
@@ -350,8 +351,9 @@ class Embedder:
 
         Parameters
         ----------
-        x : str, os.PathLike, Recording, array_like, or an iterable of these
-            A path, a `Recording`, samples [n_leads, n_samples] (numpy array or tensor), or an iterable of any of these.
+        x : str, os.PathLike, bytes, file object, Recording, array_like, or an iterable of these
+            A path, a file's content, a file object in binary mode, a `Recording`, samples [n_leads, n_samples] (numpy array or
+            tensor), or an iterable of any of these.
         sampling_rate, leads, unit : float or None, sequence of str or None, str or None
             Hz, lead names of the rows, and "mV" (default), "uV" ..., for arrays and for files that do not state them.
             With "1lead", `leads` may be left out for an array of one row.
@@ -493,7 +495,7 @@ class Embedder:
 
         def prepared() -> Iterator[Callable[[], Signal]]:
             for number, x in enumerate(recordings):
-                name = "" if single else os.fspath(x) if _is_path(x) else f"recording {number}"
+                name = "" if single else os.fspath(x) if isinstance(x, str | os.PathLike) else f"recording {number}"
                 names.append(name)
                 yield partial(self._prepare, x, hints, name)
 
@@ -514,19 +516,20 @@ class Embedder:
         try:
             return prepare(recording, self.preparation)
         except PrepareError as error:
-            raise _named(error, os.fspath(x) if _is_path(x) else name) from error
+            raise _named(error, label_of(x) if is_given(x) and not name else name) from error
         except MemoryError as error:
             raise _named(PrepareError("needs more memory than is available"), name) from error
 
     def _recording(self, x: Any, hints: Hints) -> Recording:
         if isinstance(x, Recording):
             return x
-        if _is_path(x):
+        if is_given(x):
             return read_ecg(x, reader=self.reader, hints=hints)
         array = _as_array(x)
         if array is None:
             raise SettingsError(
-                "Expected a path, a Recording, or an array [n_leads, n_samples] with its sampling_rate and leads, got "
+                "Expected a path, a file's content or a file object, a Recording, or an array [n_leads, n_samples] with its "
+                "sampling_rate and leads, got "
                 f"an object of type {type(x).__name__!r}."
             )
         leads = hints.leads
@@ -564,13 +567,9 @@ def _hints(sampling_rate: float | None, leads: Sequence[str] | None, unit: str |
     return Hints(sampling_rate, unit, None if names is None else canonical_leads(names))
 
 
-def _is_path(x: object) -> bool:
-    return isinstance(x, str | os.PathLike)
-
-
 def _is_single(x: object) -> bool:
     """Whether `x` is one recording; anything else is treated as an iterable."""
-    return isinstance(x, Recording | bytes) or _is_path(x) or _as_array(x) is not None
+    return isinstance(x, Recording) or is_given(x) or _as_array(x) is not None
 
 
 def _as_array(x: object) -> npt.NDArray[Any] | None:

@@ -92,6 +92,7 @@ def embed_cohort(
     retry_failed: bool = False,
     check_hashes: bool = False,
     read_timeout: float = 120.0,
+    read_memory: float | None = None,
     progress: bool | Progress = False,
 ) -> CohortRun:
     """Embed every ECG of a cohort, as `ecgfounder embed` does, or resume such a run.
@@ -129,8 +130,9 @@ def embed_cohort(
         See `Preparation`.
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `trim_zero_edges`.
-    reader : {"auto", "sierraecg"}
-        "auto" (format detected by content), or "sierraecg" (Philips files, read by that package).
+    reader : {"auto", "sierraecg", "mortara_eli", "mfer"}
+        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
+        that no file of a device has verified).
     sampling_rate : float, optional
         In Hz, for files that do not state it.
     leads : sequence of str, optional
@@ -169,6 +171,9 @@ def embed_cohort(
         Compare the files of finished recordings by content, not only by size and time.
     read_timeout : float, default: 120.0
         Time limit for reading one file, in seconds.
+    read_memory : float, optional
+        Memory that the reading of large files may take on this machine, in GiB. A file that needs more is read alone. None
+        for a quarter of the memory that the job may use.
     progress : bool or Progress, default: False
         True shows a progress bar, in a terminal or a notebook. A function is called with the number of records done and
         failed in this attempt, and the number that it has to do.
@@ -252,6 +257,7 @@ def embed_cohort(
         retry_failed=retry_failed,
         check_hashes=check_hashes,
         read_timeout=read_timeout,
+        read_memory=read_memory,
     )
     interruption = Interruption()
     with _progress(progress) as told, _interruptible(interruption):

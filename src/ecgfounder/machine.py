@@ -9,6 +9,8 @@ import ctypes
 import os
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_TOP_PAD = -1, -3, -2  # of malloc.h
 _LARGEST_KEPT = 1 << 30
@@ -29,6 +31,40 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
         mallopt(_M_TOP_PAD, _GROWTH)
+
+
+def return_freed_memory() -> None:
+    """Return to the system what `keep_freed_memory` kept, after work that took unusually much."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that the processes of this job may use: the machine's, or less if a control group has a limit.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of `proc` and `sys`; another one in tests.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                mount, name = root / "sys/fs/cgroup", "memory.max"
+            elif "memory" in controllers.split(","):
+                mount, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            else:
+                continue
+            # A limit of a group above holds too. In a container, the path may be that of the host.
+            own = mount / path.lstrip("/")
+            for folder in {own, *own.parents, mount}:
+                if folder == mount or mount in folder.parents:
+                    with suppress(OSError, ValueError):  # "max": no limit
+                        limits.append(int((folder / name).read_text()))
+    return min(limits)
 
 
 def usable_cores() -> int:

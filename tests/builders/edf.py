@@ -23,19 +23,24 @@ class Channel:
     @property
     def millivolts(self) -> npt.NDArray[np.float64]:
         low, high = float(self.low), float(self.high)
-        scale = {"mV": 1, "uV": 1e-3, "µV": 1e-3, "V": 1e3, "nV": 1e-6}[self.unit]
+        scale = {"mV": 1, "V": 1e3, "nV": 1e-6}.get(self.unit, 1e-3)
         first, last = self.digital
         return ((self.counts.reshape(-1) - first) * (high - low) / (last - first) + low) * scale
 
 
 def edf(
-    channels: list[Channel], kind: str = "", duration: str = "1", bdf: bool = False, n_records: int | None = None
+    channels: list[Channel],
+    kind: str = "",
+    duration: str = "1",
+    bdf: bool = False,
+    n_records: int | None = None,
+    encoding: str = "latin-1",
 ) -> bytes:
     """An EDF or BDF file of these channels."""
     records = len(channels[0].counts)
 
     def column(values: list[str], width: int) -> str:
-        return "".join(value.ljust(width)[:width] for value in values)
+        return "".join(value.encode(encoding).ljust(width)[:width].decode("latin-1") for value in values)
 
     head = "X X X X".ljust(80) + "Startdate X X X X".ljust(80) + "01.01.2501.01.01"
     head += str(256 * (len(channels) + 1)).ljust(8) + kind.ljust(44)
@@ -57,6 +62,12 @@ def counts(n: int = 20, records: int = 3, limit: int = 32767, seed: int = 9) -> 
     return np.random.default_rng(seed).integers(-limit, limit, (records, n))
 
 
-def annotations(texts: list[bytes], width: int = 20) -> Channel:
-    rows = [np.frombuffer(text.ljust(2 * width, b"\0"), "<i2").astype(np.int64) for text in texts]
-    return Channel("EDF Annotations", np.array(rows), "", "-1", "1", filters="")
+def annotations(texts: list[bytes], width: int = 20, bdf: bool = False) -> Channel:
+    """The channel of annotations, a text for each data record, in samples of 2 or 3 bytes."""
+    size = 3 if bdf else 2
+    padded = [text.ljust(size * width, b"\0") for text in texts]
+    rows = [
+        [int.from_bytes(text[at : at + size], "little", signed=True) for at in range(0, size * width, size)]
+        for text in padded
+    ]
+    return Channel("BDF Annotations" if bdf else "EDF Annotations", np.array(rows), "", "-1", "1", filters="")

@@ -40,6 +40,7 @@ def waveform(
         f"<Waveform><WaveformType>{kind}</WaveformType><SampleType>CONTINUOUS_SAMPLES</SampleType>"
         f"<SampleBase>{base}</SampleBase><SampleExponent>{exponent}</SampleExponent>"
         "<HighPassFilter>5</HighPassFilter><LowPassFilter>150</LowPassFilter><ACFilter>NONE</ACFilter>"
+        f"<NumberofLeads>{len(leads)}</NumberofLeads>"
         + "".join(lead_data(lead, samples, **changes) for lead, samples in leads.items())
         + "</Waveform>"
     )

@@ -21,7 +21,22 @@ import scipy.io
 from ecgfounder.demo.philips_encoder import encode_sierra
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.readers.source import Hints
-from tests.builders import arrays, cardiosoft, dicom, hl7_aecg, ishne, muse, scp, text_exports, wfdb
+from tests.builders import (
+    arrays,
+    cardiosoft,
+    dicom,
+    dicom_text,
+    healforce,
+    hl7_aecg,
+    ishne,
+    mfer,
+    mortara_eli,
+    muse,
+    schiller_sema,
+    scp,
+    text_exports,
+    wfdb,
+)
 from tests.builders.arrays import mat, npy, npz, table, text_of
 from tests.builders.edf import Channel, annotations, counts, edf
 from tests.builders.scp import assemble, beats_section, data_section, leads_section, pack, waves
@@ -45,6 +60,7 @@ class Original:
     opened : what `read_ecg` is given: a file's name, perhaps with '::member'.
     hints : what the user says about it.
     repaired : makes checksums right again after damage, so that more than the checksum is tried.
+    reader : the reader that has to be named for it.
     """
 
     format: str
@@ -53,6 +69,7 @@ class Original:
     opened: str
     hints: Hints = field(default_factory=Hints)
     repaired: Callable[[bytes], bytes] = _unchanged
+    reader: str = "auto"
 
     def write(self, folder: Path) -> str:
         """Write its files into a folder; returns the path to read."""
@@ -67,7 +84,7 @@ def _single(format_name: str, name: str, data: bytes, hints: Hints | None = None
 
 def built() -> list[Original]:
     """Small files of every format and of its variants; those that need an extra, where that is installed."""
-    return [*_xml(), *_dicom(), *_scp(), *_wfdb(), *_holter(), *_arrays()]
+    return [*_xml(), *_dicom(), *_scp(), *_healforce(), *_wfdb(), *_holter(), *_unverified(), *_arrays()]
 
 
 def _xml() -> Iterator[Original]:
@@ -79,8 +96,13 @@ def _xml() -> Iterator[Original]:
     median = muse.waveform(muse.counts_of(muse.STORED, 20), "Median")
     yield _single("ge_muse", "checked", muse.document(median, muse.waveform(stored)))
     yield _single("ge_muse", "unchecked", muse.document(median, muse.waveform(stored, LeadDataCRC32="0")))
+    damaged = muse.document(median, muse.waveform(stored)).replace("M\u00fcller".encode("latin-1"), b"M & \x01")
+    yield _single("ge_muse", "not well-formed", damaged)
     strip = cardiosoft.strip_data(cardiosoft.counts_of(STANDARD_LEADS, 60), total="60")
     yield _single("ge_cardiosoft", "strip", cardiosoft.document(strip))
+    averages = schiller_sema.wave(schiller_sema.counts_of(n_samples=20), "ECG_AVERAGES")
+    event = schiller_sema.event(averages, schiller_sema.wave(schiller_sema.counts_of(n_samples=60)))
+    yield _single("schiller_sema", "averages and rhythm", schiller_sema.document(event))
     rhythm = hl7_aecg.sequence_set(hl7_aecg.counts_of(STANDARD_LEADS, 60))
     yield _single("hl7_aecg", "series", hl7_aecg.document(hl7_aecg.series(rhythm)))
 
@@ -90,18 +112,29 @@ def _dicom() -> Iterator[Original]:
     for name in ("IMPLICIT", "EXPLICIT", "DEFLATED"):
         data = dicom.encoded(dicom.ecg(*groups), getattr(dicom, name))
         yield _single("dicom", name.lower(), data)
+    members = dicom_text.members(dicom.ecg(*groups))
+    yield _single("dicom_xml", "native model", dicom_text.as_xml(members))
+    yield _single("dicom_json", "object", dicom_text.as_json(members))
+    yield _single("dicom_json", "array", dicom_text.as_json([members]))
 
 
 def _scp() -> Iterator[Original]:
     for order, huffman in ((0, False), (1, False), (2, True)):
         data = _without_section_checksums(scp.Plain(waves(), order=order, huffman=huffman).write())
         yield Original("scp_ecg", f"order {order}", {"x": data}, "x", repaired=_with_record_checksum)
+    data = scp.Plain(waves(), huffman=True, first=0).write()
+    yield Original("scp_ecg", "from sample 0", {"x": data}, "x", repaired=_with_record_checksum)
     beat = data_section([pack([5] * 10, 1, True)] * 2, 2000, 2000, 1)
     stored = [pack(row, 2, True) for row in waves(43, 2).tolist()]
     bodies = {2: struct.pack("<H", 19999), 3: leads_section(["I", "II"], [(1, 100)] * 2, flags=5), 5: beat}
     bodies |= {4: beats_section(20, 4, [(0, 17, 20, 26)], [(10, 30)]), 6: data_section(stored, 1000, 8000, 2, 1)}
     data = _without_section_checksums(assemble(bodies))
     yield Original("scp_ecg", "decimated, beats subtracted", {"x": data}, "x", repaired=_with_record_checksum)
+
+
+def _healforce() -> Iterator[Original]:
+    data = healforce.healforce(waves(60, 3))
+    yield Original("healforce", "three leads", {"x": data}, "x", repaired=healforce.with_checksums)
 
 
 def _without_section_checksums(data: bytes) -> bytes:
@@ -136,6 +169,8 @@ def _without_checksum(line: bytes) -> bytes:
 def _holter() -> Iterator[Original]:
     times = annotations([b"+0\x14\x14", b"+1\x14\x14", b"+2\x14\x14"])
     yield _single("edf", "EDF+D", edf([Channel("ECG II", counts()), times], "EDF+D"))
+    times = annotations([b"+0\x14\x14", b"+1\x14\x14", b"+7\x14\x14"])
+    yield _single("edf", "EDF+D with a gap", edf([Channel("ECG II", counts()), times], "EDF+D"))
     yield _single("edf", "BDF", edf([Channel("ECG II", counts()), Channel("V1", counts(seed=1))], bdf=True))
     data = ishne.ishne(ishne.frames_of(), variable=b"text")
     repaired = Original("ishne", "unchecked", {"x": data}, "x", repaired=_without_ishne_checksum)
@@ -144,6 +179,13 @@ def _holter() -> Iterator[Original]:
 
 def _without_ishne_checksum(data: bytes) -> bytes:
     return data[:8] + b"\0\0" + data[10:]
+
+
+def _unverified() -> Iterator[Original]:
+    channels = [mortara_eli.channel(lead, counts) for lead, counts in mortara_eli.counts_of(n_samples=60).items()]
+    eli, waves = mortara_eli.document(*channels), mfer.mfer(mfer.counts_of(n_samples=60), block=20)
+    yield Original("mortara_eli", "channels", {"x": eli}, "x", reader="mortara_eli")
+    yield Original("mfer", "little-endian", {"x": waves}, "x", reader="mfer")
 
 
 def _arrays() -> Iterator[Original]:
@@ -159,7 +201,12 @@ def _arrays() -> Iterator[Original]:
     yield _single("npz", "named", npz(ecg=table(), fs=np.array(500)), ALL_SAID)
     yield _single("mat", "level 5", mat(ECG=named), ALL_SAID)
     yield _single("mat", "level 4", level_4.getvalue(), ALL_SAID)
+    header = {"freq": 500.0, "desc": ["I", "II"], "units": ["mV", "mV"], "gain": [200.0] * 2, "adczero": [0.0] * 2}
+    yield _single("mat", "ecg-kit", mat(signal=table(2).T, header=header))
     if importlib.util.find_spec("h5py"):
+        yield _single(
+            "hdf5", "ecg-kit", arrays.mat_7_3(signal=table(2).T, header=header | {"gain": 200.0, "adczero": 0.0})
+        )
         yield from _hdf5()
 
 

@@ -88,11 +88,12 @@ class Plain:
     interval: int = 2000
     leads: Sequence[str] = ("I", "II")
     extra: dict[int, bytes] = field(default_factory=dict)
+    first: int = 1
 
     def write(self) -> bytes:
         n = self.rows.shape[1]
         parts = [pack(row, self.order, self.huffman) for row in self.rows.tolist()]
-        bodies = {3: leads_section(self.leads, [(1, n)] * len(self.leads))}
+        bodies = {3: leads_section(self.leads, [(self.first, self.first + n - 1)] * len(self.leads))}
         bodies[6] = data_section(parts, self.avm, self.interval, self.order)
         if self.huffman:
             bodies[2] = struct.pack("<H", 19999)

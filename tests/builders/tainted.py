@@ -17,11 +17,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from ecgfounder.demo.philips_encoder import encode_sierra
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.readers.source import Hints
-from tests.builders import arrays, cardiosoft, dicom, hl7_aecg, ishne, muse, scp, text_exports, wfdb
+from tests.builders import (
+    arrays,
+    cardiosoft,
+    dicom,
+    dicom_text,
+    healforce,
+    hl7_aecg,
+    ishne,
+    mfer,
+    mortara_eli,
+    muse,
+    schiller_sema,
+    scp,
+    text_exports,
+    wfdb,
+)
 from tests.builders.arrays import mat, npy, npz, table, text_of
 from tests.builders.edf import Channel, annotations, counts, edf
 from tests.builders.originals import ALL_SAID, Original
@@ -33,7 +49,7 @@ N_SAMPLES = 300
 
 def tainted() -> list[Original]:
     """A file of every format and of its variants."""
-    return [*_philips(), *_xml(), *_binary(), *_wfdb(), *_holter(), *_arrays()]
+    return [*_philips(), *_xml(), *_binary(), *_unverified(), *_wfdb(), *_holter(), *_arrays()]
 
 
 def _one(format_name: str, name: str, data: bytes) -> Original:
@@ -87,16 +103,18 @@ def _xml() -> Iterator[Original]:
     other = hl7_aecg.series(rhythm, code=f"MEDIAN {MARKER}")
     yield _one("hl7_aecg", "aECG", hl7_aecg.document(subject, other, hl7_aecg.series(rhythm), signed))
 
+    text = f"<textdata><type>INTERPRETATION</type><textdata>{MARKER}</textdata></textdata>"
+    waves = schiller_sema.wave(schiller_sema.counts_of((*STANDARD_LEADS, MARKER), N_SAMPLES))
+    schiller = schiller_sema.document(schiller_sema.event(text, waves)).replace("M\u00fcller".encode(), MARKER.encode())
+    yield _one("schiller_sema", "SEMA", schiller.replace(b"ADMIN", MARKER.encode()))
+
 
 def _binary() -> Iterator[Original]:
     for name in ("EXPLICIT", "IMPLICIT", "DEFLATED"):
-        channels = [dicom.channel(lead) for lead in STANDARD_LEADS]
-        label = dicom.coded(MARKER, MARKER, MARKER)
-        channels.append(dicom.channel("I", ChannelLabel=MARKER, ChannelSourceSequence=label))
-        group = dicom.group(dicom.counts_of((*STANDARD_LEADS, "x"), N_SAMPLES), channels, MultiplexGroupLabel=MARKER)
-        dataset = dicom.ecg(group)
-        dataset.PatientName = dataset.PatientID = dataset.StudyDescription = dataset.InstitutionName = MARKER
-        yield _one("dicom", name.lower(), dicom.encoded(dataset, getattr(dicom, name)))
+        yield _one("dicom", name.lower(), dicom.encoded(_dicom(), getattr(dicom, name)))
+    members = dicom_text.members(_dicom())
+    yield _one("dicom_xml", "native model", dicom_text.as_xml(members))
+    yield _one("dicom_json", "object", dicom_text.as_json(members))
     tags = b"".join(
         struct.pack("<BH", tag, len(MARKER) + 1) + MARKER.encode() + b"\0" for tag in (0, 1, 2, 3, 20, 21, 30)
     )
@@ -105,6 +123,27 @@ def _binary() -> Iterator[Original]:
         extra = {1: tags + struct.pack("<BH", 255, 0), 8: report, 10: MARKER.encode() * 3}
         file = scp.Plain(waves(N_SAMPLES), order=order, huffman=huffman, extra=extra)
         yield _one("scp_ecg", f"order {order}", file.write())
+    yield _one("healforce", "three leads", healforce.healforce(waves(N_SAMPLES, 3), patient=MARKER.encode()))
+
+
+def _dicom() -> Dataset:
+    channels = [dicom.channel(lead) for lead in STANDARD_LEADS]
+    label = dicom.coded(MARKER, MARKER, MARKER)
+    channels.append(dicom.channel("I", ChannelLabel=MARKER, ChannelSourceSequence=label))
+    group = dicom.group(dicom.counts_of((*STANDARD_LEADS, "x"), N_SAMPLES), channels, MultiplexGroupLabel=MARKER)
+    dataset = dicom.ecg(group)
+    dataset.PatientName = dataset.PatientID = dataset.StudyDescription = dataset.InstitutionName = MARKER
+    return dataset
+
+
+def _unverified() -> Iterator[Original]:
+    rows = mortara_eli.counts_of((*STANDARD_LEADS, MARKER), N_SAMPLES)
+    eli = mortara_eli.document(*(mortara_eli.channel(lead, row) for lead, row in rows.items()))
+    eli = eli.replace(b"Chest pain", MARKER.encode()).replace(b"Jane", MARKER.encode())
+    yield Original("mortara_eli", "ELI", {"x": eli}, "x", reader="mortara_eli")
+    name, note = 0x81, 0x16
+    changes = {name: MARKER.encode(), note: MARKER.encode(), mfer.MANUFACTURER: f"Maker^Model^1^{MARKER}".encode()}
+    yield Original("mfer", "MFER", {"x": mfer.mfer(mfer.counts_of(), changes=changes)}, "x", reader="mfer")
 
 
 def _wfdb() -> Iterator[Original]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,50 @@ def write_record(
 
 def random_frames(n: int = 20, signals: int = 2, limit: int = 1 << 11, seed: int = 1) -> Counts:
     return np.random.default_rng(seed).integers(-limit + 1, limit, (n, signals))
+
+
+Part = tuple[tuple[str, ...], Counts, int]
+"""Names of the signals, frames [n, samples per frame of all], and gain."""
+
+
+def write_segments(
+    folder: Path,
+    segments: Sequence[Part | None],
+    *,
+    layout: tuple[str, ...] | None = None,
+    gap: int = 10,
+    per_frame: Mapping[str, int] | None = None,
+    rate: str = "500",
+) -> Path:
+    """A record `m` of segments m_1, m_2 ... in format 16, with a layout header if `layout` is given; None is a gap."""
+    of = per_frame or {}
+    lines = [] if layout is None else ["m_layout 0"]
+    total = 0
+    for number, part in enumerate(segments, 1):
+        if part is None:
+            lines.append(f"~ {gap}")
+            total += gap
+            continue
+        names, frames, gain = part
+        name, n = f"m_{number}", len(frames)
+        (folder / f"{name}.dat").write_bytes(encode(frames, "16"))
+        described, first = [f"{name} {len(names)} {rate} {n}"], 0
+        for each in names:
+            columns = frames[:, first : first + of.get(each, 1)]
+            first += of.get(each, 1)
+            times = f"x{of[each]}" if each in of else ""
+            unit = "mmHg" if each == "ABP" else "mV"
+            described.append(f"{name}.dat 16{times} {gain}(0)/{unit} 16 0 {columns[0, 0]} {checksum(columns)} 0 {each}")
+        (folder / f"{name}.hea").write_text("\n".join(described) + "\n# age: 77\n")
+        lines.append(f"{name} {n}")
+        total += n
+    n_signals = len(layout) if layout is not None else len(next(part for part in segments if part is not None)[0])
+    if layout is not None:
+        listed = [
+            f"~ 0{f'x{of[name]}' if name in of else ''} 1000(0)/{'mmHg' if name == 'ABP' else 'mV'} 16 0 0 0 0 {name}"
+            for name in layout
+        ]
+        (folder / "m_layout.hea").write_text("\n".join([f"m_layout {n_signals} {rate} 0", *listed]) + "\n")
+    header = folder / "m.hea"
+    header.write_text("\n".join([f"m/{len(lines)} {n_signals} {rate} {total}", *lines]) + "\n")
+    return header

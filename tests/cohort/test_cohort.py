@@ -277,6 +277,58 @@ def test_tables_give_paths_and_identifiers_as_text(tmp_path: Path, name: str, sa
     assert cohort.columns == ("ecg_paths", "id", "age")
 
 
+def nested(depth: int, between: str = "") -> str:
+    """A row of JSON whose path is in lists of lists."""
+    return '{"ecg_paths": ' + f"[{between}" * depth + '"a"' + f"]{between}" * depth + "}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (nested(3), "holds lists that are nested 3 deep"),
+        (nested(63), "holds lists that are nested 63 deep"),
+        ('{"ecg_paths": "a"}\n' + nested(3_000), "line 2 is nested more than 64 levels deep"),
+        (nested(200_000), "line 1 is nested more than 64 levels deep"),
+        (nested(200_000, "\n"), "line 64 is nested more than 64 levels deep"),
+        (
+            '{"ecg_paths": "a", "x": ' + '{"y": ' * 3_000 + "1" + "}" * 3_001,
+            "line 1 is nested more than 64 levels deep",
+        ),
+        ('{"ecg_paths": "\udcff"}', r"rows 0 to 0 that cannot be read \(UnicodeDecodeError\)"),
+    ],
+)
+def test_rows_that_cannot_be_represented_are_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.jsonl").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(CohortError, match=message) as error:
+        paths_of(tmp_path / "t.jsonl")
+    assert "\n" not in str(error.value)
+
+
+def test_one_row_without_a_line_break_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "t.jsonl", '{"ecg_paths": ["a", "b"]}')
+    assert paths_of(tmp_path / "t.jsonl") == ["a", "b"]
+
+
+def test_brackets_in_text_and_side_by_side_are_no_nesting(tmp_path: Path) -> None:
+    row = {"ecg_paths": "[" * 3_000 + '"\\', "x": [[1]] * 3_000}
+    write(tmp_path / "t.jsonl", (json.dumps(row) + "\n") * 2)
+    assert paths_of(tmp_path / "t.jsonl") == [row["ecg_paths"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (pa.array([2**31 - 1], pa.date32()), r"cannot be read \(OverflowError\)"),
+        (pa.array([2**62], pa.duration("s")), r"cannot be read \(OverflowError\)"),
+        (pa.array([[[["a"]]]]), "nested 3 deep"),
+    ],
+)
+def test_types_that_hold_no_paths_are_refused(tmp_path: Path, values: pa.Array, message: str) -> None:
+    pq.write_table(pa.table({"ecg_paths": values}), tmp_path / "t.parquet")
+    with pytest.raises(CohortError, match=message):
+        paths_of(tmp_path / "t.parquet")
+
+
 def test_lists_in_parquet_and_jsonl_are_flattened(tmp_path: Path) -> None:
     pq.write_table(pa.table({"ecg_paths": [["a", "b"], None, [], ["c"]]}), tmp_path / "t.parquet")
     write(tmp_path / "t.jsonl", '{"ecg_paths": [["a"], ["b"]]}\n{"x": 1}\n{"ecg_paths": []}\n{"ecg_paths": [["c"]]}\n')

@@ -48,6 +48,7 @@ def changed(*words: str) -> dict[str, Any]:
         ("--id_column study", {"id_column": "study"}),
         ("--keep_columns age sex", {"keep_columns": ("age", "sex")}),
         ("--reader sierraecg", {"reader": "sierraecg"}),
+        ("--reader mfer", {"reader": "mfer"}),
         ("--sampling_rate 250", {"hints": Hints(250.0)}),
         ("--unit 200", {"hints": Hints(unit="200")}),
         ("--leads i,avr,C1", {"hints": Hints(leads=("I", "aVR", "V1"))}),
@@ -80,6 +81,7 @@ def changed(*words: str) -> dict[str, Any]:
         ("--retry_failed", {"retry_failed": True}),
         ("--check_hashes", {"check_hashes": True}),
         ("--read_timeout 5", {"read_timeout": 5.0}),
+        ("--read_memory 2.5", {"read_memory": 2.5}),
     ],
 )
 def test_each_flag_changes_its_own_setting_and_no_other(words: str, settings: dict[str, Any]) -> None:

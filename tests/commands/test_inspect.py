@@ -22,8 +22,10 @@ from ecgfounder.commands import inspect
 from ecgfounder.commands.inspect import add_inspect_arguments, describe, find_out, kind_of, run_inspect
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
-from ecgfounder.errors import MissingDependencyError, SettingsError
+from ecgfounder.errors import MissingDependencyError, RunError, SettingsError
 from ecgfounder.preprocess import quality
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import FILTERED
 from tests.builders.philips import counts_of, philips, recording_of
 from tests.places import RECORDINGS
 
@@ -88,7 +90,7 @@ def test_names_that_are_not_leads_are_not_repeated(tmp_path: Path, capsys: pytes
     path = tmp_path / "a.xml"
     path.write_bytes(philips(("I", "Smith", "II")))
     drawing = tmp_path / "out.svg"
-    assert run(path, "--json", "--plot", drawing) == 0
+    assert run(path, "--json", "--plot", drawing, "--mode", "1lead") == 0
     line = capsys.readouterr().out
     assert json.loads(line)["leads"] == ["I", "channel 2", "II"]
     assert "Smith" not in line + drawing.read_text()
@@ -98,7 +100,7 @@ def test_json_holds_the_figures_of_the_recording(tmp_path: Path, capsys: pytest.
     path = tmp_path / "a.xml"
     counts = counts_of(2)
     path.write_bytes(philips(("I", "II"), counts))
-    assert run(path, "--json") == 0
+    assert run(path, "--json") == 1  # not with the 12-lead network
     found = json.loads(capsys.readouterr().out)
     assert found["path"] == str(path)
     assert found["error"] is None
@@ -208,8 +210,70 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_read(
 
 
 def test_folder_cannot_be_drawn_into_one_file(folder: Path) -> None:
-    with pytest.raises(SettingsError, match="one file"):
+    with pytest.raises(SettingsError, match="must be a folder"):
         run(folder, "--plot", "out.png")
+    with pytest.raises(RunError, match=r"a\.xml: cannot be made"):
+        run(folder, "--plot", folder / "a.xml")
+
+
+def test_all_files_of_a_folder_are_drawn_below_one_folder(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (folder / "A.XML").write_bytes(philips(STANDARD_LEADS))  # the same name where case does not count
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    drawings = tmp_path / "drawings"
+    assert run(folder, folder / "b.xml", folder / "ward" / ".." / "b.xml", "--plot", drawings) == 1
+    made = sorted(str(path.relative_to(drawings)) for path in drawings.rglob("*.png"))
+    assert made == ["A.XML.png", "a.xml-2.png", "b.xml-2.png", "b.xml-3.png", "b.xml.png", "ward/c.xml.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawings.rglob("*.png"))
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_drawings_of_members_stay_in_their_folder(tmp_path: Path) -> None:
+    taken: set[str] = set()
+    for name, place in (
+        ("x.h5::../../etc/passwd", "x.h5--..-..-etc-passwd.png"),
+        ("x.h5::tracings/12", "x.h5--tracings-12.png"),
+        ("../../x.xml", "x.xml.png"),
+        ("/x.xml", "x.xml-2.png"),
+    ):
+        assert inspect._place_of(name, tmp_path, taken) == tmp_path / place
+
+
+@pytest.mark.parametrize(
+    ("flags", "unable"),
+    [
+        ((), {"ward/c.xml": "missing leads I, III"}),
+        (("--mode", "1lead"), {}),
+        (("--missing_leads", "zero"), {}),
+        (("--window", "12"), {"a.xml": "10 s are shorter than one window", "b.xml": "--remainder pad", "ward/c.xml": "missing"}),
+        (("--window", "12", "--remainder", "keep", "--mode", "1lead"), {}),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_embedded_with_the_flags_are_named_counted_and_status_1(
+    folder: Path, flags: tuple[str, ...], unable: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "def":
+        (folder / "ward" / f"{name}.xml").unlink()
+    assert run(folder, *flags) == bool(unable)
+    lines = capsys.readouterr().out.splitlines()
+    for line in lines[1 : lines.index("")]:
+        name = os.path.relpath(line.split()[4], folder)
+        assert ("cannot be embedded" in line) == (name in unable)
+        assert unable.get(name, "") in line
+    assert (f"{len(unable)} of them cannot be embedded" in "\n".join(lines)) == bool(unable)
+
+
+def test_a_rate_that_cannot_be_embedded_is_named_without_computing_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecgfounder.preprocess.recipes.Recipe.normalized", lambda *_: pytest.fail("was computed"))
+    slow = Recording(np.ones((12, 200), np.float32), 20.0, STANDARD_LEADS, "synthetic")
+    assert "an ECG needs at least 25 Hz" in str(describe("x", slow, Preparation()).problem)
+    for preparation in (
+        Preparation(),
+        Preparation(window=5),
+        Preparation(window=2, stride=1),
+        Preparation(recipe=FILTERED),
+    ):
+        assert describe("x", recording_of(seconds=9.0), preparation).problem is None
 
 
 def test_arguments_cost_no_heavy_import() -> None:
@@ -231,10 +295,10 @@ def test_folder_gives_a_line_per_file_and_counts(folder: Path, capsys: pytest.Ca
     assert [Path(line.split()[4]).name for line in table] == ["a.xml", "b.xml", "c.xml", "d.xml", "e.xml", "f.xml"]
     assert table[0].split()[:4] == ["philips_sierra", "8+4", "500", "10"]
     assert table[1].split()[1] == "12"
-    assert table[2].endswith("not_lead_I:II")
+    assert "not_lead_I:II cannot be embedded: missing leads I, III" in table[2]
     assert table[3].split()[0] == "-"
     summary = " ".join(" ".join(lines[lines.index("") :]).split())
-    assert "6 files: 3 read, 3 not readable" in summary
+    assert "6 files: 3 read, 1 of them cannot be embedded, 3 not readable" in summary
     assert "3 format: philips_sierra" in summary
     assert "1 flag: derived_leads" in summary
     assert "2 not readable: the file is empty" in summary

@@ -130,16 +130,17 @@ def jobs(count: int) -> Iterator[Job]:
     return (Job(ticket, f"{ticket}.xml") for ticket in range(count))
 
 
-def our_threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.startswith("ecgfounder-")]
+def our_threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name.startswith("ecgfounder-")}
 
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    before = our_threads()
     yield
     deadline = time.monotonic() + 5
-    while our_threads():
-        assert time.monotonic() < deadline, f"still running: {our_threads()}"
+    while left := our_threads() - before:
+        assert time.monotonic() < deadline, f"still running: {[each.name for each in left]}"
         time.sleep(0.02)
 
 

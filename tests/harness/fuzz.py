@@ -53,7 +53,7 @@ def fuzz(original: Original, count: int, seed: int, keep: Path | None = None) ->
     names = sorted(original.files)
     with TemporaryDirectory() as folder:
         path = original.write(Path(folder))
-        assert is_read_or_refused(path, original.hints), "the original itself is refused"
+        assert is_read_or_refused(path, original.hints, original.reader), "the original itself is refused"
         for number in range(count):
             original.write(Path(folder))
             damaged = chance.choice(names)
@@ -61,7 +61,7 @@ def fuzz(original: Original, count: int, seed: int, keep: Path | None = None) ->
             (Path(folder) / damaged).write_bytes(copy)
             begin = time.perf_counter()
             try:
-                outcome = "read" if is_read_or_refused(path, original.hints) else "refused"
+                outcome = "read" if is_read_or_refused(path, original.hints, original.reader) else "refused"
             except Exception as error:  # noqa: BLE001 - what must not happen, and is reported
                 outcome = "failed"
                 tally.failures.append(

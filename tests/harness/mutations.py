@@ -61,7 +61,7 @@ def _damage(copy: bytearray, chance: random.Random) -> None:
         copy[at : at + 16] = copy[other : other + 16]
 
 
-def is_read_or_refused(path: Path | str, hints: Hints | None = None) -> bool:
+def is_read_or_refused(path: Path | str, hints: Hints | None = None, reader: str = "auto") -> bool:
     """Read a file; true if that worked, false if it was refused as it should be: foreseen, and within a second.
 
     Raises
@@ -69,19 +69,19 @@ def is_read_or_refused(path: Path | str, hints: Hints | None = None) -> bool:
     AssertionError
         If it took longer, or was refused by accident. Any other exception is one that leaked from a reader.
     """
-    seconds, refusal = _timed(path, hints)
+    seconds, refusal = _timed(path, hints, reader)
     if seconds > WITHIN_SECONDS:  # another process may have had the processor: once more before it counts
-        seconds = min(seconds, _timed(path, hints)[0])
+        seconds = min(seconds, _timed(path, hints, reader)[0])
     assert seconds <= WITHIN_SECONDS, f"took {seconds:.1f} s"
     assert "damaged file (" not in (refusal or ""), f"unforeseen: {refusal}"
     assert "needs more memory" not in (refusal or ""), f"unbounded: {refusal}"
     return refusal is None
 
 
-def _timed(path: Path | str, hints: Hints | None) -> tuple[float, str | None]:
+def _timed(path: Path | str, hints: Hints | None, reader: str) -> tuple[float, str | None]:
     begin = time.perf_counter()
     try:
-        read_ecg(path, hints=hints)
+        read_ecg(path, hints=hints, reader=reader)
     except (ReadError, MissingDependencyError) as error:
         return time.perf_counter() - begin, str(error)
     return time.perf_counter() - begin, None

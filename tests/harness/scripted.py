@@ -18,14 +18,14 @@ import numpy as np
 
 from ecgfounder.ecg.facts import Facts
 from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.stages.read import Event, Failed, Input, Job, Opened, ReadTask
+from ecgfounder.stages.read import Ask, Event, Failed, Input, Job, Opened, ReadTask
 
 
 @dataclass(frozen=True)
 class ScriptedTask(ReadTask):
     """Reads no file: the path says what happens, in words joined by commas."""
 
-    def events(self, job: Job) -> Iterator[Event]:
+    def events(self, job: Job, ask: Ask = lambda _need: None) -> Iterator[Event]:
         words = job.path.partition(":")[0].split(",")
         n_inputs = sum(word in ("small", "big") for word in words)
         if n_inputs:
@@ -35,6 +35,8 @@ class ScriptedTask(ReadTask):
             if word in ("small", "big"):
                 length = 50 if word == "small" else 400_000
                 yield Input(job, next(numbers), np.full((12, length), job.place, dtype=np.float32))
+            elif word.startswith("ask"):
+                ask(int(word.removeprefix("ask")))
             else:
                 yield from ACTIONS[word](job)
             if word == "refuse":
@@ -59,6 +61,22 @@ def hang(_job: Job) -> Iterator[Event]:
 def nap(_job: Job) -> Iterator[Event]:
     time.sleep(0.1)
     yield from ()
+
+
+def enter(job: Job) -> Iterator[Event]:
+    _mark(job, "1")
+    yield from ()
+
+
+def exit_again(job: Job) -> Iterator[Event]:
+    _mark(job, "-1")
+    yield from ()
+
+
+def _mark(job: Job, mark: str) -> None:
+    """Append a line to the file after the colon; one short write is never mixed with another's."""
+    with open(job.path.partition(":")[2], "a") as file:
+        file.write(f"{mark}\n")
 
 
 def break_down(_job: Job) -> Iterator[Event]:
@@ -88,6 +106,8 @@ ACTIONS: dict[str, Callable[[Job], Iterator[Event]]] = {
     "leave": leave,
     "hang": hang,
     "nap": nap,
+    "enter": enter,
+    "exit": exit_again,
     "break": break_down,
     "refuse": refuse,
     "signals": send_oneself_signals,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
@@ -210,6 +212,123 @@ def test_nothing_but_tensors_and_numbers_is_loaded(tmp_path: Path, value: object
     path = saved({"state_dict": {"w": torch.ones(3)}, "extra": value}, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match="only tensors and numbers are loaded"):
         load_state_dict(path)
+
+
+# ------------------------------------------------------------------------------------------------------- forms of tensors
+
+
+def sparse(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_sparse()
+
+
+def quantized(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+
+def nested(_tensor: torch.Tensor) -> torch.Tensor:
+    return torch.nested.nested_tensor([torch.zeros(3), torch.zeros(4)])
+
+
+ODD_FORMS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "sparse": (sparse, "sparse_coo"),
+    "sparse by rows": (lambda tensor: tensor.to_sparse_csr(), "sparse_csr"),
+    "meta": (lambda tensor: tensor.to("meta"), "without values"),
+    "quantized": (quantized, "qint8"),
+    "complex": (lambda tensor: tensor.to(torch.complex64), "complex64"),
+    "float8": (lambda tensor: tensor.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+    "nested": (nested, "nested"),
+    "expanded": (lambda tensor: torch.zeros(1).expand(tensor.shape), r"expanded to \[.*\]"),
+    "expanded, huge": (lambda _: torch.zeros(1).expand(1 << 40, 1024), r"expanded to \[1099511627776, 1024\]"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|Sparse CSR|quantize_per_tensor).*:UserWarning")
+@pytest.mark.parametrize("form", ODD_FORMS)
+@pytest.mark.parametrize("name", ["stage_list.0.block_list.0.se_fc1.weight", "dense.weight"])
+def test_tensors_that_are_no_plain_arrays_are_named(state: State, tmp_path: Path, name: str, form: str) -> None:
+    change, told = ODD_FORMS[form]
+    path = saved({name: change(state[name])}, tmp_path / "weights.pth")
+    changed = state | load_state_dict(path)
+    with pytest.raises(CheckpointError, match=rf"1 of the checkpoint's tensors are not plain .*: {name} \({told}\)"):
+        head_of(changed) if name.startswith("dense.") else backbone_state(changed, "1lead")
+
+
+def test_a_tensor_of_another_class_is_named(state: State) -> None:
+    class Odd(torch.Tensor):
+        pass
+
+    with pytest.raises(CheckpointError, match=r"first_bn\.weight \(Odd\)"):
+        backbone_state(state | {"first_bn.weight": state["first_bn.weight"].as_subclass(Odd)}, "1lead")
+
+
+def test_parameters_and_tensors_that_only_look_different_are_accepted(state: State) -> None:
+    name = "first_conv.conv.weight"
+    for same in (torch.nn.Parameter(state[name]), torch._neg_view(-state[name])):
+        assert np.array_equal(backbone_state(state | {name: same}, "1lead")[name].numpy(), state[name].numpy())
+    head = head_of(state | {"dense.weight": torch.nn.Parameter(state["dense.weight"])})
+    assert head is not None
+    assert np.array_equal(head.weight, state["dense.weight"].numpy())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(5, 1024, dtype=torch.int32), "not of floating point"),
+        (torch.full((5, 1024), torch.nan), "not finite"),
+    ],
+)
+def test_a_damaged_head_is_named(state: State, value: torch.Tensor, message: str) -> None:
+    with pytest.raises(CheckpointError, match=f"the checkpoint's head.*{message}"):
+        head_of(state | {"dense.weight": value, "dense.bias": torch.zeros(5)})
+
+
+def test_weights_that_are_no_tensors_are_named(state: State, tmp_path: Path) -> None:
+    mixed = {"state_dict": state | {"first_conv.conv.bias": [1.0], "extra": 3}}
+    with pytest.raises(
+        CheckpointError, match=r"weights.pth: 1 weights are no tensors: first_conv\.conv\.bias \(list\)"
+    ):
+        load_state_dict(saved(mixed, tmp_path / "weights.pth"))
+
+
+def test_names_in_a_file_cannot_make_a_message_long_or_of_several_lines(state: State, tmp_path: Path) -> None:
+    for content in ({"a\nb\x1b[31m" + "x" * 10_000: 1}, state | {"a\nb\x1b[31m" + "x" * 10_000: torch.zeros(1)}):
+        with pytest.raises(CheckpointError, match=r"a b \[31mxxx.*\.\.\.") as error:
+            load_backbone(saved(content, tmp_path / "weights.pth"), "1lead")
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 500 + len(str(tmp_path))
+
+
+def with_header(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A safetensors file whose header says something else."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    change(header["first_conv.conv.bias"])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        ({"shape": [1, 2]}, "damaged safetensors"),
+        ({"shape": [1 << 62, 4]}, "damaged safetensors"),
+        ({"shape": [-64]}, "damaged safetensors"),
+        ({"data_offsets": [0, 1 << 60]}, "damaged safetensors"),
+        ({"data_offsets": [4, 0]}, "damaged safetensors"),
+        ({"dtype": "F64"}, "damaged safetensors"),
+        ({"dtype": "I32"}, "not of floating point"),
+        ({"dtype": "F8_E4M3", "shape": [256]}, r"first_conv\.conv\.bias \(float8_e4m3fn\)"),
+    ],
+)
+def test_a_safetensors_header_that_lies_is_refused(
+    state: State, tmp_path: Path, lie: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({name: state[name] for name in state if name.startswith("first_conv") or "bn" not in name}, path)
+    with pytest.raises(CheckpointError, match=message):
+        load_backbone(with_header(path, lambda bias: bias.update(lie)), "1lead")
 
 
 # ---------------------------------------------------------------------------------------------------------- damaged files

@@ -20,7 +20,7 @@ from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedForm
 from ecgfounder.readers import arrays, read_ecg, text_layout
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.storage import locate
-from tests.builders.arrays import WATCH, mat, npy, npz, table, text_of
+from tests.builders.arrays import WATCH, mat, mat_7_3, npy, npz, table, text_of
 from tests.harness.effort import measured
 from tests.harness.mutations import is_read_or_refused
 
@@ -348,6 +348,69 @@ def test_matlab_bombs_are_stopped(tmp_path: Path) -> None:
         read_ecg(tmp_path / "x.mat", hints=ALL)
 
 
+@pytest.mark.parametrize("kind", ["npz", "mat", "7.3", "h5"])
+@pytest.mark.parametrize("row", [True, False])
+def test_the_only_array_that_can_be_an_ecg_needs_no_name(row: bool, kind: str, tmp_path: Path) -> None:
+    if kind in ("7.3", "h5"):
+        pytest.importorskip("h5py")
+    values = table(1 if row else 12, 600)
+    others = {"beats": np.arange(9.0), "time": np.arange(600) / 500, "who": np.array(7.0)}
+    named = {"my_array": values[0] if row else values, **others}
+    data = {
+        "npz": lambda: npz(**named),
+        "mat": lambda: mat(**named, note="of any length" * 40),
+        "7.3": lambda: mat_7_3(**named, note="of any length" * 40),
+        "h5": lambda: in_groups(named),
+    }[kind]()
+    path = write(tmp_path, "x", data)
+    hints = Hints(sampling_rate=500, unit="uV", leads=("II",) if row else STANDARD_LEADS)
+    np.testing.assert_allclose(read_ecg(path, hints=hints).samples, values / 1000, rtol=1e-6)
+    with pytest.raises(ReadError, match="sampling_rate"):
+        read_ecg(path, hints=Hints(unit="uV", leads=hints.leads))
+
+
+def in_groups(named: dict[str, npt.NDArray[np.float64]]) -> bytes:
+    h5py = pytest.importorskip("h5py")
+    file = io.BytesIO()
+    with h5py.File(file, "w") as root:
+        for i, (name, values) in enumerate(named.items()):
+            root[f"device/part{i}/{name}"] = values
+        root["device/part0/itself"] = root["device"]  # a cycle
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["npz", "mat", "7.3", "h5"])
+def test_of_several_arrays_one_must_be_named(kind: str, tmp_path: Path) -> None:
+    named = {"first": table(1, 600)[0], "second": table(1, 600)[0] * 2, "few": np.arange(9.0)}
+    if kind in ("7.3", "h5"):
+        h5py = pytest.importorskip("h5py")
+    if kind == "h5":
+        with h5py.File(tmp_path / "x", "w") as root:
+            for name, values in named.items():
+                root[f"device/{name}"] = values
+    else:
+        write(tmp_path, "x", {"npz": npz, "mat": mat, "7.3": mat_7_3}[kind](**named))
+    hints = Hints(sampling_rate=500, unit="uV", leads=("II",))
+    with pytest.raises(ReadError, match=r"2 of the 3 arrays of the .* file can be the ECG.*FILE::"):
+        read_ecg(tmp_path / "x", hints=hints)
+    member = "device/second" if kind == "h5" else "second"
+    np.testing.assert_allclose(read_ecg(f"{tmp_path}/x::{member}", hints=hints).samples, table(1, 600) / 500, rtol=1e-6)
+
+
+def test_texts_of_matlab_7_3_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    for names in (["I ", "V1"], ("I", "V1")):
+        structure = {"data": table(2, 300), "fs": 250.0, "unit": "uV", "leads": names}
+        recording = read_ecg(f"{write(tmp_path, 'x', mat_7_3(ECG=structure))}::ECG")
+        assert (recording.leads, recording.sampling_rate) == (("I", "V1"), 250)
+        np.testing.assert_allclose(recording.samples, table(2, 300) / 1000, rtol=1e-6)
+
+
+def test_a_file_without_an_array_for_an_ecg_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="none of the 2 arrays"):
+        read_ecg(write(tmp_path, "x", npz(a=np.arange(9), b=np.arange(7))), hints=ALL)
+
+
 # HDF5
 
 
@@ -476,6 +539,16 @@ def test_a_heap_of_texts_that_the_library_would_follow_forever_is_refused(tmp_pa
     data[free + 8 : free + 16] = bytes(8)
     with pytest.raises(ReadError, match="a global heap whose free space has no size"):
         read_ecg(write(tmp_path, "x.h5", bytes(data)), hints=ALL)
+
+
+def test_addresses_that_no_file_reaches_are_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    file = io.BytesIO()
+    with h5py.File(file, "w") as root:
+        root["ecg"] = table()
+    data = bytearray(file.getvalue())
+    data[48:52] = b"\xff\xff\xff\x7f"  # the address of what describes the driver
+    assert not is_read_or_refused(write(tmp_path, "x.h5", bytes(data)), ALL)
 
 
 def test_hdf5_without_its_extra_says_what_to_install(exams: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,7 @@ def test_where_a_lead_that_is_needed_has_another_rate_the_error_says_so(tmp_path
         prepare(recording, Preparation())
 
 
-def test_signals_of_wfdb_at_fewer_samples_a_frame_are_named(tmp_path: Path) -> None:
+def test_leads_of_wfdb_at_fewer_samples_a_frame_are_interpolated_and_named(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(-500, 500, (600, 5)).astype("<i2")
     (tmp_path / "r.dat").write_bytes(frames.tobytes())
     lines = [
@@ -226,7 +226,13 @@ def test_signals_of_wfdb_at_fewer_samples_a_frame_are_named(tmp_path: Path) -> N
     ]
     (tmp_path / "r.hea").write_text("\n".join(lines) + "\n")
     recording = read_ecg(tmp_path / "r.hea")
-    assert (recording.leads, recording.sampling_rate, recording.left_out) == (("I", "II"), 500, ("V5",))
+    assert (recording.leads, recording.sampling_rate, recording.left_out) == (("I", "II", "V5"), 500, ())
+    assert recording.upsampled == ("V5",)
+    stored = frames[:, 4] / 1000
+    np.testing.assert_allclose(recording.samples[2, ::2], stored, atol=1e-6)
+    np.testing.assert_allclose(recording.samples[2, 1:-1:2], (stored[1:] + stored[:-1]) / 2, atol=1e-6)
+    assert recording.samples[2, -1] == recording.samples[2, -2]
+    assert "upsampled_leads:V5" in prepare(recording, Preparation(mode="1lead")).flags
 
 
 def test_a_faster_signal_that_is_no_ecg_does_not_push_out_the_leads(tmp_path: Path) -> None:

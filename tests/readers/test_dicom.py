@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ecgfounder.ecg.leads import STANDARD_LEADS, select_leads
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers import dicom, read_ecg
+from ecgfounder.readers import dicom, dicom_stored, read_ecg
 from ecgfounder.readers.source import Source
 from ecgfounder.storage import locate
 from tests.builders.dicom import (
@@ -241,7 +241,7 @@ def test_a_channel_that_contradicts_itself_is_refused(file: Path, changes: dict[
 
 
 def test_a_deflate_bomb_is_refused_in_bounded_memory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom, "MAX_UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(dicom_stored, "MAX_UNPACKED_BYTES", 1 << 20)
     content = encoded(ecg(rhythm()), DEFLATED)
     start = content.index(DEFLATED.encode()) + len(DEFLATED)
     packer = zlib.compressobj(wbits=-15)

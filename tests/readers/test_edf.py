@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.preprocess import Preparation, prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.source import Hints
 from tests.builders.edf import Channel, annotations, counts, edf
 from tests.harness.mutations import is_read_or_refused
+from tests.places import SHARED
 
 
 def write(folder: Path, data: bytes) -> Path:
@@ -121,16 +124,104 @@ def test_a_recording_that_was_not_closed_is_read_to_its_last_whole_record(tmp_pa
     assert read_ecg(write(tmp_path, data[:-7])).n_samples == 40
 
 
-def test_annotations_are_no_channel_and_discontinuous_files_need_gapless_times(tmp_path: Path) -> None:
+def test_annotations_are_no_channel_and_discontinuous_files_need_times(tmp_path: Path) -> None:
     ecg = Channel("ECG II", counts())
     whole = annotations([b"+0\x14\x14", b"+1\x14\x14", b"+2\x14\x14"])
     assert read_ecg(write(tmp_path, edf([ecg, whole], "EDF+D"))).leads == ("II",)
     broken = annotations([b"+0\x14\x14", b"+1\x14\x14", b"+7\x14\x14"])
     assert read_ecg(write(tmp_path, edf([ecg, broken], "EDF+C"))).n_samples == 60
-    with pytest.raises(UnsupportedFormatError, match="gaps"):
-        read_ecg(write(tmp_path, edf([ecg, broken], "EDF+D")))
     with pytest.raises(UnsupportedFormatError, match="without the start times"):
         read_ecg(write(tmp_path, edf([ecg], "EDF+D")))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pauses=st.lists(st.sampled_from([0, 0, 2, 3, 37]), min_size=1, max_size=6),
+    bdf=st.booleans(),
+    seed=st.integers(0, 1 << 30),
+)
+def test_gaps_between_records_are_nan(
+    pauses: list[int], bdf: bool, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Ten samples a second, records of 2 s; the pause before a record in samples, and rounded times."""
+    n = len(pauses)
+    starts = np.cumsum([20 * (i > 0) + pause for i, pause in enumerate([0, *pauses[1:]])])
+    ecg = [Channel(f"ECG V{i}", counts(20, n, seed=seed + i)) for i in (1, 2)]
+    texts = [f"+{100 + start / 10 + 0.004:.2f}\x14\x14\0+3\x14note\x14".encode() for start in starts]
+    data = edf([*ecg, annotations(texts, bdf=bdf)], "BDF+D" if bdf else "EDF+D", duration="2", bdf=bdf)
+    recording = read_ecg(write(tmp_path_factory.mktemp("e"), data))
+    expected = np.full((2, starts[-1] + 20), np.nan)
+    for row, channel in zip(expected, ecg, strict=True):
+        for record, start in enumerate(starts):
+            row[start : start + 20] = channel.millivolts[20 * record : 20 * (record + 1)]
+    np.testing.assert_allclose(recording.samples, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("times", "error"),
+    [
+        ((0, 5, 3), "overlap or are not in the order"),
+        ((0, 0.5, 1.5), "overlap or are not in the order"),
+        ((0, 0, 1), "overlap or are not in the order"),
+        ((5, 4, 3), "overlap or are not in the order"),
+        ((0, 1, 1e9), "too large gaps"),
+        ((0, 1, 1e300), "too large gaps"),
+        ((0, 1e300, 2), "too large gaps"),
+    ],
+)
+def test_impossible_times_of_records_are_refused(times: tuple[float, ...], error: str, tmp_path: Path) -> None:
+    texts = [f"+{time}\x14\x14".replace("+1e+", "+1e").encode() for time in times]
+    with pytest.raises(ReadError, match=error):
+        read_ecg(write(tmp_path, edf([Channel("ECG II", counts()), annotations(texts)], "EDF+D")))
+
+
+def test_gaps_are_flagged_by_their_share(tmp_path: Path) -> None:
+    ecg = [Channel(f"ECG {lead}", counts(500, 4, seed=i)) for i, lead in enumerate(STANDARD_LEADS)]
+    times = annotations([f"+{time}\x14\x14".encode() for time in (0, 1, 4, 5)])
+    signal = prepare(read_ecg(write(tmp_path, edf([*ecg, times], "EDF+D"))), Preparation())
+    assert "nan_share:0.333" in signal.flags
+
+
+@pytest.mark.parametrize(("unit", "encoding"), [("µV", "utf-8"), ("μV", "utf-8"), ("µV", "cp437"), ("µV", "latin-1")])
+def test_microvolts_are_known_in_every_encoding(unit: str, encoding: str, tmp_path: Path) -> None:
+    channels = [Channel(f"ECG {lead}", counts(), unit) for lead in ("I", "II")]
+    recording = read_ecg(write(tmp_path, edf(channels, encoding=encoding)))
+    np.testing.assert_allclose(recording.samples[0], channels[0].millivolts, rtol=1e-6, atol=1e-9)
+
+
+def test_an_error_about_units_does_not_speak_of_names(tmp_path: Path) -> None:
+    path = write(tmp_path, edf([Channel("ECG II", counts(), "mV"), Channel("V1", counts(), "?V")]))
+    with pytest.raises(ReadError, match=r"a unit of an ECG signal that is none of .* the 'unit' parameter") as refusal:
+        read_ecg(path)
+    assert "'leads'" not in str(refusal.value)
+    recording = read_ecg(path, hints=Hints(unit="uV"))
+    assert recording.leads == ("II", "V1")
+    assert 1 < np.abs(recording.samples[0]).max() <= 5
+    assert np.abs(recording.samples[1]).max() <= 0.005
+    with pytest.raises(ReadError, match=r"1 of the EDF file's 1 signals have the label of an ECG, but .* not voltages"):
+        read_ecg(write(tmp_path, edf([Channel("V1", counts(), "%")])))
+
+
+def test_an_error_about_names_does_not_speak_of_units(tmp_path: Path) -> None:
+    path = write(tmp_path, edf([Channel("CH-A", counts()), Channel("CH-B", counts())]))
+    with pytest.raises(ReadError, match="2 are voltages, but the 'leads' parameter has 3 names") as refusal:
+        read_ecg(path, hints=Hints(leads=("I", "II", "III")))
+    assert "'unit'" not in str(refusal.value)
+    with pytest.raises(
+        ReadError, match="none of the EDF file's 1 signals has the label of an ECG, and none is a voltage"
+    ):
+        read_ecg(write(tmp_path, edf([Channel("Resp", counts(), "%")])))
+
+
+def test_every_sample_of_a_real_layout_with_utf_8_is_read() -> None:
+    path = SHARED / "cases/edf_micro_utf8.edf"
+    if not path.exists():
+        pytest.skip("the folder of real recordings is not here")
+    recording = read_ecg(path)
+    data = path.read_bytes()[256 * 13 :]
+    stored = np.frombuffer(data, "<i2").reshape(10, 12, 500).transpose(1, 0, 2).reshape(12, 5000)
+    np.testing.assert_allclose(recording.samples, stored / 1000, rtol=1e-6, atol=1e-9)
+    assert (recording.leads, recording.sampling_rate) == (STANDARD_LEADS, 500)
 
 
 def test_filters_and_kind_are_in_meta(tmp_path: Path) -> None:

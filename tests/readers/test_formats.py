@@ -89,7 +89,7 @@ def test_one_record_in_three_formats_gives_the_same_samples_and_embedding(checkp
 
 @pytest.mark.parametrize("original", ORIGINALS, ids=identified)
 def test_every_format_is_found_by_content_and_read_through_gzip(original: Original, tmp_path: Path) -> None:
-    recording = read_ecg(original.write(tmp_path), hints=original.hints)
+    recording = read_ecg(original.write(tmp_path), hints=original.hints, reader=original.reader)
     assert recording.source_format == original.format
     if len(original.files) > 1 or "::" in original.opened:
         return
@@ -97,7 +97,7 @@ def test_every_format_is_found_by_content_and_read_through_gzip(original: Origin
         content = original.files[original.opened]
         for data in (content, gzip.compress(content)):
             (tmp_path / name).write_bytes(data)
-            again = read_ecg(tmp_path / name, hints=original.hints)
+            again = read_ecg(tmp_path / name, hints=original.hints, reader=original.reader)
             assert again.source_format == original.format
             np.testing.assert_array_equal(again.samples, recording.samples)
 
@@ -108,7 +108,7 @@ def test_a_member_of_a_format_that_holds_one_recording_is_refused(tmp_path: Path
             continue
         path = original.write(tmp_path)
         with pytest.raises(ReadError, match="holds one recording"):
-            read_ecg(f"{path}::other", hints=original.hints)
+            read_ecg(f"{path}::other", hints=original.hints, reader=original.reader)
 
 
 def test_an_unknown_text_is_not_quoted(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_an_empty_file_and_one_byte_are_refused(original: Original, tmp_path: Pa
         original.write(tmp_path)
         (tmp_path / original.opened.partition("::")[0]).write_bytes(content)
         with pytest.raises(ReadError):
-            read_ecg(str(tmp_path / original.opened), hints=original.hints)
+            read_ecg(str(tmp_path / original.opened), hints=original.hints, reader=original.reader)
 
 
 # What the device said

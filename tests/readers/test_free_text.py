@@ -30,7 +30,7 @@ def said_of(path: str, original: Original, *, whole: bool) -> list[str]:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            recording = read_ecg(path, hints=original.hints)
+            recording = read_ecg(path, hints=original.hints, reader=original.reader)
         except ECGFounderError as error:
             said += [str(error), repr(error), *traceback.format_exception(error)]
         else:
@@ -55,7 +55,7 @@ def test_a_good_file_is_read_and_its_free_text_is_not_told(
         MARKER.encode(encoding) in data for data in original.files.values() for encoding in ("ascii", "utf-16-le")
     ) or (original.name in ("float64", "deflated", "level 5"))
     path = original.write(tmp_path)
-    assert read_ecg(path, hints=original.hints).source_format == original.format
+    assert read_ecg(path, hints=original.hints, reader=original.reader).source_format == original.format
     told = said_of(path, original, whole=True)
     assert [text for text in [*told, caplog.text, *capfd.readouterr()] if MARKER in text] == []
 
@@ -66,7 +66,7 @@ def test_a_file_that_is_refused_because_of_a_field_is_refused_without_that_field
 ) -> None:
     path = original.write(tmp_path)
     with pytest.raises(ReadError):
-        read_ecg(path, hints=original.hints)
+        read_ecg(path, hints=original.hints, reader=original.reader)
     assert [text for text in said_of(path, original, whole=True) if MARKER in text] == []
 
 

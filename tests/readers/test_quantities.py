@@ -24,7 +24,14 @@ from ecgfounder.readers.source import Hints
         ("uV", 1e-3),
         ("\u00b5V", 1e-3),
         ("\u03bcV", 1e-3),
+        ("\u00c2\u00b5V", 1e-3),  # UTF-8, read as Latin-1
+        ("\u00ce\u00bcV", 1e-3),
+        ("\u00e6V", 1e-3),  # code page 437, read as Latin-1
         ("MICROVOLTS", 1e-3),
+        ("microV", 1e-3),
+        ("mcV", 1e-3),
+        ("uVolts", 1e-3),
+        ("mVolt", 1.0),
         (" mV\0", 1.0),
         ("MILLIVOLT", 1.0),
         ("V", 1e3),
@@ -32,6 +39,8 @@ from ecgfounder.readers.source import Hints
         ("", None),
         ("mmHg", None),
         ("mVs2", None),
+        ("?V", None),
+        ("kV", None),
     ],
 )
 def test_a_unit_is_worth_its_millivolts_however_it_is_spelled(unit: str, millivolts: float | None) -> None:

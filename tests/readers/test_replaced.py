@@ -16,9 +16,10 @@ from ecgfounder.readers import edf as edf_reader
 from ecgfounder.readers import hdf5 as hdf5_reader
 from ecgfounder.readers import make_source, read_source
 from ecgfounder.readers import source as source_module
-from ecgfounder.readers import wfdb as wfdb_reader
 from ecgfounder.readers.identity import identity_of
 from ecgfounder.readers.source import Hints
+from ecgfounder.readers.wfdb import reader as wfdb_reader
+from ecgfounder.readers.wfdb import stored as wfdb_stored
 from tests.builders.edf import Channel, counts, edf
 from tests.builders.wfdb import random_frames, write_record
 
@@ -49,7 +50,7 @@ def replaced_after(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, path:
 def test_signal_files_of_wfdb_are_hashed_as_they_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = write_record(tmp_path, random_frames())
     before = identity(header)
-    replaced_after(monkeypatch, wfdb_reader, "_verify_checksums", tmp_path / "r.dat")
+    replaced_after(monkeypatch, wfdb_stored, "_verify_checksums", tmp_path / "r.dat")
     assert identity(header) == before
 
 
@@ -58,7 +59,7 @@ def test_a_header_that_is_replaced_after_it_was_read_is_hashed_as_it_was(
 ) -> None:
     write_record(tmp_path, random_frames())
     before = identity(tmp_path / "r.dat")
-    replaced_after(monkeypatch, wfdb_reader, "_parse_header", tmp_path / "r.hea")
+    replaced_after(monkeypatch, wfdb_reader, "parse_header", tmp_path / "r.hea")
     assert identity(tmp_path / "r.dat") == before
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ecgfounder.ecg.leads import STANDARD_LEADS, select_leads
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers import read_ecg
+from ecgfounder.readers import read_ecg, read_statements
 from tests.builders.scp import (
     Plain,
     assemble,
@@ -29,12 +29,17 @@ from tests.harness.mutations import is_read_or_refused, mutations
 from tests.places import SHARED
 
 REAL = SHARED / "ecg/scp/ecgtoolkit_Example.scp"
+FROM_0 = SHARED / "cases/scp_first_sample_0.scp"
 
 
 def read_bytes(folder: Path, data: bytes) -> object:
     path = folder / "x.scp"
     path.write_bytes(data)
     return read_ecg(path)
+
+
+def with_record_checksum(data: bytes) -> bytes:
+    return struct.pack("<H", binascii.crc_hqx(data[2:], 0xFFFF)) + data[2:]
 
 
 def samples(folder: Path, data: bytes) -> npt.NDArray[np.float32]:
@@ -50,6 +55,18 @@ def test_the_real_file_equals_its_reference_decode() -> None:
     expected = np.load(SHARED / "ecg/expected.npz")["scp/ecgtoolkit_Example.scp"]
     np.testing.assert_allclose(select_leads(recording).samples, expected, rtol=0, atol=1e-6)
     assert (recording.sampling_rate, recording.source_format) == (500, "scp_ecg")
+
+
+def test_every_sample_of_a_device_that_counts_from_0_is_read() -> None:
+    if not FROM_0.exists():
+        pytest.skip("the folder of real recordings is not here")
+    recording = read_ecg(FROM_0)
+    data = FROM_0.read_bytes()
+    (begin,) = struct.unpack_from("<I", data, data.index(b"\6\0" + struct.pack("<I", 160038)) + 6)
+    counts = np.frombuffer(data, "<i2", 80_000, begin - 1 + 16 + 6 + 2 * 8).reshape(8, 10_000)
+    np.testing.assert_allclose(recording.samples, counts * 183e-6, rtol=1e-6)
+    assert (recording.leads[0], recording.leads[-1], recording.sampling_rate) == ("I", "V6", 1000)
+    assert (round(float(recording.samples.min()), 3), round(float(recording.samples.max()), 3)) == (-1.433, 0.855)
 
 
 @settings(max_examples=60, deadline=None)
@@ -170,6 +187,59 @@ def test_leads_recorded_in_turn_are_placed_in_time(tmp_path: Path) -> None:
     np.testing.assert_allclose(read[1, 10:], rows[1] * 0.001, rtol=1e-6)
 
 
+@pytest.mark.parametrize("huffman", [True, False])
+@pytest.mark.parametrize(("last", "padding"), [(10, b""), (10, b"\0\0"), (9, b""), (9, b"\0\0")])
+def test_leads_counted_from_0_hold_what_the_data_holds(
+    last: int, padding: bytes, huffman: bool, tmp_path: Path
+) -> None:
+    """Ten samples: stated as 0 to 9 (the last one), or as 0 to 10 (the one after it)."""
+    rows = waves(10, 2)
+    packed = [pack(row, 2, huffman) + padding for row in rows.tolist()]
+    bodies = {3: leads_section(["I", "II"], [(0, last)] * 2), 6: data_section(packed, 1000, 2000, 2)}
+    if huffman:
+        bodies[2] = struct.pack("<H", 19999)
+    np.testing.assert_allclose(samples(tmp_path, assemble(bodies)), rows * 0.001, rtol=1e-6)
+
+
+def test_leads_recorded_in_turn_may_count_from_0(tmp_path: Path) -> None:
+    rows = waves(10, 2)
+    packed = [pack(row, 0, False) for row in rows.tolist()]
+    for ranges in ([(0, 9), (10, 19)], [(0, 10), (10, 20)]):
+        bodies = {3: leads_section(["I", "II"], ranges, flags=0), 6: data_section(packed, 1000, 2000, 0)}
+        read = samples(tmp_path, assemble(bodies))
+        assert read.shape == (2, 20)
+        np.testing.assert_allclose(read[1, 10:], rows[1] * 0.001, rtol=1e-6)
+
+
+def test_beats_in_leads_that_count_from_0_are_refused(tmp_path: Path) -> None:
+    """Whether the beats count from 0 too is not known."""
+    bodies = {3: leads_section(["II"], [(0, 99)], flags=5), 4: beats_section(20, 4, [(0, 17, 20, 26)], [(0, 0)])}
+    bodies[5] = data_section([pack([5] * 10, 1, False)], 2000, 2000, 1)
+    bodies[6] = data_section([pack([7] * 100, 2, False)], 1000, 2000, 2)
+    with pytest.raises(UnsupportedFormatError, match="begin at sample 0"):
+        read_bytes(tmp_path, assemble(bodies))
+
+
+def test_without_subtracted_beats_no_reference_beat_is_needed(tmp_path: Path) -> None:
+    """The flag of section 3 is set, but section 4 lists no beat, or none from which the reference was subtracted."""
+    rows = waves(100, 1)
+    for beats in ([], [(1, 17, 20, 26)]):
+        bodies = {3: leads_section(["II"], [(1, 100)], flags=5), 4: beats_section(20, 4, beats, [])}
+        bodies[6] = data_section([pack(rows[0].tolist(), 2, False)], 1000, 2000, 2)
+        np.testing.assert_allclose(samples(tmp_path, assemble(bodies)), rows * 0.001, rtol=1e-6)
+    del bodies[4]
+    with pytest.raises(ReadError, match="without section 4"):
+        read_bytes(tmp_path, assemble(bodies))
+
+
+def test_pointers_may_be_in_any_order_and_point_to_other_sections(tmp_path: Path) -> None:
+    data = Plain(waves(), extra={1: b"\xff\0\0", 10: b"text", 11: b"text"}).write()
+    pointers = [data[at : at + 10] for at in range(32, 142, 10)]
+    pointers[-1] = struct.pack("<HII", 200, 20, 60_000)  # a manufacturer's section, outside the file
+    changed = data[:32] + b"".join(pointers[::-1]) + data[142:]
+    assert np.array_equal(samples(tmp_path, with_record_checksum(changed)), samples(tmp_path, data))
+
+
 @pytest.mark.parametrize(("interval", "rate"), [(2000, 500), (4167, 240), (4166, 240), (1000, 1000), (7813, 128)])
 def test_rates_from_whole_microseconds_are_whole(interval: int, rate: int, tmp_path: Path) -> None:
     path = tmp_path / "x.scp"
@@ -220,8 +290,52 @@ def test_without_section_checksums_the_whole_one_must_be_right(tmp_path: Path) -
         data[index - 1 : index + 1] = b"\0\0"
     with pytest.raises(ReadError, match="checksum"):
         read_bytes(tmp_path, bytes(data))
-    data[:2] = struct.pack("<H", binascii.crc_hqx(bytes(data[2:]), 0xFFFF))
-    assert samples(tmp_path, bytes(data)).shape == (2, 60)
+    assert samples(tmp_path, with_record_checksum(bytes(data))).shape == (2, 60)
+
+
+@pytest.mark.parametrize("size", [0, 22, 100, 1 << 31])
+def test_a_wrong_size_of_the_record_leaves_the_checksums_of_sections(size: int, tmp_path: Path) -> None:
+    data = Plain(waves()).write()
+    changed = data[:2] + struct.pack("<I", size) + data[6:]
+    assert np.array_equal(samples(tmp_path, changed), samples(tmp_path, data))
+
+
+def test_a_record_vouches_only_for_the_sections_in_it(tmp_path: Path) -> None:
+    data = bytearray(Plain(waves()).write())
+    (index,) = struct.unpack_from("<I", data, 22 + 10 * 6 + 6)
+    data[index - 1] ^= 0xFF
+    assert samples(tmp_path, with_record_checksum(bytes(data))).shape == (2, 60)
+    data[2:6] = struct.pack("<I", index + 20)
+    data[:2] = struct.pack("<H", binascii.crc_hqx(bytes(data[2 : index + 20]), 0xFFFF))
+    with pytest.raises(ReadError, match="checksum"):
+        read_bytes(tmp_path, bytes(data))
+
+
+def test_huffman_codes_are_not_taken_as_numbers_because_a_pointer_is_damaged(tmp_path: Path) -> None:
+    """Codes of 26 bits have room for samples of 16."""
+    data = bytearray(Plain(waves(size=32767), order=0).write())
+    data[22 + 20 + 2 : 22 + 20 + 10] = bytes(8)
+    with pytest.raises(ReadError, match="section 0"):
+        read_bytes(tmp_path, bytes(data))
+
+
+def test_damage_after_the_samples_does_not_matter(tmp_path: Path) -> None:
+    """Sections 7 and 8, the analysis, are cut off, or something else is there."""
+    data = Plain(waves(), extra={7: bytes(40), 8: bytes(40)}).write()
+    whole = samples(tmp_path, data)
+    assert np.array_equal(samples(tmp_path, data[:-60]), whole)
+    assert np.array_equal(samples(tmp_path, data[:-60] + bytes(60)), whole)
+    assert read_statements(tmp_path / "x.scp") is not None
+
+
+def test_wrong_checksums_of_sections_in_a_record_with_a_right_one_are_programs_mistakes(tmp_path: Path) -> None:
+    data = bytearray(Plain(waves()).write())
+    for number in (2, 3, 6):
+        (index,) = struct.unpack_from("<I", data, 22 + 10 * number + 6)
+        data[index - 1] ^= 0xFF
+    with pytest.raises(ReadError, match="checksum"):
+        read_bytes(tmp_path, bytes(data))
+    assert samples(tmp_path, with_record_checksum(bytes(data))).shape == (2, 60)
 
 
 def test_long_term_files_without_section_6_are_refused_clearly(tmp_path: Path) -> None:
@@ -229,7 +343,7 @@ def test_long_term_files_without_section_6_are_refused_clearly(tmp_path: Path) -
         read_bytes(tmp_path, assemble({3: leads_section(["I"], [(1, 5)])}, version=30))
 
 
-@pytest.mark.parametrize("span", [(0, 5), (5, 4), (1, 4_000_000_000), (1, 100_000)])
+@pytest.mark.parametrize("span", [(0, 0), (5, 4), (1, 4_000_000_000), (1, 100_000)])
 def test_sections_that_lie_about_lengths_are_refused(span: tuple[int, int], tmp_path: Path) -> None:
     bodies = {3: leads_section(["I"], [span]), 6: data_section([b"\0" * 64], 1000, 2000, 0)}
     for packing in ({}, {2: struct.pack("<H", 19999)}):

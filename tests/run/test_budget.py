@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 
+from ecgfounder.drivers.launch import Launch
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.ledger import LedgerState, LedgerWriter, read_ledger, read_parts
 from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.run import run as run_module
 from ecgfounder.run.budget import LEDGER_BYTES, Budget, make_budget, megabytes
+from ecgfounder.run.run import Run
 from ecgfounder.run.settings import Settings
 from ecgfounder.storage import locate
 from tests.builders.entries import HEADER, entry_of
+from tests.harness.stand_ins import Silent
 
 NOTHING = read_parts(())
 
@@ -122,3 +126,15 @@ def test_a_refusal_names_both_numbers_and_files_only_where_they_are_counted() ->
 )
 def test_a_number_of_bytes_is_shown_in_what_people_read(count: int, text: str) -> None:
     assert megabytes(count) == text
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 1 << 30), (2.0, 1 << 29)])
+def test_memory_for_reading_is_divided_by_the_processes_on_a_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: float | None, expected: int
+) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(run_module, "ReaderPool", lambda *_, **options: made.update(options))
+    monkeypatch.setattr(run_module, "usable_memory", lambda: 16 << 30)
+    settings = Settings(dataset="a.csv", output_dir=tmp_path, read_memory=given)
+    Run(settings, Silent())._pool(SimpleNamespace(n_todo=8), Launch(local_size=4))  # type: ignore[arg-type]
+    assert made["memory"] == expected

@@ -17,6 +17,7 @@ from ecgfounder.checks import check_folder
 from ecgfounder.commands import chat, doctor
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import SettingsError
+from ecgfounder.escaping import one_line
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.run import run as run_module
 from tests.builders.cohorts import write_cohort
@@ -110,6 +111,29 @@ def test_without_a_temporary_folder_a_run_is_refused_in_one_line(
     assert "Set TMPDIR to a folder with space, or set --num_workers 0." in said
 
 
+def test_other_commands_that_need_a_temporary_folder_are_refused_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    commands: list[Callable[[], int]] = [
+        lambda: cli.main(["demo", out]),
+        lambda: cli.main(["verify", "--checkpoint", out]),
+        lambda: chat.mimic_main(["--dataset_name", out, "--embeddings_dirs", out, "--output_file", out]),
+    ]
+    for number, command in enumerate(commands):
+
+        def there(command: Callable[[], int] = command) -> int:
+            without_temporary_folder()
+            return command()
+
+        assert forked(there) == 2, number
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1, said
+        assert "No usable temporary directory found" in said
+        assert "set TMPDIR to a folder with space" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_doctor_says_that_there_is_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
@@ -149,7 +173,8 @@ def test_a_data_folder_that_is_none_is_refused_in_one_line(
 ) -> None:
     assert cli.main([*embed, "--data_dir", str(tmp_path / folder), *more]) == 2
     assert capsys.readouterr().err == (
-        f"ecgfounder: Invalid value for --data_dir. It must be an existing folder, got {tmp_path / folder}: {reason}.\n"
+        f"ecgfounder: Invalid value for --data_dir. It must be an existing folder, got {one_line(str(tmp_path / folder))}: "
+        f"{reason}.\n"
     )
     assert not (tmp_path / "out").exists()
 

@@ -20,7 +20,7 @@ SHARDS = Settings(dataset="a.csv", output_dir=Path("out"), data_dir="/data", for
 
 OTHER_RESULTS: dict[str, list[Any]] = {
     "preparation": [Preparation(mode="1lead"), Preparation(recipe=PAPER), Preparation(window=5)],
-    "reader": ["sierraecg"],
+    "reader": ["sierraecg", "mortara_eli", "mfer"],
     "hints": [Hints(sampling_rate=500.0), Hints(unit="uV"), Hints(unit="200"), Hints(leads=("I", "II"))],
     "precision": ["bfloat16", "float16"],
     "pooling": ["mean", "both"],
@@ -50,6 +50,7 @@ SAME_RESULTS: dict[str, Any] = {
     "retry_failed": True,
     "check_hashes": True,
     "read_timeout": 1.0,
+    "read_memory": 0.5,
 }
 
 
@@ -124,6 +125,10 @@ def test_without_more_a_run_writes_whole_maps_as_json_from_the_working_directory
         ("read_timeout", 1e9, float("inf")),
         ("read_timeout", 1.0, float("nan")),
         ("read_timeout", 1.0, -1.0),
+        ("read_memory", None, 0.0),
+        ("read_memory", 0.001, -1.0),
+        ("read_memory", 1e9, float("inf")),
+        ("read_memory", 1.0, float("nan")),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_parameter_and_the_last_one_that_can_is_not(

@@ -1009,7 +1009,7 @@ def test_a_path_that_must_be_here_names_the_parameter_where_it_is_not(tmp_path: 
 
 
 def test_files_are_replaced_in_one_way_only() -> None:
-    """Nothing but `storage/replace.py` moves a file into its place; a folder of the cache is renamed as a whole."""
+    """Nothing but `storage/replace.py` moves a file into its place."""
     source = Path(ecgfounder.__file__).parent
     found: set[tuple[str, str]] = set()
     for path in sorted(source.rglob("*.py")):
@@ -1026,4 +1026,4 @@ def test_files_are_replaced_in_one_way_only() -> None:
                 found.add((name, called))
             if called == ".replace" and len(node.args) == 1 and not node.keywords:  # a path's: a text's takes two
                 found.add((name, called))
-    assert found == {("storage/replace.py", "os.replace"), ("engines/cache.py", ".rename")}
+    assert found == {("storage/replace.py", "os.replace")}

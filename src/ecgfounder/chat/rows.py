@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgfounder.chat.settings import MIMIC_TARGETS, ChatSettings
-from ecgfounder.cohort.cohort import Cohort, Record, flat_paths
+from ecgfounder.cohort.cohort import Cohort, Record, flat_paths, rows_of
 from ecgfounder.cohort.index import index_cohort, output_name, record_key
 from ecgfounder.cohort.naming import RUN_FOLDER, Naming
 from ecgfounder.cohort.sources import open_cohort
@@ -234,7 +234,7 @@ class ChatRows:
             for table in self.cohort.rows(columns):
                 if settings.max_samples is not None:
                     table = table.slice(0, settings.max_samples - row)
-                cells = table.to_pylist()
+                cells = rows_of(table, row)
                 yield from spread(self._sample, cells, range(row, row + len(cells)))
                 row += len(cells)
                 if row == settings.max_samples:

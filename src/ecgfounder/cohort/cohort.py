@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ecgfounder.errors import CohortError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DEFAULT_COLUMN = "ecg_paths"
+
+_DEEPEST_LISTS = 2
 
 
 class Record(NamedTuple):
@@ -78,9 +80,10 @@ class Cohort:
         wanted = dict.fromkeys(filter(None, (self.path_column, self.id_column, *columns)))
         row = 0
         for table in self._batches(list(wanted)):
-            cells = table.column(self.path_column).to_pylist()
-            identifiers = table.column(self.id_column).to_pylist() if self.id_column else [None] * len(cells)
-            others = table.select(list(columns)).to_pylist() if columns else [{}] * len(cells)
+            _refuse_depth(table.schema.field(self.path_column).type, self.path_column)
+            cells = values_of(table, self.path_column, row)
+            identifiers = values_of(table, self.id_column, row) if self.id_column else [None] * len(cells)
+            others = rows_of(table.select(list(columns)), row) if columns else [{}] * len(cells)
             for cell, identifier, other in zip(cells, identifiers, others, strict=True):
                 name = None if self.id_column is None else "" if identifier is None else str(identifier)
                 if isinstance(cell, str) and cell:
@@ -102,6 +105,45 @@ class Cohort:
 
         first = next(self._batches(list(columns)), None) if columns else None
         return pa.schema([]) if first is None else first.schema
+
+
+def values_of(table: pa.Table, column: str, row: int) -> list[Any]:
+    """A column's values as Python objects; `row` is the dataset row of the table's first.
+
+    Raises
+    ------
+    CohortError
+        If Python cannot represent a value: text that is not UTF-8, a date beyond the year 9999, lists nested too deeply.
+    """
+    try:
+        return cast("list[Any]", table.column(column).to_pylist())
+    except (ValueError, OverflowError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+        raise CohortError(
+            f"The '{column}' column has a value in rows {row} to {row + len(table) - 1} that cannot be read "
+            f"({type(error).__name__})."
+        ) from error
+
+
+def rows_of(table: pa.Table, row: int) -> list[dict[str, Any]]:
+    """A table's rows by column, with the values of `values_of`."""
+    names = table.column_names
+    values = [values_of(table, name, row) for name in names]
+    return [dict(zip(names, of_row, strict=True)) for of_row in zip(*values, strict=True)]
+
+
+def _refuse_depth(kind: pa.DataType, column: str) -> None:
+    """Refuse types of lists that are nested more deeply than lists of lists."""
+    import pyarrow as pa
+
+    depth = 0
+    while hasattr(kind, "value_type") and not pa.types.is_dictionary(kind):
+        depth += 1
+        kind = kind.value_type
+    if depth > _DEEPEST_LISTS:
+        raise CohortError(
+            f"The '{column}' column must hold paths (text, lists of text or lists of lists of text), but it holds lists "
+            f"that are nested {depth} deep."
+        )
 
 
 def flat_paths(cell: Any, column: str = DEFAULT_COLUMN, row: int = 0) -> Iterator[str]:

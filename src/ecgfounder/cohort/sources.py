@@ -5,10 +5,14 @@ In: a dataset's name or path. Out: a `Cohort`.
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ecgfounder.cohort.cohort import DEFAULT_COLUMN, Cohort
 from ecgfounder.cohort.naming import RUN_FOLDER
@@ -38,6 +42,16 @@ _WFDB_SIGNALS = (".dat", ".mat", ".xyz")
 
 
 _BLOCK_BYTES = 4 << 20
+
+
+MOST_NESTED = 64
+"""Levels of objects and arrays in a line of JSON; Arrow's parser and Python recurse into each."""
+
+
+_BRACKETS = (b"[", b"{"), (b"]", b"}")
+
+
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 
 
 def open_cohort(
@@ -161,7 +175,10 @@ def _table(path: str, path_column: str, id_column: str | None) -> Cohort:
         known = ", ".join(_TABLE_FORMATS)
         raise CohortError(f"{path}: a dataset file must end in one of {known}; got {suffix or 'no suffix'!r}")
     try:
-        table = pyarrow.dataset.dataset(path, format=_table_format(path, suffix, path_column, id_column))
+        table_format = _table_format(path, suffix, path_column, id_column)
+        table = _lone_row(path) if suffix == ".jsonl" else None
+        if table is None:
+            table = pyarrow.dataset.dataset(path, format=table_format)
         names = table.schema.names
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise CohortError(f"{path}: cannot be read as {suffix}: {str(error).splitlines()[0]}") from error
@@ -183,6 +200,18 @@ def _table(path: str, path_column: str, id_column: str | None) -> Cohort:
     )
 
 
+def _lone_row(path: str) -> Any:
+    """The row of a .jsonl file without a line break, which Arrow skips; None if the file has a line break or no row."""
+    import pyarrow.dataset
+    import pyarrow.json
+
+    with open(path, "rb") as file:
+        line = file.readline()
+    if line.endswith(b"\n") or not line.strip():
+        return None
+    return pyarrow.dataset.dataset(pyarrow.json.read_json(io.BytesIO(line + b"\n")))
+
+
 def _table_format(path: str, suffix: str, path_column: str, id_column: str | None) -> Any:
     import pyarrow as pa
     import pyarrow.csv
@@ -190,9 +219,16 @@ def _table_format(path: str, suffix: str, path_column: str, id_column: str | Non
     import pyarrow.json
 
     if suffix == ".jsonl":
-        # Arrow may silently skip rows that are longer than a block.
+        # Arrow may silently skip rows that are longer than a block, and nesting that is deep enough crashes it.
+        longest = level = 0
         with open(path, "rb") as file:
-            longest = max(map(len, file), default=0)
+            for number, line in enumerate(file, start=1):
+                longest = max(longest, len(line))
+                opened, closed = (sum(map(line.count, brackets)) for brackets in _BRACKETS)
+                if level or opened != closed or opened > MOST_NESTED:
+                    deepest, level = _depths(line, level)
+                    if deepest > MOST_NESTED:
+                        raise CohortError(f"{path}: line {number} is nested more than {MOST_NESTED} levels deep")
         options = pyarrow.json.ReadOptions(block_size=max(_BLOCK_BYTES, longest + 1))
         return pyarrow.dataset.JsonFileFormat(read_options=options)
     if suffix not in (".csv", ".tsv"):
@@ -204,6 +240,14 @@ def _table_format(path: str, suffix: str, path_column: str, id_column: str | Non
         parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True),
     )
+
+
+def _depths(line: bytes, level: int) -> tuple[int, int]:
+    """How deeply a line of JSON that begins at a level of nesting is nested, and the level at its end."""
+    codes = np.frombuffer(_JSON_TEXT.sub(b"", line), np.uint8)
+    opens, closes = (np.isin(codes, [ord(bracket) for bracket in brackets]) for brackets in _BRACKETS)
+    levels = level + np.cumsum(opens.astype(np.int64) - closes)
+    return int(levels.max(initial=level)), max(0, int(levels[-1])) if len(levels) else level
 
 
 def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort:

@@ -33,7 +33,11 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for reading files."""
     add = parser.add_argument_group("reading").add_argument
-    add("--reader", default="auto", help="auto (by content) or sierraecg (that package, for Philips files)")
+    add(
+        "--reader",
+        default="auto",
+        help="auto (by content), sierraecg (that package, for Philips files), mortara_eli or mfer (not verified with real files)",
+    )
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
     add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it")
     add("--leads", help="lead names in the file's order, comma-separated, for formats that do not state them")
@@ -103,6 +107,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retry_failed", action="store_true", help="try again all recordings that failed before, for any reason")
     add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
     add("--read_timeout", type=float, default=120.0, help="seconds for reading one file (default: %(default)s)")
+    add("--read_memory", type=float, help="GiB for reading large files, all processes together (default: a quarter)")
 
 
 def preparation_of(arguments: argparse.Namespace) -> Preparation:

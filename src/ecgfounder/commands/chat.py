@@ -22,6 +22,7 @@ from ecgfounder.commands.terminal import (
     Parser,
     as_command,
     as_flags,
+    check_temporary_folder,
     check_working_folder,
     print_error,
 )
@@ -130,6 +131,7 @@ def _run(arguments: argparse.Namespace, program: str, form: Callable[[ChatRow], 
     logger.setLevel(arguments.log_level)
     try:
         check_working_folder()
+        check_temporary_folder()
         summary = write_chat(_settings(arguments), form)
     except ECGFounderError as error:
         print_error(f"{program}: error", error)

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ecgfounder.commands.embed import add_embed_arguments, run_embed
-from ecgfounder.commands.terminal import OK, SOME_FAILED, Parser
+from ecgfounder.commands.terminal import OK, SOME_FAILED, Parser, check_temporary_folder
 from ecgfounder.escaping import one_line
 from ecgfounder.storage import path_here
 
@@ -18,6 +18,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_demo(arguments: argparse.Namespace) -> int:
     """Make the demo cohort and checkpoint, and embed the cohort."""
+    check_temporary_folder()
     from ecgfounder.demo.demo import WEIGHTS_NOTE, write_demo
 
     folder = path_here(arguments.folder, "folder")

@@ -454,7 +454,7 @@ def _mode_of(state: dict[str, torch.Tensor]) -> str:
     from ecgfounder.network.bundles import SPECS
 
     first = [t for name, t in state.items() if name.endswith("first_conv.conv.weight") and t.ndim == 3]
-    leads = int(first[0].shape[1]) if first else 0
+    leads = int(first[0].shape[1]) if first and not first[0].is_nested else 0
     return next((bundle.mode for bundle in SPECS.values() if bundle.in_channels == leads), "12lead")
 
 
@@ -463,14 +463,16 @@ def _mode_of(state: dict[str, torch.Tensor]) -> str:
 
 def _engine_cache() -> Finding:
     """Check the folder of packed weights and graphs; without it, each run makes them again."""
-    from ecgfounder.engines.cache import cache_folder
+    from ecgfounder.engines.cache import cache_folder, why_untrusted
 
     folder = cache_folder()
-    problem = _why_not_writable(folder)
+    problem = _why_not_writable(folder) or (why_untrusted(folder.stat()) if folder.exists() else None)
     free = _free(folder)
     if problem:
         found = f"{folder}: {problem}; the engine's weights are converted again for every run"
-        return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder that can be written to")
+        return Finding(
+            "WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder that you, and no other user, can write to"
+        )
     if free < SPACE_FOR_CACHE:
         found = f"{folder}: {_size(free)} free, a cached checkpoint takes 125 MB"
         return Finding("WARN", "engine cache", found, "set ECGFOUNDER_CACHE to a folder with more space")

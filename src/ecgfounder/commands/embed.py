@@ -88,6 +88,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         retry_failed=arguments.retry_failed,
         check_hashes=arguments.check_hashes,
         read_timeout=arguments.read_timeout,
+        read_memory=arguments.read_memory,
     )
 
 

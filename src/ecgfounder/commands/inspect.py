@@ -14,21 +14,26 @@ import re
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ecgfounder.commands.arguments import add_signal_arguments, preparation_of
 from ecgfounder.commands.terminal import as_flags
-from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, SettingsError
+from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError
 from ecgfounder.escaping import one_line
 from ecgfounder.storage import path_here
 
 if TYPE_CHECKING:
     from ecgfounder.ecg.recording import Recording
+    from ecgfounder.preprocess.preparation import Preparation
     from ecgfounder.readers.source import Hints
 
-ALL_READ, SOME_NOT_READABLE = 0, 1
+    LookAt = Callable[[str], "tuple[Finding, Recording | None]"]
+
+ALL_GOOD, SOME_NOT = 0, 1
 MOST_REASONS = 20
 """Maximum number of failure reasons in the final counts; a damaged archive can have very many."""
 
@@ -43,9 +48,10 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--plot",
         metavar="OUT",
-        help="draw the recording into this .png or .svg file: 25 mm/s, 10 mm/mV (one file only)",
+        help="draw at 25 mm/s and 10 mm/mV: one recording into this .png or .svg file, several into this folder",
     )
     add("--json", action="store_true", help="one JSON object per file and line")
+    add_signal_arguments(parser)
     add = parser.add_argument_group("reading").add_argument
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
     add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it")
@@ -58,20 +64,20 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     Returns
     -------
     int
-        Exit status: 0 if all files were read, 1 if some were not readable.
+        Exit status: 0 if all files can be embedded with these flags, 1 if some cannot, or are not readable.
 
     Raises
     ------
     SettingsError, MissingDependencyError, RunError
-        If the flags are not valid, matplotlib is needed and not installed, or the lines or the drawing cannot be written; the
+        If the flags are not valid, matplotlib is needed and not installed, or the lines or a drawing cannot be written; the
         caller turns this into exit status 2.
     """
-    hints = _hints(arguments)
-    if arguments.plot is not None:
-        _check_plot(arguments)
-    if len(arguments.paths) == 1 and not os.path.isdir(arguments.paths[0]):
-        return _inspect_one(arguments.paths[0], hints, arguments)
-    return _inspect_many(arguments.paths, hints, as_json=arguments.json)
+    look = partial(find_out, hints=_hints(arguments), preparation=preparation_of(arguments))
+    alone = len(arguments.paths) == 1 and not os.path.isdir(arguments.paths[0])
+    drawings = None if arguments.plot is None else _checked_plot(arguments.plot, alone=alone)
+    if alone:
+        return _inspect_one(arguments.paths[0], look, drawings, as_json=arguments.json)
+    return _inspect_many(arguments.paths, look, drawings, as_json=arguments.json)
 
 
 def _hints(arguments: argparse.Namespace) -> Hints:
@@ -93,12 +99,21 @@ def _hints(arguments: argparse.Namespace) -> Hints:
     return hints
 
 
-def _check_plot(arguments: argparse.Namespace) -> None:
-    from ecgfounder.ecg.plot import check_plot_path
+def _checked_plot(plot: str, *, alone: bool) -> Path:
+    """The file of the drawing, or the folder of the drawings, which is made."""
+    from ecgfounder.ecg.plot import PLOT_SUFFIXES, check_plot_path
 
-    if len(arguments.paths) != 1 or os.path.isdir(arguments.paths[0]):
-        raise SettingsError("--plot draws one recording: give one file, not several files or a folder")
-    check_plot_path(path_here(arguments.plot, "plot"))
+    out = path_here(plot, "plot")
+    if alone:
+        check_plot_path(out)
+    elif out.suffix.lower() in PLOT_SUFFIXES:
+        raise SettingsError("--plot must be a folder for the drawings of several files, not the name of one drawing.")
+    else:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{out}: cannot be made: {error.strerror or error}") from error
+    return out
 
 
 # --- findings --------------------------------------------------------------------------------------------------------
@@ -131,7 +146,7 @@ class Finding:
     flags : tuple of str
         Quality flags, "name" or "name:detail" (`ecgfounder.quality.FLAGS`).
     problem : str or None
-        Why the recording cannot be embedded although it was read.
+        Why the recording cannot be embedded with the given settings although it was read.
     """
 
     path: str
@@ -157,8 +172,19 @@ class Finding:
         return json.dumps(asdict(self), allow_nan=False)
 
 
-def find_out(path: str, hints: Hints | None = None) -> tuple[Finding, Recording | None]:
+def find_out(
+    path: str, hints: Hints | None = None, preparation: Preparation | None = None
+) -> tuple[Finding, Recording | None]:
     """Read and examine one file; a file that cannot be read gives a finding too.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    hints : Hints, optional
+        For files that do not state all facts.
+    preparation : Preparation, optional
+        Settings with which the recording is to be embedded.
 
     Returns
     -------
@@ -172,19 +198,21 @@ def find_out(path: str, hints: Hints | None = None) -> tuple[Finding, Recording 
 
     try:
         recording = read_source(make_source(path, hints or Hints()))
-        return describe(path, recording), recording
+        return describe(path, recording, preparation), recording
     except (ReadError, MissingDependencyError) as error:
         return Finding(path, error=str(error) or type(error).__name__), None
     except MemoryError:
         return Finding(path, error="needs more memory than is available"), None
 
 
-def describe(path: str, recording: Recording) -> Finding:
-    """The facts about a recording."""
+def describe(path: str, recording: Recording, preparation: Preparation | None = None) -> Finding:
+    """The facts about a recording, and whether it can be embedded with the given settings, if any."""
     from ecgfounder.ecg.leads import channel_label, select_leads
 
     selection = select_leads(recording)
     flags, problem = _flags(recording, selection.missing)
+    if problem is None and preparation is not None:
+        problem = _problem(recording, preparation)
     meta = {key: value if isinstance(value, str) else float(value) for key, value in recording.meta.items()}
     meta = {key: value for key, value in meta.items() if isinstance(value, str) or math.isfinite(value)}
     version, resolution = meta.pop("format_version", None), meta.pop("resolution_uv", None)
@@ -251,12 +279,29 @@ def _flags(recording: Recording, missing: tuple[str, ...]) -> tuple[tuple[str, .
     return flags + signal.flags, None
 
 
+def _problem(recording: Recording, preparation: Preparation) -> str | None:
+    """Why the recording cannot be embedded with these settings; None if it can be."""
+    from ecgfounder.preprocess.signals import prepare
+
+    # With a stride, inputs are made on demand, and none is needed here.
+    if preparation.window is None:
+        window = recording.duration + 1
+        preparation = replace(preparation, window=window, stride=window, remainder="keep")
+    elif preparation.stride is None:
+        preparation = replace(preparation, stride=preparation.window)
+    try:
+        prepare(recording, preparation)
+    except PrepareError as error:
+        return str(error)
+    return None
+
+
 # --- one file --------------------------------------------------------------------------------------------------------
 
 
-def _inspect_one(path: str, hints: Hints, arguments: argparse.Namespace) -> int:
-    finding, recording = find_out(path, hints)
-    if arguments.json:
+def _inspect_one(path: str, look: LookAt, drawing: Path | None, *, as_json: bool) -> int:
+    finding, recording = look(path)
+    if as_json:
         _print(finding.as_json())
     elif finding.error is not None:
         _print(f"{finding.path}: {as_flags(finding.error)}")
@@ -264,14 +309,18 @@ def _inspect_one(path: str, hints: Hints, arguments: argparse.Namespace) -> int:
         for line in page(finding):
             _print(line)
     if recording is None:
-        return SOME_NOT_READABLE
-    if arguments.plot is not None:
-        from ecgfounder.ecg.plot import plot_recording
+        return SOME_NOT
+    if drawing is not None:
+        _draw(finding, recording, drawing)
+        print(f"drawn at 25 mm/s and 10 mm/mV: {one_line(str(drawing))}", file=sys.stderr)
+    return ALL_GOOD if finding.problem is None else SOME_NOT
 
-        # Not the file's name, which may contain a patient number: drawings are shared.
-        plot_recording(recording, Path(arguments.plot), f"{finding.format} {finding.version or ''}".strip())
-        print(f"drawn at 25 mm/s and 10 mm/mV: {one_line(arguments.plot)}", file=sys.stderr)
-    return ALL_READ
+
+def _draw(finding: Finding, recording: Recording, out: Path) -> None:
+    from ecgfounder.ecg.plot import plot_recording
+
+    # Not the file's name, which may contain a patient number: drawings are shared.
+    plot_recording(recording, out, f"{finding.format} {finding.version or ''}".strip())
 
 
 def page(finding: Finding) -> Iterator[str]:
@@ -305,7 +354,7 @@ def _rows_of_page(finding: Finding) -> Iterator[tuple[str, str]]:
     yield "device", ", ".join(str(text) for text in device if text) or "not stated"
     yield "filters", filter_settings(finding.device) or "not stated"
     if finding.problem is not None:
-        yield "embedding", f"not possible: {finding.problem}"
+        yield "embedding", f"not possible: {as_flags(finding.problem)}"
 
 
 def _definition(flag: str) -> str:
@@ -333,7 +382,7 @@ class FindingCounts:
         self.formats[finding.format] += 1
         self.flags.update({flag.partition(":")[0] for flag in finding.flags})
         if finding.problem is not None:
-            self.problems[kind_of(finding.problem)] += 1
+            self.problems[kind_of(as_flags(finding.problem))] += 1
 
     @property
     def n_failed(self) -> int:
@@ -341,8 +390,9 @@ class FindingCounts:
 
     def lines(self) -> Iterator[str]:
         """The summary: a count per format, per flag and per reason."""
-        n_read = self.formats.total()
-        yield f"{n_read + self.n_failed:,} files: {n_read:,} read, {self.n_failed:,} not readable"
+        n_read, n_problems = self.formats.total(), self.problems.total()
+        unable = f", {n_problems:,} of them cannot be embedded" if n_problems else ""
+        yield f"{n_read + self.n_failed:,} files: {n_read:,} read{unable}, {self.n_failed:,} not readable"
         counts = (("format", self.formats), ("flag", self.flags), ("cannot be embedded", self.problems))
         for title, counter in (*counts, ("not readable", self.reasons)):
             for name, count in counter.most_common(MOST_REASONS):
@@ -358,36 +408,58 @@ def kind_of(reason: str) -> str:
     return re.sub(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?(?!\w)", "N", without_quotes)
 
 
-def _inspect_many(paths: Iterable[str], hints: Hints, *, as_json: bool) -> int:
+def _inspect_many(paths: Iterable[str], look: LookAt, drawings: Path | None, *, as_json: bool) -> int:
     """A line per file as it is read, then the counts (on standard error beside JSON)."""
     tally = FindingCounts()
+    taken: set[str] = set()
     if not as_json:
         _print(f"{'format':<15} {'leads':>6} {'Hz':>7} {'s':>9}  file  [flags]")
-    for path in _files(paths):
-        finding = _nothing_in(path) if os.path.isdir(path) else find_out(path, hints)[0]
+    for path, name in _files(paths):
+        finding, recording = (_nothing_in(path), None) if os.path.isdir(path) else look(path)
         tally.add(finding)
         _print(finding.as_json() if as_json else table_line(finding))
+        if drawings is not None and recording is not None:
+            _draw(finding, recording, _place_of(name, drawings, taken))
         if getattr(sys.stdout, "is_gone", False):  # the reader of the lines (head, less) has ended
             break
     if not as_json:
         _print("")
     for line in tally.lines():
         _print(line, sys.stderr if as_json else sys.stdout)
-    return SOME_NOT_READABLE if tally.n_failed else ALL_READ
+    return SOME_NOT if tally.n_failed or tally.problems else ALL_GOOD
 
 
-def _files(paths: Iterable[str]) -> Iterator[str]:
-    """The files, with folders replaced by their files; a folder without any is kept."""
+def _files(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The files and their names below the given folder; folders are replaced by their files, unless there are none."""
     from ecgfounder.cohort.sources import ecg_files
 
     for path in paths:
         if not os.path.isdir(path):
-            yield path
+            yield path, os.path.basename(path.partition("::")[0]) + path[len(path.partition("::")[0]) :]
             continue
-        files = ecg_files(path)
-        first = next(files, None)
-        yield path if first is None else first
-        yield from files
+        empty = True
+        for file in ecg_files(path):
+            empty = False
+            yield file, os.path.relpath(file, path)
+        if empty:
+            yield path, ""
+
+
+def _place_of(name: str, drawings: Path, taken: set[str]) -> Path:
+    """The file of a drawing: the recording's name below its folder, with .png; made unique, and never outside `drawings`."""
+    container, separator, member = name.partition("::")
+    parts = [part for part in container.split("/") if part not in ("", ".", "..")]
+    stem = "/".join(parts) + (separator and f"--{re.sub('[/:]+', '-', member)}")
+    number = 1
+    while (unique := stem if number == 1 else f"{stem}-{number}").lower() in taken:
+        number += 1
+    taken.add(unique.lower())
+    out = drawings / f"{unique}.png"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out.parent}: cannot be made: {error.strerror or error}") from error
+    return out
 
 
 def _nothing_in(folder: str) -> Finding:
@@ -401,7 +473,7 @@ def table_line(finding: Finding) -> str:
     leads = f"{len(finding.leads)}+{len(finding.derived)}" if finding.derived else str(len(finding.leads))
     notes = " ".join(finding.flags)
     if finding.problem is not None:
-        notes = f"{notes} cannot be embedded: {finding.problem}".strip()
+        notes = f"{notes} cannot be embedded: {as_flags(finding.problem)}".strip()
     line = f"{finding.format:<15} {leads:>6} {finding.sampling_rate:>7g} {_seconds(finding.seconds):>9}  {finding.path}"
     return f"{line}  {notes}" if notes else line
 

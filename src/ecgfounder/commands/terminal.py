@@ -13,13 +13,14 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from ecgfounder.drivers.interruption import Stopped, listening
-from ecgfounder.errors import ECGFounderError
+from ecgfounder.errors import ECGFounderError, SettingsError
 from ecgfounder.escaping import one_line
 
 if TYPE_CHECKING:
@@ -50,7 +51,16 @@ _FLAGS = "|".join(
             "modality_mapping",
             "num_workers",
         ),
-        *("output_dir", "output_file", "output_format", "path_column", "read_timeout", "retry_failed", "sampling_rate"),
+        *(
+            "output_dir",
+            "output_file",
+            "output_format",
+            "path_column",
+            "read_memory",
+            "read_timeout",
+            "retry_failed",
+            "sampling_rate",
+        ),
         *("shard_size", "target_cols", "text_cols", "trim_zero_edges"),
     )
 )
@@ -137,6 +147,20 @@ def check_working_folder() -> None:
     from ecgfounder.storage import working_folder
 
     working_folder()
+
+
+def check_temporary_folder() -> None:
+    """Refuse to work without a folder for temporary files, for commands that need PyTorch or `datasets`: these need one.
+
+    Raises
+    ------
+    SettingsError
+        If there is none; the message says how to fix it.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise SettingsError(f"{error.strerror or error}: set TMPDIR to a folder with space.") from error
 
 
 def _stop(number: int) -> None:

@@ -28,7 +28,7 @@ from ecgfounder.commands.arguments import (
     hints_of,
     preparation_of,
 )
-from ecgfounder.commands.terminal import as_flags
+from ecgfounder.commands.terminal import as_flags, check_temporary_folder
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.escaping import one_line
 from ecgfounder.storage import locate, path_here
@@ -102,6 +102,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
     if arguments.max_ecgs < 1:
         raise SettingsError(f"--max_ecgs must be at least 1, got {arguments.max_ecgs}.")
+    check_temporary_folder()
     task, paths = _task_and_paths(arguments)
     checkpoint = find_checkpoint(arguments.checkpoint, arguments.mode)
     digest = sha256_of(checkpoint)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -23,9 +23,10 @@ from typing import Any
 
 from ecgfounder.drivers.growth import Growth
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
-from ecgfounder.drivers.wire import receive, serve
+from ecgfounder.drivers.memory import Memory
+from ecgfounder.drivers.wire import Asked, receive, serve
 from ecgfounder.errors import ReadError, RunError
-from ecgfounder.machine import AwakeClock
+from ecgfounder.machine import AwakeClock, return_freed_memory
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
 
 JOBS_AHEAD = 2
@@ -43,7 +44,7 @@ LOOK_SECONDS = 0.25
 _STARTS_THAT_MAY_FAIL = 3
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     """A worker process, and the main process's state of it.
 
@@ -92,6 +93,9 @@ class ReaderPool:
     timeout : float, default: 120.0
         Time limit for one file, in seconds, after which the file fails and its worker is replaced. Time in which this process
         was suspended does not count.
+    memory : int, optional
+        Bytes that the reading of large files may take in all processes together; a file that needs more is read while no other
+        large one is. None for no limit.
 
     Attributes
     ----------
@@ -99,7 +103,15 @@ class ReaderPool:
         Seconds that the caller has waited for files to be read.
     """
 
-    def __init__(self, task: ReadTask, n_workers: int, *, n_started: int | None = None, timeout: float = 120.0) -> None:
+    def __init__(
+        self,
+        task: ReadTask,
+        n_workers: int,
+        *,
+        n_started: int | None = None,
+        timeout: float = 120.0,
+        memory: int | None = None,
+    ) -> None:
         self._task = task
         self._n_workers = n_workers
         self._timeout = timeout
@@ -109,6 +121,7 @@ class ReaderPool:
         self._stopping = False
         self._clock = AwakeClock(longest=4 * LOOK_SECONDS)
         self._growth = Growth()
+        self._memory: Memory[_Worker] = Memory(sys.maxsize if memory is None else memory)
         self._selector = selectors.DefaultSelector()
         self._workers = [self._start() for _ in range(min(n_workers, n_started or n_workers))]
 
@@ -119,13 +132,17 @@ class ReaderPool:
     def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
         """Process the jobs; each gives `Opened` and its inputs, or `Failed`. A slow consumer slows the workers."""
         if not self._workers:
+            asked: list[int] = []
             while not self._stopping and (job := next(jobs, None)) is not None:
-                yield from self._timed(self._task.events(job))
+                yield from self._timed(self._task.events(job, asked.append))
+                if asked:
+                    return_freed_memory()
+                    asked.clear()
             return
         waiting: deque[Job] = deque()
         while True:
             self._assign(waiting, jobs)
-            busy = [worker for worker in self._workers if worker.jobs]
+            busy = [worker for worker in self._workers if worker.jobs and not self._is_held_back(worker)]
             if not busy and (self._stopping or not waiting):
                 return
             self._grow()
@@ -208,7 +225,7 @@ class ReaderPool:
     def _grow(self) -> None:
         """Double the number of workers if all of them are busy and more would help."""
         room = self._n_workers - len(self._workers)
-        if room <= 0 or self._stopping:
+        if room <= 0 or self._stopping or self._memory.is_short:
             return
         if not all(worker.ready and len(worker.jobs) == JOBS_AHEAD for worker in self._workers):
             self._growth.begin()
@@ -227,6 +244,10 @@ class ReaderPool:
             yield from self._replace(worker, waiting, None)
             return
         worker.since = self._clock.now()
+        if isinstance(events, Asked):
+            self._memory.ask(worker, events.need)
+            self._grant()
+            return
         if not events:  # it has started
             worker.ready = True
             self._failed_starts = 0
@@ -241,15 +262,29 @@ class ReaderPool:
             worker.jobs.popleft()
             worker.ended += 1
             self._growth.done += 1
+            self._memory.release(worker)
+            self._grant()
         yield from events
         worker.since = self._clock.now()  # the caller may have been slow
+
+    def _is_held_back(self, worker: _Worker) -> bool:
+        """Whether its job waits for memory that it gets no more, because no more jobs are begun."""
+        return self._stopping and self._memory.is_at_the_start(worker)
+
+    def _grant(self) -> None:
+        """Tell workers whose job waited for memory to go on."""
+        for worker in self._memory.granted(ending=self._stopping):
+            worker.since = self._clock.now()
+            with suppress(OSError):  # it died: `_receive` notices that from its pipe
+                worker.pipe.send(None)
 
     def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
         now = self._clock.now()
         for worker in list(self._workers):
             patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
             # If the pipe has data, the worker does not hang; the main process was busy.
-            if worker.jobs and now - worker.since > patience and not worker.pipe.poll():
+            late = worker.jobs and now - worker.since > patience and not self._memory.waits(worker)
+            if late and not worker.pipe.poll():
                 worker.process.kill()
                 yield from self._replace(worker, waiting, f"reading took longer than {self._timeout:g} s")
 
@@ -259,6 +294,8 @@ class ReaderPool:
         worker.pipe.close()
         code = _end(worker.process)
         self._workers.remove(worker)
+        self._memory.release(worker)
+        self._grant()
         lost = worker.jobs.popleft() if worker.has_one_in_hand else None
         waiting.extendleft(reversed(worker.jobs))
         if not worker.ready:

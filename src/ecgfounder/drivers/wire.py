@@ -1,6 +1,6 @@
 """Both ends of the pipe between the main process and a reading process.
 
-In and out: jobs in one direction, events in the other. Samples are sent as raw memory, without a copy.
+In and out: jobs in one direction, events and questions for memory in the other. Samples are sent as raw memory, without a copy.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import ctypes
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,8 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
-from ecgfounder.machine import keep_freed_memory
+from ecgfounder.machine import keep_freed_memory, return_freed_memory
 from ecgfounder.stages.read import Event, Input, Job, Opened, ReadTask
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A reading process waits until its job may take `need` bytes in all; None is the answer."""
+
+    need: int
 
 
 def serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
@@ -31,12 +40,25 @@ def serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     _die_with_parent()
     keep_freed_memory()
+    jobs: deque[Job] = deque()  # that came while the one before waited for memory
+    asked = False
+
+    def ask(need: int) -> None:
+        nonlocal asked
+        asked = True
+        pipe.send(Asked(need))
+        while (message := pipe.recv()) is not None:
+            jobs.append(message)
+
     try:
         pipe.send(None)
         while True:
-            job = pipe.recv()
+            job = jobs.popleft() if jobs else pipe.recv()
             begun.value += 1
-            _tell(task.events(job), pipe)
+            _tell(task.events(job, ask), pipe)
+            if asked:
+                return_freed_memory()
+                asked = False
     except (EOFError, OSError):
         return  # the main process closed the pipe, or died
 
@@ -68,8 +90,8 @@ def _send(samples: npt.NDArray[np.float32], pipe: Connection) -> None:
         left = left[os.write(pipe.fileno(), left) :]
 
 
-def receive(pipe: Connection, job: Job | None) -> list[Event]:
-    """The next one or two events of a reading process's current job; no events: the process has started.
+def receive(pipe: Connection, job: Job | None) -> list[Event] | Asked:
+    """The next one or two events of a reading process's current job, or its question; no events: the process has started.
 
     Raises
     ------
@@ -79,6 +101,8 @@ def receive(pipe: Connection, job: Job | None) -> list[Event]:
     message = pipe.recv()
     if message is None:
         return []
+    if isinstance(message, Asked):
+        return message
     if not isinstance(message, tuple):
         return [message]
     assert job is not None

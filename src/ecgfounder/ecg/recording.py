@@ -50,6 +50,12 @@ class Recording:
         Device and filter settings; only keys of `META_KEYS`.
     left_out : tuple of str
         Leads of the file that were not read, because they have another sampling rate.
+    upsampled : tuple of str
+        Leads with a lower sampling rate in the file, which were interpolated.
+    is_unverified : bool
+        Whether no file of a device has verified the reader of this format.
+    is_repaired : bool
+        Whether characters in texts of the file were replaced, because it is not well-formed XML with them.
 
     Raises
     ------
@@ -63,6 +69,9 @@ class Recording:
     source_format: str
     meta: Mapping[str, str | float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    upsampled: tuple[str, ...] = ()
+    is_unverified: bool = False
+    is_repaired: bool = False
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.dtype != np.float32:

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.engines.cache import from_cache, read_head, write_head
+from ecgfounder.engines.cache import Parts, floats, from_cache, head_of_parts, head_parts
 from ecgfounder.engines.engine import Array, CpuEngine
 from ecgfounder.errors import EmbeddingError, SettingsError
 from ecgfounder.machine import keep_freed_memory
-from ecgfounder.network.bundles import ARCHITECTURE
+from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, spec_of
 from ecgfounder.network.checkpoint import load_backbone, sha256_of
 
 try:
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PACKING_VERSION = 1
 """Part of the cache's key: raise it if `pack` changes the layout."""
 
-_WEIGHTS = "backbone.f32"
+_WEIGHTS = "backbone"
 _KEPT_BYTES = 256 << 20
 _CHECKED_SAMPLES = 515  # three tokens; lengths are odd where they are halved
 
@@ -57,19 +57,23 @@ class NativeEngine(CpuEngine):
                 "the engine 'native' needs a C compiler where ecgfounder is installed, and a processor with AVX2 and FMA "
                 "or of the ARM64 family: use engine='onnx' or engine='torch'"
             )
-        # Memory-mapped: the pages are in memory since the file was checked, and processes on a machine share them.
-        self._weights: npt.NDArray[np.float32]
+        self._layout = _layout(spec_of(mode).in_channels)
         self._weights, head = from_cache(
             f"{checkpoint_sha256 or sha256_of(checkpoint)}-{mode}-packed-v{PACKING_VERSION}",
-            files=(_WEIGHTS,),
-            build=lambda folder: _build_entry(folder, checkpoint, mode),
-            load=lambda folder: (np.memmap(folder / _WEIGHTS, np.float32, mode="r"), read_head(folder)),
+            build=lambda: _build_parts(checkpoint, mode),
+            load=lambda parts: (self._fitting(floats(parts[_WEIGHTS])), head_of_parts(parts)),
         )
         super().__init__(mode, threads=threads, head=head)
-        self._layout = _layout(self.in_channels)
         self._local = threading.local()
         keep_freed_memory()
         self.instructions = self._checked(usable)
+
+    def _fitting(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Weights as many as the network has; a `ValueError` otherwise, found with a signal of one sample."""
+        maps, signal = np.empty((1, 1, FEATURES), np.float32), np.zeros((1, int(self._layout[0]), 1), np.float32)
+        space = _aligned(_net1d.workspace(self._layout, 1, 1))
+        _net1d.embed(instructions()[-1], self._layout, weights, signal, maps, space, 1, 1)
+        return weights
 
     def _checked(self, usable: list[str]) -> str:
         """The widest instructions whose result is bit-identical to that of the narrowest.
@@ -166,10 +170,9 @@ def _layout(in_channels: int) -> npt.NDArray[np.int32]:
     return np.array(numbers, np.int32)
 
 
-def _build_entry(folder: Path, checkpoint: Path, mode: str) -> None:
+def _build_parts(checkpoint: Path, mode: str) -> Parts:
     tensors, head = load_backbone(checkpoint, mode)
-    pack({name: tensor.numpy() for name, tensor in tensors.items()}).tofile(folder / _WEIGHTS)
-    write_head(folder, head)
+    return {**head_parts(head), _WEIGHTS: pack({name: tensor.numpy() for name, tensor in tensors.items()})}
 
 
 def _aligned(n_bytes: int) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,6 @@ checkpoint, and cached. With a cached graph, neither torch nor the checkpoint's 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.engines.cache import from_cache, read_head, write_head
+from ecgfounder.engines.cache import Parts, from_cache, head_of_parts, head_parts
 from ecgfounder.engines.engine import Array, CpuEngine
 from ecgfounder.errors import EmbeddingError
 from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, spec_of
@@ -23,7 +22,7 @@ from ecgfounder.network.checkpoint import load_backbone, sha256_of
 GRAPH_VERSION = 1
 """Part of the cache's key: raise it if `build_graph` changes the graph."""
 
-_GRAPH = "backbone.onnx"
+_GRAPH = "graph"
 
 _OPSET, _IR_VERSION = 17, 8  # the oldest versions with all operators used, for older ONNX Runtimes
 
@@ -40,9 +39,8 @@ class OnnxEngine(CpuEngine):
     def __init__(self, mode: str, checkpoint: Path, *, threads: int, checkpoint_sha256: str | None = None) -> None:
         self._session, head = from_cache(
             f"{checkpoint_sha256 or sha256_of(checkpoint)}-{mode}-v{GRAPH_VERSION}",
-            files=(_GRAPH,),
-            build=lambda folder: _build_entry(folder, checkpoint, mode),
-            load=lambda folder: (_session(folder / _GRAPH), read_head(folder)),
+            build=lambda: _build_parts(checkpoint, mode),
+            load=lambda parts: (_session(parts[_GRAPH].tobytes()), head_of_parts(parts)),
         )
         super().__init__(mode, threads=threads, head=head)
 
@@ -65,13 +63,13 @@ class OnnxEngine(CpuEngine):
 # ---------------------------------------------------------------------------------------------------------- the session
 
 
-def _build_entry(folder: Path, checkpoint: Path, mode: str) -> None:
+def _build_parts(checkpoint: Path, mode: str) -> Parts:
     tensors, head = load_backbone(checkpoint, mode)
-    (folder / _GRAPH).write_bytes(build_graph({name: tensor.numpy() for name, tensor in tensors.items()}, mode))
-    write_head(folder, head)
+    graph = build_graph({name: tensor.numpy() for name, tensor in tensors.items()}, mode)
+    return {**head_parts(head), _GRAPH: np.frombuffer(graph, np.uint8)}
 
 
-def _session(graph: Path) -> Any:
+def _session(graph: bytes) -> Any:
     """A session that computes every run in the calling thread."""
     import onnxruntime
 
@@ -82,7 +80,7 @@ def _session(graph: Path) -> Any:
     options.log_severity_level = 3
     # Memory plans would be kept for each shape, and recordings have many lengths.
     options.enable_mem_pattern = False
-    return onnxruntime.InferenceSession(os.fspath(graph), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 # ---------------------------------------------------------------------------------------------------------- the graph

@@ -113,6 +113,10 @@ _ANCHOR = "first_conv.conv.weight"
 _BATCH_NORM = re.compile(r"(?:^|\.)(?:first_bn|bn[123])\.(?:weight|bias|running_mean|running_var|num_batches_tracked)$")
 
 
+# A name that only a tensor has.
+_WEIGHT = re.compile(r"\.(?:weight|bias|running_mean|running_var)$")
+
+
 _NAMES_SHOWN = 5
 
 
@@ -154,13 +158,12 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def _read_safetensors(path: Path) -> object:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+    except Exception as error:  # a damaged header can raise any error
+        raise CheckpointError(f"{path}: damaged safetensors file ({_short(str(error), 200)})") from error
 
 
 def _read_pickle(path: Path) -> object:
@@ -176,7 +179,7 @@ def _read_pickle(path: Path) -> object:
 
 def _why_refused(error: Exception) -> str:
     """The reason for a refusal, because torch's message recommends to load the file unsafely."""
-    text = " ".join(str(error).split())
+    text = _short(str(error), 1000)
     asked_for = re.search(r"GLOBAL (\S+)", text)
     if asked_for is not None:
         return (
@@ -216,10 +219,15 @@ def _tensors(content: object, path: Path) -> dict[str, torch.Tensor]:
     if isinstance(content, Mapping):
         for inner in [content.get(key) for key in _CONTAINERS] + [content]:
             if isinstance(inner, Mapping):
-                named = {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-                if named:
-                    return named
-        keys = ", ".join(repr(str(key)) for key in list(content)[:_NAMES_SHOWN])
+                named = {name: value for name, value in inner.items() if isinstance(name, str)}
+                tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
+                others = {name: value for name, value in named.items() if name not in tensors and _WEIGHT.search(name)}
+                if others:
+                    shown = _some(f"{_short(name, 80)} ({type(value).__name__})" for name, value in others.items())
+                    raise CheckpointError(f"{path}: {len(others)} weights are no tensors: {shown}")
+                if tensors:
+                    return tensors
+        keys = ", ".join(repr(_short(str(key))) for key in list(content)[:_NAMES_SHOWN])
         found = f"a dictionary of {keys or 'nothing'}"
     else:
         found = f"an object of type {type(content).__name__}"
@@ -263,6 +271,7 @@ def backbone_state(state: Mapping[str, torch.Tensor], mode: str) -> dict[str, to
     prefix = _prefix_of(state)
     inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     inner = {name: tensor for name, tensor in inner.items() if not name.startswith("dense.")}
+    _refuse_odd_forms(inner)
     _check_mode(inner, spec_of(mode))
 
     missing = [name for name in layout if name not in inner and not _BATCH_NORM.search(name)]
@@ -274,11 +283,12 @@ def backbone_state(state: Mapping[str, torch.Tensor], mode: str) -> dict[str, to
     ]
     _refuse_if_any({"missing": missing, "unexpected": unexpected, "of another shape": misshapen}, len(layout))
 
-    weights = {name: inner[name] for name in layout if name in inner}
+    weights = {name: _resolved(inner[name]) for name in layout if name in inner}
     applied = {name: tensor for name, tensor in weights.items() if not _BATCH_NORM.search(name)}
     not_numbers = [f"{name} ({tensor.dtype})" for name, tensor in applied.items() if not tensor.is_floating_point()]
+    _refuse_if_any({"not of floating point": not_numbers}, len(layout))
     not_finite = [name for name, tensor in applied.items() if not tensor.isfinite().all()]
-    _refuse_if_any({"not of floating point": not_numbers, "not finite": not_finite}, len(layout))
+    _refuse_if_any({"not finite": not_finite}, len(layout))
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
 
@@ -298,14 +308,66 @@ def load_backbone(path: str | os.PathLike[str], mode: str) -> tuple[dict[str, to
 
 
 def head_of(state: Mapping[str, torch.Tensor]) -> Head | None:
-    """The head in a checkpoint's tensors, or None if there is no head of the published form."""
+    """The head in a checkpoint's tensors, or None if there is no head of the published form.
+
+    Raises
+    ------
+    CheckpointError
+        If its tensors are of another form or type than weights, or not finite.
+    """
     prefix = _prefix_of(state)
     weight, bias = state.get(f"{prefix}dense.weight"), state.get(f"{prefix}dense.bias")
-    if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != FEATURES:
+    if weight is None or bias is None:
+        return None
+    head = {"dense.weight": weight, "dense.bias": bias}
+    _refuse_odd_forms(head)
+    if weight.ndim != 2 or weight.shape[1] != FEATURES:
         return None
     if tuple(bias.shape) != (weight.shape[0],):
         return None
-    return Head(weight.float().numpy().copy(), bias.float().numpy().copy())
+    for name, tensor in head.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"the checkpoint's head is not of floating point: {name} ({tensor.dtype})")
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"the checkpoint's head is damaged: values of {name} are not finite")
+    return Head(*(_resolved(tensor).float().numpy().copy() for tensor in (weight, bias)))
+
+
+def _refuse_odd_forms(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors that are not plain arrays of real numbers, before anything is computed with them."""
+    odd = [
+        f"{_short(name, 80)} ({form})" for name, tensor in tensors.items() if (form := _odd_form(tensor)) is not None
+    ]
+    if odd:
+        raise CheckpointError(
+            f"{len(odd)} of the checkpoint's tensors are not plain arrays of real numbers: {_some(odd)}. Save the weights as "
+            "dense float32 tensors"
+        )
+
+
+def _odd_form(tensor: torch.Tensor) -> str | None:
+    """How a tensor differs from a plain array of numbers, each stored; None for a plain one."""
+    import torch
+
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return type(tensor).__name__
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return str(tensor.layout).removeprefix("torch.")
+    if tensor.device.type != "cpu":
+        return "without values" if tensor.is_meta else f"on device {tensor.device.type}"
+    is_tiny = tensor.is_floating_point() and tensor.itemsize < 2
+    if tensor.is_quantized or tensor.is_complex() or is_tiny:
+        return str(tensor.dtype).removeprefix("torch.")
+    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        return f"expanded to {list(tensor.shape)}"
+    return None
+
+
+def _resolved(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without its gradient and without a pending negation, as NumPy needs it."""
+    return tensor.detach().resolve_neg()
 
 
 def _prefix_of(state: Mapping[str, torch.Tensor]) -> str:
@@ -341,9 +403,16 @@ def _refuse_if_any(problems: Mapping[str, list[str]], expected: int) -> None:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = list(names)
+    listed = [_short(name) for name in names]
     more = len(listed) - _NAMES_SHOWN
     return ", ".join(listed[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(text: str, longest: int = 120) -> str:
+    """Text from a file for a message: one line, without control characters, and not too long."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * longest])
+    line = " ".join(line.split())
+    return line if len(line) <= longest else line[:longest] + "..."
 
 
 def build_network(weights: Mapping[str, torch.Tensor], mode: str, n_classes: int) -> Net1D:

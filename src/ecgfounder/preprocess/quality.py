@@ -67,6 +67,12 @@ FLAGS: dict[str, str] = {
     "derived_leads": "Leads that the recording does not hold and that were computed from two of I, II and III. Detail: leads.",
     "other_rate": "Leads that the file holds at another sampling rate than those that were read, and that were left out. "
     "Detail: leads, or 'ECG' for channels without a lead's name.",
+    "upsampled_leads": "Leads that the file holds at a lower sampling rate than others, and that were interpolated to theirs. "
+    "Detail: leads, or 'ECG' for channels without a lead's name.",
+    "unverified_format": "The file's format was read as public descriptions and programs have it; no file of a device has "
+    "verified the reader.",
+    "repaired_xml": "The file is not well-formed XML: control characters or ampersands in its texts were replaced to read it. "
+    "Its counts and checksums show that no samples were lost.",
     "not_lead_I": "The 1-lead network, which was trained on lead I, was given another lead. Detail: the lead.",
     "other_lead": "The recording's only lead was used although another one was requested. Detail: the lead.",
     "nan_share": "Some samples of the leads in use were not finite and were replaced by 0. Detail: their share.",

@@ -87,6 +87,9 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
     flags = [
         *chosen.flags,
         *([quality.flag("other_rate", recording.left_out)] if recording.left_out else []),
+        *([quality.flag("upsampled_leads", recording.upsampled)] if recording.upsampled else []),
+        *(["unverified_format"] if recording.is_unverified else []),
+        *(["repaired_xml"] if recording.is_repaired else []),
         *([] if finite is None else quality.share_of_non_finite(finite[:, slice(*seen)])),
         *_signal_flags(recording, chosen, whole, seen),
         *_baseline_flags(chosen, used, rate, spans, preparation),

@@ -7,7 +7,8 @@ first needed.
 
 The other modules are shared by readers: `source` (a file's bytes), `xml` (parsing of untrusted files), `quantities` (numbers,
 units, counts to millivolts), `signals` (names of channels), `timeline` (leads recorded in several pieces), `tables` (named arrays
-and their description), `matlab` (variables of MATLAB files), `identity` (size, time and hash of the files that were read).
+and their description), `matlab` and `ecg_kit` (variables of MATLAB files), `base64_data`, `dicom_elements` (DICOM
+objects in XML and JSON), `not_read` (formats that errors name), `identity` (size, time and hash of the files that were read).
 `text_tables` uses `plain_text` (encodings), `text_layout` (the parts of a table), `remarks` (facts above a table),
 `table_columns` and `time_columns` (which columns are leads, and which tell the time), and `muse_text`, `watch` and `opensignals`
 (exports).
@@ -19,14 +20,15 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import BinaryIO, Protocol, cast
 
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements
-from ecgfounder.errors import ECGFounderError, ReadError, StorageError, UnsupportedFormatError
-from ecgfounder.readers.source import Hints, Source
+from ecgfounder.errors import ECGFounderError, ReadError, SettingsError, StorageError, UnsupportedFormatError
+from ecgfounder.readers.not_read import name_of
+from ecgfounder.readers.source import MAX_FILE_BYTES, Hints, Source
 from ecgfounder.readers.xml import root_of
-from ecgfounder.storage import locate
+from ecgfounder.storage import given, locate
 
 
 class Reader(Protocol):
@@ -42,11 +44,17 @@ READERS: tuple[str, ...] = (
     "philips",
     "muse",
     "cardiosoft",
+    "schiller_sema",
     "hl7_aecg",
     "dicom",
+    "dicom_xml",
+    "dicom_json",
     "scp",
+    "healforce",
     "edf",
     "ishne",
+    "mortara_eli",
+    "mfer",
     "hdf5",
     "arrays",
     "text_tables",
@@ -60,17 +68,31 @@ nothing in their content identifies them.
 CONTAINERS = frozenset({"hdf5", "arrays"})
 """Readers of files that may hold several arrays or recordings; 'file::member' addresses one of them."""
 
-READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg")
-"""`auto`: the reader of the file's format. `sierraecg`: the sierraecg package for every file, as a cross-check."""
+UNVERIFIED = {"mortara_eli": "Mortara ELI XML", "mfer": "MFER (ISO 22077)"}
+"""Readers that no file of a device has verified: their formats are recognised, and read only where the user names them."""
+
+READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg", *UNVERIFIED)
+"""`auto`: the reader of the file's format. `sierraecg`: the sierraecg package for every file, as a cross-check. Others:
+`UNVERIFIED`."""
 
 
-def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints | None = None) -> Recording:
+Given = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+"""One ECG's file: its path, its content, or a file object opened in binary mode."""
+
+
+def is_given(x: object) -> bool:
+    """Whether an object is a path, a file's content or a file object."""
+    return isinstance(x, str | os.PathLike | bytes | bytearray | memoryview) or callable(getattr(x, "read", None))
+
+
+def read_ecg(path: Given, *, reader: str = "auto", hints: Hints | None = None) -> Recording:
     """Read one ECG file of any supported format.
 
     Parameters
     ----------
-    path : str or os.PathLike
-        The file; 'container::member' addresses one recording inside a container.
+    path : str, os.PathLike, bytes or binary file object
+        The file; 'container::member' addresses one recording inside a container. Or its content; or a file object, which is
+        read from its position to its end. A WFDB header has to be given as a path, because its signal files are beside it.
     reader : str, default: "auto"
         One of `READER_CHOICES`.
     hints : Hints, optional
@@ -85,44 +107,88 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
     ------
     ReadError
         If the file cannot be read; the message begins with the path.
+    SettingsError
+        If a file object was opened in text mode.
     MissingDependencyError
         If the format needs an extra that is not installed.
     """
-    try:
-        return read_source(make_source(os.fspath(path), hints or Hints()), reader=reader)
-    except ReadError as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from error
+    with _named(path):
+        return read_source(source_of(path, hints or Hints()), reader=reader)
 
 
-def read_statements(path: str | os.PathLike[str]) -> Statements | None:
+def read_statements(path: Given) -> Statements | None:
     """The recording device's analysis of an ECG: its diagnostic statements, heart rate, intervals and axes.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file object
         As for `read_ecg`.
 
     Returns
     -------
     Statements
-        None for formats whose statements are not read; those of Philips, MUSE, CardioSoft, aECG, DICOM and SCP-ECG are.
+        None for formats whose statements are not read; those of Philips, MUSE, CardioSoft, Schiller, aECG, DICOM and SCP-ECG
+        are.
 
     Raises
     ------
     ReadError
         If the file cannot be read; the message begins with the path.
     """
-    source = make_source(os.fspath(path), Hints())
+    with _named(path):
+        return source_statements(source_of(path, Hints()))
+
+
+@contextmanager
+def _named(path: Given) -> Iterator[None]:
+    """Put the name of the file in front of a `ReadError`."""
     try:
-        return source_statements(source)
+        yield
     except ReadError as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from error
+        raise type(error)(f"{label_of(path)}: {error}") from error
+
+
+def label_of(path: Given) -> str:
+    """What messages call a file: its path, a file object's name, or 'the given bytes'."""
+    if isinstance(path, str | os.PathLike):
+        return os.fspath(path)
+    if isinstance(path, bytes | bytearray | memoryview):
+        return "the given bytes"
+    name = getattr(path, "name", None)
+    return name if isinstance(name, str) else "the given file object"
+
+
+def source_of(path: Given, hints: Hints) -> Source:
+    """The source for a path, a file's content or a file object.
+
+    Raises
+    ------
+    ReadError
+        If a file object cannot be read, or holds more than `MAX_FILE_BYTES`.
+    SettingsError
+        If it was opened in text mode.
+    """
+    if isinstance(path, str | os.PathLike):
+        return make_source(os.fspath(path), hints)
+    if isinstance(path, bytes | bytearray | memoryview):
+        return Source(given(bytes(path)), None, hints)
+    try:
+        content = path.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ReadError(error.strerror or type(error).__name__) from error
+    except ValueError as error:
+        raise ReadError("the file object is closed") from error
+    if not isinstance(content, bytes):
+        raise SettingsError("A file object must be opened in binary mode: open(path, 'rb').")
+    if len(content) > MAX_FILE_BYTES:
+        raise ReadError(f"file of more than {MAX_FILE_BYTES:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
+    return Source(given(content), None, hints)
 
 
 def source_statements(source: Source) -> Statements | None:
     """`read_statements` for a source that may have been read already; errors have the reason alone."""
     with _one_kind_of_error():
-        module = _reader_for(source, "auto")
+        module = _module(_recognised(source))
         find = cast("Callable[[Source], Statements] | None", getattr(module, "statements", None))
         return None if find is None else find(source)
 
@@ -172,19 +238,33 @@ def make_source(path: str, hints: Hints) -> Source:
 def _reader_for(source: Source, reader: str) -> Reader:
     if reader == "sierraecg":
         return _module("sierraecg_package")
-    if reader != "auto":
+    if reader not in READER_CHOICES:
         raise UnsupportedFormatError(
             f"Invalid value for the 'reader' parameter. Allowed values are {', '.join(READER_CHOICES)}, got {reader!r}."
         )
+    found = _recognised(source)
+    if reader in UNVERIFIED and found != reader:
+        raise UnsupportedFormatError(f"expected {UNVERIFIED[reader]}, found another format")
+    if found in UNVERIFIED and found != reader:
+        raise UnsupportedFormatError(
+            f"{UNVERIFIED[found]}: not verified with files of devices; it is read with reader='{found}' alone"
+        )
+    return _module(found)
+
+
+def _recognised(source: Source) -> str:
+    """The name of the reader that knows the file by its content."""
     for name in READERS:
         module = _module(name)
         if module.matches(source):
             if name not in CONTAINERS:
                 source.refuse_member(module.FORMAT)
-            return module
-    head = source.head
-    if not head:
+            return name
+    if not source.head:
         raise ReadError("the file is empty")
+    not_read = name_of(source)
+    if not_read is not None:
+        raise UnsupportedFormatError(f"{not_read}: this format is not read")
     raise UnsupportedFormatError(f"not a known ECG format ({_kind_of(source)})")
 
 

@@ -17,12 +17,12 @@ import numpy as np
 
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
-from ecgfounder.readers import matlab
+from ecgfounder.readers import ecg_kit, matlab
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
 from ecgfounder.readers.tables import (
-    SIGNAL_NAMES,
     Array,
     Description,
+    choice_of_signal,
     describe,
     find_signal,
     lead_arrays,
@@ -65,6 +65,9 @@ def read(source: Source) -> Recording:
 
 
 def _from_named(arrays: dict[str, Array], source: Source, source_format: str) -> Recording:
+    described = ecg_kit.find(arrays) if source.member is None or source.member.casefold() in ecg_kit.SIGNALS else None
+    if described is not None:
+        return recording_of(*described, source.hints, source_format, leads_on=0)
     description = describe(arrays)
     signal = find_signal(arrays, source.member)
     rows = lead_arrays(arrays) if source.member is None else {}
@@ -73,10 +76,7 @@ def _from_named(arrays: dict[str, Array], source: Source, source_format: str) ->
         names = tuple(name.rpartition(".")[2] for name in rows)
         signal, description, leads_on = np.stack(list(rows.values())), replace(description, leads=names), 0
     if signal is None:
-        raise ReadError(
-            f"none of the {len(arrays)} arrays of the {source_format} file is named {', '.join(SIGNAL_NAMES[:5])} ...; "
-            "give the name of the array that holds the ECG after the path: FILE::ARRAY"
-        )
+        raise choice_of_signal(arrays, source_format, "ARRAY")
     return recording_of(signal, description, source.hints, source_format, leads_on=leads_on)
 
 

@@ -19,7 +19,7 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, numbers_of, optional_number, to_millivolts
 from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import in_words, standard_leads_in
-from ecgfounder.readers.xml import integer, number, parse, root_of, text_of
+from ecgfounder.readers.xml import integer, number, parse_or_repair, root_of, text_of
 
 FORMAT = "ge_cardiosoft"
 
@@ -48,8 +48,8 @@ def read(source: Source) -> Recording:
     UnsupportedFormatError
         If there is no strip, but only a full disclosure or median beats.
     """
-    root = parse(source)
-    strips = [strip for data in root.iter("{*}StripData") for strip in _strips(data)]
+    document = parse_or_repair(source)
+    strips = [strip for data in document.root.iter("{*}StripData") for strip in _strips(data)]
     if not strips:
         raise UnsupportedFormatError(
             "expected a StripData element with WaveformData for each lead, found none; "
@@ -58,13 +58,25 @@ def read(source: Source) -> Recording:
     strip = max(strips, key=lambda strip: standard_leads_in([_name(lead) for lead in _leads(strip)]))
     leads = list(_leads(strip))
     resolution_mv = _resolution_mv(_setting(strip, "Resolution"))
+    samples = _samples(strip, leads, resolution_mv)
+    names = tuple(_name(lead) for lead in leads)
+    document.refuse_unless(lambda: _is_whole(strip, samples), names)
     return Recording(
-        samples=_samples(strip, leads, resolution_mv),
+        samples=samples,
         sampling_rate=_rate(_setting(strip, "SampleRate")),
-        leads=tuple(_name(lead) for lead in leads),
+        leads=names,
         source_format=FORMAT,
-        meta=_meta(root, resolution_mv),
+        meta=_meta(document.root, resolution_mv),
+        is_repaired=document.damage is not None,
     )
+
+
+def _is_whole(strip: etree._Element, samples: Samples) -> bool:
+    """Whether the stated numbers of leads and of samples are those of the leads, and no field is empty."""
+    stated = [
+        optional_number(text_of(strip.find(f"{{*}}{tag}"))) for tag in ("NumberOfLeads", "ChannelSampleCountTotal")
+    ]
+    return tuple(stated) == samples.shape and not np.isnan(samples).any()
 
 
 def _strips(data: etree._Element) -> Iterator[etree._Element]:
@@ -157,7 +169,7 @@ _MEASUREMENTS = {
 
 def statements(source: Source) -> Statements:
     """The program's statements, Interpretation/Diagnosis; a physician's, Interpretation/Conclusion, are never read."""
-    root = parse(source)
+    root = parse_or_repair(source).root
     lines = [text_of(line) for line in root.iterfind("{*}Interpretation/{*}Diagnosis/{*}DiagnosisText")]
     measured = root.find("{*}RestingECGMeasurements")
     found = {} if measured is None else {key: measured.find(f"{{*}}{tag}") for key, tag in _MEASUREMENTS.items()}

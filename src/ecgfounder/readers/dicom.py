@@ -1,48 +1,34 @@
 """DICOM waveform objects (PS3.3 C.10.9): 12-lead, general, general 32-bit and ambulatory ECG.
 
 In: a DICOM file with or without preamble, in any native or deflated transfer syntax. Out: a `Recording` of the original rhythm
-group with the most standard leads. pydicom parses the data elements, this module decodes the samples.
+group with the most standard leads.
 """
 
 from __future__ import annotations
 
-import io
 import re
 import struct
-import warnings
-import zlib
 from collections.abc import Iterator
-from itertools import product
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
 from ecgfounder.ecg.leads import LEAD_OF_SCP_CODE, STANDARD_LEADS, canonical_lead
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers.dicom_elements import OF_RECORDING, OF_STATEMENTS
+from ecgfounder.readers.dicom_stored import object_in
 from ecgfounder.readers.quantities import millivolts_per, to_millivolts
-from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
+from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import Piece, in_words, join, standard_leads_in
 
 FORMAT = "dicom"
 
-_DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
-_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-
 _ECG_CLASSES = "1.2.840.10008.5.1.4.1.1.9.1."  # 12-lead .1, general .2, ambulatory .3, general 32-bit .4
-_WANTED = (
-    0x0008_0016,  # SOP Class UID
-    0x0008_0070,  # Manufacturer
-    0x0008_1090,  # Manufacturer's Model Name
-    0x0018_1020,  # Software Versions
-    0x5400_0100,  # Waveform Sequence
-)
-_ANNOTATIONS = (0x0040_B020,)  # Waveform Annotation Sequence (PS3.3 C.10.10)
 # Meanings of the concept codes of TID 3713 and similar templates, in lower case; the codes differ between vendors.
 _MEASUREMENTS = {
     "ventricular heart rate": "heart_rate",
@@ -55,27 +41,8 @@ _MEASUREMENTS = {
     "qrs axis": "qrs_axis",
     "t axis": "t_axis",
 }
-_ITEM_GROUP, _ITEM_END, _SEQUENCE_END = 0xFFFE, 0xFFFE_E00D, 0xFFFE_E0DD
-_UNDEFINED = 0xFFFF_FFFF
-_VRS = frozenset(first + second for first, second in product(*[[bytes((code,)) for code in range(65, 91)]] * 2))
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-
-# Exceptions of pydicom for damaged files; their messages may quote the file and are not shown.
-_PYDICOM_ERRORS = (
-    InvalidDicomError,
-    BytesLengthException,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+# Errors to which damaged values lead; their messages may quote the file and are not shown.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 _COMPANDED = ("MB", "AB")
 """Waveform Sample Interpretations for audio, 8-bit mu-law and A-law, which are refused."""
@@ -131,16 +98,32 @@ def read(source: Source) -> Recording:
     UnsupportedFormatError
         If it is not an ECG waveform (for example an image), or its samples are companded.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings about invalid values quote them
-        try:
-            return _read(source.content)
-        except _PYDICOM_ERRORS as error:
-            raise ReadError(f"damaged DICOM file ({type(error).__name__})") from error
+    with one_kind_of_error():
+        dataset, little_endian = object_in(source.content, OF_RECORDING)
+        return recording_of(dataset, FORMAT, little_endian=little_endian)
 
 
-def _read(content: bytes) -> Recording:
-    dataset, little_endian = _dataset(content)
+@contextmanager
+def one_kind_of_error() -> Iterator[None]:
+    """Turn the errors to which damaged values lead into a `ReadError`."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ReadError(f"damaged DICOM file ({type(error).__name__})") from error
+
+
+def recording_of(dataset: Any, source_format: str, *, little_endian: bool) -> Recording:
+    """`read` of a data set that is there already.
+
+    Parameters
+    ----------
+    dataset : dict
+        Values by keyword; a sequence is a list of such dicts.
+    source_format : str
+        What the recording says of its format.
+    little_endian : bool
+        The byte order of WaveformData.
+    """
     class_uid = _text(dataset, "SOPClassUID")
     groups = list(dataset.get("WaveformSequence") or [])
     if not groups:
@@ -158,126 +141,9 @@ def _read(content: bytes) -> Recording:
         samples=whole.samples,
         sampling_rate=whole.sampling_rate,
         leads=whole.leads,
-        source_format=FORMAT,
+        source_format=source_format,
         meta=_meta(dataset, class_uid, chosen[0]),
     )
-
-
-# --- From bytes to data elements -------------------------------------------------------------------------------------
-
-
-def _dataset(content: bytes, wanted_tags: tuple[int, ...] = _WANTED) -> tuple[Any, bool]:
-    """The wanted data elements, and whether numbers are little-endian; `wanted_tags` are in ascending order.
-
-    The file meta information is parsed here, because pydicom would inflate a deflated data set without a limit.
-    """
-    start = 132 if content[128:132] == b"DICM" else 0
-    syntax, start = _transfer_syntax(content, start)
-    data = content[start:]
-    if syntax == _DEFLATED_LITTLE:
-        data = _inflate(data)
-    little_endian = syntax != _EXPLICIT_BIG
-    # Whether VRs are explicit is detected from the data: in some files, the transfer syntax is wrong.
-    encoding = _Encoding(implicit=not _is_vr(data[4:6]), little_endian=little_endian)
-    wanted = io.BytesIO(_wanted_elements(data, encoding, wanted_tags))
-    last = wanted_tags[-1]
-    return read_dataset(wanted, encoding.implicit, little_endian, stop_when=lambda tag, *_: tag > last), little_endian
-
-
-class _Encoding:
-    """The encoding of data elements: implicit or explicit VR, and the byte order."""
-
-    def __init__(self, *, implicit: bool, little_endian: bool) -> None:
-        order = "<" if little_endian else ">"
-        self.implicit = implicit
-        self._short = struct.Struct(order + "HH2sH").unpack_from
-        self._long = struct.Struct(order + "L").unpack_from
-
-    def header(self, data: bytes, position: int) -> tuple[int, int, int]:
-        """Tag, length and position of the value of the data element at `position` (PS3.5 chapter 7.1)."""
-        group, element, vr, short = self._short(data, position)
-        tag = group << 16 | element
-        if self.implicit or group == _ITEM_GROUP or vr not in _VRS:
-            return tag, self._long(data, position + 4)[0], position + 8
-        if vr in _LONG_VRS:
-            return tag, self._long(data, position + 8)[0], position + 12
-        return tag, short, position + 8
-
-
-def _wanted_elements(data: bytes, encoding: _Encoding, wanted_tags: tuple[int, ...]) -> bytes:
-    """The bytes of the wanted top-level data elements.
-
-    Hundreds of annotations may precede the waveforms, and pydicom would parse all of them. The last wanted element, usually the
-    waveforms, is followed by the rest of the data; pydicom finds its end.
-    """
-    wanted = bytearray()
-    position = 0
-    while position + 8 <= len(data):
-        tag, length, value = encoding.header(data, position)
-        if tag >= wanted_tags[-1]:
-            if length != _UNDEFINED and value + length > len(data):
-                raise ReadError("a data element ends after the end of the file: truncated or damaged")
-            wanted += data[position:] if tag == wanted_tags[-1] else b""
-            break
-        end = _end_of_sequence(data, value, encoding) if length == _UNDEFINED else value + length
-        if end > len(data):
-            raise ReadError("a data element ends after the end of the file: truncated or damaged")
-        if tag in wanted_tags:
-            wanted += data[position:end]
-        position = end
-    return bytes(wanted)
-
-
-def _end_of_sequence(data: bytes, position: int, encoding: _Encoding) -> int:
-    """The end of a sequence of undefined length, after its delimiter; without recursion, because nesting may be deep."""
-    header = encoding.header
-    open_levels = 1
-    while open_levels:
-        tag, length, value = header(data, position)
-        if length == _UNDEFINED:
-            open_levels += 1
-            position = value
-        elif tag in (_ITEM_END, _SEQUENCE_END):
-            open_levels -= 1
-            position = value
-        else:
-            position = value + length
-    return position
-
-
-def _transfer_syntax(content: bytes, start: int) -> tuple[str, int]:
-    """Transfer Syntax UID (empty if not stated) and the position of the first data element after group 0002."""
-    syntax = ""
-    while content[start : start + 2] == b"\x02\x00" and len(content) >= start + 8:
-        element = int.from_bytes(content[start + 2 : start + 4], "little")
-        vr = content[start + 4 : start + 6]
-        if vr in _LONG_VRS:
-            length, value = int.from_bytes(content[start + 8 : start + 12], "little"), start + 12
-        elif _is_vr(vr):
-            length, value = int.from_bytes(content[start + 6 : start + 8], "little"), start + 8
-        else:
-            length, value = int.from_bytes(content[start + 4 : start + 8], "little"), start + 8
-        if value + length > len(content):
-            raise ReadError("the file meta information ends after the end of the file: truncated or damaged")
-        if element == 0x0010:
-            syntax = content[value : value + length].decode("ascii", "replace").strip(" \0")
-        start = value + length
-    return syntax, start
-
-
-def _is_vr(code: bytes) -> bool:
-    return code in _VRS
-
-
-def _inflate(data: bytes) -> bytes:
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        unpacked = unpacker.decompress(data, MAX_UNPACKED_BYTES)
-    except zlib.error as error:
-        raise ReadError("damaged deflated data") from error
-    if unpacker.unconsumed_tail:
-        raise ReadError(f"deflated data that unpacks to more than {MAX_UNPACKED_BYTES:,} bytes")
-    return unpacked
 
 
 # --- Multiplex groups ------------------------------------------------------------------------------------------------
@@ -322,11 +188,11 @@ class _Group:
         """The group's voltages; None if it has none (for example only pressures)."""
         if not self.channels:
             return None
-        stored = self._stored()
+        stored = np.ascontiguousarray(self._stored().T)  # one copy is faster than strided access
         padding = self._padding(stored.dtype)
         samples = np.empty((len(self.channels), self.n_samples), dtype=np.float32)
         for row, channel in zip(samples, self.channels, strict=True):
-            counts = stored[:, channel.column]
+            counts = stored[channel.column]
             absent = padding if padding in _extremes(stored.dtype, channel.bits_stored) else None
             to_millivolts(counts, channel.scale, channel.baseline, in_words(channel.lead), no_sample=absent, out=row)
             _shift(row, channel.skew)
@@ -519,19 +385,19 @@ def statements(source: Source) -> Statements:
     ReadError
         If the file is damaged.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            dataset, _ = _dataset(source.content, _ANNOTATIONS)
-            annotations = list(dataset.get("WaveformAnnotationSequence") or [])
-            lines = [_text(annotation, "UnformattedTextValue") for annotation in annotations]
-            measured: dict[str, float] = {}
-            for annotation in annotations:
-                concept = next(iter(annotation.get("ConceptNameCodeSequence") or []), None)
-                name = _MEASUREMENTS.get(_text(concept, "CodeMeaning").casefold())
-                value = _number(annotation, "NumericValue")
-                if name is not None and value is not None:
-                    measured.setdefault(name, value)
-        except _PYDICOM_ERRORS as error:
-            raise ReadError(f"damaged DICOM file ({type(error).__name__})") from error
+    with one_kind_of_error():
+        return statements_in(object_in(source.content, OF_STATEMENTS)[0])
+
+
+def statements_in(dataset: Any) -> Statements:
+    """`statements` of a data set that is there already (`recording_of`)."""
+    annotations = list(dataset.get("WaveformAnnotationSequence") or [])
+    lines = [_text(annotation, "UnformattedTextValue") for annotation in annotations]
+    measured: dict[str, float] = {}
+    for annotation in annotations:
+        concept = next(iter(annotation.get("ConceptNameCodeSequence") or []), None)
+        name = _MEASUREMENTS.get(_text(concept, "CodeMeaning").casefold())
+        value = _number(annotation, "NumericValue")
+        if name is not None and value is not None:
+            measured.setdefault(name, value)
     return statements_of(lines, **measured)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS, canonical_lead, leads_in_context, says_ecg
-from ecgfounder.ecg.recording import Recording
+from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import hinted_scale, millivolts_per, to_millivolts
 from ecgfounder.readers.signals import numbered
@@ -31,6 +32,7 @@ _FILTER = re.compile(r"\b(HP|LP|N):\s*(\d+(?:\.\d+)?)\s*Hz", re.IGNORECASE)
 _FILTER_KEYS = {"HP": "highpass_hz", "LP": "lowpass_hz", "N": "notch_hz"}
 _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d{1,3})?")
 _MAX_RECORDS_CHECKED = 1 << 20
+_MAX_GAP_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class _Channel:
 
     @property
     def is_annotations(self) -> bool:
-        return self.name in ("EDF Annotations", "BDF Annotations")
+        return self.name.casefold() in ("edf annotations", "bdf annotations")
 
 
 @dataclass(frozen=True)
@@ -78,27 +80,32 @@ def read(source: Source) -> Recording:
     A channel is ECG if its label is the name of a lead, or contains ECG or EKG. Names that EEG channels have too count as leads
     only beside other leads (`leads_in_context`). Of ECG channels with several sampling rates, those with the most standard leads
     are kept (then those with the highest rate); the others are in `Recording.left_out`. If no label is that of ECG, `hints.leads`
-    may name the channels that are voltages, in the file's order.
+    may name the channels that are voltages, in the file's order. Samples in gaps between data records (EDF+D, BDF+D) are NaN.
 
     Raises
     ------
     ReadError
-        If the header is damaged, the file is shorter than stated in the header, or there are no ECG channels or no unit.
+        If the header is damaged, the file is shorter than stated in the header, or there are no ECG channels or no unit; if the
+        data records of a discontinuous file overlap, are not in order, or are too far apart.
     UnsupportedFormatError
-        For EDF+D and BDF+D files with gaps in time between their data records.
+        For EDF+D and BDF+D files without the times of their data records.
     """
     content = source.content
     header = _parse_header(content)
     records = _records(content, header)
-    if header.kind.endswith("D"):
-        _refuse_gaps(records, header)
     chosen = _ecg_channels(header, source.hints)
     channels = list(chosen.kept)
     count = channels[0].count
-    samples = np.empty((len(channels), len(records) * count), dtype=np.float32)
+    starts = _starts(records, header, count, len(channels)) if header.kind.endswith("D") else None
+    n_samples = len(records) * count if starts is None else starts[-1] + count
+    samples = np.empty((len(channels), n_samples), dtype=np.float32)
     for out, channel in zip(samples, channels, strict=True):
-        scale, offset = _calibration(channel, source.hints)
-        _fill(out.reshape(len(records), count), records, channel, header.width, (scale, offset))
+        calibration = _calibration(channel, source.hints)
+        for first, end, place in _stretches(starts, len(records), count):
+            stretch = out[place : place + (end - first) * count].reshape(end - first, count)
+            _fill(stretch, records[first:end], channel, header.width, calibration)
+    if starts is not None:
+        _mark_gaps(samples, starts, count)
     return Recording(
         samples=samples,
         sampling_rate=count / header.duration,
@@ -174,8 +181,13 @@ def _records(content: bytes, header: _Header) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, n_records * record_bytes, header.data_start).reshape(n_records, -1)
 
 
-def _refuse_gaps(records: npt.NDArray[np.uint8], header: _Header) -> None:
-    """Refuse gaps in a discontinuous file, where the first annotation of each data record is its start; most have no gaps."""
+def _starts(
+    records: npt.NDArray[np.uint8], header: _Header, count: int, n_channels: int
+) -> npt.NDArray[np.int64] | None:
+    """The place of each data record's first sample on the time axis of a discontinuous file; None if there are no gaps.
+
+    The first annotation of each data record is its start.
+    """
     annotations = next((channel for channel in header.channels if channel.is_annotations), None)
     if annotations is None or len(records) > _MAX_RECORDS_CHECKED:
         raise UnsupportedFormatError(f"{header.kind} file without the start times of its data records")
@@ -184,10 +196,37 @@ def _refuse_gaps(records: npt.NDArray[np.uint8], header: _Header) -> None:
     for record in records[:, begin : begin + annotations.count * header.width]:
         onset = record.tobytes().split(b"\x14", 1)[0].decode("latin-1")
         onsets.append(_number(onset, "the time of a data record"))
-    drift = np.asarray(onsets) - onsets[0] - header.duration * np.arange(len(onsets))
-    shortest = header.duration / max(channel.count for channel in header.channels)
-    if np.abs(drift).max() > shortest:
-        raise UnsupportedFormatError(f"{header.kind} file with gaps in time between its data records")
+    rate = count / header.duration
+    since = (np.asarray(onsets) - onsets[0]) * rate
+    without_gaps = count * np.arange(len(onsets))
+    if np.abs(since - without_gaps).max() <= 1:  # times are rounded; a sample is no gap
+        return None
+    if not since.max() <= len(records) * count + _MAX_GAP_BYTES // (4 * n_channels):
+        hours = (onsets[-1] - onsets[0]) / 3600
+        raise ReadError(
+            f"{header.kind} file of {len(records):,} data records in {hours:,.0f} h: too large gaps in time"
+        )
+    starts = np.rint(since).astype(np.int64)
+    # A record that begins a sample before the previous one ends is one whose time was rounded.
+    ends = np.maximum.accumulate(starts - without_gaps) + without_gaps + count
+    if (starts[1:] < ends[:-1] - 1).any():
+        raise ReadError(f"{header.kind} file with data records that overlap or are not in the order of their times")
+    return ends - count
+
+
+def _stretches(starts: npt.NDArray[np.int64] | None, n_records: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """Data records without gaps between them: the first one, the one after the last, and the place of their first sample."""
+    if starts is None:
+        yield 0, n_records, 0
+        return
+    breaks = [0, *(np.flatnonzero(np.diff(starts) != count) + 1).tolist(), n_records]
+    for first, end in pairwise(breaks):
+        yield first, end, int(starts[first])
+
+
+def _mark_gaps(samples: Samples, starts: npt.NDArray[np.int64], count: int) -> None:
+    for record in np.flatnonzero(np.diff(starts) != count):
+        samples[:, starts[record] + count : starts[record + 1]] = np.nan
 
 
 @dataclass(frozen=True)
@@ -200,7 +239,10 @@ class _Chosen:
 
 def _ecg_channels(header: _Header, hints: Hints) -> _Chosen:
     signals = [channel for channel in header.channels if not channel.is_annotations and channel.count]
-    ecg = _named_as_ecg(signals) or _named_by_user(signals, hints)
+    named = _named_as_ecg(signals)
+    # A heart rate "from ECG" in beats per minute is not an ECG; a signal without a unit may be one.
+    ecg = {channel: name for channel, name in named.items() if _may_be_voltage(channel)}
+    ecg = ecg or _named_by_user(signals, hints, named)
     best = max({channel.count for channel in ecg}, key=lambda count: _worth(ecg, count))
     kept = {channel: name for channel, name in ecg.items() if channel.count == best}
     left_out = [name if name in KNOWN_LEADS else "ECG" for channel, name in ecg.items() if channel.count != best]
@@ -213,8 +255,7 @@ def _named_as_ecg(signals: Sequence[_Channel]) -> dict[_Channel, str]:
     return {
         channel: name
         for channel, name in zip(signals, names, strict=True)
-        # A heart rate "from ECG" in beats per minute is not an ECG; a signal without a unit may be one.
-        if (name in KNOWN_LEADS or says_ecg(channel.name)) and _may_be_voltage(channel)
+        if name in KNOWN_LEADS or says_ecg(channel.name)
     }
 
 
@@ -225,18 +266,25 @@ def _without_reference(label: str) -> str:
 
 
 def _may_be_voltage(channel: _Channel) -> bool:
-    return not channel.unit or millivolts_per(channel.unit) is not None
+    """Whether the unit is a voltage, or is not stated, or is one with a prefix that cannot be read ('?V')."""
+    return not channel.unit or channel.unit[-1] in "Vv" or millivolts_per(channel.unit) is not None
 
 
-def _named_by_user(signals: Sequence[_Channel], hints: Hints) -> dict[_Channel, str]:
+def _named_by_user(signals: Sequence[_Channel], hints: Hints, named: Mapping[_Channel, str]) -> dict[_Channel, str]:
     """The channels that are voltages, with the user's names."""
     voltages = [channel for channel in signals if millivolts_per(channel.unit) is not None]
-    if hints.leads is None or len(hints.leads) != len(voltages):
+    if hints.leads is not None and len(hints.leads) == len(voltages):
+        return dict(zip(voltages, hints.leads, strict=True))
+    if named:
         raise ReadError(
-            f"none of the EDF file's {len(signals)} signals has the label of an ECG; "
-            f"give the names of the {len(voltages)} that are voltages by the 'leads' parameter"
+            f"{len(named)} of the EDF file's {len(signals)} signals have the label of an ECG, but their units are not voltages"
         )
-    return dict(zip(voltages, hints.leads, strict=True))
+    problem = f"none of the EDF file's {len(signals)} signals has the label of an ECG"
+    if not voltages:
+        raise ReadError(f"{problem}, and none is a voltage")
+    if hints.leads is None:
+        raise ReadError(f"{problem}; give the names of the {len(voltages)} that are voltages by the 'leads' parameter")
+    raise ReadError(f"{problem}; {len(voltages)} are voltages, but the 'leads' parameter has {len(hints.leads)} names")
 
 
 def _worth(ecg: Mapping[_Channel, str], count: int) -> tuple[int, int]:
@@ -248,7 +296,12 @@ def _calibration(channel: _Channel, hints: Hints) -> tuple[float, float]:
     """Millivolts per count, and millivolts at count 0."""
     unit = millivolts_per(channel.unit) or hinted_scale(hints)
     if unit is None:
-        raise ReadError("the EDF file does not state the unit of an ECG signal; give it by the 'unit' parameter")
+        problem = (
+            "has a unit of an ECG signal that is none of V, mV, uV and nV"
+            if channel.unit
+            else "does not state the unit of an ECG signal"
+        )
+        raise ReadError(f"the EDF file {problem}; give it by the 'unit' parameter")
     low, high = (_number(text, "a physical limit") for text in channel.physical)
     digital_low, digital_high = (_number(text, "a digital limit") for text in channel.digital)
     if digital_high <= digital_low or high == low:

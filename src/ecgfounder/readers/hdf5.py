@@ -19,20 +19,24 @@ import numpy as np
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, ReadError
-from ecgfounder.readers import opensignals
+from ecgfounder.readers import ecg_kit, opensignals
+from ecgfounder.readers.matlab import text_lines
 from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Hints, Source
 from ecgfounder.readers.tables import (
     LEAD_NAMES,
+    MAX_LEADS,
     RATE_NAMES,
     SIGNAL_NAMES,
     UNIT_NAMES,
     Array,
     Description,
+    choice_of_signal,
     describe,
     find_signal,
     lead_arrays,
     plain_name,
+    possible_signals,
     recording_of,
 )
 
@@ -44,6 +48,7 @@ _USER_BLOCKS = (0, 512, 1024, 2048)
 _ROW = re.compile(r"(?P<dataset>.*)\[(?P<row>\d{1,12})\]")
 _MAX_CHILDREN = 1024
 _MAX_SMALL = 4096
+_MATLAB_REFERENCES = "#refs#"
 _DESCRIPTIVE = frozenset((*RATE_NAMES, *UNIT_NAMES, *LEAD_NAMES))
 
 ID_NAMES = (
@@ -134,7 +139,7 @@ def _find(h5py: Any, root: Any, member: str | None, hints: Hints) -> tuple[Array
     """The array, its description in the file, and a default description for known data sets."""
     node, key = _resolve(h5py, root, member or "")
     if isinstance(node, h5py.Group) and key is None:
-        return _from_group(h5py, node, hints)
+        return _from_ecg_kit(h5py, node) or _from_group(h5py, node, hints)
     if isinstance(node, h5py.Group):
         raise ReadError("the HDF5 file has no dataset or group of the name after '::'")
     description = _description(h5py, node.parent, node)
@@ -217,14 +222,39 @@ def _identifiers(h5py: Any, dataset: Any, n_rows: int) -> Array | None:
     return None
 
 
+def _from_ecg_kit(h5py: Any, group: Any) -> tuple[Array, Description, Description | None] | None:
+    """The signal of ecg-kit in a file of MATLAB 7.3, which stores arrays transposed; None if there is none."""
+    names = {name.casefold(): name for name in group} if len(group) <= _MAX_CHILDREN else {}
+    header = next((names[name] for name in ecg_kit.HEADERS if name in names), None)
+    signal = next((names[name] for name in ecg_kit.SIGNALS if name in names), None)
+    if header is None or signal is None:
+        return None
+    fields, samples = (_member(h5py, group, name) for name in (header, signal))
+    if not isinstance(fields, h5py.Group) or not isinstance(samples, h5py.Dataset) or samples.ndim != 2:
+        return None
+    found = {name: _member(h5py, fields, name) for name in ecg_kit.FIELDS}
+    named = {
+        f"{header}.{name}": _text_or_values(field)
+        for name, field in found.items()
+        if isinstance(field, h5py.Dataset) and field.size <= 16 * _MAX_SMALL
+    }
+    described = ecg_kit.find(named | {signal: _values(samples, ()).T})
+    return None if described is None else (*described, None)
+
+
+def _member(h5py: Any, group: Any, name: str) -> Any:
+    """A member of a group that is in this file; None if there is none of the name, or a link."""
+    return group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+
+
 def _from_group(h5py: Any, group: Any, hints: Hints) -> tuple[Array, Description, Description | None]:
-    """The only recording of a group: one of its datasets, several datasets named after leads, or channels by OpenSignals."""
+    """The only recording of a group: channels by OpenSignals, one dataset, several named after leads, or the only one below."""
     if len(group) > _MAX_CHILDREN:
         raise ReadError(f"the HDF5 group has {len(group):,} members; give the name of one after the path: FILE::NAME")
     datasets = {
-        name: group[name]
+        name: dataset
         for name in group
-        if isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(group[name], h5py.Dataset)
+        if isinstance(dataset := _member(h5py, group, name), h5py.Dataset) and _may_be_numbers(dataset)
     }
     channels = opensignals.datasets_of(h5py, group) if not datasets or group.name.endswith("/raw") else None
     if channels is not None:
@@ -234,20 +264,14 @@ def _from_group(h5py: Any, group: Any, hints: Hints) -> tuple[Array, Description
     wanted = find_signal(shapes, None)
     chosen = next((name for name, shape in shapes.items() if shape is wanted), None)
     if chosen is None and not rows:
-        names = ", ".join(SIGNAL_NAMES[:5])
-        raise ReadError(
-            f"no dataset of the HDF5 file is named {names} ...; give its name after the path: FILE::DATASET"
-        )
+        dataset = _only_one_below(h5py, group)
+        return _values(dataset, ()), _description(h5py, dataset.parent, dataset), None
     if chosen is None or (rows and datasets[chosen].ndim < 2):
         description = _description(h5py, group, datasets[next(iter(rows))])
         stacked = np.stack([_values(datasets[name], ()).reshape(-1) for name in rows])
         return stacked, replace(description, leads=tuple(rows)), None
     dataset = datasets[chosen]
-    if dataset.ndim > 2 and dataset.shape[0] > 1:
-        name = chosen if chosen in SIGNAL_NAMES else "DATASET"  # any other name is text of the file
-        raise ReadError(
-            f"an HDF5 dataset of {dataset.shape[0]:,} recordings; name one of them after the path: FILE::{name}/KEY"
-        )
+    _refuse_many(dataset, chosen)
     return _values(dataset, ()), _description(h5py, group, dataset), None
 
 
@@ -264,6 +288,39 @@ def _from_channels(h5py: Any, channels: Sequence[tuple[Any, str]], hints: Hints)
         )
     rows = np.stack([_values(dataset, ()).reshape(-1) for dataset in chosen])
     return rows, replace(described[0], leads=tuple(channels[place][1] for place in places))
+
+
+def _only_one_below(h5py: Any, group: Any) -> Any:
+    """The only dataset in a group and the groups in it that can be an ECG."""
+    found = {group}  # two paths may lead to one member, or to a group around it
+    waiting = [group]
+    while waiting:
+        owner = waiting.pop()
+        if len(found) + len(owner) > _MAX_CHILDREN:
+            raise ReadError("the HDF5 file has too many members; give the name of a dataset: FILE::GROUP/DATASET")
+        members = [_member(h5py, owner, name) for name in owner if name != _MATLAB_REFERENCES]
+        waiting += [member for member in members if isinstance(member, h5py.Group) and member not in found]
+        found.update(member for member in members if member is not None)
+    datasets = {member.name: member for member in found if isinstance(member, h5py.Dataset) and _may_be_numbers(member)}
+    shapes = {name: np.broadcast_to(np.zeros((), dataset.dtype), dataset.shape) for name, dataset in datasets.items()}
+    possible = list(possible_signals(shapes))
+    if len(possible) != 1:
+        raise choice_of_signal(shapes, "HDF5", "GROUP/DATASET")
+    dataset = datasets[possible[0]]
+    _refuse_many(dataset, plain_name(possible[0]))
+    return dataset
+
+
+def _refuse_many(dataset: Any, name: str) -> None:
+    if dataset.ndim > 2 and dataset.shape[0] > 1:
+        shown = name if name in SIGNAL_NAMES else "DATASET"  # any other name is text of the file
+        raise ReadError(
+            f"an HDF5 dataset of {dataset.shape[0]:,} recordings; name one of them after the path: FILE::{shown}/KEY"
+        )
+
+
+def _may_be_numbers(dataset: Any) -> bool:
+    return dataset.shape is not None and dataset.attrs.get("MATLAB_class") not in (b"char", b"cell")
 
 
 def _description(h5py: Any, group: Any, dataset: Any) -> Description:
@@ -303,10 +360,14 @@ def _small_datasets(h5py: Any, group: Any, names: frozenset[str], *, but: Any) -
 
 
 def _text_or_values(dataset: Any) -> Array:
+    """A small dataset; texts of MATLAB, alone, as rows of characters or in a cell array, as an array of texts."""
+    kind = dataset.attrs.get("MATLAB_class")
     values = _values(dataset, ())
-    if values.dtype.kind in "ui" and dataset.attrs.get("MATLAB_class") == b"char":
-        return np.array(["".join(chr(code) for code in values.reshape(-1) if 32 <= code < 0xD800)])
-    return values
+    if kind == b"cell" and values.size <= MAX_LEADS:
+        cells = [dataset.file[cell] for cell in values.reshape(-1)]
+        texts = [_text_or_values(cell).reshape(-1) for cell in cells if cell.attrs.get("MATLAB_class") == b"char"]
+        return np.array([str(text[0]) for text in texts if len(text) == 1])
+    return text_lines(values.T) if kind == b"char" and values.dtype.kind in "ui" else values
 
 
 def _values(dataset: Any, row: tuple[int, ...]) -> Array:

@@ -61,12 +61,16 @@ def read(source: Source) -> Recording:
         If there is no rhythm series, but only annotations or representative beats.
     """
     root = parse(source)
-    series = [element for element in root.iter("{*}series") if _is_rhythm(element) and _lead_names(element)]
+    series = [
+        (names, element)
+        for element in root.iter("{*}series")
+        if _is_rhythm(element) and (names := _lead_names(element))
+    ]
     if not series:
         raise UnsupportedFormatError(
             "expected a series of rhythm waveforms, found none; representative beats are not read"
         )
-    chosen = max(series, key=lambda element: standard_leads_in(_lead_names(element)))
+    _names, chosen = max(series, key=lambda each: standard_leads_in(each[0]))
     pieces = [piece for sequence_set in _sets(chosen) if (piece := _piece(sequence_set)) is not None]
     whole = join(pieces)
     return Recording(

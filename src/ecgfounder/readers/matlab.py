@@ -75,7 +75,7 @@ def _level_4(content: bytes) -> Iterator[tuple[str, Array]]:
         at += size * (1 + imaginary)
         if imaginary:
             continue
-        yield name, _text_lines(values) if kind % 10 == 1 else values
+        yield name, text_lines(values) if kind % 10 == 1 else values
 
 
 def _level_5(content: bytes) -> Iterator[tuple[str, Array]]:
@@ -149,7 +149,7 @@ def _matrix(data: bytes, order: str, path: str, depth: int) -> Iterator[tuple[st
     elif kind == _CHAR or (_FIRST_NUMERIC <= kind <= _LAST_NUMERIC and not flag & _COMPLEX):
         values = _numeric(*next(parts, (0, b"")), order, shape)
         if values.size:
-            yield name, _text_lines(values) if kind == _CHAR else values
+            yield name, text_lines(values) if kind == _CHAR else values
 
 
 def _fields(parts: Iterator[tuple[int, bytes]], order: str, name: str, depth: int) -> Iterator[tuple[str, Array]]:
@@ -175,7 +175,7 @@ def _numeric(kind: int, data: bytes, order: str, shape: tuple[int, ...]) -> Arra
     return np.frombuffer(data, dtype).reshape(shape[::-1]).T
 
 
-def _text_lines(codes: Array) -> Array:
+def text_lines(codes: Array) -> Array:
     """A character matrix [lines, characters] as an array of its lines."""
     with np.errstate(invalid="ignore"):  # level 4 stores characters as float64, which may have any value
         lines = np.atleast_2d(codes).astype(np.uint32, casting="unsafe")[:1024]

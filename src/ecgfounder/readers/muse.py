@@ -21,7 +21,7 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, optional_number, to_millivolts
 from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import in_words, standard_leads_in
-from ecgfounder.readers.xml import integer, number, parse, root_of, text_of
+from ecgfounder.readers.xml import integer, number, parse_or_repair, root_of, text_of
 
 FORMAT = "ge_muse"
 
@@ -50,16 +50,26 @@ def read(source: Source) -> Recording:
     UnsupportedFormatError
         If the file has no rhythm waveform, but only a median beat.
     """
-    root = parse(source)
-    waveform = _rhythm(root)
+    document = parse_or_repair(source)
+    waveform = _rhythm(document.root)
     leads = [_Lead(element) for element in waveform.iterfind("{*}LeadData")]
+    document.refuse_unless(lambda: _is_whole(waveform), [lead.name for lead in leads])
     rate = number(_text(waveform, "SampleBase"), "SampleBase") * 10.0 ** _exponent(waveform)
     return Recording(
         samples=_aligned(leads),
         sampling_rate=rate,
         leads=tuple(lead.name for lead in leads),
         source_format=FORMAT,
-        meta=_meta(root, waveform, leads),
+        meta=_meta(document.root, waveform, leads),
+        is_repaired=document.damage is not None,
+    )
+
+
+def _is_whole(waveform: etree._Element) -> bool:
+    """Whether the number of leads is stated, and each lead, which was decoded, has a count and a checksum."""
+    leads = waveform.findall("{*}LeadData")
+    return optional_number(_text(waveform, "NumberofLeads")) == len(leads) and all(
+        _text(lead, "LeadSampleCountTotal") and optional_number(_text(lead, "LeadDataCRC32")) for lead in leads
     )
 
 
@@ -206,7 +216,7 @@ def statements(source: Source) -> Statements:
 
     Diagnosis, which contains a physician's edits, is never read; RestingECGMeasurements are read if there are no original ones.
     """
-    root = parse(source)
+    root = parse_or_repair(source).root
     lines: list[str] = [""]
     for statement in root.iterfind("{*}OriginalDiagnosis/{*}DiagnosisStatement"):
         lines[-1] += f" {_text(statement, 'StmtText')}"

@@ -7,6 +7,7 @@ Parsing is strict, because a number that is skipped silently shifts all samples 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,27 @@ from ecgfounder.errors import ReadError
 from ecgfounder.readers.source import Hints
 from ecgfounder.readers.xml import number
 
+try:
+    import ecgfounder.readers._numbers as _numbers
+except ImportError:  # not built
+    _numbers = None  # type: ignore[assignment]
+
 _MILLIVOLTS_PER = {
     "nv": 1e-6,
     "nanovolt": 1e-6,
     "uv": 1e-3,
     "mcv": 1e-3,
     "microv": 1e-3,
+    "uvolt": 1e-3,
     "microvolt": 1e-3,
     "mv": 1.0,
     "milliv": 1.0,
+    "mvolt": 1.0,
     "millivolt": 1.0,
     "v": 1e3,
     "volt": 1e3,
 }
+_MICRO = re.compile("^(?:\u00c2?\u00b5|\u03bc|\u00ce\u00bc|\u00e6)")
 _MAX_MILLIVOLTS = 1e6  # a kilovolt: larger values are errors of the unit or of the file
 _PIECE = 1 << 20  # samples that are converted to millivolts at once
 _MAX_DIGITS = 9  # of numbers that fit in int32; longer numbers are parsed by a slower function
@@ -39,9 +48,13 @@ _MARGIN = b" " * (_MAX_DIGITS + 1)
 def millivolts_per(unit: str) -> float | None:
     """Millivolts per `unit` ('uV', 'µV', 'MICROVOLTS', 'mV', 'V', 'nV' ...); None if it is not a unit of voltage.
 
-    Letter case is ignored: vendors write 'uV', 'UV' and 'MICROVOLTS', and no ECG is in megavolts.
+    Letter case is ignored: vendors write 'uV', 'UV' and 'MICROVOLTS', and no ECG is in megavolts. The letter µ is known in UTF-8
+    and in code page 437 too, where the unit was read as Latin-1.
     """
-    plain = unit.strip().strip("\0").replace("\u00b5", "u").replace("\u03bc", "u").casefold()
+    plain = unit.strip(" \t\r\n\0")
+    if not plain.isascii():
+        plain = _MICRO.sub("u", plain)
+    plain = plain.casefold()
     return _MILLIVOLTS_PER.get(plain) or _MILLIVOLTS_PER.get(plain.removesuffix("s"))
 
 
@@ -166,13 +179,26 @@ def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
         raw = text.encode("ascii")
     except UnicodeEncodeError as error:
         raise ReadError(f"{what} contains characters that are not part of a number") from error
-    strange = raw.translate(None, b"0123456789+- \t\r\n,")
-    values = None if strange else _whole_numbers(raw, what)
+    values = _whole_numbers(raw, what) if _numbers is None else _whole_numbers_compiled(raw, what)
     return _decimal_numbers(raw, what) if values is None else values
 
 
+def _whole_numbers_compiled(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
+    """`_whole_numbers` in C."""
+    values = np.empty(len(raw) // 2 + 1, dtype=np.float64)
+    n_values = _numbers.whole_numbers(raw, values)
+    if n_values == _numbers.STRAY_SIGN:
+        raise ReadError(f"{what} contains a sign that does not begin a number")
+    return None if n_values == _numbers.OTHER_NUMBERS else values[:n_values]
+
+
 def _whole_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
-    """All numbers at once, digit by digit from the right; None if a number is too long or a field is empty."""
+    """All numbers at once, digit by digit from the right.
+
+    None if a number is too long, a field is empty, or there is another character than digits, signs, white space and commas.
+    """
+    if raw.translate(None, b"0123456789+- \t\r\n,"):
+        return None
     text = np.frombuffer(_MARGIN + raw + b" ", dtype=np.uint8)
     digit = text - np.uint8(ord("0"))  # wraps around: only digits are below 10
     is_digit = digit < 10

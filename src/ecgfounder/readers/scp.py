@@ -1,7 +1,7 @@
 """SCP-ECG (EN 1064, ISO 11073-91064), protocol versions 1.x, 2.x and 3.0 with resting ECG in section 6.
 
 In: the whole file. Out: a `Recording` of the rhythm data, decoded: Huffman codes, differences, decimation between beats, and
-subtracted reference beats. Every section that is decoded must match its checksum.
+subtracted reference beats. Every section that is decoded must match its checksum, or be in a record that matches its own.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _HEADER = 16
 _POINTER = 10
 _DEFAULT_TABLE = 19999
 _DOUBLINGS = 4
+_OF_SAMPLES = range(2, 7)  # sections that samples may need; the others tell about device, patient and analysis
+_SUBTRACTED = 1  # section 3: the flag that reference beats were subtracted
 _NOT_MEASURED = 29_999  # section 7: values from 29999 on are reasons for a missing measurement
 _MAX_LOOKUP_BITS = 16
-_NO_CHECKSUM = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ class _Code:
     switch_to: int | None
 
 
+_NO_BEATS = _Beats(0, 0, (), ())
+
+
 Tables = tuple[tuple[_Code, ...], ...]
 
 
@@ -129,8 +133,8 @@ def read(source: Source) -> Recording:
         If there is no section 6 (long-term ECG of version 3.0), or for a decimation that the standard does not define.
     """
     sections = _sections(source.content)
-    leads = _leads(_needed(sections, 3).body)
-    uses_reference = bool(_needed(sections, 3).body[1] & 1)
+    definition = _needed(sections, 3).body
+    leads = _leads(definition)
     tables = _tables(_needed(sections, 2).body) if 2 in sections else ()
     n_samples = sum(lead.n_samples for lead in leads)
     if tables and n_samples > MAX_HUFFMAN_SAMPLES:
@@ -138,10 +142,12 @@ def read(source: Source) -> Recording:
             f"SCP-ECG file of {n_samples:,} Huffman-coded samples; at most {MAX_HUFFMAN_SAMPLES:,} are read"
         )
     packed = _packed(_needed(sections, 6).body, len(leads), 6)
-    if packed.bimodal or uses_reference:
-        interval, rows = _rebuilt(sections, leads, packed, tables, uses_reference)
+    beats = _beats(_needed(sections, 4).body) if packed.bimodal or definition[1] & _SUBTRACTED else _NO_BEATS
+    if packed.bimodal or beats.subtracted:
+        interval, rows = _rebuilt(sections, leads, packed, tables, beats)
     else:
         interval = packed.interval
+        leads = _from_1(leads, packed, tables)
         rows = [
             _unpack(data, lead.n_samples, packed.order, tables) * packed.avm
             for data, lead in zip(packed.leads, leads, strict=True)
@@ -156,40 +162,47 @@ def read(source: Source) -> Recording:
 
 
 def _sections(content: bytes) -> dict[int, _Section]:
-    """The sections that section 0 points to, by number."""
+    """The sections that section 0 points to, by number, in any order; those of other numbers are not read."""
     if len(content) < _PREAMBLE + _HEADER:
         raise ReadError(f"SCP-ECG file of {len(content)} bytes, truncated in its first section")
     crc, size = struct.unpack_from("<HI", content)
-    if not _PREAMBLE + _HEADER <= size <= len(content):
-        raise ReadError(f"SCP-ECG record of {size:,} bytes in a file of {len(content):,}")
-    record = content[:size]
-    record_intact = crc == binascii.crc_hqx(record[2:], 0xFFFF)
-    (length,) = struct.unpack_from("<I", record, 10)
-    if not _HEADER <= length <= size - _PREAMBLE:
-        raise ReadError(f"SCP-ECG record of {size:,} bytes, but section 0 has a stated size of {length:,}")
+    intact = _PREAMBLE + _HEADER <= size <= len(content) and crc == binascii.crc_hqx(content[2:size], 0xFFFF)
+    (length,) = struct.unpack_from("<I", content, 10)
+    if not _HEADER <= length <= len(content) - _PREAMBLE:
+        raise ReadError(f"SCP-ECG file of {len(content):,} bytes, but section 0 has a stated size of {length:,}")
     sections: dict[int, _Section] = {}
     for at in range(_PREAMBLE + _HEADER, _PREAMBLE + length - _POINTER + 1, _POINTER):
-        number, length_there, index = struct.unpack_from("<HII", record, at)
-        if 1 <= number <= 8 and length_there > _HEADER and number not in sections:
-            sections[number] = _section(record, number, index - 1, length_there, record_intact)
+        number, length_there, index = struct.unpack_from("<HII", content, at)
+        if not 1 <= number <= 8 or length_there <= _HEADER or number in sections:
+            continue
+        try:
+            sections[number] = _section(content, number, index - 1, length_there, size if intact else 0)
+        except ReadError:
+            if number in _OF_SAMPLES:
+                raise
     if 6 not in sections:
         raise UnsupportedFormatError("SCP-ECG file without section 6, the resting ECG")
+    (crc_0,) = struct.unpack_from("<H", content, _PREAMBLE)
+    if 2 not in sections and not intact and crc_0 not in (0, binascii.crc_hqx(content[8 : _PREAMBLE + length], 0xFFFF)):
+        # Without section 2, the samples are taken as not coded: its pointer may be what is damaged.
+        raise ReadError("section 0 of the SCP-ECG file does not match its checksum: the file is damaged")
     return sections
 
 
-def _section(record: bytes, number: int, start: int, length: int, record_intact: bool) -> _Section:
-    if start < _PREAMBLE or start + length > len(record):
-        raise ReadError(f"section {number} of the SCP-ECG file is outside the record of {len(record):,} bytes")
-    crc, identifier, own_length = struct.unpack_from("<HHI", record, start)
+def _section(content: bytes, number: int, start: int, length: int, checked: int) -> _Section:
+    """A section; `checked` is the size of the record if it matches its checksum, else 0."""
+    if start < _PREAMBLE or start + length > len(content):
+        raise ReadError(f"section {number} of the SCP-ECG file is outside the file of {len(content):,} bytes")
+    crc, identifier, own_length = struct.unpack_from("<HHI", content, start)
     if identifier != number:
         raise ReadError(f"section 0 of the SCP-ECG file points to section {number}, but section {identifier} is there")
-    # If the lengths in the section and in its pointer differ, the checksum decides.
+    # The lengths in the section and in its pointer may differ, by padding for example: the checksum decides.
     for candidate in (length, own_length):
-        data = record[start : start + candidate]
+        data = content[start : start + candidate]
         if _HEADER < candidate == len(data) and crc == binascii.crc_hqx(data[2:], 0xFFFF):
             return _Section(data, intact=True)
-    # Programs that do not compute checksums of sections write 0: then the checksum of the whole record counts.
-    return _Section(record[start : start + length], intact=crc == _NO_CHECKSUM and record_intact)
+    # Some programs write 0 or a wrong number as checksums of sections: then the checksum of the whole record counts.
+    return _Section(content[start : start + length], intact=start + length <= checked)
 
 
 def _needed(sections: Mapping[int, _Section], number: int) -> _Section:
@@ -207,7 +220,7 @@ def _leads(body: bytes) -> list[_Lead]:
     if n_leads == 0 or 2 + 9 * n_leads > len(body):
         raise ReadError(f"section 3 of the SCP-ECG file states {n_leads} leads in {len(body)} bytes")
     leads = [_Lead(*struct.unpack_from("<IIB", body, 2 + 9 * i)) for i in range(n_leads)]
-    if any(not 1 <= lead.first <= lead.last for lead in leads):
+    if any(lead.first > lead.last for lead in leads):
         raise ReadError("section 3 of the SCP-ECG file has a lead that ends before it begins")
     total = sum(lead.n_samples for lead in leads)
     # The time axis of leads recorded one after the other is longer than each of them, but not than all of them together.
@@ -216,6 +229,26 @@ def _leads(body: bytes) -> list[_Lead]:
             f"section 3 of the SCP-ECG file has too many samples ({total:,}) or leads too far apart in time"
         )
     return leads
+
+
+def _from_1(leads: list[_Lead], packed: _Packed, tables: Tables) -> list[_Lead]:
+    """The leads with samples counted from 1, as the standard demands; some devices count from 0.
+
+    Of these, some state the last sample, and others the one after it. The data shows which: the leads hold a sample more or not.
+    What could be padding after the samples is not taken as a sample: zeros in all leads, which also code "no difference".
+    """
+    if all(lead.first for lead in leads):
+        return leads
+    beyond = [_Lead(lead.first + 1, lead.last + 1, lead.code) for lead in leads]
+    try:
+        last = [_stored(data, lead.n_samples, tables)[-1] for data, lead in zip(packed.leads, beyond, strict=True)]
+    except ReadError:
+        last = []
+    if any(last):
+        return beyond
+    if any(lead.first == lead.last for lead in leads):
+        raise ReadError("section 3 of the SCP-ECG file has a lead that ends before it begins")
+    return [_Lead(lead.first + 1, lead.last, lead.code) for lead in leads]
 
 
 def _axis_length(leads: Sequence[_Lead]) -> int:
@@ -261,10 +294,13 @@ def _beats(body: bytes) -> _Beats:
 
 
 def _rebuilt(
-    sections: Mapping[int, _Section], leads: Sequence[_Lead], packed: _Packed, tables: Tables, uses_reference: bool
+    sections: Mapping[int, _Section], leads: Sequence[_Lead], packed: _Packed, tables: Tables, beats: _Beats
 ) -> tuple[int, list[Counts]]:
     """Interval in µs and samples in nV of rhythm data with decimation between beats, or with reference beats subtracted."""
-    beats = _beats(_needed(sections, 4).body)
+    if not all(lead.first for lead in leads):
+        raise UnsupportedFormatError(
+            "SCP-ECG file with beats in leads that begin at sample 0; the standard begins at 1"
+        )
     reference = _packed(_needed(sections, 5).body, len(leads), 5)
     factor, remainder = divmod(packed.interval, reference.interval)
     if remainder or factor < 1 or (factor > 1 and not packed.bimodal):
@@ -279,7 +315,7 @@ def _rebuilt(
         else:
             row = _unpack(data, lead.n_samples, packed.order, tables)
         row = row * packed.avm
-        if uses_reference:
+        if beats.subtracted:
             beat = _unpack(beat_data, n_reference, reference.order, tables) * reference.avm
             _add_reference(row, lead, beat, beats)
         rows.append(row)
@@ -330,16 +366,8 @@ def _expanded(piece: Counts, n_blocks: int, factor: int) -> Counts:
 
 
 def _unpack(data: bytes, n_samples: int, order: int, tables: Tables) -> Counts:
-    """Samples of one lead: Huffman codes if there are tables, else 16-bit numbers; differences are summed."""
-    if tables:
-        if n_samples > 8 * len(data):
-            raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
-        single = len(tables) == 1 and all(code.switch_to is None for code in tables[0])
-        values = _decode_single(data, n_samples, tables[0]) if single else _decode_switching(data, n_samples, tables)
-    else:
-        if 2 * n_samples > len(data):
-            raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
-        values = np.frombuffer(data, "<i2", n_samples).astype(np.int64)
+    """Samples of one lead; differences are summed."""
+    values = _stored(data, n_samples, tables)
     if order == 1:
         values = np.cumsum(values)
     elif order == 2 and n_samples > 2:
@@ -347,6 +375,18 @@ def _unpack(data: bytes, n_samples: int, order: int, tables: Tables) -> Counts:
         slopes = np.concatenate([values[1:2] - values[0], values[2:]]).cumsum()
         values = np.concatenate([values[:1], values[0] + slopes.cumsum()])
     return values.astype(np.int16).astype(np.int64)  # samples have 16 bits, and the arithmetic of encoders wraps around
+
+
+def _stored(data: bytes, n_samples: int, tables: Tables) -> Counts:
+    """The numbers of one lead as stored: Huffman codes if there are tables, else 16-bit numbers."""
+    if not tables:
+        if 2 * n_samples > len(data):
+            raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
+        return np.frombuffer(data, "<i2", n_samples).astype(np.int64)
+    if n_samples > 8 * len(data):
+        raise ReadError(f"SCP-ECG lead of {n_samples:,} samples in {len(data):,} bytes")
+    single = len(tables) == 1 and all(code.switch_to is None for code in tables[0])
+    return _decode_single(data, n_samples, tables[0]) if single else _decode_switching(data, n_samples, tables)
 
 
 def _tables(body: bytes) -> Tables:

@@ -1,13 +1,17 @@
-"""Lead names for the channels of signal files (WFDB, EDF, ISHNE, SCP-ECG, tables).
+"""Channels of signal files (WFDB, EDF, ISHNE, SCP-ECG, tables): lead names, and one sampling rate for all.
 
 In: the channels' names, from the file or the user. Out: one lead name for each channel; only standard leads may occur twice.
+In: the samples of a channel with fewer of them than others. Out: as many as the others have, by interpolation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ecgfounder.ecg.leads import STANDARD_LEADS, leads_in_context
+from ecgfounder.ecg.recording import Samples
 
 
 def distinct_leads(names: Sequence[str]) -> tuple[str, ...]:
@@ -28,3 +32,24 @@ def numbered(leads: Sequence[str]) -> tuple[str, ...]:
         again = seen[name] > 1 and name not in STANDARD_LEADS
         distinct.append(f"{name} {seen[name]}" if again else name)
     return tuple(distinct)
+
+
+def raised(samples: Samples, n_samples: int) -> Samples:
+    """Samples of a channel at a higher sampling rate, interpolated linearly; the last one is repeated.
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        float32 [n], NaN for missing samples, which make the interpolated ones beside them NaN too.
+    n_samples : int
+        How many there are in the same time at the higher rate.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 [n_samples].
+    """
+    if len(samples) == n_samples:
+        return samples
+    position = np.arange(n_samples) * (len(samples) / n_samples)
+    return np.asarray(np.interp(position, np.arange(len(samples)), samples), dtype=np.float32)

@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -74,6 +74,8 @@ class Source:
         Other files of this recording (the signal files of a WFDB header), added by the reader.
     seen : dict of Location to Seen
         The status of each file when it was read.
+    ask : callable or None
+        Called before large files are read into memory, with the bytes of all files of the recording; it may wait.
     """
 
     location: Location
@@ -81,6 +83,7 @@ class Source:
     hints: Hints = field(default_factory=Hints)
     companions: list[Location] = field(default_factory=list, compare=False)
     seen: dict[Location, Seen] = field(default_factory=dict, compare=False, repr=False)
+    ask: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def files(self) -> list[Location]:
@@ -123,6 +126,10 @@ class Source:
             If it is larger than `MAX_FILE_BYTES`, or unpacks to more than `MAX_UNPACKED_BYTES`.
         """
         data = self.fetch(self.location) if self.small is None else self.small[1]
+        if self.ask is not None and data.startswith(_GZIP_MAGIC):
+            n_unpacked = int.from_bytes(data[-4:], "little")  # modulo 2^32
+            if n_unpacked > SMALL_BYTES:
+                self.ask(len(data) + min(n_unpacked, MAX_UNPACKED_BYTES))
         return unpacked(data)
 
     def fetch(self, location: Location) -> bytes:
@@ -136,11 +143,19 @@ class Source:
         if location == self.location and self.small is not None:
             return self.small[1]
         with _as_read_error():
-            status, content = location.fetch(MAX_FILE_BYTES)
+            status, content = location.fetch(SMALL_BYTES)
+            if content is None and status.size <= MAX_FILE_BYTES:
+                if self.ask is not None:
+                    self.ask(self._size_with_companions(status.size))
+                status, content = location.fetch(MAX_FILE_BYTES)
         if content is None:
             raise ReadError(f"file of {status.size:,} bytes; at most {MAX_FILE_BYTES:,} are read at once")
         self.seen[location] = Seen(status, hashlib.sha256(content).digest())
         return content
+
+    def _size_with_companions(self, size: int) -> int:
+        """The bytes of all files of the recording, of which one has `size`."""
+        return max(size, sum(each.status().size for each in self.companions if each.exists()))
 
     def refuse_member(self, format_name: str) -> None:
         """Raise `ReadError` if the path names a member ('file::member') of a format that holds one recording."""

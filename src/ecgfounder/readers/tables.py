@@ -41,6 +41,9 @@ LEAD_NAMES = (
 )
 
 MAX_LEADS = 256
+SHORTEST_ROW = 250
+
+_TIME_NAMES = frozenset(("t", "tm", "time", "times", "timestamp", "timestamps", "seconds", "index"))
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def describe(named: Mapping[str, Any]) -> Description:
     if len(names) == 1:
         names = tuple(re.split(r"[,;|\s]+", names[0].strip()))
     return Description(
-        rate=_positive(rate),
+        rate=positive(rate),
         scale=millivolts_per(units.pop()) if len(units) == 1 else None,
         leads=names if 0 < len(names) <= MAX_LEADS else None,
     )
@@ -84,7 +87,8 @@ def texts(values: Array) -> tuple[str, ...]:
     return tuple(str(value) for value in plain) if all(isinstance(value, str) for value in plain) else ()
 
 
-def _positive(value: Array | None) -> float | None:
+def positive(value: Array | None) -> float | None:
+    """The only number of an array, if it is above 0; else None."""
     if value is None or value.size != 1 or value.dtype.kind not in "iuf":
         return None
     number = float(value.reshape(-1)[0])
@@ -92,7 +96,7 @@ def _positive(value: Array | None) -> float | None:
 
 
 def find_signal(named: Mapping[str, Array], wanted: str | None) -> Array | None:
-    """The array that holds the ECG: the one named by the user, one of `SIGNAL_NAMES`, or the only one with two axes.
+    """The array that holds the ECG: the one named by the user, one of `SIGNAL_NAMES`, or the only one that can be an ECG.
 
     Raises
     ------
@@ -109,7 +113,38 @@ def find_signal(named: Mapping[str, Array], wanted: str | None) -> Array | None:
         if name in by_name:
             return by_name[name]
     tables = [array for array in signals.values() if array.ndim >= 2 and min(array.shape) > 0 and max(array.shape) > 1]
-    return tables[0] if len(tables) == 1 else None
+    possible = tables if len(tables) == 1 else list(possible_signals(signals).values())
+    return possible[0] if len(possible) == 1 else None
+
+
+def possible_signals(named: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays that can be an ECG: tables of at most `MAX_LEADS` leads, rows of at least `SHORTEST_ROW` samples; no times."""
+    return {
+        name: array
+        for name, array in named.items()
+        if array.dtype.kind in "iuf" and _can_be_signal([size for size in array.shape if size != 1])
+        if plain_name(name) not in _TIME_NAMES
+    }
+
+
+def _can_be_signal(sizes: Sequence[int]) -> bool:
+    if len(sizes) == 1:
+        return sizes[0] >= SHORTEST_ROW
+    return len(sizes) > 1 and 0 < min(sizes) <= MAX_LEADS
+
+
+def choice_of_signal(named: Mapping[str, Array], source_format: str, member: str) -> ReadError:
+    """The error for a file in which several arrays, or none, can be the ECG; `member` is what to give after '::'."""
+    found = len(possible_signals(named))
+    if found:
+        return ReadError(
+            f"{found} of the {len(named)} arrays of the {source_format} file can be the ECG; "
+            f"give the name of the one that is after the path: FILE::{member}"
+        )
+    return ReadError(
+        f"none of the {len(named)} arrays of the {source_format} file is named {', '.join(SIGNAL_NAMES[:5])} ... "
+        f"or has the shape of an ECG; if one of them is the ECG, give its name after the path: FILE::{member}"
+    )
 
 
 def lead_arrays(named: Mapping[str, Array]) -> dict[str, Array]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lxml import etree
@@ -44,7 +46,11 @@ def root_of(source: Source) -> Root | None:
     It is found by a regular expression, not by a parser, so that an encoding error later in the file does not hide the format. If
     the document type declaration fills the first bytes, it gives the name.
     """
-    head = source.head
+    return _root_in(source.head)
+
+
+@lru_cache(maxsize=16)  # every reader of an XML format asks for it
+def _root_in(head: bytes) -> Root | None:
     if not looks_like_xml(head):
         return None
     text = head.decode(_encoding_by_bytes(head) or "latin-1", "replace").removeprefix("\ufeff")
@@ -70,6 +76,18 @@ def _encoding_by_bytes(content: bytes) -> str | None:
     return None
 
 
+class Parsed(NamedTuple):
+    """A document's root element; `damage` is the error of a document that is not well-formed and was repaired."""
+
+    root: etree._Element
+    damage: ReadError | None
+
+    def refuse_unless(self, is_whole: Callable[[], bool], leads: Sequence[str]) -> None:
+        """Raise `damage`, if there is any, unless all samples are there and no lead's name was damaged."""
+        if self.damage is not None and (any(_REPLACEMENT in lead for lead in leads) or not is_whole()):
+            raise self.damage
+
+
 def parse(source: Source) -> etree._Element:
     """Parse the whole document and return its root element.
 
@@ -82,17 +100,102 @@ def parse(source: Source) -> etree._Element:
     ReadError
         If the document is not well-formed, declares entities, or exceeds libxml2's limits on depth and text size.
     """
+    parsed = parse_or_repair(source)
+    if parsed.damage is not None:
+        raise parsed.damage
+    return parsed.root
+
+
+def parse_or_repair(source: Source) -> Parsed:
+    """`parse`, also for a document that is not well-formed because of single characters in its texts.
+
+    Control characters in texts and attributes become U+FFFD, and ampersands that begin no reference are escaped. Tags are not
+    changed. U+FFFD is in no number and no base64 data, so that damage in them is refused. The caller must call
+    `Parsed.refuse_unless`, because samples may have been lost with other characters.
+    """
     content = source.content
     if _encoding_by_bytes(content) is None:
         content = content.strip(b" \t\r\n\0\x1a")
+    damage = None
     try:
         root = _parsed(content)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise ReadError(f"not well-formed XML ({_where(error)})") from error
+        damage = ReadError(f"not well-formed XML ({_where(error)})")
+        repaired = _repaired(content)
+        try:
+            if repaired is None:
+                raise damage from error
+            root = etree.fromstring(repaired.encode(), _parser("utf-8"))
+        except (etree.XMLSyntaxError, ValueError):
+            raise damage from error
     dtd: Any = root.getroottree().docinfo.internalDTD
     if dtd is not None and dtd.entities():
         raise ReadError("the XML declares entities, which are refused")
-    return root
+    return Parsed(root, damage)
+
+
+_MAX_REPAIRS = 1000
+_MAX_REPAIRED_BYTES = 16 << 20
+_MAX_TAGS = _MAX_REFERENCES = 200_000
+_REPLACEMENT = "\ufffd"
+_CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_BARE_AMPERSAND = re.compile("&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});)")
+_CHARACTER = re.compile("&#(?:([0-9]{1,7})|x([0-9A-Fa-f]{1,6}));")
+_QUOTED = re.compile("\"[^\"]*\"|'[^']*'")
+_OTHER_MARKUP = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>", "<!": ">", "</": ">"}
+
+
+def _repaired(content: bytes) -> str | None:
+    """The document with texts that a parser accepts; None if nothing or too much would change, or markup has no end."""
+    if len(content) > _MAX_REPAIRED_BYTES:
+        return None
+    encoding = _encoding_by_bytes(content)
+    try:
+        text = content.decode(encoding or "utf-8", "replace" if encoding else "strict").removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    pieces: list[str] = []
+    n_changed, at = 0, 0
+    for _ in range(_MAX_TAGS):
+        tag = text.find("<", at)
+        mended, n_here = _mended(text[at:tag] if tag >= 0 else text[at:])
+        n_changed += n_here
+        pieces.append(mended)
+        if n_changed > _MAX_REPAIRS:
+            return None
+        if tag < 0:
+            return "".join(pieces) if n_changed else None
+        start = next((start for start in _OTHER_MARKUP if text.startswith(start, tag)), "<")
+        closing = _OTHER_MARKUP.get(start, ">")
+        end = text.find(closing, tag + len(start))
+        if end < 0:
+            return None
+        at = end + len(closing)
+        if start == "<":
+            for quoted in _QUOTED.finditer(text, tag, at):
+                mended, n_here = _mended(quoted[0])
+                n_changed += n_here
+                pieces += [text[tag : quoted.start()], mended]
+                tag = quoted.end()
+        pieces.append(text[tag:at])
+    return None
+
+
+def _mended(text: str) -> tuple[str, int]:
+    """A text without control characters and bare ampersands, and the number of changes; too many are not all made."""
+    text, n_controls = _CONTROL.subn(_REPLACEMENT, text, _MAX_REPAIRS + 1)
+    if "&" not in text:
+        return text, n_controls
+    text, n_ampersands = _BARE_AMPERSAND.subn("&amp;", text, _MAX_REPAIRS + 1)
+    before = text.count(_REPLACEMENT)
+    text = _CHARACTER.sub(_reference, text, _MAX_REFERENCES)
+    return text, n_controls + n_ampersands + text.count(_REPLACEMENT) - before
+
+
+def _reference(found: re.Match[str]) -> str:
+    """A reference to a character that XML allows, as it is."""
+    code = int(found[1] or found[2], 10 if found[1] else 16)
+    return _REPLACEMENT if code > 0x10FFFF or _CONTROL.match(chr(code)) else found[0]
 
 
 def _parsed(content: bytes) -> etree._Element:

@@ -50,6 +50,7 @@ from ecgfounder.ledger.record import (
     versions,
 )
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind, remove_obsolete, remove_tables
+from ecgfounder.machine import usable_memory
 from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
 from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
@@ -68,6 +69,9 @@ from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
 
 ENTRIES_AT_ONCE = 1000
+
+READING_SHARE = 0.25
+"""Share of the memory that reading large files may take by default."""
 
 SHORT_SECONDS = 10.0
 """Shorter attempts get no advice on performance."""
@@ -208,7 +212,7 @@ class Run:
             if launch.is_main:  # the other processes have about as many records
                 budget = make_budget(plan.n_todo * launch.world_size, self.settings, state, self.folder.output_dir)
                 budget.check(self.folder.output_dir)
-            pool = self._pool(plan)
+            pool = self._pool(plan, launch)
             stack.callback(pool.close)
             engine = self._engine(launch, opening)
             head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
@@ -248,11 +252,14 @@ class Run:
         of_rank = index.keys // np.uint64(parts) % np.uint64(launch.world_size) == launch.rank
         return np.asarray(in_shard & of_rank, dtype=np.bool_)
 
-    def _pool(self, plan: Plan) -> ReaderPool:
+    def _pool(self, plan: Plan, launch: Launch) -> ReaderPool:
         settings = self.settings
         task = ReadTask(settings.preparation, settings.reader, settings.hints, settings.statements)
         n_workers = min(settings.num_workers, plan.n_todo)
-        return ReaderPool(task, n_workers, n_started=1, timeout=settings.read_timeout)
+        memory = usable_memory() * READING_SHARE if settings.read_memory is None else settings.read_memory * (1 << 30)
+        return ReaderPool(
+            task, n_workers, n_started=1, timeout=settings.read_timeout, memory=int(memory / launch.local_size)
+        )
 
     def _engine(self, launch: Launch, opening: Opening) -> Engine:
         """The engine; an engine of lower precision is compared with float32 on the first recordings of the run."""

@@ -59,6 +59,8 @@ class Settings:
         What an attempt in a used folder does.
     read_timeout : float
         Time limit for reading one file, in seconds.
+    read_memory : float or None
+        Memory that the reading of large files may take on this machine, in GiB; None for a quarter of the memory.
     """
 
     dataset: str
@@ -90,6 +92,7 @@ class Settings:
     retry_failed: bool = False
     check_hashes: bool = False
     read_timeout: float = 120.0
+    read_memory: float | None = None
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -122,6 +125,8 @@ class Settings:
             raise SettingsError(
                 "Invalid value for the 'read_timeout' parameter. It must be a number of seconds above 0."
             )
+        if self.read_memory is not None and not (math.isfinite(self.read_memory) and self.read_memory > 0):
+            raise SettingsError("Invalid value for the 'read_memory' parameter. It must be a number of GiB above 0.")
         rate = self.hints.sampling_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise SettingsError(f"Invalid value for the 'sampling_rate' parameter. It must be above 0 Hz, got {rate}.")

@@ -6,7 +6,7 @@ In: a `Job`. Out: events: `Opened` and its `Input`s, or `Failed`. Faults of a fi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import make_source, read_source, source_statements
 from ecgfounder.readers.identity import absent_from, identity_of
 from ecgfounder.readers.source import Hints, Source
+from ecgfounder.stages.memory import LARGE_BYTES, to_prepare, to_read
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,14 @@ class Idle:
 Event = Opened | Input | Failed | Idle
 
 
+Ask = Callable[[int], None]
+"""Called with the bytes of memory that a job needs in all; returns when it may have them."""
+
+
+def _ask_nobody(_need: int) -> None:
+    pass
+
+
 @dataclass
 class _Known:
     """The facts about a file that are known so far."""
@@ -124,11 +133,14 @@ class ReadTask:
     hints: Hints = field(default_factory=Hints)
     statements: bool = False
 
-    def events(self, job: Job) -> Iterator[Event]:
-        """Read and prepare one file; never raises for faults of the file."""
+    def events(self, job: Job, ask: Ask = _ask_nobody) -> Iterator[Event]:
+        """Read and prepare one file; never raises for faults of the file.
+
+        If that takes much memory, `ask` is called before, and again when more is known; it may wait.
+        """
         known = _Known()
         try:
-            signal = self._signal(job.path, known)
+            signal = self._signal(job.path, known, ask)
             yield Opened(job, len(signal.inputs), signal.outer_shape, known.facts, known.identity, known.seconds)
             for number, data in enumerate(signal.inputs):
                 yield Input(job, number, data)
@@ -144,9 +156,18 @@ class ReadTask:
             reason = f"cannot be prepared ({type(error).__name__})"
             yield Failed(job, PrepareError.__name__, reason, known.facts, known.identity)
 
-    def _signal(self, path: str, known: _Known) -> Signal:
+    def _signal(self, path: str, known: _Known, ask: Ask) -> Signal:
         began = time.perf_counter()
-        source = known.source = make_source(path, self.hints)
+        n_bytes = 0
+
+        def ask_to_read(size: int) -> None:
+            nonlocal n_bytes
+            if size > n_bytes:
+                n_bytes = size
+                head = b"" if source.companions else source.head  # signal files beside a header are binary
+                ask(to_read(size, head, self.preparation))
+
+        source = known.source = replace(make_source(path, self.hints), ask=ask_to_read)
         recording = read_source(source, reader=self.reader)
         known.identity = identity_of(source)
         known.facts = Facts(
@@ -156,6 +177,9 @@ class ReadTask:
             device=dict(recording.meta),
             statements=source_statements(source) if self.statements else None,
         )
+        need = to_prepare(recording, n_bytes, self.preparation)
+        if n_bytes or need > LARGE_BYTES:
+            ask(need)
         read = time.perf_counter()
         signal = prepare(recording, self.preparation)
         known.facts = replace(known.facts, leads=signal.leads, flags=signal.flags, starts=signal.starts)

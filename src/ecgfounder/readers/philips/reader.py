@@ -57,10 +57,13 @@ def read(source: Source) -> Recording:
     ReadError
         If the file is damaged or contradicts itself.
     """
-    root = xml.parse(source)
-    version = _document_version(root)
-    waveforms = _Waveforms.of(root)
+    document = xml.parse_or_repair(source)
+    version = _document_version(document.root)
+    waveforms = _Waveforms.of(document.root)
     samples = waveforms.counts().astype(np.float32)
+    document.refuse_unless(
+        lambda: True, waveforms.leads
+    )  # lengths and counts of the data, in one element, were checked
     if waveforms.offset:
         samples -= waveforms.offset
     # The product is exact for all resolutions in use (1.25 to 20 uV), so that the quotient is correctly rounded.
@@ -71,7 +74,8 @@ def read(source: Source) -> Recording:
         sampling_rate=waveforms.sampling_rate,
         leads=waveforms.leads,
         source_format=FORMAT,
-        meta={"format_version": version, "resolution_uv": waveforms.resolution_uv, **_device(root, waveforms)},
+        meta={"format_version": version, "resolution_uv": waveforms.resolution_uv, **_device(document.root, waveforms)},
+        is_repaired=document.damage is not None,
     )
 
 
@@ -326,7 +330,7 @@ _MEASUREMENTS = {
 
 def statements(source: Source) -> Statements:
     """The analysis program's statements and measurements: the first interpretation, without edited elements."""
-    interpretation = xml.parse(source).find("{*}interpretations/{*}interpretation")
+    interpretation = xml.parse_or_repair(source).root.find("{*}interpretations/{*}interpretation")
     if interpretation is None:
         return Statements()
     lines = [

@@ -1,0 +1,278 @@
+"""Reading of WFDB records, of one or of several segments.
+
+In: the header, a signal file, or the record's name without suffix. Out: a `Recording` of the signals that are voltages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ecgfounder.ecg.leads import KNOWN_LEADS, leads_in_context, says_ecg
+from ecgfounder.ecg.recording import Recording, Samples
+from ecgfounder.errors import ReadError, UnsupportedFormatError
+from ecgfounder.readers.signals import numbered, raised
+from ecgfounder.readers.source import Source, unpacked
+from ecgfounder.readers.wfdb.header import NOTHING, Header, Segment, Signal, parse_header
+from ecgfounder.readers.wfdb.stored import columns_of, fill_millivolts, through_package
+from ecgfounder.storage import Location
+
+FORMAT = "wfdb"
+
+MAX_GAP_SAMPLES = 1 << 28
+"""Samples of all leads in gaps between segments: no file's size limits them."""
+
+# A header with another suffix: a record line, then a line with a file's name and a storage format.
+_HEADER_TEXT = re.compile(
+    rb"\s*(?:#[^\n]*\n\s*)*[^\s,;#<{/]+(?:/\d+)?[ \t]+\d{1,4}(?:[ \t]+[0-9.][^\n]{0,200})?\r?\n"
+    rb"\s*(?:#[^\n]*\n\s*)*[^\s,;]*[^\s,;0-9.+-][^\s,;]*[ \t]+"
+    rb"(?:8|16|24|32|61|80|160|212|310|311|508|516|524)(?:x\d+)?(?::\d+)?(?:\+\d+)?(?=\s)"
+)
+_RECORD_TEXT = re.compile(rb"\s*(?:#[^\n]*\n\s*)*[^\s,;#<{]+[ \t]+\d{1,4}(?=\s|$)")
+
+
+def matches(source: Source) -> bool:
+    """Whether the path is a WFDB header, a signal file beside its header, or a record's name without extension."""
+    location = source.location
+    suffix = location.suffix.lower()
+    if suffix in (".dat", ".mat"):
+        return _header_beside(location) is not None
+    if not location.exists():
+        return location.beside(f"{location.basename}.hea").exists()
+    if suffix == ".hea" or location.basename.lower().endswith(".hea.gz"):
+        return _RECORD_TEXT.match(source.head) is not None
+    return _HEADER_TEXT.match(source.head) is not None
+
+
+def read(source: Source) -> Recording:
+    """Read a WFDB record.
+
+    Signals whose unit is not a voltage (pressure, respiration) are left out. If signals have different numbers of samples per
+    frame, the largest number of an ECG lead gives the sampling rate; leads with fewer samples are interpolated, and are in
+    `Recording.upsampled`. Samples that the format marks as missing are NaN, and so are gaps between segments, leads that a
+    segment does not hold, and the last samples of a signal with skew. Checksums in the header that are not 0 must match.
+
+    Raises
+    ------
+    ReadError
+        If a header is damaged, contradicts another one or names files outside its folder, or a signal file is missing, shorter
+        than stated in the header, or does not match its checksums.
+    MissingDependencyError
+        If a signal is in a format that needs the `wfdb` package, which is not installed.
+
+    References
+    ----------
+    WFDB Applications Guide, header(5) and signal(5).
+    """
+    location = _header_location(source.location)
+    if location != source.location:
+        source.companions.append(location)
+    header = parse_header(source.content if location == source.location else unpacked(source.fetch(location)))
+    if header.segments:
+        return _read_segments(source, location, header)
+    chosen = _choose(header.signals)
+    samples = _filled(source, location, header, chosen)
+    return _recording(samples, header.rate, header.signals, chosen)
+
+
+def _header_location(location: Location) -> Location:
+    if location.suffix.lower() in (".dat", ".mat"):
+        return _header_beside(location) or location.beside(f"{location.stem}.hea")
+    if not location.exists():
+        return location.beside(f"{location.basename}.hea")
+    return location
+
+
+def _header_beside(location: Location) -> Location | None:
+    """The header of a signal file, NAME.hea or NAME.dat.hea, if there is one that names the file."""
+    for name in (f"{location.stem}.hea", f"{location.basename}.hea"):
+        header = location.beside(name)
+        if header.exists() and location.basename.encode() in Source(header).head.split():
+            return header
+    return None
+
+
+# --- which signals ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Rows of the signals to read, and the samples per frame that all of them get; `upsampled` rows have fewer."""
+
+    rows: tuple[int, ...]
+    per_frame: int
+    upsampled: tuple[int, ...]
+
+
+def _choose(signals: Sequence[Signal]) -> _Choice:
+    """Choose the voltages: those with the most samples per frame of any lead, and leads with fewer."""
+    voltages = [row for row, signal in enumerate(signals) if signal.scale is not None]
+    if not voltages:
+        raise ReadError("no signal of the WFDB record has the unit V, mV, uV or nV")
+    leads = leads_in_context([signal.name for signal in signals])
+    ecg = {row for row in voltages if leads[row] in KNOWN_LEADS or says_ecg(signals[row].name)}
+    most = max(signals[row].per_frame for row in ecg or voltages)
+    rows = tuple(row for row in voltages if signals[row].per_frame == most or row in ecg)
+    return _Choice(rows, most, tuple(row for row in rows if signals[row].per_frame != most))
+
+
+def _recording(samples: Samples, rate: float, signals: Sequence[Signal], chosen: _Choice) -> Recording:
+    leads = leads_in_context([signal.name for signal in signals])
+    steps = {1000 * (signals[row].scale or 1.0) / abs(signals[row].gain) for row in chosen.rows}
+    upsampled = {leads[row] if leads[row] in KNOWN_LEADS else "ECG" for row in chosen.upsampled}
+    return Recording(
+        samples=samples,
+        sampling_rate=rate * chosen.per_frame,
+        leads=numbered([leads[row] for row in chosen.rows]),
+        source_format=FORMAT,
+        meta={"resolution_uv": steps.pop()} if len(steps) == 1 else {},
+        upsampled=tuple(sorted(upsampled)),
+    )
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def _filled(source: Source, location: Location, header: Header, chosen: _Choice) -> Samples:
+    """Samples [n_leads, n_samples] in mV of the chosen signals of a record without segments."""
+    folder = location.folder
+    files = [folder / name for name in dict.fromkeys(signal.file for signal in header.signals)]
+    source.companions.extend(file for file in files if file != source.location and file not in source.companions)
+    signals = [header.signals[row] for row in chosen.rows]
+    if header.is_native:
+        columns = columns_of(source, folder, header)
+        n_frames = min(len(columns[row]) // header.signals[row].per_frame for row in chosen.rows)
+        samples = np.empty((len(signals), n_frames * chosen.per_frame), dtype=np.float32)
+        for out, row, signal in zip(samples, chosen.rows, signals, strict=True):
+            if signal.per_frame == chosen.per_frame:
+                fill_millivolts(columns[row], signal, out)
+            else:
+                fewer = np.empty(n_frames * signal.per_frame, dtype=np.float32)
+                fill_millivolts(columns[row], signal, fewer)
+                out[:] = raised(fewer, len(out))
+        return samples
+    decoded = through_package(source, location, header, chosen.rows)
+    n_frames = min(len(each) // signal.per_frame for each, signal in zip(decoded, signals, strict=True))
+    return np.stack([raised(each, n_frames * chosen.per_frame) for each in decoded])
+
+
+# --- several segments ------------------------------------------------------------------------------------------------
+
+
+def _read_segments(source: Source, location: Location, header: Header) -> Recording:
+    """Read a record of several segments, of fixed or variable layout (header(5))."""
+    segments = header.segments[1:] if header.has_layout else header.segments
+    headers = _Headers(source, location, header.rate)
+    first = next((segment for segment in segments if segment.name != NOTHING), None)
+    if first is None:
+        raise ReadError("the WFDB record consists of gaps only")
+    layout = headers.layout(header.segments[0]) if header.has_layout else headers.of(first)
+    if len(layout.signals) != header.n_signals:
+        raise ReadError(f"WFDB header of {header.n_signals} signals, but its first segment has {len(layout.signals)}")
+    total = sum(segment.n_frames for segment in segments)
+    if header.n_frames is not None and header.n_frames != total:
+        raise ReadError(f"WFDB record of {header.n_frames:,} frames, but its segments have {total:,}")
+    chosen = _choose(layout.signals)
+    _refuse_long_gaps(headers, segments, layout, header.has_layout, chosen)
+    samples = np.empty((len(chosen.rows), total * chosen.per_frame), dtype=np.float32)
+    begin = 0
+    for segment in segments:
+        end = begin + segment.n_frames * chosen.per_frame
+        if segment.name == NOTHING:
+            samples[:, begin:end] = np.nan
+        elif segment.n_frames:
+            held = headers.of(segment)
+            rows = _rows_in(held, layout, header.has_layout, chosen)
+            _fill_segment(headers, segment, held, rows, chosen, samples[:, begin:end])
+        begin = end
+    return _recording(samples, header.rate, layout.signals, chosen)
+
+
+class _Headers:
+    """The headers of a record's segments, each parsed once."""
+
+    def __init__(self, source: Source, location: Location, rate: float) -> None:
+        self.source = source
+        self.location = location
+        self.rate = rate
+        self._parsed: dict[str, Header] = {}
+
+    def place(self, segment: Segment) -> Location:
+        return self.location.folder / f"{segment.name}.hea"
+
+    def of(self, segment: Segment) -> Header:
+        """The header of a segment with samples; it must agree with the record's header."""
+        header = self._parse(segment, layout=False)
+        if header.segments:
+            raise UnsupportedFormatError("a segment of the WFDB record consists of segments")
+        if header.rate != self.rate:
+            raise ReadError(f"a segment of the WFDB record has {header.rate:g} Hz, the record {self.rate:g} Hz")
+        if header.n_frames not in (None, segment.n_frames):
+            raise ReadError(
+                f"a segment of the WFDB record has {header.n_frames:,} frames, {segment.n_frames:,} are stated for it"
+            )
+        return replace(header, n_frames=segment.n_frames)
+
+    def layout(self, segment: Segment) -> Header:
+        """The layout header, which lists the signals."""
+        return self._parse(segment, layout=True)
+
+    def _parse(self, segment: Segment, *, layout: bool) -> Header:
+        if segment.name not in self._parsed:
+            place = self.place(segment)
+            self.source.companions.append(place)
+            try:
+                self._parsed[segment.name] = parse_header(unpacked(self.source.fetch(place)), layout=layout)
+            except ReadError as error:
+                raise ReadError(f"a segment named in the WFDB header: {error}") from error
+        return self._parsed[segment.name]
+
+
+def _rows_in(held: Header, layout: Header, by_name: bool, chosen: _Choice) -> list[int | None]:
+    """For each chosen row, the row of the same signal in a segment; None if the segment does not hold it."""
+    names = [signal.name for signal in held.signals]
+    if not by_name:
+        if names != [signal.name for signal in layout.signals]:
+            raise ReadError("the segments of the WFDB record have different signals, but there is no layout header")
+        return list(chosen.rows)
+    listed = {signal.name for signal in layout.signals}
+    if len(set(names)) < len(names) or len(listed) < len(layout.signals):
+        raise ReadError("signals of the same name in a WFDB record with a layout header")
+    if not set(names) <= listed:
+        raise ReadError("a segment of the WFDB record has a signal that the layout header does not list")
+    of = {name: row for row, name in enumerate(names)}
+    return [of.get(layout.signals[row].name) for row in chosen.rows]
+
+
+def _fill_segment(
+    headers: _Headers, segment: Segment, held: Header, rows: Sequence[int | None], chosen: _Choice, out: Samples
+) -> None:
+    """Fill `out` [n_leads, n_samples] with a segment's samples; NaN for leads that it does not hold."""
+    present = [row for row in rows if row is not None]
+    if any(held.signals[row].scale is None for row in present):
+        raise ReadError("a segment of the WFDB record has another unit for a signal than the layout header")
+    if any(held.signals[row].per_frame > chosen.per_frame for row in present):
+        raise ReadError("a segment of the WFDB record has more samples per frame than the layout header states")
+    out[[place for place, row in enumerate(rows) if row is None]] = np.nan
+    if present:
+        part = _filled(headers.source, headers.place(segment), held, _Choice(tuple(present), chosen.per_frame, ()))
+        out[[place for place, row in enumerate(rows) if row is not None]] = part
+
+
+def _refuse_long_gaps(
+    headers: _Headers, segments: Sequence[Segment], layout: Header, by_name: bool, chosen: _Choice
+) -> None:
+    """Refuse a record whose gaps would need much memory; the sizes of its files are no limit for them."""
+    missing = 0
+    for segment in segments:
+        held = 0
+        if segment.name != NOTHING and segment.n_frames:
+            held = sum(row is not None for row in _rows_in(headers.of(segment), layout, by_name, chosen))
+        missing += (len(chosen.rows) - held) * segment.n_frames * chosen.per_frame
+    if missing > MAX_GAP_SAMPLES:
+        raise ReadError(
+            f"WFDB record with {missing:,} missing samples between its segments; at most {MAX_GAP_SAMPLES:,} are read"
+        )
