@@ -34,6 +34,7 @@ from tests.builders import (
     muse,
     schiller_sema,
     scp,
+    text_exports,
     wfdb,
 )
 from tests.builders.arrays import mat, npy, npz, table, text_of
@@ -195,6 +196,7 @@ def _arrays() -> Iterator[Original]:
     yield _single("csv", "numbers alone", text_of(table(), delimiter=";").replace(".", ",").encode(), ALL_SAID)
     watch = arrays.WATCH.format(rate="Rate,512 Hz", lead="Lead,Lead I", unit="Unit,µV", mark=".")
     yield _single("csv", "of a watch", watch.encode())
+    yield from _text_exports()
     yield _single("npy", "float64", npy(table()), ALL_SAID)
     yield _single("npz", "named", npz(ecg=table(), fs=np.array(500)), ALL_SAID)
     yield _single("mat", "level 5", mat(ECG=named), ALL_SAID)
@@ -208,16 +210,41 @@ def _arrays() -> Iterator[Original]:
         yield from _hdf5()
 
 
+def _text_exports() -> Iterator[Original]:
+    rhythm = np.round(text_exports.millivolts(60, 12) * 1000)
+    few = text_exports.millivolts(60)
+    dates = [f"2000-01-01 12:00:00.{number * 2:03d}" for number in range(60)]
+    muse_tables = ("Median signal", rhythm[:20]), ("Rhythm signal", rhythm)
+    settings = text_exports.device(sensor=["ECG"], label=["CH1"], column=["nSeq", "DI", "CH1"])
+    counted = text_exports.opensignals({"00:00": settings}, [[number, 0, number * 7 % 99] for number in range(60)])
+    remarks = "# Simple Text Format\n# Sampling Rate (Hz):= 500.00\n# Resolution:= 12\n# Labels:= I\tII\n"
+    german = text_exports.watch("Messrate,511,5\u00a0Hertz", unit="Einheit,µV", mark=",", written='"{}"')
+    named, clock = Hints(unit="mV"), "'[12:00:{:06.3f} 01/01/2000]'".format
+    yield _single("csv", "rdsamp", text_exports.rdsamp(360, few).encode())
+    yield _single(
+        "csv", "ATM", text_exports.atm_csv(360, few, "Time and date", "hh:mm:ss.mmm dd/mm/yyyy", clock).encode()
+    )
+    yield _single("csv", "dates", text_exports.lines_of(dates, few, ["DateTime,I,II"]).encode("utf-16"), named)
+    yield _single("csv", "of MUSE", text_exports.muse_text(*muse_tables).encode(), ALL_SAID)
+    yield _single("csv", "of OpenSignals", counted.encode(), Hints(unit="20"))
+    yield _single("csv", "of BioSPPy", (remarks + text_of(table(2).T, delimiter="\t")).encode(), named)
+    yield _single("csv", "of a German watch", german.encode())
+
+
 def _hdf5() -> Iterator[Original]:
     import h5py
 
-    one, many = io.BytesIO(), io.BytesIO()
+    one, many, recorder = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with h5py.File(one, "w") as file:
         file.create_dataset("ecg", data=table(), chunks=(6, 50), compression="gzip").attrs["fs"] = 500
     with h5py.File(many, "w") as file:
         file["exam_id"] = np.arange(5) + 700
         file.create_dataset("tracings", data=np.ones((5, 60, 12), "f4").cumsum(1), chunks=(1, 60, 12), shuffle=True)
+    with h5py.File(recorder, "w") as file:
+        file["00:00/raw/nSeq"], file["00:00/raw/channel_1"] = np.arange(60)[:, None], np.arange(60)[:, None] * 7 % 99
+        file["00:00"].attrs["sampling rate"], file["00:00/raw/channel_1"].attrs["sensor"] = 500, "ECG"
     yield _single("hdf5", "one", one.getvalue(), ALL_SAID)
+    yield _single("hdf5", "of OpenSignals", recorder.getvalue(), Hints(unit="20"))
     yield Original("hdf5", "many", {"x": many.getvalue()}, "x::tracings/703", ALL_SAID)
 
 

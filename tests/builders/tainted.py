@@ -12,6 +12,7 @@ import random
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +21,7 @@ from pydicom.dataset import Dataset
 
 from ecgfounder.demo.philips_encoder import encode_sierra
 from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.readers.source import Hints
 from tests.builders import (
     arrays,
     cardiosoft,
@@ -33,6 +35,7 @@ from tests.builders import (
     muse,
     schiller_sema,
     scp,
+    text_exports,
     wfdb,
 )
 from tests.builders.arrays import mat, npy, npz, table, text_of
@@ -197,6 +200,7 @@ def _arrays() -> Iterator[Original]:
     yield _one(
         "csv", "of a watch", watch.replace("Jane Doe", MARKER).replace("Symptoms,", f"Symptoms,{MARKER}").encode()
     )
+    yield from _text_exports()
     yield _one("npy", "float64", npy(table(12, N_SAMPLES)))
     yield _one("npz", "named", npz(ecg=table(12, N_SAMPLES), fs=np.array(500), **{MARKER: np.array(MARKER)}))
     yield _one(
@@ -204,6 +208,25 @@ def _arrays() -> Iterator[Original]:
     )
     if importlib.util.find_spec("h5py"):
         yield from _hdf5()
+
+
+def _text_exports() -> Iterator[Original]:
+    """Exports with the marker in names of columns, of sensors and of lines, in texts above and beside the numbers."""
+    few = text_exports.millivolts(N_SAMPLES)
+    settings = text_exports.device(sensor=[MARKER, "ECG"], comments=MARKER, **{MARKER: MARKER, "device name": MARKER})
+    rows = [[number, 0, 0, 0, 0, 7, number * 7 % 99] for number in range(N_SAMPLES)]
+    beside = [f"{number / 500:.3f},{MARKER}" for number in range(N_SAMPLES)]
+    hints = Hints(500, "uV")
+    for name, text in (
+        ("OpenSignals", text_exports.opensignals({MARKER: settings}, rows)),
+        ("MUSE's text", text_exports.muse_text(("Rhythm signal", few * 1000), above=f"{MARKER}: {MARKER}\r\n")),
+        ("BioSPPy", f"# Sampling Rate (Hz):= 500\n# Labels:= ECG\t{MARKER}\n" + text_of(few, delimiter="\t")),
+        ("words", text_exports.lines_of(beside, few, [f"time,{MARKER},I,{MARKER} II"])),
+        ("German watch", text_exports.watch("Rate,512 Hertz", above=[f"{MARKER},{MARKER}", f"x,{MARKER}"], mark=",")),
+        ("rdsamp", text_exports.rdsamp(360, few).replace("     V5", MARKER)),
+    ):
+        named = replace(hints, leads=("I", "II")) if name == "MUSE's text" else hints
+        yield Original("csv", name, {"x": text.encode()}, "x", named)
 
 
 def _hdf5() -> Iterator[Original]:

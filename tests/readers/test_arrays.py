@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import MissingDependencyError, ReadError, UnsupportedFormatError
-from ecgfounder.readers import arrays, read_ecg, text_tables
+from ecgfounder.readers import arrays, read_ecg, text_layout
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.storage import locate
 from tests.builders.arrays import WATCH, mat, mat_7_3, npy, npz, table, text_of
@@ -214,7 +214,7 @@ def test_tables_that_are_not_plain_are_read_row_by_row_up_to_a_size(
     rows = "\n".join(f"'+{i}.5' , {i}" for i in range(20))
     path = write(tmp_path, "x.csv", f"I,II\n{rows}\n")
     np.testing.assert_allclose(read_ecg(path, hints=ALL).samples[0], (np.arange(20) + 0.5) / 1000, rtol=1e-6)
-    monkeypatch.setattr(text_tables, "MAX_IRREGULAR_BYTES", 100)
+    monkeypatch.setattr(text_layout, "MAX_IRREGULAR_BYTES", 100)
     with pytest.raises(ReadError, match="at most 100 bytes of such a table are read"):
         read_ecg(path, hints=ALL)
 
@@ -526,6 +526,19 @@ def test_datasets_that_are_claims_or_bombs_are_refused(tmp_path: Path) -> None:
         file.create_dataset("chunk", (9, 12, 1 << 23), "f4", chunks=(9, 1, 1 << 23), compression="gzip")
     for name in ("huge", "never", "chunk[0]"):
         assert not is_read_or_refused(f"{tmp_path}/x.h5::{name}", ALL)
+
+
+def test_a_heap_of_texts_that_the_library_would_follow_forever_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("ecg", data=table()).attrs["unit"] = "uV"
+    assert read_ecg(tmp_path / "x.h5", hints=ALL).n_samples == 50
+    data = bytearray((tmp_path / "x.h5").read_bytes())
+    free = data.index(b"GCOL") + 16 + 16 + 8  # behind the head of the heap and its only text
+    assert data[free : free + 2] == b"\0\0"
+    data[free + 8 : free + 16] = bytes(8)
+    with pytest.raises(ReadError, match="a global heap whose free space has no size"):
+        read_ecg(write(tmp_path, "x.h5", bytes(data)), hints=ALL)
 
 
 def test_addresses_that_no_file_reaches_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ The other modules are shared by readers: `source` (a file's bytes), `xml` (parsi
 units, counts to millivolts), `signals` (names of channels), `timeline` (leads recorded in several pieces), `tables` (named arrays
 and their description), `matlab` and `ecg_kit` (variables of MATLAB files), `base64_data`, `dicom_elements` (DICOM
 objects in XML and JSON), `not_read` (formats that errors name), `identity` (size, time and hash of the files that were read).
+`text_tables` uses `plain_text` (encodings), `text_layout` (the parts of a table), `remarks` (facts above a table),
+`table_columns` and `time_columns` (which columns are leads, and which tell the time), and `muse_text`, `watch` and `opensignals`
+(exports).
 """
 
 from __future__ import annotations

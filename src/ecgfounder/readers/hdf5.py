@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,10 +19,10 @@ import numpy as np
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, ReadError
-from ecgfounder.readers import ecg_kit
+from ecgfounder.readers import ecg_kit, opensignals
 from ecgfounder.readers.matlab import text_lines
 from ecgfounder.readers.quantities import hinted_scale
-from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Hints, Source
 from ecgfounder.readers.tables import (
     LEAD_NAMES,
     MAX_LEADS,
@@ -43,6 +43,7 @@ from ecgfounder.readers.tables import (
 FORMAT = "hdf5"
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
+_HEAP = b"GCOL\x01\0\0\0"
 _USER_BLOCKS = (0, 512, 1024, 2048)
 _ROW = re.compile(r"(?P<dataset>.*)\[(?P<row>\d{1,12})\]")
 _MAX_CHILDREN = 1024
@@ -89,7 +90,7 @@ def read(source: Source) -> Recording:
         raise MissingDependencyError("h5py", "reading HDF5 files", "hdf5") from error
     with _opened(h5py, source) as root:
         try:
-            signal, description, fallback = _find(h5py, root, source.member)
+            signal, description, fallback = _find(h5py, root, source.member, source.hints)
         except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
             raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
     hints = source.hints
@@ -109,6 +110,8 @@ def _opened(h5py: Any, source: Source) -> Iterator[Any]:
     # The library reads large files of this machine by their path, and others in ranges through a file object.
     in_memory = source.small is not None or source.is_gzip
     whole = io.BytesIO(source.content) if in_memory else location.path if location.is_local else location.open()
+    if in_memory:
+        _require_sound_heaps(source.content)
     try:
         opened = h5py.File(whole, "r")
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
@@ -117,16 +120,32 @@ def _opened(h5py: Any, source: Source) -> Iterator[Any]:
         yield opened
 
 
-def _find(h5py: Any, root: Any, member: str | None) -> tuple[Array, Description, Description | None]:
+def _require_sound_heaps(content: bytes) -> None:
+    """Refuse a global heap, which holds texts, whose free space has no size: HDF5's library would follow it forever."""
+    at = content.find(_HEAP)
+    while at >= 0:
+        end = min(at + int.from_bytes(content[at + 8 : at + 16], "little"), len(content))
+        place = at + 16
+        while place + 16 <= end:
+            is_free = content[place : place + 2] == b"\0\0"
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            if is_free and size == 0:
+                raise ReadError("damaged HDF5 file: a global heap whose free space has no size")
+            place += size if is_free else 16 + (size + 7) // 8 * 8
+        at = content.find(_HEAP, at + len(_HEAP))
+
+
+def _find(h5py: Any, root: Any, member: str | None, hints: Hints) -> tuple[Array, Description, Description | None]:
     """The array, its description in the file, and a default description for known data sets."""
     node, key = _resolve(h5py, root, member or "")
     if isinstance(node, h5py.Group) and key is None:
-        return _from_ecg_kit(h5py, node) or _from_group(h5py, node)
+        return _from_ecg_kit(h5py, node) or _from_group(h5py, node, hints)
     if isinstance(node, h5py.Group):
         raise ReadError("the HDF5 file has no dataset or group of the name after '::'")
     description = _description(h5py, node.parent, node)
     if key is None:
-        return _values(node, ()), description, None
+        channel = opensignals.channel_of(h5py, node)
+        return _values(node, ()), description if channel is None else replace(description, leads=(channel,)), None
     row = _row(h5py, node, key)
     code15 = node.shape[1:] == _CODE15_SHAPE and plain_name(node.name) == "tracings" and "exam_id" in node.parent
     return _values(node, (row,)), description, _CODE15 if code15 else None
@@ -228,8 +247,8 @@ def _member(h5py: Any, group: Any, name: str) -> Any:
     return group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
 
 
-def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description | None]:
-    """The only recording of a group: one of its datasets, several datasets named after leads, or the only one further below."""
+def _from_group(h5py: Any, group: Any, hints: Hints) -> tuple[Array, Description, Description | None]:
+    """The only recording of a group: channels by OpenSignals, one dataset, several named after leads, or the only one below."""
     if len(group) > _MAX_CHILDREN:
         raise ReadError(f"the HDF5 group has {len(group):,} members; give the name of one after the path: FILE::NAME")
     datasets = {
@@ -237,6 +256,9 @@ def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description 
         for name in group
         if isinstance(dataset := _member(h5py, group, name), h5py.Dataset) and _may_be_numbers(dataset)
     }
+    channels = opensignals.datasets_of(h5py, group) if not datasets or group.name.endswith("/raw") else None
+    if channels is not None:
+        return *_from_channels(h5py, channels, hints), None
     shapes = {name: np.broadcast_to(np.zeros((), dataset.dtype), dataset.shape) for name, dataset in datasets.items()}
     rows = lead_arrays(shapes)
     wanted = find_signal(shapes, None)
@@ -251,6 +273,21 @@ def _from_group(h5py: Any, group: Any) -> tuple[Array, Description, Description 
     dataset = datasets[chosen]
     _refuse_many(dataset, chosen)
     return _values(dataset, ()), _description(h5py, group, dataset), None
+
+
+def _from_channels(h5py: Any, channels: Sequence[tuple[Any, str]], hints: Hints) -> tuple[Array, Description]:
+    """The ECG channels of a recording by OpenSignals, perhaps of several devices."""
+    names_all = len(hints.leads or ()) == len(channels)
+    places = opensignals.chosen_channels([name for _, name in channels], may_be_any=names_all)
+    chosen = [channels[place][0] for place in places]
+    described = [_description(h5py, dataset.parent, dataset) for dataset in chosen]
+    if len({dataset.size for dataset in chosen}) > 1 or len({description.rate for description in described}) > 1:
+        raise ReadError(
+            f"the {len(chosen)} ECG channels of the HDF5 file differ in sampling rate or length; name the group of one device "
+            "after the path: FILE::GROUP"
+        )
+    rows = np.stack([_values(dataset, ()).reshape(-1) for dataset in chosen])
+    return rows, replace(described[0], leads=tuple(channels[place][1] for place in places))
 
 
 def _only_one_below(h5py: Any, group: Any) -> Any:
