@@ -93,7 +93,7 @@ def test_without_progress_nothing_is_printed(
         (
             {"window": 10, "preparation": ecgfounder.Preparation()},
             SettingsError,
-            "'preparation' parameter already says",
+            "'preparation' parameter contains all settings",
         ),
         ({"recipe": "zscored"}, SettingsError, "'recipe' parameter"),
         ({"pooling": "both"}, SettingsError, "format"),

@@ -159,6 +159,13 @@ def _wfdb() -> Iterator[Original]:
             files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         files["r.hea"] = b"\n".join(_without_checksum(line) for line in files["r.hea"].split(b"\n"))
         yield Original("wfdb", f"format {fmt}", files, header.name)
+    with TemporaryDirectory() as folder:
+        parts = [(("II", "V1"), wfdb.random_frames(40, 2), 1000), None, (("V1", "I"), wfdb.random_frames(30, 2), 200)]
+        header = wfdb.write_segments(Path(folder), parts, layout=("I", "II", "V1"))
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    for name in ("m_1.hea", "m_3.hea"):
+        files[name] = b"\n".join(_without_checksum(line) for line in files[name].split(b"\n"))
+    yield Original("wfdb", "segments", files, header.name)
 
 
 def _without_checksum(line: bytes) -> bytes:
