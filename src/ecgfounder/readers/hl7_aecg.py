@@ -112,8 +112,14 @@ def _lead_names(series: etree._Element) -> list[str]:
         canonical_lead(_code(sequence))
         for sequence_set in _sets(series)
         for sequence in _sequences(sequence_set)
-        if text_of(sequence.find("{*}value/{*}digits"))
+        if _holds_text(sequence.find("{*}value/{*}digits"))
     ]
+
+
+def _holds_text(element: etree._Element | None) -> bool:
+    """Whether an element has text other than blanks, which may be long."""
+    text = "" if element is None else element.text or ""
+    return bool(text) and not text.isspace()
 
 
 def _piece(sequence_set: etree._Element) -> Piece | None:
@@ -135,7 +141,8 @@ def _lead(sequence: etree._Element) -> tuple[str, Samples] | None:
     """Lead name and samples in millivolts; None for an empty lead, and for a sequence that is neither a lead nor a voltage."""
     value = sequence.find("{*}value")
     digits = None if value is None else value.find("{*}digits")
-    if value is None or digits is None or not text_of(digits):
+    text = "" if digits is None else digits.text or ""
+    if value is None or not text or text.isspace():
         return None
     name = canonical_lead(_code(sequence))
     if not name:
@@ -151,7 +158,7 @@ def _lead(sequence: etree._Element) -> tuple[str, Samples] | None:
     scale_mv = number(scale.get("value"), f"{called}: scale") * factor
     if scale_mv == 0:
         raise ReadError(f"{called}: the scale is 0")
-    counts = numbers_of(digits.text or "", f"{called}: digits")
+    counts = numbers_of(text, f"{called}: digits")
     return name, to_millivolts(counts, scale_mv, _origin_mv(value, unit, called), called)
 
 
