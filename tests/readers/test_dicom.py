@@ -24,6 +24,7 @@ from tests.builders.dicom import (
     DEFLATED,
     EXPLICIT,
     IMPLICIT,
+    TWELVE_LEAD,
     channel,
     coded,
     counts_of,
@@ -175,6 +176,17 @@ def test_whole_sample_skew_moves_a_channel(file: Path) -> None:
     np.testing.assert_allclose(samples[0], counts[:, 0] * 0.005, atol=1e-6)
     np.testing.assert_allclose(samples[1, 2:], counts[:-2, 1] * 0.005, atol=1e-6)
     assert np.isnan(samples[1, :2]).all()
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.1.Jane", "Doe^Jane", "1.2..3", "9" * 70])
+def test_an_invalid_class_is_told_nowhere(uid: str, recwarn: pytest.WarningsRecorder) -> None:
+    content = encoded(ecg(rhythm())).replace(
+        TWELVE_LEAD.encode(), uid.encode()[: len(TWELVE_LEAD)].ljust(len(TWELVE_LEAD))
+    )
+    recording = read_ecg(content)
+    assert recording.leads == STANDARD_LEADS
+    assert "format_version" not in recording.meta
+    assert list(recwarn) == []
 
 
 def test_pressures_are_left_out(file: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from ecgfounder.ecg.leads import LEAD_OF_SCP_CODE, STANDARD_LEADS, canonical_lead
@@ -127,7 +128,7 @@ def recording_of(dataset: Any, source_format: str, *, little_endian: bool) -> Re
     class_uid = _text(dataset, "SOPClassUID")
     groups = list(dataset.get("WaveformSequence") or [])
     if not groups:
-        name = UID(class_uid).name if class_uid else ""
+        name = _name_of_class(class_uid)
         found = f"found {name}" if name and name != class_uid else "found none"
         raise UnsupportedFormatError(f"expected a DICOM ECG with a Waveform Sequence, {found}")
     rhythms = [group for group in groups if not _is_beat(group)]
@@ -353,8 +354,13 @@ def _whole(dataset: Any, keyword: str) -> int:
     return int(value)
 
 
+def _name_of_class(class_uid: str) -> str:
+    """The name of a SOP class; an unknown UID itself, and empty for none. pydicom's warnings would quote the file."""
+    return str(UID(class_uid, validation_mode=IGNORE).name) if class_uid else ""
+
+
 def _meta(dataset: Any, class_uid: str, group: _Group) -> dict[str, str | float]:
-    name = UID(class_uid).name if class_uid else ""
+    name = _name_of_class(class_uid)
     texts = {
         "format_version": name if name != class_uid else "",
         "device_manufacturer": _text(dataset, "Manufacturer"),
