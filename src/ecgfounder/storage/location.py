@@ -16,6 +16,8 @@ from urllib.parse import unquote
 from ecgfounder.errors import SettingsError
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
+from ecgfounder.storage.objects import SCHEMES, object_location
+from ecgfounder.storage.options import NO_OPTIONS, StorageOptions
 from ecgfounder.storage.store import Missing, Skip, Status, Store, skip_none
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -137,7 +139,7 @@ def is_url(text: str) -> bool:
 
 
 def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
-    """The path of a file or folder on this machine, from a path or a `file://` URL.
+    """The path of a file or folder on this machine, from a path or a `file://` URL, for what only exists there (outputs).
 
     Raises
     ------
@@ -146,10 +148,18 @@ def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
     """
     if not is_url(os.fspath(text)):
         return Path(text)
+    _refuse_remote(os.fspath(text), parameter)
     place = locate(text)
     if not place.is_local:
         raise SettingsError(f"Invalid value for the {parameter!r} parameter. It must be on this machine, got {place}.")
     return place.path
+
+
+def _refuse_remote(text: str, parameter: str) -> None:
+    """Refuse an object store where files are written."""
+    scheme = _SCHEME.match(text)
+    if scheme is not None and scheme[1].lower() in SCHEMES:
+        raise _unsupported(text, scheme[1].lower())
 
 
 def working_folder() -> str:
@@ -174,13 +184,19 @@ def _in_working_folder(text: str) -> str:
     return "/".join([working_folder(), *(part for part in text.split("/") if part not in ("", "."))])
 
 
-def locate(place: str | os.PathLike[str] | Location) -> Location:
-    """The location of a path or a URL (`file://`, `memory://`); relative paths are relative to the working directory.
+def locate(place: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Location:
+    """The location of a path or a URL (`file://`, `s3://`, `gs://`, `az://`, `memory://`).
+
+    Relative paths are relative to the working directory. The key of an object is taken as it is written: nothing in it is an
+    escape or a query.
 
     Raises
     ------
     SettingsError
-        For a URL of an unknown scheme, or a `file://` URL of another host.
+        For a URL of an unknown scheme, a `file://` URL of another host, or an object's URL without a bucket or with a key that
+        cannot be named.
+    MissingDependencyError
+        If the URL needs a package that is not installed.
     """
     if isinstance(place, Location):
         return place
@@ -190,6 +206,8 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
         return Location(HERE, (text if text.startswith("/") else _in_working_folder(text)).strip("/"))
     kind, rest = scheme[1].lower(), text[scheme.end() :]
     host, _, name = rest.partition("/")
+    if kind in SCHEMES:
+        return Location(*object_location(text, kind, rest, options))
     if kind == "memory":
         return Location(MemoryStore(host), name.strip("/"))
     if kind == "file" and host.lower() in ("", "localhost"):
@@ -198,6 +216,10 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
         raise SettingsError(
             f"{text}: a file:// URL names a file of this machine, file:///path, not one of host {host!r}"
         )
-    raise SettingsError(
-        f"{text}: {kind}:// is not supported; expected a path or file:///path. (It is not read as a folder called {kind!r}.)"
+    raise _unsupported(text, kind)
+
+
+def _unsupported(text: str, scheme: str) -> SettingsError:
+    return SettingsError(
+        f"{text}: {scheme}:// is not supported; expected a path or file:///path. (It is not read as a folder called {scheme!r}.)"
     )
