@@ -1,6 +1,6 @@
-"""The machine: its cores, a clock of the time that a process was awake, and the C allocator's treatment of freed memory.
+"""The machine: its cores, its cache folder, a clock of the time that a process was awake, and the treatment of freed memory.
 
-In: nothing. Out: the number of cores that this process may use; a clock; freed memory that is kept for the next array.
+In: nothing. Out: the number of cores that this process may use; a path; a clock; freed memory that is kept for the next array.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ctypes
 import os
 import sys
 import time
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_TOP_PAD = -1, -3, -2  # of malloc.h
 _LARGEST_KEPT = 1 << 30
@@ -29,6 +30,14 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
         mallopt(_M_TOP_PAD, _GROWTH)
+
+
+def cache_folder() -> Path:
+    """The folder of cached files: $ECGFOUNDER_CACHE, or `ecgfounder` in $XDG_CACHE_HOME, or ~/.cache/ecgfounder."""
+    own = os.environ.get("ECGFOUNDER_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ecgfounder"
 
 
 def usable_cores() -> int:

@@ -29,7 +29,7 @@ from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
 from ecgfounder.storage.objects import ObjectStore
 from ecgfounder.storage.replace import FILES_AT_ONCE, replace_file, replace_files, replacing
-from ecgfounder.storage.store import RangedFile, Status, Store, walk_order
+from ecgfounder.storage.store import BLOCK_BYTES, RangedFile, Status, Store, walk_order
 
 STORES = ["local", "memory", pytest.param("objects", marks=pytest.mark.services)]
 """Every store there is; another one joins here."""
@@ -419,8 +419,11 @@ def test_an_object_that_is_opened_reads_like_its_bytes(
             assert file.tell() == expected.tell()
 
 
+SEVERAL_BLOCKS = 4 * BLOCK_BYTES - 5
+
+
 def replaced(store: Store) -> None:
-    store.put("a", b"B" * 100_000)
+    store.put("a", b"B" * SEVERAL_BLOCKS)
 
 
 def shortened(store: Store) -> None:
@@ -436,7 +439,7 @@ def removed(store: Store) -> None:
 def test_content_that_changes_while_ranges_of_it_are_read_is_an_error(
     store: Store, way: Callable[[Store, str], io.BytesIO], change: Callable[[Store], None]
 ) -> None:
-    store.put("a", b"A" * 100_000)
+    store.put("a", b"A" * SEVERAL_BLOCKS)
     with way(store, "a") as file:
         assert file.read(10) == b"A" * 10
         change(store)
@@ -444,14 +447,47 @@ def test_content_that_changes_while_ranges_of_it_are_read_is_an_error(
             file.read()
 
 
+def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The ranges that are read of a store from now on."""
+    read, ranges = type(store).read, []
+
+    def count(self: Store, name: str, start: int, stop: int, *, tag: str) -> bytes:
+        ranges.append((start, stop))
+        return read(self, name, start, stop, tag=tag)
+
+    monkeypatch.setattr(type(store), "read", count)
+    return ranges
+
+
+def test_blocks_are_kept_and_more_are_read_at_once_when_reading_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, size = MemoryStore(uuid.uuid4().hex), 60 * BLOCK_BYTES + 7
+    store.put("a", pattern(size))
+    ranges = counted(store, monkeypatch)
+    with store.open("a") as file:
+        for at in (0, 5, 40, 7 * BLOCK_BYTES - 10, 7 * BLOCK_BYTES, 1000):
+            file.seek(at)
+            assert file.read(20) == pattern(size)[at : at + 20]
+        assert ranges == [(0, 2 * BLOCK_BYTES), (6 * BLOCK_BYTES, 8 * BLOCK_BYTES)]
+        file.seek(0)
+        del ranges[:]
+        while file.read(10_000):
+            pass
+    assert len(ranges) < 10
+    assert sum(stop - start for start, stop in ranges) < size + 8 * BLOCK_BYTES
+    with RangedFile(store, "a") as raw:
+        del ranges[:]
+        assert raw.read() == pattern(size)
+    assert len(ranges) < 8
+
+
 @pytest.mark.parametrize("change", [replaced, shortened, removed])
 def test_an_object_that_is_opened_never_mixes_two_contents(store: Store, change: Callable[[Store], None]) -> None:
-    store.put("a", b"A" * 100_000)
+    store.put("a", b"A" * SEVERAL_BLOCKS)
     with store.open("a") as file:
         first = file.read(10)
         change(store)
         with suppress(OSError):
-            assert first + file.read() == b"A" * 100_000
+            assert first + file.read() == b"A" * SEVERAL_BLOCKS
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * 100])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from ecgfounder.errors import CheckpointError, SettingsError
+from ecgfounder.machine import cache_folder
 from ecgfounder.network.checkpoint import sha256_of
 from ecgfounder.network.head import Head
 
@@ -26,14 +26,6 @@ T = TypeVar("T")
 
 _HEAD = "head.npz"
 _DIGESTS = "sha256.json"
-
-
-def cache_folder() -> Path:
-    """The folder of entries: $ECGFOUNDER_CACHE, or `ecgfounder` in $XDG_CACHE_HOME, or ~/.cache/ecgfounder."""
-    own = os.environ.get("ECGFOUNDER_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ecgfounder"
 
 
 def from_cache(key: str, *, files: Collection[str], build: Callable[[Path], None], load: Callable[[Path], T]) -> T:

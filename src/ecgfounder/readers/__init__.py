@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, cast
 
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements
 from ecgfounder.errors import ECGFounderError, ReadError, StorageError, UnsupportedFormatError
-from ecgfounder.readers.source import Hints, Source
+from ecgfounder.readers.source import Hints, Source, as_read_error
 from ecgfounder.readers.xml import root_of
-from ecgfounder.storage import locate
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, locate
+from ecgfounder.storage import storage_options as make_options
+from ecgfounder.storage.paths import split_member
 
 
 class Reader(Protocol):
@@ -61,17 +63,25 @@ READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg")
 """`auto`: the reader of the file's format. `sierraecg`: the sierraecg package for every file, as a cross-check."""
 
 
-def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints | None = None) -> Recording:
+def read_ecg(
+    path: str | os.PathLike[str],
+    *,
+    reader: str = "auto",
+    hints: Hints | None = None,
+    storage_options: Mapping[str, object] | None = None,
+) -> Recording:
     """Read one ECG file of any supported format.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The file; 'container::member' addresses one recording inside a container.
+        The file, a path or a URL; 'container::member' addresses one recording inside a container.
     reader : str, default: "auto"
         One of `READER_CHOICES`.
     hints : Hints, optional
         Sampling rate, unit and leads, for files that do not state them.
+    storage_options : mapping, optional
+        Options of object stores, see `embed_cohort`.
 
     Returns
     -------
@@ -82,12 +92,15 @@ def read_ecg(path: str | os.PathLike[str], *, reader: str = "auto", hints: Hints
     ------
     ReadError
         If the file cannot be read; the message begins with the path.
+    StorageError
+        If a file in an object store cannot be read because access is denied, or the store does not answer.
     MissingDependencyError
-        If the format needs an extra that is not installed.
+        If the format, or the store, needs an extra that is not installed.
     """
+    options = make_options(storage_options)
     try:
-        return read_source(make_source(os.fspath(path), hints or Hints()), reader=reader)
-    except ReadError as error:
+        return read_source(make_source(os.fspath(path), hints or Hints(), options), reader=reader)
+    except (ReadError, StorageError) as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
 
 
@@ -118,7 +131,7 @@ def read_statements(path: str | os.PathLike[str]) -> Statements | None:
 
 def source_statements(source: Source) -> Statements | None:
     """`read_statements` for a source that may have been read already; errors have the reason alone."""
-    with _one_kind_of_error():
+    with _one_kind_of_error(source):
         module = _reader_for(source, "auto")
         find = cast("Callable[[Source], Statements] | None", getattr(module, "statements", None))
         return None if find is None else find(source)
@@ -126,16 +139,15 @@ def source_statements(source: Source) -> Statements | None:
 
 def read_source(source: Source, *, reader: str = "auto") -> Recording:
     """`read_ecg` for a source; errors have the reason alone, without the path."""
-    with _one_kind_of_error():
+    with _one_kind_of_error(source):
         return _reader_for(source, reader).read(source)
 
 
 @contextmanager
-def _one_kind_of_error() -> Iterator[None]:
+def _one_kind_of_error(source: Source) -> Iterator[None]:
     try:
-        yield
-    except StorageError as error:  # of a file beside the one that is read
-        raise ReadError(str(error)) from None
+        with as_read_error(source.location):  # also of files beside the one that is read
+            yield
     except ECGFounderError as error:
         raise error from None  # a traceback would show the message of its cause, which may quote the file
     except MemoryError:
@@ -157,13 +169,24 @@ def _place(error: Exception) -> str:
     return place
 
 
-def make_source(path: str, hints: Hints) -> Source:
-    """The source for a path; 'container::member' is split, unless a file of exactly that name exists."""
+def make_source(path: str, hints: Hints, options: StorageOptions = NO_OPTIONS) -> Source:
+    """The source for a path; 'container::member' is split, unless a file of exactly that name exists.
+
+    In other stores no file of that name is looked for if the container has a known suffix, since each question is a request.
+    """
+    whole = locate(path, options)
+    container, member = split_member(path)
+    if member and not whole.is_local:
+        return Source(locate(container, options), member, hints)
     container, separator, member = path.rpartition("::")
-    whole = locate(path)
-    if separator and not (whole.exists() or (whole.is_local and os.path.lexists(whole))):
-        return Source(locate(container), member, hints)
+    if separator and not _is_there(whole):
+        return Source(locate(container, options), member, hints)
     return Source(whole, None, hints)
+
+
+def _is_there(location: Location) -> bool:
+    with as_read_error(location):
+        return location.exists() or (location.is_local and os.path.lexists(location))
 
 
 def _reader_for(source: Source, reader: str) -> Reader:

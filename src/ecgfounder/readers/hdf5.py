@@ -10,7 +10,7 @@ import importlib
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, ReadError
 from ecgfounder.readers.quantities import hinted_scale
-from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Source, open_file
 from ecgfounder.readers.tables import (
     LEAD_NAMES,
     RATE_NAMES,
@@ -100,15 +100,18 @@ def read(source: Source) -> Recording:
 def _opened(h5py: Any, source: Source) -> Iterator[Any]:
     """The file's root group; from memory if the file was read already, or is gzip data."""
     location = source.location
-    # The library reads large files of this machine by their path, and others in ranges through a file object.
-    in_memory = source.small is not None or source.is_gzip
-    whole = io.BytesIO(source.content) if in_memory else location.path if location.is_local else location.open()
-    try:
-        opened = h5py.File(whole, "r")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
-    with opened:
-        yield opened
+    with ExitStack() as stack:
+        # The library reads large files of this machine by their path, and others in ranges through a file object.
+        if source.small is not None or source.is_gzip:
+            file: object = io.BytesIO(source.content)
+        else:
+            file = location.path if location.is_local else stack.enter_context(open_file(location))
+        try:
+            opened = h5py.File(file, "r")
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
+        with opened:
+            yield opened
 
 
 def _find(h5py: Any, root: Any, member: str | None) -> tuple[Array, Description, Description | None]:

@@ -25,18 +25,23 @@ def identity_of(source: Source) -> Identity:
         If a file that a library read has changed since, or can no longer be read.
     """
     digest = hashlib.sha256()
-    size, modified = 0, 0
+    seen: list[Status] = []
     for location in source.files:
         status, whole = _read_as(source, location)
-        size, modified = size + status.size, max(modified, status.mtime_ns)
+        seen.append(status)
         digest.update(whole)
     return Identity(
-        size=size,
-        mtime_ns=modified,
+        size=sum(status.size for status in seen),
+        mtime_ns=max((status.mtime_ns for status in seen), default=0),
         sha256=digest.hexdigest() if source.member is None else None,
-        tag=None if source.location.is_local else source.location.status().tag,
+        tag=tag_of(source, seen),
         companions=tuple(_companion_name(source, location) for location in source.companions),
     )
+
+
+def tag_of(source: Source, seen: Iterable[Status]) -> str | None:
+    """The tags of a recording's files, which change with their contents; None on this machine, where times tell."""
+    return None if source.location.is_local else " ".join(status.tag for status in seen)
 
 
 def _read_as(source: Source, location: Location) -> tuple[Status, bytes]:

@@ -21,6 +21,7 @@ from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import Hints
 from ecgfounder.sinks.sink import DTYPE_CHOICES, FORMAT_CHOICES
 from ecgfounder.stages.pooling import POOLING_CHOICES
+from ecgfounder.storage import NO_OPTIONS, StorageOptions
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Settings:
     overwrite, retry_failed, check_hashes : bool
         What an attempt in a used folder does.
     read_timeout : float
-        Time limit for reading one file, in seconds.
+        Time limit for reading one file, in seconds; time in which an object store sends it does not count.
+    storage_options : StorageOptions
+        Options of object stores.
     """
 
     dataset: str
@@ -90,6 +93,7 @@ class Settings:
     retry_failed: bool = False
     check_hashes: bool = False
     read_timeout: float = 120.0
+    storage_options: StorageOptions = NO_OPTIONS
 
     def __post_init__(self) -> None:
         self._check_values()

@@ -13,12 +13,13 @@ from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote
 
+from ecgfounder.checks import check_folder
 from ecgfounder.errors import SettingsError
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
 from ecgfounder.storage.objects import SCHEMES, object_location
 from ecgfounder.storage.options import NO_OPTIONS, StorageOptions
-from ecgfounder.storage.store import Missing, Skip, Status, Store, skip_none
+from ecgfounder.storage.store import Denied, Missing, Skip, Status, Store, skip_none
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
@@ -96,6 +97,10 @@ class Location:
         start = len(self.name) + 1 if self.name else 0
         return (name[start:] for name in self.store.names(self.name, skip=skip, follow=follow))
 
+    def is_folder(self) -> bool:
+        """`Store.is_folder` of this location."""
+        return self.store.is_folder(self.name)
+
     def status(self) -> Status:
         """Size, tag and time of the object."""
         return self.store.status(self.name)
@@ -148,15 +153,54 @@ def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
     """
     if not is_url(os.fspath(text)):
         return Path(text)
-    _refuse_remote(os.fspath(text), parameter)
+    _refuse_objects(os.fspath(text))
     place = locate(text)
     if not place.is_local:
         raise SettingsError(f"Invalid value for the {parameter!r} parameter. It must be on this machine, got {place}.")
     return place.path
 
 
-def _refuse_remote(text: str, parameter: str) -> None:
-    """Refuse an object store where files are written."""
+def folder_text(text: str | os.PathLike[str], parameter: str, options: StorageOptions = NO_OPTIONS) -> str:
+    """The absolute path of a folder on this machine, or the URL of one elsewhere without a slash at its end.
+
+    Raises
+    ------
+    SettingsError
+        If it does not exist; the message names the parameter.
+    StorageError
+        If the store does not answer. A store in which listing is not permitted is accepted.
+    """
+    place = locate(text, options)
+    if place.is_local:
+        path = os.path.abspath(place.path)
+        check_folder(parameter, path)
+        return path
+    url = str(place).rstrip("/")
+    try:
+        exists = place.is_folder()
+    except Denied:
+        exists = True
+    if not exists:
+        raise SettingsError(
+            f"Invalid value for the {parameter!r} parameter. It must be an existing folder, got {url}: there is nothing below it."
+        )
+    return url
+
+
+def locate_output(place: str | os.PathLike[str] | Location) -> Location:
+    """`locate`, for outputs, which are not written to object stores.
+
+    Raises
+    ------
+    SettingsError
+        As `locate` does, and for an object's URL.
+    """
+    if not isinstance(place, Location):
+        _refuse_objects(os.fspath(place))
+    return locate(place)
+
+
+def _refuse_objects(text: str) -> None:
     scheme = _SCHEME.match(text)
     if scheme is not None and scheme[1].lower() in SCHEMES:
         raise _unsupported(text, scheme[1].lower())

@@ -48,19 +48,24 @@ class ObjectStore(Store):
         return f"{self.scheme}://{self.bucket}/{name}"
 
     def list(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[Status]:
+        start = len(folder.strip("/")) + 1 if folder.strip("/") else 0
+        for status in sorted(self.unsorted(folder), key=lambda status: walk_order(status.name)):
+            if not any(map(skip, status.name[start:].split("/")[:-1])):
+                yield status
+
+    def unsorted(self, folder: str = "") -> Iterator[Status]:
         at = folder.strip("/")
         if at and not is_key(at):
             return
-        start = len(at) + 1 if at else 0
-        found = self._connection.ask(
-            lambda client: [
-                _status(meta) for page in client.list(at or None, chunk_size=_LISTED_AT_ONCE) for meta in page
-            ]
-        )
-        found.sort(key=lambda status: walk_order(status.name))
-        for status in found:
-            if not any(map(skip, status.name[start:].split("/")[:-1])):
-                yield status
+        pages = self._connection.ask(lambda client: client.list(at or None, chunk_size=_LISTED_AT_ONCE))
+        while page := self._connection.ask(lambda _client: next(pages, None)):
+            yield from map(_status, page)
+
+    def is_folder(self, name: str) -> bool:
+        at = name.strip("/")
+        if at and not is_key(at):
+            return False
+        return self._connection.ask(lambda client: any(page for page in client.list(at or None, chunk_size=1)))
 
     def status(self, name: str) -> Status:
         key = _checked(name)
