@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -191,18 +191,17 @@ def gateway_to(server: ObjectServer) -> Iterator[Gateway]:
             elif what is not None:
                 self._answer(what, {"Content-Length": "0"}, b"")
                 return
-            there = http.client.HTTPConnection(address, timeout=60)
-            there.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                there.putheader(name, value)
-            there.endheaders(body or None)
-            answer = there.getresponse()
-            content = answer.read()
+            with closing(http.client.HTTPConnection(address, timeout=60)) as there:
+                there.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in self.headers.items():
+                    there.putheader(name, value)
+                there.endheaders(body or None)
+                answer = there.getresponse()
+                content = answer.read()
             hop_by_hop = ("transfer-encoding", "connection")
             headers = {name: value for name, value in answer.getheaders() if name.lower() not in hop_by_hop}
             headers.setdefault("Content-Length", str(len(content)))
             self._answer(answer.status, headers, content)
-            there.close()
 
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response_only(status)

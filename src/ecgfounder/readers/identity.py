@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from ecgfounder.ecg.facts import Identity
 from ecgfounder.errors import ReadError, StorageError
-from ecgfounder.readers.source import Source, open_file
+from ecgfounder.readers.source import Source, as_read_error, open_file
 from ecgfounder.storage import Location, Status
 from ecgfounder.storage.paths import printable
 
@@ -52,9 +52,12 @@ def _read_as(source: Source, location: Location) -> tuple[Status, bytes]:
     seen = source.seen.get(location)
     if seen is not None and seen.sha256 is not None:
         return seen.status, seen.sha256
-    with open_file(location) as file:
-        whole = hashlib.file_digest(file, "sha256").digest() if source.member is None else b""
-    status = location.status()
+    whole = b""
+    if source.member is None:
+        with open_file(location) as file:
+            whole = hashlib.file_digest(file, "sha256").digest()
+    with as_read_error(location):
+        status = location.status()
     if seen is not None and (seen.status.tag, seen.status.size) != (status.tag, status.size):
         raise ReadError("the file was changed while it was read")
     return status, whole

@@ -115,18 +115,20 @@ class Source:
     @cached_property
     def head(self) -> bytes:
         """The first `HEAD_BYTES` bytes; of a gzip file, unpacked."""
+        if not self.is_gzip:
+            return self._start
         if self.small is not None:
-            return self._head_of(io.BytesIO(self.small[1]))
+            return _unpack(io.BytesIO(self.small[1]), HEAD_BYTES, whole=False)
         with open_file(self.location) as file:
-            return self._head_of(file)
+            return _unpack(file, HEAD_BYTES, whole=False)
 
-    @staticmethod
-    def _head_of(file: BinaryIO) -> bytes:
-        head = file.read(HEAD_BYTES)
-        if not head.startswith(_GZIP_MAGIC):
-            return head
-        file.seek(0)
-        return _unpack(file, HEAD_BYTES, whole=False)
+    @cached_property
+    def _start(self) -> bytes:
+        """The first bytes as stored."""
+        if self.small is not None:
+            return self.small[1][:HEAD_BYTES]
+        with as_read_error(self.location):
+            return self.location.read(0, HEAD_BYTES)
 
     @cached_property
     def content(self) -> bytes:
@@ -167,10 +169,7 @@ class Source:
     @property
     def is_gzip(self) -> bool:
         """Whether the file as stored is gzip data."""
-        if self.small is not None:
-            return self.small[1].startswith(_GZIP_MAGIC)
-        with open_file(self.location) as file:
-            return file.read(2) == _GZIP_MAGIC
+        return self._start.startswith(_GZIP_MAGIC)
 
 
 def unpacked(data: bytes) -> bytes:
