@@ -106,10 +106,13 @@ def _opened(h5py: Any, source: Source) -> Iterator[Any]:
             file: object = io.BytesIO(source.content)
         else:
             file = location.path if location.is_local else stack.enter_context(open_file(location))
+        opened, kind = None, ""
         try:
             opened = h5py.File(file, "r")
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
+            kind = type(error).__name__
+        if opened is None:  # not raised above: the error's frames hold objects with which Python must not end
+            raise ReadError(f"damaged HDF5 file ({kind})")
         with opened:
             yield opened
 

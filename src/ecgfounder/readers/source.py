@@ -199,7 +199,7 @@ def open_file(location: Location) -> Iterator[io.BufferedReader]:
         if trouble is None:
             raise
         with as_read_error(location):
-            raise trouble from None
+            raise type(trouble)(str(trouble)) from None  # a new one, for the reason that `RangedFile` makes one
 
 
 @contextmanager

@@ -214,7 +214,8 @@ class RangedFile(io.RawIOBase):
             if len(data) != stop - start:
                 raise Conflict(f"{self._store.url(self._status.name)}: it changed while it was read")
         except StorageError as error:
-            self.trouble = error
+            # A new error without frames: those hold what reads this file, HDF5's objects among them, and would never be freed.
+            self.trouble = type(error)(str(error))
             raise OSError(str(error)) from error
         for at in range(0, len(data), BLOCK_BYTES):
             self._blocks[number] = data[at : at + BLOCK_BYTES]
