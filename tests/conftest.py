@@ -13,6 +13,7 @@ import pytest
 
 from ecgfounder.storage import Location, locate
 from tests.builders.weights import drawn_state
+from tests.harness.object_server import Gateway, ObjectServer, gateway_to, program, running
 from tests.places import SHARED
 
 if TYPE_CHECKING:
@@ -99,6 +100,33 @@ def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own cache."""
     monkeypatch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+
+
+@pytest.fixture(scope="session")
+def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    """A real object store, started once; tests that use it are marked `services`."""
+    pytest.importorskip("obstore", reason="obstore is not installed (make test-services)")
+    weed = program()
+    if weed is None:
+        pytest.skip("SeaweedFS is not installed (make test-services)")
+    with running(tmp_path_factory.mktemp("objects"), weed) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket, and the environment with which it is read and written."""
+    for name, value in object_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return object_server.new_bucket()
+
+
+@pytest.fixture
+def gateway(object_server: ObjectServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """A gateway before the object store, to which the environment leads."""
+    with gateway_to(object_server) as opened:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", opened.endpoint)
+        yield opened
 
 
 @pytest.fixture

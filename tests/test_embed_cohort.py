@@ -99,7 +99,7 @@ def test_without_progress_nothing_is_printed(
         ({"pooling": "both"}, SettingsError, "format"),
         ({"batch_size": 0}, SettingsError, "'batch_size' parameter"),
         ({"path_column": "paths"}, CohortError, "Expected 'paths' column"),
-        ({"data_dir": "s3://bucket/ecg"}, SettingsError, "s3:// is not supported"),
+        ({"data_dir": "sftp://host/ecg"}, SettingsError, "sftp:// is not supported"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_work(

@@ -7,7 +7,7 @@ targets if there are any; and two collate functions for recordings of different 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -20,6 +20,8 @@ from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.source import Hints
+from ecgfounder.storage import is_url
+from ecgfounder.storage import storage_options as make_options
 
 __all__ = ["ECGDataset", "collate_by_length", "collate_cropped"]
 
@@ -42,6 +44,8 @@ class ECGDataset(Dataset[Any]):
         Folder that relative paths are relative to; None for the working directory.
     reader, hints : str, Hints or None
         As in `ecgfounder.read_ecg`.
+    storage_options : mapping, optional
+        Options of object stores, see `embed_cohort`. A `DataLoader` with workers then needs `multiprocessing_context="spawn"`.
 
     Raises
     ------
@@ -77,6 +81,7 @@ class ECGDataset(Dataset[Any]):
         data_dir: str | os.PathLike[str] | None = None,
         reader: str = "auto",
         hints: Hints | None = None,
+        storage_options: Mapping[str, object] | None = None,
     ) -> None:
         if targets is not None and len(targets) != len(paths):
             raise SettingsError(f"Each path needs one target, got {len(paths)} paths and {len(targets)} targets.")
@@ -91,6 +96,7 @@ class ECGDataset(Dataset[Any]):
         self.data_dir = None if data_dir is None else os.fspath(data_dir)
         self.reader = reader
         self.hints = hints
+        self.storage_options = storage_options
 
     @classmethod
     def from_cohort(
@@ -104,6 +110,7 @@ class ECGDataset(Dataset[Any]):
         preparation: Preparation | None = None,
         reader: str = "auto",
         hints: Hints | None = None,
+        storage_options: Mapping[str, object] | None = None,
     ) -> ECGDataset:
         """The recordings of a cohort; `dataset` as in `ecgfounder embed`. Each path of a row is a separate item.
 
@@ -125,6 +132,8 @@ class ECGDataset(Dataset[Any]):
             As in `ECGDataset`.
         hints : Hints, optional
             Sampling rate, leads and unit, for files that do not state them.
+        storage_options : mapping, optional
+            As in `ECGDataset`.
 
         Raises
         ------
@@ -135,7 +144,8 @@ class ECGDataset(Dataset[Any]):
         """
         from ecgfounder.cohort.sources import open_cohort
 
-        cohort = open_cohort(os.fspath(dataset), split=split, path_column=path_column)
+        options = make_options(storage_options)
+        cohort = open_cohort(os.fspath(dataset), split=split, path_column=path_column, options=options)
         if target_column is not None:
             cohort.require(target_column)
         paths: list[str] = []
@@ -156,21 +166,25 @@ class ECGDataset(Dataset[Any]):
             data_dir=data_dir,
             reader=reader,
             hints=hints,
+            storage_options=storage_options,
         )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Any:
-        signals = self._signals(os.path.join(self.data_dir or "", self.paths[index]))
+        signals = self._signals(self._path(self.paths[index]))
         if self.targets is None:
             return signals
         target = self.targets[index]
         # The default collate function would turn lists into a list of [B] per class instead of [B, n_classes].
         return signals, torch.as_tensor(target) if isinstance(target, list | tuple) else target
 
+    def _path(self, path: str) -> str:
+        return path if is_url(path) else os.path.join(self.data_dir or "", path)
+
     def _signals(self, path: str) -> Tensor:
-        recording = read_ecg(path, reader=self.reader, hints=self.hints)
+        recording = read_ecg(path, reader=self.reader, hints=self.hints, storage_options=self.storage_options)
         try:
             signal = prepare(recording, self.preparation)
         except ECGFounderError as error:

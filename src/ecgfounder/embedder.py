@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -46,6 +46,7 @@ from ecgfounder.readers.source import Hints
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
 from ecgfounder.stages.pooling import InputEmbedding, pooling_of
+from ecgfounder.storage import storage_options as make_options
 
 _POOLING_CHOICES = ("none", "mean")
 
@@ -86,6 +87,7 @@ def load(
     resampling: str | None = None,
     preparation: Preparation | None = None,
     reader: str = "auto",
+    storage_options: Mapping[str, object] | None = None,
 ) -> Embedder:
     """Load ECGFounder, ready to embed.
 
@@ -117,6 +119,8 @@ def load(
     reader : str, default: "auto"
         "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
         that no file of a device has verified).
+    storage_options : mapping, optional
+        Options of object stores, for checkpoint and recordings; see `embed_cohort`.
 
     Returns
     -------
@@ -159,7 +163,7 @@ def load(
     preparation = chosen_preparation(mode, preparation, choices)
     if threads is not None:
         check_least("threads", threads, 1)
-    path = find_checkpoint(checkpoint, mode)
+    path = find_checkpoint(checkpoint, mode, make_options(storage_options))
     made = create_engine(
         engine,
         mode=mode,
@@ -169,7 +173,7 @@ def load(
         threads=threads or usable_cores(),
         compiled=compiled,
     )
-    return Embedder(made, preparation, checkpoint=path, reader=reader)
+    return Embedder(made, preparation, checkpoint=path, reader=reader, storage_options=storage_options)
 
 
 def recording_from_array(
@@ -265,11 +269,20 @@ class Embedder:
         "auto", "sierraecg", "mortara_eli" or "mfer".
     """
 
-    def __init__(self, engine: Engine, preparation: Preparation, *, checkpoint: Path, reader: str = "auto") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        preparation: Preparation,
+        *,
+        checkpoint: Path,
+        reader: str = "auto",
+        storage_options: Mapping[str, object] | None = None,
+    ) -> None:
         self.engine = engine
         self.preparation = preparation
         self.checkpoint = checkpoint
         self.reader = reader
+        self._storage_options = storage_options
 
     def __repr__(self) -> str:
         recipe = self.preparation.recipe
@@ -524,7 +537,7 @@ class Embedder:
         if isinstance(x, Recording):
             return x
         if is_given(x):
-            return read_ecg(x, reader=self.reader, hints=hints)
+            return read_ecg(x, reader=self.reader, hints=hints, storage_options=self._storage_options)
         array = _as_array(x)
         if array is None:
             raise SettingsError(

@@ -10,14 +10,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ecgfounder.cohort.sources import is_ecg_folder
+from ecgfounder.cohort.sources import default_data_dir
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.ecg.leads import canonical_leads
+from ecgfounder.errors import StorageError
 from ecgfounder.escaping import one_line
 from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
@@ -26,7 +27,8 @@ from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.run.run import Run
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Summary
-from ecgfounder.storage import path_here, working_folder
+from ecgfounder.storage import folder_text, path_here, working_folder
+from ecgfounder.storage import storage_options as make_options
 
 log = logging.getLogger("ecgfounder")
 
@@ -93,6 +95,7 @@ def embed_cohort(
     check_hashes: bool = False,
     read_timeout: float = 120.0,
     read_memory: float | None = None,
+    storage_options: Mapping[str, object] | None = None,
     progress: bool | Progress = False,
 ) -> CohortRun:
     """Embed every ECG of a cohort, as `ecgfounder embed` does, or resume such a run.
@@ -101,7 +104,7 @@ def embed_cohort(
     ----------
     dataset : str or os.PathLike
         Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of
-        ECGs.
+        ECGs; a path, or a URL (s3://, gs://, az://).
     output_dir : str or os.PathLike
         Folder of the embeddings. If it holds a run with the same settings, that run is resumed; finished records are not
         done again.
@@ -170,10 +173,13 @@ def embed_cohort(
     check_hashes : bool, default: False
         Compare the files of finished recordings by content, not only by size and time.
     read_timeout : float, default: 120.0
-        Time limit for reading one file, in seconds.
+        Time limit for reading one file, in seconds; time in which an object store sends it does not count.
     read_memory : float, optional
         Memory that the reading of large files may take on this machine, in GiB. A file that needs more is read alone. None
         for a quarter of the memory that the job may use.
+    storage_options : mapping, optional
+        Options of object stores that are not in the environment, by obstore's names: credentials, "region", "endpoint",
+        "skip_signature" (public buckets), "request_payer" and others. They are neither written nor shown.
     progress : bool or Progress, default: False
         True shows a progress bar, in a terminal or a notebook. A function is called with the number of records done and
         failed in this attempt, and the number that it has to do.
@@ -190,6 +196,8 @@ def embed_cohort(
         checkpoint or output folder that cannot be used. Faults of single files are not raised: these records fail.
     OSError
         If the output folder becomes unusable during the run. Finished records are kept; the same call resumes the run.
+    StorageError
+        If an object store does not answer any more, or denies access. Finished records are kept; the same call resumes the run.
     KeyboardInterrupt
         After an interrupt, when records in progress have been written. The same call resumes the run.
 
@@ -216,7 +224,8 @@ def embed_cohort(
     """
     dataset = os.fspath(dataset)
     folder = working_folder()
-    default_dir = dataset if is_ecg_folder(dataset) else folder
+    options = make_options(storage_options)
+    default_dir = default_data_dir(dataset, options) or folder
     choices = {
         "recipe": recipe,
         "window": window,
@@ -234,7 +243,7 @@ def embed_cohort(
         path_column=path_column,
         id_column=id_column,
         keep_columns=tuple(keep_columns),
-        data_dir=os.path.abspath(path_here(data_dir or default_dir, "data_dir")),
+        data_dir=folder_text(data_dir or default_dir, "data_dir", options),
         checkpoint=None if checkpoint is None else os.fspath(checkpoint),
         preparation=chosen_preparation(mode, preparation, choices),
         reader=reader,
@@ -258,6 +267,7 @@ def embed_cohort(
         check_hashes=check_hashes,
         read_timeout=read_timeout,
         read_memory=read_memory,
+        storage_options=options,
     )
     interruption = Interruption()
     with _progress(progress) as told, _interruptible(interruption):
@@ -266,6 +276,10 @@ def embed_cohort(
         raise KeyboardInterrupt(
             f"stopped after {summary.processed:,} recordings; finished recordings are committed, and the same call resumes "
             "the run"
+        )
+    if summary.trouble is not None:
+        raise StorageError(
+            f"the run stopped: {summary.trouble}. Finished recordings are committed, and the same call resumes the run"
         )
     return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True))
 

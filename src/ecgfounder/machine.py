@@ -1,6 +1,6 @@
-"""The machine: its cores, a clock of the time that a process was awake, and the C allocator's treatment of freed memory.
+"""The machine: its cores, its cache folder, a clock of the time that a process was awake, and the treatment of freed memory.
 
-In: nothing. Out: the number of cores that this process may use; a clock; freed memory that is kept for the next array.
+In: nothing. Out: the number of cores that this process may use; a path; a clock; freed memory that is kept for the next array.
 """
 
 from __future__ import annotations
@@ -65,6 +65,14 @@ def usable_memory(root: Path = Path("/")) -> int:
                     with suppress(OSError, ValueError):  # "max": no limit
                         limits.append(int((folder / name).read_text()))
     return min(limits)
+
+
+def cache_folder() -> Path:
+    """The folder of cached files: $ECGFOUNDER_CACHE, or `ecgfounder` in $XDG_CACHE_HOME, or ~/.cache/ecgfounder."""
+    own = os.environ.get("ECGFOUNDER_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ecgfounder"
 
 
 def usable_cores() -> int:

@@ -27,6 +27,7 @@ CHAT = [
     *("--embeddings_dirs", "out", "--output_file", "chat.json"),
 ]
 URL = "s3://bucket/x"
+UNKNOWN = "sftp://host/x"
 
 
 def given(command: list[str], flag: str) -> list[str]:
@@ -38,15 +39,11 @@ def given(command: list[str], flag: str) -> list[str]:
     "command",
     [
         given(EMBED, "--output_dir"),
-        [*EMBED, "--data_dir", URL],
-        given(EMBED, "--checkpoint"),
         ["merge", URL],
         ["upgrade", URL],
         ["export", URL, "--output_dir", "o", "--to", "npy"],
-        ["inspect", URL],
         ["inspect", "a.xml", "--plot", URL],
         ["doctor", "--output_dir", URL],
-        ["doctor", "--checkpoint", URL],
         ["demo", URL],
     ],
     ids=lambda command: " ".join(command)[:60],
@@ -60,7 +57,28 @@ def test_a_url_that_is_not_supported_is_refused_by_name(command: list[str], tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv"]
 
 
-@pytest.mark.parametrize("flag", ["--dataset_name", "--embeddings_dirs", "--output_file"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*EMBED, "--data_dir", UNKNOWN],
+        [*EMBED[:2], UNKNOWN, *EMBED[3:]],
+        [*EMBED, "--checkpoint", UNKNOWN],
+        ["inspect", UNKNOWN],
+        ["verify", UNKNOWN],
+        ["doctor", "--checkpoint", UNKNOWN],
+    ],
+    ids=lambda command: " ".join(command)[:60],
+)
+def test_a_scheme_that_is_not_known_is_refused_where_files_are_read(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "ecgfounder.cli", *command], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, "sftp:// is not supported" in done.stderr) == (2, True), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv"]
+
+
+@pytest.mark.parametrize("flag", ["--embeddings_dirs", "--output_file"])
 def test_the_chat_commands_refuse_it_too(flag: str, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
     (tmp_path / "out").mkdir()
@@ -74,6 +92,6 @@ def test_the_chat_commands_refuse_it_too(flag: str, tmp_path: Path) -> None:
 
 
 def test_a_url_in_a_dataset_stays_one_and_its_record_fails_by_its_name() -> None:
-    assert absolute_path("s3://bucket/a.xml", "/data") == "s3://bucket/a.xml"
-    with pytest.raises(SettingsError, match="s3:// is not supported"):
-        read_ecg(absolute_path("s3://bucket/a.xml", "/data"))
+    assert absolute_path("sftp://host/a.xml", "/data") == "sftp://host/a.xml"
+    with pytest.raises(SettingsError, match="sftp:// is not supported"):
+        read_ecg(absolute_path("sftp://host/a.xml", "/data"))

@@ -20,8 +20,9 @@ import torch
 
 import ecgfounder.engines.onnx as onnx_engine
 from ecgfounder.engines import create_engine
-from ecgfounder.engines.cache import cache_folder, from_cache, why_untrusted
+from ecgfounder.engines.cache import from_cache, why_untrusted
 from ecgfounder.errors import CheckpointError
+from ecgfounder.machine import cache_folder
 from ecgfounder.network.bundles import FEATURES
 from ecgfounder.network.checkpoint import sha256_of
 from tests.builders.engines import MADE, made, needs_native, signals

@@ -37,7 +37,7 @@ def test_an_input_elsewhere_is_known_by_its_tag_and_its_content(tmp_path: Path, 
     here, there = map(identity_of, sources)
     assert (here.size, here.sha256, here.companions) == (there.size, there.sha256, there.companions)
     assert here.tag is None
-    assert there.tag == sources[1].location.status().tag
+    assert there.tag == " ".join(location.status().tag for location in sources[1].files)
     assert companions_of(sources[1], there.companions) == sources[1].companions
 
 

@@ -149,7 +149,7 @@ def test_a_file_counts_as_the_readers_find_it(tmp_path: Path) -> None:
     for name in ("record.hea", "exams.hdf5"):
         (right / name).touch()
     (right / "folder").mkdir()
-    found = presence_of(tmp_path, ["record", "exams.hdf5::tracings/1", "s3://bucket/x", "folder"], 10)
+    found = presence_of(tmp_path, ["record", "exams.hdf5::tracings/1", "sftp://host/x", "folder"], 10)
     assert (found.looked_at, found.absent, found.example) == (4, 1, str(right / "folder"))
 
 

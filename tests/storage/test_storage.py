@@ -27,14 +27,12 @@ from ecgfounder.errors import ECGFounderError, SettingsError, StorageError
 from ecgfounder.storage import Conflict, Denied, Location, Missing, Unavailable, is_url, locate, path_here
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
+from ecgfounder.storage.objects import ObjectStore
 from ecgfounder.storage.replace import FILES_AT_ONCE, replace_file, replace_files, replacing
-from ecgfounder.storage.store import RangedFile, Status, Store, walk_order
+from ecgfounder.storage.store import BLOCK_BYTES, RangedFile, Status, Store, walk_order
 
-STORES: dict[str, Callable[[Path], Store]] = {
-    "local": lambda folder: LocalStore(str(folder)),
-    "memory": lambda folder: MemoryStore(f"{folder.name}-{uuid.uuid4().hex}"),
-}
-"""Every store there is, as one that is empty is made; another one joins here."""
+STORES = ["local", "memory", pytest.param("objects", marks=pytest.mark.services)]
+"""Every store there is; another one joins here."""
 
 ODD_NAMES = [
     *(
@@ -62,8 +60,12 @@ with_a_store = settings(max_examples=40, deadline=None, suppress_health_check=[H
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
+    if request.param == "objects":
+        return ObjectStore("s3", request.getfixturevalue("bucket"))
+    if request.param == "memory":
+        return MemoryStore(f"{tmp_path.name}-{uuid.uuid4().hex}")
     (tmp_path / "store").mkdir()
-    return STORES[request.param](tmp_path / "store")
+    return LocalStore(str(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -172,7 +174,7 @@ def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
 
 
 def test_of_sixteen_that_create_at_once_exactly_one_wins(store: Store) -> None:
-    for attempt in range(20):
+    for attempt in range(2 if isinstance(store, ObjectStore) else 20):  # each takes seconds there
         name = f"folder{attempt}/lock"
         contents = [bytes([number]) * 10_000 for number in range(16)]
         came = at_once(16, lambda number, name=name, contents=contents: store.create(name, contents[number]))
@@ -199,7 +201,6 @@ def test_what_is_not_there_is_missing(store: Store, name: str) -> None:
     asked: list[Callable[[], Any]] = [
         lambda: store.status(name),
         lambda: store.read(name),
-        lambda: store.read(name, 3, 5, tag="a tag"),
         lambda: store.fetch(name, 100),
         lambda: store.open(name),
         lambda: RangedFile(store, name),
@@ -207,6 +208,8 @@ def test_what_is_not_there_is_missing(store: Store, name: str) -> None:
     for ask in asked:
         with pytest.raises(Missing):
             ask()
+    with pytest.raises((Missing, Conflict)):
+        store.read(name, 3, 5, tag="a tag")
     assert not Location(store, name).exists()
 
 
@@ -341,8 +344,15 @@ def test_objects_can_be_deleted_while_they_are_listed(store: Store) -> None:
     assert names_in(store.list()) == [name for name in IN_ORDER if not name.startswith("b/")]
 
 
+def possible_in(store: Store, names: Iterable[str]) -> list[str]:
+    """The names that a store keeps as they are: SeaweedFS makes a slash of a backslash."""
+    return [name for name in names if not (isinstance(store, ObjectStore) and "\\" in name)]
+
+
 @pytest.mark.parametrize("name", [*ODD_NAMES, "ü" * 126, "x" * 255], ids=lambda name: name[:12])
 def test_odd_names_are_names_like_others(store: Store, name: str) -> None:
+    if not possible_in(store, [name]):
+        pytest.skip("the server of the tests has no such names")
     content = name.encode()
     store.put("beside", b"")
     for write in (store.put, store.create):
@@ -360,11 +370,10 @@ def test_odd_names_are_names_like_others(store: Store, name: str) -> None:
 
 
 def test_odd_names_do_not_stand_for_each_other(store: Store) -> None:
-    for name in ODD_NAMES:
+    names = possible_in(store, ODD_NAMES)
+    for name in names:
         store.put(f"all/{name}", name.encode())
-    assert {name: store.read(name) for name in store.names("all")} == {
-        f"all/{name}": name.encode() for name in ODD_NAMES
-    }
+    assert {name: store.read(name) for name in store.names("all")} == {f"all/{name}": name.encode() for name in names}
 
 
 STEPS = st.lists(
@@ -410,8 +419,11 @@ def test_an_object_that_is_opened_reads_like_its_bytes(
             assert file.tell() == expected.tell()
 
 
+SEVERAL_BLOCKS = 4 * BLOCK_BYTES - 5
+
+
 def replaced(store: Store) -> None:
-    store.put("a", b"B" * 100_000)
+    store.put("a", b"B" * SEVERAL_BLOCKS)
 
 
 def shortened(store: Store) -> None:
@@ -427,7 +439,7 @@ def removed(store: Store) -> None:
 def test_content_that_changes_while_ranges_of_it_are_read_is_an_error(
     store: Store, way: Callable[[Store, str], io.BytesIO], change: Callable[[Store], None]
 ) -> None:
-    store.put("a", b"A" * 100_000)
+    store.put("a", b"A" * SEVERAL_BLOCKS)
     with way(store, "a") as file:
         assert file.read(10) == b"A" * 10
         change(store)
@@ -435,14 +447,47 @@ def test_content_that_changes_while_ranges_of_it_are_read_is_an_error(
             file.read()
 
 
+def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The ranges that are read of a store from now on."""
+    read, ranges = type(store).read, []
+
+    def count(self: Store, name: str, start: int, stop: int, *, tag: str) -> bytes:
+        ranges.append((start, stop))
+        return read(self, name, start, stop, tag=tag)
+
+    monkeypatch.setattr(type(store), "read", count)
+    return ranges
+
+
+def test_blocks_are_kept_and_more_are_read_at_once_when_reading_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, size = MemoryStore(uuid.uuid4().hex), 60 * BLOCK_BYTES + 7
+    store.put("a", pattern(size))
+    ranges = counted(store, monkeypatch)
+    with store.open("a") as file:
+        for at in (0, 5, 40, 7 * BLOCK_BYTES - 10, 7 * BLOCK_BYTES, 1000):
+            file.seek(at)
+            assert file.read(20) == pattern(size)[at : at + 20]
+        assert ranges == [(0, 2 * BLOCK_BYTES), (6 * BLOCK_BYTES, 8 * BLOCK_BYTES)]
+        file.seek(0)
+        del ranges[:]
+        while file.read(10_000):
+            pass
+    assert len(ranges) < 10
+    assert sum(stop - start for start, stop in ranges) < size + 8 * BLOCK_BYTES
+    with RangedFile(store, "a") as raw:
+        del ranges[:]
+        assert raw.read() == pattern(size)
+    assert len(ranges) < 8
+
+
 @pytest.mark.parametrize("change", [replaced, shortened, removed])
 def test_an_object_that_is_opened_never_mixes_two_contents(store: Store, change: Callable[[Store], None]) -> None:
-    store.put("a", b"A" * 100_000)
+    store.put("a", b"A" * SEVERAL_BLOCKS)
     with store.open("a") as file:
         first = file.read(10)
         change(store)
         with suppress(OSError):
-            assert first + file.read() == b"A" * 100_000
+            assert first + file.read() == b"A" * SEVERAL_BLOCKS
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * 100])
@@ -969,9 +1014,7 @@ def test_a_file_of_another_host_is_refused_with_the_host(url: str) -> None:
         locate(url)
 
 
-@pytest.mark.parametrize(
-    "scheme", ["s3", "gs", "gcs", "az", "http", "https", "hf", "S3", "sftp", "abfs+x", "hdfs", "dbfs"]
-)
+@pytest.mark.parametrize("scheme", ["gcs", "http", "https", "hf", "HF", "sftp", "abfs+x", "hdfs", "dbfs"])
 def test_a_scheme_that_is_not_known_is_refused_and_never_a_folders_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:

@@ -198,7 +198,11 @@ class ChatRows:
         settings = self.settings
         for column in settings.modality_mapping:
             cohort = open_cohort(
-                settings.dataset_name, split=settings.split, path_column=column, id_column=settings.id_column
+                settings.dataset_name,
+                split=settings.split,
+                path_column=column,
+                id_column=settings.id_column,
+                options=settings.storage_options,
             )
             folder = self.folders[column]
             if folder.shards is not None and not folder.by_identifier:

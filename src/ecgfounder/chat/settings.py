@@ -14,6 +14,7 @@ from ecgfounder.checks import check_choice
 from ecgfounder.cohort.naming import Layout
 from ecgfounder.errors import SettingsError
 from ecgfounder.preprocess.quality import FLAGS
+from ecgfounder.storage import NO_OPTIONS, StorageOptions
 
 MIMIC_TARGETS: tuple[str, ...] = tuple(f"report_{line}" for line in range(18))
 """The columns of MIMIC-IV-ECG with the lines of the machine's report."""
@@ -48,6 +49,8 @@ class ChatSettings:
         Keep rows with missing embeddings, with the paths that these would have.
     exclude_flags : tuple of str
         Names of quality flags (`ecgfounder.quality.FLAGS`); a row with a recording that has one is left out.
+    storage_options : StorageOptions
+        Options of object stores, if the dataset is in one.
     """
 
     dataset_name: str
@@ -65,6 +68,7 @@ class ChatSettings:
     max_samples: int | None = None
     keep_missing: bool = False
     exclude_flags: tuple[str, ...] = ()
+    storage_options: StorageOptions = NO_OPTIONS
 
     def __post_init__(self) -> None:
         if self.output_format not in ("json", "jsonl"):

@@ -8,16 +8,19 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgfounder.cohort.cohort import DEFAULT_COLUMN, Cohort
+from ecgfounder.cohort.listing import Listing
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import CohortError, StorageError
-from ecgfounder.storage import Location, is_url, locate
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, is_url, locate
+from ecgfounder.storage.copies import copy_of, copy_of_folder
 from ecgfounder.storage.paths import KNOWN_SUFFIXES, printable
 
 if TYPE_CHECKING:
@@ -60,18 +63,21 @@ def open_cohort(
     split: str = "train",
     path_column: str = DEFAULT_COLUMN,
     id_column: str | None = None,
+    options: StorageOptions = NO_OPTIONS,
 ) -> Cohort:
-    """Open a dataset by its name or path.
+    """Open a dataset by its name, path or URL.
 
     Parameters
     ----------
     dataset : str or Location
         A `save_to_disk` folder, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, a folder copied from the Hub, or a folder
-        of ECG files (in any store).
+        of ECG files. In an object store: a saved folder or a table, which are copied to the cache, or a folder of ECG files.
     split : str, default: "train"
         The split of a DatasetDict or of a Hub dataset.
     path_column, id_column : str, str or None
         The columns with the paths and with the identifiers.
+    options : StorageOptions
+        Options of object stores.
 
     Raises
     ------
@@ -79,9 +85,9 @@ def open_cohort(
         If the dataset cannot be opened, or the split or a column does not exist (the message lists the existing ones).
     """
     if isinstance(dataset, Location) or is_url(dataset):
-        place = locate(dataset)
+        place = locate(dataset, options)
         if not place.is_local:
-            return _folder(place, path_column, id_column)
+            return _elsewhere(place, split, path_column, id_column)
         dataset = os.fspath(place)
     if os.path.isdir(dataset):
         if is_ecg_folder(dataset):
@@ -91,6 +97,44 @@ def open_cohort(
     if os.path.isfile(dataset):
         return _table(dataset, path_column, id_column)
     return _hugging_face(_from_hub(dataset, split), path_column, id_column)
+
+
+def _elsewhere(place: Location, split: str, path_column: str, id_column: str | None) -> Cohort:
+    try:
+        if _is_table(place):
+            status = place.status()
+            told = f"{place.basename}:{status.size}:{status.tag}"
+            return _table(str(copy_of(place)), path_column, id_column, fingerprint=told)
+        if _is_saved_elsewhere(place):
+            return _hugging_face(_from_disk(str(copy_of_folder(place)), split), path_column, id_column)
+        listing = Listing(ecg_files(place))
+    except StorageError as error:
+        raise CohortError(f"{place}: {error}") from error
+    if not listing.n_paths:
+        raise CohortError(
+            f"{place} holds no ECG files, and no dataset that save_to_disk wrote. ECG files end in "
+            f"{', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
+        )
+    return _ecgs(listing, place, path_column, id_column)
+
+
+def default_data_dir(dataset: str, options: StorageOptions = NO_OPTIONS) -> str | None:
+    """The folder that a dataset's paths are relative to if it is a folder of ECG files: itself; else None."""
+    place = locate(dataset, options) if is_url(dataset) else None
+    if place is None or place.is_local:
+        return dataset if is_ecg_folder(dataset if place is None else os.fspath(place)) else None
+    try:
+        return None if _is_table(place) or _is_saved_elsewhere(place) else dataset
+    except StorageError as error:
+        raise CohortError(f"{place}: {error}") from error
+
+
+def _is_table(place: Location) -> bool:
+    return place.suffix.lower() in _TABLE_FORMATS
+
+
+def _is_saved_elsewhere(place: Location) -> bool:
+    return any((place / mark).exists() for mark in _SAVED_MARKS)
 
 
 def is_ecg_folder(dataset: str) -> bool:
@@ -166,7 +210,7 @@ def _hugging_face(dataset: Any, path_column: str, id_column: str | None) -> Coho
     )
 
 
-def _table(path: str, path_column: str, id_column: str | None) -> Cohort:
+def _table(path: str, path_column: str, id_column: str | None, *, fingerprint: str = "") -> Cohort:
     import pyarrow as pa
     import pyarrow.dataset
 
@@ -196,7 +240,7 @@ def _table(path: str, path_column: str, id_column: str | None) -> Cohort:
         batches,
         path_column=path_column,
         id_column=id_column,
-        fingerprint=f"{os.path.basename(path)}:{status.st_size}:{status.st_mtime_ns}",
+        fingerprint=fingerprint or f"{os.path.basename(path)}:{status.st_size}:{status.st_mtime_ns}",
     )
 
 
@@ -251,11 +295,25 @@ def _depths(line: bytes, level: int) -> tuple[int, int]:
 
 
 def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort:
+    return _ecgs(_Walk(folder), folder, path_column, id_column)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """The ECG files below a folder, listed anew each time."""
+
+    folder: Location
+
+    def __iter__(self) -> Iterator[str]:
+        return ecg_files(self.folder)
+
+
+def _ecgs(paths: Iterable[str], folder: Location, path_column: str, id_column: str | None) -> Cohort:
     import pyarrow as pa
 
     def batches(_columns: list[str]) -> Iterator[pa.Table]:
         waiting: list[bytes] = []
-        for path in ecg_files(folder):
+        for path in paths:
             waiting.append(os.fsencode(path))  # bytes: a file name may not be valid UTF-8, as Arrow's text must be
             if len(waiting) == ROWS_AT_ONCE:
                 yield pa.table({path_column: waiting})
@@ -268,7 +326,7 @@ def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort
     return Cohort((path_column,), batches, path_column=path_column)
 
 
-def ecg_files(root: str | os.PathLike[str] | Location) -> Iterator[str]:
+def ecg_files(root: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Iterator[str]:
     """ECG files below a folder, in sorted order: files with a known suffix, without signal files of WFDB headers.
 
     Symbolic links to folders are followed, and each folder is listed once. A link that leads nowhere is listed, so that its
@@ -279,7 +337,7 @@ def ecg_files(root: str | os.PathLike[str] | Location) -> Iterator[str]:
     CohortError
         If a folder cannot be listed; its recordings would be missing silently otherwise.
     """
-    place = locate(root)
+    place = locate(root, options)
     if place.is_local and not os.path.isdir(place):
         raise CohortError(f"{printable(str(place))} cannot be listed: No such file or directory")
     try:

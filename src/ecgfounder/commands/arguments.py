@@ -22,10 +22,11 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
     add(
         "--dataset",
         required=required,
-        help="Hugging Face dataset (save_to_disk folder or Hub name), .csv/.tsv/.parquet/.jsonl table, or folder of ECG files",
+        help="Hugging Face dataset (save_to_disk folder or Hub name), .csv/.tsv/.parquet/.jsonl table, or folder of ECG files; "
+        "a path or a URL (s3://, gs://, az://)",
     )
     add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
-    add("--data_dir", help="folder that relative paths are relative to (default: the working directory)")
+    add("--data_dir", help="folder or URL that relative paths are relative to (default: the working directory)")
     add("--path_column", default="ecg_paths", help="column with the paths (default: %(default)s)")
     return add
 
@@ -41,6 +42,15 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
     add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it")
     add("--leads", help="lead names in the file's order, comma-separated, for formats that do not state them")
+
+
+def add_storage_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag for object stores; its value is validated by `ecgfounder.storage.storage_options`."""
+    parser.add_argument_group("object stores").add_argument(
+        "--storage_options",
+        metavar="JSON",
+        help="credentials, region, endpoint and others that are not in the environment, e.g. '{\"skip_signature\": true}'",
+    )
 
 
 def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +73,7 @@ def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for the network and its engine."""
     add = parser.add_argument_group("network").add_argument
-    add("--checkpoint", help="file, or folder with the mode's file (default: from the Hugging Face Hub)")
+    add("--checkpoint", help="file or URL, or folder with the mode's file (default: from the Hugging Face Hub)")
     add("--engine", default="auto", help="auto, torch, triton, onnx or native (default: %(default)s)")
     add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
     add(
@@ -106,7 +116,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="begin again: remove the outputs of the run in --output_dir first")
     add("--retry_failed", action="store_true", help="try again all recordings that failed before, for any reason")
     add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")
-    add("--read_timeout", type=float, default=120.0, help="seconds for reading one file (default: %(default)s)")
+    add("--read_timeout", type=float, default=120.0, help="seconds for decoding one file (default: %(default)s)")
     add("--read_memory", type=float, help="GiB for reading large files, all processes together (default: a quarter)")
 
 

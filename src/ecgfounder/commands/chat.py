@@ -17,6 +17,7 @@ from ecgfounder.chat.forms import conversation, embedding_chat, question_for
 from ecgfounder.chat.rows import ChatRow
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import write_chat
+from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import (
     LineFormatter,
     Parser,
@@ -27,7 +28,7 @@ from ecgfounder.commands.terminal import (
     print_error,
 )
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
-from ecgfounder.storage import path_here
+from ecgfounder.storage import path_here, storage_options
 
 logger = logging.getLogger("ecgfounder.chat")
 
@@ -96,6 +97,7 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
         metavar="FLAG",
         help="leave out rows with a recording that has one of these quality flags, e.g. calibration_pulse",
     )
+    add_storage_argument(parser)
     add("--log_level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return parser
 
@@ -120,6 +122,7 @@ def _settings(arguments: argparse.Namespace) -> ChatSettings:
         max_samples=arguments.max_samples,
         keep_missing=arguments.keep_missing,
         exclude_flags=tuple(arguments.exclude_flags),
+        storage_options=storage_options(arguments.storage_options),
     )
 
 

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import CheckpointError, ECGFounderError
 from ecgfounder.escaping import one_line
-from ecgfounder.storage import path_here
+from ecgfounder.storage import NO_OPTIONS, StorageOptions, locate, path_here, storage_options
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,7 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", help="file or folder to check (default: the Hugging Face cache)")
     add("--mode", choices=("12lead", "1lead"), help="network of the checkpoint (default: detected)")
+    add_storage_argument(parser)
     add("--output_dir", help="output folder of the embeddings (default: not checked)")
 
 
@@ -75,7 +77,9 @@ def run_doctor(arguments: argparse.Namespace) -> int:
         Exit status: 0 if nothing fails (warnings are allowed), 1 if something does.
     """
     counts = {"PASS": 0, "WARN": 0, "FAIL": 0}
-    for finding in findings(arguments.checkpoint, arguments.mode, arguments.output_dir):
+    for finding in findings(
+        arguments.checkpoint, arguments.mode, arguments.output_dir, storage_options(arguments.storage_options)
+    ):
         print(finding.text(), flush=True)
         counts[finding.status] += 1
     print(f"\n{counts['PASS']} passed, {counts['WARN']} warnings, {counts['FAIL']} failed", flush=True)
@@ -97,12 +101,16 @@ class Finding:
 
 
 def findings(
-    checkpoint: str | None = None, mode: str | None = None, output_dir: str | None = None
+    checkpoint: str | None = None,
+    mode: str | None = None,
+    output_dir: str | None = None,
+    options: StorageOptions = NO_OPTIONS,
 ) -> Iterator[Finding]:
     """All findings, in the order of their dependencies."""
-    for name, given in (("checkpoint", checkpoint), ("output_dir", output_dir)):
-        if given is not None:
-            path_here(given, name)
+    if checkpoint is not None:
+        locate(checkpoint, options)
+    if output_dir is not None:
+        path_here(output_dir, "output_dir")
     yield _python()
     yield from _packages()
     yield from _processors()
@@ -114,7 +122,7 @@ def findings(
     elif checkpoint is None:
         yield from _hub(mode)
     else:
-        yield from _checkpoints(checkpoint, mode)
+        yield from _checkpoints(checkpoint, mode, options)
     yield _engine_cache()
     if output_dir is not None:
         yield from _output(path_here(output_dir, "output_dir"))
@@ -407,17 +415,19 @@ def _hub(mode: str | None) -> Iterator[Finding]:
         yield Finding("FAIL" if failed else "WARN", "checkpoint", found, fix)
 
 
-def _checkpoints(checkpoint: str, mode: str | None) -> Iterator[Finding]:
+def _checkpoints(checkpoint: str, mode: str | None, options: StorageOptions) -> Iterator[Finding]:
     """Check a file, or the published files in a folder."""
     from ecgfounder.network.bundles import SPECS
     from ecgfounder.network.checkpoint import find_checkpoint
 
-    path = path_here(checkpoint, "checkpoint").expanduser()
-    inside = [name for name, bundle in SPECS.items() if path.is_dir() and (path / bundle.filename).is_file()]
+    inside: list[str] = []
+    if locate(checkpoint, options).is_local:
+        path = path_here(checkpoint, "checkpoint").expanduser()
+        inside = [name for name, bundle in SPECS.items() if path.is_dir() and (path / bundle.filename).is_file()]
     modes: list[str | None] = [mode] if mode is not None else [*inside] or [None]
     for each in modes:
         try:
-            file = find_checkpoint(checkpoint, each or "12lead")
+            file = find_checkpoint(checkpoint, each or "12lead", options)
         except CheckpointError as error:
             yield Finding("FAIL", "checkpoint", as_flags(str(error)), "give an existing file with --checkpoint")
             continue
@@ -463,7 +473,8 @@ def _mode_of(state: dict[str, torch.Tensor]) -> str:
 
 def _engine_cache() -> Finding:
     """Check the folder of packed weights and graphs; without it, each run makes them again."""
-    from ecgfounder.engines.cache import cache_folder, why_untrusted
+    from ecgfounder.engines.cache import why_untrusted
+    from ecgfounder.machine import cache_folder
 
     folder = cache_folder()
     problem = _why_not_writable(folder) or (why_untrusted(folder.stat()) if folder.exists() else None)

@@ -18,6 +18,7 @@ from ecgfounder.commands.arguments import (
     add_reading_arguments,
     add_run_arguments,
     add_signal_arguments,
+    add_storage_argument,
     hints_of,
     preparation_of,
 )
@@ -26,7 +27,7 @@ from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import one_line
 from ecgfounder.machine import is_launched
-from ecgfounder.storage import path_here
+from ecgfounder.storage import folder_text, path_here, storage_options
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -40,6 +41,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     add = add_cohort_arguments(parser, required=True)
     add("--id_column", help="name outputs by this column's values instead of by path")
     add("--keep_columns", nargs="+", default=[], metavar="COLUMN", help="columns to copy into the manifest")
+    add_storage_argument(parser)
     add_reading_arguments(parser)
     add_signal_arguments(parser)
     add_network_arguments(parser)
@@ -49,7 +51,7 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Settings from parsed arguments; refuses contradicting ones."""
-    from ecgfounder.cohort.sources import is_ecg_folder
+    from ecgfounder.cohort.sources import default_data_dir
     from ecgfounder.run.settings import Settings
 
     part, slash, parts = arguments.shard.partition("/")
@@ -57,15 +59,17 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         raise SettingsError(
             f"Invalid value for the 'shard' parameter. It must be I/N, e.g. 3/16, got {arguments.shard!r}."
         )
-    default_dir = arguments.dataset if is_ecg_folder(arguments.dataset) else os.getcwd()
+    output_dir = path_here(arguments.output_dir, "output_dir")
+    options = storage_options(arguments.storage_options)
+    data_dir = arguments.data_dir or default_data_dir(arguments.dataset, options) or os.getcwd()
     return Settings(
         dataset=arguments.dataset,
-        output_dir=path_here(arguments.output_dir, "output_dir"),
+        output_dir=output_dir,
         split=arguments.split,
         path_column=arguments.path_column,
         id_column=arguments.id_column,
         keep_columns=tuple(arguments.keep_columns),
-        data_dir=os.path.abspath(path_here(arguments.data_dir or default_dir, "data_dir")),
+        data_dir=folder_text(data_dir, "data_dir", options),
         checkpoint=arguments.checkpoint,
         preparation=preparation_of(arguments),
         reader=arguments.reader,
@@ -89,6 +93,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         check_hashes=arguments.check_hashes,
         read_timeout=arguments.read_timeout,
         read_memory=arguments.read_memory,
+        storage_options=options,
     )
 
 
@@ -138,6 +143,11 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
             "The same command resumes the run."
         )
         return 128 + summary.signal
+    if summary.trouble is not None:
+        console.line(
+            f"ecgfounder: the run stopped: {summary.trouble}. Finished recordings are kept; the same command resumes the run."
+        )
+        return SOME_FAILED
     if not summary.is_main:
         return OK
     if summary.lost:

@@ -20,11 +20,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ecgfounder.commands.arguments import add_signal_arguments, preparation_of
+from ecgfounder.commands.arguments import add_signal_arguments, add_storage_argument, preparation_of
 from ecgfounder.commands.terminal import as_flags
-from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError
+from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError, StorageError
 from ecgfounder.escaping import one_line
-from ecgfounder.storage import path_here
+from ecgfounder.storage import (
+    NO_OPTIONS,
+    StorageOptions,
+    Unavailable,
+    is_url,
+    locate,
+    path_here,
+    storage_options,
+)
 
 if TYPE_CHECKING:
     from ecgfounder.ecg.recording import Recording
@@ -51,6 +59,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw at 25 mm/s and 10 mm/mV: one recording into this .png or .svg file, several into this folder",
     )
     add("--json", action="store_true", help="one JSON object per file and line")
+    add_storage_argument(parser)
     add_signal_arguments(parser)
     add = parser.add_argument_group("reading").add_argument
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
@@ -72,12 +81,23 @@ def run_inspect(arguments: argparse.Namespace) -> int:
         If the flags are not valid, matplotlib is needed and not installed, or the lines or a drawing cannot be written; the
         caller turns this into exit status 2.
     """
-    look = partial(find_out, hints=_hints(arguments), preparation=preparation_of(arguments))
-    alone = len(arguments.paths) == 1 and not os.path.isdir(arguments.paths[0])
+    options = storage_options(arguments.storage_options)
+    look = partial(find_out, hints=_hints(arguments), preparation=preparation_of(arguments), options=options)
+    alone = len(arguments.paths) == 1 and not _is_folder(arguments.paths[0], options)
     drawings = None if arguments.plot is None else _checked_plot(arguments.plot, alone=alone)
     if alone:
         return _inspect_one(arguments.paths[0], look, drawings, as_json=arguments.json)
-    return _inspect_many(arguments.paths, look, drawings, as_json=arguments.json)
+    return _inspect_many(arguments.paths, look, drawings, options, as_json=arguments.json)
+
+
+def _is_folder(path: str, options: StorageOptions) -> bool:
+    if not is_url(path):
+        return os.path.isdir(path)
+    place = locate(path, options)
+    try:
+        return place.is_folder() and (place.is_local or not place.exists())
+    except StorageError as error:
+        raise StorageError(f"{path}: {error}") from error
 
 
 def _hints(arguments: argparse.Namespace) -> Hints:
@@ -173,7 +193,10 @@ class Finding:
 
 
 def find_out(
-    path: str, hints: Hints | None = None, preparation: Preparation | None = None
+    path: str,
+    hints: Hints | None = None,
+    preparation: Preparation | None = None,
+    options: StorageOptions = NO_OPTIONS,
 ) -> tuple[Finding, Recording | None]:
     """Read and examine one file; a file that cannot be read gives a finding too.
 
@@ -185,6 +208,8 @@ def find_out(
         For files that do not state all facts.
     preparation : Preparation, optional
         Settings with which the recording is to be embedded.
+    options : StorageOptions
+        Options of object stores.
 
     Returns
     -------
@@ -197,10 +222,14 @@ def find_out(
     from ecgfounder.readers.source import Hints
 
     try:
-        recording = read_source(make_source(path, hints or Hints()))
+        recording = read_source(make_source(path, hints or Hints(), options))
         return describe(path, recording, preparation), recording
     except (ReadError, MissingDependencyError) as error:
         return Finding(path, error=str(error) or type(error).__name__), None
+    except Unavailable as error:  # other files will not be read either
+        raise Unavailable(f"{path}: {error}") from error
+    except StorageError as error:
+        return Finding(path, error=str(error)), None
     except MemoryError:
         return Finding(path, error="needs more memory than is available"), None
 
@@ -408,17 +437,19 @@ def kind_of(reason: str) -> str:
     return re.sub(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?(?!\w)", "N", without_quotes)
 
 
-def _inspect_many(paths: Iterable[str], look: LookAt, drawings: Path | None, *, as_json: bool) -> int:
+def _inspect_many(
+    paths: Iterable[str], look: LookAt, drawings: Path | None, options: StorageOptions, *, as_json: bool
+) -> int:
     """A line per file as it is read, then the counts (on standard error beside JSON)."""
     tally = FindingCounts()
     taken: set[str] = set()
     if not as_json:
         _print(f"{'format':<15} {'leads':>6} {'Hz':>7} {'s':>9}  file  [flags]")
-    for path, name in _files(paths):
-        finding, recording = (_nothing_in(path), None) if os.path.isdir(path) else look(path)
+    for path, name in _files(paths, options):
+        finding, recording = (_nothing_in(path), None) if name is None else look(path)
         tally.add(finding)
         _print(finding.as_json() if as_json else table_line(finding))
-        if drawings is not None and recording is not None:
+        if drawings is not None and recording is not None and name is not None:
             _draw(finding, recording, _place_of(name, drawings, taken))
         if getattr(sys.stdout, "is_gone", False):  # the reader of the lines (head, less) has ended
             break
@@ -429,20 +460,20 @@ def _inspect_many(paths: Iterable[str], look: LookAt, drawings: Path | None, *, 
     return SOME_NOT if tally.n_failed or tally.problems else ALL_GOOD
 
 
-def _files(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _files(paths: Iterable[str], options: StorageOptions) -> Iterator[tuple[str, str | None]]:
     """The files and their names below the given folder; folders are replaced by their files, unless there are none."""
     from ecgfounder.cohort.sources import ecg_files
 
     for path in paths:
-        if not os.path.isdir(path):
+        if not _is_folder(path, options):
             yield path, os.path.basename(path.partition("::")[0]) + path[len(path.partition("::")[0]) :]
             continue
         empty = True
-        for file in ecg_files(path):
+        for file in ecg_files(path, options):
             empty = False
             yield file, os.path.relpath(file, path)
         if empty:
-            yield path, ""
+            yield path, None
 
 
 def _place_of(name: str, drawings: Path, taken: set[str]) -> Path:

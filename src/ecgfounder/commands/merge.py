@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import OK, SOME_FAILED, Terminal, print_tally
+from ecgfounder.storage import storage_options
 
 
 def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `ecgfounder merge`."""
     parser.add_argument("output_dir", help="the run's output folder")
+    add_storage_argument(parser)
 
 
 def run_merge(arguments: argparse.Namespace) -> int:
     """Finish the run record; exit status 1 if recordings failed or are still to do."""
     from ecgfounder.ledger.conclusion import merge
 
-    tally = merge(arguments.output_dir)
+    tally = merge(arguments.output_dir, storage_options(arguments.storage_options))
     console = Terminal()
     console.line(f"{tally.done:,} recordings embedded, {tally.failed:,} failed, {tally.pending:,} still to do")
     print_tally(tally, Path(arguments.output_dir), console)

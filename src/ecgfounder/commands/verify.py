@@ -20,18 +20,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecgfounder.checks import check_folder
 from ecgfounder.commands.arguments import (
     add_cohort_arguments,
     add_reading_arguments,
     add_signal_arguments,
+    add_storage_argument,
     hints_of,
     preparation_of,
 )
 from ecgfounder.commands.terminal import as_flags, check_temporary_folder
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.escaping import one_line
-from ecgfounder.storage import locate, path_here
+from ecgfounder.storage import folder_text, locate, storage_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +75,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `ecgfounder verify`: those of `ecgfounder embed` that determine the network's inputs."""
     parser.add_argument("paths", nargs="*", metavar="PATH", help="ECG files and folders of them; or give --dataset")
     add = add_cohort_arguments(parser, required=False)
+    add_storage_argument(parser)
     add("--max_ecgs", type=int, default=16, help="number of ECGs, from the start (default: %(default)s)")
     add_reading_arguments(parser)
     add_signal_arguments(parser)
@@ -104,7 +105,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"--max_ecgs must be at least 1, got {arguments.max_ecgs}.")
     check_temporary_folder()
     task, paths = _task_and_paths(arguments)
-    checkpoint = find_checkpoint(arguments.checkpoint, arguments.mode)
+    checkpoint = find_checkpoint(arguments.checkpoint, arguments.mode, task.options)
     digest = sha256_of(checkpoint)
     material = read_material(task, paths)
     recipe = task.preparation.recipe
@@ -161,28 +162,30 @@ def _print_table(title: str, material: Material, notes: Iterable[str], found: It
 
 def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]:
     """The reading task and the paths, from flags with the same meaning as in `ecgfounder embed`."""
-    from ecgfounder.cohort.sources import ecg_files, is_ecg_folder, open_cohort
+    from ecgfounder.cohort.sources import default_data_dir, ecg_files, open_cohort
     from ecgfounder.stages.read import ReadTask
     from ecgfounder.storage.paths import absolute_path
 
     if bool(arguments.paths) == bool(arguments.dataset):
         raise SettingsError("Give either ECG files (ecgfounder verify a.xml b.xml) or --dataset.")
-    data_dir = os.path.abspath(path_here(arguments.data_dir or os.getcwd(), "data_dir"))
-    check_folder("data_dir", data_dir)
+    options = storage_options(arguments.storage_options)
+    data_dir = folder_text(arguments.data_dir or os.getcwd(), "data_dir", options)
     for path in arguments.paths:
-        locate(path)
+        locate(path, options)
     if arguments.paths:
         paths: Iterable[str] = chain.from_iterable(
             ecg_files(path) if os.path.isdir(path) else [path] for path in arguments.paths
         )
     else:
-        cohort = open_cohort(arguments.dataset, split=arguments.split, path_column=arguments.path_column)
+        cohort = open_cohort(
+            arguments.dataset, split=arguments.split, path_column=arguments.path_column, options=options
+        )
         paths = (record.path for record in cohort.records())
-        if not arguments.data_dir and is_ecg_folder(arguments.dataset):
-            data_dir = os.path.abspath(arguments.dataset)
+        if not arguments.data_dir and (folder := default_data_dir(arguments.dataset, options)):
+            data_dir = folder_text(folder, "data_dir", options)
     absolute = (absolute_path(path, data_dir) for path in paths)
     first = list(islice(dict.fromkeys(islice(absolute, 100 * arguments.max_ecgs)), arguments.max_ecgs))
-    return ReadTask(preparation_of(arguments), arguments.reader, hints_of(arguments)), first
+    return ReadTask(preparation_of(arguments), arguments.reader, hints_of(arguments), options=options), first
 
 
 # --- the ECGs --------------------------------------------------------------------------------------------------------
@@ -248,11 +251,11 @@ def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
 
 def _inputs_of(task: ReadTask, path: str) -> list[Array] | str:
     """The first inputs of one file, or the reason why there are none."""
-    from ecgfounder.stages.read import Failed, Input, Job
+    from ecgfounder.stages.read import Failed, Input, Job, Unread
 
     inputs: list[Array] = []
     for event in task.events(Job(0, path)):
-        if isinstance(event, Failed):
+        if isinstance(event, Failed | Unread):
             return event.reason
         if isinstance(event, Input):
             inputs.append(event.data[:, :LONGEST_INPUT].copy())

@@ -20,6 +20,7 @@ from ecgfounder.stages.batch import Batch, Batcher
 from ecgfounder.stages.collect import Embedded, Finished, Gathering, collect, give_up
 from ecgfounder.stages.embed import EmbedStage, Tag
 from ecgfounder.stages.read import Event, Failed, Input, Job, Opened
+from ecgfounder.stages.trouble import StoreTrouble
 
 Row = Embedded | tuple[Gathering | None, Failed]
 """An item for the writing thread: an input's embedding, or a failed file with its record in progress, if any."""
@@ -49,6 +50,8 @@ class Pipeline:
         When requested, no more jobs are taken, and records in progress are finished.
     grace : float, default: 8.0
         Seconds after an interruption until records still in progress are abandoned.
+    trouble : StoreTrouble
+        Decides about files that a store did not give; with `trouble.reason`, no more jobs are taken, and the rest is finished.
     """
 
     pool: ReaderPool
@@ -57,6 +60,7 @@ class Pipeline:
     batch_size: int
     interruption: Interruption = field(default_factory=Interruption)
     grace: float = 8.0
+    trouble: StoreTrouble = field(default_factory=StoreTrouble)
 
     def __post_init__(self) -> None:
         threads = self.embed.network.threads
@@ -92,7 +96,7 @@ class Pipeline:
         for thread in (*self._embedders, self._finisher):
             thread.start()
         try:
-            for event in self.pool.events(jobs):
+            for event in self.trouble.judged(self.pool.events(jobs), self.pool.stop_taking):
                 self._take(event)
                 if self.interruption.requested:
                     self.pool.stop_taking()

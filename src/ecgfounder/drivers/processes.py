@@ -1,7 +1,7 @@
 """Read and prepare files in worker processes.
 
-In: an iterator of jobs. Out: events, in the order in which files are ready: `Opened`, its `Input`s, or `Failed`. A worker that
-dies or hangs is replaced, and its current job is recorded as failed.
+In: an iterator of jobs. Out: events, in the order in which files are ready: `Opened`, its `Input`s, `Failed` or `Unread`. A
+worker that dies or hangs is replaced, and its current job is recorded as failed.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class _Worker:
     ----------
     begun : Any
         Number of jobs that it has begun, which it counts in shared memory.
+    waits : Any
+        Whether it waits for an object store, in shared memory; that time is not a file's.
     ended : int
         Number of jobs that have ended.
     jobs : deque of Job
@@ -67,6 +69,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     begun: Any
+    waits: Any
     ended: int = 0
     jobs: deque[Job] = field(default_factory=deque)
     since: float = 0.0
@@ -92,7 +95,7 @@ class ReaderPool:
         as that helps. A process costs a third of a core-second to start. None starts all.
     timeout : float, default: 120.0
         Time limit for one file, in seconds, after which the file fails and its worker is replaced. Time in which this process
-        was suspended does not count.
+        was suspended, or the worker waited for an object store, does not count.
     memory : int, optional
         Bytes that the reading of large files may take in all processes together; a file that needs more is read while no other
         large one is. None for no limit.
@@ -179,9 +182,9 @@ class ReaderPool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe(duplex=True)
-        begun = self._shared_counter()
+        begun, waits = self._shared("Q"), self._shared("B")
         process = self._context.Process(
-            target=serve, args=(theirs, self._task, begun), name="ecgfounder-reader", daemon=True
+            target=serve, args=(theirs, self._task, begun, waits), name="ecgfounder-reader", daemon=True
         )
         resource_tracker.ensure_running()  # it would unblock the signals below
         # The new process inherits the blocked signals, so that a signal to all processes of a job cannot end it before
@@ -193,13 +196,13 @@ class ReaderPool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        worker = _Worker(process, ours, begun)
+        worker = _Worker(process, ours, begun, waits)
         self._selector.register(ours, selectors.EVENT_READ, worker)
         return worker
 
-    def _shared_counter(self) -> Any:
+    def _shared(self, kind: str) -> Any:
         try:
-            return self._context.RawValue("Q")
+            return self._context.RawValue(kind)
         except OSError as error:
             raise RunError(
                 f"The reading processes need a temporary folder for shared memory, and none can be used: {error}. Set TMPDIR to "
@@ -281,6 +284,8 @@ class ReaderPool:
     def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
         now = self._clock.now()
         for worker in list(self._workers):
+            if worker.waits.value:
+                worker.since = now  # the store's own time limits end that
             patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
             # If the pipe has data, the worker does not hang; the main process was busy.
             late = worker.jobs and now - worker.since > patience and not self._memory.waits(worker)

@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
 from ecgfounder.machine import keep_freed_memory, return_freed_memory
 from ecgfounder.stages.read import Event, Input, Job, Opened, ReadTask
+from ecgfounder.storage.connect import tell_waiting
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Asked:
     need: int
 
 
-def serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
+def serve(pipe: Connection, task: ReadTask, begun: Any, waits: Any) -> None:
     """A worker's main loop: jobs in, events out, until the pipe ends.
+
+    In shared memory, it counts the jobs that it has begun, and says whether it waits for an object store.
 
     Only the main process handles signals. A scheduler sends them to every process of a job, and this must not make a file fail.
     """
@@ -40,6 +44,7 @@ def serve(pipe: Connection, task: ReadTask, begun: Any) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     _die_with_parent()
     keep_freed_memory()
+    tell_waiting(partial(setattr, waits, "value"))
     jobs: deque[Job] = deque()  # that came while the one before waited for memory
     asked = False
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.machine import cache_folder
 from ecgfounder.network.bundles import FEATURES
 from ecgfounder.network.head import Head
 from ecgfounder.storage.replace import replacing
@@ -45,14 +46,6 @@ _ALIGNMENT = 64
 _CHUNK_BYTES = 1 << 20
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
-
-def cache_folder() -> Path:
-    """The folder of entries: $ECGFOUNDER_CACHE, or `ecgfounder` in $XDG_CACHE_HOME, or ~/.cache/ecgfounder."""
-    own = os.environ.get("ECGFOUNDER_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ecgfounder"
 
 
 def from_cache(key: str, *, build: Callable[[], Parts], load: Callable[[Parts], T]) -> T:

@@ -21,6 +21,7 @@ from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind
 from ecgfounder.ledger.tables import PredictionsTable, StatementsTable
 from ecgfounder.network.bundles import spec_of
+from ecgfounder.storage import NO_OPTIONS, StorageOptions
 
 
 def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord) -> Tally:
@@ -63,8 +64,10 @@ def close_record(folder: RunFolder, outcome: str, tally: Tally | None, *, precis
     folder.write(replace(record, outcome=outcome, ended=now(), records=records, engine=engine))
 
 
-def merge(output_dir: str | os.PathLike[str]) -> Tally:
+def merge(output_dir: str | os.PathLike[str], options: StorageOptions = NO_OPTIONS) -> Tally:
     """Write the tables of a run that was done in shards; may be called repeatedly, when no shard is running.
+
+    `options` are those of object stores, if the dataset is in one.
 
     Raises
     ------
@@ -78,7 +81,13 @@ def merge(output_dir: str | os.PathLike[str]) -> Tally:
     with hold_folder(folder):
         record = bring_up_to_date(folder, _required_record(folder))
         told = record.settings
-        cohort = open_cohort(told.dataset, split=told.split, path_column=told.path_column, id_column=told.id_column)
+        cohort = open_cohort(
+            told.dataset,
+            split=told.split,
+            path_column=told.path_column,
+            id_column=told.id_column,
+            options=options,
+        )
         check_kept_columns(cohort, told.keep_columns)
         clean_scratch(folder)
         tally = conclude(folder, cohort, record)

@@ -305,12 +305,12 @@ def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
     return new
 
 
-def renewed(entry: Entry, mtime_ns: int, path: int | None) -> Entry:
-    """The entry with a new modification time of its file and, if the record has an identifier, a new path."""
+def renewed(entry: Entry, mtime_ns: int, tag: str | None, path: int | None) -> Entry:
+    """The entry with a new modification time and tag of its file and, if the record has an identifier, a new path."""
     if entry.input is None:
         return entry
     moved = entry.path if path is None else key_text(path)
-    return replace(entry, input=replace(entry.input, mtime_ns=mtime_ns), path=moved)
+    return replace(entry, input=replace(entry.input, mtime_ns=mtime_ns, tag=tag), path=moved)
 
 
 def key_text(key: int) -> str:

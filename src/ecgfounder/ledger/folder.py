@@ -16,7 +16,7 @@ from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.card import CARD, card_of, is_card
 from ecgfounder.ledger.entry import is_inside
 from ecgfounder.ledger.record import RunRecord
-from ecgfounder.storage import Conflict, Location, Missing, locate
+from ecgfounder.storage import Conflict, Location, Missing, locate_output
 from ecgfounder.storage.replace import replace_file
 
 TABLES = ("manifest", "predictions", "statements")
@@ -39,7 +39,7 @@ class RunFolder:
     """
 
     def __init__(self, output_dir: str | os.PathLike[str] | Location) -> None:
-        self.output_dir = locate(output_dir)
+        self.output_dir = locate_output(output_dir)
         self.run = self.output_dir / RUN_FOLDER
         self.ledger = self.run / "ledger"
         self.run_json = self.run / "run.json"

@@ -1,7 +1,7 @@
 """The ledger: one line per record that is done or failed, appended after its output is synced. It alone decides what to resume.
 
 In: entries of finished records. Out: `<run>/ledger/*.jsonl`, one part (file) per process and attempt, written by that process
-alone; and from all parts together a `LedgerState` in NumPy columns, about 50 bytes per record.
+alone; and from all parts together a `LedgerState` in NumPy columns, about 60 bytes per record.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import orjson
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader, line_of, parse_frame, parse_line
 from ecgfounder.ledger.liveness import Heartbeat
 from ecgfounder.storage import Location, Missing
-from ecgfounder.storage.paths import path_key
+from ecgfounder.storage.paths import path_key, tag_key
 from ecgfounder.storage.replace import sync, sync_folder
 
 DONE, FAILED = 1, 2
@@ -142,6 +142,8 @@ class LedgerState:
         int64 [n], size and modification time of the recording's file.
     hashes : numpy.ndarray
         uint64 [n], first eight bytes of the file's SHA-256, 0 if unknown.
+    tags : numpy.ndarray
+        uint64 [n], key (`tag_key`) of the file's tag in its store, 0 for files on this machine.
     part : numpy.ndarray
         int32 [n], index into `parts`.
     offset : numpy.ndarray
@@ -169,6 +171,7 @@ class LedgerState:
     size: npt.NDArray[np.int64]
     mtime_ns: npt.NDArray[np.int64]
     hashes: npt.NDArray[np.uint64]
+    tags: npt.NDArray[np.uint64]
     part: npt.NDArray[np.int32]
     offset: npt.NDArray[np.int64]
     shard: npt.NDArray[np.int32]
@@ -226,6 +229,7 @@ _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "size": ("q", np.int64),
     "mtime_ns": ("q", np.int64),
     "hashes": ("Q", np.uint64),
+    "tags": ("Q", np.uint64),
     "part": ("i", np.int32),
     "offset": ("q", np.int64),
     "shard": ("i", np.int32),
@@ -247,6 +251,7 @@ def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tup
         0 if given is None else given.size,
         0 if given is None else given.mtime_ns,
         0 if given is None or given.sha256 is None else int(given.sha256[:16], 16),
+        0 if given is None or given.tag is None else tag_key(given.tag),
         part,
         offset,
         -1 if shard is None else shards.setdefault(shard, len(shards)),

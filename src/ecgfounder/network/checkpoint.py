@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgfounder.errors import CheckpointError
+from ecgfounder.errors import CheckpointError, StorageError
 from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, SPECS, NetworkSpec, spec_of
 from ecgfounder.network.head import Head
-from ecgfounder.storage import path_here
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, is_url, locate, path_here
+from ecgfounder.storage.copies import copy_of
 
 if TYPE_CHECKING:
     import torch
@@ -30,16 +31,19 @@ if TYPE_CHECKING:
     from ecgfounder.net1d import Net1D
 
 
-def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Path:
+def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str, options: StorageOptions = NO_OPTIONS) -> Path:
     """The checkpoint file to load.
 
     Parameters
     ----------
     checkpoint : str or os.PathLike or None
         A file; a folder that holds the mode's published file; or None for the Hugging Face Hub. The Hub's local cache is
-        checked first, so that a cached file needs no internet access and does not change between runs.
+        checked first, so that a cached file needs no internet access and does not change between runs. A file in an object
+        store is copied to the cache once.
     mode : str
         "12lead" or "1lead".
+    options : StorageOptions
+        Options of object stores.
 
     Raises
     ------
@@ -49,6 +53,8 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Pat
     spec = spec_of(mode)
     if checkpoint is None:
         return _from_hub(spec)
+    if is_url(os.fspath(checkpoint)) and not (place := locate(checkpoint, options)).is_local:
+        return _from_store(place, spec)
     path = path_here(checkpoint, "checkpoint").expanduser()
     if path.is_dir():
         inside = path / spec.filename
@@ -61,6 +67,17 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str) -> Pat
         what = "is not a regular file" if path.exists() else "there is no such file"
         raise CheckpointError(f"{path}: {what}. {_how_to_get(spec)}")
     return path
+
+
+def _from_store(place: Location, spec: NetworkSpec) -> Path:
+    """A copy of a checkpoint that is not on this machine, a file or in a folder."""
+    try:
+        for each in (place, place / spec.filename):
+            if each.exists():
+                return copy_of(each)
+    except StorageError as error:
+        raise CheckpointError(f"{place}: {error}") from error
+    raise CheckpointError(f"{place}: there is no such file, and no {spec.filename} in a folder of this name")
 
 
 def _from_hub(spec: NetworkSpec) -> Path:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO, Protocol, cast
 
@@ -26,9 +26,11 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements
 from ecgfounder.errors import ECGFounderError, ReadError, SettingsError, StorageError, UnsupportedFormatError
 from ecgfounder.readers.not_read import name_of
-from ecgfounder.readers.source import MAX_FILE_BYTES, Hints, Source
+from ecgfounder.readers.source import MAX_FILE_BYTES, Hints, Source, as_read_error
 from ecgfounder.readers.xml import root_of
-from ecgfounder.storage import given, locate
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, given, locate
+from ecgfounder.storage import storage_options as make_options
+from ecgfounder.storage.paths import split_member
 
 
 class Reader(Protocol):
@@ -85,18 +87,27 @@ def is_given(x: object) -> bool:
     return isinstance(x, str | os.PathLike | bytes | bytearray | memoryview) or callable(getattr(x, "read", None))
 
 
-def read_ecg(path: Given, *, reader: str = "auto", hints: Hints | None = None) -> Recording:
+def read_ecg(
+    path: Given,
+    *,
+    reader: str = "auto",
+    hints: Hints | None = None,
+    storage_options: Mapping[str, object] | None = None,
+) -> Recording:
     """Read one ECG file of any supported format.
 
     Parameters
     ----------
     path : str, os.PathLike, bytes or binary file object
-        The file; 'container::member' addresses one recording inside a container. Or its content; or a file object, which is
-        read from its position to its end. A WFDB header has to be given as a path, because its signal files are beside it.
+        The file, a path or a URL; 'container::member' addresses one recording inside a container. Or its content; or a file
+        object, which is read from its position to its end. A WFDB header has to be given as a path, because its signal files are
+        beside it.
     reader : str, default: "auto"
         One of `READER_CHOICES`.
     hints : Hints, optional
         Sampling rate, unit and leads, for files that do not state them.
+    storage_options : mapping, optional
+        Options of object stores, see `embed_cohort`.
 
     Returns
     -------
@@ -109,11 +120,13 @@ def read_ecg(path: Given, *, reader: str = "auto", hints: Hints | None = None) -
         If the file cannot be read; the message begins with the path.
     SettingsError
         If a file object was opened in text mode.
+    StorageError
+        If a file in an object store cannot be read because access is denied, or the store does not answer.
     MissingDependencyError
-        If the format needs an extra that is not installed.
+        If the format, or the store, needs an extra that is not installed.
     """
     with _named(path):
-        return read_source(source_of(path, hints or Hints()), reader=reader)
+        return read_source(source_of(path, hints or Hints(), make_options(storage_options)), reader=reader)
 
 
 def read_statements(path: Given) -> Statements | None:
@@ -141,10 +154,10 @@ def read_statements(path: Given) -> Statements | None:
 
 @contextmanager
 def _named(path: Given) -> Iterator[None]:
-    """Put the name of the file in front of a `ReadError`."""
+    """Put the name of the file in front of an error of reading or of its store."""
     try:
         yield
-    except ReadError as error:
+    except (ReadError, StorageError) as error:
         raise type(error)(f"{label_of(path)}: {error}") from error
 
 
@@ -158,7 +171,7 @@ def label_of(path: Given) -> str:
     return name if isinstance(name, str) else "the given file object"
 
 
-def source_of(path: Given, hints: Hints) -> Source:
+def source_of(path: Given, hints: Hints, options: StorageOptions = NO_OPTIONS) -> Source:
     """The source for a path, a file's content or a file object.
 
     Raises
@@ -169,7 +182,7 @@ def source_of(path: Given, hints: Hints) -> Source:
         If it was opened in text mode.
     """
     if isinstance(path, str | os.PathLike):
-        return make_source(os.fspath(path), hints)
+        return make_source(os.fspath(path), hints, options)
     if isinstance(path, bytes | bytearray | memoryview):
         return Source(given(bytes(path)), None, hints)
     try:
@@ -187,7 +200,7 @@ def source_of(path: Given, hints: Hints) -> Source:
 
 def source_statements(source: Source) -> Statements | None:
     """`read_statements` for a source that may have been read already; errors have the reason alone."""
-    with _one_kind_of_error():
+    with _one_kind_of_error(source):
         module = _module(_recognised(source))
         find = cast("Callable[[Source], Statements] | None", getattr(module, "statements", None))
         return None if find is None else find(source)
@@ -195,16 +208,15 @@ def source_statements(source: Source) -> Statements | None:
 
 def read_source(source: Source, *, reader: str = "auto") -> Recording:
     """`read_ecg` for a source; errors have the reason alone, without the path."""
-    with _one_kind_of_error():
+    with _one_kind_of_error(source):
         return _reader_for(source, reader).read(source)
 
 
 @contextmanager
-def _one_kind_of_error() -> Iterator[None]:
+def _one_kind_of_error(source: Source) -> Iterator[None]:
     try:
-        yield
-    except StorageError as error:  # of a file beside the one that is read
-        raise ReadError(str(error)) from None
+        with as_read_error(source.location):  # also of files beside the one that is read
+            yield
     except ECGFounderError as error:
         raise error from None  # a traceback would show the message of its cause, which may quote the file
     except MemoryError:
@@ -226,13 +238,24 @@ def _place(error: Exception) -> str:
     return place
 
 
-def make_source(path: str, hints: Hints) -> Source:
-    """The source for a path; 'container::member' is split, unless a file of exactly that name exists."""
+def make_source(path: str, hints: Hints, options: StorageOptions = NO_OPTIONS) -> Source:
+    """The source for a path; 'container::member' is split, unless a file of exactly that name exists.
+
+    In other stores no file of that name is looked for if the container has a known suffix, since each question is a request.
+    """
+    whole = locate(path, options)
+    container, member = split_member(path)
+    if member and not whole.is_local:
+        return Source(locate(container, options), member, hints)
     container, separator, member = path.rpartition("::")
-    whole = locate(path)
-    if separator and not (whole.exists() or (whole.is_local and os.path.lexists(whole))):
-        return Source(locate(container), member, hints)
+    if separator and not _is_there(whole):
+        return Source(locate(container, options), member, hints)
     return Source(whole, None, hints)
+
+
+def _is_there(location: Location) -> bool:
+    with as_read_error(location):
+        return location.exists() or (location.is_local and os.path.lexists(location))
 
 
 def _reader_for(source: Source, reader: str) -> Reader:

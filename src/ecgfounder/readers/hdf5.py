@@ -10,7 +10,7 @@ import importlib
 import io
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from ecgfounder.errors import MissingDependencyError, ReadError
 from ecgfounder.readers import ecg_kit, opensignals
 from ecgfounder.readers.matlab import text_lines
 from ecgfounder.readers.quantities import hinted_scale
-from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Hints, Source
+from ecgfounder.readers.source import MAX_UNPACKED_BYTES, Hints, Source, open_file
 from ecgfounder.readers.tables import (
     LEAD_NAMES,
     MAX_LEADS,
@@ -107,17 +107,22 @@ def read(source: Source) -> Recording:
 def _opened(h5py: Any, source: Source) -> Iterator[Any]:
     """The file's root group; from memory if the file was read already, or is gzip data."""
     location = source.location
-    # The library reads large files of this machine by their path, and others in ranges through a file object.
-    in_memory = source.small is not None or source.is_gzip
-    whole = io.BytesIO(source.content) if in_memory else location.path if location.is_local else location.open()
-    if in_memory:
-        _require_sound_heaps(source.content)
-    try:
-        opened = h5py.File(whole, "r")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
-        raise ReadError(f"damaged HDF5 file ({type(error).__name__})") from error
-    with opened:
-        yield opened
+    with ExitStack() as stack:
+        # The library reads large files of this machine by their path, and others in ranges through a file object.
+        if source.small is not None or source.is_gzip:
+            file: object = io.BytesIO(source.content)
+            _require_sound_heaps(source.content)
+        else:
+            file = location.path if location.is_local else stack.enter_context(open_file(location))
+        opened, kind = None, ""
+        try:
+            opened = h5py.File(file, "r")
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
+            kind = type(error).__name__
+        if opened is None:  # not raised above: the error's frames hold objects with which Python must not end
+            raise ReadError(f"damaged HDF5 file ({kind})")
+        with opened:
+            yield opened
 
 
 def _require_sound_heaps(content: bytes) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from ecgfounder.ecg.facts import Identity
 from ecgfounder.errors import ReadError, StorageError
-from ecgfounder.readers.source import Source, open_file
+from ecgfounder.readers.source import Source, as_read_error, open_file
 from ecgfounder.storage import Location, Status
 from ecgfounder.storage.paths import printable
 
@@ -25,18 +25,23 @@ def identity_of(source: Source) -> Identity:
         If a file that a library read has changed since, or can no longer be read.
     """
     digest = hashlib.sha256()
-    size, modified = 0, 0
+    seen: list[Status] = []
     for location in source.files:
         status, whole = _read_as(source, location)
-        size, modified = size + status.size, max(modified, status.mtime_ns)
+        seen.append(status)
         digest.update(whole)
     return Identity(
-        size=size,
-        mtime_ns=modified,
+        size=sum(status.size for status in seen),
+        mtime_ns=max((status.mtime_ns for status in seen), default=0),
         sha256=digest.hexdigest() if source.member is None else None,
-        tag=None if source.location.is_local else source.location.status().tag,
+        tag=tag_of(source, seen),
         companions=tuple(_companion_name(source, location) for location in source.companions),
     )
+
+
+def tag_of(source: Source, seen: Iterable[Status]) -> str | None:
+    """The tags of a recording's files, which change with their contents; None on this machine, where times tell."""
+    return None if source.location.is_local else " ".join(status.tag for status in seen)
 
 
 def _read_as(source: Source, location: Location) -> tuple[Status, bytes]:
@@ -47,9 +52,12 @@ def _read_as(source: Source, location: Location) -> tuple[Status, bytes]:
     seen = source.seen.get(location)
     if seen is not None and seen.sha256 is not None:
         return seen.status, seen.sha256
-    with open_file(location) as file:
-        whole = hashlib.file_digest(file, "sha256").digest() if source.member is None else b""
-    status = location.status()
+    whole = b""
+    if source.member is None:
+        with open_file(location) as file:
+            whole = hashlib.file_digest(file, "sha256").digest()
+    with as_read_error(location):
+        status = location.status()
     if seen is not None and (seen.status.tag, seen.status.size) != (status.tag, status.size):
         raise ReadError("the file was changed while it was read")
     return status, whole

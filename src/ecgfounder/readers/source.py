@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import ReadError, StorageError
-from ecgfounder.storage import Location, Status
+from ecgfounder.storage import Denied, Location, Missing, Status, Unavailable
 
 HEAD_BYTES = 4096
 SMALL_BYTES = 4 << 20
@@ -88,13 +88,28 @@ class Source:
     @property
     def files(self) -> list[Location]:
         """All files of the recording; for a WFDB record without a suffix these are the companions alone."""
-        return [*([self.location] if self.location.exists() else []), *self.companions]
+        return [*([self.location] if self.exists else []), *self.companions]
+
+    @cached_property
+    def exists(self) -> bool:
+        """Whether there is a file at the location. One in another store is read for that, since it is needed anyway."""
+        if self.location.is_local:
+            return self.location.exists()
+        try:
+            self._fetched  # noqa: B018
+        except Missing:
+            return False
+        return True
+
+    @cached_property
+    def _fetched(self) -> tuple[Status, bytes | None]:
+        return self.location.fetch(SMALL_BYTES)
 
     @cached_property
     def small(self) -> tuple[Status, bytes] | None:
         """The file as stored, with its status; None if it is larger than `SMALL_BYTES`."""
-        with _as_read_error():
-            status, content = self.location.fetch(SMALL_BYTES)
+        with as_read_error(self.location):
+            status, content = self._fetched
         if content is None:
             self.seen[self.location] = Seen(status)
             return None
@@ -103,18 +118,20 @@ class Source:
     @cached_property
     def head(self) -> bytes:
         """The first `HEAD_BYTES` bytes; of a gzip file, unpacked."""
+        if not self.is_gzip:
+            return self._start
         if self.small is not None:
-            return self._head_of(io.BytesIO(self.small[1]))
+            return _unpack(io.BytesIO(self.small[1]), HEAD_BYTES, whole=False)
         with open_file(self.location) as file:
-            return self._head_of(file)
+            return _unpack(file, HEAD_BYTES, whole=False)
 
-    @staticmethod
-    def _head_of(file: BinaryIO) -> bytes:
-        head = file.read(HEAD_BYTES)
-        if not head.startswith(_GZIP_MAGIC):
-            return head
-        file.seek(0)
-        return _unpack(file, HEAD_BYTES, whole=False)
+    @cached_property
+    def _start(self) -> bytes:
+        """The first bytes as stored."""
+        if self.small is not None:
+            return self.small[1][:HEAD_BYTES]
+        with as_read_error(self.location):
+            return self.location.read(0, HEAD_BYTES)
 
     @cached_property
     def content(self) -> bytes:
@@ -142,7 +159,7 @@ class Source:
         """
         if location == self.location and self.small is not None:
             return self.small[1]
-        with _as_read_error():
+        with as_read_error(location):
             status, content = location.fetch(SMALL_BYTES)
             if content is None and status.size <= MAX_FILE_BYTES:
                 if self.ask is not None:
@@ -167,10 +184,7 @@ class Source:
     @property
     def is_gzip(self) -> bool:
         """Whether the file as stored is gzip data."""
-        if self.small is not None:
-            return self.small[1].startswith(_GZIP_MAGIC)
-        with open_file(self.location) as file:
-            return file.read(2) == _GZIP_MAGIC
+        return self._start.startswith(_GZIP_MAGIC)
 
 
 def unpacked(data: bytes) -> bytes:
@@ -184,17 +198,37 @@ def unpacked(data: bytes) -> bytes:
     return _unpack(io.BytesIO(data), MAX_UNPACKED_BYTES, whole=True) if data.startswith(_GZIP_MAGIC) else data
 
 
-def open_file(location: Location) -> io.BufferedReader:
-    """Open a regular file for reading; errors of the store become a `ReadError`."""
-    with _as_read_error():
-        return location.open()
+@contextmanager
+def open_file(location: Location) -> Iterator[io.BufferedReader]:
+    """Open a regular file for reading; errors of the store become a `ReadError`, as `as_read_error` says.
+
+    An error that occurs within the block is replaced by that of the store behind it, if there is one.
+    """
+    with as_read_error(location):
+        file = location.open()
+    try:
+        with file:
+            yield file
+    except Exception:
+        trouble = getattr(file.raw, "trouble", None)
+        if trouble is None:
+            raise
+        with as_read_error(location):
+            raise type(trouble)(str(trouble)) from None  # a new one, for the reason that `RangedFile` makes one
 
 
 @contextmanager
-def _as_read_error() -> Iterator[None]:
+def as_read_error(location: Location) -> Iterator[None]:
+    """Turn errors of a store into a `ReadError`: faults of a file.
+
+    That a store elsewhere does not answer, or does not permit access, is not a fault of the file: these errors are raised as
+    they are.
+    """
     try:
         yield
     except StorageError as error:
+        if not location.is_local and isinstance(error, Denied | Unavailable):
+            raise
         raise ReadError(str(error)) from error
 
 

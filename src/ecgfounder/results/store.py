@@ -25,7 +25,7 @@ from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.record import RunForm, RunRecord
 from ecgfounder.sinks.parquet import EMBEDDINGS
-from ecgfounder.storage import Location, Missing, locate
+from ecgfounder.storage import Location, Missing, locate_output
 
 Array = npt.NDArray[np.float32]
 
@@ -73,8 +73,8 @@ def read_embedding(reference: str | os.PathLike[str]) -> Array:
     text = os.fspath(reference)
     match = _REFERENCE.fullmatch(text)
     if match is None:
-        return _read_file(locate(text))
-    place = locate(match["shard"])
+        return _read_file(locate_output(text))
+    place = locate_output(match["shard"])
     shard = _Shard(place, _Cache())
     embeddings = shard.embeddings(match["key"])
     if len({embedding.shape for embedding in embeddings}) > 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +22,11 @@ from ecgfounder.ledger.entry import renewed as renewed_entry
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState
 from ecgfounder.readers import make_source
 from ecgfounder.readers.identity import ITSELF, are_there, companions_of, identity_of
+from ecgfounder.readers.source import Source
 from ecgfounder.run.settings import Settings
-from ecgfounder.storage import Location
-from ecgfounder.storage.paths import path_key
+from ecgfounder.run.statuses import Known, Statuses
+from ecgfounder.storage import Location, Missing, Unavailable, is_url
+from ecgfounder.storage.paths import joint_key, path_key, printable
 
 Mask = npt.NDArray[np.bool_]
 
@@ -50,7 +53,7 @@ def check_foreign_outputs(index: Index, state: LedgerState) -> None:
 
 @dataclass(frozen=True)
 class Renewal:
-    """A finished record whose file has the same content, but another modification time or path.
+    """A finished record whose file has the same content, but another modification time, tag or path.
 
     Attributes
     ----------
@@ -58,12 +61,15 @@ class Renewal:
         Row in the ledger's state.
     mtime_ns : int
         The file's present modification time.
+    tag : str or None
+        Its present tag in its store.
     path : int or None
         Hash of its path, if the record has an identifier.
     """
 
     row: int
     mtime_ns: int
+    tag: str | None
     path: int | None
 
 
@@ -122,10 +128,15 @@ def make_plan(
     mine : numpy.ndarray
         bool [n], the paths of this process.
 
-    A finished record is up to date if the size and time of its file are those of the ledger, and its output exists. If only the
-    time differs, or with `check_hashes`, the hash of the file's content decides. The same holds for an identifier that now
-    stands for another path. A failed record is tried again if it failed because files did not exist which exist now, if its
-    identifier stands for another path, or with `retry_failed`.
+    A finished record is up to date if the size and time of its file are those of the ledger, and its output exists; of a file in
+    an object store, size and tag. If only time or tag differ, or with `check_hashes`, the hash of the file's content decides. The
+    same holds for an identifier that now stands for another path. A failed record is tried again if it failed because files did
+    not exist which exist now, if its identifier stands for another path, or with `retry_failed`.
+
+    Raises
+    ------
+    Unavailable
+        If an object store does not answer.
     """
     candidates = index.first & mine
     rows = state.find(index.keys)
@@ -147,7 +158,8 @@ def make_plan(
         known_as, row_of, shard_of = np.where(looked_for, status, 0).data, rows.data, state.shard.data
         # An entry that names the output of another record has no output itself.
         misnamed = ((state.shard[rows] < 0) & (state.names[rows] != index.names)).data
-        looked_at = _Inputs(state, settings, naming, renewals)
+        statuses = Statuses(naming.data_dir, int(looked_for.sum()), settings.storage_options)
+        looked_at = _Inputs(state, settings, naming, statuses, renewals)
         for position, record in indexed_records(cohort, index, naming.data_dir):
             if not known_as[position]:
                 continue
@@ -185,7 +197,7 @@ def renewed(state: LedgerState, renewals: Sequence[Renewal]) -> Iterator[Entry]:
     """Entries with the files' present times and paths, so that the next attempt does not read the files again."""
     entries = state.entries(renewal.row for renewal in renewals)
     for renewal, entry in zip(renewals, entries, strict=True):
-        yield renewed_entry(entry, renewal.mtime_ns, renewal.path)
+        yield renewed_entry(entry, renewal.mtime_ns, renewal.tag, renewal.path)
 
 
 class _Outputs:
@@ -209,20 +221,24 @@ class _Outputs:
 class _Inputs:
     """The files of finished records, compared with their ledger entries; collects the renewals."""
 
-    def __init__(self, state: LedgerState, settings: Settings, naming: Naming, renewals: list[Renewal]) -> None:
+    def __init__(
+        self, state: LedgerState, settings: Settings, naming: Naming, statuses: Statuses, renewals: list[Renewal]
+    ) -> None:
         self._renewals = renewals
+        self._statuses = statuses
         self._state = state
         self._settings = settings
         self._naming = naming
         # Reading Python integers from these is three times as fast as from arrays; there may be a million records.
         self._sizes, self._times = state.size.data, state.mtime_ns.data
+        self._tags = state.tags.data
         self._paths, self._companions, self._absent = state.paths.data, state.companions.data, state.absent.data
 
     def has_changed(self, record: Record, row: int) -> bool:
         """Whether a record's files differ from those that were read; a file that no longer exists has not changed."""
         path = self._naming.absolute(record.path)
         by_content = self._settings.check_hashes or self.has_moved(record, row)
-        if not self._companions[row] and not by_content:  # the usual case
+        if not self._companions[row] and not by_content and not is_url(path):  # the usual case
             try:
                 status = os.stat(path)
             except (OSError, ValueError):
@@ -232,6 +248,13 @@ class _Inputs:
                 if status.st_size == self._sizes[row] and status.st_mtime_ns == self._times[row]:
                     return False
         return self._differs(record, path, row, by_content)
+
+    def _seen(self, source: Source) -> list[Known]:
+        """What is known of a recording's files; of none if it is gone."""
+        seen: list[Known] = []
+        with suppress(Missing):  # a WFDB record that is named without a suffix
+            seen.append(self._statuses.of(source.location))
+        return seen + [self._statuses.of(each) for each in source.companions]
 
     def has_moved(self, record: Record, row: int) -> bool:
         """Whether an identifier stands for another path than before, so that size and time prove nothing."""
@@ -244,22 +267,29 @@ class _Inputs:
         if not self._absent[row]:
             return False
         try:
-            source = make_source(self._naming.absolute(record.path), self._settings.hints)
+            source = self._source(self._naming.absolute(record.path))
             if not self._companions[row]:  # the usual case
                 return are_there(source, (ITSELF,))
             return are_there(source, (ITSELF, *next(self._state.entries([row])).absent))
         except ECGFounderError:
             return False
 
+    def _source(self, path: str) -> Source:
+        return make_source(path, self._settings.hints, self._settings.storage_options)
+
     def _differs(self, record: Record, path: str, row: int, by_content: bool) -> bool:
-        source = make_source(path, self._settings.hints)
+        source = self._source(path)
         if self._companions[row]:
             entry = next(self._state.entries([row]))
             source.companions.extend(companions_of(source, () if entry.input is None else entry.input.companions))
         location = source.location
         try:
-            seen = [each.status() for each in source.files]
-        except StorageError:
+            seen = self._seen(source)
+        except StorageError as error:
+            if not location.is_local and not isinstance(error, Missing):
+                if isinstance(error, Unavailable):
+                    raise Unavailable(f"{printable(path)}: {error}") from error
+                return False  # access is denied now
             # A companion file is missing: either the whole recording is gone, or it has other companions now.
             return location.exists() or location.beside(f"{location.basename}.hea").exists()
         if not seen:
@@ -267,7 +297,8 @@ class _Inputs:
         size, modified = sum(each.size for each in seen), max(each.mtime_ns for each in seen)
         if size != self._sizes[row]:
             return True
-        same = modified == self._times[row]
+        tag = 0 if location.is_local else joint_key([each.tag for each in seen])
+        same = modified == self._times[row] if location.is_local else tag == self._tags[row]
         if same and not by_content:
             return False
         moved = self.has_moved(record, row)
@@ -276,11 +307,13 @@ class _Inputs:
             return not same or moved
         try:
             found = identity_of(source)
+        except Unavailable as error:
+            raise Unavailable(f"{printable(path)}: {error}") from error
         except ECGFounderError:
             return True
         if found.sha256 is None or int(found.sha256[:16], 16) != known:
             return True
         if moved or not same:
             key = path_key(record_identity(record.path, self._naming.data_dir)) if self._paths[row] else None
-            self._renewals.append(Renewal(row, found.mtime_ns, key))
+            self._renewals.append(Renewal(row, found.mtime_ns, found.tag, key))
         return False

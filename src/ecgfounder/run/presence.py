@@ -14,11 +14,11 @@ import numpy.typing as npt
 from ecgfounder.cohort.cohort import Cohort, Record
 from ecgfounder.cohort.index import Index, indexed_records
 from ecgfounder.cohort.naming import Naming
-from ecgfounder.errors import ECGFounderError
+from ecgfounder.errors import ECGFounderError, MissingDependencyError
 from ecgfounder.readers import make_source
 from ecgfounder.readers.identity import ITSELF, are_there
 from ecgfounder.readers.source import Hints
-from ecgfounder.storage import is_url
+from ecgfounder.storage import NO_OPTIONS, Denied, StorageOptions, Unavailable, is_url
 from ecgfounder.storage.paths import printable
 
 SAMPLE = 400
@@ -58,17 +58,39 @@ class Presence:
 
 
 def look(
-    cohort: Cohort, index: Index, which: npt.NDArray[np.bool_], naming: Naming, most: int, *, until_found: bool = False
+    cohort: Cohort,
+    index: Index,
+    which: npt.NDArray[np.bool_],
+    naming: Naming,
+    most: int,
+    *,
+    until_found: bool = False,
+    options: StorageOptions = NO_OPTIONS,
 ) -> Presence:
     """Look for the files of at most `most` paths, spread evenly over those that `which` marks; the same ones each time.
 
     With `until_found`, the first file that exists ends it.
+
+    Raises
+    ------
+    MissingDependencyError
+        If a path needs a package that is not installed.
+    Unavailable
+        If an object store does not answer.
+    Denied
+        If access to every object that was looked at is denied.
     """
     looked_at = absent = 0
     example = data_dir = ""
+    denied: list[Denied] = []
     for record in _chosen(cohort, index, which, naming, most):
         looked_at += 1
-        if not _is_absent(record, naming):
+        try:
+            is_absent = _is_absent(record, naming, options)
+        except Denied as error:
+            denied.append(Denied(f"{printable(naming.absolute(record.path))}: {error}"))
+            continue
+        if not is_absent:
             if until_found:
                 break
             continue
@@ -76,6 +98,8 @@ def look(
         if not example:
             example = printable(naming.absolute(record.path))
             data_dir = "" if record.path.startswith("/") or is_url(record.path) else naming.data_dir
+    if denied and len(denied) == looked_at:
+        raise denied[0]
     return Presence(looked_at, absent, int(which.sum()), example, data_dir)
 
 
@@ -92,9 +116,20 @@ def _chosen(cohort: Cohort, index: Index, which: npt.NDArray[np.bool_], naming: 
                 break
 
 
-def _is_absent(record: Record, naming: Naming) -> bool:
-    """Whether a record's file does not exist; one that cannot be asked for is not absent."""
+def _is_absent(record: Record, naming: Naming, options: StorageOptions) -> bool:
+    """Whether a record's file does not exist; one on this machine that cannot be asked for is not absent."""
+    path = naming.absolute(record.path)
     try:
-        return not are_there(make_source(naming.absolute(record.path), Hints()), (ITSELF,))
+        return not are_there(make_source(path, Hints(), options), (ITSELF,))
+    except MissingDependencyError:
+        raise
+    except Unavailable as error:
+        if is_url(path):
+            raise Unavailable(f"{printable(path)}: {error}") from error
+        return False
+    except Denied:
+        if is_url(path):
+            raise
+        return False
     except ECGFounderError:
         return False

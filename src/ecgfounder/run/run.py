@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder._version import __version__
-from ecgfounder.checks import check_folder
 from ecgfounder.cohort.cohort import Cohort
 from ecgfounder.cohort.index import Index, index_cohort
 from ecgfounder.cohort.naming import Layout, Naming
@@ -57,7 +56,7 @@ from ecgfounder.run.budget import make_budget
 from ecgfounder.run.jobs import jobs_of, refuse_collisions
 from ecgfounder.run.others import Others, wait_for_others
 from ecgfounder.run.plan import Plan, check_foreign_outputs, make_plan, renewed
-from ecgfounder.run.presence import FIRST_SAMPLE, SAMPLE, look
+from ecgfounder.run.presence import FIRST_SAMPLE, SAMPLE, Presence, look
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Console, Preview, Summary
 from ecgfounder.sinks.json import JsonSink
@@ -67,6 +66,8 @@ from ecgfounder.stages.embed import EmbedStage
 from ecgfounder.stages.pooling import diagnostic_head, pooling_of
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
+from ecgfounder.stages.trouble import StoreTrouble
+from ecgfounder.storage import folder_text
 
 ENTRIES_AT_ONCE = 1000
 
@@ -126,6 +127,7 @@ class Run:
         self.folder = RunFolder(settings.output_dir)
         self._state: LedgerState | None = None
         self._slowest: str | None = None
+        self._trouble = StoreTrouble(settings.storage_options)
         self.naming = Naming(layout=cast(Layout, settings.layout), data_dir=settings.data_dir, suffix=".json")
 
     def execute(self) -> Summary:
@@ -162,16 +164,20 @@ class Run:
         budget = make_budget(plan.n_todo, self.settings, state, self.folder.output_dir)
         colliding = len(opening.index.colliding_names())
         mine = opening.index.first & self._share(opening.index, Launch())
-        presence = look(opening.cohort, opening.index, mine, self.naming, SAMPLE)
+        presence = self._look(opening, mine, SAMPLE)
         return Preview(opening.index.n_records, colliding, plan, budget, before is not None, changed, presence)
 
     def _open(self) -> Opening:
         settings = self.settings
-        check_folder("data_dir", self.naming.data_dir)
-        checkpoint = find_checkpoint(settings.checkpoint, settings.mode)
+        folder_text(self.naming.data_dir, "data_dir", settings.storage_options)
+        checkpoint = find_checkpoint(settings.checkpoint, settings.mode, settings.storage_options)
         digest = sha256_of(checkpoint)
         cohort = open_cohort(
-            settings.dataset, split=settings.split, path_column=settings.path_column, id_column=settings.id_column
+            settings.dataset,
+            split=settings.split,
+            path_column=settings.path_column,
+            id_column=settings.id_column,
+            options=settings.storage_options,
         )
         check_kept_columns(cohort, settings.keep_columns)
         index = index_cohort(cohort, self.naming if self._named else None, self.naming.data_dir)
@@ -254,7 +260,9 @@ class Run:
 
     def _pool(self, plan: Plan, launch: Launch) -> ReaderPool:
         settings = self.settings
-        task = ReadTask(settings.preparation, settings.reader, settings.hints, settings.statements)
+        task = ReadTask(
+            settings.preparation, settings.reader, settings.hints, settings.statements, settings.storage_options
+        )
         n_workers = min(settings.num_workers, plan.n_todo)
         memory = usable_memory() * READING_SHARE if settings.read_memory is None else settings.read_memory * (1 << 30)
         return ReaderPool(
@@ -302,10 +310,16 @@ class Run:
         ):
             if number:
                 self.console.line(f"{number:,} recordings {what}")
-        presence = look(opening.cohort, opening.index, plan.todo, self.naming, FIRST_SAMPLE, until_found=True)
+        presence = self._look(opening, plan.todo, FIRST_SAMPLE, until_found=True)
         if presence.absent and presence.absent == presence.looked_at:
             others = f", nor at {presence.absent - 1} others that were looked at" if presence.absent > 1 else ""
             self.console.line(f"WARNING: there is no file at {presence.example}{others}: {presence.advice}")
+
+    def _look(
+        self, opening: Opening, which: npt.NDArray[np.bool_], most: int, *, until_found: bool = False
+    ) -> Presence:
+        options = self.settings.storage_options
+        return look(opening.cohort, opening.index, which, self.naming, most, until_found=until_found, options=options)
 
     def _begin_record(self, started: Started) -> None:
         """Write the attempt's settings to run.json, unless another shard of the same run has done so."""
@@ -373,19 +387,26 @@ class Run:
             self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
         stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, head))
-        pipeline = Pipeline(pool, stage, finish, self._batch_size(started.engine), self.interruption)
+        pipeline = Pipeline(
+            pool, stage, finish, self._batch_size(started.engine), self.interruption, trouble=self._trouble
+        )
         try:
             pipeline.run(self._jobs(started, recorder))
             if time.monotonic() - started.began > SHORT_SECONDS:
                 self._slowest = pipeline.slowest
             recorder.close()
             remove_obsolete(self.folder, recorder.take_obsolete())
-            outcome = "interrupted" if self.interruption.requested else "complete"
+            outcome = "interrupted" if self._is_cut_short else "complete"
             ledger.end(PartEnd(outcome=outcome, done=recorder.done, failed=recorder.failed))
         except BaseException:
             ledger.abandon()
             raise
         return recorder
+
+    @property
+    def _is_cut_short(self) -> bool:
+        """Whether records were left to the next attempt, because of a signal or the trouble of a store."""
+        return self.interruption.requested or self._trouble.reason is not None
 
     def _part_name(self, started: Started, rank: int) -> str:
         return part_name(started.stamp, self.settings.shard, rank, started.launch.world_size)
@@ -421,14 +442,14 @@ class Run:
         """Finish the attempt; the main process of a whole run waits for the others and writes the tables."""
         launch, engine = started.launch, started.engine
         outcome, tally = "incomplete", None
-        if self.interruption.requested:
+        if self._is_cut_short:
             outcome = "interrupted"
         others = Others()
         if launch.is_main:
             parts = {rank: self.folder.ledger / self._part_name(started, rank) for rank in range(1, launch.world_size)}
             others = wait_for_others(parts, self.interruption, self.console.line)
         is_whole = launch.is_main and self.settings.shard[1] == 1
-        if is_whole and others.ended and not self.interruption.requested:
+        if is_whole and others.ended and not self._is_cut_short:
             tally = conclude(self.folder, started.opening.cohort, self._record(started))
             outcome = "complete" if tally.pending == 0 else "incomplete"
         error = engine.relative_error if isinstance(engine, MeteredEngine) else None
@@ -446,6 +467,7 @@ class Run:
             precision_error=error,
             samples_per_pass=engine.samples_per_pass,
             signal=self.interruption.signal,
+            trouble=self._trouble.reason,
             slowest=self._slowest,
             lost=others.lost,
             is_main=launch.is_main,

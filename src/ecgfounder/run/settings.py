@@ -21,6 +21,7 @@ from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import Hints
 from ecgfounder.sinks.sink import DTYPE_CHOICES, FORMAT_CHOICES
 from ecgfounder.stages.pooling import POOLING_CHOICES
+from ecgfounder.storage import NO_OPTIONS, StorageOptions
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class Settings:
     overwrite, retry_failed, check_hashes : bool
         What an attempt in a used folder does.
     read_timeout : float
-        Time limit for reading one file, in seconds.
+        Time limit for reading one file, in seconds; time in which an object store sends it does not count.
     read_memory : float or None
         Memory that the reading of large files may take on this machine, in GiB; None for a quarter of the memory.
+    storage_options : StorageOptions
+        Options of object stores.
     """
 
     dataset: str
@@ -93,6 +96,7 @@ class Settings:
     check_hashes: bool = False
     read_timeout: float = 120.0
     read_memory: float | None = None
+    storage_options: StorageOptions = NO_OPTIONS
 
     def __post_init__(self) -> None:
         self._check_values()

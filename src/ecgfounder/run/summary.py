@@ -46,6 +46,8 @@ class Summary:
         Description of the engine, and its device.
     precision_error : float or None
         Relative error of the feature maps against float32, for a lower precision.
+    trouble : str or None
+        Why an object store ended the attempt; None if none did.
     samples_per_pass : int or None
         The rows times samples per pass that fitted the device's memory; None if it never ran out.
     """
@@ -61,6 +63,7 @@ class Summary:
     precision_error: float | None = None
     samples_per_pass: int | None = None
     signal: int | None = None
+    trouble: str | None = None
     slowest: str | None = None
     lost: int = 0
     is_main: bool = True

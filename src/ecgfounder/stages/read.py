@@ -1,6 +1,6 @@
 """Read and prepare one file, as a plain callable.
 
-In: a `Job`. Out: events: `Opened` and its `Input`s, or `Failed`. Faults of a file are never raised.
+In: a `Job`. Out: events: `Opened` and its `Input`s, `Failed`, or `Unread`. Faults of a file are never raised.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.ecg.facts import Facts, Identity
-from ecgfounder.errors import ECGFounderError, PrepareError, ReadError
+from ecgfounder.errors import ECGFounderError, PrepareError, ReadError, StorageError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import make_source, read_source, source_statements
 from ecgfounder.readers.identity import absent_from, identity_of
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.stages.memory import LARGE_BYTES, to_prepare, to_read
+from ecgfounder.storage import NO_OPTIONS, Denied, StorageOptions
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,28 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """A file that its store did not give, which may not be the file's fault (`ecgfounder.stages.trouble` decides).
+
+    Attributes
+    ----------
+    denied : bool
+        Whether access was denied; else the store did not answer.
+    reason : str
+        The error's message.
+    """
+
+    job: Job
+    denied: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class Idle:
     """No event for a while; lets the caller release waiting batches."""
 
 
-Event = Opened | Input | Failed | Idle
+Event = Opened | Input | Failed | Unread | Idle
 
 
 Ask = Callable[[int], None]
@@ -132,6 +150,7 @@ class ReadTask:
     reader: str = "auto"
     hints: Hints = field(default_factory=Hints)
     statements: bool = False
+    options: StorageOptions = NO_OPTIONS
 
     def events(self, job: Job, ask: Ask = _ask_nobody) -> Iterator[Event]:
         """Read and prepare one file; never raises for faults of the file.
@@ -146,6 +165,8 @@ class ReadTask:
                 yield Input(job, number, data)
         except ReadError as error:
             yield Failed(job, type(error).__name__, str(error), known.facts, known.identity, known.absent())
+        except StorageError as error:  # of a store elsewhere: what happens on this machine is a fault of the file
+            yield Unread(job, isinstance(error, Denied), str(error))
         except ECGFounderError as error:
             yield Failed(job, type(error).__name__, str(error), known.facts, known.identity)
         except MemoryError:
@@ -167,7 +188,7 @@ class ReadTask:
                 head = b"" if source.companions else source.head  # signal files beside a header are binary
                 ask(to_read(size, head, self.preparation))
 
-        source = known.source = replace(make_source(path, self.hints), ask=ask_to_read)
+        source = known.source = replace(make_source(path, self.hints, self.options), ask=ask_to_read)
         recording = read_source(source, reader=self.reader)
         known.identity = identity_of(source)
         known.facts = Facts(

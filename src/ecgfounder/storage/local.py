@@ -66,6 +66,9 @@ class LocalStore(Store):
             yield from (below + name for name, is_folder in found if not is_folder)
             pending += [below + name for name, is_folder in reversed(found) if is_folder and not skip(name)]
 
+    def is_folder(self, name: str) -> bool:
+        return os.path.isdir(self.path(name))
+
     def status(self, name: str) -> Status:
         with _told(name):
             status = os.stat(self.path(name))

@@ -13,10 +13,13 @@ from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote
 
+from ecgfounder.checks import check_folder
 from ecgfounder.errors import SettingsError
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
-from ecgfounder.storage.store import Missing, Skip, Status, Store, skip_none
+from ecgfounder.storage.objects import SCHEMES, object_location
+from ecgfounder.storage.options import NO_OPTIONS, StorageOptions
+from ecgfounder.storage.store import Denied, Missing, Skip, Status, Store, skip_none
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
@@ -94,6 +97,10 @@ class Location:
         start = len(self.name) + 1 if self.name else 0
         return (name[start:] for name in self.store.names(self.name, skip=skip, follow=follow))
 
+    def is_folder(self) -> bool:
+        """`Store.is_folder` of this location."""
+        return self.store.is_folder(self.name)
+
     def status(self) -> Status:
         """Size, tag and time of the object."""
         return self.store.status(self.name)
@@ -137,7 +144,7 @@ def is_url(text: str) -> bool:
 
 
 def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
-    """The path of a file or folder on this machine, from a path or a `file://` URL.
+    """The path of a file or folder on this machine, from a path or a `file://` URL, for what only exists there (outputs).
 
     Raises
     ------
@@ -146,10 +153,57 @@ def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
     """
     if not is_url(os.fspath(text)):
         return Path(text)
+    _refuse_objects(os.fspath(text))
     place = locate(text)
     if not place.is_local:
         raise SettingsError(f"Invalid value for the {parameter!r} parameter. It must be on this machine, got {place}.")
     return place.path
+
+
+def folder_text(text: str | os.PathLike[str], parameter: str, options: StorageOptions = NO_OPTIONS) -> str:
+    """The absolute path of a folder on this machine, or the URL of one elsewhere without a slash at its end.
+
+    Raises
+    ------
+    SettingsError
+        If it does not exist; the message names the parameter.
+    StorageError
+        If the store does not answer. A store in which listing is not permitted is accepted.
+    """
+    place = locate(text, options)
+    if place.is_local:
+        path = os.path.abspath(place.path)
+        check_folder(parameter, path)
+        return path
+    url = str(place).rstrip("/")
+    try:
+        exists = place.is_folder()
+    except Denied:
+        exists = True
+    if not exists:
+        raise SettingsError(
+            f"Invalid value for the {parameter!r} parameter. It must be an existing folder, got {url}: there is nothing below it."
+        )
+    return url
+
+
+def locate_output(place: str | os.PathLike[str] | Location) -> Location:
+    """`locate`, for outputs, which are not written to object stores.
+
+    Raises
+    ------
+    SettingsError
+        As `locate` does, and for an object's URL.
+    """
+    if not isinstance(place, Location):
+        _refuse_objects(os.fspath(place))
+    return locate(place)
+
+
+def _refuse_objects(text: str) -> None:
+    scheme = _SCHEME.match(text)
+    if scheme is not None and scheme[1].lower() in SCHEMES:
+        raise _unsupported(text, scheme[1].lower())
 
 
 def working_folder() -> str:
@@ -174,13 +228,19 @@ def _in_working_folder(text: str) -> str:
     return "/".join([working_folder(), *(part for part in text.split("/") if part not in ("", "."))])
 
 
-def locate(place: str | os.PathLike[str] | Location) -> Location:
-    """The location of a path or a URL (`file://`, `memory://`); relative paths are relative to the working directory.
+def locate(place: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Location:
+    """The location of a path or a URL (`file://`, `s3://`, `gs://`, `az://`, `memory://`).
+
+    Relative paths are relative to the working directory. The key of an object is taken as it is written: nothing in it is an
+    escape or a query.
 
     Raises
     ------
     SettingsError
-        For a URL of an unknown scheme, or a `file://` URL of another host.
+        For a URL of an unknown scheme, a `file://` URL of another host, or an object's URL without a bucket or with a key that
+        cannot be named.
+    MissingDependencyError
+        If the URL needs a package that is not installed.
     """
     if isinstance(place, Location):
         return place
@@ -190,6 +250,8 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
         return Location(HERE, (text if text.startswith("/") else _in_working_folder(text)).strip("/"))
     kind, rest = scheme[1].lower(), text[scheme.end() :]
     host, _, name = rest.partition("/")
+    if kind in SCHEMES:
+        return Location(*object_location(text, kind, rest, options))
     if kind == "memory":
         return Location(MemoryStore(host), name.strip("/"))
     if kind == "file" and host.lower() in ("", "localhost"):
@@ -198,6 +260,10 @@ def locate(place: str | os.PathLike[str] | Location) -> Location:
         raise SettingsError(
             f"{text}: a file:// URL names a file of this machine, file:///path, not one of host {host!r}"
         )
-    raise SettingsError(
-        f"{text}: {kind}:// is not supported; expected a path or file:///path. (It is not read as a folder called {kind!r}.)"
+    raise _unsupported(text, kind)
+
+
+def _unsupported(text: str, scheme: str) -> SettingsError:
+    return SettingsError(
+        f"{text}: {scheme}:// is not supported; expected a path or file:///path. (It is not read as a folder called {scheme!r}.)"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Sequence
 from hashlib import blake2b
 
 KNOWN_SUFFIXES: frozenset[str] = frozenset(
@@ -37,11 +38,17 @@ def absolute_path(path: str, data_dir: str) -> str:
     """The path that identifies a record: absolute, without '.', '..' and double slashes; symbolic links are not resolved.
 
     Two records are the same if and only if these paths are equal. A member ('::tracings/12') is not changed. For many paths,
-    pass an absolute `data_dir`: a relative one needs the working directory for every path. A URL stays as it is.
+    pass an absolute `data_dir`: a relative one needs the working directory for every path. A URL stays as it is, and a path
+    below a `data_dir` that is a URL becomes one.
     """
     if _URL.match(path):
         return path
     container, member = split_member(path)
+    there = _URL.match(data_dir) if not container.startswith("/") else None
+    if there is not None:
+        host, _, folder = data_dir[there.end() :].partition("/")
+        normal = f"{there[0]}{host}{absolute_path(container, f'/{folder}')}"
+        return normal + _MEMBER + member if member else normal
     joined = posixpath.join(data_dir, container)
     if not joined.startswith("/"):
         joined = posixpath.join(os.getcwd(), joined)
@@ -66,6 +73,16 @@ def path_key(absolute: str) -> int:
     """A 64-bit key of a record, the same in every process and on every machine (BLAKE2b), for `absolute_path`."""
     # surrogatepass: every str has a key, including file names that are not UTF-8
     return int.from_bytes(blake2b(absolute.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def tag_key(tag: str) -> int:
+    """A 64-bit key of a recording's tag, which has the tags of its files, separated by blanks."""
+    return joint_key([path_key(each) for each in tag.split(" ")])
+
+
+def joint_key(keys: Sequence[int]) -> int:
+    """The key of several keys in this order; of one key, that key."""
+    return keys[0] if len(keys) == 1 else path_key(" ".join(f"{key:016x}" for key in keys))
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -89,6 +90,10 @@ class Store(ABC):
             Whether to skip a folder of this name, with everything below it.
         """
 
+    def unsorted(self, folder: str = "") -> Iterator[Status]:
+        """The objects of `list` in any order; each is given as soon as the store has told it."""
+        return self.list(folder)
+
     def names(self, folder: str = "", *, skip: Skip = skip_none, follow: bool = False) -> Iterator[str]:
         """The names of `list`, which may be cheaper; they may include objects that are not readable.
 
@@ -100,6 +105,10 @@ class Store(ABC):
             Whether symbolic links to folders are followed, where a store has them; each folder is listed once.
         """
         return (status.name for status in self.list(folder, skip=skip))
+
+    def is_folder(self, name: str) -> bool:
+        """Whether a folder exists; in a store without folders, whether there is anything below the name."""
+        return next(iter(self.list(name)), None) is not None
 
     @abstractmethod
     def status(self, name: str) -> Status:
@@ -137,13 +146,30 @@ class Store(ABC):
         return io.BufferedReader(RangedFile(self, name))
 
 
+BLOCK_BYTES = 256 << 10
+_BLOCKS_KEPT = 32
+_MOST_AHEAD = 16
+
+
 class RangedFile(io.RawIOBase):
-    """An object read by ranges, with the tag that it had when it was opened; a change of the content raises `OSError`."""
+    """An object read by ranges, with the tag that it had when it was opened; a change of the content raises `OSError`.
+
+    Whole blocks are read, more of them at once while reading goes straight on, and the latest ones are kept.
+
+    Attributes
+    ----------
+    trouble : StorageError or None
+        The store's error behind an `OSError`, for libraries that pass on neither.
+    """
 
     def __init__(self, store: Store, name: str) -> None:
+        self.trouble: StorageError | None = None
         self._store = store
         self._status = store.status(name)
         self._at = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._next = 0  # the block after those that were read last
+        self._ahead = 1
 
     def readable(self) -> bool:
         return True
@@ -162,13 +188,38 @@ class RangedFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        stop = min(self._at + len(buffer), self._status.size)
-        if stop <= self._at:
-            return 0
+        view = memoryview(buffer).cast("B")
+        stop = min(self._at + len(view), self._status.size)
+        start = self._at
+        while self._at < stop:
+            number, first = divmod(self._at, BLOCK_BYTES)
+            piece = memoryview(self._block(number, stop))[first : first + stop - self._at]
+            view[self._at - start : self._at - start + len(piece)] = piece
+            self._at += len(piece)
+        return max(0, self._at - start) if stop > start else 0
+
+    def _block(self, number: int, stop: int) -> bytes:
+        """A block; if it is not at hand, it is read with those after it up to `stop`, and more ahead."""
+        if number not in self._blocks:
+            self._read(number, -(-stop // BLOCK_BYTES))
+        self._blocks.move_to_end(number)
+        return self._blocks[number]
+
+    def _read(self, number: int, end: int) -> None:
+        self._ahead = min(2 * self._ahead, _MOST_AHEAD) if number == self._next else 1
+        end = min(max(end, number + self._ahead), number + _BLOCKS_KEPT)
+        start, stop = number * BLOCK_BYTES, min(end * BLOCK_BYTES, self._status.size)
         try:
-            data = self._store.read(self._status.name, self._at, stop, tag=self._status.tag)
+            data = self._store.read(self._status.name, start, stop, tag=self._status.tag)
+            if len(data) != stop - start:
+                raise Conflict(f"{self._store.url(self._status.name)}: it changed while it was read")
         except StorageError as error:
+            # A new error without frames: those hold what reads this file, HDF5's objects among them, and would never be freed.
+            self.trouble = type(error)(str(error))
             raise OSError(str(error)) from error
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        for at in range(0, len(data), BLOCK_BYTES):
+            self._blocks[number] = data[at : at + BLOCK_BYTES]
+            number += 1
+        self._next = number
+        while len(self._blocks) > _BLOCKS_KEPT:
+            self._blocks.popitem(last=False)

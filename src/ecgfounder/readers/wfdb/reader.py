@@ -40,7 +40,7 @@ def matches(source: Source) -> bool:
     suffix = location.suffix.lower()
     if suffix in (".dat", ".mat"):
         return _header_beside(location) is not None
-    if not location.exists():
+    if not source.exists:
         return location.beside(f"{location.basename}.hea").exists()
     if suffix == ".hea" or location.basename.lower().endswith(".hea.gz"):
         return _RECORD_TEXT.match(source.head) is not None
@@ -67,7 +67,7 @@ def read(source: Source) -> Recording:
     ----------
     WFDB Applications Guide, header(5) and signal(5).
     """
-    location = _header_location(source.location)
+    location = _header_location(source)
     if location != source.location:
         source.companions.append(location)
     header = parse_header(source.content if location == source.location else unpacked(source.fetch(location)))
@@ -78,10 +78,11 @@ def read(source: Source) -> Recording:
     return _recording(samples, header.rate, header.signals, chosen)
 
 
-def _header_location(location: Location) -> Location:
+def _header_location(source: Source) -> Location:
+    location = source.location
     if location.suffix.lower() in (".dat", ".mat"):
         return _header_beside(location) or location.beside(f"{location.stem}.hea")
-    if not location.exists():
+    if not source.exists:
         return location.beside(f"{location.basename}.hea")
     return location
 
