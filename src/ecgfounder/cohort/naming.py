@@ -85,6 +85,7 @@ class Naming:
         if "/" in self.suffix or "\0" in self.suffix:
             raise SettingsError(f"the suffix of output names must not contain '/' or NUL, got {self.suffix!r}")
         root = absolute_path(os.fspath(self.data_dir), "")
+        root = root.rstrip("/") or "/"  # of a URL
         object.__setattr__(self, "data_dir", root)
         object.__setattr__(self, "_below", root if root == "/" else root + "/")
 
