@@ -125,10 +125,10 @@ def test_without_more_a_run_writes_whole_maps_as_json_from_the_working_directory
         ("read_timeout", 1e9, float("inf")),
         ("read_timeout", 1.0, float("nan")),
         ("read_timeout", 1.0, -1.0),
-        ("read_memory", None, 0.0),
-        ("read_memory", 0.001, -1.0),
-        ("read_memory", 1e9, float("inf")),
-        ("read_memory", 1.0, float("nan")),
+        ("read_memory", "storage_options", None, 0.0),
+        ("read_memory", "storage_options", 0.001, -1.0),
+        ("read_memory", "storage_options", 1e9, float("inf")),
+        ("read_memory", "storage_options", 1.0, float("nan")),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_parameter_and_the_last_one_that_can_is_not(
