@@ -15,6 +15,7 @@ from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import PAPER
 from ecgfounder.readers.source import Hints
 from ecgfounder.run.settings import Settings
+from ecgfounder.storage import StorageOptions
 
 SHARDS = Settings(dataset="a.csv", output_dir=Path("out"), data_dir="/data", format="parquet")
 
@@ -51,6 +52,7 @@ SAME_RESULTS: dict[str, Any] = {
     "check_hashes": True,
     "read_timeout": 1.0,
     "read_memory": 0.5,
+    "storage_options": StorageOptions((("region", "eu-west-1"),)),
 }
 
 
@@ -125,10 +127,10 @@ def test_without_more_a_run_writes_whole_maps_as_json_from_the_working_directory
         ("read_timeout", 1e9, float("inf")),
         ("read_timeout", 1.0, float("nan")),
         ("read_timeout", 1.0, -1.0),
-        ("read_memory", "storage_options", None, 0.0),
-        ("read_memory", "storage_options", 0.001, -1.0),
-        ("read_memory", "storage_options", 1e9, float("inf")),
-        ("read_memory", "storage_options", 1.0, float("nan")),
+        ("read_memory", None, 0.0),
+        ("read_memory", 0.001, -1.0),
+        ("read_memory", 1e9, float("inf")),
+        ("read_memory", 1.0, float("nan")),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_parameter_and_the_last_one_that_can_is_not(
