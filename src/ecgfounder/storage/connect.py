@@ -239,9 +239,10 @@ def _open(
             config=config, client_options=client, retry_config=retry, **given
         )
     except Exception as error:  # noqa: BLE001 - of any kind; its message is left out, because it may quote a value
+        names = ", ".join(name for name, _ in options.items) or "none"
+        account = " It needs the name of the storage account (AZURE_STORAGE_ACCOUNT_NAME)." if scheme == "az" else ""
         raise SettingsError(
-            f"{scheme}://{bucket}: a connection cannot be made with these options ({type(error).__name__}): "
-            f"{', '.join(name for name, _ in options.items) or 'none'}."
+            f"{scheme}://{bucket}: a connection cannot be made with these options ({type(error).__name__}): {names}.{account}"
         ) from None
 
 

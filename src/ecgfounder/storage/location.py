@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ecgfounder.checks import check_folder
-from ecgfounder.errors import SettingsError
+from ecgfounder.errors import SettingsError, StorageError
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
 from ecgfounder.storage.objects import SCHEMES, object_location
@@ -160,31 +160,49 @@ def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
     return place.path
 
 
-def folder_text(text: str | os.PathLike[str], parameter: str, options: StorageOptions = NO_OPTIONS) -> str:
+def folder_text(text: str | os.PathLike[str], options: StorageOptions = NO_OPTIONS) -> str:
     """The absolute path of a folder on this machine, or the URL of one elsewhere without a slash at its end.
 
     Raises
     ------
     SettingsError
-        If it does not exist; the message names the parameter.
-    StorageError
-        If the store does not answer. A store in which listing is not permitted is accepted.
+        As `locate` does.
     """
     place = locate(text, options)
-    if place.is_local:
-        path = os.path.abspath(place.path)
-        check_folder(parameter, path)
-        return path
-    url = str(place).rstrip("/")
+    return os.path.abspath(place.path) if place.is_local else str(place).rstrip("/")
+
+
+def require_folder(folder: str, parameter: str, options: StorageOptions = NO_OPTIONS) -> None:
+    """Refuse a folder that does not exist; one in a store that may not be listed is accepted.
+
+    Parameters
+    ----------
+    folder : str
+        A text of `folder_text`.
+    parameter : str
+        Named in the message.
+
+    Raises
+    ------
+    SettingsError
+        If it does not exist.
+    StorageError
+        If a store does not answer.
+    """
+    if not is_url(folder):
+        check_folder(parameter, folder)
+        return
     try:
-        exists = place.is_folder()
+        exists = locate(folder, options).is_folder()
     except Denied:
-        exists = True
+        return
+    except StorageError as error:
+        raise type(error)(f"{folder}: {error}") from error
     if not exists:
         raise SettingsError(
-            f"Invalid value for the {parameter!r} parameter. It must be an existing folder, got {url}: there is nothing below it."
+            f"Invalid value for the {parameter!r} parameter. It must be an existing folder, got {folder}: there is nothing "
+            "below it."
         )
-    return url
 
 
 def locate_output(place: str | os.PathLike[str] | Location) -> Location:

@@ -6,7 +6,7 @@ In: names of objects (keys). Out: bytes, size and ETag. Connections are opened o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import methodcaller
@@ -15,7 +15,7 @@ from typing import Any
 from ecgfounder.errors import SettingsError
 from ecgfounder.storage.connect import RANGE_NOT_SATISFIABLE, Connection, connection_to, require_obstore
 from ecgfounder.storage.options import NO_OPTIONS, StorageOptions
-from ecgfounder.storage.store import Conflict, Missing, Skip, Status, Store, Unavailable, skip_none, walk_order
+from ecgfounder.storage.store import Conflict, Missing, Skip, Status, Store, Unavailable, skip_none
 
 SCHEMES = ("s3", "gs", "az")
 
@@ -48,18 +48,32 @@ class ObjectStore(Store):
         return f"{self.scheme}://{self.bucket}/{name}"
 
     def list(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[Status]:
-        start = len(folder.strip("/")) + 1 if folder.strip("/") else 0
-        for status in sorted(self.unsorted(folder), key=lambda status: walk_order(status.name)):
-            if not any(map(skip, status.name[start:].split("/")[:-1])):
-                yield status
+        kept = _without(folder, skip)
+        return (
+            status
+            for status in sorted(self.unsorted(folder), key=lambda status: _in_walk_order(status.name))
+            if kept(status.name)
+        )
+
+    def names(self, folder: str = "", *, skip: Skip = skip_none, follow: bool = False) -> Iterator[str]:
+        kept = _without(folder, skip)
+        found = [_in_walk_order(status.name) for status in self.unsorted(folder) if kept(status.name)]
+        found.sort()  # texts alone, because there may be millions
+        return map(_name_in_order, found)
 
     def unsorted(self, folder: str = "") -> Iterator[Status]:
         at = folder.strip("/")
         if at and not is_key(at):
             return
-        pages = self._connection.ask(lambda client: client.list(at or None, chunk_size=_LISTED_AT_ONCE))
-        while page := self._connection.ask(lambda _client: next(pages, None)):
+
+        def begin(client: Any) -> tuple[Any, Any]:
+            pages = client.list(at or None, chunk_size=_LISTED_AT_ONCE)  # which asks for nothing yet
+            return pages, next(pages, None)
+
+        pages, page = self._connection.ask(begin)
+        while page:
             yield from map(_status, page)
+            page = self._connection.ask(lambda _client: next(pages, None))
 
     def is_folder(self, name: str) -> bool:
         at = name.strip("/")
@@ -80,8 +94,15 @@ class ObjectStore(Store):
             options["range"] = (start, stop)
         elif start:
             options["range"] = {"offset": start}
+
+        def get(client: Any) -> bytes:
+            answer = client.get(key, options=options or None)
+            if tag not in (None, _status(answer.meta).tag):  # not every server heeds `if_match`
+                raise Conflict("it has changed")
+            return bytes(answer.bytes())
+
         try:
-            return self._connection.ask(lambda client: bytes(client.get(key, options=options or None).bytes()))
+            return self._connection.ask(get)
         except Conflict as error:
             raise Conflict(f"{self.url(name)}: it changed while it was read") from error
         except Unavailable as error:
@@ -159,6 +180,24 @@ def object_location(url: str, scheme: str, rest: str, options: StorageOptions) -
     return ObjectStore(scheme, bucket, options), name
 
 
+def _without(folder: str, skip: Skip) -> Callable[[str], bool]:
+    """Whether an object is in no folder to skip below another folder."""
+    start = len(folder.strip("/")) + 1 if folder.strip("/") else 0
+    return lambda name: not any(map(skip, name[start:].split("/")[:-1]))
+
+
+def _in_walk_order(name: str) -> str:
+    """A text whose order is that of `walk_order`: NUL, which no key has, ends a folder's name and begins an object's."""
+    folder, slash, last = name.rpartition("/")
+    return (f"\1{folder}\0".replace("/", "\0\1") if slash else "") + f"\0{last}"
+
+
+def _name_in_order(text: str) -> str:
+    """The name of a text of `_in_walk_order`."""
+    folder, _, last = text.rpartition("\0")
+    return f"{folder[1:-1]}/{last}".replace("\0\1", "/") if folder else last
+
+
 def _checked(name: str) -> str:
     if not is_key(name):
         raise Missing("no object can have this name")
@@ -169,4 +208,6 @@ def _status(meta: Mapping[str, Any]) -> Status:
     modified: datetime = meta["last_modified"]
     mtime_ns = round(modified.timestamp() * 1e6) * 1000
     tag = meta.get("e_tag") or meta.get("version") or f"{mtime_ns:x}-{meta['size']:x}"
-    return Status(meta["path"], meta["size"], tag, mtime_ns)
+    return Status(
+        meta["path"], meta["size"], tag if '"' in tag else f'"{tag}"', mtime_ns
+    )  # some listings have no quotes

@@ -1,0 +1,297 @@
+"""Credentials, regions, time limits and processes of connections to object stores."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ecgfounder.errors import MissingDependencyError, SettingsError
+from ecgfounder.storage import Denied, Missing, Unavailable, locate, storage_options
+from ecgfounder.storage import connect as module
+from ecgfounder.storage.connect import region_of, store_error
+from ecgfounder.storage.objects import ObjectStore
+from tests.harness.object_server import PUBLIC, SECRET, Gateway, ObjectServer
+
+needs_a_server = pytest.mark.services
+
+
+@pytest.fixture
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def test_options_are_the_same_from_json_and_python_and_show_no_value() -> None:
+    given = {"region": "eu-central-1", "secret_access_key": SECRET, "skip_signature": True}
+    options = storage_options(given)
+    assert options == storage_options(json.dumps(given)) == pickle.loads(pickle.dumps(options))
+    assert hash(options) == hash(storage_options(given))
+    assert repr(options) == "StorageOptions(region, secret_access_key, skip_signature)"
+    assert storage_options(None) == storage_options({}) == storage_options("{}")
+
+
+@pytest.mark.parametrize(
+    "given", ["", "[]", "1", SECRET, f'{{"region": "{SECRET}"', {SECRET: 1}, {"region": [SECRET]}, {"region": None}]
+)
+def test_other_options_are_refused_without_their_values(given: object) -> None:
+    with pytest.raises(SettingsError, match="'storage_options' parameter") as refused:
+        storage_options(given)  # type: ignore[arg-type]
+    assert SECRET not in str(refused.value)
+
+
+def test_without_the_package_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    for url in ("s3://bucket/x", "gs://bucket/x", "az://container/x"):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'ecgfounder\[remote\]'"):
+            locate(url)
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///key", f"s3://me:{SECRET}@bucket/key", "s3://a b/c", "s3://a?b/c"])
+def test_a_url_without_a_bucket_is_refused_and_credentials_in_it_are_not_shown(url: str) -> None:
+    with pytest.raises(SettingsError, match="expected the name of a bucket") as refused:
+        locate(url)
+    assert SECRET not in str(refused.value)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_is_told_in_words_of_a_closed_list() -> None:
+    kinds = {name: type(name, (Exception,), {}) for name in ("GenericError", "PermissionDeniedError")}
+    body = f"<Error><Code>{{}}</Code><Message>{SECRET}</Message></Error>"
+    for kind, text, expected in (
+        ("GenericError", f"status code: 403 Forbidden: {body.format('AccessDenied')}", Denied),
+        ("GenericError", f"status code: 400 Bad Request: {body.format('ExpiredToken')}", Denied),
+        ("GenericError", f"status code: 503 Slow Down: {body.format('SlowDown')}", Unavailable),
+        ("GenericError", f"status code: 404 Not Found: {body.format('NoSuchBucket')}", Missing),
+        ("GenericError", f"error sending request: dns error {SECRET}", Unavailable),
+        ("GenericError", SECRET, Unavailable),
+        ("PermissionDeniedError", SECRET, Denied),
+    ):
+        told = store_error(kinds[kind](text))
+        assert type(told) is expected
+        assert SECRET not in str(told)
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str]) -> Iterator[str]:
+    """A server that answers each HEAD in one way."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("status", [200, 301, 403])
+def test_the_region_of_a_bucket_is_found_whatever_may_be_done_with_it(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(status, {"x-amz-bucket-region": "eu-north-1"}) as url:
+        monkeypatch.setattr(module, "AWS", url)
+        assert region_of("bucket") == "eu-north-1"
+
+
+def test_a_region_that_is_not_found_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(404, {}) as url:
+        monkeypatch.setattr(module, "AWS", url)
+        with pytest.raises(Missing, match="there is no bucket 'bucket'"):
+            region_of("bucket")
+    with answering(200, {}) as url:
+        monkeypatch.setattr(module, "AWS", url)
+        with pytest.raises(Unavailable, match="set AWS_REGION"):
+            region_of("bucket")
+    with pytest.raises(Unavailable, match=r"does not answer; set AWS_REGION, or AWS_ENDPOINT_URL"):
+        region_of("bucket")
+
+
+# --- a real server ---------------------------------------------------------------------------------------------------
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_a_public_bucket_is_read_without_credentials(object_server: ObjectServer) -> None:
+    given = {"endpoint": object_server.endpoint, "region": "us-east-1"}
+    key = {"access_key_id": object_server.environment["AWS_ACCESS_KEY_ID"], "secret_access_key": SECRET}
+    ObjectStore("s3", PUBLIC, storage_options(given | key)).put("folder/a", b"content")
+    for options in (given, given | {"skip_signature": True}):
+        place = locate(f"s3://{PUBLIC}/folder", storage_options(options))
+        assert list(place.names()) == ["a"]
+        assert (place / "a").read() == b"content"
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_where_credentials_are_missing_it_is_said_how_to_give_them(object_server: ObjectServer, bucket: str) -> None:
+    for name in object_server.environment:
+        os.environ.pop(name, None)
+    options = storage_options({"endpoint": object_server.endpoint, "region": "us-east-1"})
+    began = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(Denied, match=r"access denied .*none were found \(set AWS_ACCESS_KEY_ID or AWS_PROFILE"):
+            locate(f"s3://{bucket}/a", options).read()
+    assert time.monotonic() - began < 20
+    wrong = storage_options({"access_key_id": "x", "secret_access_key": SECRET, "endpoint": object_server.endpoint})
+    with pytest.raises(Denied, match=r"^access denied \(status 403, InvalidAccessKeyId\)$"):
+        locate(f"s3://{bucket}/a", wrong).read()
+
+
+@needs_a_server
+def test_requester_pays_is_said_with_each_request(bucket: str, gateway: Gateway) -> None:
+    locate(f"s3://{bucket}/a").put(b"content")
+    assert not any("x-amz-request-payer" in request.headers for request in gateway.requests)
+    del gateway.requests[:]
+    place = locate(f"s3://{bucket}/a", storage_options({"request_payer": True}))
+    assert place.read() == b"content"
+    assert list(place.folder.names()) == ["a"]
+    assert [request.headers["x-amz-request-payer"] for request in gateway.requests] == ["requester"] * 2
+
+
+@contextmanager
+def instance_of(key_id: str, secret: str) -> Iterator[str]:
+    """The metadata server of an instance whose role has a key."""
+    credentials = {"AccessKeyId": key_id, "SecretAccessKey": secret, "Token": "", "Code": "Success", "Type": "AWS-HMAC"}
+    credentials |= {"Expiration": "2100-01-01T00:00:00Z", "LastUpdated": "2026-01-01T00:00:00Z"}
+    answers = {"/latest/api/token": "token", "/latest/meta-data/iam/security-credentials/": "role"}
+    answers |= {"/latest/meta-data/iam/security-credentials/role": json.dumps(credentials)}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            text = answers[self.path].encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_PUT = do_GET
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_an_instance_s_role_is_used_after_a_request_without_credentials_was_denied(object_server: ObjectServer) -> None:
+    bucket, key_id = object_server.new_bucket(), object_server.environment["AWS_ACCESS_KEY_ID"]
+    given = {"endpoint": object_server.endpoint, "region": "us-east-1"}
+    key = {"access_key_id": key_id, "secret_access_key": SECRET}
+    ObjectStore("s3", bucket, storage_options(given | key)).put("a", b"content")
+    with instance_of(key_id, SECRET) as url:
+        place = locate(f"s3://{bucket}/a", storage_options(given | {"metadata_endpoint": url}))
+        assert place.read() == b"content"
+    assert place.read() == b"content"  # they are kept
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_a_profile_is_read_through_its_package(
+    object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("boto3", reason="boto3 is not installed (make test-services)")
+    bucket, key_id = object_server.new_bucket(), object_server.environment["AWS_ACCESS_KEY_ID"]
+    lines = ("[clinic]", f"aws_access_key_id = {key_id}", f"aws_secret_access_key = {SECRET}", "region = eu-west-1")
+    (tmp_path / "credentials").write_text("\n".join(lines))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_server.endpoint)
+    monkeypatch.setenv("AWS_PROFILE", "clinic")
+    place = locate(f"s3://{bucket}/a")
+    place.put(b"content")
+    assert place.read() == b"content"
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(SettingsError, match=r"The profile in AWS_PROFILE cannot be used \(ProfileNotFound\)"):
+        locate(f"s3://{object_server.new_bucket()}/a").read()
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_a_server_that_accepts_connections_and_never_answers_is_refused_within_seconds() -> None:
+    pytest.importorskip("obstore")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        given = {"endpoint": f"http://127.0.0.1:{listener.getsockname()[1]}", "region": "x", "skip_signature": True}
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="no answer in time"):
+            locate("s3://bucket/a", storage_options(given)).status()
+        assert time.monotonic() - began < 30
+
+
+@needs_a_server
+def test_a_forked_process_is_refused_and_a_spawned_one_reads(bucket: str, tmp_path: Path) -> None:
+    code = f"""
+import multiprocessing, sys
+from ecgfounder.errors import StorageError
+from ecgfounder.storage import locate
+
+place = locate("s3://{bucket}/a")
+
+def read(place, queue):
+    try:
+        queue.put(place.read())
+    except StorageError as error:
+        queue.put(str(error))
+
+if __name__ == "__main__":
+    place.put(b"content")
+    for method in ("fork", "spawn"):
+        context = multiprocessing.get_context(method)
+        queue = context.Queue()
+        process = context.Process(target=read, args=(place, queue))
+        process.start()
+        print(queue.get(timeout=60))
+        process.join()
+"""
+    script = tmp_path / "reads.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100)
+    forked, spawned = done.stdout.splitlines()
+    assert "a process that was forked" in forked
+    assert spawned == "b'content'"
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_a_profile_needs_a_package_and_is_named_when_it_is_not_there(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, object_server: ObjectServer
+) -> None:
+    for name in object_server.environment:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_server.endpoint)
+    for name in ("boto3", "obstore.auth.boto3"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'ecgfounder\[aws\]'"):
+        locate(f"s3://{bucket}/a").read()
