@@ -332,7 +332,7 @@ def test_lines_come_out_as_files_are_read(
 ) -> None:
     printed = []
 
-    def files(_root: str) -> Iterator[str]:
+    def files(_root: str, _options: object) -> Iterator[str]:
         for name in ("a.xml", "b.xml"):
             printed.append(capsys.readouterr().out)
             yield str(folder / name)

@@ -29,6 +29,8 @@ PUBLIC = "public-ecgs"
 """A bucket that everyone may read."""
 
 _STARTS_WITHIN = 60.0
+_UNTIL_INPUT_ENDS = '"$@" & read line; kill -9 $!; wait'
+"""Runs a command until standard input ends, which it does even if the tests are killed."""
 _GRPC = 10_000  # each port's number for gRPC is higher by this
 
 
@@ -89,14 +91,15 @@ def running(folder: Path, weed: str) -> Iterator[ObjectServer]:
         *("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.preStopSeconds=0"),
     ]
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(
+            ["sh", "-c", _UNTIL_INPUT_ENDS, "sh", *command], stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=folder
+        )
     try:
         server = ObjectServer(f"http://127.0.0.1:{s3}", f"http://127.0.0.1:{filer}")
-        _wait_for(server, process, folder / "log")
+        _wait_for(server, folder / "log")
         yield server
     finally:
-        process.kill()
-        process.wait()
+        process.communicate()
         for port in ports:
             for path in Path("/tmp").glob(f"seaweedfs-*-grpc-{port + _GRPC}.sock"):
                 path.unlink(missing_ok=True)
@@ -123,9 +126,9 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _wait_for(server: ObjectServer, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(server: ObjectServer, log: Path) -> None:
     deadline = time.monotonic() + _STARTS_WITHIN
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
         try:
             _ask(server.endpoint)
             server.new_bucket(PUBLIC)

@@ -193,6 +193,45 @@ def test_a_signal_file_that_was_replaced_is_done_again(bucket: str, start: Start
     assert start(url).plan.changed == 1
 
 
+def write_table(path: Path, paths: list[str]) -> str:
+    pq.write_table(pa.table({"ecg_paths": paths}), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("may_list", [True, False])
+def test_objects_elsewhere_and_members_of_containers_are_known_by_their_tags(
+    may_list: bool, bucket: str, gateway: Gateway, start: Start, tmp_path: Path
+) -> None:
+    exams = next(original for original in built() if original.name == "many").files["x"]
+    url = f"s3://{bucket}/study"
+    names = fill(url, 3)
+    locate(f"{url}/exams.h5").put(exams)
+    paths = [*(f"{url}/{name}" for name in names), f"{url}/exams.h5::tracings/700", f"{url}/exams.h5::tracings/703"]
+    table = write_table(tmp_path / "t.parquet", paths)
+    gateway.rule = lambda request: None if may_list or request.key or request.method != "GET" else 403
+    given = {"data_dir": url if may_list else str(tmp_path), "layout": "flat"}
+    assert start(table, **given).processed == 5
+    assert start(table, **given).processed == 0
+    locate(f"{url}/01.npy").put(npy_of(99))
+    assert start(table, **given).plan.changed == 1
+    locate(f"{url}/exams.h5").put(exams[:-1] + b"x")
+    assert start(table, **given).plan.changed == 2
+    locate(f"{url}/02.npy").store.delete(["study/02.npy"])
+    assert start(table, **given).processed == 0  # what is gone stays done
+
+
+def test_what_did_not_exist_is_tried_when_it_does(bucket: str, start: Start, tmp_path: Path) -> None:
+    url = f"s3://{bucket}/study"
+    fill(url, 2)
+    table = write_table(tmp_path / "t.parquet", ["00.npy", "01.npy", "late.npy"])
+    first = start(table, data_dir=url)
+    assert first.tally is not None
+    assert (first.tally.done, first.tally.failed, first.tally.absent) == (2, 1, 1)
+    locate(f"{url}/late.npy").put(npy_of(7))
+    again = start(table, data_dir=url)
+    assert (again.plan.found, again.processed, again.failed_now) == (1, 1, 0)
+
+
 def test_resuming_lists_the_folder_once_and_asks_for_no_object(bucket: str, gateway: Gateway, start: Start) -> None:
     url = f"s3://{bucket}/study"
     fill(url, 30)
@@ -394,6 +433,31 @@ def command(*words: str, environment: dict[str, str] | None = None, cwd: Path) -
         text=True,
         timeout=200,
     )
+
+
+def test_commands_take_urls(object_server: ObjectServer, bucket: str, tmp_path: Path, checkpoint_12lead: Path) -> None:
+    hints = ["--sampling_rate", "500", "--unit", "uV", "--leads", ",".join(ALL_SAID.leads or ())]
+    fill(f"s3://{bucket}/study", 4)
+    locate(f"s3://{bucket}/weights/w.pth").put(checkpoint_12lead.read_bytes())
+    weights = ["--checkpoint", f"s3://{bucket}/weights/w.pth"]
+    embed = ["embed", "--dataset", f"s3://{bucket}/study", *weights, "--output_dir", "out", *hints]
+
+    def run(*words: str) -> str:
+        done = command(*words, environment=object_server.environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "4 of 4 found" in run(*embed, "--dry_run")
+    for part in ("1/2", "2/2"):
+        run(*embed, "--shard", part)
+    assert "4 recordings embedded, 0 failed" in run("merge", "out")
+    assert "done before: 4" in run(*embed)
+    assert "4 files: 4 read" in run("inspect", f"s3://{bucket}/study", *hints)
+    assert "npy" in run("inspect", f"s3://{bucket}/study/01.npy", *hints)
+    assert "w.pth" in run("doctor", *weights)
+    refused = command(*embed[:-8], "--output_dir", f"s3://{bucket}/out", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "s3:// is not supported" in refused.stderr
 
 
 def test_an_endpoint_that_does_not_exist_is_refused_within_seconds(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import PAPER
 from ecgfounder.readers.source import Hints
 from ecgfounder.run.settings import Settings
-from ecgfounder.storage import StorageOptions
+from ecgfounder.storage import storage_options
 
 SHARDS = Settings(dataset="a.csv", output_dir=Path("out"), data_dir="/data", format="parquet")
 
@@ -51,8 +51,7 @@ SAME_RESULTS: dict[str, Any] = {
     "retry_failed": True,
     "check_hashes": True,
     "read_timeout": 1.0,
-    "read_memory": 0.5,
-    "storage_options": StorageOptions((("region", "eu-west-1"),)),
+    "storage_options": storage_options({"region": "somewhere"}),
 }
 
 

@@ -415,7 +415,7 @@ def _hub(mode: str | None) -> Iterator[Finding]:
         yield Finding("FAIL" if failed else "WARN", "checkpoint", found, fix)
 
 
-def _checkpoints(checkpoint: str, mode: str | None, options: StorageOptions) -> Iterator[Finding]:
+def _checkpoints(checkpoint: str, mode: str | None, options: StorageOptions = NO_OPTIONS) -> Iterator[Finding]:
     """Check a file, or the published files in a folder."""
     from ecgfounder.network.bundles import SPECS
     from ecgfounder.network.checkpoint import find_checkpoint
