@@ -51,6 +51,7 @@ SAME_RESULTS: dict[str, Any] = {
     "retry_failed": True,
     "check_hashes": True,
     "read_timeout": 1.0,
+    "read_memory": 0.5,
     "storage_options": storage_options({"region": "somewhere"}),
 }
 
