@@ -49,7 +49,7 @@ test: $(TOOLS)
 	$(PYTEST) -m 'not slow and not services'
 
 test-services: $(SERVICES)/.ready
-	PYTHONPATH=$(SERVICES) $(PYTEST) -m 'services and not slow'
+	PYTHONPATH=$(abspath $(SERVICES)) $(PYTEST) -m 'services and not slow'
 
 $(SERVICES)/.ready: $(TOOLS)
 	rm -rf $(SERVICES)
@@ -58,7 +58,7 @@ $(SERVICES)/.ready: $(TOOLS)
 	touch $(SERVICES)/.ready
 
 test-all: $(SERVICES)/.ready
-	PYTHONPATH=$(SERVICES) $(PYTEST)
+	PYTHONPATH=$(abspath $(SERVICES)) $(PYTEST)
 
 # The tests of `make test`. Fails if coverage is below the limit in pyproject.toml.
 coverage: $(TOOLS)

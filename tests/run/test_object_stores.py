@@ -40,7 +40,15 @@ Start = Callable[..., Summary]
 
 SUFFIXES = {"wfdb": "", "hdf5": ".h5", "dicom": ".dcm", "scp_ecg": ".scp", "ishne": ".ecg", "ge_muse": ".xml"}
 SUFFIXES |= {"hl7_aecg": ".xml", "ge_cardiosoft": ".xml", "philips_sierra": ".xml", "edf": ".edf", "csv": ".csv"}
-SUFFIXES |= {"npy": ".npy", "npz": ".npz", "mat": ".mat"}
+SUFFIXES |= {
+    "npy": ".npy",
+    "npz": ".npz",
+    "mat": ".mat",
+    "schiller_sema": ".xml",
+    "dicom_xml": ".xml",
+    "dicom_json": ".dcm",
+    "healforce": ".scp",
+}
 
 
 class Lines:
@@ -83,8 +91,8 @@ def start(tmp_path: Path, console: Lines) -> Start:
 
 
 def write_formats(folder: Path) -> int:
-    """One folder for each file of `originals`, whose names end as those of their formats; returns how many recordings."""
-    originals = built()
+    """One folder for each original that is read without naming a reader, with its format's suffix; returns how many."""
+    originals = [original for original in built() if original.reader == "auto"]
     for number, original in enumerate(originals):
         place = folder / f"{number:02d} {original.format}"
         place.mkdir(parents=True)
