@@ -133,9 +133,9 @@ def embed_cohort(
         See `Preparation`.
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `trim_zero_edges`.
-    reader : {"auto", "sierraecg", "mortara_eli", "mfer"}
-        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
-        that no file of a device has verified).
+    reader : {"auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc"}
+        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli", "mfer" or
+        "kardia_atc" (formats that no file of a device has verified).
     sampling_rate : float, optional
         In Hz, for files that do not state it.
     leads : sequence of str, optional

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from ecgfounder import read_ecg
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import UnsupportedFormatError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import prepare
 from ecgfounder.readers import READER_CHOICES, READERS, UNVERIFIED, read_statements
-from tests.builders import mfer, mortara_eli, muse
+from tests.builders import kardia_atc, mfer, mortara_eli, muse
 
 FILES = {
     "mortara_eli": mortara_eli.document(
         *(mortara_eli.channel(lead, counts) for lead, counts in mortara_eli.counts_of(n_samples=5000).items())
     ),
     "mfer": mfer.mfer(mfer.counts_of(n_samples=5000)),
+    "kardia_atc": kardia_atc.atc(kardia_atc.counts_of(STANDARD_LEADS, n_samples=9000)),
 }
 each = pytest.mark.parametrize("reader", sorted(UNVERIFIED))
 
