@@ -25,7 +25,7 @@ from typing import BinaryIO, Protocol, cast
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements
 from ecgfounder.errors import ECGFounderError, ReadError, SettingsError, StorageError, UnsupportedFormatError
-from ecgfounder.readers.not_read import name_of
+from ecgfounder.readers.not_read import found_in
 from ecgfounder.readers.source import MAX_FILE_BYTES, Hints, Source, as_read_error
 from ecgfounder.readers.xml import root_of
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, given, locate
@@ -286,9 +286,10 @@ def _recognised(source: Source) -> str:
             return name
     if not source.head:
         raise ReadError("the file is empty")
-    not_read = name_of(source)
+    not_read = found_in(source)
     if not_read is not None:
-        raise UnsupportedFormatError(f"{not_read}: this format is not read")
+        instead = f"; {not_read.instead}" if not_read.instead else ""
+        raise UnsupportedFormatError(f"{not_read.name}: this format is not read{instead}")
     raise UnsupportedFormatError(f"not a known ECG format ({_kind_of(source)})")
 
 
