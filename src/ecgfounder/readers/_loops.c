@@ -18,15 +18,20 @@ static Py_ssize_t parse(const unsigned char *text, Py_ssize_t length, double *ou
     int several_per_comma = 0, too_long = 0, stray_sign = 0, after_digit = 0, after_sign = 0;
     while (i < length) {
         const unsigned char c = text[i];
+        if (c == ' ') {
+            after_digit = after_sign = 0;
+            i++;
+            continue;
+        }
         if (c >= '0' && c <= '9') {
-            long value = 0;
-            Py_ssize_t first = i;
-            for (; i < length && text[i] >= '0' && text[i] <= '9'; i++)
-                if (i - first < MOST_DIGITS)
-                    value = 10 * value + (text[i] - '0');
+            unsigned long long value = 0; /* of too many digits: any number */
+            const Py_ssize_t first = i;
+            do
+                value = 10 * value + (text[i] - '0');
+            while (++i < length && text[i] >= '0' && text[i] <= '9');
             too_long |= i - first > MOST_DIGITS;
             several_per_comma |= n_commas != n;
-            out[n++] = first > 0 && text[first - 1] == '-' ? (double)-value : (double)value;
+            out[n++] = (double)(long long)(first > 0 && text[first - 1] == '-' ? 0 - value : value);
             after_digit = 1;
             after_sign = 0;
             continue;

@@ -177,17 +177,21 @@ def _read_segments(source: Source, location: Location, header: Header) -> Record
     if header.n_frames is not None and header.n_frames != total:
         raise ReadError(f"WFDB record of {header.n_frames:,} frames, but its segments have {total:,}")
     chosen = _choose(layout.signals)
-    _refuse_long_gaps(headers, segments, layout, header.has_layout, chosen)
+    rows_of = [
+        _rows_in(headers.of(segment), layout, header.has_layout, chosen)
+        if segment.name != NOTHING and segment.n_frames
+        else []
+        for segment in segments
+    ]
+    _refuse_long_gaps(segments, rows_of, chosen)
     samples = np.empty((len(chosen.rows), total * chosen.per_frame), dtype=np.float32)
     begin = 0
-    for segment in segments:
+    for segment, rows in zip(segments, rows_of, strict=True):
         end = begin + segment.n_frames * chosen.per_frame
         if segment.name == NOTHING:
             samples[:, begin:end] = np.nan
         elif segment.n_frames:
-            held = headers.of(segment)
-            rows = _rows_in(held, layout, header.has_layout, chosen)
-            _fill_segment(headers, segment, held, rows, chosen, samples[:, begin:end])
+            _fill_segment(headers, segment, rows, chosen, samples[:, begin:end])
         begin = end
     return _recording(samples, header.rate, layout.signals, chosen)
 
@@ -249,9 +253,10 @@ def _rows_in(held: Header, layout: Header, by_name: bool, chosen: _Choice) -> li
 
 
 def _fill_segment(
-    headers: _Headers, segment: Segment, held: Header, rows: Sequence[int | None], chosen: _Choice, out: Samples
+    headers: _Headers, segment: Segment, rows: Sequence[int | None], chosen: _Choice, out: Samples
 ) -> None:
     """Fill `out` [n_leads, n_samples] with a segment's samples; NaN for leads that it does not hold."""
+    held = headers.of(segment)
     present = [row for row in rows if row is not None]
     if any(held.signals[row].scale is None for row in present):
         raise ReadError("a segment of the WFDB record has another unit for a signal than the layout header")
@@ -263,15 +268,11 @@ def _fill_segment(
         out[[place for place, row in enumerate(rows) if row is not None]] = part
 
 
-def _refuse_long_gaps(
-    headers: _Headers, segments: Sequence[Segment], layout: Header, by_name: bool, chosen: _Choice
-) -> None:
+def _refuse_long_gaps(segments: Sequence[Segment], rows_of: Sequence[Sequence[int | None]], chosen: _Choice) -> None:
     """Refuse a record whose gaps would need much memory; the sizes of its files are no limit for them."""
     missing = 0
-    for segment in segments:
-        held = 0
-        if segment.name != NOTHING and segment.n_frames:
-            held = sum(row is not None for row in _rows_in(headers.of(segment), layout, by_name, chosen))
+    for segment, rows in zip(segments, rows_of, strict=True):
+        held = sum(row is not None for row in rows)
         missing += (len(chosen.rows) - held) * segment.n_frames * chosen.per_frame
     if missing > MAX_GAP_SAMPLES:
         raise ReadError(

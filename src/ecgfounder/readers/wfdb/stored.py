@@ -144,6 +144,10 @@ def fill_millivolts(column: Counts, signal: Signal, out: Samples) -> None:
     out[len(kept) :] = np.nan
 
 
+# Errors of the package to which damaged headers lead; their messages may quote the file and are not shown.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
 def through_package(source: Source, location: Location, header: Header, rows: Sequence[int]) -> list[Samples]:
     """Samples in millivolts of some signals, decoded by the `wfdb` package.
 
@@ -168,7 +172,12 @@ def through_package(source: Source, location: Location, header: Header, rows: Se
             place = Path(folder) / file
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
-        record = package.rdrecord(str(Path(folder) / location.stem), physical=True, smooth_frames=False, return_res=64)
+        try:
+            record = package.rdrecord(
+                str(Path(folder) / location.stem), physical=True, smooth_frames=False, return_res=64
+            )
+        except _DAMAGE as error:
+            raise ReadError("the wfdb package cannot decode the record: damaged") from error
     scales = [header.signals[row].scale or 1.0 for row in rows]
     physical = [np.asarray(record.e_p_signal[row], dtype=np.float64) for row in rows]
     return [np.asarray(each * scale, dtype=np.float32) for each, scale in zip(physical, scales, strict=True)]
