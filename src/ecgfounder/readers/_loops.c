@@ -1,7 +1,7 @@
 /* The most costly loops of reading HL7 aECG and CardioSoft files (whole numbers in a text), SCP-ECG files (Huffman codes) and WFDB
    records (16-bit counts of all signals in turn).
 
-   `_whole_numbers` of `quantities.py`, `_decode_single` of `scp.py` and `_in_python` of `wfdb/stored.py` are the same in Python, and
+   `_whole_numbers` of `quantities.py`, `_decode_single` of `scp.py` and `columns_of` of `wfdb/stored.py` are the same in Python, and
    are used if this module is not built; all results and errors are the same. */
 
 #define PY_SSIZE_T_CLEAN

@@ -106,8 +106,7 @@ def _fill(
     if no_sample is not None and low <= no_sample <= high:
         absent = counts == no_sample
         low, high = _range(counts[~absent])
-    if max(abs(low * scale + offset), abs(high * scale + offset)) > _MAX_MILLIVOLTS:
-        raise ReadError(f"{what}: samples of more than a kilovolt: the unit is wrong, or the file is damaged")
+    check_millivolts(low, high, scale, offset, what)
     with np.errstate(over="ignore", invalid="ignore"):  # counts that mark missing samples may have any value
         if offset == 0:
             np.multiply(counts, scale, out=out, dtype=np.float64, casting="unsafe")
@@ -115,6 +114,12 @@ def _fill(
             out[:] = counts * np.float64(scale) + offset
     if absent is not None:
         out[absent] = np.nan
+
+
+def check_millivolts(low: float, high: float, scale: float, offset: float, what: str) -> None:
+    """Raise a `ReadError` if the lowest or the highest count is more than a kilovolt; counts may be NaN."""
+    if max(abs(low * scale + offset), abs(high * scale + offset)) > _MAX_MILLIVOLTS:
+        raise ReadError(f"{what}: samples of more than a kilovolt: the unit is wrong, or the file is damaged")
 
 
 def _range(values: npt.NDArray[Any]) -> tuple[float, float]:

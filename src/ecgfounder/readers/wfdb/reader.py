@@ -17,7 +17,7 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.signals import numbered, raised
 from ecgfounder.readers.source import Source, unpacked
 from ecgfounder.readers.wfdb.header import NOTHING, Header, Segment, Signal, parse_header
-from ecgfounder.readers.wfdb.stored import columns_of, fill_millivolts, through_package
+from ecgfounder.readers.wfdb.stored import all_in_millivolts, columns_of, fill_millivolts, through_package
 from ecgfounder.storage import Location
 
 FORMAT = "wfdb"
@@ -144,6 +144,10 @@ def _filled(source: Source, location: Location, header: Header, chosen: _Choice)
     source.companions.extend(file for file in files if file != source.location and file not in source.companions)
     signals = [header.signals[row] for row in chosen.rows]
     if header.is_native:
+        if chosen.rows == tuple(range(len(header.signals))):
+            usual = all_in_millivolts(source, folder, header)
+            if usual is not None:
+                return usual
         columns = columns_of(source, folder, header)
         n_frames = min(len(columns[row]) // header.signals[row].per_frame for row in chosen.rows)
         samples = np.empty((len(signals), n_frames * chosen.per_frame), dtype=np.float32)
