@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ _MAX_DIGITS = 9  # of numbers that fit in int32; longer numbers are parsed by a 
 _MARGIN = b" " * (_MAX_DIGITS + 1)
 
 
+@lru_cache(64)
 def millivolts_per(unit: str) -> float | None:
     """Millivolts per `unit` ('uV', 'µV', 'MICROVOLTS', 'mV', 'V', 'nV' ...); None if it is not a unit of voltage.
 
