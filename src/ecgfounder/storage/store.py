@@ -32,6 +32,14 @@ class Conflict(StorageError):
     """The object already exists, or has changed."""
 
 
+class Unreadable(StorageError):
+    """The object is there, but its bytes cannot be had: it is in an archive that is damaged, encrypted or not safe to read."""
+
+
+class Replaced(Unavailable):
+    """The archive that holds the object was replaced after its index was read; nothing is known of its objects any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Facts about an object that are available without reading it.
@@ -66,6 +74,24 @@ def walk_order(name: str) -> list[tuple[bool, str]]:
     """A sort key: by name, with a folder's objects before those of its subfolders."""
     *folders, last = name.split("/")
     return [*((True, folder) for folder in folders), (False, last)]
+
+
+def walk_text(name: str) -> str:
+    """A text whose order is that of `walk_order`: NUL, which no name has, ends a folder's name and begins an object's."""
+    folder, slash, last = name.rpartition("/")
+    return (f"\1{folder}\0".replace("/", "\0\1") if slash else "") + f"\0{last}"
+
+
+def name_of_walk_text(text: str) -> str:
+    """The name of a text of `walk_text`."""
+    folder, _, last = text.rpartition("\0")
+    return f"{folder[1:-1]}/{last}".replace("\0\1", "/") if folder else last
+
+
+def kept_below(folder: str, skip: Skip) -> Callable[[str], bool]:
+    """Whether an object is in no folder to skip below another folder."""
+    start = len(folder.strip("/")) + 1 if folder.strip("/") else 0
+    return lambda name: not any(map(skip, name[start:].split("/")[:-1]))
 
 
 class Store(ABC):

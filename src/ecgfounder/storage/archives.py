@@ -1,0 +1,367 @@
+"""A store for the members of a ZIP or tar archive, which may be on this machine or in another store; nothing is unpacked to disk.
+
+In: names of members. Out: bytes, sizes and tags. An archive is indexed once in a process. A process that gets an `Excerpt` with
+its work reads what that names without an index of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BufferedReader
+from typing import NamedTuple, TypeVar
+
+from ecgfounder.storage.local import LocalStore
+from ecgfounder.storage.members import STORED, Member, Members, folder_key, key_of
+from ecgfounder.storage.paths import path_key
+from ecgfounder.storage.store import (
+    Conflict,
+    Denied,
+    Missing,
+    RangedFile,
+    Replaced,
+    Skip,
+    Status,
+    Store,
+    Unavailable,
+    Unreadable,
+    skip_none,
+)
+from ecgfounder.storage.tar_headers import tar_members
+from ecgfounder.storage.zip_directory import HEADER, zip_members
+
+T = TypeVar("T")
+
+UNPACKED_LIMIT = 256 << 20
+"""Bytes to which compressed data may unpack."""
+
+_PIECE_BYTES = 8 << 20
+_USUAL_EXTRA = 64
+"""Bytes of the extra field of a header that are read with it; a longer one needs one more request."""
+_START_BYTES = 1 << 20
+"""Of a compressed member, a range that ends before this is unpacked alone; for others, the whole member is."""
+_MOST_OVERHEAD = 4096
+"""Bytes, beside a thousandth, by which compressed data may be longer than what they unpack to."""
+_INDEXES_KEPT = 16
+_MOST_IN_EXCERPT = 32
+
+
+class Excerpt(NamedTuple):
+    """What an archive's index says about a recording's files, so that another process can read them without the index.
+
+    Attributes
+    ----------
+    tag : str
+        The archive's tag.
+    name : bytes
+        The key of the recording's name.
+    start : bytes
+        All members whose keys begin so are in `members`, and are all there are.
+    members : tuple of (bytes, Member)
+        Keys and members.
+    """
+
+    tag: str
+    name: bytes
+    start: bytes
+    members: tuple[tuple[bytes, Member], ...]
+
+    def knows(self, key: bytes) -> bool:
+        """Whether a member with this key would be in it."""
+        return key == self.name or key.startswith(self.start)
+
+
+@dataclass(frozen=True)
+class ArchiveStore(Store):
+    """The members of an archive, which cannot be changed.
+
+    Attributes
+    ----------
+    inside : Store
+        The store that has the archive.
+    archive : str
+        The archive's name in it.
+    excerpt : Excerpt or None
+        What is known from another process.
+    """
+
+    inside: Store
+    archive: str
+    excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
+
+    def url(self, name: str) -> str:
+        return f"{self.inside.url(self.archive)}::{name}"
+
+    def list(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[Status]:
+        members = self._index(is_checked=True)
+        for number, name in members.listed(folder, skip):
+            yield self._status(name, members.tag, members.member(number))
+
+    def names(self, folder: str = "", *, skip: Skip = skip_none, follow: bool = False) -> Iterator[str]:
+        return (name for _, name in self._index(is_checked=True).listed(folder, skip))
+
+    def is_folder(self, name: str) -> bool:
+        members = self._index(is_checked=True)
+        return not name.strip("/") or len(members.below(name)) > 0
+
+    def status(self, name: str) -> Status:
+        return self._status(name, *self._find(name))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None, *, tag: str | None = None) -> bytes:
+        archive_tag, member = self._find(name)
+        if tag not in (None, self._status(name, archive_tag, member).tag):
+            raise Conflict(f"{self.url(name)}: it changed while it was read")
+        stop = member.size if stop is None else min(stop, member.size)
+        if start == 0 and stop == member.size:
+            return self._whole(archive_tag, member)
+        if start >= stop:
+            return b""
+        member.require_readable()
+        if member.method == STORED:
+            first = self._first_byte(archive_tag, member)
+            return self._of_archive(archive_tag, first + start, first + stop)
+        if stop <= _START_BYTES:
+            return self._unpacked(archive_tag, member, stop)[start:]
+        return _latest_unpacked(self, archive_tag, member)[start:stop]
+
+    def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
+        archive_tag, member = self._find(name)
+        status = self._status(name, archive_tag, member)
+        return status, self._whole(archive_tag, member) if member.size <= most else None
+
+    def open(self, name: str) -> BufferedReader:
+        """Open a member for reading; a compressed one is unpacked in memory."""
+        archive_tag, member = self._find(name)
+        member.require_readable()
+        if member.method == STORED:
+            return io.BufferedReader(RangedFile(self, name))
+        return io.BufferedReader(io.BytesIO(_latest_unpacked(self, archive_tag, member)))
+
+    def put(self, name: str, data: bytes) -> Status:
+        raise Denied(f"{self.url(name)}: archives are not written to")
+
+    def create(self, name: str, data: bytes) -> Status:
+        return self.put(name, data)
+
+    def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.put(name, b"")
+
+    def excerpt_for(self, name: str) -> Excerpt:
+        """What the index says about a recording with a name: itself, and the files beside it with its name before a dot.
+
+        Raises
+        ------
+        StorageError
+            If the archive cannot be indexed.
+        """
+        members = self._index()
+        folder, _, last = name.rpartition("/")
+        below = (folder_key(folder) if folder else b"") + b"\0"
+        itself = key_of(name)
+        found: dict[bytes, Member] = {}
+        known = itself
+        for stem in dict.fromkeys((last.rpartition(".")[0] or last, last)):
+            start = below + f"{stem}.".encode("utf-8", "surrogatepass")
+            beside = members.beginning_with(start)
+            if len(beside) <= _MOST_IN_EXCERPT:
+                known = start
+                found = {members.key(number): members.member(number) for number in beside}
+                break
+        member = members.find(itself)
+        if member is not None:
+            found[itself] = member
+        return Excerpt(members.tag, itself, known, tuple(found.items()))
+
+    def with_excerpt(self, excerpt: Excerpt) -> ArchiveStore:
+        """The same archive, with what is known from another process."""
+        return ArchiveStore(self.inside, self.archive, excerpt)
+
+    # --- the index ---------------------------------------------------------------------------------------------------
+
+    def _find(self, name: str) -> tuple[str, Member]:
+        """The archive's tag, and a member."""
+        key = key_of(name)
+        if self.excerpt is not None and self.excerpt.knows(key):
+            tag, member = self.excerpt.tag, dict(self.excerpt.members).get(key)
+        else:
+            members = self._index()
+            tag, member = members.tag, members.find(key)
+        if member is None:
+            raise Missing("there is no such file in the archive")
+        return tag, member
+
+    def _index(self, *, is_checked: bool = False) -> Members:
+        """The archive's index, of this process. One elsewhere is asked whether it has changed only if `is_checked`."""
+        place = self.inside, self.archive
+        with _indexing:
+            known = _indexes.get(place)
+            if known is None or is_checked or isinstance(self.inside, LocalStore):
+                try:
+                    status = self.inside.status(self.archive)
+                except Missing as error:
+                    raise Missing(f"the archive cannot be read: {error}") from error
+                if known is None or known[0] != status.tag:
+                    known = status.tag, self._indexed(status)
+                    _indexes[place] = known
+                    while len(_indexes) > _INDEXES_KEPT:
+                        _indexes.popitem(last=False)
+            _indexes.move_to_end(place)
+        if isinstance(known[1], str):
+            raise Unreadable(known[1])
+        return known[1]
+
+    def _indexed(self, status: Status) -> Members | str:
+        """The index of the archive as it is now, or why it has none."""
+        try:
+            if self.archive.lower().endswith(".tar"):
+                return self._tar_members(status)
+            return zip_members(lambda start, stop: self._of_archive(status.tag, start, stop), status.size, status.tag)
+        except Unreadable as error:
+            return str(error)
+
+    def _tar_members(self, status: Status) -> Members:
+        with self.inside.open(self.archive) as file:
+            try:
+                return tar_members(file, status.size, status.tag)
+            except OSError as error:
+                trouble = getattr(file.raw, "trouble", None)
+                if isinstance(trouble, Conflict):
+                    raise Replaced(_REPLACED) from error
+                if trouble is not None:
+                    raise type(trouble)(str(trouble)) from error
+                raise Unavailable(error.strerror or type(error).__name__) from error
+
+    # --- bytes -------------------------------------------------------------------------------------------------------
+
+    def _status(self, name: str, archive_tag: str, member: Member) -> Status:
+        if member.header < 0:
+            tag = f"{path_key(archive_tag):x}-{member.offset:x}-{member.size:x}-{member.mtime_ns:x}"
+        else:
+            tag = f"{member.crc:x}-{member.size:x}-{member.mtime_ns:x}"
+        return Status(name, member.size, tag, member.mtime_ns)
+
+    def _of_archive(self, tag: str, start: int, stop: int) -> bytes:
+        """A range of the archive's bytes, which has this tag."""
+        try:
+            data = self.inside.read(self.archive, start, stop, tag=tag)
+        except Conflict as error:
+            _forget(self)
+            raise Replaced(_REPLACED) from error
+        if len(data) != stop - start:
+            raise Unreadable("the archive ends within it")
+        return data
+
+    def _whole(self, tag: str, member: Member) -> bytes:
+        """All bytes of a member, with the right CRC."""
+        member.require_readable()
+        data = self._unpacked(tag, member, member.size)
+        if member.header >= 0 and zlib.crc32(data) != member.crc:
+            raise Unreadable("it is damaged in the archive: its CRC-32 is another")
+        return data
+
+    def _unpacked(self, tag: str, member: Member, stop: int) -> bytes:
+        """The first bytes of a member; all of them must be what it consists of."""
+        if member.method == STORED:
+            return b"".join(self._packed(tag, member, stop))
+        if member.packed == 0 and member.size == 0:
+            return b""
+        if stop > UNPACKED_LIMIT:
+            raise Unreadable(
+                f"it unpacks to {stop:,} bytes; at most {UNPACKED_LIMIT:,} are read from a compressed member: unpack the archive "
+                "and use the folder"
+            )
+        unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+        pieces: list[bytes] = []
+        left = stop
+        wanted = member.packed if stop == member.size else min(member.packed, stop + stop // 1000 + _MOST_OVERHEAD)
+        try:
+            for packed in self._packed(tag, member, wanted):
+                pieces.append(unpacking.decompress(packed, left + 1))  # one more, to see whether it ends
+                left -= len(pieces[-1])
+                if left < 0 or (left == 0 and stop < member.size):
+                    break
+        except zlib.error:
+            raise Unreadable("it is damaged in the archive: its compressed data are none") from None
+        if stop < member.size and left <= 0:
+            return b"".join(pieces)[:stop]
+        if left != 0 or not unpacking.eof:
+            raise Unreadable(
+                "it is damaged in the archive: it unpacks to another size than the archive's directory says"
+            )
+        return b"".join(pieces)
+
+    def _packed(self, tag: str, member: Member, stop: int) -> Iterator[bytes]:
+        """The first bytes of a member as they are in the archive, in pieces; the header comes with the first one."""
+        at = member.offset
+        end = at + stop
+        if member.header >= 0:
+            # A directory's entry and the archive's end follow, which together are longer than a usual extra field.
+            most = HEADER.size + member.header + _USUAL_EXTRA + min(stop, _PIECE_BYTES)
+            first = self._of_archive(tag, at, at + most)
+            begin = _header_bytes(first, member)
+            yield first[begin : begin + stop]
+            end += begin
+            at += max(len(first), begin)
+        while at < end:
+            yield self._of_archive(tag, at, min(at + _PIECE_BYTES, end))
+            at += _PIECE_BYTES
+
+    def _first_byte(self, tag: str, member: Member) -> int:
+        """Where the bytes of a member begin."""
+        return member.offset if member.header < 0 else _first_byte(self, tag, member)
+
+
+_REPLACED = "the archive was replaced while it was read; begin again"
+
+_indexes: OrderedDict[tuple[Store, str], tuple[str, Members | str]] = OrderedDict()
+"""By archive: its tag, and its index or why it has none."""
+_indexing = threading.RLock()
+
+
+def _forget(store: ArchiveStore) -> None:
+    with _indexing:
+        _indexes.pop((store.inside, store.archive), None)
+
+
+def _header_bytes(data: bytes, member: Member) -> int:
+    """The length of a member's header, with its name and extra field; `data` begins with it."""
+    signature, _, flags, method, *_, n_name, n_extra = HEADER.unpack_from(data)
+    if signature != b"PK\3\4" or n_name != member.header or method != member.method or flags & 1:
+        raise Unreadable("damaged ZIP archive: a member's header and the directory do not agree")
+    return int(HEADER.size + n_name + n_extra)
+
+
+@lru_cache(maxsize=64)
+def _first_byte(store: ArchiveStore, tag: str, member: Member) -> int:
+    header = store._of_archive(tag, member.offset, member.offset + HEADER.size)
+    return member.offset + _header_bytes(header, member)
+
+
+class _Latest:
+    """The compressed member that was unpacked last, because several recordings in it are often read one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._what: object = None
+        self._data = b""
+
+    def get(self, what: object, unpack: Callable[[], bytes]) -> bytes:
+        with self._lock:
+            if self._what != what:
+                self._what, self._data = None, b""  # not two at the same time
+                self._data = unpack()
+                self._what = what
+            return self._data
+
+
+_latest = _Latest()
+
+
+def _latest_unpacked(store: ArchiveStore, tag: str, member: Member) -> bytes:
+    return _latest.get((store, tag, member), lambda: store._whole(tag, member))
