@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BufferedReader
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from ecgfounder.storage.local import LocalStore
-from ecgfounder.storage.members import STORED, Member, Members, folder_key, key_of
+from ecgfounder.storage.members import STORED, ZIP_HEADER, Member, folder_key, key_of
 from ecgfounder.storage.paths import path_key
 from ecgfounder.storage.store import (
     Conflict,
@@ -32,10 +32,9 @@ from ecgfounder.storage.store import (
     Unreadable,
     skip_none,
 )
-from ecgfounder.storage.tar_headers import tar_members
-from ecgfounder.storage.zip_directory import HEADER, zip_members
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from ecgfounder.storage.archive_index import Members
 
 UNPACKED_LIMIT = 256 << 20
 """Bytes to which compressed data may unpack."""
@@ -58,22 +57,26 @@ class Excerpt(NamedTuple):
     ----------
     tag : str
         The archive's tag.
-    name : bytes
-        The key of the recording's name.
-    start : bytes
-        All members whose keys begin so are in `members`, and are all there are.
-    members : tuple of (bytes, Member)
-        Keys and members.
+    folder : bytes
+        What the keys of all members in the recording's folder begin with.
+    name, stem : bytes
+        The recording's name in its folder, and what its name and those of all its files begin with.
+    members : dict of bytes to Member
+        All members with this name, or with a name that begins so; by their names in the folder.
     """
 
     tag: str
+    folder: bytes
     name: bytes
-    start: bytes
-    members: tuple[tuple[bytes, Member], ...]
+    stem: bytes
+    members: dict[bytes, Member]
 
-    def knows(self, key: bytes) -> bool:
-        """Whether a member with this key would be in it."""
-        return key == self.name or key.startswith(self.start)
+    def name_of(self, key: bytes) -> bytes | None:
+        """The name in the folder of a member with this key, if it would be in `members`; else None."""
+        if not key.startswith(self.folder):
+            return None
+        name = key[len(self.folder) :]
+        return name if name == self.name or name.startswith(self.stem) else None
 
 
 @dataclass(frozen=True)
@@ -163,20 +166,18 @@ class ArchiveStore(Store):
         members = self._index()
         folder, _, last = name.rpartition("/")
         below = (folder_key(folder) if folder else b"") + b"\0"
-        itself = key_of(name)
-        found: dict[bytes, Member] = {}
-        known = itself
+        itself = last.encode("utf-8", "surrogatepass")
+        found: dict[bytes, Member] | None = None
         for stem in dict.fromkeys((last.rpartition(".")[0] or last, last)):
-            start = below + f"{stem}.".encode("utf-8", "surrogatepass")
-            beside = members.beginning_with(start)
-            if len(beside) <= _MOST_IN_EXCERPT:
-                known = start
-                found = {members.key(number): members.member(number) for number in beside}
+            start = f"{stem}.".encode("utf-8", "surrogatepass")
+            found = members.named_from(below + start, len(below), _MOST_IN_EXCERPT)
+            if found is not None:
                 break
-        member = members.find(itself)
-        if member is not None:
+        if found is None:
+            found, start = {}, itself + b"\0"  # too many: itself alone
+        if itself not in found and (member := members.find(below + itself)) is not None:
             found[itself] = member
-        return Excerpt(members.tag, itself, known, tuple(found.items()))
+        return Excerpt(members.tag, below, itself, start, found)
 
     def with_excerpt(self, excerpt: Excerpt) -> ArchiveStore:
         """The same archive, with what is known from another process."""
@@ -187,8 +188,8 @@ class ArchiveStore(Store):
     def _find(self, name: str) -> tuple[str, Member]:
         """The archive's tag, and a member."""
         key = key_of(name)
-        if self.excerpt is not None and self.excerpt.knows(key):
-            tag, member = self.excerpt.tag, dict(self.excerpt.members).get(key)
+        if self.excerpt is not None and (in_folder := self.excerpt.name_of(key)) is not None:
+            tag, member = self.excerpt.tag, self.excerpt.members.get(in_folder)
         else:
             members = self._index()
             tag, member = members.tag, members.find(key)
@@ -218,6 +219,8 @@ class ArchiveStore(Store):
 
     def _indexed(self, status: Status) -> Members | str:
         """The index of the archive as it is now, or why it has none."""
+        from ecgfounder.storage.zip_directory import zip_members  # numpy is not loaded without need
+
         try:
             if self.archive.lower().endswith(".tar"):
                 return self._tar_members(status)
@@ -226,6 +229,8 @@ class ArchiveStore(Store):
             return str(error)
 
     def _tar_members(self, status: Status) -> Members:
+        from ecgfounder.storage.tar_headers import tar_members
+
         with self.inside.open(self.archive) as file:
             try:
                 return tar_members(file, status.size, status.tag)
@@ -302,7 +307,7 @@ class ArchiveStore(Store):
         end = at + stop
         if member.header >= 0:
             # A directory's entry and the archive's end follow, which together are longer than a usual extra field.
-            most = HEADER.size + member.header + _USUAL_EXTRA + min(stop, _PIECE_BYTES)
+            most = ZIP_HEADER.size + member.header + _USUAL_EXTRA + min(stop, _PIECE_BYTES)
             first = self._of_archive(tag, at, at + most)
             begin = _header_bytes(first, member)
             yield first[begin : begin + stop]
@@ -331,15 +336,15 @@ def _forget(store: ArchiveStore) -> None:
 
 def _header_bytes(data: bytes, member: Member) -> int:
     """The length of a member's header, with its name and extra field; `data` begins with it."""
-    signature, _, flags, method, *_, n_name, n_extra = HEADER.unpack_from(data)
+    signature, _, flags, method, *_, n_name, n_extra = ZIP_HEADER.unpack_from(data)
     if signature != b"PK\3\4" or n_name != member.header or method != member.method or flags & 1:
         raise Unreadable("damaged ZIP archive: a member's header and the directory do not agree")
-    return int(HEADER.size + n_name + n_extra)
+    return int(ZIP_HEADER.size + n_name + n_extra)
 
 
 @lru_cache(maxsize=64)
 def _first_byte(store: ArchiveStore, tag: str, member: Member) -> int:
-    header = store._of_archive(tag, member.offset, member.offset + HEADER.size)
+    header = store._of_archive(tag, member.offset, member.offset + ZIP_HEADER.size)
     return member.offset + _header_bytes(header, member)
 
 

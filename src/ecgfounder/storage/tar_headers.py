@@ -9,17 +9,8 @@ import tarfile
 from array import array
 from io import BufferedReader
 
-from ecgfounder.storage.members import (
-    LINK,
-    MOST_MEMBERS,
-    SPARSE,
-    SPECIAL,
-    STORED,
-    Members,
-    key_of,
-    members_of,
-    plain_name,
-)
+from ecgfounder.storage.archive_index import MOST_MEMBERS, Members, members_of
+from ecgfounder.storage.members import LINK, SPARSE, SPECIAL, STORED, key_of, plain_name
 from ecgfounder.storage.store import Unreadable
 
 _MOST_HEADER = 1 << 20

@@ -13,17 +13,16 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.storage.archive_index import MOST_MEMBERS, Members, members_of
 from ecgfounder.storage.members import (
     DEFLATED,
     ENCRYPTED,
     LINK,
-    MOST_MEMBERS,
     SPECIAL,
     STORED,
     UNTRUE,
-    Members,
+    ZIP_HEADER,
     key_of,
-    members_of,
     plain_name,
 )
 from ecgfounder.storage.store import Unreadable
@@ -50,9 +49,6 @@ _UNIX_HOSTS = (3, 19)  # Unix, macOS
 _DOS_HOSTS = (0, 6, 10, 11, 14)  # FAT, OS/2, Windows
 _MOST_RATIO = 1032
 """A byte of deflated data cannot stand for more bytes."""
-
-HEADER = struct.Struct("<4s5H3L2H")
-"""In front of a member's bytes: signature, version, flags, method, time, date, CRC, sizes, lengths of name and extra field."""
 
 
 def zip_members(read: ReadRange, size: int, tag: str) -> Members:
@@ -219,7 +215,7 @@ def _refuse_overlaps(columns: dict[str, npt.NDArray[np.generic]], directory: int
     if np.any(packed > np.uint64(directory)):
         raise Unreadable("damaged ZIP archive: a member is said to be larger than the archive")
     order = np.argsort(offset, kind="stable")
-    ends = offset + HEADER.size + columns["header"].astype(np.int64) + packed.astype(np.int64)
+    ends = offset + ZIP_HEADER.size + columns["header"].astype(np.int64) + packed.astype(np.int64)
     next_ones = np.append(offset[order][1:], directory)
     if np.any(ends[order] > next_ones):
         raise Unreadable("members of the ZIP archive overlap each other or its directory; such an archive is not read")
@@ -231,20 +227,16 @@ def _names(
     """Which entries are files, and the keys of their names."""
     kept: list[int] = []
     keys: list[bytes] = []
-    starts = places + _ENTRY.itemsize
-    rows = zip(
-        starts.tolist(),
-        (starts + table["n_name"]).tolist(),
-        table["flags"].tolist(),
-        table["host"].tolist(),
-        strict=True,
-    )
-    for number, (start, stop, flags, host) in enumerate(rows):
-        name = _decoded(directory[start:stop], flags, host)
-        if name.endswith("/"):
-            continue
-        kept.append(number)
-        keys.append(key_of(plain_name(name, number + 1)))
+    for at in range(0, len(table), _AT_ONCE):
+        some = table[at : at + _AT_ONCE]
+        starts = places[at : at + _AT_ONCE] + _ENTRY.itemsize
+        stops = starts + some["n_name"]
+        rows = zip(starts.tolist(), stops.tolist(), some["flags"].tolist(), some["host"].tolist(), strict=True)
+        for number, (start, stop, flags, host) in enumerate(rows, start=at):
+            name = _decoded(directory[start:stop], flags, host)
+            if not name.endswith("/"):
+                kept.append(number)
+                keys.append(key_of(plain_name(name, number + 1)))
     return np.array(kept, np.int64), keys
 
 
