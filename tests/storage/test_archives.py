@@ -7,6 +7,7 @@ import pickle
 import random
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from ecgfounder.storage import (
     Missing,
     Replaced,
     Unreadable,
+    archives,
     locate,
     locate_folder,
     locate_output,
@@ -343,11 +345,46 @@ def test_a_bomb_of_honest_sizes_is_not_unpacked(write: Write) -> None:
     folder = write(zip_of({"bomb.csv": bytes(UNPACKED_LIMIT + 1), "good.xml": b"<good/>"}))
     bomb = folder / "bomb.csv"
     assert bomb.fetch(1 << 20)[1] is None
-    for ask in (bomb.read, bomb.open, lambda: bomb.fetch(1 << 30)):
+    for ask in (bomb.read, lambda: bomb.fetch(1 << 30)):
         with pytest.raises(Unreadable, match="unpack the archive"):
             ask()
     assert bomb.read(0, 100) == bytes(100)
     assert (folder / "good.xml").read() == b"<good/>"
+
+
+def test_ranges_of_a_large_compressed_member_take_little_memory_and_time(write: Write) -> None:
+    """Marks every 16 MiB, so that going back does not begin at the beginning."""
+    rng = random.Random(3)
+    pieces = [rng.randbytes(1000) * 1049 for _ in range(70)]
+    data = b"".join(pieces)
+    folder = write(zip_of({"large.h5": data}))
+    member = folder / "large.h5"
+    tracemalloc.start()
+    with member.open() as file:
+        for at in (len(data) - 10, 0, 50_000_000, 20_000_000, 20_100_000, 5_000_000, 66_000_000, len(data) - 3_000_000):
+            file.seek(at)
+            assert file.read(100_000) == data[at : at + 100_000]
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+    inflating = archives._inflating(folder.store, *folder.store._find("large.h5"))  # type: ignore[arg-type, attr-defined]
+    with mock.patch.object(inflating, "_go_on", wraps=inflating._go_on) as steps:
+        for at in (1_000, 60_000_000, 30_000_000):
+            assert inflating.read(at, at + 1000) == data[at : at + 1000]
+    assert steps.call_count <= 3 * 16
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [({"crc": 7}, "CRC-32"), ({"size": 3_000_001}, "another size"), ({"size": 2_999_999}, "another size")],
+)
+def test_the_end_of_ranges_shows_what_lies(more: dict[str, int], reason: str, write: Write) -> None:
+    data = random.Random(4).randbytes(1000) * 3000
+    folder = write(crafted_zip(Entry(b"a.h5", data, 8, **more)))
+    member = folder / "a.h5"
+    assert member.read(1_500_000, 1_500_100) == data[1_500_000:1_500_100]
+    for _ in range(2):
+        with pytest.raises(Unreadable, match=reason):
+            member.read(2_500_000, 2_900_000)
 
 
 def tar_with(**more: object) -> bytes:

@@ -114,10 +114,10 @@ def _elsewhere(place: Location, split: str, path_column: str, id_column: str | N
             return _hugging_face(_from_disk(str(copy_of_folder(place)), split), path_column, id_column)
         listing = Listing(ecg_files(place))
     except StorageError as error:
-        raise CohortError(f"{place}: {error}") from error
+        raise CohortError(f"{_shown(place)}: {error}") from error
     if not listing.n_paths:
         raise CohortError(
-            f"{place} holds no ECG files, and no dataset that save_to_disk wrote. ECG files end in "
+            f"{_shown(place)} holds no ECG files, and no dataset that save_to_disk wrote. ECG files end in "
             f"{', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
         )
     return _ecgs(listing, place, path_column, id_column)
@@ -136,7 +136,12 @@ def default_data_dir(dataset: str, options: StorageOptions = NO_OPTIONS) -> str 
             return None if place.archive is None else str(place.folder)
         return None if _is_saved_elsewhere(place) else str(place)
     except StorageError as error:
-        raise CohortError(f"{place}: {error}") from error
+        raise CohortError(f"{_shown(place)}: {error}") from error
+
+
+def _shown(place: Location) -> str:
+    """What messages call a folder: an archive by its file's name."""
+    return str(place).removesuffix("::")
 
 
 def _is_table(place: Location) -> bool:
@@ -332,7 +337,9 @@ def _ecgs(paths: Iterable[str], folder: Location, path_column: str, id_column: s
             yield pa.table({path_column: waiting})
 
     if id_column is not None:
-        raise CohortError(f"{folder} is a folder of ECG files and has no columns: id_column needs a dataset or a table")
+        raise CohortError(
+            f"{_shown(folder)} is a folder of ECG files and has no columns: id_column needs a dataset or a table"
+        )
     return Cohort((path_column,), batches, path_column=path_column)
 
 

@@ -6,16 +6,15 @@ its work reads what that names without an index of its own.
 
 from __future__ import annotations
 
-import io
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from io import BufferedReader
 from typing import TYPE_CHECKING, NamedTuple
 
+from ecgfounder.storage.inflating import Inflating
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.members import STORED, ZIP_HEADER, Member, folder_key, key_of
 from ecgfounder.storage.paths import path_key
@@ -23,7 +22,6 @@ from ecgfounder.storage.store import (
     Conflict,
     Denied,
     Missing,
-    RangedFile,
     Replaced,
     Skip,
     Status,
@@ -130,20 +128,12 @@ class ArchiveStore(Store):
             return self._of_archive(archive_tag, first + start, first + stop)
         if stop <= _START_BYTES:
             return self._unpacked(archive_tag, member, stop)[start:]
-        return _latest_unpacked(self, archive_tag, member)[start:stop]
+        return _inflating(self, archive_tag, member).read(start, stop)
 
     def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
         archive_tag, member = self._find(name)
         status = self._status(name, archive_tag, member)
         return status, self._whole(archive_tag, member) if member.size <= most else None
-
-    def open(self, name: str) -> BufferedReader:
-        """Open a member for reading; a compressed one is unpacked in memory."""
-        archive_tag, member = self._find(name)
-        member.require_readable()
-        if member.method == STORED:
-            return io.BufferedReader(RangedFile(self, name))
-        return io.BufferedReader(io.BytesIO(_latest_unpacked(self, archive_tag, member)))
 
     def put(self, name: str, data: bytes) -> Status:
         raise Denied(f"{self.url(name)}: archives are not written to")
@@ -271,7 +261,7 @@ class ArchiveStore(Store):
         return data
 
     def _unpacked(self, tag: str, member: Member, stop: int) -> bytes:
-        """The first bytes of a member; all of them must be what it consists of."""
+        """The first bytes of a member, or all, which must be what it consists of."""
         if member.method == STORED:
             return b"".join(self._packed(tag, member, stop))
         if member.packed == 0 and member.size == 0:
@@ -349,24 +339,31 @@ def _first_byte(store: ArchiveStore, tag: str, member: Member) -> int:
 
 
 class _Latest:
-    """The compressed member that was unpacked last, because several recordings in it are often read one after the other."""
+    """The compressed member that was read in ranges last, because several recordings in it are often read one after the other."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._what: object = None
-        self._data = b""
+        self._inflating: Inflating | None = None
 
-    def get(self, what: object, unpack: Callable[[], bytes]) -> bytes:
+    def get(self, what: object, make: Callable[[], Inflating]) -> Inflating:
         with self._lock:
-            if self._what != what:
-                self._what, self._data = None, b""  # not two at the same time
-                self._data = unpack()
-                self._what = what
-            return self._data
+            if self._what != what or self._inflating is None:
+                self._what, self._inflating = what, make()
+            return self._inflating
 
 
 _latest = _Latest()
 
 
-def _latest_unpacked(store: ArchiveStore, tag: str, member: Member) -> bytes:
-    return _latest.get((store, tag, member), lambda: store._whole(tag, member))
+def _inflating(store: ArchiveStore, tag: str, member: Member) -> Inflating:
+    def make() -> Inflating:
+        first = store._first_byte(tag, member)
+        return Inflating(
+            lambda start, stop: store._of_archive(tag, first + start, first + stop),
+            member.packed,
+            member.size,
+            member.crc,
+        )
+
+    return _latest.get((store, tag, member), make)

@@ -213,7 +213,7 @@ def require_folder(folder: str, parameter: str, options: StorageOptions = NO_OPT
     except Denied:
         return
     except StorageError as error:
-        raise type(error)(f"{folder}: {error}") from error
+        raise type(error)(f"{folder.removesuffix('::')}: {error}") from error
     if not exists:
         raise SettingsError(
             f"Invalid value for the {parameter!r} parameter. It must be an existing folder, got {folder}: there is nothing "

@@ -1,6 +1,6 @@
 """The interface of stores: folders, object stores, memory.
 
-In: names of objects, with parts joined by '/' and relative to the store's root. Out: their bytes and tags, or one of four errors.
+In: names of objects, with parts joined by '/' and relative to the store's root. Out: their bytes and tags, or one of five errors.
 `tests/storage/test_storage.py` is the test suite for every store.
 """
 
@@ -97,7 +97,8 @@ def kept_below(folder: str, skip: Skip) -> Callable[[str], bool]:
 class Store(ABC):
     """Objects by name. Thread-safe and picklable: connections are opened on use.
 
-    Every method raises `StorageError`: `Missing`, `Denied` or `Unavailable`, and `Conflict` where documented.
+    Every method raises `StorageError`: `Missing`, `Denied` or `Unavailable`, `Conflict` where documented, and `Unreadable` for
+    what is in an archive.
     """
 
     @abstractmethod
