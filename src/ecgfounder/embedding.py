@@ -19,7 +19,7 @@ from ecgfounder.cohort.sources import default_data_dir
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import StorageError
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.readers.source import Hints
@@ -133,9 +133,9 @@ def embed_cohort(
         See `Preparation`.
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `trim_zero_edges`.
-    reader : {"auto", "sierraecg", "mortara_eli", "mfer"}
-        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
-        that no file of a device has verified).
+    reader : {"auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc"}
+        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli", "mfer" or
+        "kardia_atc" (formats that no file of a device has verified).
     sampling_rate : float, optional
         In Hz, for files that do not state it.
     leads : sequence of str, optional
@@ -274,8 +274,8 @@ def embed_cohort(
         summary = Run(settings, _Lines(told), interruption).execute()
     if summary.signal is not None:
         raise KeyboardInterrupt(
-            f"stopped after {summary.processed:,} recordings; finished recordings are committed, and the same call resumes "
-            "the run"
+            f"stopped after {counted(summary.processed, 'recording')}; finished recordings are committed, and the same call "
+            "resumes the run"
         )
     if summary.trouble is not None:
         raise StorageError(

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.results.export import TARGETS, export_run
 
 
@@ -41,7 +41,9 @@ def run_export(arguments: argparse.Namespace) -> int:
         allow_incomplete=arguments.allow_incomplete,
     )
     print(
-        one_line(f"{n_records:,} embeddings of {arguments.run} written to {arguments.output_dir} as {arguments.to}"),
+        one_line(
+            f"{counted(n_records, 'embedding')} of {arguments.run} written to {arguments.output_dir} as {arguments.to}"
+        ),
         file=sys.stderr,
     )
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import OK, SOME_FAILED, Terminal, print_tally
+from ecgfounder.escaping import counted
 from ecgfounder.storage import storage_options
 
 
@@ -22,6 +23,6 @@ def run_merge(arguments: argparse.Namespace) -> int:
 
     tally = merge(arguments.output_dir, storage_options(arguments.storage_options))
     console = Terminal()
-    console.line(f"{tally.done:,} recordings embedded, {tally.failed:,} failed, {tally.pending:,} still to do")
+    console.line(f"{counted(tally.done, 'recording')} embedded, {tally.failed:,} failed, {tally.pending:,} still to do")
     print_tally(tally, Path(arguments.output_dir), console)
     return SOME_FAILED if tally.failed or tally.pending else OK
