@@ -95,19 +95,16 @@ class Inflating:
         pieces: list[bytes] = []
         while wanted > 0 or (is_last and not state.inflate.eof):
             data = state.inflate.unconsumed_tail
-            if not data:
-                if state.inflate.eof or state.at >= self._n_packed:
-                    break
+            if not data and state.at < self._n_packed:
                 stop = min(state.at + _READ_AT_ONCE, self._n_packed)
                 data, state.at = self._read(state.at, stop), stop
             try:
-                pieces.append(
-                    state.inflate.decompress(data, wanted + is_last)
-                )  # one more at the end, which must not be there
+                # At the end one byte more, which must not be there. Without data, what zlib may still hold.
+                pieces.append(state.inflate.decompress(data, wanted + is_last))
             except zlib.error:
                 raise Unreadable("it is damaged in the archive: its compressed data are none") from None
             wanted -= len(pieces[-1])
-            if wanted < 0:
+            if wanted < 0 or not (data or pieces[-1]):
                 break
         if wanted != 0 or (is_last and not state.inflate.eof):
             raise Unreadable(
@@ -120,10 +117,10 @@ class Inflating:
 
     def _keep(self, number: int, data: bytes, *, is_last: bool) -> None:
         if number == self._furthest:
-            self._furthest += 1
-            self._crc_so_far = zlib.crc32(data, self._crc_so_far)
-            if is_last and self._crc_so_far != self._crc:
+            crc = zlib.crc32(data, self._crc_so_far)
+            if is_last and crc != self._crc:
                 raise Unreadable("it is damaged in the archive: its CRC-32 is another")
+            self._furthest, self._crc_so_far = number + 1, crc
         self._blocks[number] = data
         while len(self._blocks) > _BLOCKS_KEPT:
             self._blocks.popitem(last=False)
