@@ -128,7 +128,7 @@ def test_a_cohort_of_all_formats_in_an_archive_in_a_bucket(
 
 
 def test_reading_processes_make_no_index(start: Start, tmp_path: Path) -> None:
-    """The index of an archive that is gone cannot be made: the bytes are still there through the folder's own file."""
+    """In them, making one ends the process."""
     files = {f"{number % 5}/{number:03d}.npy": npy_of(number, 50) for number in range(40)}
     (tmp_path / "study.zip").write_bytes(zip_of(files))
     code = "import ecgfounder.storage.archives as a, os; a.ArchiveStore._indexed = lambda *_: os._exit(3)\n"
