@@ -437,6 +437,7 @@ class Run:
             named=self._named,
             removable=self.settings.format == "json",
             refuse=recorder.refuse,
+            options=self.settings.storage_options,
         )
 
     def _conclude(self, started: Started, recorder: Recorder) -> Summary:
