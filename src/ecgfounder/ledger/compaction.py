@@ -82,7 +82,7 @@ def _rewrite(folder: RunFolder, shard: Location, table: pa.Table) -> None:
         return
     buffer = io.BytesIO()
     write_table(table, buffer)
-    shard.put(buffer.getvalue())
+    shard.write(buffer.getvalue())
 
 
 def _records_by_shard(state: LedgerState) -> Iterator[tuple[str, list[int]]]:

@@ -33,18 +33,18 @@ def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord) -> Tally:
     with ExitStack() as opened:
         predictions = None
         if form.predictions:
-            table = PredictionsTable(folder.table("predictions").path, spec_of(form.mode).labels())
+            table = PredictionsTable(folder.table("predictions"), spec_of(form.mode).labels())
             predictions = opened.enter_context(table)
             accounts.append(predictions)
         if form.statements:
-            accounts.append(opened.enter_context(StatementsTable(folder.table("statements").path)))
+            accounts.append(opened.enter_context(StatementsTable(folder.table("statements"))))
         tally = write_manifest(
             cohort,
             state,
             settings.data_dir,
             settings.keep_columns,
-            folder.table("manifest").path,
-            folder.failures.path,
+            folder.table("manifest"),
+            folder.failures,
             accounts,
         )
     if predictions is not None:

@@ -33,7 +33,7 @@ CHUNK_BYTES = 64 << 20
 EMBEDDINGS = ("embedding", "embedding_mean")
 """The columns of embeddings; the second one exists if a run keeps feature maps and their means."""
 
-SHARD_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-rank\d+of\d+-\d{6,}\.parquet")
+SHARD_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-(rank\d+of\d+|epoch\d{6,})-\d{6,}(-[0-9a-f]{8})?\.parquet")
 """The names of this program's shards; no other file is ever removed."""
 
 _FACTS: tuple[tuple[str, pa.DataType], ...] = (
@@ -42,6 +42,20 @@ _FACTS: tuple[tuple[str, pa.DataType], ...] = (
     ("n_samples", pa.int64()),
     ("flags", pa.list_(pa.string())),
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """A shard's name, rows, and outputs."""
+
+    name: str
+    table: pa.Table
+    outputs: tuple[Output, ...]
+
+    def written(self) -> list[Written | ShardWritten]:
+        """What a sink returns when the shard is on disk."""
+        written = [Written(output, reference(self.name, output.key), self.name) for output in self.outputs]
+        return [*written, ShardWritten(self.name, self.table.num_rows, len(self.outputs))]
 
 
 class ParquetSink:
@@ -80,6 +94,7 @@ class ParquetSink:
         self._waiting: list[Output] = []
         self._bytes = 0
         self._number = 0
+        self._suffix = ""
 
     def write(self, outputs: Sequence[Output]) -> list[Written | ShardWritten]:
         written: list[Written | ShardWritten] = []
@@ -91,21 +106,29 @@ class ParquetSink:
             self._waiting.append(stored)
             self._bytes += stored.nbytes
             if len(self._waiting) >= self._shard_size or self._bytes >= MAX_BYTES:
-                written += self.close()
+                written += self._flush()
         return written
 
     def close(self) -> list[Written | ShardWritten]:
+        return self._flush()
+
+    def _flush(self) -> list[Written | ShardWritten]:
+        """Write the outputs that are waiting as a shard."""
         if not self._waiting:
             return []
+        shard = self._cut()
+        with replacing(self._output_dir / shard.name, aside=self._scratch / f"{shard.name}.part") as file:
+            write_table(shard.table, file)
+        return shard.written()
+
+    def _cut(self) -> Shard:
+        """The outputs that are waiting, as a shard."""
         # Rows are in the dataset's order; the order of completion is random.
         outputs = sorted(self._waiting, key=lambda output: output.order)
-        name = f"embeddings-{self._prefix}-{self._number:06d}.parquet"
+        name = f"embeddings-{self._prefix}-{self._number:06d}{self._suffix}.parquet"
         table = pa.concat_tables([self._table(pieces) for pieces in _groups(outputs)])
-        with replacing(self._output_dir / name, aside=self._scratch / f"{name}.part") as file:
-            write_table(table, file)
         self._waiting, self._bytes, self._number = [], 0, self._number + 1
-        written = [Written(output, reference(name, output.key), name) for output in outputs]
-        return [*written, ShardWritten(name, table.num_rows, len(outputs))]
+        return Shard(name, table, tuple(outputs))
 
     def _stored(self, output: Output) -> Output | None:
         """The output in the numbers that are written; None where one is beyond them."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote
 
 from ecgfounder.checks import check_folder
@@ -132,6 +133,14 @@ class Location:
     def create(self, data: bytes) -> Status:
         """`Store.create` of the object."""
         return self.store.create(self.name, data)
+
+    def write(self, data: bytes | BinaryIO) -> str:
+        """`Store.write` of the object."""
+        return self.store.write(self.name, data)
+
+    def claim(self, data: bytes) -> None:
+        """`Store.claim` of the object."""
+        self.store.claim(self.name, data)
 
     def delete(self, parts: Iterable[str]) -> None:
         """Delete objects below this location."""

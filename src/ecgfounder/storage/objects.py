@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import methodcaller
-from typing import Any
+from typing import Any, BinaryIO
 
 from ecgfounder.errors import SettingsError
 from ecgfounder.storage.connect import RANGE_NOT_SATISFIABLE, Connection, connection_to, require_obstore
@@ -127,17 +127,31 @@ class ObjectStore(Store):
         return self._connection.ask(get)
 
     def put(self, name: str, data: bytes) -> Status:
-        key = _checked(name)
-        self._connection.ask(lambda client: client.put(key, data))
-        return self.status(key)
+        self.write(name, data)
+        return self.status(name)
 
     def create(self, name: str, data: bytes) -> Status:
+        self.claim(name, data)
+        return self.status(name)
+
+    def write(self, name: str, data: bytes | BinaryIO) -> str:
+        key = _checked(name)
+
+        def put(client: Any) -> str | None:
+            if not isinstance(data, bytes):
+                data.seek(0)
+            tag: str | None = client.put(key, data)["e_tag"]
+            return tag
+
+        tag = self._connection.ask(put)
+        return _quoted(tag) if tag else self.status(key).tag
+
+    def claim(self, name: str, data: bytes) -> None:
         key = _checked(name)
         try:
             self._connection.ask(lambda client: client.put(key, data, mode="create"))
         except Conflict as error:
             raise Conflict(f"{self.url(name)}: it already exists") from error
-        return self.status(key)
 
     def delete(self, names: Iterable[str]) -> None:
         keys = iter([name for name in names if is_key(name)])
@@ -208,6 +222,9 @@ def _status(meta: Mapping[str, Any]) -> Status:
     modified: datetime = meta["last_modified"]
     mtime_ns = round(modified.timestamp() * 1e6) * 1000
     tag = meta.get("e_tag") or meta.get("version") or f"{mtime_ns:x}-{meta['size']:x}"
-    return Status(
-        meta["path"], meta["size"], tag if '"' in tag else f'"{tag}"', mtime_ns
-    )  # some listings have no quotes
+    return Status(meta["path"], meta["size"], _quoted(tag), mtime_ns)
+
+
+def _quoted(tag: str) -> str:
+    """A tag in quotes, which some listings omit."""
+    return tag if '"' in tag else f'"{tag}"'
