@@ -27,7 +27,7 @@ from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.run.run import Run
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Summary
-from ecgfounder.storage import folder_text, path_here, working_folder
+from ecgfounder.storage import folder_text, output_place, working_folder
 from ecgfounder.storage import storage_options as make_options
 
 log = logging.getLogger("ecgfounder")
@@ -238,7 +238,7 @@ def embed_cohort(
     }
     settings = Settings(
         dataset=dataset,
-        output_dir=path_here(output_dir, "output_dir"),
+        output_dir=output_place(output_dir, options),
         split=split,
         path_column=path_column,
         id_column=id_column,
@@ -281,7 +281,7 @@ def embed_cohort(
         raise StorageError(
             f"the run stopped: {summary.trouble}. Finished recordings are committed, and the same call resumes the run"
         )
-    return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True))
+    return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True, storage_options=storage_options))
 
 
 @dataclass(frozen=True)

@@ -144,4 +144,3 @@ class ParquetObjectSink(ParquetSink):
         write_table(shard.table, content)
         (self._folder / shard.name).write(content.getvalue())
         return shard.written()
-

@@ -214,17 +214,18 @@ def require_folder(folder: str, parameter: str, options: StorageOptions = NO_OPT
         )
 
 
-def locate_output(place: str | os.PathLike[str] | Location) -> Location:
-    """`locate`, for outputs, which are not written to object stores.
+def output_place(text: str | os.PathLike[str], options: StorageOptions = NO_OPTIONS) -> Path | Location:
+    """A folder for outputs: a path on this machine, or a location in an object store.
 
     Raises
     ------
     SettingsError
-        As `locate` does, and for an object's URL.
+        As `locate` does.
     """
-    if not isinstance(place, Location):
-        _refuse_objects(os.fspath(place))
-    return locate(place)
+    if not is_url(os.fspath(text)):
+        return Path(text)
+    place = locate(text, options)
+    return place.path if place.is_local else place
 
 
 def _refuse_objects(text: str) -> None:

@@ -103,7 +103,9 @@ def seal_epoch(run: Location, epoch: Epoch) -> tuple[str, ...]:
         If a newer epoch has begun.
     """
     view = _View(run / LEDGER)
-    if view.newest.get(epoch.shard) != epoch.number or (epoch.shard != WHOLE and view.newest.get(WHOLE, 0) != epoch.base):
+    if view.newest.get(epoch.shard) != epoch.number or (
+        epoch.shard != WHOLE and view.newest.get(WHOLE, 0) != epoch.base
+    ):
         raise Superseded(f"{run.folder} was taken over by another process")
     parts = view.all_parts() if epoch.shard == WHOLE else view.parts_of(epoch.shard)
     body = orjson.dumps(asdict(_Seal(token=epoch.token, parts=parts)))

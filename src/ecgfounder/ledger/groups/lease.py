@@ -208,9 +208,7 @@ class Lease:
 class _Watch:
     """A challenger's view of other leases."""
 
-    def __init__(
-        self, folder: Location, output_dir: str, intervals: Intervals, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folder: Location, output_dir: str, intervals: Intervals, tell: Callable[[str], None]) -> None:
         self._folder = folder
         self._output_dir = output_dir
         self._intervals = intervals

@@ -13,7 +13,9 @@ Shard = tuple[int, int]
 WHOLE: Shard = (1, 1)
 
 _SCOPE = re.compile(r"shard-(\d+)-of-(\d+)")
-_PART = re.compile(r"(?P<stamp>\d{20})-shard(?P<i>\d+)of(?P<n>\d+)-epoch(?P<epoch>\d{6,})-(?P<kind>[a-z]+)\d{6,}\.jsonl")
+_PART = re.compile(
+    r"(?P<stamp>\d{20})-shard(?P<i>\d+)of(?P<n>\d+)-epoch(?P<epoch>\d{6,})-(?P<kind>[a-z]+)\d{6,}\.jsonl"
+)
 
 
 def scope_of(shard: Shard) -> str:

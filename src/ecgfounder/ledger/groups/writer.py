@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import orjson
@@ -71,6 +71,8 @@ class GroupWriter:
         The process.
     check : callable
         Called before each publication; raises if this process must not write any more.
+    numbers : iterator of int
+        The numbers of the epoch's next parts of this kind.
     kind : str
         `GROUP` or `DRIVER`.
     """
@@ -81,6 +83,7 @@ class GroupWriter:
         epoch: Epoch,
         header: PartHeader,
         check: Callable[[], None],
+        numbers: Iterator[int],
         *,
         kind: str = GROUP,
         bounds: Bounds = USUAL,
@@ -94,7 +97,7 @@ class GroupWriter:
         self._lock = threading.Lock()
         self._lines: list[Line] = []
         self._since = 0.0
-        self._number = 0
+        self._numbers = numbers
 
     def append(self, lines: Sequence[Line]) -> None:
         """Add entries and commitments; publishes them if the group is at its end.
@@ -136,7 +139,7 @@ class GroupWriter:
         statuses = [getattr(line, "status", None) for line in self._lines]
         end = PartEnd(outcome=outcome, done=statuses.count("done"), failed=statuses.count("failed"))
         content = part_content(self._header, self._lines, end)
-        self._number += 1
-        if not publish_part(self._ledger, self._epoch, self._kind, self._number, content):
-            raise Superseded(f"{self._ledger}: another process published the records of group {self._number}")
+        number = next(self._numbers)
+        if not publish_part(self._ledger, self._epoch, self._kind, number, content):
+            raise Superseded(f"{self._ledger}: another process published the records of group {number}")
         self._lines = []
