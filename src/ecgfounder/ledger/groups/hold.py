@@ -16,7 +16,8 @@ from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.groups.epochs import Epoch, parts_without_meaning, seal_epoch, take_epoch
 from ecgfounder.ledger.groups.lease import USUAL, Intervals, Lease
 from ecgfounder.ledger.groups.names import Shard
-from ecgfounder.ledger.groups.writer import DRIVER, GROUP, GroupWriter
+from ecgfounder.ledger.groups.writer import DRIVER, GROUP, Bounds, GroupWriter
+from ecgfounder.ledger.groups.writer import USUAL as USUAL_BOUNDS
 from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.record import now
 from ecgfounder.ledger.removal import named_outputs, remove_obsolete, remove_tables
@@ -44,10 +45,12 @@ class StoreHold:
         shard: Shard,
         *,
         intervals: Intervals = USUAL,
+        bounds: Bounds = USUAL_BOUNDS,
         tell: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._folder = folder
         self._shard = shard
+        self._bounds = bounds
         self._epoch: Epoch | None = None
         self._numbers: dict[str, Iterator[int]] = {GROUP: count(1), DRIVER: count(1)}
         try:
@@ -96,7 +99,8 @@ class StoreHold:
     def writer(self, kind: str = GROUP) -> GroupWriter:
         """A writer of parts of the epoch."""
         header = PartHeader(**own_name(), started=now())
-        return GroupWriter(self._folder.ledger, self.epoch, header, self.check, self._numbers[kind], kind=kind)
+        numbers, bounds = self._numbers[kind], self._bounds
+        return GroupWriter(self._folder.ledger, self.epoch, header, self.check, numbers, kind=kind, bounds=bounds)
 
     def seal(self) -> None:
         """End the epoch, and remove parts that do not count."""
