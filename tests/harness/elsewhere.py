@@ -1,6 +1,6 @@
 """A store that is not this machine's file system, although its objects are files: several processes share it.
 
-In: a folder. Out: a store with the habits of a bucket (tags of contents, no renames, no appending), and faults at chosen operations.
+In: a folder. Out: a store with the habits of a bucket (tags of contents, no renames, no appending), and faults at chosen changes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from ecgfounder.storage.store import Skip, skip_none, walk_order
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the `at`-th change of the store, before it or after it is done: a signal, or an error instead of the reply."""
+    """What happens at the `at`-th change of the store, or at the first one to an object with `name` in its name, before or after
+    it is done: a signal, or an error as the reply.
+    """
 
-    at: int
+    at: int = 0
+    name: str | None = None
     after: bool = False
     signal: int | None = signal.SIGKILL
 
@@ -33,10 +36,22 @@ class Changes:
     fault: Fault | None = None
     tell: Callable[[str], None] = lambda _name: None
 
+    def _due(self, name: str) -> Fault | None:
+        """The fault, if it is to happen at this change."""
+        fault = self.fault
+        if fault is None:
+            return None
+        if fault.name is None:
+            return fault if fault.at == len(self.names) else None
+        if fault.name not in name or name.startswith("delete"):
+            return None
+        self.fault = None
+        return fault
+
     def change(self, name: str, work: Callable[[], None]) -> None:
         self.names.append(name)
         self.tell(name)
-        fault = self.fault if self.fault is not None and self.fault.at == len(self.names) else None
+        fault = self._due(name)
         if fault is not None and not fault.after:
             _happen(fault)
         work()

@@ -1,7 +1,7 @@
 """A run to a store that is hurt on purpose: killed, stopped, or refused at a chosen change; then started again until it ends.
 
-In: settings whose output folder is in a store, and a fault. Out: what is in the store afterwards. Each start is a forked child with
-an engine that costs nothing.
+In: settings whose output folder is in a store, and a fault. Out: what is in the store afterwards. Each start is a forked child
+with an engine that costs nothing.
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _child(
-    settings: Settings, fault: Fault | None, told: Path | None, machine: Machine, intervals: Intervals
-) -> None:
+def _child(settings: Settings, fault: Fault | None, told: Path | None, machine: Machine, intervals: Intervals) -> None:
     """One start in this process; never returns."""
     gc.freeze()
     status = CRASHED
@@ -107,7 +105,9 @@ def _child(
         os._exit(status)
 
 
-def run_to_the_end(settings: Settings, faults: Iterator[Fault], *, machines: Iterator[Machine], starts: int = 40) -> int:
+def run_to_the_end(
+    settings: Settings, faults: Iterator[Fault], *, machines: Iterator[Machine], starts: int = 40
+) -> int:
     """Start again and again, each time with the next fault, until it ends by itself; how many starts that took."""
     for number in range(1, starts + 1):
         status = wait(start(settings, next(faults, None), machine=next(machines)))

@@ -94,8 +94,8 @@ def take_epoch(run: Location, shard: Shard, *, fresh: bool = False) -> Epoch:
     return epoch
 
 
-def seal_epoch(run: Location, epoch: Epoch) -> tuple[str, ...]:
-    """End an epoch: from now on, exactly the parts that count now count; returns their names.
+def seal_epoch(run: Location, epoch: Epoch) -> list[str]:
+    """End an epoch: from now on, exactly the parts that count now count; returns the names of the others.
 
     Raises
     ------
@@ -103,15 +103,22 @@ def seal_epoch(run: Location, epoch: Epoch) -> tuple[str, ...]:
         If a newer epoch has begun.
     """
     view = _View(run / LEDGER)
-    if view.newest.get(epoch.shard) != epoch.number or (
-        epoch.shard != WHOLE and view.newest.get(WHOLE, 0) != epoch.base
-    ):
-        raise Superseded(f"{run.folder} was taken over by another process")
+    _refuse_older(view, epoch)
     parts = view.all_parts() if epoch.shard == WHOLE else view.parts_of(epoch.shard)
     body = orjson.dumps(asdict(_Seal(token=epoch.token, parts=parts)))
     if not publish(_place(run, epoch.shard, epoch.number, _SEAL), body):
         raise Superseded(f"{run.folder} was sealed by another process")
-    return parts
+    view = _View(run / LEDGER)
+    _refuse_older(view, epoch)  # this process may have stood still before it sealed
+    return sorted(view.names - set(view.all_parts()))
+
+
+def _refuse_older(view: _View, epoch: Epoch) -> None:
+    """Refuse an epoch that is not the newest any more."""
+    if view.newest.get(epoch.shard) != epoch.number or (
+        epoch.shard != WHOLE and view.newest.get(WHOLE, 0) != epoch.base
+    ):
+        raise Superseded(f"{view.run.folder} was taken over by another process")
 
 
 def counting_parts(ledger: Location) -> tuple[str, ...]:
@@ -125,19 +132,13 @@ def counting_parts(ledger: Location) -> tuple[str, ...]:
     return _View(ledger).all_parts()
 
 
-def parts_without_meaning(run: Location) -> list[str]:
-    """The names of parts that do not count, and never will."""
-    view = _View(run / LEDGER)
-    return sorted(view.names - set(view.all_parts()))
-
-
 class _View:
     """The epochs and parts of a run, as they are now. Epochs are listed first: what is older than the parts names fewer."""
 
     def __init__(self, ledger: Location) -> None:
-        self._run = ledger.folder
+        self.run = ledger.folder
         self._sealed: set[tuple[Shard, int]] = set()
-        self.newest = _newest(self._run, self._sealed)
+        self.newest = _newest(self.run, self._sealed)
         self.names = {name for name in ledger.names() if name.endswith(PART_SUFFIX) and "/" not in name}
         self._by_epoch: dict[PartName | None, list[str]] = {}
         for name in self.names:
@@ -162,14 +163,14 @@ class _View:
 
     def _of_newest(self, shard: Shard, number: int) -> Iterator[str]:
         if (shard, number) in self._sealed:
-            named: Iterable[str] = _read(_place(self._run, shard, number, _SEAL), _Seal).parts
+            named: Iterable[str] = _read(_place(self.run, shard, number, _SEAL), _Seal).parts
         else:
             named = self._begun(shard, number).parts
             yield from self._by_epoch.get(PartName(shard, number), ())
         yield from self.names.intersection(named)
 
     def _begun(self, shard: Shard, number: int) -> Epoch:
-        return _read(_place(self._run, shard, number, _BEGUN), Epoch)
+        return _read(_place(self.run, shard, number, _BEGUN), Epoch)
 
 
 def _newest(run: Location, sealed: set[tuple[Shard, int]] | None = None) -> dict[Shard, int]:

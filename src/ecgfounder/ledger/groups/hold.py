@@ -13,7 +13,7 @@ from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.entry import PartHeader
 from ecgfounder.ledger.folder import RunFolder
-from ecgfounder.ledger.groups.epochs import Epoch, parts_without_meaning, seal_epoch, take_epoch
+from ecgfounder.ledger.groups.epochs import Epoch, seal_epoch, take_epoch
 from ecgfounder.ledger.groups.lease import USUAL, Intervals, Lease
 from ecgfounder.ledger.groups.names import Shard
 from ecgfounder.ledger.groups.writer import DRIVER, GROUP, Bounds, GroupWriter
@@ -105,8 +105,7 @@ class StoreHold:
     def seal(self) -> None:
         """End the epoch, and remove parts that do not count."""
         self.check()
-        seal_epoch(self._folder.run, self.epoch)
-        self._folder.ledger.delete(parts_without_meaning(self._folder.run))
+        self._folder.ledger.delete(seal_epoch(self._folder.run, self.epoch))
 
 
 def refuse_other_objects(folder: RunFolder) -> None:

@@ -188,6 +188,7 @@ class Lease:
 
     def _keep(self) -> None:
         while not (self._lost or self._stopped.wait(self._intervals.renew)):
+            self._now()  # a clock that is not read does not go on
             try:
                 self._publish("held")
             except StorageError:
