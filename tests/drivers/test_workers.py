@@ -367,7 +367,8 @@ from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.stages.read import Opened
 if __name__ == "__main__":
     pool = ReaderPool(SCRIPTED, 2)
-    for event in pool.events(jobs_of(["small,hang,small", "big,hang,big"])):
+    events = pool.events(jobs_of(["small,hang,small", "big,hang,big"]))
+    for event in events:
         if isinstance(event, Opened):
             print(int(event.facts.device["pid"]), flush=True)
 """
@@ -386,6 +387,14 @@ def test_workers_do_not_outlive_a_killed_main_process(tmp_path: Path) -> None:
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline, "a worker outlived its main process"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_a_program_that_ends_without_closing_its_pool_ends(dropped: bool, tmp_path: Path) -> None:
+    script = tmp_path / "careless.py"
+    script.write_text(f"{ORPHANING}            break\n    {'del pool, events' if dropped else 'sys.exit(3)'}\n")
+    done = subprocess.run([sys.executable, str(script), str(ROOT)], stdout=subprocess.DEVNULL, timeout=30)
+    assert done.returncode == (0 if dropped else 3)
 
 
 def is_running(pid: int) -> bool:

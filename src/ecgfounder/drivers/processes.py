@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 from ecgfounder.drivers.growth import Growth
@@ -126,7 +127,10 @@ class ReaderPool:
         self._growth = Growth()
         self._memory: Memory[_Worker] = Memory(sys.maxsize if memory is None else memory)
         self._selector = selectors.DefaultSelector()
-        self._workers = [self._start() for _ in range(min(n_workers, n_started or n_workers))]
+        self._workers: list[_Worker] = []
+        # Without `close`, multiprocessing would wait for workers after it sent them a signal that they ignore.
+        Finalize(self, _kill, (self._workers,), exitpriority=1)
+        self._workers += [self._start() for _ in range(min(n_workers, n_started or n_workers))]
 
     def stop_taking(self) -> None:
         """Take no more jobs; `events` ends when the current ones are done."""
@@ -177,7 +181,7 @@ class ReaderPool:
         deadline = time.monotonic() + patience
         for worker in self._workers:
             _end(worker.process, max(0.0, deadline - time.monotonic()))
-        self._workers = []
+        self._workers.clear()
         self._selector.close()
 
     def _start(self) -> _Worker:
@@ -333,6 +337,11 @@ def _without_main_module(task: ReadTask) -> Iterator[None]:
     finally:
         del main.__spec__
         vars(main).update(hidden)
+
+
+def _kill(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
 
 
 def _end(process: BaseProcess, patience: float = 5.0) -> int | None:
