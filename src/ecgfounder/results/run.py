@@ -27,7 +27,7 @@ from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
 from ecgfounder.results.join import Join, as_arrow, join_table
 from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, RowNumbers, key_of
-from ecgfounder.storage import Location
+from ecgfounder.storage import Location, StorageOptions
 from ecgfounder.storage import storage_options as make_options
 
 _RECORDS_AT_ONCE = 4096
@@ -37,7 +37,7 @@ def open_run(
     folder: str | os.PathLike[str] | Location,
     *,
     allow_incomplete: bool = False,
-    storage_options: Mapping[str, object] | None = None,
+    storage_options: Mapping[str, object] | StorageOptions | None = None,
 ) -> EmbeddingRun:
     """Open the output folder of a run, which may have been moved since.
 

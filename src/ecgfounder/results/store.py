@@ -25,7 +25,7 @@ from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.record import RunForm, RunRecord
 from ecgfounder.sinks.parquet import EMBEDDINGS
-from ecgfounder.storage import Location, Missing, locate
+from ecgfounder.storage import Location, Missing, StorageOptions, locate
 from ecgfounder.storage import storage_options as make_options
 
 Array = npt.NDArray[np.float32]
@@ -47,7 +47,9 @@ _SHARDS_OPEN = 64
 _REFERENCE = re.compile(r"(?P<shard>.+\.parquet)::(?P<key>[0-9a-f]{16})", re.DOTALL)
 
 
-def read_embedding(reference: str | os.PathLike[str], *, storage_options: Mapping[str, object] | None = None) -> Array:
+def read_embedding(
+    reference: str | os.PathLike[str], *, storage_options: Mapping[str, object] | StorageOptions | None = None
+) -> Array:
     """Read one embedding by its reference in a manifest or a chat file.
 
     Parameters

@@ -533,10 +533,9 @@ class Run:
 
         if self.settings.format == "json":
             return ObjectSink(self.folder.output_dir, JsonSink)
-        (part, parts), epoch = self.settings.shard, hold.epoch
         return ParquetObjectSink(
             self.folder.output_dir,
-            prefix=f"{epoch.stamp:020d}-shard{part}of{parts}-epoch{epoch.number:06d}",
+            prefix=hold.epoch.prefix,
             shard_size=self.settings.shard_size,
             dtype=self.settings.dtype,
             record_column=self._record_column,

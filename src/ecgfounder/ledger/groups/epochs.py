@@ -53,6 +53,11 @@ class Epoch:
     token: str
     parts: tuple[str, ...]
 
+    @property
+    def prefix(self) -> str:
+        """How the names of its Parquet shards begin, after the word that all have."""
+        return f"{self.stamp:020d}-shard{self.shard[0]}of{self.shard[1]}-epoch{self.number:06d}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Seal:

@@ -96,9 +96,9 @@ class StoreHold:
         folder.ledger.delete(names)
         return self._epoch
 
-    def writer(self, kind: str = GROUP) -> GroupWriter:
-        """A writer of parts of the epoch."""
-        header = PartHeader(**own_name(), started=now())
+    def writer(self, kind: str = GROUP, header: PartHeader | None = None) -> GroupWriter:
+        """A writer of parts of the epoch; by default, `header` is that of this process."""
+        header = header or PartHeader(**own_name(), started=now())
         numbers, bounds = self._numbers[kind], self._bounds
         return GroupWriter(self._folder.ledger, self.epoch, header, self.check, numbers, kind=kind, bounds=bounds)
 
