@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -74,16 +75,21 @@ def wait(child: int) -> int:
 
 
 def _child(settings: Settings, fault: Fault | None, told: Path | None, machine: Machine, intervals: Intervals) -> None:
-    """One start in this process; never returns."""
+    """One start in this (forked) process; never returns."""
     gc.freeze()
-    status = CRASHED
     CHANGES.names.clear()
     CHANGES.fault = fault
+    if told is not None:
+        file = open(told, "w", buffering=1)  # noqa: SIM115 - until the process ends
+        CHANGES.tell = lambda name: file.write(f"{name}\n") and None
+    run_here(settings, machine, intervals)
+
+
+def run_here(settings: Settings, machine: Machine, intervals: Intervals) -> None:
+    """Run in this process, and end it with the outcome as its status."""
+    status = CRASHED
     try:
         with ExitStack() as stack:
-            if told is not None:
-                file = stack.enter_context(open(told, "w", buffering=1))
-                CHANGES.tell = lambda name: file.write(f"{name}\n") and None
             patch = mock.patch.object
             stack.enter_context(patch(extract, "create_engine", return_value=NullEngine()))
             stack.enter_context(patch(extract, "join_launch", return_value=Launch()))
@@ -97,9 +103,12 @@ def _child(settings: Settings, fault: Fault | None, told: Path | None, machine: 
             summary = extract.Run(settings, Silent()).execute()
         whole = settings.shard[1] == 1
         status = COMPLETE if summary.outcome == "complete" or (not whole and summary.trouble is None) else BROKEN
-    except ECGFounderError:
+        if summary.trouble is not None:
+            print(f"stopped: {summary.trouble}", file=sys.stderr)
+    except ECGFounderError as error:
+        print(f"refused: {error}", file=sys.stderr)
         status = BROKEN
-    except BaseException:  # noqa: BLE001 - the child reports it and ends as crashed
+    except BaseException:  # noqa: BLE001 - the process reports it and ends as crashed
         traceback.print_exc()
     finally:
         os._exit(status)
