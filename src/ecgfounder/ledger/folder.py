@@ -113,7 +113,15 @@ class RunFolder:
     def write_card(self, record: RunRecord) -> None:
         """Write the card beside the embeddings; one that the user wrote is kept."""
         card, place = card_of(record.form), self.output_dir / CARD
-        if card is not None and (self.has_card() or not _is_taken(place)):
+        if card is None:
+            return
+        try:
+            before = place.read(0, 4096)
+        except StorageError:
+            if not _is_taken(place):
+                write_whole(place, card.encode())
+            return
+        if before != card.encode() and is_card(before):
             write_whole(place, card.encode())
 
     def has_card(self) -> bool:
