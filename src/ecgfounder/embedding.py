@@ -106,7 +106,7 @@ def embed_cohort(
         Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of
         ECGs; a path, or a URL (s3://, gs://, az://).
     output_dir : str or os.PathLike
-        Folder of the embeddings. If it holds a run with the same settings, that run is resumed; finished records are not
+        Folder of the embeddings, a path or a URL (s3://, gs://, az://). If it holds a run with the same settings, that run is resumed; finished records are not
         done again.
     checkpoint : str or os.PathLike, optional
         A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub.

@@ -6,18 +6,24 @@ In: names of objects (keys). Out: bytes, size and ETag. Connections are opened o
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import methodcaller
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from ecgfounder.errors import SettingsError
-from ecgfounder.storage.connect import RANGE_NOT_SATISFIABLE, Connection, connection_to, require_obstore
+from ecgfounder.storage.connect import RANGE_NOT_SATISFIABLE, BrokenReply, Connection, connection_to, require_obstore
 from ecgfounder.storage.options import NO_OPTIONS, StorageOptions
 from ecgfounder.storage.store import Conflict, Missing, Skip, Status, Store, Unavailable, skip_none
 
 SCHEMES = ("s3", "gs", "az")
+
+T = TypeVar("T")
+
+_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before a request is made again whose reply broke."""
 
 _DELETED_AT_ONCE = 1000
 _LISTED_AT_ONCE = 1000
@@ -66,14 +72,22 @@ class ObjectStore(Store):
         if at and not is_key(at):
             return
 
-        def begin(client: Any) -> tuple[Any, Any]:
-            pages = client.list(at or None, chunk_size=_LISTED_AT_ONCE)  # which asks for nothing yet
-            return pages, next(pages, None)
+        pages: Any = None
+        last: str | None = None
 
-        pages, page = self._connection.ask(begin)
-        while page:
+        def next_page(client: Any) -> Any:
+            nonlocal pages
+            if pages is None:  # at the beginning, or after a reply that broke
+                pages = client.list(at or None, offset=last, chunk_size=_LISTED_AT_ONCE)  # which asks for nothing yet
+            try:
+                return next(pages, None)
+            except Exception:
+                pages = None
+                raise
+
+        while page := self._asked(next_page):
             yield from map(_status, page)
-            page = self._connection.ask(lambda _client: next(pages, None))
+            last = page[-1]["path"]
 
     def is_folder(self, name: str) -> bool:
         at = name.strip("/")
@@ -156,7 +170,16 @@ class ObjectStore(Store):
     def delete(self, names: Iterable[str]) -> None:
         keys = iter([name for name in names if is_key(name)])
         while some := list(itertools.islice(keys, _DELETED_AT_ONCE)):
-            self._connection.ask(methodcaller("delete", some))
+            self._asked(methodcaller("delete", some))
+
+    def _asked(self, work: Callable[[Any], T]) -> T:
+        """`Connection.ask`; what may be asked twice is asked again if the connection breaks in the middle of the reply."""
+        for pause in _PAUSES:
+            try:
+                return self._connection.ask(work)
+            except BrokenReply:
+                time.sleep(pause)
+        return self._connection.ask(work)
 
 
 def is_key(name: str) -> bool:
