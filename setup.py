@@ -31,7 +31,8 @@ def extension(name: str, *, depends: tuple[str, ...] = (), flags: tuple[str, ...
 setup(
     ext_modules=[
         extension("ecgfounder.readers.philips._xli"),
-        extension("ecgfounder.readers._loops"),
+        extension("ecgfounder.readers._loops", flags=("-O3", "-ffp-contract=off")),
+        extension("ecgfounder.preprocess._passes", flags=("-O3", "-ffp-contract=off")),
         extension(
             "ecgfounder.engines._net1d",
             depends=("src/ecgfounder/engines/_net1d_kernels.h",),

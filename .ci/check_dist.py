@@ -19,7 +19,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "ecgfounder"
 SUFFIXES = {".py", ".pyi", ".typed", ".txt"}
-COMPILED = ("engines/_net1d.abi3.so", "readers/_loops.abi3.so", "readers/philips/_xli.abi3.so")
+COMPILED = (
+    "engines/_net1d.abi3.so",
+    "preprocess/_passes.abi3.so",
+    "readers/_loops.abi3.so",
+    "readers/philips/_xli.abi3.so",
+)
 OF_A_WHEEL = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt")
 TAG = "cp311-abi3-"
 

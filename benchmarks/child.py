@@ -56,6 +56,8 @@ def _mib(pid: int | None, name: str) -> float:
 
 def _gpu_mib() -> float:
     """GPU memory that PyTorch holds for this process."""
+    if "torch" not in sys.modules:
+        return 0.0
     import torch
 
     return torch.cuda.memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0
@@ -75,16 +77,17 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         """Measures the duration of the stages, without start-up and the final tables."""
 
         def _process(self, *arguments: Any, **options: Any) -> extract.Recorder:
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             recorder = super()._process(*arguments, **options)
-            took["process"] = time.perf_counter() - began
+            took["process"], took["cpu"] = time.perf_counter() - began, time.process_time() - cpu
             took["readers"] = max((_peak_mib(child.pid) for child in multiprocessing.active_children()), default=0.0)
             return recorder
 
         def _jobs(self, *arguments: Any) -> Iterator[Job]:
             for job in super()._jobs(*arguments):
-                took.setdefault("first_job", time.perf_counter() - _BEGAN)
-                took.setdefault("memory_at_first_job", _peak_mib(os.getpid()))
+                if "first_job" not in took:
+                    took["first_job"] = time.perf_counter() - _BEGAN
+                    took["memory_at_first_job"] = _peak_mib(os.getpid())
                 yield job
 
         def _engine(self, launch: Any, *arguments: Any, **options: Any) -> Any:
@@ -108,6 +111,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         "records": summary.processed,
         "failed": summary.failed_now,
         "seconds": took["process"],
+        "main_cpu": took["cpu"],
         "first": console.first,
         "first_job": took.get("first_job"),
         "memory_at_first_job_mib": took.get("memory_at_first_job"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgfounder.escaping import as_cell, one_line
+from ecgfounder.escaping import as_cell, counted, one_line
 
 NOT_PRINTABLE = (
     *map(chr, (*range(0x20), *range(0x7F, 0xA0))),
@@ -84,3 +84,10 @@ def without_apostrophes(cell: str) -> str:
 @given(st.text(alphabet="=+-@'\"; \t\r\n\ufeffＡ＝a1,.", max_size=12))
 def test_the_apostrophes_can_be_removed_without_doubt(text: str) -> None:
     assert without_apostrophes(as_cell(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (1001, "1,001 files"), (-1, "-1 files")]
+)
+def test_one_is_singular(number: int, words: str) -> None:
+    assert counted(number, "file") == words

@@ -117,8 +117,8 @@ def load(
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `resampling`.
     reader : str, default: "auto"
-        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
-        that no file of a device has verified).
+        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli", "mfer" or
+        "kardia_atc" (formats that no file of a device has verified).
     storage_options : mapping, optional
         Options of object stores, for checkpoint and recordings; see `embed_cohort`.
 
@@ -266,7 +266,7 @@ class Embedder:
     checkpoint : Path
         The file of the weights.
     reader : str
-        "auto", "sierraecg", "mortara_eli" or "mfer".
+        "auto", "sierraecg", "mortara_eli", "mfer" or "kardia_atc".
     """
 
     def __init__(

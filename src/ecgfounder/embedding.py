@@ -19,7 +19,7 @@ from ecgfounder.cohort.sources import default_data_dir
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import StorageError
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.readers.source import Hints
@@ -106,8 +106,8 @@ def embed_cohort(
         Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of
         ECGs; a path, or a URL (s3://, gs://, az://).
     output_dir : str or os.PathLike
-        Folder of the embeddings, a path or a URL (s3://, gs://, az://). If it holds a run with the same settings, that run is resumed; finished records are not
-        done again.
+        Folder of the embeddings, a path or a URL (s3://, gs://, az://). If it holds a run with the same settings, that run is
+        resumed; finished records are not done again.
     checkpoint : str or os.PathLike, optional
         A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub.
     mode : str, default: "12lead"
@@ -133,9 +133,9 @@ def embed_cohort(
         See `Preparation`.
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `trim_zero_edges`.
-    reader : {"auto", "sierraecg", "mortara_eli", "mfer"}
-        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli" or "mfer" (formats
-        that no file of a device has verified).
+    reader : {"auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc"}
+        "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli", "mfer" or
+        "kardia_atc" (formats that no file of a device has verified).
     sampling_rate : float, optional
         In Hz, for files that do not state it.
     leads : sequence of str, optional
@@ -274,8 +274,8 @@ def embed_cohort(
         summary = Run(settings, _Lines(told), interruption).execute()
     if summary.signal is not None:
         raise KeyboardInterrupt(
-            f"stopped after {summary.processed:,} recordings; finished recordings are committed, and the same call resumes "
-            "the run"
+            f"stopped after {counted(summary.processed, 'recording')}; finished recordings are committed, and the same call "
+            "resumes the run"
         )
     if summary.trouble is not None:
         raise StorageError(

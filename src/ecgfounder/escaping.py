@@ -1,6 +1,7 @@
-"""Text from paths and files, escaped for programs that interpret it: terminals and spreadsheets.
+"""Text for people and programs: names from files, escaped for terminals and spreadsheets; numbers of things.
 
 In: any text, such as a file's name. Out: one printable line, or a cell of a CSV file that no spreadsheet runs as a formula.
+In: a number and a noun. Out: both, in the singular or plural.
 """
 
 from __future__ import annotations
@@ -20,6 +21,15 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, in the singular or plural.
+
+    >>> counted(1, "recording"), counted(1200, "recording")
+    ('1 recording', '1,200 recordings')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 # A spreadsheet ignores blanks and quotes before a formula, and may take its full-width, small or mathematical signs for the ASCII

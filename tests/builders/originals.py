@@ -29,6 +29,7 @@ from tests.builders import (
     healforce,
     hl7_aecg,
     ishne,
+    kardia_atc,
     mfer,
     mortara_eli,
     muse,
@@ -193,6 +194,9 @@ def _unverified() -> Iterator[Original]:
     eli, waves = mortara_eli.document(*channels), mfer.mfer(mfer.counts_of(n_samples=60), block=20)
     yield Original("mortara_eli", "channels", {"x": eli}, "x", reader="mortara_eli")
     yield Original("mfer", "little-endian", {"x": waves}, "x", reader="mfer")
+    kardia = kardia_atc.atc(kardia_atc.counts_of())
+    repaired = kardia_atc.with_checksums
+    yield Original("kardia_atc", "six leads", {"x": kardia}, "x", reader="kardia_atc", repaired=repaired)
 
 
 def _arrays() -> Iterator[Original]:

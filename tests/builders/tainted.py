@@ -30,6 +30,7 @@ from tests.builders import (
     healforce,
     hl7_aecg,
     ishne,
+    kardia_atc,
     mfer,
     mortara_eli,
     muse,
@@ -144,6 +145,11 @@ def _unverified() -> Iterator[Original]:
     name, note = 0x81, 0x16
     changes = {name: MARKER.encode(), note: MARKER.encode(), mfer.MANUFACTURER: f"Maker^Model^1^{MARKER}".encode()}
     yield Original("mfer", "MFER", {"x": mfer.mfer(mfer.counts_of(), changes=changes)}, "x", reader="mfer")
+    texts = {place: MARKER.encode() for place in (0, 32, 72, 116, 212)}  # date, identifiers, phone, device data
+    leading = kardia_atc.info(texts) + kardia_atc.format_block()
+    others = kardia_atc.block(b"note", MARKER.encode())
+    kardia = kardia_atc.atc(kardia_atc.counts_of(), before=leading, after=others)
+    yield Original("kardia_atc", "ATC", {"x": kardia}, "x", reader="kardia_atc")
 
 
 def _wfdb() -> Iterator[Original]:

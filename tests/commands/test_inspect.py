@@ -383,6 +383,17 @@ def test_reasons_are_counted_by_kind() -> None:
     assert kind_of("unknown (first bytes b'a\\'1')") == kind_of('unknown (first bytes b"xy")')
     assert kind_of("version '1.05'; supported are 1.03, 1.04.01") == "version '...'; supported are N, N"
     assert kind_of("missing lead V3") != kind_of("missing lead V4")
+    assert kind_of("the file's 4 signals; give --leads or 'x'") == "the file's N signals; give --leads or '...'"
+
+
+def test_reasons_that_are_counted_name_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.csv").write_text("x\n" + "1\n" * 9)
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert (
+        "2  not readable: the csv file does not state its sampling rate; give it by --sampling_rate"
+        in capsys.readouterr().out
+    )
 
 
 # --- real files ------------------------------------------------------------------------------------------------------

@@ -296,7 +296,7 @@ def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
 
 def test_nothing_to_verify_with_is_refused_with_the_reasons(tmp_path: Path, checkpoint_12lead: Path) -> None:
     (tmp_path / "empty.xml").touch()
-    with pytest.raises(RunError, match=r"none of 1 ECGs can be embedded\.\n  .*empty\.xml: the file is empty"):
+    with pytest.raises(RunError, match=r"none of 1 ECG can be embedded\.\n  .*empty\.xml: the file is empty"):
         run_verify(parsed(str(tmp_path / "empty.xml"), "--checkpoint", str(checkpoint_12lead)))
     with pytest.raises(CheckpointError, match="no such file"):
         run_verify(parsed(str(tmp_path / "empty.xml"), "--checkpoint", str(tmp_path / "absent.pth")))

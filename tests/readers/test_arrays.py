@@ -89,6 +89,18 @@ def test_rows_that_begin_with_a_lead_are_leads(tmp_path: Path) -> None:
     np.testing.assert_allclose(recording.samples, values / 1000, rtol=1e-6)
 
 
+@pytest.mark.parametrize("n_bytes", [500, 1000, 2040, 2050, 2600, 3500, 4080, 4090, 4100, 9000])
+@pytest.mark.parametrize("named", [True, False])
+def test_rows_that_are_leads_may_have_any_length(n_bytes: int, named: bool, tmp_path: Path) -> None:
+    """The first bytes, by which the format is known, may hold one row and a part of the next one."""
+    values = table(3, n_bytes // 7).round(1)
+    rows = [",".join(map("{:7.1f}".format, row)) for row in values]
+    lines = [f"{lead},{row}" if named else row for lead, row in zip(STANDARD_LEADS, rows, strict=False)]
+    hints = Hints(sampling_rate=500, unit="uV", leads=None if named else ("I", "II", "III"))
+    recording = read_ecg(write(tmp_path, "x.csv", "\n".join(lines) + "\n"), hints=hints)
+    np.testing.assert_allclose(recording.samples, values / 1000, rtol=1e-6)
+
+
 def test_physionets_own_export_is_read(tmp_path: Path) -> None:
     """Two header lines in quotes, the second with units, times as text."""
     text = "'Elapsed time','MLII','V5'\n'hh:mm:ss.mmm','mV','mV'\n'0:00.000',-0.145,-0.065\n'0:00.003',-0.140,-0.060\n"

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ecgfounder import read_ecg
+from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import UnsupportedFormatError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import prepare
 from ecgfounder.readers import READER_CHOICES, READERS, UNVERIFIED, read_statements
-from tests.builders import mfer, mortara_eli, muse
+from tests.builders import kardia_atc, mfer, mortara_eli, muse
 
 FILES = {
     "mortara_eli": mortara_eli.document(
         *(mortara_eli.channel(lead, counts) for lead, counts in mortara_eli.counts_of(n_samples=5000).items())
     ),
     "mfer": mfer.mfer(mfer.counts_of(n_samples=5000)),
+    "kardia_atc": kardia_atc.atc(kardia_atc.counts_of(STANDARD_LEADS, n_samples=9000)),
 }
 each = pytest.mark.parametrize("reader", sorted(UNVERIFIED))
 
@@ -75,6 +79,49 @@ def test_nihon_kohden_eeg_is_refused_by_its_name(tmp_path: Path) -> None:
     content[0x81] = 0
     with pytest.raises(UnsupportedFormatError, match="not a known ECG format"):
         read_ecg(written(tmp_path, bytes(content)))
+
+
+def pec(system: bytes = b"01002350K", kind: int = 1) -> bytes:
+    """The first sections of a Nihon Kohden ECG."""
+    sections = (0, bytes(40)), (kind, system.ljust(20, b"\0"))
+    return b"".join(
+        bytes(10) + struct.pack(">HH", 14 + len(data), number) + data + b"\x12\x34" for number, data in sections
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (pec() + bytes(999), "Nihon Kohden ECG (PEC): this format is not read; export the ECG as HL7 aECG"),
+        (
+            b"\0\1" * 50 + b"\0FX-8322\0" + bytes(999),
+            "Fukuda Denshi ECG: this format is not read; export the ECG as HL7 aECG",
+        ),
+        (
+            b' {"id": "x", "recordedAt": "2020", "data": {"raw": {"amplitudeResolution": 500}}}',
+            "give the recording's .atc file",
+        ),
+    ],
+)
+def test_other_formats_are_refused_by_their_names(tmp_path: Path, content: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedFormatError, match=re.escape(name)):
+        read_ecg(written(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pec(kind=2) + bytes(999),
+        pec(system=b"Doe") + bytes(999),
+        b"\0\1" * 50 + b"xFX-8322\0" + bytes(999),
+        b"FX-8322 and other words",
+        b'{"recordedAt": "2020"}',
+        bytes(4096),
+    ],
+)
+def test_what_only_resembles_them_is_not_named(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(UnsupportedFormatError, match="not a known ECG format"):
+        read_ecg(written(tmp_path, content))
 
 
 def test_the_least_and_greatest_samples_of_both_formats_agree(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_an_output_that_is_replaced_during_the_run_is_written_again_at_its_end(
     console.act = act
     summary = start(out, batch_size=1)
     assert summary.outcome == "complete"
-    assert "1 outputs were replaced meanwhile and are written again" in console.lines
+    assert "1 output replaced meanwhile, to be written again" in console.lines
     assert orjson.loads((out / "ecg_00.json").read())["modality"] == "ecg"
     assert start(out).plan.n_todo == 0
     assert len(json_objects(out)) == DONE

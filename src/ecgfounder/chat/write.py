@@ -21,7 +21,7 @@ import orjson
 from ecgfounder.chat.rows import ChatRow, ChatRows, LeftOut
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.errors import RunError, SettingsError
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.storage.replace import replacing
 
 logger = logging.getLogger("ecgfounder.chat")
@@ -41,7 +41,7 @@ class ChatSummary:
 
     def lines(self) -> Iterator[str]:
         """The summary as text: a line for the total, and one for each reason why rows were left out."""
-        yield f"{self.written:,} of {self.rows:,} rows written, {self.left_out.total():,} left out"
+        yield f"{self.written:,} of {counted(self.rows, 'row')} written, {self.left_out.total():,} left out"
         for reason, count in self.left_out.most_common():
             yield one_line(f"left out, {reason}: {count:,} (first: {self.examples[reason]})")
 

@@ -25,7 +25,7 @@ from ecgfounder.commands.arguments import (
 from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, as_flags, print_retry, print_tally
 from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.machine import is_launched
 from ecgfounder.storage import folder_text, output_place, storage_options
 
@@ -139,7 +139,7 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
     if summary.signal is not None:
         name = signal.Signals(summary.signal).name
         console.line(
-            f"Stopped by {name} after {summary.processed:,} recordings; finished recordings are committed. "
+            f"Stopped by {name} after {counted(summary.processed, 'recording')}; finished recordings are committed. "
             "The same command resumes the run."
         )
         return 128 + summary.signal
@@ -152,8 +152,8 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         return OK
     if summary.lost:
         console.line(
-            f"{summary.processed:,} recordings in this attempt, {summary.failed_now:,} failed; {summary.lost:,} of the processes "
-            "died. The same command resumes the run."
+            f"{counted(summary.processed, 'recording')} in this attempt, {summary.failed_now:,} failed; {summary.lost:,} of the "
+            "processes died. The same command resumes the run."
         )
         return SOME_FAILED  # the others have ended, so the launcher cannot stop them
     if summary.slowest is not None:
@@ -178,7 +178,7 @@ def _rate(summary: Summary) -> float:
 def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> None:
     """Print the counts of one shard."""
     console.line(
-        f"Shard {settings.shard[0]}/{settings.shard[1]}: {summary.processed:,} recordings, "
+        f"Shard {settings.shard[0]}/{settings.shard[1]}: {counted(summary.processed, 'recording')}, "
         f"{summary.failed_now:,} failed, {_rate(summary):.1f} ECG/s. "
         f"When all shards are done: ecgfounder merge {settings.output_dir}"
     )
@@ -190,17 +190,19 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
     """Print the counts of a whole run."""
     took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
     console.line(
-        f"{tally.done:,} of {tally.done + tally.failed + tally.pending:,} recordings embedded, {tally.failed:,} failed; "
+        f"{tally.done:,} of {counted(tally.done + tally.failed + tally.pending, 'recording')} embedded, {tally.failed:,} failed; "
         f"{summary.processed:,} in this attempt, {took}, {_rate(summary):.1f} ECG/s"
     )
     if summary.precision_error is not None:
         console.line(f"Measured error of {settings.precision} against float32: {summary.precision_error:.1e} relative")
     if summary.samples_per_pass is not None:
         fits = max(1, summary.samples_per_pass // 5000)
-        console.line(f"The device's memory ran out; batches of {fits} recordings of 10 s fitted (--batch_size {fits})")
+        console.line(
+            f"The device's memory ran out; batches of {counted(fits, 'recording')} of 10 s fitted (--batch_size {fits})"
+        )
     print_tally(tally, settings.output_dir, console, all_before=not summary.failed_now)
     if tally.pending:
-        console.line(f"{tally.pending:,} recordings are still to do; the same command does them")
+        console.line(f"Still to do: {counted(tally.pending, 'recording')}; the same command does them")
 
 
 def print_preview(preview: Preview, settings: Settings) -> int:

@@ -10,7 +10,7 @@ import sys
 
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
 from ecgfounder.commands.arguments import add_storage_argument
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.results.export import TARGETS, export_run
 from ecgfounder.storage import storage_options as make_options
 
@@ -45,7 +45,9 @@ def run_export(arguments: argparse.Namespace) -> int:
         storage_options=make_options(arguments.storage_options),
     )
     print(
-        one_line(f"{n_records:,} embeddings of {arguments.run} written to {arguments.output_dir} as {arguments.to}"),
+        one_line(
+            f"{counted(n_records, 'embedding')} of {arguments.run} written to {arguments.output_dir} as {arguments.to}"
+        ),
         file=sys.stderr,
     )
     return 0

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TextIO
 from ecgfounder.commands.arguments import add_signal_arguments, add_storage_argument, preparation_of
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError, StorageError
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.storage import (
     NO_OPTIONS,
     StorageOptions,
@@ -406,7 +406,7 @@ class FindingCounts:
 
     def add(self, finding: Finding) -> None:
         if finding.error is not None:
-            self.reasons[kind_of(finding.error)] += 1
+            self.reasons[kind_of(as_flags(finding.error))] += 1
             return
         self.formats[finding.format] += 1
         self.flags.update({flag.partition(":")[0] for flag in finding.flags})
@@ -421,7 +421,7 @@ class FindingCounts:
         """The summary: a count per format, per flag and per reason."""
         n_read, n_problems = self.formats.total(), self.problems.total()
         unable = f", {n_problems:,} of them cannot be embedded" if n_problems else ""
-        yield f"{n_read + self.n_failed:,} files: {n_read:,} read{unable}, {self.n_failed:,} not readable"
+        yield f"{counted(n_read + self.n_failed, 'file')}: {n_read:,} read{unable}, {self.n_failed:,} not readable"
         counts = (("format", self.formats), ("flag", self.flags), ("cannot be embedded", self.problems))
         for title, counter in (*counts, ("not readable", self.reasons)):
             for name, count in counter.most_common(MOST_REASONS):
@@ -432,8 +432,8 @@ class FindingCounts:
 
 
 def kind_of(reason: str) -> str:
-    """A reason without numbers and quoted text, which differ from file to file, for counting."""
-    without_quotes = re.sub(r"""b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", "'...'", reason)
+    """A reason without numbers and quoted text, which differ from file to file, for counting; an apostrophe quotes nothing."""
+    without_quotes = re.sub(r"""(?<![\w'])b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", "'...'", reason)
     return re.sub(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?(?!\w)", "N", without_quotes)
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import OK, SOME_FAILED, Terminal, print_tally
+from ecgfounder.escaping import counted
 from ecgfounder.storage import output_place, storage_options
 
 
@@ -22,6 +23,6 @@ def run_merge(arguments: argparse.Namespace) -> int:
     options = storage_options(arguments.storage_options)
     tally = merge(arguments.output_dir, options)
     console = Terminal()
-    console.line(f"{tally.done:,} recordings embedded, {tally.failed:,} failed, {tally.pending:,} still to do")
+    console.line(f"{counted(tally.done, 'recording')} embedded, {tally.failed:,} failed, {tally.pending:,} still to do")
     print_tally(tally, output_place(arguments.output_dir, options), console)
     return SOME_FAILED if tally.failed or tally.pending else OK

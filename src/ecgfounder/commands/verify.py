@@ -30,7 +30,7 @@ from ecgfounder.commands.arguments import (
 )
 from ecgfounder.commands.terminal import as_flags, check_temporary_folder
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.storage import folder_text, locate, require_folder, storage_options
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Material:
     def described(self) -> str:
         lengths = sorted({data.shape[1] for data in self.inputs})
         several = f"{lengths[0]:,} to {lengths[-1]:,}" if len(lengths) > 1 else f"{lengths[0]:,}"
-        return f"{len(self.paths)} ECGs, {len(self.inputs)} network inputs of {several} samples"
+        return f"{counted(len(self.paths), 'ECG')}, {counted(len(self.inputs), 'network input')} of {several} samples"
 
     def long_input(self) -> Array | None:
         """An input of `LONGEST_INPUT` samples that consists of the others; None if one of them has that length."""
@@ -246,7 +246,7 @@ def read_material(task: ReadTask, paths: Sequence[str]) -> Material:
             inputs += made
     if not inputs:
         reasons = "".join(f"\n  {one_line(f'{path}: {reason}')}" for path, reason in failures)
-        raise RunError(f"Nothing can be verified: none of {len(paths)} ECGs can be embedded.{reasons}")
+        raise RunError(f"Nothing can be verified: none of {counted(len(paths), 'ECG')} can be embedded.{reasons}")
     return Material(tuple(inputs), tuple(good), tuple(failures))
 
 

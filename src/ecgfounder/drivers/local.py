@@ -139,7 +139,8 @@ class Pipeline:
             return
         if isinstance(event, Opened):
             self._arriving[event.job.place] = Gathering(event)
-        elif isinstance(event, Failed):
+            return
+        if isinstance(event, Failed):
             self._put(self._to_finish, [(self._arriving.pop(event.job.place, None), event)])
         for batch in self._batcher.due():
             self._put(self._to_embed, batch)

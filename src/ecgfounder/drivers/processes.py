@@ -22,16 +22,26 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ecgfounder.drivers.growth import Growth
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
 from ecgfounder.drivers.memory import Memory
-from ecgfounder.drivers.wire import Asked, receive, serve
+from ecgfounder.drivers.ring import Ring, make_ring
+from ecgfounder.drivers.wire import Asked, Inbox, Message, Row, serve
 from ecgfounder.errors import ReadError, RunError
 from ecgfounder.machine import AwakeClock, return_freed_memory
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
 
-JOBS_AHEAD = 2
-"""Jobs that a worker holds: the current one and the next, so that it never waits for the main process."""
+Array = npt.NDArray[np.float32]
+
+JOBS_AHEAD = (2, 8)
+"""Jobs that a worker holds: the current one and the next, so that it never waits for the main process; more if they are short."""
+
+
+AHEAD_SECONDS = 0.02
+"""The work that a worker holds beyond two jobs: so little that no other worker waits for it at the end."""
 
 
 START_TIMEOUT = 300.0
@@ -71,6 +81,8 @@ class _Worker:
     pipe: Connection
     begun: Any
     waits: Any
+    ring: Ring | None
+    inbox: Inbox
     ended: int = 0
     jobs: deque[Job] = field(default_factory=deque)
     since: float = 0.0
@@ -125,6 +137,7 @@ class ReaderPool:
         self._stopping = False
         self._clock = AwakeClock(longest=4 * LOOK_SECONDS)
         self._growth = Growth()
+        self._seconds = AHEAD_SECONDS  # that a job takes, on average
         self._memory: Memory[_Worker] = Memory(sys.maxsize if memory is None else memory)
         self._selector = selectors.DefaultSelector()
         self._workers: list[_Worker] = []
@@ -137,7 +150,10 @@ class ReaderPool:
         self._stopping = True
 
     def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
-        """Process the jobs; each gives `Opened` and its inputs, or `Failed`. A slow consumer slows the workers."""
+        """Process the jobs; each gives `Opened` and its inputs, or `Failed`. A slow consumer slows the workers.
+
+        The samples of an `Input` are valid until the next event.
+        """
         if not self._workers:
             asked: list[int] = []
             while not self._stopping and (job := next(jobs, None)) is not None:
@@ -178,6 +194,8 @@ class ReaderPool:
         """End the workers: idle ones at once, others are killed after `patience` seconds."""
         for worker in self._workers:
             worker.pipe.close()  # an idle worker exits at the end of its pipe
+            if worker.ring is not None:
+                worker.ring.close()
         deadline = time.monotonic() + patience
         for worker in self._workers:
             _end(worker.process, max(0.0, deadline - time.monotonic()))
@@ -186,9 +204,9 @@ class ReaderPool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe(duplex=True)
-        begun, waits = self._shared("Q"), self._shared("B")
+        begun, waits, ring = self._shared("Q"), self._shared("B"), make_ring()
         process = self._context.Process(
-            target=serve, args=(theirs, self._task, begun, waits), name="ecgfounder-reader", daemon=True
+            target=serve, args=(theirs, self._task, begun, waits, ring), name="ecgfounder-reader", daemon=True
         )
         resource_tracker.ensure_running()  # it would unblock the signals below
         # The new process inherits the blocked signals, so that a signal to all processes of a job cannot end it before
@@ -200,7 +218,7 @@ class ReaderPool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        worker = _Worker(process, ours, begun, waits)
+        worker = _Worker(process, ours, begun, waits, ring, Inbox(ours, ring))
         self._selector.register(ours, selectors.EVENT_READ, worker)
         return worker
 
@@ -214,27 +232,36 @@ class ReaderPool:
             ) from error
 
     def _assign(self, waiting: deque[Job], jobs: Iterator[Job]) -> None:
-        for depth in range(JOBS_AHEAD):
-            for worker in self._workers:
+        """Give more jobs to workers that hold at most half of what they may; those that hold the fewest come first."""
+        ahead = self._ahead
+        needy = [worker for worker in self._workers if len(worker.jobs) <= ahead // 2]
+        given: dict[int, list[Job]] = {}
+        for depth in range(ahead) if needy else ():
+            for place, worker in enumerate(needy):
                 if len(worker.jobs) > depth:
                     continue
                 job = self._next(waiting, jobs)
                 if job is None:
-                    return
+                    break
                 if not worker.jobs:
                     worker.since = self._clock.now()
                 worker.jobs.append(job)
-                try:
-                    worker.pipe.send(job)
-                except OSError:
-                    continue  # it died: `_receive` notices that from its pipe and handles its jobs
+                given.setdefault(place, []).append(job)
+        for place, some in given.items():
+            with suppress(OSError):  # it died: `_receive` notices that from its pipe and handles its jobs
+                needy[place].pipe.send_bytes(pickle.dumps(some))  # in half the time of `send`
+
+    @property
+    def _ahead(self) -> int:
+        least, most = JOBS_AHEAD
+        return max(least, min(most, int(AHEAD_SECONDS / max(self._seconds, 1e-6))))
 
     def _grow(self) -> None:
         """Double the number of workers if all of them are busy and more would help."""
         room = self._n_workers - len(self._workers)
         if room <= 0 or self._stopping or self._memory.is_short:
             return
-        if not all(worker.ready and len(worker.jobs) == JOBS_AHEAD for worker in self._workers):
+        if not all(worker.ready and len(worker.jobs) > self._ahead // 2 for worker in self._workers):
             self._growth.begin()
         elif self._growth.is_due():
             self._workers += [self._start() for _ in range(min(room, len(self._workers)))]
@@ -245,34 +272,51 @@ class ReaderPool:
         return waiting.popleft() if waiting else next(jobs, None)
 
     def _receive(self, worker: _Worker, waiting: deque[Job]) -> Iterator[Event]:
-        try:
-            events = receive(worker.pipe, worker.jobs[0] if worker.jobs else None)
-        except (EOFError, OSError):
-            yield from self._replace(worker, waiting, None)
-            return
         worker.since = self._clock.now()
-        if isinstance(events, Asked):
-            self._memory.ask(worker, events.need)
+        messages = worker.inbox.read()
+        while True:
+            try:
+                message, samples = next(messages)
+            except StopIteration:
+                worker.since = self._clock.now()  # the caller may have been slow
+                return
+            except (EOFError, OSError):
+                yield from self._replace(worker, waiting, None)
+                return
+            yield from self._told(worker, message, samples)
+
+    def _told(self, worker: _Worker, message: Message, samples: Array | None) -> Iterator[Event]:
+        """The events of one message of a worker."""
+        if isinstance(message, Asked):
+            self._memory.ask(worker, message.need)
             self._grant()
             return
-        if not events:  # it has started
+        if message is None:  # it has started
             worker.ready = True
             self._failed_starts = 0
             self._growth.begin()  # excludes the time of its start
             return
-        for event in events:
-            if isinstance(event, Input):
-                worker.missing -= 1
-            else:
-                worker.missing = event.n_inputs if isinstance(event, Opened) else 0
+        job = worker.jobs[0]
+        opened = message.opened if isinstance(message, Row) else message
+        if isinstance(opened, Opened):
+            worker.missing = opened.n_inputs
+            self._seconds += (sum(opened.seconds.values()) - self._seconds) / 8
+        elif not isinstance(message, Row):
+            worker.missing = 0
+        worker.missing -= isinstance(message, Row)
         if worker.missing == 0:
             worker.jobs.popleft()
             worker.ended += 1
             self._growth.done += 1
             self._memory.release(worker)
             self._grant()
-        yield from events
-        worker.since = self._clock.now()  # the caller may have been slow
+        if not isinstance(message, Row):
+            yield message
+        else:
+            if message.opened is not None:
+                yield message.opened
+            assert samples is not None
+            yield Input(job, message.number, samples)
 
     def _is_held_back(self, worker: _Worker) -> bool:
         """Whether its job waits for memory that it gets no more, because no more jobs are begun."""
@@ -301,6 +345,8 @@ class ReaderPool:
         """Replace a dead worker: its current job fails, jobs that it had not begun go to others."""
         self._selector.unregister(worker.pipe)
         worker.pipe.close()
+        if worker.ring is not None:
+            worker.ring.close()
         code = _end(worker.process)
         self._workers.remove(worker)
         self._memory.release(worker)

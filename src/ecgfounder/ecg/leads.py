@@ -217,13 +217,14 @@ def _sources(lead: str, available: Collection[str]) -> tuple[tuple[str, float], 
     return ()
 
 
-_FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+"""Einthoven's and Goldberger's derived leads: what I and II are multiplied with."""
 
 
 # I = II - III, so that a I + b II = (a + b) II - a III; II = I + III, so that a I + b II = (a + b) I + b III.
 _DERIVATION: dict[str, dict[tuple[str, str], tuple[float, float]]] = {
     lead: {("I", "II"): (of_i, of_ii), ("II", "III"): (of_i + of_ii, -of_i), ("I", "III"): (of_i + of_ii, of_ii)}
-    for lead, (of_i, of_ii) in {"I": (1.0, 0.0), "II": (0.0, 1.0), **_FROM_I_AND_II}.items()
+    for lead, (of_i, of_ii) in {"I": (1.0, 0.0), "II": (0.0, 1.0), **FROM_I_AND_II}.items()
 }
 
 

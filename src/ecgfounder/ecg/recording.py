@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import ReadError
+from ecgfounder.escaping import counted
 
 Samples = npt.NDArray[np.float32]
 
@@ -103,6 +104,6 @@ class Recording:
 
     def __repr__(self) -> str:
         return (
-            f"Recording({self.source_format}, {len(self.leads)} leads {' '.join(self.leads)}, "
+            f"Recording({self.source_format}, {counted(len(self.leads), 'lead')} {' '.join(self.leads)}, "
             f"{self.n_samples} samples at {self.sampling_rate:g} Hz, {self.duration:g} s)"
         )

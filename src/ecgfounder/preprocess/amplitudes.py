@@ -9,6 +9,11 @@ import numpy as np
 
 from ecgfounder.preprocess.recipes import Samples
 
+try:
+    import ecgfounder.preprocess._passes as _passes
+except ImportError:  # not built
+    _passes = None  # type: ignore[assignment]
+
 BLOCK = 2.0
 """Seconds of a block, which holds at least one beat at 30 a minute."""
 
@@ -19,7 +24,12 @@ def extremes(samples: Samples, sampling_rate: float) -> tuple[Samples, Samples]:
     The samples after the last whole block belong to it, because a short block might contain no beat.
     """
     size = max(1, round(BLOCK * sampling_rate))
-    starts = np.arange(max(1, samples.shape[1] // size)) * size
+    n_blocks = max(1, samples.shape[1] // size)
+    if _passes is not None:
+        low, high = (np.empty((len(samples), n_blocks), np.float32) for _ in range(2))
+        _passes.block_extremes(samples, size, low, high)
+        return low, high
+    starts = np.arange(n_blocks) * size
     return np.minimum.reduceat(samples, starts, axis=1), np.maximum.reduceat(samples, starts, axis=1)
 
 

@@ -12,6 +12,11 @@ import numpy.typing as npt
 
 from ecgfounder.preprocess.recipes import Samples
 
+try:
+    import ecgfounder.preprocess._passes as _passes
+except ImportError:  # not built
+    _passes = None  # type: ignore[assignment]
+
 # Seconds.
 PULSE_RISE = 0.01
 PULSE_SHORTEST = 0.04
@@ -72,6 +77,8 @@ def calibration_pulses(samples: Samples, leads: Sequence[str], sampling_rate: fl
 
 def _starts_of_plateaus(samples: Samples, rows: list[int], lag: int, shortest: int) -> list[int]:
     """Samples that are a pulse's height above the one `lag` before in all rows, and followed by a plateau."""
+    if _passes is not None:
+        return _passes.plateau_starts(samples, np.array(rows, np.int64), lag, shortest, *PULSE, PULSE_RIPPLE)
     last = samples.shape[1] - shortest
     found: list[npt.NDArray[np.intp]] = []
     for begin in range(0, max(0, last - lag), _CHUNK):  # the differences of a 24-hour recording would need much memory

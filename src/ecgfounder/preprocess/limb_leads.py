@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from ecgfounder.ecg.leads import FROM_I_AND_II
 from ecgfounder.preprocess.amplitudes import extremes, resolution
 from ecgfounder.preprocess.recipes import Samples
 
@@ -30,12 +31,7 @@ DEVIATION_SHARE = 0.25
 DOMINANCE = 1.5
 OPPOSITE = -0.5
 
-# Goldberger's augmented leads from I and II.
-_AUGMENTED = {
-    "aVR": (np.float32(-0.5), np.float32(-0.5)),
-    "aVL": (np.float32(1.0), np.float32(-0.5)),
-    "aVF": (np.float32(-0.5), np.float32(1.0)),
-}
+_AUGMENTED = {lead: weights for lead, weights in FROM_I_AND_II.items() if lead != "III"}
 
 
 def violates_einthoven(lead: Mapping[str, Samples], derived: Collection[str] = ()) -> bool:

@@ -42,6 +42,11 @@ from ecgfounder.preprocess.limb_leads import (
 from ecgfounder.preprocess.recipes import NETWORK_RATE, Samples
 from ecgfounder.preprocess.resampling import gain
 
+try:
+    import ecgfounder.preprocess._passes as _passes
+except ImportError:  # not built
+    _passes = None  # type: ignore[assignment]
+
 # Seconds.
 SHORTEST = 2.5
 ZERO_EDGE = 0.1
@@ -278,15 +283,24 @@ def _clipped(
     least = max(3, math.ceil(CLIPPED_RUN * sampling_rate))
     clipped = [False] * len(samples)
     for rail in rails:
-        for row, lead in enumerate(samples):
-            at_rail = lead == rail[row]
-            if flat[row] or clipped[row] or np.count_nonzero(at_rail) < least:
+        for row in _rows_with_runs(samples, rail, least):
+            if flat[row] or clipped[row]:
                 continue
-            places = np.flatnonzero(at_rail)
+            lead = samples[row]
+            places = np.flatnonzero(lead == rail[row])
             if len(samples) > 1 and _has_run(places, least):
                 places = places[~_all_still(samples, places)]
             clipped[row] = _has_run(places, least) and _is_cut_off(lead, places, least)
     return clipped
+
+
+def _rows_with_runs(samples: Samples, values: Samples, least: int) -> list[int]:
+    """Leads that have their value in `values` for `least` samples that follow each other."""
+    if _passes is not None:
+        found = np.empty(len(samples), np.bool_)
+        _passes.runs_at(samples, values, least, found)
+        return np.flatnonzero(found).tolist()
+    return [row for row, lead in enumerate(samples) if _has_run(np.flatnonzero(lead == values[row]), least)]
 
 
 def _has_run(places: npt.NDArray[np.intp], least: int) -> bool:

@@ -84,6 +84,7 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
         raise PrepareError("the signal is constant: no lead moves")
     inputs = WindowInputs(samples, rate, length, tuple(spans), preparation, chosen.present)
     seen = (first, first + used.shape[1])
+    present = _with_signal(chosen, whole)
     flags = [
         *chosen.flags,
         *([quality.flag("other_rate", recording.left_out)] if recording.left_out else []),
@@ -91,8 +92,8 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
         *(["unverified_format"] if recording.is_unverified else []),
         *(["repaired_xml"] if recording.is_repaired else []),
         *([] if finite is None else quality.share_of_non_finite(finite[:, slice(*seen)])),
-        *_signal_flags(recording, chosen, whole, seen),
-        *_baseline_flags(chosen, used, rate, spans, preparation),
+        *_signal_flags(recording, chosen, present, seen),
+        *_baseline_flags(present[:, slice(*seen)], rate, spans, preparation),
         *quality.resampling_flags(rate, target, preparation.resampling),
         *notes,
         *(inputs.constant_windows() if preparation.stride is not None else ()),
@@ -125,9 +126,8 @@ def _edges_off(samples: Samples, sampling_rate: float) -> tuple[int, int]:
     return before, samples.shape[1] - after
 
 
-def _signal_flags(recording: Recording, chosen: ChosenLeads, whole: Samples, seen: Span) -> list[str]:
-    """The flags of the samples in the input, and of limb leads even if they are not in it."""
-    rows = _with_signal(chosen, whole)
+def _signal_flags(recording: Recording, chosen: ChosenLeads, rows: Samples, seen: Span) -> list[str]:
+    """The flags of the samples in the input, `rows` of the leads with a signal, and of limb leads even if they are not in it."""
     leads = tuple(chosen.leads[row] for row in chosen.present)
     flags = quality.assess(rows, leads, recording.sampling_rate, chosen.derived, seen)
     if len(leads) == 1 and len(recording.leads) > 1:
@@ -137,6 +137,7 @@ def _signal_flags(recording: Recording, chosen: ChosenLeads, whole: Samples, see
 
 
 def _with_signal(chosen: ChosenLeads, samples: Samples) -> Samples:
+    """The rows of the leads that are not missing."""
     return samples if len(chosen.present) == len(samples) else samples[list(chosen.present)]
 
 
@@ -149,9 +150,7 @@ def _limb_lead_flags(recording: Recording, start: int, stop: int) -> list[str]:
     return quality.limb_lead_flags(part, tuple(row_of), recording.sampling_rate)
 
 
-def _baseline_flags(
-    chosen: ChosenLeads, used: Samples, rate: float, spans: Sequence[Span], preparation: Preparation
-) -> list[str]:
+def _baseline_flags(used: Samples, rate: float, spans: Sequence[Span], preparation: Preparation) -> list[str]:
     """The flag for a baseline that dominates the normalisation, if the recipe leaves the baseline in the signal."""
     recipe = preparation.recipe
     if recipe.normalization == "none" or not recipe.keeps_baseline:
@@ -159,7 +158,7 @@ def _baseline_flags(
     ratio = rate / recipe.sampling_rate
     places = [(round(start * ratio), min(round(stop * ratio), used.shape[1])) for start, stop in spans]
     alone = recipe.normalization == "zscore_per_lead" or preparation.mode == "1lead"
-    return quality.baseline_flags(_with_signal(chosen, used), rate, places, per_lead=alone)
+    return quality.baseline_flags(used, rate, places, per_lead=alone)
 
 
 def token_times(T: int, window_start: float = 0.0) -> npt.NDArray[np.float64]:

@@ -25,7 +25,7 @@ from typing import BinaryIO, Protocol, cast
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements
 from ecgfounder.errors import ECGFounderError, ReadError, SettingsError, StorageError, UnsupportedFormatError
-from ecgfounder.readers.not_read import name_of
+from ecgfounder.readers.not_read import found_in
 from ecgfounder.readers.source import MAX_FILE_BYTES, Hints, Source, as_read_error
 from ecgfounder.readers.xml import root_of
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, given, locate
@@ -57,6 +57,7 @@ READERS: tuple[str, ...] = (
     "ishne",
     "mortara_eli",
     "mfer",
+    "kardia_atc",
     "hdf5",
     "arrays",
     "text_tables",
@@ -70,7 +71,7 @@ nothing in their content identifies them.
 CONTAINERS = frozenset({"hdf5", "arrays"})
 """Readers of files that may hold several arrays or recordings; 'file::member' addresses one of them."""
 
-UNVERIFIED = {"mortara_eli": "Mortara ELI XML", "mfer": "MFER (ISO 22077)"}
+UNVERIFIED = {"mortara_eli": "Mortara ELI XML", "mfer": "MFER (ISO 22077)", "kardia_atc": "AliveCor Kardia (ATC)"}
 """Readers that no file of a device has verified: their formats are recognised, and read only where the user names them."""
 
 READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg", *UNVERIFIED)
@@ -285,9 +286,10 @@ def _recognised(source: Source) -> str:
             return name
     if not source.head:
         raise ReadError("the file is empty")
-    not_read = name_of(source)
+    not_read = found_in(source)
     if not_read is not None:
-        raise UnsupportedFormatError(f"{not_read}: this format is not read")
+        instead = f"; {not_read.instead}" if not_read.instead else ""
+        raise UnsupportedFormatError(f"{not_read.name}: this format is not read{instead}")
     raise UnsupportedFormatError(f"not a known ECG format ({_kind_of(source)})")
 
 

@@ -1,7 +1,8 @@
-/* The most costly loops of reading HL7 aECG and CardioSoft files (whole numbers in a text) and SCP-ECG files (Huffman codes).
+/* The most costly loops of reading HL7 aECG and CardioSoft files (whole numbers in a text), SCP-ECG files (Huffman codes) and WFDB
+   records (16-bit counts of all signals in turn).
 
-   `_whole_numbers` of `quantities.py` and `_decode_single` of `scp.py` are the same in Python, and are used if this module is not
-   built; all results and errors are the same. */
+   `_whole_numbers` of `quantities.py`, `_decode_single` of `scp.py` and `columns_of` of `wfdb/stored.py` are the same in Python, and
+   are used if this module is not built; all results and errors are the same. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -17,15 +18,20 @@ static Py_ssize_t parse(const unsigned char *text, Py_ssize_t length, double *ou
     int several_per_comma = 0, too_long = 0, stray_sign = 0, after_digit = 0, after_sign = 0;
     while (i < length) {
         const unsigned char c = text[i];
+        if (c == ' ') {
+            after_digit = after_sign = 0;
+            i++;
+            continue;
+        }
         if (c >= '0' && c <= '9') {
-            long value = 0;
-            Py_ssize_t first = i;
-            for (; i < length && text[i] >= '0' && text[i] <= '9'; i++)
-                if (i - first < MOST_DIGITS)
-                    value = 10 * value + (text[i] - '0');
+            unsigned long long value = 0; /* of too many digits: any number */
+            const Py_ssize_t first = i;
+            do
+                value = 10 * value + (text[i] - '0');
+            while (++i < length && text[i] >= '0' && text[i] <= '9');
             too_long |= i - first > MOST_DIGITS;
             several_per_comma |= n_commas != n;
-            out[n++] = first > 0 && text[first - 1] == '-' ? (double)-value : (double)value;
+            out[n++] = (double)(long long)(first > 0 && text[first - 1] == '-' ? 0 - value : value);
             after_digit = 1;
             after_sign = 0;
             continue;
@@ -140,6 +146,87 @@ static PyObject *huffman(PyObject *module, PyObject *arguments)
     return PyErr_Occurred() ? NULL : PyLong_FromLong(result);
 }
 
+#define NO_SAMPLE (-32768)
+#define FRAMES_AT_ONCE 512
+#define FACTS 4
+
+typedef struct {
+    const unsigned char *data;
+    Py_ssize_t n_frames, n_signals;
+    const double *scales, *offsets;
+    float *out;
+    long long *facts;
+} Frames;
+
+/* counts x scale + offset of one signal's part of some frames; its facts: sum, lowest and highest count, and how many are missing. */
+static void fill_signal(const Frames *all, Py_ssize_t signal, Py_ssize_t first, Py_ssize_t end)
+{
+    const unsigned char *at = all->data + 2 * (first * all->n_signals + signal);
+    const double scale = all->scales[signal], offset = all->offsets[signal];
+    float *out = all->out + signal * all->n_frames;
+    long long *facts = all->facts + FACTS * signal;
+    int low = (int)facts[1], high = (int)facts[2];
+    unsigned int sum = (unsigned int)facts[0];
+    Py_ssize_t i;
+    for (i = first; i < end; i++, at += 2 * all->n_signals) {
+        const int count = (short)(unsigned short)(at[0] | at[1] << 8);
+        sum += (unsigned int)count;
+        if (count == NO_SAMPLE) {
+            out[i] = Py_NAN;
+            facts[3]++;
+            continue;
+        }
+        out[i] = (float)(count * scale + offset);
+        low = count < low ? count : low;
+        high = count > high ? count : high;
+    }
+    facts[0] = sum & 0xFFFF;
+    facts[1] = low;
+    facts[2] = high;
+}
+
+static PyObject *interleaved(PyObject *module, PyObject *arguments)
+{
+    Py_buffer data, scales, offsets, out, facts;
+    Py_ssize_t offset, first, end, signal;
+    Frames all;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*nny*y*w*w*:interleaved", &data, &offset, &all.n_frames, &scales, &offsets, &out, &facts))
+        return NULL;
+    all.n_signals = scales.len / (Py_ssize_t)sizeof(double);
+    if (offset < 0 || offset > data.len || all.n_frames < 1 || all.n_signals < 1
+        || offsets.len != scales.len || (data.len - offset) / 2 / all.n_signals < all.n_frames
+        || out.len / (Py_ssize_t)sizeof(float) / all.n_signals < all.n_frames
+        || facts.len / (Py_ssize_t)sizeof(long long) / FACTS < all.n_signals) {
+        PyErr_SetString(PyExc_ValueError, "arrays that are too small for the frames");
+    } else {
+        all.data = (const unsigned char *)data.buf + offset;
+        all.scales = scales.buf;
+        all.offsets = offsets.buf;
+        all.out = out.buf;
+        all.facts = facts.buf;
+        for (signal = 0; signal < all.n_signals; signal++) {
+            long long *own = all.facts + FACTS * signal;
+            own[0] = own[3] = 0;
+            own[1] = 32767;
+            own[2] = -32768;
+        }
+        for (first = 0; first < all.n_frames; first = end) {  /* so few frames that they stay in the cache */
+            end = all.n_frames - first > FRAMES_AT_ONCE ? first + FRAMES_AT_ONCE : all.n_frames;
+            for (signal = 0; signal < all.n_signals; signal++)
+                fill_signal(&all, signal, first, end);
+        }
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&scales);
+    PyBuffer_Release(&offsets);
+    PyBuffer_Release(&out);
+    PyBuffer_Release(&facts);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"whole_numbers", whole_numbers, METH_VARARGS,
      "whole_numbers(text, out) -> int\n\n"
@@ -149,6 +236,10 @@ static PyMethodDef methods[] = {
      "huffman(data, entries, lookup, longest, out) -> int\n\n"
      "Fill `out` (int64) with the values of codes: `entries` (int64 [n, 4]) has the bits of each code's prefix, its extra bits,\n"
      "its value and whether it exists, `lookup` (uint16) the entry for each number of `longest` bits. 0, ENDS_EARLY or NO_CODE."},
+    {"interleaved", interleaved, METH_VARARGS,
+     "interleaved(data, offset, n_frames, scales, offsets, out, facts, /)\n--\n\n"
+     "Fill `out` (float32 [n_signals, n_frames]) with little-endian 16-bit counts x scale + offset, NaN for missing ones, and `facts`\n"
+     "(int64 [n_signals, 4]) with the sum of counts modulo 2^16, the lowest and the highest count, and how many are missing."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -15,3 +15,13 @@ def huffman(
     /,
 ) -> int: ...
 def whole_numbers(text: bytes, out: npt.NDArray[np.float64], /) -> int: ...
+def interleaved(
+    data: bytes,
+    offset: int,
+    n_frames: int,
+    scales: npt.NDArray[np.float64],
+    offsets: npt.NDArray[np.float64],
+    out: npt.NDArray[np.float32],
+    facts: npt.NDArray[np.int64],
+    /,
+) -> None: ...

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 from ecgfounder.errors import ReadError
 from ecgfounder.readers.dicom_elements import Element
@@ -29,13 +29,9 @@ _BINARY_NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": 
 _BYTES = frozenset(("OB", "OW", "UN"))
 
 
-class _Header(NamedTuple):
-    """The beginning of a data element: tag, VR (empty if implicit), length and position of the value."""
-
-    tag: int
-    vr: bytes
-    length: int
-    value: int
+# The beginning of a data element: tag, VR (empty if implicit), length and position of the value. An object has thousands, and a
+# named tuple takes several times as long to make.
+_Header = tuple[int, bytes, int, int]
 
 
 class _Encoding:
@@ -52,10 +48,10 @@ class _Encoding:
         group, element, vr, short = self._short(data, position)
         tag = group << 16 | element
         if self.implicit or group == _ITEM_GROUP or vr not in _VRS:
-            return _Header(tag, b"", self._long(data, position + 4)[0], position + 8)
+            return tag, b"", self._long(data, position + 4)[0], position + 8
         if vr in _LONG_VRS:
-            return _Header(tag, vr, self._long(data, position + 8)[0], position + 12)
-        return _Header(tag, vr, short, position + 8)
+            return tag, vr, self._long(data, position + 8)[0], position + 12
+        return tag, vr, short, position + 8
 
 
 def object_in(content: bytes, elements: Mapping[str, Element]) -> tuple[dict[str, Any], bool]:
@@ -95,27 +91,27 @@ def _object(
     last = max(wanted)
     found: dict[str, Any] = {}
     while position + 8 <= end:
-        header = encoding.header(data, position)
-        if header.tag in (_ITEM_END, _SEQUENCE_END):
-            return found, header.value
-        if depth == 0 and header.tag > last:
+        tag, vr, length, value = encoding.header(data, position)
+        if tag in (_ITEM_END, _SEQUENCE_END):
+            return found, value
+        if depth == 0 and tag > last:
             break
-        element = wanted.get(header.tag)
-        position = header.value + header.length
-        if header.length == _UNDEFINED:
+        element = wanted.get(tag)
+        position = value + length
+        if length == _UNDEFINED:
             is_wanted = element is not None and "SQ" in element.representations
-            position = -1 if is_wanted else _end_of_sequence(data, header.value, encoding)
+            position = -1 if is_wanted else _end_of_sequence(data, value, encoding)
         if position > end:
             raise ReadError("a data element ends after the end of the file: truncated or damaged")
         if element is None:
             continue
         if "SQ" in element.representations:
-            inner = _Encoding(implicit=True, little_endian=True) if header.vr == b"UN" else encoding
+            inner = _Encoding(implicit=True, little_endian=True) if vr == b"UN" else encoding
             stop = end if position < 0 else position
-            found[element.keyword], after = _items(data, header.value, stop, inner, wanted, depth, closed=position >= 0)
+            found[element.keyword], after = _items(data, value, stop, inner, wanted, depth, closed=position >= 0)
             position = after if position < 0 else position
-        elif header.length != _UNDEFINED:
-            found[element.keyword] = _value(data[header.value : position], header.vr.decode(), element, encoding.order)
+        elif length != _UNDEFINED:
+            found[element.keyword] = _value(data[value:position], vr.decode(), element, encoding.order)
     return found, end
 
 
@@ -132,18 +128,18 @@ def _items(
     """The items of a sequence, and where it ends; `closed` if its length is stated."""
     items: list[dict[str, Any]] = []
     while position + 8 <= end:
-        header = encoding.header(data, position)
-        if header.tag == _SEQUENCE_END:
-            return items, header.value
-        if header.tag >> 16 != _ITEM_GROUP:
+        tag, _vr, length, value = encoding.header(data, position)
+        if tag == _SEQUENCE_END:
+            return items, value
+        if tag >> 16 != _ITEM_GROUP:
             raise ReadError("expected an item of a sequence, found another data element: damaged")
-        if header.length == _UNDEFINED:
-            item, position = _object(data, header.value, end, encoding, wanted, depth + 1)
+        if length == _UNDEFINED:
+            item, position = _object(data, value, end, encoding, wanted, depth + 1)
         else:
-            position = header.value + header.length
+            position = value + length
             if position > end:
                 raise ReadError("a data element ends after the end of the file: truncated or damaged")
-            item, _end = _object(data, header.value, position, encoding, wanted, depth + 1)
+            item, _end = _object(data, value, position, encoding, wanted, depth + 1)
         items.append(item)
     if not closed:
         raise ReadError("a sequence has no end: truncated or damaged")
@@ -156,8 +152,7 @@ def _value(raw: bytes, vr: str, element: Element, order: str) -> Any:
     if vr in _BYTES:
         return raw
     if vr in _BINARY_NUMBERS:
-        form = struct.Struct(order + _BINARY_NUMBERS[vr])
-        values: list[Any] = [value for (value,) in form.iter_unpack(raw)]
+        values: list[Any] = [value for (value,) in struct.iter_unpack(order + _BINARY_NUMBERS[vr], raw)]
     else:
         texts = [text.strip(" \0") for text in raw.decode("latin-1").split("\\")]
         is_number = vr in ("DS", "IS")

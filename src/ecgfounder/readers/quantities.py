@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ _MAX_DIGITS = 9  # of numbers that fit in int32; longer numbers are parsed by a 
 _MARGIN = b" " * (_MAX_DIGITS + 1)
 
 
+@lru_cache(64)
 def millivolts_per(unit: str) -> float | None:
     """Millivolts per `unit` ('uV', 'µV', 'MICROVOLTS', 'mV', 'V', 'nV' ...); None if it is not a unit of voltage.
 
@@ -106,8 +108,7 @@ def _fill(
     if no_sample is not None and low <= no_sample <= high:
         absent = counts == no_sample
         low, high = _range(counts[~absent])
-    if max(abs(low * scale + offset), abs(high * scale + offset)) > _MAX_MILLIVOLTS:
-        raise ReadError(f"{what}: samples of more than a kilovolt: the unit is wrong, or the file is damaged")
+    check_millivolts(low, high, scale, offset, what)
     with np.errstate(over="ignore", invalid="ignore"):  # counts that mark missing samples may have any value
         if offset == 0:
             np.multiply(counts, scale, out=out, dtype=np.float64, casting="unsafe")
@@ -115,6 +116,12 @@ def _fill(
             out[:] = counts * np.float64(scale) + offset
     if absent is not None:
         out[absent] = np.nan
+
+
+def check_millivolts(low: float, high: float, scale: float, offset: float, what: str) -> None:
+    """Raise a `ReadError` if the lowest or the highest count is more than a kilovolt; counts may be NaN."""
+    if max(abs(low * scale + offset), abs(high * scale + offset)) > _MAX_MILLIVOLTS:
+        raise ReadError(f"{what}: samples of more than a kilovolt: the unit is wrong, or the file is damaged")
 
 
 def _range(values: npt.NDArray[Any]) -> tuple[float, float]:

@@ -22,6 +22,7 @@ _NUMBER = re.compile(
     r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d{1,3})?|[+-]?(?:nan|inf(?:inity)?)|-?", re.IGNORECASE | re.ASCII
 )
 _GROUPED = re.compile(r"\[[^\]]*\]|'[^']*'|\"[^\"]*\"|\S+")
+_FEW_SAMPLES = 8  # fewer are no row of a lead
 _MAX_OTHER_LINES = 10_000  # above the numbers, and below them
 
 
@@ -257,9 +258,10 @@ def looks_like_table(text: str, *, cut_off: bool) -> bool:
     lines = [line for line in text.split("\n") if is_row(line)]
     if cut_off and lines:
         last = lines.pop()
-        if not lines:
-            fields = fields_of(last.rpartition(delimiter_of(last))[0], delimiter_of(last))
-            return len(fields) >= 8 and all(map(is_number, fields[1:]))
+        if len(lines) < 2:  # leads as rows
+            rows = [fields_of(line, delimiter_of(line)) for line in lines]
+            rows.append(fields_of(last.rpartition(delimiter_of(last))[0], delimiter_of(last)))
+            return len(rows[0]) >= _FEW_SAMPLES and all(is_number(field) for row in rows for field in row[1:])
     if len(lines) < 2:
         return False
     delimiter = delimiter_of(lines[min(len(lines), 6) - 1])

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError, StorageError
+from ecgfounder.escaping import counted
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import read_ledger
 from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, row_of
@@ -177,9 +178,9 @@ class EmbeddingRun:
         form = self.record.form
         name, version = form.recipe
         n_records, n_rows = self.records.num_rows, len(self)
-        rows = "" if n_rows == n_records else f" in {n_rows:,} rows"
+        rows = "" if n_rows == n_records else f" in {counted(n_rows, 'row')}"
         return (
-            f"<EmbeddingRun: {n_records:,} recordings{rows}, {self.failures.num_rows:,} failed, {self.format}, "
+            f"<EmbeddingRun: {counted(n_records, 'recording')}{rows}, {self.failures.num_rows:,} failed, {self.format}, "
             f"{name} v{version}, {form.mode}, {self.outcome}>"
         )
 

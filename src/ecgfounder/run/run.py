@@ -30,6 +30,7 @@ from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.engines.trial import refuse_overflow
 from ecgfounder.errors import CohortError, RunError, StorageError
+from ecgfounder.escaping import counted
 from ecgfounder.ledger.admission import admit, changed_settings, previous, take_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
@@ -332,17 +333,17 @@ class Run:
         )
         share = "" if world_size == 1 else f" (this is process 1 of {world_size})"
         self.console.line(
-            f"{opening.index.n_records:,} recordings in {settings.dataset}; to do: {plan.n_todo:,}{share}, "
+            f"{counted(opening.index.n_records, 'recording')} in {settings.dataset}; to do: {plan.n_todo:,}{share}, "
             f"done before: {plan.done:,}, failed before: {plan.failed:,}"
         )
         for number, what in (
-            (plan.changed, "have changed since they were embedded and are done again"),
-            (plan.missing, "have no output any more and are done again"),
-            (plan.found, "failed because their files did not exist; the files exist now, so that they are tried again"),
-            (plan.gone, "are in the output folder but no longer in the dataset; their outputs are kept"),
+            (plan.changed, "changed after the last attempt, and will be done again"),
+            (plan.missing, "without an output any more will be done again"),
+            (plan.found, "failed because their files did not exist; the files exist now, and will be tried again"),
+            (plan.gone, "in the output folder but no longer in the dataset; outputs are kept"),
         ):
             if number:
-                self.console.line(f"{number:,} recordings {what}")
+                self.console.line(f"{counted(number, 'recording')} {what}")
         presence = self._look(opening, plan.todo, FIRST_SAMPLE, until_found=True)
         if presence.absent and presence.absent == presence.looked_at:
             others = f", nor at {presence.absent - 1} others that were looked at" if presence.absent > 1 else ""
@@ -488,7 +489,7 @@ class Run:
             for _ in range(REPAIRS):
                 if self._is_cut_short or not (differing := self._differing(started)).any():
                     return recorder
-                self.console.line(f"{int(differing.sum()):,} outputs were replaced meanwhile and are written again")
+                self.console.line(f"{counted(int(differing.sum()), 'output')} replaced meanwhile, to be written again")
                 plan = replace(started.plan, todo=differing, had_output=differing, renewals=())
                 pool = self._pool(plan, started.launch)
                 try:

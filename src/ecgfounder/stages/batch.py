@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -27,18 +27,30 @@ class Batch(Generic[Tag]):
     tags: tuple[Tag, ...]
 
 
-@dataclass
 class _Bucket(Generic[Tag]):
-    since: float
-    inputs: list[Array] = field(default_factory=list)
-    tags: list[Tag] = field(default_factory=list)
+    """Inputs of one shape, copied into an array that grows up to `most` rows."""
+
+    def __init__(self, since: float, shape: tuple[int, ...], rows: int, most: int) -> None:
+        self.since = since
+        self.tags: list[Tag] = []
+        self._most = most
+        self._data = np.empty((min(rows, most), *shape), np.float32)
+
+    def add(self, data: Array, tag: Tag) -> None:
+        used = len(self.tags)
+        if used == len(self._data):
+            grown = np.empty((min(2 * used, self._most), *data.shape), np.float32)
+            grown[:used] = self._data
+            self._data = grown
+        self._data[used] = data
+        self.tags.append(tag)
 
     def batch(self) -> Batch[Tag]:
-        return Batch(np.stack(self.inputs), tuple(self.tags))
+        return Batch(self._data[: len(self.tags)], tuple(self.tags))
 
     @property
     def nbytes(self) -> int:
-        return sum(each.nbytes for each in self.inputs)
+        return self._data[: len(self.tags)].nbytes
 
 
 class Batcher(Generic[Tag]):
@@ -69,16 +81,18 @@ class Batcher(Generic[Tag]):
         self._clock = clock
         self._buckets: OrderedDict[tuple[int, ...], _Bucket[Tag]] = OrderedDict()
         self._waiting_bytes = 0
+        self._filled: tuple[int, ...] = ()  # the shape of the last full batch
 
     def add(self, data: Array, tag: Tag) -> Iterator[Batch[Tag]]:
-        """Add one input [C, L]; yields the batches that became due."""
+        """Copy one input [C, L] into a batch; yields the batches that became due."""
         bucket = self._buckets.get(data.shape)
         if bucket is None:
-            bucket = self._buckets[data.shape] = _Bucket(self._clock())
-        bucket.inputs.append(data)
-        bucket.tags.append(tag)
+            rows = self.batch_size if data.shape == self._filled else 1
+            bucket = self._buckets[data.shape] = _Bucket(self._clock(), data.shape, rows, self.batch_size)
+        bucket.add(data, tag)
         self._waiting_bytes += data.nbytes
-        if len(bucket.inputs) >= self.batch_size:
+        if len(bucket.tags) >= self.batch_size:
+            self._filled = data.shape
             yield self._take(data.shape)
         while self._waiting_bytes > self.max_bytes:
             yield self._take(next(iter(self._buckets)))

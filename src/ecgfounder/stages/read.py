@@ -69,7 +69,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Input:
-    """One network input of an opened file: float32 [C, L]."""
+    """One network input of an opened file: float32 [C, L]. A driver may reuse the memory of `data` after the next event."""
 
     job: Job
     number: int

@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 KNOWN_SUFFIXES: frozenset[str] = frozenset(
     {".xml", ".hea", ".dat", ".mat", ".dcm", ".dicom", ".scp", ".edf", ".bdf", ".rec", ".ecg", ".ishne", ".csv", ".tsv"}
-    | {".txt", ".npy", ".npz", ".h5", ".hdf5", ".hdf", ".json", ".xyz", ".mwf"}
+    | {".txt", ".npy", ".npz", ".h5", ".hdf5", ".hdf", ".json", ".xyz", ".mwf", ".atc"}
 )
 """Suffixes of files that may hold an ECG, in lower case; output names omit them, and '.gz' after them."""
 

@@ -259,6 +259,16 @@ def test_flac_records_are_read_through_the_extra(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_ecg(tmp_path / "f.hea").samples, frames.T / 1000, rtol=1e-6)
 
 
+def test_a_header_that_the_package_fails_at_is_an_error_of_the_file(tmp_path: Path) -> None:
+    """A signal of format 8 takes the samples through the package, which raises a TypeError at the lines after the third."""
+    pytest.importorskip("wfdb")
+    (tmp_path / "r.dat").write_bytes(bytes(180))
+    lines = "r.dat 80 1000(0)/mV 16 0 -7 0 0 I\nr.dat 8\n" + "r.dat 80 1000(0)/mV 16 0 3 0 0 II\n" * 3
+    (tmp_path / "r.hea").write_text(f"r 3 500 60\n{lines}")
+    with pytest.raises(ReadError, match="the wfdb package cannot decode the record"):
+        read_ecg(tmp_path / "r.hea")
+
+
 def test_a_text_that_is_no_header_is_not_taken_for_one(tmp_path: Path) -> None:
     for text in ("1 2 3\n4 5 6\n", "a,b\n1,2\n", "Dear 2 all\nof you 16\n", "<x/>"):
         path = tmp_path / "x.txt"

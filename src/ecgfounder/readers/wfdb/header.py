@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per
@@ -38,8 +40,7 @@ _SIGNAL_LINE = re.compile(
 _SEGMENT_LINE = re.compile(r"(?P<name>\S+)\s+(?P<samples>\d{1,15})(?:\s.*)?")
 
 
-@dataclass(frozen=True)
-class Signal:
+class Signal(NamedTuple):
     """One signal line of a header; `gain` in counts per unit, `scale` in millivolts per unit, None if it is not a voltage."""
 
     file: str
@@ -148,26 +149,28 @@ def _parse_signal(line: str, row: int, *, layout: bool) -> Signal:
     field = _SIGNAL_LINE.fullmatch(line)
     if field is None:
         raise ReadError(f"damaged WFDB header: the line of signal {row} is not 'FILE FORMAT GAIN ...'")
+    file, fmt, per_frame, skew, offset, gain, baseline, unit, _resolution, zero, _initial, checksum, _block, name = (
+        field.groups()
+    )
     if not layout:
-        _check_storage(field["file"], field["format"], row)
-    per_frame = int(field["per_frame"] or 1)
+        _check_storage(file, fmt, row)
+    per_frame = int(per_frame or 1)
     if per_frame < 1:
         raise ReadError(f"damaged WFDB header: signal {row} has {per_frame} samples per frame")
-    gain = float(field["gain"] or 0) or DEFAULT_GAIN
+    gain = float(gain or 0) or DEFAULT_GAIN
     if not math.isfinite(gain) or abs(gain) < 1e-30:
         raise ReadError(f"damaged WFDB header: the gain of signal {row} is {gain}")
-    zero = int(field["zero"] or 0)
     return Signal(
-        file=field["file"],
-        format=field["format"],
+        file=file,
+        format=fmt,
         per_frame=per_frame,
-        skew=int(field["skew"] or 0),
-        offset=int(field["offset"] or 0),
+        skew=int(skew or 0),
+        offset=int(offset or 0),
         gain=gain,
-        baseline=zero if field["baseline"] is None else int(field["baseline"]),
-        scale=millivolts_per(field["unit"]) if field["unit"] else 1.0,
-        checksum=None if field["checksum"] is None else int(field["checksum"]),
-        name=field["name"] or f"signal {row}",
+        baseline=int((zero or 0) if baseline is None else baseline),
+        scale=millivolts_per(unit) if unit else 1.0,
+        checksum=None if checksum is None else int(checksum),
+        name=name or f"signal {row}",
     )
 
 
@@ -181,6 +184,7 @@ def _check_storage(file: str, fmt: str, row: int) -> None:
         raise ReadError(f"the signal file of WFDB signal {row} is outside the header's folder, which is refused")
 
 
+@lru_cache(16)
 def _is_below(name: str) -> bool:
     """Whether a file is in the header's folder or a folder below it."""
     parts = name.split("/")

@@ -17,7 +17,7 @@ from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.signals import numbered, raised
 from ecgfounder.readers.source import Source, unpacked
 from ecgfounder.readers.wfdb.header import NOTHING, Header, Segment, Signal, parse_header
-from ecgfounder.readers.wfdb.stored import columns_of, fill_millivolts, through_package
+from ecgfounder.readers.wfdb.stored import all_in_millivolts, columns_of, fill_millivolts, through_package
 from ecgfounder.storage import Location
 
 FORMAT = "wfdb"
@@ -144,6 +144,10 @@ def _filled(source: Source, location: Location, header: Header, chosen: _Choice)
     source.companions.extend(file for file in files if file != source.location and file not in source.companions)
     signals = [header.signals[row] for row in chosen.rows]
     if header.is_native:
+        if chosen.rows == tuple(range(len(header.signals))):
+            usual = all_in_millivolts(source, folder, header)
+            if usual is not None:
+                return usual
         columns = columns_of(source, folder, header)
         n_frames = min(len(columns[row]) // header.signals[row].per_frame for row in chosen.rows)
         samples = np.empty((len(signals), n_frames * chosen.per_frame), dtype=np.float32)
@@ -177,17 +181,21 @@ def _read_segments(source: Source, location: Location, header: Header) -> Record
     if header.n_frames is not None and header.n_frames != total:
         raise ReadError(f"WFDB record of {header.n_frames:,} frames, but its segments have {total:,}")
     chosen = _choose(layout.signals)
-    _refuse_long_gaps(headers, segments, layout, header.has_layout, chosen)
+    rows_of = [
+        _rows_in(headers.of(segment), layout, header.has_layout, chosen)
+        if segment.name != NOTHING and segment.n_frames
+        else []
+        for segment in segments
+    ]
+    _refuse_long_gaps(segments, rows_of, chosen)
     samples = np.empty((len(chosen.rows), total * chosen.per_frame), dtype=np.float32)
     begin = 0
-    for segment in segments:
+    for segment, rows in zip(segments, rows_of, strict=True):
         end = begin + segment.n_frames * chosen.per_frame
         if segment.name == NOTHING:
             samples[:, begin:end] = np.nan
         elif segment.n_frames:
-            held = headers.of(segment)
-            rows = _rows_in(held, layout, header.has_layout, chosen)
-            _fill_segment(headers, segment, held, rows, chosen, samples[:, begin:end])
+            _fill_segment(headers, segment, rows, chosen, samples[:, begin:end])
         begin = end
     return _recording(samples, header.rate, layout.signals, chosen)
 
@@ -249,9 +257,10 @@ def _rows_in(held: Header, layout: Header, by_name: bool, chosen: _Choice) -> li
 
 
 def _fill_segment(
-    headers: _Headers, segment: Segment, held: Header, rows: Sequence[int | None], chosen: _Choice, out: Samples
+    headers: _Headers, segment: Segment, rows: Sequence[int | None], chosen: _Choice, out: Samples
 ) -> None:
     """Fill `out` [n_leads, n_samples] with a segment's samples; NaN for leads that it does not hold."""
+    held = headers.of(segment)
     present = [row for row in rows if row is not None]
     if any(held.signals[row].scale is None for row in present):
         raise ReadError("a segment of the WFDB record has another unit for a signal than the layout header")
@@ -263,15 +272,11 @@ def _fill_segment(
         out[[place for place, row in enumerate(rows) if row is not None]] = part
 
 
-def _refuse_long_gaps(
-    headers: _Headers, segments: Sequence[Segment], layout: Header, by_name: bool, chosen: _Choice
-) -> None:
+def _refuse_long_gaps(segments: Sequence[Segment], rows_of: Sequence[Sequence[int | None]], chosen: _Choice) -> None:
     """Refuse a record whose gaps would need much memory; the sizes of its files are no limit for them."""
     missing = 0
-    for segment in segments:
-        held = 0
-        if segment.name != NOTHING and segment.n_frames:
-            held = sum(row is not None for row in _rows_in(headers.of(segment), layout, by_name, chosen))
+    for segment, rows in zip(segments, rows_of, strict=True):
+        held = sum(row is not None for row in rows)
         missing += (len(chosen.rows) - held) * segment.n_frames * chosen.per_frame
     if missing > MAX_GAP_SAMPLES:
         raise ReadError(

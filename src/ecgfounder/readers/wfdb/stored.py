@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,10 +19,15 @@ import numpy.typing as npt
 
 from ecgfounder.ecg.recording import Samples
 from ecgfounder.errors import MissingDependencyError, ReadError
-from ecgfounder.readers.quantities import to_millivolts
+from ecgfounder.readers.quantities import check_millivolts, to_millivolts
 from ecgfounder.readers.source import Source
 from ecgfounder.readers.wfdb.header import NATIVE_FORMATS, Header, Signal
 from ecgfounder.storage import Location
+
+try:
+    import ecgfounder.readers._loops as _loops
+except ImportError:  # not built
+    _loops = None  # type: ignore[assignment]
 
 Counts = npt.NDArray[np.integer[Any]]
 
@@ -47,8 +52,31 @@ def columns_of(source: Source, folder: Location, header: Header) -> list[Counts]
         columns += _decode_file(_signal_bytes(source, folder / file), group, header.n_frames)
     if len({len(column) // signal.per_frame for column, signal in zip(columns, header.signals, strict=True)}) > 1:
         raise ReadError("the signal files of the WFDB record are of different lengths")
-    _verify_checksums(header.signals, columns, header.n_frames)
+    _verify_checksums(header.signals, map(_sum_modulo_2_16, columns), header.n_frames)
     return columns
+
+
+def all_in_millivolts(source: Source, folder: Location, header: Header) -> Samples | None:
+    """All signals of a record of one file in format 16 with one sample per frame and no skew, in mV; None for other records.
+
+    The result is that of `columns_of` and `fill_millivolts`, in a third of the time.
+    """
+    signals, first = header.signals, header.signals[0]
+    usual = (first.file, "16", first.offset, 1, 0)
+    if _loops is None or any((s.file, s.format, s.offset, s.per_frame, s.skew) != usual for s in signals):
+        return None
+    data = _signal_bytes(source, folder / first.file)
+    n_frames = _frames_in(data, signals, header.n_frames)
+    steps = [_step_of(signal) for signal in signals]
+    offsets = [-signal.baseline * step for signal, step in zip(signals, steps, strict=True)]
+    samples, facts = np.empty((len(signals), n_frames), np.float32), np.empty((len(signals), 4), np.int64)
+    _loops.interleaved(data, first.offset, n_frames, np.array(steps), np.array(offsets), samples, facts)
+    counted = facts.tolist()
+    _verify_checksums(signals, (each[0] for each in counted), header.n_frames)
+    for (_sum, low, high, n_missing), step, offset in zip(counted, steps, offsets, strict=True):
+        if n_missing < n_frames:
+            check_millivolts(low, high, step, offset, "a signal")
+    return samples
 
 
 def _signal_bytes(source: Source, location: Location) -> bytes:
@@ -61,15 +89,7 @@ def _signal_bytes(source: Source, location: Location) -> bytes:
 def _decode_file(data: bytes, group: Sequence[Signal], n_frames: int | None) -> list[Counts]:
     fmt, offset = group[0].format, group[0].offset
     per_frame = sum(signal.per_frame for signal in group)
-    available = max(0, len(data) - offset)
-    stored = int(available / NATIVE_FORMATS[fmt]) // per_frame
-    if n_frames is None:
-        n_frames = stored
-    if n_frames > stored or n_frames == 0:
-        raise ReadError(
-            f"signal file of {len(data):,} bytes, but {n_frames:,} frames of {per_frame} samples in format {fmt} "
-            f"need {offset + math.ceil(n_frames * per_frame * NATIVE_FORMATS[fmt]):,}"
-        )
+    n_frames = _frames_in(data, group, n_frames)
     frames = _decode(data, fmt, offset, n_frames * per_frame).reshape(n_frames, per_frame)
     if per_frame == len(group):
         return list(np.ascontiguousarray(frames.T))  # one copy is faster than strided access in all later steps
@@ -79,6 +99,22 @@ def _decode_file(data: bytes, group: Sequence[Signal], n_frames: int | None) -> 
         columns.append(frames[:, first : first + signal.per_frame].reshape(-1))
         first += signal.per_frame
     return columns
+
+
+def _frames_in(data: bytes, group: Sequence[Signal], n_frames: int | None) -> int:
+    """The number of frames in a signal file, if it has as many as the header states."""
+    fmt, offset = group[0].format, group[0].offset
+    per_frame = sum(signal.per_frame for signal in group)
+    available = max(0, len(data) - offset)
+    stored = int(available / NATIVE_FORMATS[fmt]) // per_frame
+    if n_frames is None:
+        n_frames = stored
+    if n_frames > stored or n_frames == 0:
+        raise ReadError(
+            f"signal file of {len(data):,} bytes, but {n_frames:,} frames of {per_frame} samples in format {fmt} "
+            f"need {offset + math.ceil(n_frames * per_frame * NATIVE_FORMATS[fmt]):,}"
+        )
+    return n_frames
 
 
 def _decode(data: bytes, fmt: str, offset: int, count: int) -> Counts:
@@ -110,16 +146,16 @@ def _decode(data: bytes, fmt: str, offset: int, count: int) -> Counts:
     return samples.reshape(-1)[:count]
 
 
-def _verify_checksums(signals: Sequence[Signal], columns: Sequence[Counts], n_frames: int | None) -> None:
-    """Check each signal's checksum, the sum of its samples modulo 2^16 (header(5)), which some programs write as signed.
+def _verify_checksums(signals: Sequence[Signal], sums: Iterable[int], n_frames: int | None) -> None:
+    """Compare each signal's checksum with the sum of its samples modulo 2^16 (header(5)), which some programs write as signed.
 
     A checksum of 0 was usually not computed and is not checked. If the header does not state the number of samples, it is not
     known which samples were summed.
     """
     if n_frames is None:
         return
-    for row, (signal, column) in enumerate(zip(signals, columns, strict=True)):
-        if signal.checksum and (_sum_modulo_2_16(column) - signal.checksum) & 0xFFFF:
+    for row, (signal, found) in enumerate(zip(signals, sums, strict=True)):
+        if signal.checksum and (found - signal.checksum) & 0xFFFF:
             raise ReadError(
                 f"the samples of signal {row} do not match their checksum in the WFDB header: the signal file is "
                 "damaged or belongs to another header (a checksum of 0 is not checked)"
@@ -132,16 +168,25 @@ def _sum_modulo_2_16(column: Counts) -> int:
     return int(column.sum(dtype=np.int64))
 
 
+def _step_of(signal: Signal) -> float:
+    """Millivolts per count; signals that are no voltages are not read."""
+    return (signal.scale or 1.0) / signal.gain
+
+
 def fill_millivolts(column: Counts, signal: Signal, out: Samples) -> None:
     """Fill `out` with (count - baseline) / gain in millivolts, shifted by the skew; NaN for missing samples."""
     skew = signal.skew * signal.per_frame
     if skew >= len(out):
         raise ReadError(f"damaged WFDB header: a skew of {signal.skew} frames, in a record of {len(out)} samples")
     kept = column[skew : len(out)]
-    step = (signal.scale or 1.0) / signal.gain
+    step = _step_of(signal)
     no_sample = _NO_SAMPLE[signal.format]
     to_millivolts(kept, step, -signal.baseline * step, "a signal", no_sample=no_sample, out=out[: len(kept)])
     out[len(kept) :] = np.nan
+
+
+# Errors of the package to which damaged headers lead; their messages may quote the file and are not shown.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def through_package(source: Source, location: Location, header: Header, rows: Sequence[int]) -> list[Samples]:
@@ -168,7 +213,12 @@ def through_package(source: Source, location: Location, header: Header, rows: Se
             place = Path(folder) / file
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
-        record = package.rdrecord(str(Path(folder) / location.stem), physical=True, smooth_frames=False, return_res=64)
+        try:
+            record = package.rdrecord(
+                str(Path(folder) / location.stem), physical=True, smooth_frames=False, return_res=64
+            )
+        except _DAMAGE as error:
+            raise ReadError("the wfdb package cannot decode the record: damaged") from error
     scales = [header.signals[row].scale or 1.0 for row in rows]
     physical = [np.asarray(record.e_p_signal[row], dtype=np.float64) for row in rows]
     return [np.asarray(each * scale, dtype=np.float32) for each, scale in zip(physical, scales, strict=True)]

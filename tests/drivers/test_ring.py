@@ -1,0 +1,151 @@
+"""Samples of reading processes arrive as they were, through shared memory or the pipe, however they are cut on the way."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from ecgfounder.drivers import ring as rings
+from ecgfounder.drivers.processes import JOBS_AHEAD, ReaderPool
+from ecgfounder.drivers.ring import RING_BYTES, make_ring
+from ecgfounder.drivers.wire import Inbox, Row
+from ecgfounder.ecg.facts import Facts
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.stages.read import Ask, Event, Failed, Input, Job, Opened, ReadTask
+
+SOME = np.arange(24, dtype=np.float32).reshape(12, 2)
+
+
+def test_positions_go_on_behind_the_end_and_no_array_is_split() -> None:
+    ring = make_ring()
+    assert ring is not None
+    rng = np.random.default_rng(0)
+    kept: list[tuple[int, np.ndarray]] = []
+    refused = 0
+    for number in range(2000):
+        data = np.full((12, int(rng.integers(1, 30_000))), number, np.float32)
+        while (position := ring.put(data)) is None:
+            refused += 1
+            first, expected = kept.pop(0)
+            view = ring.view(first, expected.shape)
+            np.testing.assert_array_equal(view, expected)
+            ring.give_back(first, view)
+        kept.append((position, data))
+        assert position % RING_BYTES + data.nbytes <= RING_BYTES
+    assert refused > 1000
+    ring.close()
+
+
+def test_what_is_larger_than_the_ring_has_no_room() -> None:
+    ring = make_ring()
+    assert ring is not None
+    assert ring.put(np.zeros((1, RING_BYTES // 4 + 1), np.float32)) is None
+    assert ring.put(np.zeros((1, RING_BYTES // 4), np.float32)) == 0
+    assert ring.put(SOME) is None
+    ring.close()
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100, 10_000])
+def test_messages_and_samples_that_come_in_pieces_are_whole(cut: int) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    inbox = Inbox(ours, None)
+    job = Job(3, "a")
+    content = b""
+    for message in (None, Opened(job, 2), Row(None, 0, SOME.shape, None), Failed(job, "ReadError", "damaged")):
+        packed = pickle.dumps(message)
+        content += struct.pack("<?Q", False, len(packed)) + packed
+        if isinstance(message, Row):
+            content += SOME.tobytes()
+    found = []
+    for start in range(0, len(content), cut):
+        theirs._send(content[start : start + cut])  # type: ignore[attr-defined]
+        while ours.poll(0):
+            found += list(inbox.read())
+    theirs.close()
+    with pytest.raises(EOFError):
+        list(inbox.read())
+    assert [type(message) for message, _ in found] == [type(None), Opened, Row, Failed]
+    np.testing.assert_array_equal(found[2][1], SOME)
+
+
+@dataclass(frozen=True)
+class RandomTask(ReadTask):
+    """Inputs of random numbers and sizes, most of which fit into the ring."""
+
+    def events(self, job: Job, ask: Ask = lambda _need: None) -> Iterator[Event]:
+        arrays = arrays_of(job.place)
+        yield Opened(job, len(arrays), seconds={"read": 1e-4})
+        for number, data in enumerate(arrays):
+            yield Input(job, number, data)
+
+
+def arrays_of(place: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(place)
+    longest = 200_000 if place % 9 == 0 else 20_000
+    return [rng.random((12, int(rng.integers(1, longest))), np.float32) for _ in range(int(rng.integers(1, 5)))]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_inputs_of_many_jobs_are_those_of_the_jobs(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shared:
+        monkeypatch.delattr(rings.os, "memfd_create")
+    pool = ReaderPool(RandomTask(Preparation()), 2)
+    try:
+        seen: dict[int, int] = {}
+        for event in pool.events(Job(place, f"{place}") for place in range(300)):
+            if isinstance(event, Input):
+                np.testing.assert_array_equal(event.data, arrays_of(event.job.place)[event.number])
+                seen[event.job.place] = seen.get(event.job.place, 0) + 1
+    finally:
+        pool.close()
+    assert seen == {place: len(arrays_of(place)) for place in range(300)}
+
+
+def test_short_jobs_are_given_several_at_once() -> None:
+    pool = ReaderPool(RandomTask(Preparation()), 1)
+    taken, furthest = 0, 0
+
+    def jobs() -> Iterator[Job]:
+        nonlocal taken
+        for place in range(200):
+            taken += 1
+            yield Job(place, f"{place}")
+
+    try:
+        ended = 0
+        for event in pool.events(jobs()):
+            ended += isinstance(event, Opened)
+            furthest = max(furthest, taken - ended)
+    finally:
+        pool.close()
+    assert max(JOBS_AHEAD) - 1 <= furthest <= max(JOBS_AHEAD) + 1
+
+
+@dataclass(frozen=True)
+class OddTask(ReadTask):
+    """Facts that need more than a msgpack row: NumPy's numbers, large numbers, names that are not UTF-8."""
+
+    def events(self, job: Job, ask: Ask = lambda _need: None) -> Iterator[Event]:
+        device = {"number": np.float32(0.5), "count": np.int64(3), "text": job.path, "large": 1 << 80}
+        facts = Facts("odd", np.float64(500), n_samples=np.int64(2), device=device)  # type: ignore[arg-type]
+        yield Opened(job, 1, facts=facts if job.place else Facts("odd", np.float64(500)))
+        yield Input(job, 0, SOME)
+
+
+def test_what_no_row_can_say_arrives_too() -> None:
+    pool = ReaderPool(OddTask(Preparation()), 1)
+    try:
+        events = list(pool.events(iter([Job(0, "a"), Job(1, "b\udcff")])))
+    finally:
+        pool.close()
+    opened = [event for event in events if isinstance(event, Opened)]
+    assert [event.job.path for event in opened] == ["a", "b\udcff"]
+    assert opened[0].facts.sampling_rate == 500.0
+    assert opened[1].facts.device["large"] == 1 << 80
+    assert opened[1].facts.n_samples == 2

@@ -1,0 +1,104 @@
+"""Passes over the samples, in C and in NumPy: the same numbers and the same flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecgfounder.preprocess import amplitudes, calibration, quality, recipes
+from ecgfounder.preprocess.recipes import ZSCORE
+
+needs_compiled = pytest.mark.skipif(quality._passes is None, reason="the module in C was not built")
+MODULES = (amplitudes, calibration, quality, recipes)
+
+
+@contextmanager
+def in_python() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in MODULES:
+            patch.setattr(module, "_passes", None)
+        yield
+
+
+@st.composite
+def signals(draw: st.DrawFn) -> np.ndarray:
+    """Leads with offsets, plateaus and pulses, in steps of their resolution; perhaps a part of longer rows."""
+    n_leads, n_samples = draw(st.integers(1, 4)), draw(st.integers(2, 700))
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+    whole = rng.normal(rng.normal(0, 3), draw(st.sampled_from([0.01, 0.5, 30.0])), (n_leads, n_samples + 5))
+    for _ in range(draw(st.integers(0, 4))):
+        start, length = rng.integers(0, n_samples), rng.integers(1, 60)
+        rows = slice(None) if rng.random() < 0.5 else int(rng.integers(n_leads))
+        level = rng.choice([0.0, 1.0, -1.0, 0.95, 1.1])
+        whole[rows, start : start + length] = level if rng.random() < 0.5 else whole.max()
+        whole[rows, max(0, start - 20) : start] = level - 1.0
+    step = draw(st.sampled_from([0.005, 0.1, 1e-4]))
+    quantised = (np.round(whole / step) * step).astype(np.float32)
+    return quantised[:, 3:-2] if draw(st.booleans()) else np.ascontiguousarray(quantised[:, 3:-2])
+
+
+@needs_compiled
+@given(signals(), st.sampled_from([100.0, 250.0, 500.0]))
+@settings(max_examples=400, deadline=None)
+def test_extremes_and_flags_are_the_same(samples: np.ndarray, rate: float) -> None:
+    leads = ("I", "II", "V1", "V2")[: len(samples)]
+
+    def found() -> object:
+        low, high = amplitudes.extremes(samples, rate)
+        pulses = calibration.calibration_pulses(samples, leads, rate)
+        rows = quality._rows_with_runs(samples, high.max(axis=1), 3)
+        return low.tolist(), high.tolist(), pulses, rows, quality.assess(samples, leads, rate)
+
+    compiled = found()
+    with in_python():
+        assert found() == compiled
+
+
+@needs_compiled
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=40), st.integers(1, 9))
+@settings(max_examples=500, deadline=None)
+def test_runs_are_found_wherever_they_are(values: list[float], least: int) -> None:
+    row = np.array([values], np.float32)
+    text = "".join(str(int(value)) for value in values)
+    assert quality._rows_with_runs(row, np.ones(1, np.float32), least) == ([0] if "1" * least in text else [])
+
+
+@needs_compiled
+@given(signals(), st.sampled_from([1, 7, 8, 9, 128, 129, 1000, 5000]))
+@settings(max_examples=300, deadline=None)
+def test_the_z_score_has_the_same_bytes(samples: np.ndarray, length: int) -> None:
+    longer = np.tile(samples, (1, -(-length // samples.shape[1])))[:, :length]
+    for given_samples in (samples, longer, longer[:1]):
+        compiled = ZSCORE.normalized(given_samples)
+        with in_python():
+            assert ZSCORE.normalized(given_samples).tobytes() == compiled.tobytes()
+        assert compiled.flags.c_contiguous
+
+
+@needs_compiled
+def test_arrays_of_other_sizes_are_refused() -> None:
+    passes = quality._passes
+    assert passes is not None
+    two, few, rows = np.zeros((2, 10), np.float32), np.zeros(1, np.float32), np.arange(2)
+    wrong = [
+        lambda: passes.block_extremes(two, 5, few, few),
+        lambda: passes.block_extremes(two, 0, np.zeros(4, np.float32), np.zeros(4, np.float32)),
+        lambda: passes.block_extremes(two[:, ::2], 5, np.zeros(2, np.float32), np.zeros(2, np.float32)),
+        lambda: passes.block_extremes(two.astype(np.float64), 5, np.zeros(4, np.float32), np.zeros(4, np.float32)),
+        lambda: passes.runs_at(two, few, 1, np.zeros(2, np.bool_)),
+        lambda: passes.runs_at(two, two[:, 0].copy(), 1, np.zeros(3, np.bool_)),
+        lambda: passes.runs_at(two, two[:, 0].copy(), 0, np.zeros(2, np.bool_)),
+        lambda: passes.plateau_starts(two, rows + 1, 1, 2, 0.9, 1.1, 0.1),
+        lambda: passes.plateau_starts(two, rows - 1, 1, 2, 0.9, 1.1, 0.1),
+        lambda: passes.plateau_starts(two, rows, 0, 2, 0.9, 1.1, 0.1),
+        lambda: passes.zscore(two, 0.0, 1e-8, few),
+        lambda: passes.zscore(np.zeros((0, 0), np.float32), 0.0, 1e-8, np.zeros((0, 0), np.float32)),
+    ]
+    for call in wrong:
+        with pytest.raises(ValueError, match=r"must be|are needed"):
+            call()
