@@ -364,6 +364,8 @@ class Run:
             if before.outcome == "running" and (before.settings, before.dataset_fingerprint) == told:
                 return
             record = replace(record, run_id=before.run_id or record.run_id)
+        if self._hold is not None:
+            self._hold.check()
         remove_tables(self.folder)
         self.folder.write(record)
         self.folder.write_card(record)

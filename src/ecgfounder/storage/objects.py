@@ -116,7 +116,7 @@ class ObjectStore(Store):
             return bytes(answer.bytes())
 
         try:
-            return self._connection.ask(get)
+            return self._asked(get)
         except Conflict as error:
             raise Conflict(f"{self.url(name)}: it changed while it was read") from error
         except Unavailable as error:
@@ -138,7 +138,7 @@ class ObjectStore(Store):
             status = _status(answer.meta)
             return status, bytes(answer.bytes()) if status.size <= most else None
 
-        return self._connection.ask(get)
+        return self._asked(get)
 
     def put(self, name: str, data: bytes) -> Status:
         self.write(name, data)
