@@ -447,6 +447,7 @@ def _run(bench: Bench, what: str, precision: str, n: int, parts: list[Facts]) ->
         "core_ms": sum(child.cpu for child in children) * 1e3 / n,
         "note": f"waits for {children[0].report['slowest']}; engine {children[0].report['engine'].partition(',')[0]}",
         "memory": children[0].report["memory_over_time"],
+        "main_core_ms": sum(child.report["main_cpu"] for child in children) * 1e3 / n,
     }
 
 

@@ -20,8 +20,9 @@ from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import prepare
 from ecgfounder.readers import read_ecg
 from ecgfounder.readers.source import Hints
-from ecgfounder.storage import is_url
+from ecgfounder.storage import folder_text, is_url, names_archive
 from ecgfounder.storage import storage_options as make_options
+from ecgfounder.storage.paths import absolute_path
 
 __all__ = ["ECGDataset", "collate_by_length", "collate_cropped"]
 
@@ -125,7 +126,7 @@ class ECGDataset(Dataset[Any]):
         target_column : str, optional
             Column with numbers, or lists of numbers; None for inputs alone.
         data_dir : str or os.PathLike, optional
-            Folder that relative paths are relative to; not needed for a folder of ECGs.
+            Folder that relative paths are relative to; not needed for a folder of ECGs, nor for what is in an archive.
         preparation : Preparation, optional
             The processing of each recording.
         reader : str, default: "auto"
@@ -142,7 +143,7 @@ class ECGDataset(Dataset[Any]):
         SettingsError
             As `ECGDataset` does.
         """
-        from ecgfounder.cohort.sources import open_cohort
+        from ecgfounder.cohort.sources import default_data_dir, open_cohort
 
         options = make_options(storage_options)
         cohort = open_cohort(os.fspath(dataset), split=split, path_column=path_column, options=options)
@@ -159,6 +160,8 @@ class ECGDataset(Dataset[Any]):
                     )
                 targets.append(row[target_column])
             paths.append(record.path)
+        if data_dir is None and names_archive(os.fspath(dataset)):
+            data_dir = default_data_dir(os.fspath(dataset), options)
         return cls(
             paths,
             None if target_column is None else targets,
@@ -181,7 +184,11 @@ class ECGDataset(Dataset[Any]):
         return signals, torch.as_tensor(target) if isinstance(target, list | tuple) else target
 
     def _path(self, path: str) -> str:
-        return path if is_url(path) else os.path.join(self.data_dir or "", path)
+        if self.data_dir is None or is_url(path):
+            return path
+        if names_archive(self.data_dir):
+            return absolute_path(path, folder_text(self.data_dir))
+        return os.path.join(self.data_dir, path)
 
     def _signals(self, path: str) -> Tensor:
         recording = read_ecg(path, reader=self.reader, hints=self.hints, storage_options=self.storage_options)

@@ -26,6 +26,7 @@ from ecgfounder.errors import MissingDependencyError, RunError, SettingsError
 from ecgfounder.preprocess import quality
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import FILTERED
+from tests.builders.archives import files_of, tar_of, zip_of
 from tests.builders.philips import counts_of, philips, recording_of
 from tests.places import RECORDINGS
 
@@ -407,3 +408,31 @@ def test_real_recording_is_inspected_and_drawn(tmp_path: Path, capsys: pytest.Ca
     assert (found["leads"], found["samples"], found["version"]) == (list(STANDARD_LEADS), 5500, "1.03")
     assert "calibration_pulse:10.7" in found["flags"]
     assert out.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_gives_the_lines_of_the_folder(
+    kind: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = files_of(folder)
+    archive = tmp_path / f"packed.{kind}"
+    archive.write_bytes(zip_of(files) if kind == "zip" else tar_of(files))
+    assert run(folder) == 1
+    of_folder = capsys.readouterr().out
+    assert run(archive) == 1
+    assert capsys.readouterr().out.replace(f"{archive}::", f"{folder}/") == of_folder
+    assert run(f"{archive}::ward") == 1
+    assert "4 files: 1 read" in capsys.readouterr().out
+    assert run(archive, "--plot", tmp_path / "drawings") == 1
+    assert (tmp_path / "drawings" / "ward").is_dir()
+    capsys.readouterr()
+    assert run(f"{archive}::ward/c.xml") == 0
+    assert "philips_sierra" in capsys.readouterr().out
+    assert run(f"{archive}::ward/none.xml") == 1
+    assert "there is no such file in the archive" in capsys.readouterr().out
+
+
+def test_a_compressed_tar_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(SettingsError, match="tar -xf ARCHIVE -C FOLDER"):
+        run(tmp_path / "a.tar.gz")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ecgfounder.cohort.cohort import Cohort, Record
 from ecgfounder.cohort.naming import Naming
 from ecgfounder.errors import PrepareError
-from ecgfounder.storage.paths import absolute_path, is_plain, path_key
+from ecgfounder.storage.paths import absolute_path, below, is_plain, path_key
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def record_identity(path: str, data_dir: str) -> str:
     """
     if is_plain(path):
         return path
-    return absolute_path(path, data_dir).removeprefix(data_dir.rstrip("/") + "/")
+    return absolute_path(path, data_dir).removeprefix(below(data_dir))
 
 
 def output_name(record: Record, naming: Naming) -> str:

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ecgfounder.errors import PrepareError, SettingsError
-from ecgfounder.storage.paths import KNOWN_SUFFIXES, absolute_path, is_plain, path_key, printable, split_member
+from ecgfounder.storage.paths import (
+    KNOWN_SUFFIXES,
+    absolute_path,
+    below,
+    is_plain,
+    path_key,
+    printable,
+    split_archive,
+    split_member,
+)
 
 Layout = Literal["flat", "tree"]
 LAYOUT_CHOICES = ("flat", "tree")
@@ -39,9 +48,10 @@ def stem_of(path: str) -> str:
     'a/b.c.xml' gives 'b.c', 'x.XML.gz' gives 'x', 'record.0012' stays 'record.0012', and a name that would become empty
     ('.xml') stays. The stem of a recording in a container is that of the file and the member, joined by dots:
     'exams.hdf5::tracings/12' gives 'exams.tracings.12'. '::' separates a member only after a known suffix; elsewhere it is
-    part of a file's name.
+    part of a file's name. An archive is like a folder: 'study.zip::a/x.xml' gives 'x'.
     """
-    container, member = split_member(path)
+    archive, within = split_archive(path)
+    container, member = split_member(archive if within is None else within)
     name = container.rstrip("/").rpartition("/")[2]
     for suffixes in (_GZIP, KNOWN_SUFFIXES):
         stem, dot, last = name.rpartition(".")
@@ -87,7 +97,7 @@ class Naming:
         root = absolute_path(os.fspath(self.data_dir), "")
         root = root.rstrip("/") or "/"  # of a URL
         object.__setattr__(self, "data_dir", root)
-        object.__setattr__(self, "_below", root if root == "/" else root + "/")
+        object.__setattr__(self, "_below", below(root))
 
     def absolute(self, path: str) -> str:
         """`absolute_path` of a path below `data_dir` or of an absolute one."""

@@ -19,7 +19,7 @@ from ecgfounder.cohort.cohort import DEFAULT_COLUMN, Cohort
 from ecgfounder.cohort.listing import Listing
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import CohortError, StorageError
-from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, is_url, locate
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, is_url, locate, locate_folder, names_archive
 from ecgfounder.storage.copies import copy_of, copy_of_folder
 from ecgfounder.storage.paths import KNOWN_SUFFIXES, printable
 
@@ -39,6 +39,10 @@ _TABLE_FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl":
 
 
 _COPY_SUFFIXES = (".parquet", ".arrow", ".jsonl")  # data files of a dataset copied from the Hub
+
+
+_MAC_FOLDER = "__MACOSX"
+"""A folder that macOS adds to archives, with no file of theirs in it."""
 
 
 _WFDB_SIGNALS = (".dat", ".mat", ".xyz")
@@ -71,7 +75,8 @@ def open_cohort(
     ----------
     dataset : str or Location
         A `save_to_disk` folder, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, a folder copied from the Hub, or a folder
-        of ECG files. In an object store: a saved folder or a table, which are copied to the cache, or a folder of ECG files.
+        of ECG files. In an object store or an archive: a saved folder or a table, which are copied to the cache, or a folder of
+        ECG files. A .zip or .tar file is a folder.
     split : str, default: "train"
         The split of a DatasetDict or of a Hub dataset.
     path_column, id_column : str, str or None
@@ -84,8 +89,8 @@ def open_cohort(
     CohortError
         If the dataset cannot be opened, or the split or a column does not exist (the message lists the existing ones).
     """
-    if isinstance(dataset, Location) or is_url(dataset):
-        place = locate(dataset, options)
+    if isinstance(dataset, Location) or is_url(dataset) or names_archive(dataset):
+        place = locate_folder(dataset, options)
         if not place.is_local:
             return _elsewhere(place, split, path_column, id_column)
         dataset = os.fspath(place)
@@ -109,24 +114,34 @@ def _elsewhere(place: Location, split: str, path_column: str, id_column: str | N
             return _hugging_face(_from_disk(str(copy_of_folder(place)), split), path_column, id_column)
         listing = Listing(ecg_files(place))
     except StorageError as error:
-        raise CohortError(f"{place}: {error}") from error
+        raise CohortError(f"{_shown(place)}: {error}") from error
     if not listing.n_paths:
         raise CohortError(
-            f"{place} holds no ECG files, and no dataset that save_to_disk wrote. ECG files end in "
+            f"{_shown(place)} holds no ECG files, and no dataset that save_to_disk wrote. ECG files end in "
             f"{', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
         )
     return _ecgs(listing, place, path_column, id_column)
 
 
 def default_data_dir(dataset: str, options: StorageOptions = NO_OPTIONS) -> str | None:
-    """The folder that a dataset's paths are relative to if it is a folder of ECG files: itself; else None."""
-    place = locate(dataset, options) if is_url(dataset) else None
+    """The folder that a dataset's paths are relative to: a folder of ECG files itself, or that of a table in an archive.
+
+    Of other datasets it is not known: None.
+    """
+    place = locate_folder(dataset, options) if is_url(dataset) or names_archive(dataset) else None
     if place is None or place.is_local:
         return dataset if is_ecg_folder(dataset if place is None else os.fspath(place)) else None
     try:
-        return None if _is_table(place) or _is_saved_elsewhere(place) else dataset
+        if _is_table(place):
+            return None if place.archive is None else str(place.folder)
+        return None if _is_saved_elsewhere(place) else str(place)
     except StorageError as error:
-        raise CohortError(f"{place}: {error}") from error
+        raise CohortError(f"{_shown(place)}: {error}") from error
+
+
+def _shown(place: Location) -> str:
+    """What messages call a folder: an archive by its file's name."""
+    return str(place).removesuffix("::")
 
 
 def _is_table(place: Location) -> bool:
@@ -322,7 +337,9 @@ def _ecgs(paths: Iterable[str], folder: Location, path_column: str, id_column: s
             yield pa.table({path_column: waiting})
 
     if id_column is not None:
-        raise CohortError(f"{folder} is a folder of ECG files and has no columns: id_column needs a dataset or a table")
+        raise CohortError(
+            f"{_shown(folder)} is a folder of ECG files and has no columns: id_column needs a dataset or a table"
+        )
     return Cohort((path_column,), batches, path_column=path_column)
 
 
@@ -337,7 +354,7 @@ def ecg_files(root: str | os.PathLike[str] | Location, options: StorageOptions =
     CohortError
         If a folder cannot be listed; its recordings would be missing silently otherwise.
     """
-    place = locate(root, options)
+    place = locate_folder(root, options)
     if place.is_local and not os.path.isdir(place):
         raise CohortError(f"{printable(str(place))} cannot be listed: No such file or directory")
     try:
@@ -356,7 +373,7 @@ def _leads_nowhere(place: Location) -> bool:
 
 
 def _is_no_cohort(folder: str) -> bool:
-    return folder.startswith(".") or folder == RUN_FOLDER
+    return folder.startswith(".") or folder in (RUN_FOLDER, _MAC_FOLDER)
 
 
 def _ecgs_of(place: Location, folder: str, names: list[str]) -> Iterator[str]:

@@ -23,10 +23,12 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
         "--dataset",
         required=required,
         help="Hugging Face dataset (save_to_disk folder or Hub name), .csv/.tsv/.parquet/.jsonl table, or folder of ECG files; "
-        "a path or a URL (s3://, gs://, az://)",
+        "a path or a URL (s3://, gs://, az://); .zip and .tar files are folders, and ARCHIVE::PATH is in one",
     )
     add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
-    add("--data_dir", help="folder or URL that relative paths are relative to (default: the working directory)")
+    add(
+        "--data_dir", help="folder, archive or URL that relative paths are relative to (default: the working directory)"
+    )
     add("--path_column", default="ecg_paths", help="column with the paths (default: %(default)s)")
     return add
 

@@ -29,10 +29,12 @@ from ecgfounder.storage import (
     StorageOptions,
     Unavailable,
     is_url,
-    locate,
+    locate_folder,
+    names_archive,
     path_here,
     storage_options,
 )
+from ecgfounder.storage.paths import split_archive
 
 if TYPE_CHECKING:
     from ecgfounder.ecg.recording import Recording
@@ -91,9 +93,9 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 
 def _is_folder(path: str, options: StorageOptions) -> bool:
-    if not is_url(path):
+    if not is_url(path) and not names_archive(path):
         return os.path.isdir(path)
-    place = locate(path, options)
+    place = locate_folder(path, options)
     try:
         return place.is_folder() and (place.is_local or not place.exists())
     except StorageError as error:
@@ -471,9 +473,17 @@ def _files(paths: Iterable[str], options: StorageOptions) -> Iterator[tuple[str,
         empty = True
         for file in ecg_files(path, options):
             empty = False
-            yield file, os.path.relpath(file, path)
+            yield file, _name_below(file, path)
         if empty:
             yield path, None
+
+
+def _name_below(file: str, folder: str) -> str:
+    """The name of a file below a folder; in an archive, that in the archive."""
+    _, within = split_archive(file)
+    if within is None:
+        return os.path.relpath(file, folder)
+    return os.path.relpath(within, split_archive(folder)[1] or ".")
 
 
 def _place_of(name: str, drawings: Path, taken: set[str]) -> Path:

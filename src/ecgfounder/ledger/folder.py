@@ -16,7 +16,7 @@ from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.card import CARD, card_of, is_card
 from ecgfounder.ledger.entry import is_inside
 from ecgfounder.ledger.record import RunRecord
-from ecgfounder.storage import NO_OPTIONS, Conflict, Location, Missing, StorageOptions, locate
+from ecgfounder.storage import NO_OPTIONS, Conflict, Location, Missing, StorageOptions, locate_output
 from ecgfounder.storage.writing import write_whole
 
 TABLES = ("manifest", "predictions", "statements")
@@ -39,7 +39,7 @@ class RunFolder:
     """
 
     def __init__(self, output_dir: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> None:
-        self.output_dir = locate(output_dir, options)
+        self.output_dir = locate_output(output_dir, options)
         self.run = self.output_dir / RUN_FOLDER
         self.ledger = self.run / "ledger"
         self.run_json = self.run / "run.json"

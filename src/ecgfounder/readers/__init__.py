@@ -30,7 +30,8 @@ from ecgfounder.readers.source import MAX_FILE_BYTES, Hints, Source, as_read_err
 from ecgfounder.readers.xml import root_of
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, given, locate
 from ecgfounder.storage import storage_options as make_options
-from ecgfounder.storage.paths import split_member
+from ecgfounder.storage.archives import ArchiveStore, Excerpt
+from ecgfounder.storage.paths import split_archive, split_member
 
 
 class Reader(Protocol):
@@ -239,12 +240,18 @@ def _place(error: Exception) -> str:
     return place
 
 
-def make_source(path: str, hints: Hints, options: StorageOptions = NO_OPTIONS) -> Source:
+def make_source(
+    path: str, hints: Hints, options: StorageOptions = NO_OPTIONS, excerpt: Excerpt | None = None
+) -> Source:
     """The source for a path; 'container::member' is split, unless a file of exactly that name exists.
 
-    In other stores no file of that name is looked for if the container has a known suffix, since each question is a request.
+    In other stores no file of that name is looked for if the container has a known suffix, since each question is a request. Of
+    a path in an archive, `excerpt` may tell what another process knows of it.
     """
     whole = locate(path, options)
+    if isinstance(whole.store, ArchiveStore):
+        store = whole.store if excerpt is None else whole.store.with_excerpt(excerpt)
+        return _archived(Location(store, whole.name), hints)
     container, member = split_member(path)
     if member and not whole.is_local:
         return Source(locate(container, options), member, hints)
@@ -252,6 +259,28 @@ def make_source(path: str, hints: Hints, options: StorageOptions = NO_OPTIONS) -
     if separator and not _is_there(whole):
         return Source(locate(container, options), member, hints)
     return Source(whole, None, hints)
+
+
+def _archived(whole: Location, hints: Hints) -> Source:
+    """The source for a path in an archive."""
+    container, separator, member = whole.name.rpartition("::")
+    if separator and not _is_there(whole):
+        return Source(Location(whole.store, container), member, hints)
+    return Source(whole, None, hints)
+
+
+def excerpt_of(path: str, options: StorageOptions = NO_OPTIONS) -> Excerpt | None:
+    """What this process knows of a recording in an archive, for one that reads it; None for other paths.
+
+    It is also None if the archive cannot be read: the process that reads the recording finds out why.
+    """
+    if split_archive(path)[1] is None:
+        return None
+    try:
+        location = make_source(path, Hints(), options).location
+        return location.store.excerpt_for(location.name) if isinstance(location.store, ArchiveStore) else None
+    except ECGFounderError:
+        return None
 
 
 def _is_there(location: Location) -> bool:

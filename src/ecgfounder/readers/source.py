@@ -17,13 +17,14 @@ from typing import BinaryIO
 
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import ReadError, StorageError
-from ecgfounder.storage import Denied, Location, Missing, Status, Unavailable
+from ecgfounder.storage import Denied, Location, Missing, Replaced, Status, Unavailable
+from ecgfounder.storage.archives import UNPACKED_LIMIT
 
 HEAD_BYTES = 4096
 SMALL_BYTES = 4 << 20
 """Files up to this size are read completely at the first access."""
 MAX_FILE_BYTES = 1 << 30
-MAX_UNPACKED_BYTES = 256 << 20
+MAX_UNPACKED_BYTES = UNPACKED_LIMIT
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -93,7 +94,7 @@ class Source:
     @cached_property
     def exists(self) -> bool:
         """Whether there is a file at the location. One in another store is read for that, since it is needed anyway."""
-        if self.location.is_local:
+        if self.location.is_local or self.location.archive is not None:
             return self.location.exists()
         try:
             self._fetched  # noqa: B018
@@ -221,13 +222,13 @@ def open_file(location: Location) -> Iterator[io.BufferedReader]:
 def as_read_error(location: Location) -> Iterator[None]:
     """Turn errors of a store into a `ReadError`: faults of a file.
 
-    That a store elsewhere does not answer, or does not permit access, is not a fault of the file: these errors are raised as
-    they are.
+    That a store elsewhere does not answer, or does not permit access, is not a fault of the file, nor that its archive was
+    replaced: these errors are raised as they are.
     """
     try:
         yield
     except StorageError as error:
-        if not location.is_local and isinstance(error, Denied | Unavailable):
+        if isinstance(error, Replaced) or (not location.is_here and isinstance(error, Denied | Unavailable)):
             raise
         raise ReadError(str(error)) from error
 

@@ -25,7 +25,7 @@ from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.record import RunForm, RunRecord
 from ecgfounder.sinks.parquet import EMBEDDINGS
-from ecgfounder.storage import Location, Missing, StorageOptions, locate
+from ecgfounder.storage import Location, Missing, StorageOptions, locate_output
 from ecgfounder.storage import storage_options as make_options
 
 Array = npt.NDArray[np.float32]
@@ -78,8 +78,8 @@ def read_embedding(
     text, options = os.fspath(reference), make_options(storage_options)
     match = _REFERENCE.fullmatch(text)
     if match is None:
-        return _read_file(locate(text, options))
-    place = locate(match["shard"], options)
+        return _read_file(locate_output(text, options))
+    place = locate_output(match["shard"], options)
     shard = _Shard(place, _Cache())
     embeddings = shard.embeddings(match["key"])
     if len({embedding.shape for embedding in embeddings}) > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,9 +17,10 @@ from ecgfounder.cohort.index import Index, indexed_records, output_name, record_
 from ecgfounder.cohort.naming import Naming
 from ecgfounder.errors import PrepareError, RunError
 from ecgfounder.escaping import one_line
+from ecgfounder.readers import excerpt_of
 from ecgfounder.run.plan import Plan
 from ecgfounder.stages.read import Job
-from ecgfounder.storage import Location
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
 from ecgfounder.storage.paths import path_key, printable
 from ecgfounder.storage.writing import write_whole
 
@@ -35,6 +37,7 @@ def jobs_of(
     named: bool,
     removable: bool,
     refuse: Callable[[Job, PrepareError], None],
+    options: StorageOptions = NO_OPTIONS,
 ) -> Iterator[Job]:
     """The records to do, in the dataset's order; a record whose output cannot be named is passed to `refuse`.
 
@@ -44,6 +47,8 @@ def jobs_of(
         Whether each record has a separate output file, which needs a name.
     removable : bool
         Whether a record's earlier output is a separate file, which can be removed if the record fails now.
+    options : StorageOptions
+        Options of object stores.
     """
     given = np.zeros(len(index), dtype=np.bool_)
     for place, record in indexed_records(cohort, index, naming.data_dir):
@@ -59,7 +64,9 @@ def jobs_of(
             refuse(_job_of(record, place, key, naming), error)
             continue
         replaces = output if removable and plan.had_output[place] else ""
-        yield _job_of(record, place, key, naming, output, replaces)
+        job = _job_of(record, place, key, naming, output, replaces)
+        excerpt = excerpt_of(job.path, options)
+        yield job if excerpt is None else replace(job, excerpt=excerpt)
 
 
 def _job_of(record: Record, place: int, key: int, naming: Naming, output: str = "", replaces: str = "") -> Job:

@@ -558,6 +558,7 @@ class Run:
             named=self._named,
             removable=self.settings.format == "json",
             refuse=recorder.refuse,
+            options=self.settings.storage_options,
         )
 
     def _end_epoch(self, hold: StoreHold) -> None:

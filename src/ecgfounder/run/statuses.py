@@ -57,6 +57,8 @@ class Statuses:
         if location.is_local:
             status = location.status()
             return Known(status.size, status.mtime_ns, 0)
+        if location.archive is not None:
+            return _known(location.status())  # from the archive's index
         if self._folder is not None and self._folder.store == location.store and _is_below(location, self._folder):
             self._list(self._folder)
             name = np.uint64(path_key(location.name))

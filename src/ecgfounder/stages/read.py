@@ -21,6 +21,7 @@ from ecgfounder.readers.identity import absent_from, identity_of
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.stages.memory import LARGE_BYTES, to_prepare, to_read
 from ecgfounder.storage import NO_OPTIONS, Denied, StorageOptions
+from ecgfounder.storage.archives import Excerpt
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Job:
         Its earlier output, which becomes obsolete if the record fails; "" for none.
     path_key : int or None
         Hash of its path, if the record has an identifier.
+    excerpt : Excerpt or None
+        Where its bytes are, if it is in an archive: reading processes have no index of archives.
     """
 
     place: int
@@ -53,6 +56,7 @@ class Job:
     output: str = ""
     replaces: str = ""
     path_key: int | None = None
+    excerpt: Excerpt | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class ReadTask:
         """
         known = _Known()
         try:
-            signal = self._signal(job.path, known, ask)
+            signal = self._signal(job, known, ask)
             yield Opened(job, len(signal.inputs), signal.outer_shape, known.facts, known.identity, known.seconds)
             for number, data in enumerate(signal.inputs):
                 yield Input(job, number, data)
@@ -177,7 +181,7 @@ class ReadTask:
             reason = f"cannot be prepared ({type(error).__name__})"
             yield Failed(job, PrepareError.__name__, reason, known.facts, known.identity)
 
-    def _signal(self, path: str, known: _Known, ask: Ask) -> Signal:
+    def _signal(self, job: Job, known: _Known, ask: Ask) -> Signal:
         began = time.perf_counter()
         n_bytes = 0
 
@@ -188,7 +192,8 @@ class ReadTask:
                 head = b"" if source.companions else source.head  # signal files beside a header are binary
                 ask(to_read(size, head, self.preparation))
 
-        source = known.source = replace(make_source(path, self.hints, self.options), ask=ask_to_read)
+        source = make_source(job.path, self.hints, self.options, job.excerpt)
+        source = known.source = replace(source, ask=ask_to_read)
         recording = read_source(source, reader=self.reader)
         known.identity = identity_of(source)
         known.facts = Facts(

@@ -75,7 +75,8 @@ class StoreTrouble:
             return
         waiting = self._denied.pop(bucket)
         try:
-            make_source(self._read[bucket], Hints(), self.options).location.status()
+            location = make_source(self._read[bucket], Hints(), self.options).location
+            (location.archive or location).status()
         except Missing:
             pass  # it was removed meanwhile, or is a record of several files; access is not denied
         except ECGFounderError:

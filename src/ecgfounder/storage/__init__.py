@@ -7,13 +7,16 @@ from ecgfounder.storage.location import (
     folder_text,
     is_url,
     locate,
+    locate_folder,
+    locate_output,
+    names_archive,
     output_place,
     path_here,
     require_folder,
     working_folder,
 )
 from ecgfounder.storage.options import NO_OPTIONS, StorageOptions, storage_options
-from ecgfounder.storage.store import Conflict, Denied, Missing, Status, Store, Unavailable
+from ecgfounder.storage.store import Conflict, Denied, Missing, Replaced, Status, Store, Unavailable, Unreadable
 
 __all__ = [
     "HERE",
@@ -22,14 +25,19 @@ __all__ = [
     "Denied",
     "Location",
     "Missing",
+    "Replaced",
     "Status",
     "StorageOptions",
     "Store",
     "Unavailable",
+    "Unreadable",
     "folder_text",
     "given",
     "is_url",
     "locate",
+    "locate_folder",
+    "locate_output",
+    "names_archive",
     "output_place",
     "path_here",
     "require_folder",

@@ -16,12 +16,15 @@ from urllib.parse import unquote
 
 from ecgfounder.checks import check_folder
 from ecgfounder.errors import SettingsError, StorageError
+from ecgfounder.storage.archives import ArchiveStore
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
 from ecgfounder.storage.objects import SCHEMES, object_location
 from ecgfounder.storage.options import NO_OPTIONS, StorageOptions
+from ecgfounder.storage.paths import ARCHIVE_SUFFIXES, path_within, split_archive
 from ecgfounder.storage.store import Denied, Missing, Skip, Status, Store, skip_none
 
+_COMPRESSED = re.compile(r"(.+\.)(tar\.(?:gz|bz2|xz|zst)|tgz|tbz2?|txz|tzst)(?:::.*)?", re.IGNORECASE | re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 HERE = LocalStore()
@@ -53,6 +56,16 @@ class Location:
     def is_local(self) -> bool:
         """Whether the location is on a file system of this machine."""
         return isinstance(self.store, LocalStore)
+
+    @property
+    def archive(self) -> Location | None:
+        """The ZIP or tar archive that it is in; None for other locations."""
+        return Location(self.store.inside, self.store.archive) if isinstance(self.store, ArchiveStore) else None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is on a file system of this machine, or in an archive there."""
+        return isinstance(self.store.inside if isinstance(self.store, ArchiveStore) else self.store, LocalStore)
 
     @property
     def path(self) -> Path:
@@ -172,12 +185,14 @@ def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
 def folder_text(text: str | os.PathLike[str], options: StorageOptions = NO_OPTIONS) -> str:
     """The absolute path of a folder on this machine, or the URL of one elsewhere without a slash at its end.
 
+    An archive's file is a folder too: 'study.zip' gives '/path/study.zip::'.
+
     Raises
     ------
     SettingsError
         As `locate` does.
     """
-    place = locate(text, options)
+    place = locate_folder(text, options)
     return os.path.abspath(place.path) if place.is_local else str(place).rstrip("/")
 
 
@@ -198,20 +213,35 @@ def require_folder(folder: str, parameter: str, options: StorageOptions = NO_OPT
     StorageError
         If a store does not answer.
     """
-    if not is_url(folder):
+    place = locate_folder(folder, options)
+    if place.is_local:
         check_folder(parameter, folder)
         return
     try:
-        exists = locate(folder, options).is_folder()
+        exists = place.is_folder()
     except Denied:
         return
     except StorageError as error:
-        raise type(error)(f"{folder}: {error}") from error
+        raise type(error)(f"{folder.removesuffix('::')}: {error}") from error
     if not exists:
         raise SettingsError(
             f"Invalid value for the {parameter!r} parameter. It must be an existing folder, got {folder}: there is nothing "
             "below it."
         )
+
+
+def locate_output(place: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Location:
+    """`locate`, for outputs.
+
+    Raises
+    ------
+    SettingsError
+        As `locate` does, and for a place in an archive.
+    """
+    found = locate(place, options)
+    if found.archive is not None:
+        raise SettingsError(f"{found}: outputs are not written to archives")
+    return found
 
 
 def output_place(text: str | os.PathLike[str], options: StorageOptions = NO_OPTIONS) -> Path | Location:
@@ -220,11 +250,11 @@ def output_place(text: str | os.PathLike[str], options: StorageOptions = NO_OPTI
     Raises
     ------
     SettingsError
-        As `locate` does.
+        As `locate_output` does.
     """
+    place = locate_output(text, options)
     if not is_url(os.fspath(text)):
         return Path(text)
-    place = locate(text, options)
     return place.path if place.is_local else place
 
 
@@ -256,9 +286,55 @@ def _in_working_folder(text: str) -> str:
     return "/".join([working_folder(), *(part for part in text.split("/") if part not in ("", "."))])
 
 
+def names_archive(text: str) -> bool:
+    """Whether a path is that of an archive, or of something in one, by its suffix."""
+    whole = text.lower().endswith(ARCHIVE_SUFFIXES) or _COMPRESSED.fullmatch(text) is not None
+    return whole or split_archive(text)[1] is not None
+
+
+def locate_folder(place: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Location:
+    """`locate` of a folder; the file of an archive is the folder of what is in it.
+
+    Raises
+    ------
+    SettingsError
+        As `locate` does, and for a compressed tar archive.
+    """
+    if not isinstance(place, Location):
+        text = os.fspath(place)
+        _refuse_compressed(text)
+        place = locate(text, options)
+        is_archive = text.lower().endswith(ARCHIVE_SUFFIXES) and place.archive is None
+        if is_archive and (not place.is_local or os.path.isfile(place)):
+            return Location(ArchiveStore(place.store, place.name), "")
+    return place
+
+
+def _refuse_compressed(text: str) -> None:
+    found = _COMPRESSED.fullmatch(text)
+    if found is None or (not is_url(text) and os.path.isdir(text)):
+        return
+    raise SettingsError(
+        f"{text}: a compressed tar archive ({found[2]}) cannot be read in place, because what is in its middle needs all before "
+        "it. Unpack it and use the folder: mkdir FOLDER && tar -xf ARCHIVE -C FOLDER"
+    )
+
+
+def _member_location(archive: str, name: str, options: StorageOptions) -> Location | None:
+    """The location of a path in an archive; None if the archive is no file of this machine, nor in another store."""
+    whole = locate(archive, options)
+    if whole.is_local and not os.path.isfile(whole):
+        return None
+    if whole.archive is not None or split_archive(name)[1] is not None or name.lower().endswith(ARCHIVE_SUFFIXES):
+        raise SettingsError(f"{archive}::{name}: an archive in an archive is not read; unpack the outer one")
+    name = unquote(name, errors="surrogateescape") if archive.lower().startswith("file://") else name
+    return Location(ArchiveStore(whole.store, whole.name), path_within(name))
+
+
 def locate(place: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Location:
     """The location of a path or a URL (`file://`, `s3://`, `gs://`, `az://`, `memory://`).
 
+    What follows '.zip::' or '.tar::' is a name in that archive, except in a path of this machine whose archive is no file.
     Relative paths are relative to the working directory. The key of an object is taken as it is written: nothing in it is an
     escape or a query.
 
@@ -273,8 +349,13 @@ def locate(place: str | os.PathLike[str] | Location, options: StorageOptions = N
     if isinstance(place, Location):
         return place
     text = os.fspath(place)
+    archive, name = split_archive(text)
+    if name is not None and (member := _member_location(archive, name, options)) is not None:
+        return member
     scheme = _SCHEME.match(text)
     if scheme is None:
+        if "::" in text:
+            _refuse_compressed(text)
         return Location(HERE, (text if text.startswith("/") else _in_working_folder(text)).strip("/"))
     kind, rest = scheme[1].lower(), text[scheme.end() :]
     host, _, name = rest.partition("/")

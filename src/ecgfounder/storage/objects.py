@@ -16,7 +16,18 @@ from typing import Any, BinaryIO, TypeVar
 from ecgfounder.errors import SettingsError
 from ecgfounder.storage.connect import RANGE_NOT_SATISFIABLE, BrokenReply, Connection, connection_to, require_obstore
 from ecgfounder.storage.options import NO_OPTIONS, StorageOptions
-from ecgfounder.storage.store import Conflict, Missing, Skip, Status, Store, Unavailable, skip_none
+from ecgfounder.storage.store import (
+    Conflict,
+    Missing,
+    Skip,
+    Status,
+    Store,
+    Unavailable,
+    kept_below,
+    name_of_walk_text,
+    skip_none,
+    walk_text,
+)
 
 SCHEMES = ("s3", "gs", "az")
 
@@ -54,18 +65,18 @@ class ObjectStore(Store):
         return f"{self.scheme}://{self.bucket}/{name}"
 
     def list(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[Status]:
-        kept = _without(folder, skip)
+        kept = kept_below(folder, skip)
         return (
             status
-            for status in sorted(self.unsorted(folder), key=lambda status: _in_walk_order(status.name))
+            for status in sorted(self.unsorted(folder), key=lambda status: walk_text(status.name))
             if kept(status.name)
         )
 
     def names(self, folder: str = "", *, skip: Skip = skip_none, follow: bool = False) -> Iterator[str]:
-        kept = _without(folder, skip)
-        found = [_in_walk_order(status.name) for status in self.unsorted(folder) if kept(status.name)]
+        kept = kept_below(folder, skip)
+        found = [walk_text(status.name) for status in self.unsorted(folder) if kept(status.name)]
         found.sort()  # texts alone, because there may be millions
-        return map(_name_in_order, found)
+        return map(name_of_walk_text, found)
 
     def unsorted(self, folder: str = "") -> Iterator[Status]:
         at = folder.strip("/")
@@ -215,24 +226,6 @@ def object_location(url: str, scheme: str, rest: str, options: StorageOptions) -
             f"{url}: this key cannot be read: its parts between slashes must not be empty, '.' or '..'; rename the object"
         )
     return ObjectStore(scheme, bucket, options), name
-
-
-def _without(folder: str, skip: Skip) -> Callable[[str], bool]:
-    """Whether an object is in no folder to skip below another folder."""
-    start = len(folder.strip("/")) + 1 if folder.strip("/") else 0
-    return lambda name: not any(map(skip, name[start:].split("/")[:-1]))
-
-
-def _in_walk_order(name: str) -> str:
-    """A text whose order is that of `walk_order`: NUL, which no key has, ends a folder's name and begins an object's."""
-    folder, slash, last = name.rpartition("/")
-    return (f"\1{folder}\0".replace("/", "\0\1") if slash else "") + f"\0{last}"
-
-
-def _name_in_order(text: str) -> str:
-    """The name of a text of `_in_walk_order`."""
-    folder, _, last = text.rpartition("\0")
-    return f"{folder[1:-1]}/{last}".replace("\0\1", "/") if folder else last
 
 
 def _checked(name: str) -> str:

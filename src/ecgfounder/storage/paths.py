@@ -19,7 +19,11 @@ KNOWN_SUFFIXES: frozenset[str] = frozenset(
 """Suffixes of files that may hold an ECG, in lower case; output names omit them, and '.gz' after them."""
 
 
+ARCHIVE_SUFFIXES: tuple[str, ...] = (".zip", ".tar")
+"""Suffixes of archives, whose members are paths 'archive.zip::folder/file.xml'."""
+
 _MEMBER = "::"
+_ARCHIVE = re.compile(r"(.+?\.(?:zip|tar))::(.*)", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -34,20 +38,40 @@ def split_member(path: str) -> tuple[str, str]:
     return path, ""
 
 
+def split_archive(path: str) -> tuple[str, str | None]:
+    """'study.zip::a/b.xml' as ('study.zip', 'a/b.xml'); (path, None) if the path is not that of a member of an archive.
+
+    What follows the first archive may be a member of a container itself: 'study.zip::exams.h5::tracings/12'.
+    """
+    found = _ARCHIVE.fullmatch(path) if _MEMBER in path else None
+    return (path, None) if found is None else (found[1], found[2])
+
+
+def below(folder: str) -> str:
+    """What the absolute paths below a folder begin with; an archive's folder ends in '::'."""
+    return folder if folder.endswith(_MEMBER) else folder.rstrip("/") + "/"
+
+
 def absolute_path(path: str, data_dir: str) -> str:
     """The path that identifies a record: absolute, without '.', '..' and double slashes; symbolic links are not resolved.
 
     Two records are the same if and only if these paths are equal. A member ('::tracings/12') is not changed. For many paths,
     pass an absolute `data_dir`: a relative one needs the working directory for every path. A URL stays as it is, and a path
-    below a `data_dir` that is a URL becomes one.
+    below a `data_dir` that is a URL becomes one. A path below a `data_dir` in an archive ('study.zip::a') is one in that archive.
     """
+    archive, within = split_archive(path)
+    if within is not None:
+        return absolute_path(archive, data_dir) + _MEMBER + path_within(within)
     if _URL.match(path):
         return path
+    archive, folder = split_archive(data_dir)
+    if folder is not None and not path.startswith("/"):
+        return absolute_path(archive, "") + _MEMBER + path_within(posixpath.join(folder, path))
     container, member = split_member(path)
     there = _URL.match(data_dir) if not container.startswith("/") else None
     if there is not None:
-        host, _, folder = data_dir[there.end() :].partition("/")
-        normal = f"{there[0]}{host}{absolute_path(container, f'/{folder}')}"
+        host, _, at = data_dir[there.end() :].partition("/")
+        normal = f"{there[0]}{host}{absolute_path(container, f'/{at}')}"
         return normal + _MEMBER + member if member else normal
     joined = posixpath.join(data_dir, container)
     if not joined.startswith("/"):
@@ -57,6 +81,15 @@ def absolute_path(path: str, data_dir: str) -> str:
     if normal.startswith("//"):  # normpath keeps two leading slashes, whose meaning POSIX leaves open
         normal = normal[1:]
     return normal + _MEMBER + member if member else normal
+
+
+def path_within(path: str) -> str:
+    """A normalised path in an archive; one that begins with '..' or '/' stays, and names nothing in any archive."""
+    container, member = split_member(path)
+    if container and "\0" not in container:
+        normal = posixpath.normpath(container)
+        container = "" if normal == "." else normal
+    return container + _MEMBER + member if member else container
 
 
 def is_plain(path: str) -> bool:

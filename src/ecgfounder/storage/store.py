@@ -1,6 +1,6 @@
 """The interface of stores: folders, object stores, memory.
 
-In: names of objects, with parts joined by '/' and relative to the store's root. Out: their bytes and tags, or one of four errors.
+In: names of objects, with parts joined by '/' and relative to the store's root. Out: their bytes and tags, or one of five errors.
 `tests/storage/test_storage.py` is the test suite for every store.
 """
 
@@ -31,6 +31,14 @@ class Unavailable(StorageError):
 
 class Conflict(StorageError):
     """The object already exists, or has changed."""
+
+
+class Unreadable(StorageError):
+    """The object is there, but its bytes cannot be had: it is in an archive that is damaged, encrypted or not safe to read."""
+
+
+class Replaced(Unavailable):
+    """The archive that holds the object was replaced after its index was read; nothing is known of its objects any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +77,29 @@ def walk_order(name: str) -> list[tuple[bool, str]]:
     return [*((True, folder) for folder in folders), (False, last)]
 
 
+def walk_text(name: str) -> str:
+    """A text whose order is that of `walk_order`: NUL, which no name has, ends a folder's name and begins an object's."""
+    folder, slash, last = name.rpartition("/")
+    return (f"\1{folder}\0".replace("/", "\0\1") if slash else "") + f"\0{last}"
+
+
+def name_of_walk_text(text: str) -> str:
+    """The name of a text of `walk_text`."""
+    folder, _, last = text.rpartition("\0")
+    return f"{folder[1:-1]}/{last}".replace("\0\1", "/") if folder else last
+
+
+def kept_below(folder: str, skip: Skip) -> Callable[[str], bool]:
+    """Whether an object is in no folder to skip below another folder."""
+    start = len(folder.strip("/")) + 1 if folder.strip("/") else 0
+    return lambda name: not any(map(skip, name[start:].split("/")[:-1]))
+
+
 class Store(ABC):
     """Objects by name. Thread-safe and picklable: connections are opened on use.
 
-    Every method raises `StorageError`: `Missing`, `Denied` or `Unavailable`, and `Conflict` where documented.
+    Every method raises `StorageError`: `Missing`, `Denied` or `Unavailable`, `Conflict` where documented, and `Unreadable` for
+    what is in an archive.
     """
 
     @abstractmethod
