@@ -139,6 +139,22 @@ def test_a_signal_ends_a_run_to_a_bucket_in_order(embed: list[str], url: str, ga
     assert "12 of 13 recordings embedded" in again.stderr
 
 
+def test_after_a_kill_on_this_machine_the_next_start_goes_on_at_once(
+    embed: list[str], url: str, gateway: Gateway
+) -> None:
+    slow(gateway, "/study/deid", 2.0)
+    first = started([*embed, "--batch_size", "1", "--output_dir", url])
+    wait_until_begun(gateway)
+    first.kill()
+    first.communicate(timeout=60)
+    gateway.rule = lambda _request: None
+    began = time.monotonic()
+    again = command(*embed, "--output_dir", url)
+    assert "12 of 13 recordings embedded" in again.stderr
+    assert "may be in use" not in again.stderr
+    assert time.monotonic() - began < 60
+
+
 def test_what_may_not_be_written_to_is_refused_in_one_line(embed: list[str], gateway: Gateway, url: str) -> None:
     gateway.rule = lambda request: 403 if request.method == "PUT" else None
     refused = command(*embed, "--output_dir", url)

@@ -13,11 +13,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 from ecgfounder.sinks.json import FileSink
-from ecgfounder.sinks.parquet import ParquetSink, Shard, write_table
+from ecgfounder.sinks.parquet import Shard, ShardSink, write_table
 from ecgfounder.sinks.sink import Output, ShardWritten, Written
 from ecgfounder.storage import Location
 
@@ -118,25 +117,27 @@ class ObjectSink:
         return [Written(output, output.name, tag=place.write(self._encode(output)))]
 
 
-class ParquetObjectSink(ParquetSink):
-    """Parquet shards as objects; parameters as for `ParquetSink`."""
+class ParquetObjectSink(ShardSink):
+    """Parquet shards as objects, under names that no other attempt at the same records uses.
+
+    Parameters
+    ----------
+    folder : Location
+        Folder of the shards.
+    """
 
     def __init__(self, folder: Location, **options: Any) -> None:
-        super().__init__(Path(), Path(), **options)
+        super().__init__(suffix=f"-{uuid.uuid4().hex[:8]}", **options)
         self._folder = folder
-        self._suffix = f"-{uuid.uuid4().hex[:8]}"  # another attempt at the same records has other names
         self._uploads = Uploads(SHARDS_AT_ONCE)
 
     def write(self, outputs: Sequence[Output]) -> Done:
         return [*super().write(outputs), *self._uploads.done()]
 
     def close(self) -> Done:
-        return [*self._flush(), *self._uploads.close()]
+        return [*super().close(), *self._uploads.close()]
 
-    def _flush(self) -> Done:
-        if not self._waiting:
-            return []
-        nbytes, shard = self._bytes, self._cut()
+    def _save(self, shard: Shard, nbytes: int) -> Done:
         return self._uploads.add(partial(self._put, shard), nbytes)
 
     def _put(self, shard: Shard) -> Done:

@@ -7,6 +7,7 @@ are returned, followed by a `ShardWritten` to commit it. Uncommitted shards are 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BufferedWriter, BytesIO
@@ -58,15 +59,13 @@ class Shard:
         return [*written, ShardWritten(self.name, self.table.num_rows, len(self.outputs))]
 
 
-class ParquetSink:
-    """Collects outputs and writes them as shards.
+class ShardSink(ABC):
+    """Collects outputs and cuts them into shards; a subclass writes them.
 
     Parameters
     ----------
-    output_dir, scratch : Path
-        Folder of the shards, and a folder on the same file system for temporary files.
-    prefix : str
-        Prefix of names, unique to this process and attempt.
+    prefix, suffix : str
+        What the names of shards have before and after their number, unique to this process and attempt.
     shard_size : int, default: 1000
         Records in a full shard.
     dtype : str, default: "float32"
@@ -77,24 +76,21 @@ class ParquetSink:
 
     def __init__(
         self,
-        output_dir: Path,
-        scratch: Path,
         *,
         prefix: str,
+        suffix: str = "",
         shard_size: int = 1000,
         dtype: str = "float32",
         record_column: str = "ecg_path",
     ) -> None:
-        self._output_dir = output_dir
-        self._scratch = scratch
         self._prefix = prefix
+        self._suffix = suffix
         self._shard_size = shard_size
         self._dtype = np.dtype(dtype)
         self._record_column = record_column
         self._waiting: list[Output] = []
         self._bytes = 0
         self._number = 0
-        self._suffix = ""
 
     def write(self, outputs: Sequence[Output]) -> list[Written | ShardWritten]:
         written: list[Written | ShardWritten] = []
@@ -116,10 +112,12 @@ class ParquetSink:
         """Write the outputs that are waiting as a shard."""
         if not self._waiting:
             return []
-        shard = self._cut()
-        with replacing(self._output_dir / shard.name, aside=self._scratch / f"{shard.name}.part") as file:
-            write_table(shard.table, file)
-        return shard.written()
+        nbytes = self._bytes
+        return self._save(self._cut(), nbytes)
+
+    @abstractmethod
+    def _save(self, shard: Shard, nbytes: int) -> list[Written | ShardWritten]:
+        """Write a shard, whose embeddings take so many bytes in memory; returns what is on disk now."""
 
     def _cut(self) -> Shard:
         """The outputs that are waiting, as a shard."""
@@ -168,6 +166,26 @@ class ParquetSink:
             **{name: pa.array([getattr(output.facts, name) for output in outputs], kind) for name, kind in _FACTS},
         }
         return pa.table(columns)
+
+
+class ParquetSink(ShardSink):
+    """Shards as files.
+
+    Parameters
+    ----------
+    output_dir, scratch : Path
+        Folder of the shards, and a folder on the same file system for temporary files.
+    """
+
+    def __init__(self, output_dir: Path, scratch: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self._output_dir = output_dir
+        self._scratch = scratch
+
+    def _save(self, shard: Shard, nbytes: int) -> list[Written | ShardWritten]:
+        with replacing(self._output_dir / shard.name, aside=self._scratch / f"{shard.name}.part") as file:
+            write_table(shard.table, file)
+        return shard.written()
 
 
 def reference(shard: str, key: str) -> str:
