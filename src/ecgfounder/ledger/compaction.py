@@ -22,9 +22,12 @@ from ecgfounder.storage import Location
 from ecgfounder.storage.replace import replacing
 
 
-def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
-    """Remove uncommitted shards and, with `compacting`, rows that later rows replaced; returns the ledger's state."""
-    state = read_ledger(folder.ledger)
+def tidy_shards(folder: RunFolder, *, compacting: bool, state: LedgerState | None = None) -> LedgerState:
+    """Remove uncommitted shards and, with `compacting`, rows that later rows replaced; returns the ledger's state.
+
+    `state` is the state, if it is known.
+    """
+    state = state or read_ledger(folder.ledger)
     remove_orphans(folder.output_dir, state.committed)
     if compacting:
         compact(folder, state)

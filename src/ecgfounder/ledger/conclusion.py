@@ -17,6 +17,7 @@ from ecgfounder.ledger.admission import hold_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLES, RunFolder, leads_out
 from ecgfounder.ledger.groups.hold import StoreHold
+from ecgfounder.ledger.ledger import LedgerState
 from ecgfounder.ledger.manifest import Account, Tally, check_kept_columns, write_manifest
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind
@@ -25,9 +26,12 @@ from ecgfounder.network.bundles import spec_of
 from ecgfounder.storage import NO_OPTIONS, StorageOptions
 
 
-def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord) -> Tally:
-    """Reconcile shards with the ledger and write the tables; no process may be writing."""
-    state = tidy_shards(folder, compacting=True)
+def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord, state: LedgerState | None = None) -> Tally:
+    """Reconcile shards with the ledger and write the tables; no process may be writing.
+
+    `state` is the ledger's, if it is known.
+    """
+    state = tidy_shards(folder, compacting=True, state=state)
     remove_left_behind(folder, state)
     form, settings = record.form, record.settings
     accounts: list[Account] = []

@@ -94,7 +94,7 @@ def _requests(n_todo: int, files: int, n_known: int, settings: Settings) -> int:
     """Requests for writing the outputs, with the lease and the listings; without those for reading the cohort."""
     parts = files if settings.format == "parquet" else math.ceil(n_todo / GROUP_BOUNDS.records)
     listed = math.ceil((n_todo + n_known if settings.format == "json" else files) / _LISTED_AT_ONCE)
-    return files + 3 * parts + 2 * listed + _REQUESTS_PER_ATTEMPT
+    return files + 2 * parts + 2 * listed + _REQUESTS_PER_ATTEMPT
 
 
 def _values_per_record(settings: Settings, state: LedgerState) -> float:

@@ -491,6 +491,7 @@ class Run:
             for _ in range(REPAIRS):
                 if self._is_cut_short or not (differing := self._differing(started)).any():
                     return recorder
+                self._state = None
                 self.console.line(f"{counted(int(differing.sum()), 'output')} replaced meanwhile, to be written again")
                 plan = replace(started.plan, todo=differing, had_output=differing, renewals=())
                 pool = self._pool(plan, started.launch)
@@ -507,7 +508,8 @@ class Run:
 
     def _differing(self, started: Started) -> npt.NDArray[np.bool_]:
         """The paths whose objects in a store are not those that were written: bool [n]."""
-        state, index = read_ledger(self.folder.ledger), started.opening.index
+        self._state, index = read_ledger(self.folder.ledger), started.opening.index
+        state = self._state
         differs = (state.status == DONE) & ~outputs_there(self.folder.output_dir, state)
         return index.first & self._share(index, started.launch) & np.isin(index.keys, state.keys[differs])
 
@@ -582,7 +584,7 @@ class Run:
         error = engine.relative_error if isinstance(engine, MeteredEngine) else None
         try:
             if is_whole and others.ended and not self._is_cut_short:
-                tally = conclude(self.folder, started.opening.cohort, self._record(started))
+                tally = conclude(self.folder, started.opening.cohort, self._record(started), self._state)
                 outcome = "complete" if tally.pending == 0 else "incomplete"
             if self._hold is not None:
                 self._end_epoch(self._hold)
