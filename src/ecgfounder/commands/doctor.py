@@ -40,6 +40,8 @@ PURPOSE_OF_EXTRA = {
     "docs": "building the documentation",
     "hdf5": "HDF5 files (CODE-15 %)",
     "report": "drawings (inspect --plot)",
+    "remote": "files in object stores (s3://, gs://, az://)",
+    "aws": "profiles and single sign-on of AWS",
 }
 
 PROBE_SAMPLES = 5000
