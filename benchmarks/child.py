@@ -66,8 +66,10 @@ def _gpu_mib() -> float:
 def main(request: dict[str, Any]) -> dict[str, Any]:
     from ecgfounder.run import run as extract
     from ecgfounder.run.settings import Settings
+    from ecgfounder.storage import storage_options
 
     stand_ins = request.pop("stand_ins", [])
+    request["storage_options"] = storage_options(request.get("storage_options", {}))
     settings = Settings(
         **{**request, "output_dir": Path(request["output_dir"]), "shard": tuple(request.get("shard", (1, 1)))}
     )

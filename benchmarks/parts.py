@@ -5,6 +5,7 @@ In: files and sizes. Out: figures. Compared programs are measured alternately, i
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -50,6 +51,7 @@ class Sizes:
     batch_length: int = inputs.LENGTH
     lengths: tuple[int, ...] = (1250, 2500, 5000, 5500, 15000)
     growth: tuple[int, ...] = (100, 1_000, 10_000)
+    delays: tuple[float, ...] = (0.0, 0.02, 0.1)
     matrix: int = 3072
     gpu_batch: int = 256
     gpu_length: int = 5000
@@ -68,6 +70,7 @@ QUICK = Sizes(
     batch_length=300,
     lengths=(300,),
     growth=(10, 20),
+    delays=(0.0,),
     matrix=256,
     gpu_batch=2,
     gpu_length=300,
@@ -478,6 +481,43 @@ def scaling(bench: Bench) -> Facts:
     return {"one_ecg_per_second": spread(one), "two_ecg_per_second": spread(two), "times": ratio(two, one)}
 
 
+def latency(bench: Bench) -> Facts:
+    """Runs without a network over a folder, and over a stand-in for an object store that waits before each answer."""
+    if importlib.util.find_spec("obstore") is None:
+        return {"skipped": "obstore is not installed", "rows": []}
+    n, rows = bench.sizes.recordings, []
+    cohorts = {"Philips": inputs.write_cohort(bench.folder, n), "WFDB": inputs.write_wfdb_cohort(bench.folder, n)}
+    for name, folder in cohorts.items():
+        table = bench.folder / f"table_{folder.name}.csv"
+        files = sorted(path.name for path in folder.iterdir() if path.suffix in (".xml", ".hea"))
+        table.write_text("ecg_paths\n" + "\n".join(files) + "\n", encoding="utf-8")
+        for delay in (None, *bench.sizes.delays):
+            runs = [_run_with_latency(bench, table, folder, delay) for _ in range(bench.sizes.rounds)]
+            rows.append(
+                {
+                    "what": name,
+                    "delay": delay,
+                    "ecg_per_second": spread(n / run.report["seconds"] for run in runs),
+                    "core_ms": spread(1e3 * run.cpu / n for run in runs),
+                }
+            )
+    return {"recordings": n, "rows": rows}
+
+
+def _run_with_latency(bench: Bench, table: Path, folder: Path, delay: float | None) -> Child:
+    settings = {"dataset": str(table), "format": "parquet", "pooling": "mean", "stand_ins": ["engine"]}
+    if delay is None:
+        return bench.run("latency", data_dir=str(folder), **settings)
+    command = [sys.executable, "-m", "benchmarks.slow_store", str(folder), str(delay)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as store:
+        assert store.stdout is not None
+        endpoint = f"http://127.0.0.1:{store.stdout.readline().strip()}"
+        options = {"endpoint": endpoint, "skip_signature": True, "region": "us-east-1", "allow_http": True}
+        run = bench.run("latency", data_dir="s3://cohort", storage_options=options, **settings)
+        store.communicate("")
+    return run
+
+
 def starting(bench: Bench) -> Facts:
     """`ecgfounder --help`, from the command to the last line."""
     command = [sys.executable, "-m", "ecgfounder.cli", "--help"]
@@ -503,5 +543,6 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "null_engine": null_engine,
     "scaling": scaling,
     "starting": starting,
+    "latency": latency,
     "gpu": gpu,
 }

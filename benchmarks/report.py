@@ -150,6 +150,22 @@ def _null_engine(facts: Facts) -> str:
     return _table(title, ("", "median (range)"), [(name, _spread(facts[key])) for name, key in rows])
 
 
+def _latency(facts: Facts) -> str:
+    title = "Object stores with latency, without a network, pooled Parquet"
+    if not facts["rows"]:
+        return f"### {title}\n\n{facts['skipped']}"
+    rows = [
+        (
+            row["what"],
+            "a folder" if row["delay"] is None else f"{1e3 * row['delay']:g} ms",
+            _spread(row["ecg_per_second"]),
+            _spread(row["core_ms"]),
+        )
+        for row in facts["rows"]
+    ]
+    return _table(title, ("files", "latency", "ECG/s", "core-ms per ECG, with start-up"), rows)
+
+
 def _scaling(facts: Facts) -> str:
     rows = [
         ("one process on one core, ECG/s", "one_ecg_per_second"),
@@ -213,6 +229,7 @@ _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "growth": _growth,
     "scaling": _scaling,
     "starting": _starting,
+    "latency": _latency,
     "gpu": _gpu,
 }
 

@@ -426,7 +426,7 @@ def test_an_archive_gives_the_lines_of_the_folder(
     assert run(archive, "--plot", tmp_path / "drawings") == 1
     assert (tmp_path / "drawings" / "ward").is_dir()
     capsys.readouterr()
-    assert run(f"{archive}::ward/c.xml") == 0
+    assert run(f"{archive}::a.xml") == 0
     assert "philips_sierra" in capsys.readouterr().out
     assert run(f"{archive}::ward/none.xml") == 1
     assert "there is no such file in the archive" in capsys.readouterr().out

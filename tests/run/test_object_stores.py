@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -520,3 +521,32 @@ def test_options_are_not_part_of_a_run(bucket: str, start: Start) -> None:
     settings = Settings("a", Path("b"), storage_options=storage_options({"secret_access_key": SECRET}))
     assert SECRET not in repr(settings)
     assert "storage_options" not in json.dumps(replace(settings).fingerprint("0"))
+
+
+@pytest.mark.parametrize(("num_workers", "kind"), [(0, "npy"), (1, "npy"), (1, "wfdb")])
+def test_files_of_upcoming_records_are_fetched_at_the_same_time(
+    num_workers: int, kind: str, bucket: str, gateway: Gateway, start: Start
+) -> None:
+    now, most, lock = 0, 0, threading.Lock()
+
+    def slowly(request: Request) -> None:
+        nonlocal now, most
+        with lock:
+            now += bool(request.key)
+            most = max(most, now)
+        time.sleep(0.2)
+        with lock:
+            now -= bool(request.key)
+
+    if kind == "npy":
+        fill(f"s3://{bucket}/study", 30)
+    else:
+        original = next(each for each in built() if each.format == "wfdb")
+        for number in range(30):
+            for name, data in original.files.items():
+                locate(f"s3://{bucket}/study/{number:02d}/{name}").put(data)
+    gateway.rule = slowly
+    summary = start(f"s3://{bucket}/study", num_workers=num_workers)
+    assert summary.processed == 30
+    assert summary.failed_now == 0
+    assert most >= 16

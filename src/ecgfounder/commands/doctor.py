@@ -40,7 +40,7 @@ PURPOSE_OF_EXTRA = {
     "docs": "building the documentation",
     "hdf5": "HDF5 files (CODE-15 %)",
     "report": "drawings (inspect --plot)",
-    "remote": "object stores (s3://, gs://, az://)",
+    "remote": "files in object stores (s3://, gs://, az://)",
     "aws": "profiles and single sign-on of AWS",
 }
 

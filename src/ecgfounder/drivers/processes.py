@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -33,6 +34,8 @@ from ecgfounder.drivers.wire import Asked, Inbox, Message, Row, serve
 from ecgfounder.errors import ReadError, RunError
 from ecgfounder.machine import AwakeClock, return_freed_memory
 from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
+from ecgfounder.stages.upcoming import JOBS_UPCOMING
+from ecgfounder.storage import is_url
 
 Array = npt.NDArray[np.float32]
 
@@ -138,6 +141,7 @@ class ReaderPool:
         self._clock = AwakeClock(longest=4 * LOOK_SECONDS)
         self._growth = Growth()
         self._seconds = AHEAD_SECONDS  # that a job takes, on average
+        self._is_elsewhere = False  # whether the last job's file is in a store elsewhere
         self._memory: Memory[_Worker] = Memory(sys.maxsize if memory is None else memory)
         self._selector = selectors.DefaultSelector()
         self._workers: list[_Worker] = []
@@ -156,7 +160,7 @@ class ReaderPool:
         """
         if not self._workers:
             asked: list[int] = []
-            while not self._stopping and (job := next(jobs, None)) is not None:
+            for job in self._expected(jobs):
                 yield from self._timed(self._task.events(job, asked.append))
                 if asked:
                     return_freed_memory()
@@ -179,6 +183,20 @@ class ReaderPool:
             yield from self._give_up(waiting)
             if not came:
                 yield Idle()
+
+    def _expected(self, jobs: Iterator[Job]) -> Iterator[Job]:
+        """Jobs to do in this process; more of them are taken ahead if their files are in stores elsewhere."""
+        taken: deque[Job] = deque()
+        while not self._stopping:
+            ahead = JOBS_UPCOMING if self._is_elsewhere else 1
+            if len(taken) <= ahead // 2:
+                more = list(islice(jobs, ahead - len(taken)))
+                self._task.expect(more)
+                taken.extend(more)
+            if not taken:
+                return
+            self._is_elsewhere = is_url(taken[0].path)
+            yield taken.popleft()
 
     def _timed(self, events: Iterator[Event]) -> Iterator[Event]:
         """Events from reading in this process."""
@@ -243,6 +261,7 @@ class ReaderPool:
                 job = self._next(waiting, jobs)
                 if job is None:
                     break
+                self._is_elsewhere = is_url(job.path)
                 if not worker.jobs:
                     worker.since = self._clock.now()
                 worker.jobs.append(job)
@@ -253,6 +272,8 @@ class ReaderPool:
 
     @property
     def _ahead(self) -> int:
+        if self._is_elsewhere:
+            return JOBS_UPCOMING
         least, most = JOBS_AHEAD
         return max(least, min(most, int(AHEAD_SECONDS / max(self._seconds, 1e-6))))
 

@@ -81,13 +81,16 @@ def serve(pipe: Connection, task: ReadTask, begun: Any, waits: Any, ring: Ring |
         asked = True
         _send(Asked(need), pipe)
         while (message := pipe.recv()) is not None:
+            task.expect(message)
             jobs.extend(message)
 
     try:
         _send(None, pipe)
         while True:
-            if not jobs:
-                jobs.extend(pipe.recv())
+            while not jobs or pipe.poll():
+                message = pipe.recv()
+                task.expect(message)
+                jobs.extend(message)
             job = jobs.popleft()
             begun.value += 1
             _tell(task.events(job, ask), pipe, ring)

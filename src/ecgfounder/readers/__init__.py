@@ -269,6 +269,26 @@ def _archived(whole: Location, hints: Hints) -> Source:
     return Source(whole, None, hints)
 
 
+def likely_files(path: str, options: StorageOptions = NO_OPTIONS) -> list[Location]:
+    """The files of the recording at a URL, without asking its store: the one that it names, and probable ones beside it.
+
+    The list is empty if no file is read as a whole: for a member of a container, and in an archive.
+    """
+    location = locate(path, options)
+    if split_member(path)[1] or isinstance(location.store, ArchiveStore):
+        return []
+    return [location, *_wfdb_files(location)]
+
+
+def _wfdb_files(location: Location) -> list[Location]:
+    """The files of a WFDB record beside its header, or beside its name without a suffix."""
+    if location.suffix.lower() == ".hea":
+        return [location.beside(f"{location.stem}.dat")]
+    if location.suffix:
+        return []
+    return [location.beside(f"{location.basename}{suffix}") for suffix in (".hea", ".dat")]
+
+
 def excerpt_of(path: str, options: StorageOptions = NO_OPTIONS) -> Excerpt | None:
     """What this process knows of a recording in an archive, for one that reads it; None for other paths.
 

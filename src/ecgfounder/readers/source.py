@@ -18,6 +18,7 @@ from typing import BinaryIO
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import ReadError, StorageError
 from ecgfounder.storage import Denied, Location, Missing, Replaced, Status, Unavailable
+from ecgfounder.storage.ahead import Ahead
 from ecgfounder.storage.archives import UNPACKED_LIMIT
 
 HEAD_BYTES = 4096
@@ -77,6 +78,8 @@ class Source:
         The status of each file when it was read.
     ask : callable or None
         Called before large files are read into memory, with the bytes of all files of the recording; it may wait.
+    ahead : Ahead or None
+        Has files that were fetched ahead.
     """
 
     location: Location
@@ -85,6 +88,7 @@ class Source:
     companions: list[Location] = field(default_factory=list, compare=False)
     seen: dict[Location, Seen] = field(default_factory=dict, compare=False, repr=False)
     ask: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
+    ahead: Ahead | None = field(default=None, compare=False, repr=False)
 
     @property
     def files(self) -> list[Location]:
@@ -104,7 +108,28 @@ class Source:
 
     @cached_property
     def _fetched(self) -> tuple[Status, bytes | None]:
-        return self.location.fetch(SMALL_BYTES)
+        return self._fetch(self.location)
+
+    @cached_property
+    def _kept(self) -> dict[Location, tuple[Status, bytes | None]]:
+        """Files that `has` has found elsewhere."""
+        return {}
+
+    def _fetch(self, location: Location) -> tuple[Status, bytes | None]:
+        fetched = self._kept.pop(location, None)
+        if fetched is None and self.ahead is not None:
+            fetched = self.ahead.take(location)
+        return location.fetch(SMALL_BYTES) if fetched is None else fetched
+
+    def has(self, location: Location) -> bool:
+        """Whether there is a file that the recording needs; one in another store is read for that."""
+        if location.is_local or location.archive is not None:
+            return location.exists()
+        try:
+            self._kept[location] = self._fetch(location)
+        except Missing:
+            return False
+        return True
 
     @cached_property
     def small(self) -> tuple[Status, bytes] | None:
@@ -161,7 +186,7 @@ class Source:
         if location == self.location and self.small is not None:
             return self.small[1]
         with as_read_error(location):
-            status, content = location.fetch(SMALL_BYTES)
+            status, content = self._fetch(location)
             if content is None and status.size <= MAX_FILE_BYTES:
                 if self.ask is not None:
                     self.ask(self._size_with_companions(status.size))

@@ -6,8 +6,10 @@ In: a `Job`. Out: events: `Opened` and its `Input`s, `Failed`, or `Unread`. Faul
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from ecgfounder.readers import make_source, read_source, source_statements
 from ecgfounder.readers.identity import absent_from, identity_of
 from ecgfounder.readers.source import Hints, Source
 from ecgfounder.stages.memory import LARGE_BYTES, to_prepare, to_read
+from ecgfounder.stages.upcoming import Upcoming
 from ecgfounder.storage import NO_OPTIONS, Denied, StorageOptions
 from ecgfounder.storage.archives import Excerpt
 
@@ -156,6 +159,18 @@ class ReadTask:
     statements: bool = False
     options: StorageOptions = NO_OPTIONS
 
+    @cached_property
+    def _upcoming(self) -> Upcoming:
+        return Upcoming(self.options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings alone: each process fetches its own files."""
+        return {name: value for name, value in vars(self).items() if name != "_upcoming"}
+
+    def expect(self, jobs: Iterable[Job]) -> None:
+        """Begin to fetch the files of jobs that will be read next in this process, if they are in stores elsewhere."""
+        self._upcoming.expect(jobs)
+
     def events(self, job: Job, ask: Ask = _ask_nobody) -> Iterator[Event]:
         """Read and prepare one file; never raises for faults of the file.
 
@@ -193,9 +208,12 @@ class ReadTask:
                 ask(to_read(size, head, self.preparation))
 
         source = make_source(job.path, self.hints, self.options, job.excerpt)
-        source = known.source = replace(source, ask=ask_to_read)
-        recording = read_source(source, reader=self.reader)
-        known.identity = identity_of(source)
+        source = known.source = replace(source, ask=ask_to_read, ahead=self._upcoming.ahead)
+        try:
+            recording = read_source(source, reader=self.reader)
+            known.identity = identity_of(source)
+        finally:
+            self._upcoming.end(job)
         known.facts = Facts(
             format=recording.source_format,
             sampling_rate=recording.sampling_rate,

@@ -76,13 +76,17 @@ _tell_waiting: Callable[[bool], None] = lambda _waiting: None  # noqa: E731
 
 
 def tell_waiting(tell: Callable[[bool], None]) -> None:
-    """Let `tell` be called before and after each request of this process, with whether it waits for a store."""
+    """Let `tell` be called before and after each wait of this process's main thread, with whether it waits for a store."""
     global _tell_waiting
     _tell_waiting = tell
 
 
 @contextmanager
-def _waiting() -> Iterator[None]:
+def waiting() -> Iterator[None]:
+    """Tell that the main thread waits for a store; other threads fetch ahead, and nobody waits for them as such."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _tell_waiting(True)
     try:
         yield
@@ -128,7 +132,7 @@ class Connection:
     def _ask(self, work: Callable[[Any], T]) -> T:
         client = self._opened()
         try:
-            with _waiting():
+            with waiting():
                 result = work(client)
         except Exception as error:
             told = store_error(error)
@@ -287,7 +291,7 @@ def region_of(bucket: str) -> str:
     """
     request = urllib.request.Request(f"{AWS}/{bucket}", method="HEAD")
     try:
-        with _waiting(), urllib.request.urlopen(request, timeout=10) as answer:
+        with waiting(), urllib.request.urlopen(request, timeout=10) as answer:
             headers = answer.headers
     except urllib.error.HTTPError as error:  # 301 and 403 have the header too
         headers = error.headers

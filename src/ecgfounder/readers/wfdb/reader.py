@@ -41,7 +41,7 @@ def matches(source: Source) -> bool:
     if suffix in (".dat", ".mat"):
         return _header_beside(location) is not None
     if not source.exists:
-        return location.beside(f"{location.basename}.hea").exists()
+        return source.has(location.beside(f"{location.basename}.hea"))
     if suffix == ".hea" or location.basename.lower().endswith(".hea.gz"):
         return _RECORD_TEXT.match(source.head) is not None
     return _HEADER_TEXT.match(source.head) is not None
