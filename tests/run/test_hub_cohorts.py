@@ -143,7 +143,7 @@ def test_a_record_of_another_repository_fails_alone(
     (tmp_path / "list.csv").write_text("\n".join(["ecg_paths", *names]))
     summary = start(str(tmp_path / "list.csv"), tmp_path / "out", data_dir="hf://datasets/clinic/ecgs")
     rows = pq.read_table(tmp_path / "out" / "_run" / "manifest.pq").to_pylist()
-    failed = {row["record"]: row["error"] for row in rows if row["error"]}
+    failed = {row["record"]: row["reason"] for row in rows if row["error"]}
     assert (summary.processed - summary.failed_now, sorted(failed)) == (5, sorted([*names[6:], "study/3.npy"]))
     assert "no such repository" in failed[names[6]]
     assert "access denied (status 403)" in failed["study/3.npy"]

@@ -105,9 +105,10 @@ def test_nothing_is_written(dataset: str) -> None:
     for write in (lambda: place.put(b""), lambda: place.create(b""), lambda: place.folder.delete(["a"])):
         with pytest.raises(Denied, match="are not written to"):
             write()
-    for refuse in (locate_output, lambda url: path_here(url, "output_dir")):
-        with pytest.raises(SettingsError, match="hf:// is not supported"):
-            refuse(dataset)
+    with pytest.raises(SettingsError, match="hf:// is not supported"):
+        path_here(dataset, "output_dir")
+    with pytest.raises(SettingsError, match="not written to repositories of the Hugging Face Hub"):
+        locate_output(dataset)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
