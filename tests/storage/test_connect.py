@@ -372,8 +372,8 @@ class Demanding:
     def answer(self, method: str, path: str, headers: dict[str, str], body: str) -> tuple[int, str]:
         self.seen.append((method, path, headers, body))
         if method == "POST":
-            given = "<AccessKeyId>role-key</AccessKeyId><SecretAccessKey>x</SecretAccessKey><SessionToken>role-token</SessionToken>"
-            until = "<Expiration>2100-01-01T00:00:00Z</Expiration>"
+            given = "<AccessKeyId>role-key</AccessKeyId><SecretAccessKey>x</SecretAccessKey>"
+            until = "<SessionToken>role-token</SessionToken><Expiration>2100-01-01T00:00:00Z</Expiration>"
             kind = "AssumeRoleWithWebIdentity"
             return (
                 200,
@@ -452,7 +452,7 @@ def test_what_a_bucket_demands_of_each_request_is_sent_by_an_option(
         with pytest.raises(Denied, match=r"^access denied \(status 403, AccessDenied\)$"):
             locate("s3://bucket/a", storage_options(given)).read()
         place = locate("s3://bucket/a", storage_options(given | options))
-        assert (place.read(), place.read(1, 3), place.status().size) == (b"content", b"content", 7)
+        assert (place.read(), place.status().size) == (b"content", 7)
         del server.seen[:]
         assert place.fetch(100)[1] == b"content"
         if "request_payer" in options:
@@ -512,8 +512,7 @@ def test_a_web_identity_is_exchanged_for_the_keys_of_its_role(
 
 @needs_a_server
 @pytest.mark.usefixtures("no_credentials")
-def test_a_bucket_of_another_region_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a region the one that S3 tells is used; a wrong one in the environment is told."""
+def test_requests_are_signed_for_the_region_that_s3_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("obstore")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
