@@ -104,7 +104,7 @@ def embed_cohort(
     ----------
     dataset : str or os.PathLike
         Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of
-        ECGs; a path, or a URL (s3://, gs://, az://).
+        ECGs; a path, or a URL (s3://, gs://, az://, hf://datasets/).
     output_dir : str or os.PathLike
         Folder of the embeddings, a path or a URL (s3://, gs://, az://). If it holds a run with the same settings, that run is
         resumed; finished records are not done again.

@@ -23,7 +23,7 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
         "--dataset",
         required=required,
         help="Hugging Face dataset (save_to_disk folder or Hub name), .csv/.tsv/.parquet/.jsonl table, or folder of ECG files; "
-        "a path or a URL (s3://, gs://, az://); .zip and .tar files are folders, and ARCHIVE::PATH is in one",
+        "a path or a URL (s3://, gs://, az://, hf://datasets/); .zip and .tar files are folders, and ARCHIVE::PATH is in one",
     )
     add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
     add(
