@@ -78,6 +78,7 @@ def test_a_url_names_a_repository_a_revision_and_a_file(url: str, store: HubStor
     [
         *("hf://", "hf://gpt2", "hf://datasets/o", "hf://spaces/o/n/x", "hf:///o/n", "hf://o /n/x", "hf://o/n@/x"),
         *("hf://datasets/o/n/../x", "hf://datasets/o/n/a//b", f"hf://me:{TOKEN}@o/n", f"hf://{TOKEN}@datasets/o/n"),
+        *("hf://o/n--x/a", "hf://datasets/o/n.git/a", f"hf://o/{'n' * 97}/a", "hf://o/.n/a"),
     ],
 )
 def test_another_url_is_refused_before_any_request(hub: Hub, url: str) -> None:
@@ -148,6 +149,16 @@ def test_a_recording_takes_one_request_and_a_large_file_one_more_elsewhere(hub: 
     assert len(hub.requests) == 1
     locate(f"{dataset}/large.bin").fetch(1 << 20)
     assert (len(hub.requests), len(hub.elsewhere)) == (2, 1)
+
+
+def test_a_container_that_is_too_large_to_fetch_is_not_begun_for_each_of_its_records(hub: Hub, dataset: str) -> None:
+    place = locate(f"{dataset}/large.bin")
+    first = place.fetch(100)
+    assert first == (place.status(), None)
+    n_requests = len(hub.requests)
+    assert [place.fetch(100) for _ in range(3)] == [first] * 3
+    assert len(hub.requests) == n_requests
+    assert place.fetch(1 << 20) == (first[0], LARGE)
 
 
 def test_a_token_goes_to_the_hub_and_not_to_the_server_of_large_files(

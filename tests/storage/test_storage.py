@@ -1018,7 +1018,7 @@ def test_a_file_of_another_host_is_refused_with_the_host(url: str) -> None:
         locate(url)
 
 
-@pytest.mark.parametrize("scheme", ["gcs", "http", "https", "hf", "HF", "sftp", "abfs+x", "hdfs", "dbfs"])
+@pytest.mark.parametrize("scheme", ["gcs", "http", "https", "HTTPS", "sftp", "abfs+x", "hdfs", "dbfs"])
 def test_a_scheme_that_is_not_known_is_refused_and_never_a_folders_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:

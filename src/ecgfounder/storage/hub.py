@@ -156,9 +156,16 @@ class HubStore(Store):
         return content.data
 
     def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
+        key = (_endpoint(), self, self.commit(), name)
+        if key in _large and _large[key].size > most:
+            return _large[key], None
         content = self._content(name, 0, max(1, most)) or _Content(b"", 0, "")
         status = Status(name, content.size, content.tag, 0) if content.tag else self.status(name)
-        return status, content.data if content.size <= most else None
+        if content.size <= most:
+            return status, content.data
+        if len(_large) < _MOST_LARGE:
+            _large[key] = status
+        return status, None
 
     def _content(self, name: str, start: int, stop: int | None) -> _Content | None:
         """Bytes of a file; None if it ends before `start`."""
@@ -204,9 +211,7 @@ def hub_location(url: str, rest: str) -> tuple[HubStore, str]:
         If the URL names no repository, or a file that cannot be named.
     """
     found = _REPOSITORY.match(rest)
-    if found is None or (
-        found["kind"] is None and rest.startswith(("datasets/", *(f"{kind}/" for kind in _OTHER_KINDS)))
-    ):
+    if found is None or not _is_repository(found):
         raise SettingsError(
             f"{HUB_SCHEME}://{rest.rpartition('@')[2]}: expected hf://datasets/OWNER/NAME/path, or hf://OWNER/NAME/path of a "
             "model, each with @REVISION after NAME if need be. A dataset of the Hub is also named without hf://."
@@ -215,6 +220,17 @@ def hub_location(url: str, rest: str) -> tuple[HubStore, str]:
     if name and not is_key(name):
         raise SettingsError(f"{url}: its parts between slashes must not be empty, '.' or '..'")
     return _store_of(found), name
+
+
+def _is_repository(found: re.Match[str]) -> bool:
+    utils: Any = importlib.import_module("huggingface_hub.utils")
+    if found["kind"] is None and found["repo"].partition("/")[0] in ("datasets", *_OTHER_KINDS):
+        return False
+    try:
+        utils.validate_repo_id(found["repo"])
+    except ValueError:
+        return False
+    return True
 
 
 def _store_of(found: re.Match[str]) -> HubStore:
@@ -241,11 +257,15 @@ def release_commits() -> None:
     """Look revisions up again when they are next asked for."""
     with _lock:
         _commits.clear()
+        _large.clear()
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
 
 _commits: dict[tuple[str, HubStore], str] = {}
+_large: dict[tuple[str, HubStore, str, str], Status] = {}
+"""Files that were too large to fetch, so that the records of a container do not each take a part of it for nothing."""
+_MOST_LARGE = 10_000
 _answered: set[str] = set()
 _lock = threading.Lock()
 
