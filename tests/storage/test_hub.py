@@ -322,6 +322,13 @@ def test_a_listing_that_never_ends_or_lies_is_trouble(dataset: str, monkeypatch:
             list(locate(dataset).list())
 
 
+def test_a_listing_of_which_a_later_page_is_missing_is_trouble_and_not_shorter(hub: Hub, dataset: str) -> None:
+    hub.page = 2
+    hub.rule = lambda request: 404 if "cursor=2" in request.path else None
+    with pytest.raises(Unavailable, match="not one of the Hub"):
+        list(locate(dataset).list())
+
+
 def test_without_the_network_it_is_said_at_once(dataset: str) -> None:
     code = f"from ecgfounder.storage import locate; locate('{dataset}/study/a.xml').read()"
     done = subprocess.run(

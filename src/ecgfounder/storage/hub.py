@@ -84,11 +84,12 @@ class HubStore(Store):
         if _COMMIT.fullmatch(self.revision):
             return self.revision
         key = (_endpoint(), self)
-        if key not in _commits:
+        held = _commits.get(key)
+        if held is None:
             found = _ask(self._look_up)
             with _lock:
-                _commits.setdefault(key, found)
-        return _commits[key]
+                held = _commits.setdefault(key, found)
+        return held
 
     def _look_up(self, api: HfApi, seconds: float) -> str:
         expand: Any = ["sha"]  # a repository's whole description lists all its files
@@ -117,7 +118,8 @@ class HubStore(Store):
             return
         below = f"/{quote(folder)}" if folder else ""
         at = f"/api/{self.kind}s/{self.repo}/tree/{self.commit()}{below}"
-        more: dict[str, str] | None = {"recursive": "true"} if recursive else {}
+        first = {"recursive": "true"} if recursive else {}
+        more: dict[str, str] | None = first
         while more is not None:
             asked = more
 
@@ -129,6 +131,8 @@ class HubStore(Store):
             except Missing as error:
                 if isinstance(error, _NoRepository):
                     raise
+                if asked is not first:
+                    raise Unavailable(_NOT_A_HUB) from error
                 return
             if more == asked:
                 raise Unavailable(_NOT_A_HUB)
@@ -157,8 +161,9 @@ class HubStore(Store):
 
     def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
         key = (_endpoint(), self, self.commit(), name)
-        if key in _large and _large[key].size > most:
-            return _large[key], None
+        large = _large.get(key)
+        if large is not None and large.size > most:
+            return large, None
         content = self._content(name, 0, max(1, most)) or _Content(b"", 0, "")
         status = Status(name, content.size, content.tag, 0) if content.tag else self.status(name)
         if content.size <= most:
