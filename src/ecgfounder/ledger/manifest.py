@@ -120,7 +120,7 @@ class Tally:
 def check_kept_columns(cohort: Cohort, columns: Sequence[str]) -> None:
     """Refuse columns that do not exist, that cannot be read completely, or whose names the manifest uses itself."""
     for column in columns:
-        cohort.require(column)
+        cohort.require(column, "keep_columns")
         if column in SCHEMA.names:
             raise SettingsError(
                 f"keep_columns {column}: the manifest has a column of that name; rename it in the dataset."
