@@ -28,7 +28,7 @@ from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.run.run import Run
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Summary
-from ecgfounder.storage import folder_text, path_here, working_folder
+from ecgfounder.storage import folder_text, output_place, working_folder
 from ecgfounder.storage import storage_options as make_options
 
 log = logging.getLogger("ecgfounder")
@@ -116,8 +116,8 @@ def embed_cohort(
         ECG; a path, or a URL (s3://, gs://, az://). In memory: a list of paths, or a table of pandas, Polars or PyArrow, of
         which the columns in use are written to the cache.
     output_dir : str or os.PathLike
-        Folder of the embeddings. If it holds a run with the same settings, that run is resumed; finished records are not
-        done again.
+        Folder of the embeddings, a path or a URL (s3://, gs://, az://). If it holds a run with the same settings, that run is
+        resumed; finished records are not done again.
     checkpoint : str or os.PathLike, optional
         A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub.
     mode : str, default: "12lead"
@@ -251,7 +251,7 @@ def embed_cohort(
     }
     settings = Settings(
         dataset=dataset,
-        output_dir=path_here(output_dir, "output_dir"),
+        output_dir=output_place(output_dir, options),
         split=split,
         path_column=path_column,
         id_column=id_column,
@@ -294,7 +294,7 @@ def embed_cohort(
         raise StorageError(
             f"the run stopped: {summary.trouble}. Finished recordings are committed, and the same call resumes the run"
         )
-    return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True))
+    return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True, storage_options=storage_options))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import write_chat
 from ecgfounder.commands.chat import mimic_main
 from ecgfounder.results.store import read_embedding
+from ecgfounder.storage import Location
 from tests.builders.runs import DATA_DIR, Made
 
 
@@ -27,7 +28,7 @@ def reports(tmp_path: Path, paths: list[Any]) -> Path:
     return folder
 
 
-def chat_of(dataset: Path, embeddings: Path, tmp_path: Path, *more: str) -> list[dict[str, Any]]:
+def chat_of(dataset: Path, embeddings: Path | str, tmp_path: Path, *more: str) -> list[dict[str, Any]]:
     output = tmp_path / "chat.json"
     words = ["--dataset_name", str(dataset), "--embeddings_dirs", str(embeddings), "--output_file", str(output)]
     assert mimic_main([*words, "--data_dir", DATA_DIR, *more]) == 0
@@ -150,3 +151,39 @@ def test_what_flags_and_shards_cannot_do_is_refused(tmp_path: Path, capsys: pyte
         assert mimic_main([*words, "--output_file", str(tmp_path / "c.json")]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "c.json").exists()
+
+
+# --- runs that are elsewhere -----------------------------------------------------------------------------------------
+
+
+def moved_elsewhere(folder: Path, elsewhere: Location) -> str:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (elsewhere / path.relative_to(folder).as_posix()).put(path.read_bytes())
+    return str(elsewhere)
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+@pytest.mark.parametrize("workers", ["0", "4"])
+def test_a_run_in_a_store_gives_the_chat_file_of_the_run_in_a_folder(
+    form: str, workers: str, tmp_path: Path, elsewhere: Location
+) -> None:
+    made = Made(tmp_path / "run", format=form, flags={"a/2.xml": ["clipped:I"]})
+    folder = made.make()
+    url = moved_elsewhere(folder, elsewhere)
+    dataset = reports(tmp_path, ["a/1.xml", "a/2.xml", "b/5.xml", "b/4.xml", "a/none.xml"])
+    for more in ((), ("--exclude_flags", "clipped")):
+        here = chat_of(dataset, folder, tmp_path, "--num_workers", workers, *more)
+        there = chat_of(dataset, url, tmp_path, "--num_workers", workers, *more)
+        assert json.dumps(there) == json.dumps(here).replace(str(folder), url)
+        assert len(there) == (2 if more else 3)
+    for row in there:
+        read_embedding(row["embeddings"]["m1"][0])
+
+
+def test_a_folder_of_a_store_with_nothing_in_it_is_refused(
+    tmp_path: Path, elsewhere: Location, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--dataset_name", str(reports(tmp_path, ["a/1.xml"])), "--output_file", str(tmp_path / "no")]
+    assert mimic_main([*words, "--embeddings_dirs", str(elsewhere)]) == 2
+    assert f"{elsewhere}: there is nothing below it" in capsys.readouterr().err

@@ -30,20 +30,15 @@ URL = "s3://bucket/x"
 UNKNOWN = "sftp://host/x"
 
 
-def given(command: list[str], flag: str) -> list[str]:
+def given(command: list[str], flag: str, url: str = URL) -> list[str]:
     at = command.index(flag) + 1
-    return [*command[:at], URL, *command[at + 1 :]]
+    return [*command[:at], url, *command[at + 1 :]]
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        given(EMBED, "--output_dir"),
-        ["merge", URL],
-        ["upgrade", URL],
-        ["export", URL, "--output_dir", "o", "--to", "npy"],
         ["inspect", "a.xml", "--plot", URL],
-        ["doctor", "--output_dir", URL],
         ["demo", URL],
     ],
     ids=lambda command: " ".join(command)[:60],
@@ -66,10 +61,15 @@ def test_a_url_that_is_not_supported_is_refused_by_name(command: list[str], tmp_
         ["inspect", UNKNOWN],
         ["verify", UNKNOWN],
         ["doctor", "--checkpoint", UNKNOWN],
+        given(EMBED, "--output_dir", UNKNOWN),
+        ["merge", UNKNOWN],
+        ["upgrade", UNKNOWN],
+        ["export", UNKNOWN, "--output_dir", "o", "--to", "npy"],
+        ["doctor", "--output_dir", UNKNOWN],
     ],
     ids=lambda command: " ".join(command)[:60],
 )
-def test_a_scheme_that_is_not_known_is_refused_where_files_are_read(command: list[str], tmp_path: Path) -> None:
+def test_a_scheme_that_is_not_known_is_refused(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
     done = subprocess.run(
         [sys.executable, "-m", "ecgfounder.cli", *command], cwd=tmp_path, capture_output=True, text=True, timeout=120
@@ -78,16 +78,20 @@ def test_a_scheme_that_is_not_known_is_refused_where_files_are_read(command: lis
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv"]
 
 
-@pytest.mark.parametrize("flag", ["--embeddings_dirs", "--output_file"])
-def test_the_chat_commands_refuse_it_too(flag: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flag", "url"), [("--embeddings_dirs", UNKNOWN), ("--output_file", URL)])
+def test_the_chat_commands_refuse_it_too(flag: str, url: str, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.json").write_text("{}")
     script = Path(__file__).resolve().parents[2] / "scripts" / "ecg_fm" / "sample_data" / "create_dummy_dataset.py"
     done = subprocess.run(
-        [sys.executable, str(script), *given(CHAT, flag)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, str(script), *given(CHAT, flag, url)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
-    assert (done.returncode, "s3:// is not supported" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, f"{url.partition(':')[0]}:// is not supported" in done.stderr) == (2, True), done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "out"]
 
 

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -168,8 +169,18 @@ class Request:
         return self.path.partition("?")[0].lstrip("/").partition("/")[2]
 
 
-Rule = Callable[[Request], int | float | None]
-"""What is done with a request: an HTTP status is answered, seconds (a float) are waited before it passes, None lets it pass."""
+class Trouble(Enum):
+    """What a gateway does to a connection."""
+
+    RESET = "closes it, and does not pass the request on"
+    DROPPED_REPLY = "passes the request on, and closes it without a reply"
+    HALF_A_BODY = "closes it in the middle of the reply"
+
+
+Rule = Callable[[Request], int | float | Trouble | Callable[[], None] | None]
+"""What is done with a request: an HTTP status is answered, seconds (a float) are waited before it passes, None lets it pass. A
+function is called when the request is done; then the connection is closed without a reply.
+"""
 
 
 @dataclass
@@ -195,6 +206,7 @@ def gateway_to(server: ObjectServer) -> Iterator[Gateway]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 20  # headers and body go out together: apart, they wait for the client's acknowledgement
 
         def log_message(self, *_arguments: object) -> None: ...
 
@@ -205,7 +217,10 @@ def gateway_to(server: ObjectServer) -> Iterator[Gateway]:
             what = gateway.rule(request)
             if isinstance(what, float):
                 time.sleep(what)
-            elif what is not None:
+            elif what is Trouble.RESET:
+                self._hang_up()
+                return
+            elif isinstance(what, int):
                 self._answer(what, {"Content-Length": "0"}, b"")
                 return
             with closing(http.client.HTTPConnection(address, timeout=60)) as there:
@@ -218,7 +233,21 @@ def gateway_to(server: ObjectServer) -> Iterator[Gateway]:
             hop_by_hop = ("transfer-encoding", "connection")
             headers = {name: value for name, value in answer.getheaders() if name.lower() not in hop_by_hop}
             headers.setdefault("Content-Length", str(len(content)))
+            if what is Trouble.DROPPED_REPLY or callable(what):
+                if callable(what):
+                    what()
+                self._hang_up()
+                return
+            if what is Trouble.HALF_A_BODY:
+                content = content[: len(content) // 2]
             self._answer(answer.status, headers, content)
+            if what is Trouble.HALF_A_BODY:
+                self.wfile.flush()
+                self._hang_up()
+
+        def _hang_up(self) -> None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
 
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response_only(status)

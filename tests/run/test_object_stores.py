@@ -464,9 +464,6 @@ def test_commands_take_urls(object_server: ObjectServer, bucket: str, tmp_path: 
     assert "4 files: 4 read" in run("inspect", f"s3://{bucket}/study", *hints)
     assert "npy" in run("inspect", f"s3://{bucket}/study/01.npy", *hints)
     assert "w.pth" in run("doctor", *weights)
-    refused = command(*embed[:-8], "--output_dir", f"s3://{bucket}/out", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "s3:// is not supported" in refused.stderr
 
 
 def test_an_endpoint_that_does_not_exist_is_refused_within_seconds(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import json
 import os
 import pickle
@@ -12,17 +13,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ecgfounder.errors import MissingDependencyError, SettingsError
+from ecgfounder.ledger.groups.publish import publish
 from ecgfounder.storage import Denied, Missing, Unavailable, locate, storage_options
 from ecgfounder.storage import connect as module
 from ecgfounder.storage.connect import region_of, store_error
 from ecgfounder.storage.objects import ObjectStore
-from tests.harness.object_server import PUBLIC, SECRET, Gateway, ObjectServer
+from tests.harness.object_server import PUBLIC, SECRET, Gateway, ObjectServer, Rule, Trouble
 
 needs_a_server = pytest.mark.services
 
@@ -295,3 +298,51 @@ def test_a_profile_needs_a_package_and_is_named_when_it_is_not_there(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'ecgfounder\[aws\]'"):
         locate(f"s3://{bucket}/a").read()
+
+
+def first_of(method: str, trouble: Trouble, *, at: int = 1) -> Rule:
+    """A rule: trouble at the n-th request of this method."""
+    counter = itertools.count(1)
+    return lambda request: trouble if request.method == method and next(counter) == at else None
+
+
+@needs_a_server
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_listing_whose_reply_breaks_goes_on_where_it_was(bucket: str, gateway: Gateway, at: int) -> None:
+    place = locate(f"s3://{bucket}/many")
+    names = [f"{number:05d}" for number in range(1100)]  # more than one reply
+    with ThreadPoolExecutor(16) as threads:
+        for _ in threads.map(lambda name: (place / name).write(name.encode()), names):
+            continue
+    gateway.rule = first_of("GET", Trouble.HALF_A_BODY, at=at)
+    assert list(place.names()) == names
+
+
+@needs_a_server
+@pytest.mark.parametrize("trouble", list(Trouble))
+def test_requests_are_made_again_when_the_connection_breaks(bucket: str, gateway: Gateway, trouble: Trouble) -> None:
+    place = locate(f"s3://{bucket}/a")
+    for method, work, result in (
+        ("PUT", lambda: place.write(b"content"), place.write(b"content")),
+        ("GET", lambda: place.read(), b"content"),
+        ("GET", lambda: place.read(2, 5), b"nte"),
+        ("GET", lambda: place.fetch(100)[1], b"content"),
+        ("HEAD", lambda: place.status().size, 7),
+        ("POST", lambda: place.folder.delete(["gone"]), None),
+    ):
+        gateway.rule = first_of(method, trouble)
+        assert work() == result, method
+
+
+@needs_a_server
+@pytest.mark.parametrize("trouble", list(Trouble))
+def test_a_creation_whose_reply_is_lost_is_known_by_what_is_there(
+    bucket: str, gateway: Gateway, trouble: Trouble
+) -> None:
+    """Where the reply is dropped, the client asks again and meets its own object: it believes that it has lost."""
+    place = locate(f"s3://{bucket}/part")
+    gateway.rule = first_of("PUT", trouble)
+    assert publish(place, b"ours")
+    gateway.rule = first_of("PUT", trouble)
+    assert not publish(place, b"another's")
+    assert place.read() == b"ours"

@@ -17,6 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ecgfounder.chat.settings import MIMIC_TARGETS, ChatSettings
 from ecgfounder.cohort.cohort import Cohort, MissingColumnError, Record, flat_paths, rows_of
 from ecgfounder.cohort.index import index_cohort, output_name, record_key
@@ -25,7 +28,7 @@ from ecgfounder.cohort.sources import open_cohort
 from ecgfounder.errors import CohortError, PrepareError, RunError, SettingsError
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.results.run import EmbeddingRun, open_run
-from ecgfounder.storage import path_here
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, locate, output_place
 from ecgfounder.storage.paths import path_key, printable
 
 logger = logging.getLogger("ecgfounder.chat")
@@ -60,21 +63,25 @@ class EmbeddingFolder:
     Attributes
     ----------
     folder : str or os.PathLike
-        The run's output folder.
+        The run's output folder, a path or a URL.
     naming : Naming
         The naming of the run.
+    options : StorageOptions
+        Options of object stores.
     shards : EmbeddingRun or None
         The run, if it wrote Parquet shards; None for a file per ECG. Set by `require`.
     by_identifier : bool
         Whether records have identifiers (`--id_column`), so that keys of shards are not made from paths.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], naming: Naming) -> None:
-        self.folder = Path(os.path.abspath(path_here(folder, "embeddings_dirs")))
+    def __init__(self, folder: str | os.PathLike[str], naming: Naming, options: StorageOptions = NO_OPTIONS) -> None:
+        place = output_place(folder, options)
+        self.folder = Path(os.path.abspath(place)) if isinstance(place, Path) else place
         self.naming = naming
         self.shards: EmbeddingRun | None = None
         self.by_identifier = False
         self._flagged: frozenset[int] = frozenset()
+        self._listed: npt.NDArray[np.uint64] | None = None  # keys of the names of a folder elsewhere
 
     def require(self, exclude_flags: Collection[str] = ()) -> None:
         """Find out what the folder holds, and refuse an unsuitable one.
@@ -89,12 +96,8 @@ class EmbeddingFolder:
         SettingsError
             If the folder does not exist, or has no run record although it holds Parquet shards or flags are given.
         """
-        try:
-            with os.scandir(self.folder) as entries:
-                names = [entry.name for entry in islice(entries, _ENTRIES_LOOKED_AT)]
-        except OSError as error:
-            raise SettingsError(f"embeddings_dirs: {self.folder}: {error.strerror}") from error
-        has_books = (self.folder / RUN_FOLDER / "run.json").is_file()
+        names = self._first_names()
+        has_books = (locate(self.folder) / RUN_FOLDER / "run.json").exists()
         if any(name.endswith(".parquet") for name in names) and not has_books:
             raise SettingsError(
                 f"embeddings_dirs: {self.folder} holds Parquet shards without the run's {RUN_FOLDER}/ folder, which maps "
@@ -106,6 +109,28 @@ class EmbeddingFolder:
             )
         if has_books:
             self._open(exclude_flags)
+        if isinstance(self.folder, Location) and self.shards is None:
+            self._list(self.folder)
+
+    def _first_names(self) -> list[str]:
+        """Some names in the folder."""
+        if isinstance(self.folder, Location):
+            if not self.folder.is_folder():
+                raise SettingsError(f"embeddings_dirs: {self.folder}: there is nothing below it")
+            start = len(self.folder.name) + 1 if self.folder.name else 0
+            listed = islice(self.folder.store.unsorted(self.folder.name), _ENTRIES_LOOKED_AT)
+            return [name for status in listed if "/" not in (name := status.name[start:])]
+        try:
+            with os.scandir(self.folder) as entries:
+                return [entry.name for entry in islice(entries, _ENTRIES_LOOKED_AT)]
+        except OSError as error:
+            raise SettingsError(f"embeddings_dirs: {self.folder}: {error.strerror}") from error
+
+    def _list(self, folder: Location) -> None:
+        """List the folder's objects once, instead of asking for each record's."""
+        listed = folder.store.unsorted(folder.name)
+        keys = np.fromiter((path_key(status.name) for status in listed if status.size > 0), np.uint64)
+        self._listed = np.sort(keys)
 
     def holds_shards(self) -> bool:
         """Whether the folder is of a run with Parquet shards."""
@@ -124,7 +149,7 @@ class EmbeddingFolder:
         if exclude_flags:
             self._flagged = frozenset(_flagged_outputs(run, exclude_flags))
 
-    def expected(self, record: Record) -> Path:
+    def expected(self, record: Record) -> Path | Location:
         """The path that the record's file has if it exists; raises `PrepareError` if there is no valid name."""
         path = self.folder / output_name(record, self.naming)
         try:
@@ -137,7 +162,7 @@ class EmbeddingFolder:
         """A description of the place where the record's embedding was expected."""
         return str(self.expected(record)) if self.shards is None else f"{printable(record.path)} in {self.folder}"
 
-    def path_for(self, record: Record) -> Path | None:
+    def path_for(self, record: Record) -> Path | Location | None:
         """The reference to the record's embedding, or None if there is none (an empty file counts as none).
 
         A file's path, or `SHARD.parquet::KEY`; `ecgfounder.results.store.read_embedding` reads both.
@@ -147,6 +172,8 @@ class EmbeddingFolder:
             reference = self.shards.reference(record_key(known, self.naming.data_dir))
             return None if reference is None else self.folder / reference
         path = self.expected(record)
+        if isinstance(path, Location):
+            return path if self._is_listed(path_key(path.name)) else None
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -155,9 +182,15 @@ class EmbeddingFolder:
             raise RunError(f"cannot look for embeddings: {path}: {error.strerror}") from error
         return path if stat.S_ISREG(status.st_mode) and status.st_size > 0 else None
 
-    def is_flagged(self, path: Path) -> bool:
+    def _is_listed(self, key: int) -> bool:
+        if self._listed is None or not len(self._listed):
+            return False
+        at = int(np.searchsorted(self._listed, np.uint64(key)))
+        return at < len(self._listed) and int(self._listed[at]) == key
+
+    def is_flagged(self, path: Path | Location) -> bool:
         """Whether the recording of an embedding from `path_for` has one of the flags given to `require`."""
-        return bool(self._flagged) and path_key(os.path.relpath(path, self.folder)) in self._flagged
+        return bool(self._flagged) and path_key(os.path.relpath(str(path), str(self.folder))) in self._flagged
 
 
 def _flagged_outputs(run: EmbeddingRun, names: Collection[str]) -> Iterator[int]:
@@ -175,7 +208,8 @@ class ChatRows:
         self.settings = settings
         naming = Naming(settings.layout, settings.data_dir)
         self.folders = {
-            column: EmbeddingFolder(settings.embeddings_dirs[column], naming) for column in settings.modality_mapping
+            column: EmbeddingFolder(settings.embeddings_dirs[column], naming, settings.storage_options)
+            for column in settings.modality_mapping
         }
         for folder in self.folders.values():
             if not settings.keep_missing:

@@ -98,7 +98,11 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for outputs."""
     add = parser.add_argument_group("output").add_argument
-    add("--output_dir", required=True, help="folder of the embeddings; its subfolder _run/ holds the run record")
+    add(
+        "--output_dir",
+        required=True,
+        help="folder of the embeddings, or a URL (s3://, gs://, az://); its subfolder _run/ holds the run record",
+    )
     add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
     add("--predictions", action="store_true", help="the head's 150 probabilities too, in _run/predictions.pq")
     add(

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import as_flags
-from ecgfounder.errors import CheckpointError, ECGFounderError
+from ecgfounder.errors import CheckpointError, ECGFounderError, RunError, StorageError
 from ecgfounder.escaping import one_line
-from ecgfounder.storage import NO_OPTIONS, StorageOptions, locate, path_here, storage_options
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, locate, output_place, path_here, storage_options
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,8 @@ PURPOSE_OF_EXTRA = {
     "docs": "building the documentation",
     "hdf5": "HDF5 files (CODE-15 %)",
     "report": "drawings (inspect --plot)",
+    "remote": "files in object stores (s3://, gs://, az://)",
+    "aws": "profiles and single sign-on of AWS",
 }
 
 PROBE_SAMPLES = 5000
@@ -110,7 +112,7 @@ def findings(
     if checkpoint is not None:
         locate(checkpoint, options)
     if output_dir is not None:
-        path_here(output_dir, "output_dir")
+        output_place(output_dir, options)
     yield _python()
     yield from _packages()
     yield from _processors()
@@ -125,7 +127,8 @@ def findings(
         yield from _checkpoints(checkpoint, mode, options)
     yield _engine_cache()
     if output_dir is not None:
-        yield from _output(path_here(output_dir, "output_dir"))
+        place = output_place(output_dir, options)
+        yield from _output(place) if isinstance(place, Path) else _output_elsewhere(place)
 
 
 # --- what is installed -----------------------------------------------------------------------------------------------
@@ -510,6 +513,20 @@ def _output(folder: Path) -> Iterator[Finding]:
     elif folder.is_dir() and any(folder.iterdir()):
         found = f"is not empty and has no {RUN_FOLDER}/ of an earlier run: a run refuses to write there"
         yield Finding("FAIL", "output_dir", found, another)
+
+
+def _output_elsewhere(place: Location) -> Iterator[Finding]:
+    from ecgfounder.ledger.folder import RunFolder
+    from ecgfounder.ledger.groups.hold import refuse_other_objects
+
+    try:
+        refuse_other_objects(RunFolder(place))
+    except RunError as error:
+        yield Finding("FAIL", "output_dir", str(error), "choose another --output_dir")
+    except StorageError as error:
+        yield Finding("FAIL", "output_dir", f"{place}: {error}", "see the page about object stores (docs/storage.md)")
+    else:
+        yield Finding("PASS", "output_dir", f"{place} can be listed; whether it can be written to, a run finds out")
 
 
 def _existing(folder: Path) -> Path:

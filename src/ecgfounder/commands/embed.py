@@ -27,7 +27,7 @@ from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.machine import is_launched
-from ecgfounder.storage import folder_text, path_here, storage_options
+from ecgfounder.storage import folder_text, output_place, storage_options
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -59,8 +59,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         raise SettingsError(
             f"Invalid value for the 'shard' parameter. It must be I/N, e.g. 3/16, got {arguments.shard!r}."
         )
-    output_dir = path_here(arguments.output_dir, "output_dir")
     options = storage_options(arguments.storage_options)
+    output_dir = output_place(arguments.output_dir, options)
     data_dir = arguments.data_dir or default_data_dir(arguments.dataset, options) or os.getcwd()
     return Settings(
         dataset=arguments.dataset,
@@ -219,9 +219,10 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     if preview.differences:
         verdict = "REFUSED, other settings:\n  " + "\n  ".join(map(one_line, preview.differences))
     print(f"fingerprint {verdict}")
-    print(
-        f"output      about {megabytes(budget.bytes)} in {budget.files:,} files; free: {megabytes(budget.free_bytes)}"
-    )
+    room = "" if budget.free_bytes is None else f"; free: {megabytes(budget.free_bytes)}"
+    print(f"output      about {megabytes(budget.bytes)} in {budget.files:,} files{room}")
+    if budget.requests is not None:
+        print(f"requests    about {budget.requests:,} to write them")
     if not budget.fits:
         print("space       REFUSED, not enough space")
     if preview.colliding_names:

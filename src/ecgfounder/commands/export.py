@@ -9,8 +9,10 @@ import argparse
 import sys
 
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
+from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.results.export import TARGETS, export_run
+from ecgfounder.storage import storage_options as make_options
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +21,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add("run", metavar="RUN", help="output folder of a run")
     add("--to", required=True, choices=TARGETS, help="json: a file per ECG; npy: the same as arrays; parquet: shards")
     add("--output_dir", required=True, help="new or empty folder to write to")
+    add_storage_argument(parser)
     add("--layout", choices=LAYOUT_CHOICES, help="how files are named (default: as in the run)")
     add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
     add("--allow_incomplete", action="store_true", help="export what there is of a run that is not complete")
@@ -39,6 +42,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         layout=arguments.layout,
         shard_size=arguments.shard_size,
         allow_incomplete=arguments.allow_incomplete,
+        storage_options=make_options(arguments.storage_options),
     )
     print(
         one_line(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import OK, SOME_FAILED, Terminal, print_tally
 from ecgfounder.escaping import counted
-from ecgfounder.storage import storage_options
+from ecgfounder.storage import output_place, storage_options
 
 
 def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +20,9 @@ def run_merge(arguments: argparse.Namespace) -> int:
     """Finish the run record; exit status 1 if recordings failed or are still to do."""
     from ecgfounder.ledger.conclusion import merge
 
-    tally = merge(arguments.output_dir, storage_options(arguments.storage_options))
+    options = storage_options(arguments.storage_options)
+    tally = merge(arguments.output_dir, options)
     console = Terminal()
     console.line(f"{counted(tally.done, 'recording')} embedded, {tally.failed:,} failed, {tally.pending:,} still to do")
-    print_tally(tally, Path(arguments.output_dir), console)
+    print_tally(tally, output_place(arguments.output_dir, options), console)
     return SOME_FAILED if tally.failed or tally.pending else OK

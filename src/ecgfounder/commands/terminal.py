@@ -25,6 +25,7 @@ from ecgfounder.escaping import one_line
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
+    from ecgfounder.storage import Location
 
 
 OK, SOME_FAILED, REFUSED = 0, 1, 2
@@ -284,7 +285,7 @@ class Terminal:
             self._bar = None
 
 
-def print_tally(tally: Tally, output_dir: Path, console: Terminal, *, all_before: bool = False) -> None:
+def print_tally(tally: Tally, output_dir: Path | Location, console: Terminal, *, all_before: bool = False) -> None:
     """Print the counts of a run; `all_before` says that its records failed in earlier attempts only."""
     from ecgfounder.ledger.manifest import STAGES
 
@@ -307,7 +308,7 @@ def print_tally(tally: Tally, output_dir: Path, console: Terminal, *, all_before
             "directory): check that it is right. The same command tries these recordings again when their files exist."
         )
     if tally.failed:
-        console.line(f"All failures with their reasons: {output_dir / '_run' / 'failures.csv'}")
+        console.line(f"All failures with their reasons: {output_dir / '_run/failures.csv'}")
         print_retry(tally.failed, console, all_before=all_before)
 
 

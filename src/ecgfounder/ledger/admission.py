@@ -16,6 +16,7 @@ from ecgfounder.errors import RunError
 from ecgfounder.escaping import one_line
 from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.groups.hold import StoreHold
 from ecgfounder.ledger.ledger import ledger_parts, lines_of, part_status
 from ecgfounder.ledger.liveness import is_fresh, is_this_process, process_is_alive
 from ecgfounder.ledger.locks import RunLock
@@ -36,7 +37,7 @@ def take_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
         As in `create_folder` and `hold_folder`.
     """
     _make(folder, folder.locks)
-    lock = hold_folder(folder, shard)
+    lock = _hold_local(folder, shard)
     try:
         create_folder(folder)
     except BaseException:
@@ -96,8 +97,8 @@ def _unwritable(folder: RunFolder, error: OSError) -> RunError:
     return RunError(f"{folder.output_dir} cannot be written to: {error.strerror or error}")
 
 
-def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
-    """Lock the folder, for the whole cohort or for one shard of it.
+def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock | StoreHold:
+    """Lock an existing folder, for the whole cohort or for one shard of it.
 
     Raises
     ------
@@ -105,6 +106,10 @@ def hold_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
         If another process uses it: the main process of an attempt, or a process that still runs after its main process died.
         If a folder of the run record is a symbolic link.
     """
+    return StoreHold(folder, shard) if folder.is_remote else _hold_local(folder, shard)
+
+
+def _hold_local(folder: RunFolder, shard: tuple[int, int]) -> RunLock:
     _refuse_links(folder)
     lock = RunLock(folder.locks, shard)
     try:
@@ -127,7 +132,8 @@ def admit(folder: RunFolder, fingerprint: Mapping[str, Any], *, overwrite: bool)
         run.json, which is written before them, or if run.json is damaged or of a newer version.
     """
     if overwrite:
-        remove_outputs(folder)
+        if not folder.is_remote:
+            remove_outputs(folder)
         return None
     before = previous(folder)
     if before is None:

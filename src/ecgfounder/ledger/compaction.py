@@ -22,9 +22,12 @@ from ecgfounder.storage import Location
 from ecgfounder.storage.replace import replacing
 
 
-def tidy_shards(folder: RunFolder, *, compacting: bool) -> LedgerState:
-    """Remove uncommitted shards and, with `compacting`, rows that later rows replaced; returns the ledger's state."""
-    state = read_ledger(folder.ledger)
+def tidy_shards(folder: RunFolder, *, compacting: bool, state: LedgerState | None = None) -> LedgerState:
+    """Remove uncommitted shards and, with `compacting`, rows that later rows replaced; returns the ledger's state.
+
+    `state` is the state, if it is known.
+    """
+    state = state or read_ledger(folder.ledger)
     remove_orphans(folder.output_dir, state.committed)
     if compacting:
         compact(folder, state)
@@ -82,7 +85,7 @@ def _rewrite(folder: RunFolder, shard: Location, table: pa.Table) -> None:
         return
     buffer = io.BytesIO()
     write_table(table, buffer)
-    shard.put(buffer.getvalue())
+    shard.write(buffer.getvalue())
 
 
 def _records_by_shard(state: LedgerState) -> Iterator[tuple[str, list[int]]]:

@@ -16,6 +16,8 @@ from ecgfounder.errors import RunError
 from ecgfounder.ledger.admission import hold_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLES, RunFolder, leads_out
+from ecgfounder.ledger.groups.hold import StoreHold
+from ecgfounder.ledger.ledger import LedgerState
 from ecgfounder.ledger.manifest import Account, Tally, check_kept_columns, write_manifest
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind
@@ -24,27 +26,30 @@ from ecgfounder.network.bundles import spec_of
 from ecgfounder.storage import NO_OPTIONS, StorageOptions
 
 
-def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord) -> Tally:
-    """Reconcile shards with the ledger and write the tables; no process may be writing."""
-    state = tidy_shards(folder, compacting=True)
+def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord, state: LedgerState | None = None) -> Tally:
+    """Reconcile shards with the ledger and write the tables; no process may be writing.
+
+    `state` is the ledger's, if it is known.
+    """
+    state = tidy_shards(folder, compacting=True, state=state)
     remove_left_behind(folder, state)
     form, settings = record.form, record.settings
     accounts: list[Account] = []
     with ExitStack() as opened:
         predictions = None
         if form.predictions:
-            table = PredictionsTable(folder.table("predictions").path, spec_of(form.mode).labels())
+            table = PredictionsTable(folder.table("predictions"), spec_of(form.mode).labels())
             predictions = opened.enter_context(table)
             accounts.append(predictions)
         if form.statements:
-            accounts.append(opened.enter_context(StatementsTable(folder.table("statements").path)))
+            accounts.append(opened.enter_context(StatementsTable(folder.table("statements"))))
         tally = write_manifest(
             cohort,
             state,
             settings.data_dir,
             settings.keep_columns,
-            folder.table("manifest").path,
-            folder.failures.path,
+            folder.table("manifest"),
+            folder.failures,
             accounts,
         )
     if predictions is not None:
@@ -67,7 +72,7 @@ def close_record(folder: RunFolder, outcome: str, tally: Tally | None, *, precis
 def merge(output_dir: str | os.PathLike[str], options: StorageOptions = NO_OPTIONS) -> Tally:
     """Write the tables of a run that was done in shards; may be called repeatedly, when no shard is running.
 
-    `options` are those of object stores, if the dataset is in one.
+    `options` are those of object stores, if the dataset or the output folder is in one.
 
     Raises
     ------
@@ -76,9 +81,9 @@ def merge(output_dir: str | os.PathLike[str], options: StorageOptions = NO_OPTIO
     CohortError
         If the run's dataset no longer exists, or no longer has a column that the run uses.
     """
-    folder = RunFolder(output_dir)
+    folder = RunFolder(output_dir, options)
     _required_record(folder)
-    with hold_folder(folder):
+    with hold_folder(folder) as hold:
         record = bring_up_to_date(folder, _required_record(folder))
         told = record.settings
         cohort = open_cohort(
@@ -90,12 +95,16 @@ def merge(output_dir: str | os.PathLike[str], options: StorageOptions = NO_OPTIO
         )
         check_kept_columns(cohort, told.keep_columns)
         clean_scratch(folder)
+        if isinstance(hold, StoreHold):
+            hold.begin()
         tally = conclude(folder, cohort, record)
+        if isinstance(hold, StoreHold):
+            hold.seal()
         close_record(folder, "complete" if tally.pending == 0 else "incomplete", tally)
     return tally
 
 
-def upgrade(output_dir: str | os.PathLike[str]) -> bool:
+def upgrade(output_dir: str | os.PathLike[str], options: StorageOptions = NO_OPTIONS) -> bool:
     """Convert a folder of version 0.1.0 to the current layout; returns whether anything changed.
 
     The tables are renamed to end in .pq, the card is written, and the run gets an identifier.
@@ -105,7 +114,7 @@ def upgrade(output_dir: str | os.PathLike[str]) -> bool:
     RunError
         If the folder holds no run, or another process uses it.
     """
-    folder = RunFolder(output_dir)
+    folder = RunFolder(output_dir, options)
     _required_record(folder)
     with hold_folder(folder):
         record = _required_record(folder)

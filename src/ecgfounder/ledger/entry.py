@@ -170,7 +170,10 @@ class Commitment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartHeader:
-    """A part's first line: the process that writes it (`ecgfounder.ledger.liveness.own_name`)."""
+    """A part's first line: the process that writes it (`ecgfounder.ledger.liveness.own_name`).
+
+    `attempt` tells a published part from another attempt's at the same group.
+    """
 
     host: str
     pid: int
@@ -178,6 +181,7 @@ class PartHeader:
     pid_namespace: str | None = None
     started: str | None = None
     exported: bool = False
+    attempt: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.pid < _INT32:

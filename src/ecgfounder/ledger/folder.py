@@ -1,6 +1,6 @@
 """The run's folder, `<output_dir>/_run/`: the places of its files, and run.json.
 
-In: an output folder, in any store for reading and on this machine for writing. Out: its places; the `RunRecord` of run.json.
+In: an output folder in any store. Out: its places; the `RunRecord` of run.json.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.card import CARD, card_of, is_card
 from ecgfounder.ledger.entry import is_inside
 from ecgfounder.ledger.record import RunRecord
-from ecgfounder.storage import Conflict, Location, Missing, locate_output
-from ecgfounder.storage.replace import replace_file
+from ecgfounder.storage import NO_OPTIONS, Conflict, Location, Missing, StorageOptions, locate_output
+from ecgfounder.storage.writing import write_whole
 
 TABLES = ("manifest", "predictions", "statements")
 """Tables in Parquet. They end in .pq, so that the pattern *.parquet matches embeddings only."""
@@ -38,13 +38,18 @@ class RunFolder:
         Folder of the ledger's parts.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str] | Location) -> None:
-        self.output_dir = locate_output(output_dir)
+    def __init__(self, output_dir: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> None:
+        self.output_dir = locate_output(output_dir, options)
         self.run = self.output_dir / RUN_FOLDER
         self.ledger = self.run / "ledger"
         self.run_json = self.run / "run.json"
         self.failures = self.run / "failures.csv"
         self.collisions = self.run / "collisions.txt"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the folder is in a store that groups are committed to, not on this machine."""
+        return not self.output_dir.is_local
 
     @property
     def path(self) -> Path:
@@ -93,7 +98,7 @@ class RunFolder:
 
     def write(self, record: RunRecord) -> None:
         """Replace run.json atomically."""
-        replace_file(self.run_json.path, _content_of(record))
+        write_whole(self.run_json, _content_of(record))
 
     def create(self, record: RunRecord) -> bool:
         """Write run.json if there is none; of several processes that do this at once, one succeeds."""
@@ -107,9 +112,17 @@ class RunFolder:
 
     def write_card(self, record: RunRecord) -> None:
         """Write the card beside the embeddings; one that the user wrote is kept."""
-        card, place = card_of(record.form), (self.output_dir / CARD).path
-        if card is not None and (not os.path.lexists(place) or self.has_card()):
-            replace_file(place, card.encode())
+        card, place = card_of(record.form), self.output_dir / CARD
+        if card is None:
+            return
+        try:
+            before = place.read(0, 4096)
+        except StorageError:
+            if not _is_taken(place):
+                write_whole(place, card.encode())
+            return
+        if before != card.encode() and is_card(before):
+            write_whole(place, card.encode())
 
     def has_card(self) -> bool:
         """Whether the folder has a card that this program wrote."""
@@ -124,6 +137,11 @@ def leads_out(folder: Location, name: str) -> bool:
     return folder.is_local and not os.path.realpath(folder / name).startswith(
         os.path.join(os.path.realpath(folder), "")
     )
+
+
+def _is_taken(place: Location) -> bool:
+    """Whether a name is taken, on this machine also by a folder or a link that leads nowhere."""
+    return os.path.lexists(place) if place.is_local else place.exists()
 
 
 def _content_of(record: RunRecord) -> bytes:

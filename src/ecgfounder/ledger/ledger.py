@@ -1,7 +1,7 @@
 """The ledger: one line per record that is done or failed, appended after its output is synced. It alone decides what to resume.
 
 In: entries of finished records. Out: `<run>/ledger/*.jsonl`, one part (file) per process and attempt, written by that process
-alone; and from all parts together a `LedgerState` in NumPy columns, about 60 bytes per record.
+alone; and from all parts together a `LedgerState` in NumPy columns, about 85 bytes per record.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ import numpy.typing as npt
 import orjson
 
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader, line_of, parse_frame, parse_line
+from ecgfounder.ledger.groups.epochs import PART_SUFFIX, counting_parts
 from ecgfounder.ledger.liveness import Heartbeat
 from ecgfounder.storage import Location, Missing
+from ecgfounder.storage.copies import copies_of
 from ecgfounder.storage.paths import path_key, tag_key
 from ecgfounder.storage.replace import sync, sync_folder
 
 DONE, FAILED = 1, 2
 STATUS = {"done": DONE, "failed": FAILED}
-PART_SUFFIX = ".jsonl"
 
 _LAST_LINE_BYTES = 4096
 _PARTS_OPEN = 128
@@ -161,6 +162,8 @@ class LedgerState:
     names : numpy.ndarray
         uint64 [n], hash (`Naming.key`) of the name of the output file, or of the output that a failure makes obsolete; 0
         if there is no separate file.
+    outputs : numpy.ndarray
+        uint64 [n], key (`path_key`) of the output's tag in its store, 0 if it is unknown.
     """
 
     parts: tuple[Location, ...]
@@ -179,6 +182,7 @@ class LedgerState:
     absent: npt.NDArray[np.bool_]
     paths: npt.NDArray[np.uint64]
     names: npt.NDArray[np.uint64]
+    outputs: npt.NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -237,6 +241,7 @@ _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "absent": ("B", np.bool_),
     "paths": ("Q", np.uint64),
     "names": ("Q", np.uint64),
+    "outputs": ("Q", np.uint64),
 }
 """The columns of a `LedgerState`: type code of the growing array, and final data type."""
 
@@ -259,18 +264,21 @@ def _values(entry: Entry, part: int, offset: int, shards: dict[str, int]) -> tup
         entry.status == "failed" and bool(entry.absent),
         0 if entry.path is None else int(entry.path, 16),
         path_key((name or entry.removes or "").casefold()) if name or entry.removes else 0,
+        0 if entry.tag is None else path_key(entry.tag),
     )
 
 
 def read_ledger(folder: Location) -> LedgerState:
-    """The state from all parts in a ledger's folder; empty if the folder does not exist."""
-    return read_parts(ledger_parts(folder))
+    """The state from all parts in a ledger's folder that count; empty if the folder does not exist.
+
+    Parts in another store are copied to this machine, for as long as the state exists.
+    """
+    return read_parts(copies_of(ledger_parts(folder)))
 
 
 def ledger_parts(folder: Location) -> tuple[Location, ...]:
-    """The parts in a ledger's folder, ordered by start time."""
-    names = (name for name in folder.names() if name.endswith(PART_SUFFIX) and "/" not in name)
-    return tuple(folder / name for name in sorted(names))
+    """The parts in a ledger's folder that count, ordered by start time."""
+    return tuple(folder / name for name in counting_parts(folder))
 
 
 def read_parts(parts: tuple[Location, ...]) -> LedgerState:

@@ -12,7 +12,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +27,7 @@ from ecgfounder.escaping import as_cell
 from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.ledger import LedgerState
 from ecgfounder.storage.paths import printable
-from ecgfounder.storage.replace import replacing
+from ecgfounder.storage.writing import Place, writing
 
 RECORDS_AT_ONCE = 4096
 STAGES = ("read", "prepare", "embed", "write")
@@ -134,8 +133,8 @@ def write_manifest(
     state: LedgerState,
     data_dir: str,
     keep_columns: Sequence[str],
-    manifest: Path,
-    failures: Path,
+    manifest: Place,
+    failures: Place,
     tables: Sequence[Account] = (),
 ) -> Tally:
     """Look up every path of the cohort in the ledger and write both tables, each atomically.
@@ -148,7 +147,7 @@ def write_manifest(
     schema = pa.unify_schemas([SCHEMA, cohort.schema_of(keep_columns)])
     told = np.zeros(len(state), dtype=np.bool_)
     pending = array("Q")
-    with replacing(manifest) as aside, replacing(failures) as failures_aside:
+    with writing(manifest) as aside, writing(failures) as failures_aside:
         text = io.TextIOWrapper(failures_aside, encoding="utf-8", newline="", write_through=True)
         table = csv.writer(text)
         table.writerow(FAILURE_COLUMNS)

@@ -6,7 +6,7 @@ In: a locked run folder. Out: the folder without them. Only files that the ledge
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,14 @@ from ecgfounder.ledger.card import CARD
 from ecgfounder.ledger.entry import Commitment
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, TABLES, TEXTS, RunFolder
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, ledger_parts, lines_of
+from ecgfounder.storage import Location
 from ecgfounder.storage.replace import link_between, sync_folder
 
 
 def clean_scratch(folder: RunFolder) -> None:
-    """Remove unfinished files of an interrupted process."""
+    """Remove unfinished files of an interrupted process, which exist on this machine alone."""
+    if folder.is_remote:
+        return
     for path in folder.scratch.iterdir():
         if path.is_file() or path.is_symlink():
             path.unlink(missing_ok=True)
@@ -29,12 +32,9 @@ def remove_outputs(folder: RunFolder) -> None:
     """Remove every output that the ledger names, then the files in `_run/`; nothing else is removed."""
     output_dir = folder.output_dir.path
     folders: set[Path] = set()
-    for part in ledger_parts(folder.ledger):
-        for _offset, line in lines_of(part):
-            names = [line.shard] if isinstance(line, Commitment) else [line.shard or line.output, line.removes]
-            for name in filter(None, names):
-                if _remove_output(output_dir, name):
-                    folders.add((output_dir / name).parent)
+    for name in named_outputs(ledger_parts(folder.ledger)):
+        if _remove_output(output_dir, name):
+            folders.add((output_dir / name).parent)
     _remove_empty(output_dir, folders)
     shutil.rmtree(folder.ledger.path)
     folder.run_json.path.unlink(missing_ok=True)
@@ -45,14 +45,29 @@ def remove_outputs(folder: RunFolder) -> None:
     sync_folder(folder.path)
 
 
+def named_outputs(parts: Iterable[Location]) -> Iterator[str]:
+    """Every output that some parts of the ledger name, also obsolete ones."""
+    for part in parts:
+        for _offset, line in lines_of(part):
+            names = [line.shard] if isinstance(line, Commitment) else [line.shard or line.output, line.removes]
+            yield from filter(None, names)
+
+
 def remove_tables(folder: RunFolder) -> None:
     """Remove the tables of an earlier attempt, so that they are not taken for those of the present one."""
-    for name in (*(f"{table}{suffix}" for table in TABLES for suffix in (TABLE_SUFFIX, OLD_TABLE_SUFFIX)), *TEXTS):
+    names = [f"{table}{suffix}" for table in TABLES for suffix in (TABLE_SUFFIX, OLD_TABLE_SUFFIX)]
+    if folder.is_remote:
+        folder.run.delete([*names, *TEXTS])
+        return
+    for name in (*names, *TEXTS):
         (folder.path / name).unlink(missing_ok=True)
 
 
 def remove_obsolete(folder: RunFolder, outputs: Iterable[str]) -> None:
     """Remove outputs of records that failed later; their entries are already in the ledger."""
+    if folder.is_remote:
+        folder.output_dir.delete(outputs)
+        return
     for name in outputs:
         _remove_output(folder.output_dir.path, name)
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +19,8 @@ import pyarrow.parquet as pq
 
 from ecgfounder.escaping import as_cell
 from ecgfounder.ledger.entry import Entry, unpacked
-from ecgfounder.storage.replace import replacing
+from ecgfounder.storage import locate
+from ecgfounder.storage.writing import Place, writing
 
 ROWS_AT_ONCE = 2048
 LIKELY = 0.5
@@ -41,15 +41,16 @@ STATEMENT_SCHEMA = pa.schema(
 class _Table:
     """A table that is written row by row to a temporary file, which replaces the target when the block ends without an error."""
 
-    def __init__(self, path: Path, schema: pa.Schema, *, with_csv: bool = False) -> None:
+    def __init__(self, place: Place, schema: pa.Schema, *, with_csv: bool = False) -> None:
         self._schema = schema
         self._rows: list[dict[str, Any]] = []
+        place = locate(place)
         with ExitStack() as opened:
-            file = opened.enter_context(replacing(path))
+            file = opened.enter_context(writing(place))
             self._writer = opened.enter_context(pq.ParquetWriter(file, schema, compression="zstd"))
             self._csv = None
             if with_csv:
-                text = opened.enter_context(replacing(path.with_suffix(".csv")))
+                text = opened.enter_context(writing(place.beside(f"{place.stem}.csv")))
                 self._csv = opened.enter_context(pyarrow.csv.CSVWriter(text, schema))
             self._opened = opened.pop_all()
 
@@ -92,17 +93,17 @@ class PredictionsTable(_Table):
 
     Parameters
     ----------
-    path : Path
-        Path of the Parquet file; a CSV file of the same name is written beside it.
+    place : str or os.PathLike or Location
+        The Parquet file; a CSV file of the same name is written beside it.
     labels : sequence of str
         Names of the head's classes, in their order.
     """
 
-    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+    def __init__(self, place: Place, labels: Sequence[str]) -> None:
         self._labels = tuple(labels)
         self.likely: Counter[str] = Counter()
         places = [("record", pa.string()), ("window_start", pa.float64()), ("lead", pa.string())]
-        super().__init__(path, pa.schema([*places, *((label, pa.float32()) for label in labels)]), with_csv=True)
+        super().__init__(place, pa.schema([*places, *((label, pa.float32()) for label in labels)]), with_csv=True)
 
     def add(self, record: str, entry: Entry) -> None:
         """Add a finished record's probabilities; failures have none."""
@@ -123,8 +124,8 @@ class PredictionsTable(_Table):
 class StatementsTable(_Table):
     """One row per recording whose file has statements or intervals of the recording device."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, STATEMENT_SCHEMA)
+    def __init__(self, place: Place) -> None:
+        super().__init__(place, STATEMENT_SCHEMA)
 
     def add(self, record: str, entry: Entry) -> None:
         """Add the statements of a finished record."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,22 +24,29 @@ from ecgfounder.checks import check_choice
 from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import output_name
 from ecgfounder.cohort.naming import LAYOUT_CHOICES, Layout, Naming
-from ecgfounder.errors import PrepareError, RunError
+from ecgfounder.errors import PrepareError, RunError, StorageError
 from ecgfounder.escaping import one_line
 from ecgfounder.ledger.admission import take_folder
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLE_SUFFIX, RunFolder, leads_out
+from ecgfounder.ledger.groups.epochs import Epoch
+from ecgfounder.ledger.groups.hold import StoreHold
+from ecgfounder.ledger.groups.names import WHOLE
+from ecgfounder.ledger.groups.writer import GroupWriter
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, LedgerWriter, part_name, read_ledger
 from ecgfounder.ledger.liveness import own_name
+from ecgfounder.ledger.locks import RunLock
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.npy import NpySink
+from ecgfounder.sinks.objects import ObjectSink, ParquetObjectSink
 from ecgfounder.sinks.parquet import ParquetSink
 from ecgfounder.sinks.sink import Output, ShardWritten, Sink, Written
-from ecgfounder.storage import Location
+from ecgfounder.storage import Location, StorageOptions
+from ecgfounder.storage import storage_options as make_options
 from ecgfounder.storage.paths import path_key
-from ecgfounder.storage.replace import replacing
+from ecgfounder.storage.writing import writing
 
 TARGETS = ("json", "npy", "parquet")
 
@@ -58,16 +65,17 @@ def export_run(
     layout: str | None = None,
     shard_size: int = 1000,
     allow_incomplete: bool = False,
+    storage_options: Mapping[str, object] | StorageOptions | None = None,
 ) -> int:
     """Write a run's embeddings in another format.
 
     Parameters
     ----------
     run : str or os.PathLike
-        The run's output folder; it is only read.
+        The run's output folder, a path or a URL; it is only read.
     output_dir : str or os.PathLike
-        A new or empty folder, which becomes a run of the new format. `open_run` reads it. If `ecgfounder embed` writes this
-        format, the run's command with the new `--format` can resume it.
+        A new or empty folder, a path or a URL (s3://, gs://, az://), which becomes a run of the new format. `open_run` reads it.
+        If `ecgfounder embed` writes this format, the run's command with the new `--format` can resume it.
     to : str
         "json" and "npy": a file per recording, [T, 1024], [1024], or with windows [W, T, 1024] (feature maps for a run with
         `--pooling both`); "parquet": shards. Numbers are float32, except in Parquet for a run with `--dtype float16`.
@@ -77,6 +85,8 @@ def export_run(
         Recordings per Parquet shard.
     allow_incomplete : bool, default: False
         Also export a run that is not complete; the export is then incomplete too.
+    storage_options : mapping, optional
+        Options of object stores that are not in the environment, as for `embed_cohort`.
 
     Returns
     -------
@@ -93,7 +103,7 @@ def export_run(
         For an unknown format or layout.
     """
     check_choice("to", to, TARGETS)
-    source = open_run(run, allow_incomplete=allow_incomplete)
+    source = open_run(run, allow_incomplete=allow_incomplete, storage_options=storage_options)
     layout = layout or source.record.form.layout
     check_choice("layout", layout, LAYOUT_CHOICES)
     if source.has_ragged_windows and to != "parquet":
@@ -101,18 +111,25 @@ def export_run(
             f"the run's last windows are shorter than the others (remainder='keep'): one {to} array cannot hold a recording's "
             "windows. Export to parquet, or go through the run with ecgfounder.open_run."
         )
-    target = RunFolder(output_dir)
+    target = RunFolder(output_dir, make_options(storage_options))
     _refuse_folder(target.output_dir, source.folder)
     export = _Export(source, target, to, layout, shard_size)
     try:
         return export.execute()
-    except OSError as error:
+    except (OSError, StorageError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise RunError(
-            f"{target.output_dir} could not be written: {error.strerror or error}. It is not complete; remove it and start again."
+            f"{target.output_dir} could not be written: {reason}. It is not complete; remove it and start again."
         ) from error
 
 
 def _refuse_folder(target: Location, run: Location) -> None:
+    if not target.is_local:
+        if target.store == run.store and f"{target.name}/".startswith(f"{run.name}/" if run.name else ""):
+            raise RunError(f"{target} is inside the exported run; choose a folder outside of it")
+        if target.is_folder():
+            raise RunError(f"{target} is not empty: an export is written into a new or empty folder")
+        return
     output_dir = target.path
     if run.is_local and Path(os.path.realpath(output_dir)).is_relative_to(os.path.realpath(run)):
         raise RunError(f"{output_dir} is inside the exported run; choose a folder outside of it")
@@ -150,25 +167,33 @@ class _Export:
         rows = _ledger_rows(self.source, self.ledger, self.first_rows)
         if self.to != "parquet" or self.named_by_id:
             self._refuse_collisions(rows)
-        with take_folder(self.target):
+        with StoreHold(self.target, WHOLE) if self.target.is_remote else take_folder(self.target) as hold:
             _refuse_run(self.target)  # another export may have started at the same time
-            return self._write_run(rows)
+            if isinstance(hold, StoreHold):
+                hold.begin()
+            return self._write_run(rows, hold)
 
-    def _write_run(self, rows: npt.NDArray[np.int64]) -> int:
+    def _write_run(self, rows: npt.NDArray[np.int64], hold: RunLock | StoreHold) -> int:
         record = self._record()
         self.target.write(replace(record, outcome="exporting"))
         self.target.write_card(record)
         name = part_name(time.time_ns(), (1, 1), 0, 1)
         header = PartHeader(**own_name(), exported=True, started=now())
-        writer = LedgerWriter(self.target.ledger.path / name, header)
+        writer: LedgerWriter | GroupWriter
+        if isinstance(hold, StoreHold):
+            writer, sink = hold.writer(header=header), self._object_sink(hold.epoch)
+        else:
+            writer, sink = LedgerWriter(self.target.ledger.path / name, header), self._sink(name)
         try:
-            outputs = self._write(rows, self._sink(name), writer)
+            outputs = self._write(rows, sink, writer)
             writer.append(list(self._failed()))
             writer.end(PartEnd(outcome="complete", done=len(outputs)))
         finally:
             writer.abandon()
         if self.source.is_complete:
             self._write_tables(outputs)
+        if isinstance(hold, StoreHold):
+            hold.seal()
         self.target.write(record)
         return len(outputs)
 
@@ -183,6 +208,17 @@ class _Export:
             record, fingerprint=fingerprint, exported=exported, run_id=new_run_id(), format_version=FORMAT_VERSION
         )
 
+    def _object_sink(self, epoch: Epoch) -> Sink:
+        if self.to == "parquet":
+            return ParquetObjectSink(
+                self.target.output_dir,
+                prefix=epoch.prefix,
+                shard_size=self.shard_size,
+                dtype=self.source.record.form.dtype,
+                record_column="identifier" if self.named_by_id else "ecg_path",
+            )
+        return ObjectSink(self.target.output_dir, JsonSink if self.to == "json" else NpySink)
+
     def _sink(self, part: str) -> Sink:
         if self.to == "parquet":
             return ParquetSink(
@@ -196,9 +232,9 @@ class _Export:
         kind = JsonSink if self.to == "json" else NpySink
         return kind(self.target.output_dir.path, self.target.scratch)
 
-    def _write(self, rows: npt.NDArray[np.int64], sink: Sink, writer: LedgerWriter) -> pa.ChunkedArray:
+    def _write(self, rows: npt.NDArray[np.int64], sink: Sink, writer: LedgerWriter | GroupWriter) -> pa.ChunkedArray:
         """Write every record; the new outputs, in the records' order."""
-        new: list[pa.Array] = []
+        new: list[str | None] = [None] * len(rows)
 
         def commit(written: list[Written | ShardWritten]) -> None:
             lines: list[Line] = []
@@ -208,15 +244,15 @@ class _Export:
                     continue
                 if each.error is not None:
                     raise RunError(f"{each.error}. The export is not complete; remove {self.target.output_dir}.")
-                lines.append(replace(each.output.receipt, output=each.reference, shard=each.shard))
+                lines.append(replace(each.output.receipt, output=each.reference, shard=each.shard, tag=each.tag))
+                new[each.output.order] = each.reference
             writer.append(lines)
-            new.append(pa.array([line.output for line in lines if isinstance(line, Entry)], pa.string()))
 
         outputs = self._outputs(rows)
         while group := list(islice(outputs, RECORDS_AT_ONCE)):
             commit(sink.write(group))
         commit(sink.close())
-        return pa.chunked_array(new, pa.string())
+        return pa.chunked_array([pa.array(new, pa.string())])
 
     def _outputs(self, rows: npt.NDArray[np.int64]) -> Iterator[Output]:
         for number, (entry, position) in enumerate(self._entries(rows)):
@@ -279,7 +315,7 @@ class _Export:
         place[done] = self.record_of_row
         new = outputs.take(pa.array(place, mask=place < 0))
         column = manifest.column_names.index("output")
-        with replacing(self.target.table("manifest").path) as file:
+        with writing(self.target.table("manifest")) as file:
             pq.write_table(manifest.set_column(column, "output", new), file, compression="zstd")
         source = RunFolder(self.source.folder)
         for table in source.tables():

@@ -7,7 +7,7 @@ Everything is in the dataset's order, and embeddings and tables are aligned row 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -28,20 +28,28 @@ from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
 from ecgfounder.results.join import Join, as_arrow, join_table
 from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, RowNumbers, key_of
-from ecgfounder.storage import Location
+from ecgfounder.storage import Location, StorageOptions
+from ecgfounder.storage import storage_options as make_options
 
 _RECORDS_AT_ONCE = 4096
 
 
-def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: bool = False) -> EmbeddingRun:
+def open_run(
+    folder: str | os.PathLike[str] | Location,
+    *,
+    allow_incomplete: bool = False,
+    storage_options: Mapping[str, object] | StorageOptions | None = None,
+) -> EmbeddingRun:
     """Open the output folder of a run, which may have been moved since.
 
     Parameters
     ----------
     folder : str or os.PathLike or Location
-        The run's `--output_dir`.
+        The run's `--output_dir`, a path or a URL (s3://, gs://, az://).
     allow_incomplete : bool, default: False
         Also open a run that was interrupted or is still running, with the records that are finished.
+    storage_options : mapping, optional
+        Options of object stores that are not in the environment, as for `embed_cohort`.
 
     Raises
     ------
@@ -59,7 +67,7 @@ def open_run(folder: str | os.PathLike[str] | Location, *, allow_incomplete: boo
     >>> meta["record"].to_pylist()
     ['a/1.xml', 'a/2.xml', 'b/3.xml', 'b/4.xml']
     """
-    place = RunFolder(folder)
+    place = RunFolder(folder, make_options(storage_options))
     record = place.read()
     if record is None:
         raise RunError(f"{place.output_dir} holds no run: expected {place.run_json}. Give the output_dir of a run.")

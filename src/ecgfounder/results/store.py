@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,8 @@ from ecgfounder.errors import RunError, StorageError
 from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.record import RunForm, RunRecord
 from ecgfounder.sinks.parquet import EMBEDDINGS
-from ecgfounder.storage import Location, Missing, locate_output
+from ecgfounder.storage import Location, Missing, StorageOptions, locate_output
+from ecgfounder.storage import storage_options as make_options
 
 Array = npt.NDArray[np.float32]
 
@@ -46,14 +47,18 @@ _SHARDS_OPEN = 64
 _REFERENCE = re.compile(r"(?P<shard>.+\.parquet)::(?P<key>[0-9a-f]{16})", re.DOTALL)
 
 
-def read_embedding(reference: str | os.PathLike[str]) -> Array:
+def read_embedding(
+    reference: str | os.PathLike[str], *, storage_options: Mapping[str, object] | StorageOptions | None = None
+) -> Array:
     """Read one embedding by its reference in a manifest or a chat file.
 
     Parameters
     ----------
     reference : str or os.PathLike
         Path of a run's JSON file (or exported NPY file), or `path/to/SHARD.parquet::KEY` for the rows of one recording in a
-        Parquet shard. A manifest's `output` is such a reference, relative to the run's folder.
+        Parquet shard; or their URLs. A manifest's `output` is such a reference, relative to the run's folder.
+    storage_options : mapping, optional
+        Options of object stores that are not in the environment, as for `embed_cohort`.
 
     Returns
     -------
@@ -70,11 +75,11 @@ def read_embedding(reference: str | os.PathLike[str]) -> Array:
     >>> read_embedding(folder / "1.json").shape
     (3, 6)
     """
-    text = os.fspath(reference)
+    text, options = os.fspath(reference), make_options(storage_options)
     match = _REFERENCE.fullmatch(text)
     if match is None:
-        return _read_file(locate_output(text))
-    place = locate_output(match["shard"])
+        return _read_file(locate_output(text, options))
+    place = locate_output(match["shard"], options)
     shard = _Shard(place, _Cache())
     embeddings = shard.embeddings(match["key"])
     if len({embedding.shape for embedding in embeddings}) > 1:

@@ -22,7 +22,7 @@ from ecgfounder.run.plan import Plan
 from ecgfounder.stages.read import Job
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
 from ecgfounder.storage.paths import path_key, printable
-from ecgfounder.storage.replace import replace_file
+from ecgfounder.storage.writing import write_whole
 
 COLLISIONS_SHOWN = 20
 MAX_PATH_BYTES = 4096
@@ -102,7 +102,7 @@ def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Loca
             groups.setdefault(int(name), []).append(shown)
     names = [("" if by_id else f"{printable(naming.name(who[0]))}: ") + ", ".join(who) for who in groups.values()]
     lines = [one_line(name) for name in names]
-    replace_file(listed.path, ("\n".join(lines) + "\n").encode())
+    write_whole(listed, ("\n".join(lines) + "\n").encode())
     shown = "".join(f"\n  {line}" for line in lines[:COLLISIONS_SHOWN])
     word = "name" if len(groups) == 1 else "names"
     way_out = (

@@ -19,6 +19,7 @@ from ecgfounder.cohort.naming import RUN_FOLDER, Naming
 from ecgfounder.errors import ECGFounderError, PrepareError, RunError, StorageError
 from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.entry import renewed as renewed_entry
+from ecgfounder.ledger.groups.outputs import outputs_there
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState
 from ecgfounder.readers import make_source
 from ecgfounder.readers.identity import ITSELF, are_there, companions_of, identity_of
@@ -171,7 +172,7 @@ def make_plan(
                     todo[position] = True
                     found += 1
                 continue
-            if not outputs.has(record, shard_of[row]) or misnamed[position]:
+            if not outputs.has(record, row, shard_of[row]) or misnamed[position]:
                 missing += 1
             elif looked_at.has_changed(record, row):
                 changed += 1
@@ -201,15 +202,20 @@ def renewed(state: LedgerState, renewals: Sequence[Renewal]) -> Iterator[Entry]:
 
 
 class _Outputs:
-    """The existing outputs, from one listing of the folder instead of one system call per output."""
+    """The existing outputs, from one listing of the folder instead of one question per output."""
 
     def __init__(self, output_dir: Location, state: LedgerState, naming: Naming) -> None:
         self._naming = naming
+        self._there = None if output_dir.is_local else outputs_there(output_dir, state).data
+        if self._there is not None:
+            return
         self._keys = frozenset(map(path_key, output_dir.names(skip=RUN_FOLDER.__eq__)))
         self._shards = [path_key(shard) in self._keys for shard in state.shards]
 
-    def has(self, record: Record, shard: int) -> bool:
+    def has(self, record: Record, row: int, shard: int) -> bool:
         """Whether a finished record's output exists: in the shard of that number, or as a separate file (-1)."""
+        if self._there is not None:
+            return bool(self._there[row])
         if shard >= 0:
             return self._shards[shard]
         try:

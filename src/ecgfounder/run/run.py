@@ -6,8 +6,8 @@ In: `Settings`. Out: the embeddings in `output_dir`, the run record in `output_d
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -28,14 +28,17 @@ from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.engines.trial import refuse_overflow
-from ecgfounder.errors import CohortError, RunError
+from ecgfounder.errors import CohortError, RunError, StorageError
 from ecgfounder.escaping import counted
 from ecgfounder.ledger.admission import admit, changed_settings, previous, take_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
 from ecgfounder.ledger.entry import PartEnd, PartHeader
 from ecgfounder.ledger.folder import RunFolder
-from ecgfounder.ledger.ledger import LedgerState, LedgerWriter, new_stamp, part_name, read_ledger, read_parts
+from ecgfounder.ledger.groups.hold import StoreHold
+from ecgfounder.ledger.groups.outputs import outputs_there
+from ecgfounder.ledger.groups.writer import DRIVER, GroupWriter
+from ecgfounder.ledger.ledger import DONE, LedgerState, LedgerWriter, new_stamp, part_name, read_ledger, read_parts
 from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.manifest import check_kept_columns
 from ecgfounder.ledger.record import (
@@ -49,7 +52,7 @@ from ecgfounder.ledger.record import (
     versions,
 )
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind, remove_obsolete, remove_tables
-from ecgfounder.machine import usable_memory
+from ecgfounder.machine import is_launched, usable_memory
 from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
 from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
@@ -59,6 +62,7 @@ from ecgfounder.run.plan import Plan, check_foreign_outputs, make_plan, renewed
 from ecgfounder.run.presence import FIRST_SAMPLE, SAMPLE, Presence, look
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Console, Preview, Summary
+from ecgfounder.run.ticking import Ticking
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
@@ -73,6 +77,12 @@ ENTRIES_AT_ONCE = 1000
 
 READING_SHARE = 0.25
 """Share of the memory that reading large files may take by default."""
+
+TICK_SECONDS = 1.0
+"""Seconds between two looks whether a group is old enough to be published."""
+
+REPAIRS = 3
+"""Times that replaced outputs are written again, at most."""
 
 SHORT_SECONDS = 10.0
 """Shorter attempts get no advice on performance."""
@@ -124,7 +134,8 @@ class Run:
         self.settings = settings
         self.console = console
         self.interruption = interruption or Interruption()
-        self.folder = RunFolder(settings.output_dir)
+        self.folder = RunFolder(settings.output_dir, settings.storage_options)
+        self._hold: StoreHold | None = None
         self._state: LedgerState | None = None
         self._slowest: str | None = None
         self._trouble = StoreTrouble(settings.storage_options)
@@ -143,6 +154,11 @@ class Run:
             If it is interrupted before its first record.
         """
         began = time.monotonic()
+        if self.folder.is_remote and is_launched():
+            raise RunError(
+                "Several processes of one launch cannot write to an object store. Start each of them by itself as a shard of "
+                "the run (shard=(1, 2) and (2, 2), in shells --shard 1/2 and --shard 2/2), or write to a folder."
+            )
         with self.interruption.at_once():
             launch = join_launch(self.settings.device)
         with launch:
@@ -203,6 +219,8 @@ class Run:
                     f"The run cannot begin: {error}. Nothing was done; correct this and start again."
                 ) from error
             recorder = self._process(started, pool, head)
+            if self._hold is not None:
+                recorder = self._repaired(started, recorder, head)
             return self._conclude(started, recorder)
 
     def _start(self, launch: Launch, stack: ExitStack, began: float) -> tuple[Started, ReaderPool, Head | None]:
@@ -232,10 +250,14 @@ class Run:
 
     def _open_folder(self, opening: Opening, stack: ExitStack) -> tuple[int, str]:
         """Make or admit the folder and lock it; returns the attempt's stamp and the run's identifier."""
-        folder = self.folder
-        stack.enter_context(take_folder(folder, self.settings.shard))
+        folder, settings = self.folder, self.settings
+        if folder.is_remote:
+            self._hold = stack.enter_context(StoreHold(folder, settings.shard, tell=self.console.line))
+        else:
+            stack.enter_context(take_folder(folder, settings.shard))
         refuse_collisions(opening.cohort, opening.index, self.naming, folder.collisions)
-        before = admit(folder, self.settings.fingerprint(opening.digest), overwrite=self.settings.overwrite)
+        before = admit(folder, settings.fingerprint(opening.digest), overwrite=settings.overwrite)
+        stamp = self._begin_epoch() if self._hold else None
         if self.settings.shard[1] == 1:
             clean_scratch(folder)
             self._state = tidy_shards(folder, compacting=False)
@@ -245,7 +267,18 @@ class Run:
             self._state = read_ledger(folder.ledger)
         check_foreign_outputs(opening.index, self._state)
         run_id = None if before is None else before.run_id
-        return new_stamp(folder.ledger), run_id or new_run_id()
+        return stamp or new_stamp(folder.ledger), run_id or new_run_id()
+
+    def _begin_epoch(self) -> int:
+        """Begin the attempt's epoch in a store; returns its stamp."""
+        hold = self._store_hold
+        epoch = hold.begin_again() if self.settings.overwrite else hold.begin()
+        return epoch.stamp
+
+    @property
+    def _store_hold(self) -> StoreHold:
+        assert self._hold is not None  # only asked for where groups are committed
+        return self._hold
 
     def _plan(self, opening: Opening, launch: Launch, state: LedgerState) -> Plan:
         mine = self._share(opening.index, launch)
@@ -330,6 +363,8 @@ class Run:
             if before.outcome == "running" and (before.settings, before.dataset_fingerprint) == told:
                 return
             record = replace(record, run_id=before.run_id or record.run_id)
+        if self._hold is not None:
+            self._hold.check()
         remove_tables(self.folder)
         self.folder.write(record)
         self.folder.write_card(record)
@@ -373,45 +408,116 @@ class Run:
 
     def _process(self, started: Started, pool: ReaderPool, head: Head | None) -> Recorder:
         name = self._part_name(started, started.launch.rank)
-        ledger = LedgerWriter(self.folder.ledger.path / name, PartHeader(**own_name(), started=now()))
-        if self._state is not None:
-            entries = renewed(self._state, started.plan.renewals)
-            while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
-                ledger.append(chunk)
-            self._state = None
+        ledger = self._ledger(name)
+        self._renew(started, ledger)
         recorder = Recorder(self._sink(name), ledger)
+        try:
+            with self._keeping(recorder) as check:
+                self._line(started, pool, head, recorder, check)
+                recorder.close()
+                remove_obsolete(self.folder, recorder.take_obsolete())
+            outcome = "interrupted" if self._is_cut_short else "complete"
+            ledger.end(PartEnd(outcome=outcome, done=recorder.done, failed=recorder.failed))
+        except StorageError as error:
+            ledger.abandon()
+            if self._hold is None:
+                raise
+            self._trouble.end(str(error))
+        except BaseException:
+            ledger.abandon()
+            raise
+        return recorder
+
+    def _ledger(self, name: str) -> LedgerWriter | GroupWriter:
+        """The ledger of this process: a part that lines are appended to or, in a store, a part for each group."""
+        if self._hold is not None:
+            return self._hold.writer()
+        return LedgerWriter(self.folder.ledger.path / name, PartHeader(**own_name(), started=now()))
+
+    def _renew(self, started: Started, ledger: LedgerWriter | GroupWriter) -> None:
+        """Write the plan's renewals; in a store, to parts of the driver's own."""
+        if self._state is None:
+            return
+        if self._hold is not None:
+            ledger = self._hold.writer(DRIVER)
+        entries = renewed(self._state, started.plan.renewals)
+        while chunk := list(islice(entries, ENTRIES_AT_ONCE)):
+            ledger.append(chunk)
+        if self._hold is not None:
+            ledger.end(PartEnd())
+        self._state = None
+
+    @contextmanager
+    def _keeping(self, recorder: Recorder) -> Iterator[Callable[[], None]]:
+        """In a store: publish groups that are old enough even if no record finishes; the block gets what raises its errors."""
+        if self._hold is None:
+            yield lambda: None
+            return
+
+        def tick() -> None:
+            self._store_hold.check()
+            recorder.finish([])
+
+        with Ticking(tick, TICK_SECONDS, self._trouble.end) as ticking:
+            yield ticking.check
+
+    def _line(
+        self, started: Started, pool: ReaderPool, head: Head | None, recorder: Recorder, check: Callable[[], None]
+    ) -> None:
+        """Let the records pass through the stages."""
 
         def finish(group: Sequence[Finished]) -> None:
+            check()
             recorder.finish(group)
             remove_obsolete(self.folder, recorder.take_obsolete())
             self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
         stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, head))
-        pipeline = Pipeline(
-            pool, stage, finish, self._batch_size(started.engine), self.interruption, trouble=self._trouble
-        )
-        try:
-            pipeline.run(self._jobs(started, recorder))
-            if time.monotonic() - started.began > SHORT_SECONDS:
-                self._slowest = pipeline.slowest
-            recorder.close()
-            remove_obsolete(self.folder, recorder.take_obsolete())
-            outcome = "interrupted" if self._is_cut_short else "complete"
-            ledger.end(PartEnd(outcome=outcome, done=recorder.done, failed=recorder.failed))
-        except BaseException:
-            ledger.abandon()
-            raise
-        return recorder
+        size = self._batch_size(started.engine)
+        pipeline = Pipeline(pool, stage, finish, size, self.interruption, trouble=self._trouble)
+        pipeline.run(self._jobs(started, recorder))
+        if time.monotonic() - started.began > SHORT_SECONDS:
+            self._slowest = pipeline.slowest
 
     @property
     def _is_cut_short(self) -> bool:
         """Whether records were left to the next attempt, because of a signal or the trouble of a store."""
         return self.interruption.requested or self._trouble.reason is not None
 
+    def _repaired(self, started: Started, recorder: Recorder, head: Head | None) -> Recorder:
+        """Do records again whose objects were replaced since they were written, by a process that should have ended."""
+        try:
+            for _ in range(REPAIRS):
+                if self._is_cut_short or not (differing := self._differing(started)).any():
+                    return recorder
+                self._state = None
+                self.console.line(f"{counted(int(differing.sum()), 'output')} replaced meanwhile, to be written again")
+                plan = replace(started.plan, todo=differing, had_output=differing, renewals=())
+                pool = self._pool(plan, started.launch)
+                try:
+                    again = self._process(replace(started, plan=plan), pool, head)
+                finally:
+                    pool.close()
+                recorder.failed += again.failed
+            if self._differing(started).any():
+                self._trouble.end(f"{self.folder.output_dir}: another program keeps replacing outputs")
+        except StorageError as error:
+            self._trouble.end(str(error))
+        return recorder
+
+    def _differing(self, started: Started) -> npt.NDArray[np.bool_]:
+        """The paths whose objects in a store are not those that were written: bool [n]."""
+        self._state, index = read_ledger(self.folder.ledger), started.opening.index
+        state = self._state
+        differs = (state.status == DONE) & ~outputs_there(self.folder.output_dir, state)
+        return index.first & self._share(index, started.launch) & np.isin(index.keys, state.keys[differs])
+
     def _part_name(self, started: Started, rank: int) -> str:
         return part_name(started.stamp, self.settings.shard, rank, started.launch.world_size)
 
     def _sink(self, part: str) -> Sink:
+        if self._hold is not None:
+            return self._object_sink(self._hold)
         output_dir, scratch = self.folder.output_dir.path, self.folder.scratch
         if self.settings.format == "json":
             return JsonSink(output_dir, scratch)
@@ -423,8 +529,25 @@ class Run:
             prefix=part.removesuffix(".jsonl"),
             shard_size=self.settings.shard_size,
             dtype=self.settings.dtype,
-            record_column="ecg_path" if self.settings.id_column is None else "identifier",
+            record_column=self._record_column,
         )
+
+    def _object_sink(self, hold: StoreHold) -> Sink:
+        from ecgfounder.sinks.objects import ObjectSink, ParquetObjectSink
+
+        if self.settings.format == "json":
+            return ObjectSink(self.folder.output_dir, JsonSink)
+        return ParquetObjectSink(
+            self.folder.output_dir,
+            prefix=hold.epoch.prefix,
+            shard_size=self.settings.shard_size,
+            dtype=self.settings.dtype,
+            record_column=self._record_column,
+        )
+
+    @property
+    def _record_column(self) -> str:
+        return "ecg_path" if self.settings.id_column is None else "identifier"
 
     def _jobs(self, started: Started, recorder: Recorder) -> Iterator[Job]:
         opening = started.opening
@@ -439,6 +562,13 @@ class Run:
             options=self.settings.storage_options,
         )
 
+    def _end_epoch(self, hold: StoreHold) -> None:
+        """Let nothing count any more that is written later; a run that was cut short stays as it is, for the next attempt."""
+        if self._is_cut_short:
+            hold.check()
+        else:
+            hold.seal()
+
     def _conclude(self, started: Started, recorder: Recorder) -> Summary:
         """Finish the attempt; the main process of a whole run waits for the others and writes the tables."""
         launch, engine = started.launch, started.engine
@@ -450,12 +580,20 @@ class Run:
             parts = {rank: self.folder.ledger / self._part_name(started, rank) for rank in range(1, launch.world_size)}
             others = wait_for_others(parts, self.interruption, self.console.line)
         is_whole = launch.is_main and self.settings.shard[1] == 1
-        if is_whole and others.ended and not self._is_cut_short:
-            tally = conclude(self.folder, started.opening.cohort, self._record(started))
-            outcome = "complete" if tally.pending == 0 else "incomplete"
         error = engine.relative_error if isinstance(engine, MeteredEngine) else None
-        if is_whole:
-            close_record(self.folder, outcome, tally, precision_error=error)
+        try:
+            if is_whole and others.ended and not self._is_cut_short:
+                tally = conclude(self.folder, started.opening.cohort, self._record(started), self._state)
+                outcome = "complete" if tally.pending == 0 else "incomplete"
+            if self._hold is not None:
+                self._end_epoch(self._hold)
+            if is_whole:
+                close_record(self.folder, outcome, tally, precision_error=error)
+        except StorageError as trouble:
+            if self._hold is None:
+                raise
+            self._trouble.end(str(trouble))
+            outcome, tally = "interrupted", None
         return Summary(
             outcome,
             tally,

@@ -21,7 +21,7 @@ from ecgfounder.readers.quantities import hinted_scale
 from ecgfounder.readers.source import Hints
 from ecgfounder.sinks.sink import DTYPE_CHOICES, FORMAT_CHOICES
 from ecgfounder.stages.pooling import POOLING_CHOICES
-from ecgfounder.storage import NO_OPTIONS, StorageOptions
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Settings:
     ----------
     dataset, split, path_column, id_column, keep_columns, data_dir : str, str, str, str or None, tuple of str, str
         The cohort; see `ecgfounder.cohort.sources.open_cohort`.
-    output_dir : Path
+    output_dir : Path or Location
         Folder of the embeddings and of `_run/`.
     checkpoint : str or None
         File, or folder that holds the mode's file; None takes it from the Hugging Face Hub.
@@ -67,7 +67,7 @@ class Settings:
     """
 
     dataset: str
-    output_dir: Path
+    output_dir: Path | Location
     split: str = "train"
     path_column: str = "ecg_paths"
     id_column: str | None = None

@@ -7,6 +7,7 @@ are returned, followed by a `ShardWritten` to commit it. Uncommitted shards are 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BufferedWriter, BytesIO
@@ -33,7 +34,7 @@ CHUNK_BYTES = 64 << 20
 EMBEDDINGS = ("embedding", "embedding_mean")
 """The columns of embeddings; the second one exists if a run keeps feature maps and their means."""
 
-SHARD_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-rank\d+of\d+-\d{6,}\.parquet")
+SHARD_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-(rank\d+of\d+|epoch\d{6,})-\d{6,}(-[0-9a-f]{8})?\.parquet")
 """The names of this program's shards; no other file is ever removed."""
 
 _FACTS: tuple[tuple[str, pa.DataType], ...] = (
@@ -44,15 +45,27 @@ _FACTS: tuple[tuple[str, pa.DataType], ...] = (
 )
 
 
-class ParquetSink:
-    """Collects outputs and writes them as shards.
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """A shard's name, rows, and outputs."""
+
+    name: str
+    table: pa.Table
+    outputs: tuple[Output, ...]
+
+    def written(self) -> list[Written | ShardWritten]:
+        """What a sink returns when the shard is on disk."""
+        written = [Written(output, reference(self.name, output.key), self.name) for output in self.outputs]
+        return [*written, ShardWritten(self.name, self.table.num_rows, len(self.outputs))]
+
+
+class ShardSink(ABC):
+    """Collects outputs and cuts them into shards; a subclass writes them.
 
     Parameters
     ----------
-    output_dir, scratch : Path
-        Folder of the shards, and a folder on the same file system for temporary files.
-    prefix : str
-        Prefix of names, unique to this process and attempt.
+    prefix, suffix : str
+        What the names of shards have before and after their number, unique to this process and attempt.
     shard_size : int, default: 1000
         Records in a full shard.
     dtype : str, default: "float32"
@@ -63,17 +76,15 @@ class ParquetSink:
 
     def __init__(
         self,
-        output_dir: Path,
-        scratch: Path,
         *,
         prefix: str,
+        suffix: str = "",
         shard_size: int = 1000,
         dtype: str = "float32",
         record_column: str = "ecg_path",
     ) -> None:
-        self._output_dir = output_dir
-        self._scratch = scratch
         self._prefix = prefix
+        self._suffix = suffix
         self._shard_size = shard_size
         self._dtype = np.dtype(dtype)
         self._record_column = record_column
@@ -91,21 +102,31 @@ class ParquetSink:
             self._waiting.append(stored)
             self._bytes += stored.nbytes
             if len(self._waiting) >= self._shard_size or self._bytes >= MAX_BYTES:
-                written += self.close()
+                written += self._flush()
         return written
 
     def close(self) -> list[Written | ShardWritten]:
+        return self._flush()
+
+    def _flush(self) -> list[Written | ShardWritten]:
+        """Write the outputs that are waiting as a shard."""
         if not self._waiting:
             return []
+        nbytes = self._bytes
+        return self._save(self._cut(), nbytes)
+
+    @abstractmethod
+    def _save(self, shard: Shard, nbytes: int) -> list[Written | ShardWritten]:
+        """Write a shard, whose embeddings take so many bytes in memory; returns what is on disk now."""
+
+    def _cut(self) -> Shard:
+        """The outputs that are waiting, as a shard."""
         # Rows are in the dataset's order; the order of completion is random.
         outputs = sorted(self._waiting, key=lambda output: output.order)
-        name = f"embeddings-{self._prefix}-{self._number:06d}.parquet"
+        name = f"embeddings-{self._prefix}-{self._number:06d}{self._suffix}.parquet"
         table = pa.concat_tables([self._table(pieces) for pieces in _groups(outputs)])
-        with replacing(self._output_dir / name, aside=self._scratch / f"{name}.part") as file:
-            write_table(table, file)
         self._waiting, self._bytes, self._number = [], 0, self._number + 1
-        written = [Written(output, reference(name, output.key), name) for output in outputs]
-        return [*written, ShardWritten(name, table.num_rows, len(outputs))]
+        return Shard(name, table, tuple(outputs))
 
     def _stored(self, output: Output) -> Output | None:
         """The output in the numbers that are written; None where one is beyond them."""
@@ -145,6 +166,26 @@ class ParquetSink:
             **{name: pa.array([getattr(output.facts, name) for output in outputs], kind) for name, kind in _FACTS},
         }
         return pa.table(columns)
+
+
+class ParquetSink(ShardSink):
+    """Shards as files.
+
+    Parameters
+    ----------
+    output_dir, scratch : Path
+        Folder of the shards, and a folder on the same file system for temporary files.
+    """
+
+    def __init__(self, output_dir: Path, scratch: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self._output_dir = output_dir
+        self._scratch = scratch
+
+    def _save(self, shard: Shard, nbytes: int) -> list[Written | ShardWritten]:
+        with replacing(self._output_dir / shard.name, aside=self._scratch / f"{shard.name}.part") as file:
+            write_table(shard.table, file)
+        return shard.written()
 
 
 def reference(shard: str, key: str) -> str:

@@ -80,12 +80,15 @@ class Written:
     error : str or None
         Why it cannot be written (its name is too long for this file system, a value is beyond the range of its dtype); None if
         it was written.
+    tag : str or None
+        A separate object's tag in its store; None for a file on this machine.
     """
 
     output: Output
     reference: str
     shard: str | None = None
     error: str | None = None
+    tag: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from ecgfounder.errors import ECGFounderError, OutputError
 from ecgfounder.ledger.entry import Commitment, Entry, Line, key_text, packed
+from ecgfounder.ledger.groups.writer import GroupWriter
 from ecgfounder.ledger.ledger import LedgerWriter
 from ecgfounder.sinks.sink import Output, ShardWritten, Sink, Written
 from ecgfounder.stages.collect import Finished
@@ -33,7 +34,7 @@ class Recorder:
     """
 
     sink: Sink
-    ledger: LedgerWriter
+    ledger: LedgerWriter | GroupWriter
     done: int = 0
     failed: int = 0
     obsolete: list[str] = field(default_factory=list)
@@ -103,6 +104,7 @@ def _line(written: Written | ShardWritten, seconds: float) -> Line:
         facts=finished.facts,
         seconds={**finished.seconds, "write": seconds},
         probabilities=probabilities or None,
+        tag=written.tag,
     )
 
 

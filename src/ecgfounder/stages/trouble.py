@@ -52,6 +52,10 @@ class StoreTrouble:
         if self.reason is None and self._denied:
             self._end(next(iter(self._denied.values()))[0])
 
+    def end(self, reason: str) -> None:
+        """End the run, unless other trouble has ended it before."""
+        self.reason = self.reason or reason
+
     def _judge(self, event: Unread) -> Iterator[Failed]:
         if self.reason is not None:
             return  # left to the next attempt
@@ -82,7 +86,7 @@ class StoreTrouble:
             yield Failed(event.job, ReadError.__name__, event.reason)
 
     def _end(self, event: Unread) -> None:
-        self.reason = f"{event.job.path}: {event.reason}"
+        self.end(f"{event.job.path}: {event.reason}")
 
 
 def _bucket_of(path: str) -> str:

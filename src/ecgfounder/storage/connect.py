@@ -330,6 +330,10 @@ _CAUSES = {
 RANGE_NOT_SATISFIABLE = "416"
 
 
+class BrokenReply(Unavailable):
+    """The connection broke in the middle of a reply, which obstore does not ask for again in listings and deletions."""
+
+
 def store_error(error: Exception) -> StorageError:
     """An error of obstore as one of a store, in words of a closed list."""
     text, kind = str(error), type(error).__name__
@@ -354,6 +358,8 @@ def store_error(error: Exception) -> StorageError:
         return Conflict("it exists already, or has changed")
     if isinstance(error, ValueError) or kind == "InvalidPathError":  # among them UnicodeEncodeError
         return Missing("no object can have this name")
+    if "IncompleteBody" in text or "response body error" in text:
+        return BrokenReply("the connection broke in the middle of a reply")
     if status in ("301", "307", "308") or "redirect" in text.lower():
         return Unavailable("the bucket is in another region; set AWS_REGION")
     if status:

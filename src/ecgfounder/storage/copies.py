@@ -7,17 +7,40 @@ that has changed is copied again, and one that has not is copied once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ecgfounder.errors import StorageError
 from ecgfounder.machine import cache_folder
+from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.location import Location
 from ecgfounder.storage.replace import replacing
 from ecgfounder.storage.store import Status
 
 PIECE_BYTES = 8 << 20
 """Bytes of one request, so that no request takes long."""
+READ_AT_ONCE = 16
+"""Objects that are copied at the same time."""
+
+
+def copies_of(places: Sequence[Location]) -> tuple[Location, ...]:
+    """Files on this machine with the content of objects with different basenames, as long as one of them is referred to.
+
+    Files that are on this machine are not copied.
+    """
+    if all(place.is_local for place in places):
+        return tuple(places)
+    store = LocalStore(tempfile.mkdtemp(prefix="ecgfounder-"))
+    weakref.finalize(store, shutil.rmtree, store.root, ignore_errors=True)
+    copies = tuple(Location(store, place.basename) for place in places)
+    with ThreadPoolExecutor(READ_AT_ONCE) as threads:
+        for _ in threads.map(lambda copy, place: copy.path.write_bytes(place.read()), copies, places):
+            continue
+    return copies
 
 
 def copy_of(location: Location) -> Path:

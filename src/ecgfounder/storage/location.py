@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote
 
 from ecgfounder.checks import check_folder
@@ -146,6 +147,14 @@ class Location:
         """`Store.create` of the object."""
         return self.store.create(self.name, data)
 
+    def write(self, data: bytes | BinaryIO) -> str:
+        """`Store.write` of the object."""
+        return self.store.write(self.name, data)
+
+    def claim(self, data: bytes) -> None:
+        """`Store.claim` of the object."""
+        self.store.claim(self.name, data)
+
     def delete(self, parts: Iterable[str]) -> None:
         """Delete objects below this location."""
         self.store.delete((self / part).name for part in parts)
@@ -221,20 +230,32 @@ def require_folder(folder: str, parameter: str, options: StorageOptions = NO_OPT
         )
 
 
-def locate_output(place: str | os.PathLike[str] | Location) -> Location:
-    """`locate`, for outputs, which are not written to object stores.
+def locate_output(place: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Location:
+    """`locate`, for outputs.
 
     Raises
     ------
     SettingsError
-        As `locate` does, and for an object's URL or a place in an archive.
+        As `locate` does, and for a place in an archive.
     """
-    if not isinstance(place, Location):
-        _refuse_objects(os.fspath(place))
-    found = locate(place)
+    found = locate(place, options)
     if found.archive is not None:
         raise SettingsError(f"{found}: outputs are not written to archives")
     return found
+
+
+def output_place(text: str | os.PathLike[str], options: StorageOptions = NO_OPTIONS) -> Path | Location:
+    """A folder for outputs: a path on this machine, or a location in an object store.
+
+    Raises
+    ------
+    SettingsError
+        As `locate_output` does.
+    """
+    place = locate_output(text, options)
+    if not is_url(os.fspath(text)):
+        return Path(text)
+    return place.path if place.is_local else place
 
 
 def _refuse_objects(text: str) -> None:

@@ -6,14 +6,15 @@ In: names of objects (keys). Out: bytes, size and ETag. Connections are opened o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import methodcaller
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from ecgfounder.errors import SettingsError
-from ecgfounder.storage.connect import RANGE_NOT_SATISFIABLE, Connection, connection_to, require_obstore
+from ecgfounder.storage.connect import RANGE_NOT_SATISFIABLE, BrokenReply, Connection, connection_to, require_obstore
 from ecgfounder.storage.options import NO_OPTIONS, StorageOptions
 from ecgfounder.storage.store import (
     Conflict,
@@ -29,6 +30,11 @@ from ecgfounder.storage.store import (
 )
 
 SCHEMES = ("s3", "gs", "az")
+
+T = TypeVar("T")
+
+_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before a request is made again whose reply broke."""
 
 _DELETED_AT_ONCE = 1000
 _LISTED_AT_ONCE = 1000
@@ -77,14 +83,22 @@ class ObjectStore(Store):
         if at and not is_key(at):
             return
 
-        def begin(client: Any) -> tuple[Any, Any]:
-            pages = client.list(at or None, chunk_size=_LISTED_AT_ONCE)  # which asks for nothing yet
-            return pages, next(pages, None)
+        pages: Any = None
+        last: str | None = None
 
-        pages, page = self._connection.ask(begin)
-        while page:
+        def next_page(client: Any) -> Any:
+            nonlocal pages
+            if pages is None:  # at the beginning, or after a reply that broke
+                pages = client.list(at or None, offset=last, chunk_size=_LISTED_AT_ONCE)  # which asks for nothing yet
+            try:
+                return next(pages, None)
+            except Exception:
+                pages = None
+                raise
+
+        while page := self._asked(next_page):
             yield from map(_status, page)
-            page = self._connection.ask(lambda _client: next(pages, None))
+            last = page[-1]["path"]
 
     def is_folder(self, name: str) -> bool:
         at = name.strip("/")
@@ -113,7 +127,7 @@ class ObjectStore(Store):
             return bytes(answer.bytes())
 
         try:
-            return self._connection.ask(get)
+            return self._asked(get)
         except Conflict as error:
             raise Conflict(f"{self.url(name)}: it changed while it was read") from error
         except Unavailable as error:
@@ -135,25 +149,48 @@ class ObjectStore(Store):
             status = _status(answer.meta)
             return status, bytes(answer.bytes()) if status.size <= most else None
 
-        return self._connection.ask(get)
+        return self._asked(get)
 
     def put(self, name: str, data: bytes) -> Status:
-        key = _checked(name)
-        self._connection.ask(lambda client: client.put(key, data))
-        return self.status(key)
+        self.write(name, data)
+        return self.status(name)
 
     def create(self, name: str, data: bytes) -> Status:
+        self.claim(name, data)
+        return self.status(name)
+
+    def write(self, name: str, data: bytes | BinaryIO) -> str:
+        key = _checked(name)
+
+        def put(client: Any) -> str | None:
+            if not isinstance(data, bytes):
+                data.seek(0)
+            tag: str | None = client.put(key, data)["e_tag"]
+            return tag
+
+        tag = self._connection.ask(put)
+        return _quoted(tag) if tag else self.status(key).tag
+
+    def claim(self, name: str, data: bytes) -> None:
         key = _checked(name)
         try:
             self._connection.ask(lambda client: client.put(key, data, mode="create"))
         except Conflict as error:
             raise Conflict(f"{self.url(name)}: it already exists") from error
-        return self.status(key)
 
     def delete(self, names: Iterable[str]) -> None:
         keys = iter([name for name in names if is_key(name)])
         while some := list(itertools.islice(keys, _DELETED_AT_ONCE)):
-            self._connection.ask(methodcaller("delete", some))
+            self._asked(methodcaller("delete", some))
+
+    def _asked(self, work: Callable[[Any], T]) -> T:
+        """`Connection.ask`; what may be asked twice is asked again if the connection breaks in the middle of the reply."""
+        for pause in _PAUSES:
+            try:
+                return self._connection.ask(work)
+            except BrokenReply:
+                time.sleep(pause)
+        return self._connection.ask(work)
 
 
 def is_key(name: str) -> bool:
@@ -201,6 +238,9 @@ def _status(meta: Mapping[str, Any]) -> Status:
     modified: datetime = meta["last_modified"]
     mtime_ns = round(modified.timestamp() * 1e6) * 1000
     tag = meta.get("e_tag") or meta.get("version") or f"{mtime_ns:x}-{meta['size']:x}"
-    return Status(
-        meta["path"], meta["size"], tag if '"' in tag else f'"{tag}"', mtime_ns
-    )  # some listings have no quotes
+    return Status(meta["path"], meta["size"], _quoted(tag), mtime_ns)
+
+
+def _quoted(tag: str) -> str:
+    """A tag in quotes, which some listings omit."""
+    return tag if '"' in tag else f'"{tag}"'

@@ -58,8 +58,8 @@ class StorageOptions:
 NO_OPTIONS = StorageOptions()
 
 
-def storage_options(given: Mapping[str, object] | str | None) -> StorageOptions:
-    """Options from a mapping, or from the text of a JSON object.
+def storage_options(given: Mapping[str, object] | StorageOptions | str | None) -> StorageOptions:
+    """Options from a mapping, or from the text of a JSON object; options themselves are returned.
 
     Raises
     ------
@@ -68,6 +68,8 @@ def storage_options(given: Mapping[str, object] | str | None) -> StorageOptions:
     """
     if given is None:
         return NO_OPTIONS
+    if isinstance(given, StorageOptions):
+        return given
     if isinstance(given, str):
         try:
             given = json.loads(given)
