@@ -119,7 +119,8 @@ def embed_cohort(
         Folder of the embeddings, a path or a URL (s3://, gs://, az://). If it holds a run with the same settings, that run is
         resumed; finished records are not done again.
     checkpoint : str or os.PathLike, optional
-        A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub.
+        A file, a folder that holds the mode's published file, OWNER/NAME on the Hugging Face Hub, or None for the published
+        repository there.
     mode : str, default: "12lead"
         "12lead" or "1lead", the network.
     data_dir : str or os.PathLike, optional

@@ -77,7 +77,10 @@ def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for the network and its engine."""
     add = parser.add_argument_group("network").add_argument
-    add("--checkpoint", help="file or URL, or folder with the mode's file (default: from the Hugging Face Hub)")
+    add(
+        "--checkpoint",
+        help="file or URL, folder with the mode's file, or OWNER/NAME on the Hugging Face Hub (default: the published one)",
+    )
     add("--engine", default="auto", help="auto, torch, triton, onnx or native (default: %(default)s)")
     add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
     add(

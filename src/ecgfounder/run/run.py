@@ -85,7 +85,7 @@ REPAIRS = 3
 """Times that replaced outputs are written again, at most."""
 
 SHORT_SECONDS = 10.0
-"""Shorter attempts get no advice on performance."""
+"""Shorter attempts, from the first recording on, get no advice on performance."""
 
 
 @dataclass(frozen=True)
@@ -476,7 +476,7 @@ class Run:
         size = self._batch_size(started.engine)
         pipeline = Pipeline(pool, stage, finish, size, self.interruption, trouble=self._trouble)
         pipeline.run(self._jobs(started, recorder))
-        if time.monotonic() - started.began > SHORT_SECONDS:
+        if pipeline.seconds > SHORT_SECONDS:
             self._slowest = pipeline.slowest
 
     @property
