@@ -124,7 +124,8 @@ def is_reachable(url: str) -> bool:
     from urllib.request import getproxies, proxy_bypass
 
     parts = urlsplit(url)
-    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    proxies = {} if proxy_bypass(parts.hostname or "") else getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
     if proxy is not None:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)

@@ -61,7 +61,10 @@ def test_a_records_file_of_folders_leads_to_theirs(tmp_path: Path) -> None:
     write(tmp_path / "training" / "b" / "RECORDS", "3\n")
     names = ("training/a/1.hea", "training/a/2.hea", "training/b/3.hea")
     assert paths_of(tmp_path / "RECORDS") == [str(tmp_path / name) for name in names]
-    write(tmp_path / "training" / "a" / "RECORDS", "./\n")
+    write(tmp_path / "training" / "a" / "RECORDS", "1\n./\n2\n")  # itself, once
+    assert paths_of(tmp_path / "RECORDS") == [str(tmp_path / name) for name in names]
+    write(tmp_path / "RECORDS", "up/\n")
+    (tmp_path / "up").symlink_to(tmp_path)
     assert "lead from one to the next" in refused(tmp_path / "RECORDS")
 
 
@@ -246,6 +249,9 @@ def test_lists_of_paths_in_json(tmp_path: Path) -> None:
         ("t.json", b"3", "array of rows"),
         ("t.json", b'[1, "a"]', "array of rows"),
         ("t.json", b'{"ecg_paths": ["a"],\n "x": []}', "array of rows"),
+        ("t.json", b'[{"ecg_paths": ' + b"9" * 30 + b"}]", "t.json"),
+        ("t.json", b'[{"ecg_paths": "\\ud800"}]', "t.json"),
+        ("t.json", b'[{"ecg_paths": ' + b"[" * 900 + b"]" * 900 + b"}]", "nested 900 deep"),
         ("t.json", b"[]", "its columns are: none"),
         ("t.json", b'[{"ecg_paths": "a"}, {"ecg_paths": ["b"]}]', "t.json"),
         ("t.json", b'[{"path": "a"}]', "its columns are: path"),

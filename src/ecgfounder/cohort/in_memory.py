@@ -49,7 +49,7 @@ def file_of(dataset: object, path_column: str, id_column: str | None, keep_colum
             table = _arrow(dataset, list(dict.fromkeys(column for _, column in wanted if column is not None)))
         content = io.BytesIO()
         pq.write_table(table.replace_schema_metadata(None), content)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         first_line = str(error).partition("\n")[0]
         raise CohortError(f"The dataset cannot be made a table: {first_line}") from error
     data = content.getvalue()

@@ -74,7 +74,7 @@ def listed(place: Location) -> Iterator[str]:
         If it cannot be read.
     """
     found = False
-    for path in _records(place, 0) if is_records(place.basename) else map(os.fsdecode, _lines(place)):
+    for path in _records(place, 0, set()) if is_records(place.basename) else map(os.fsdecode, _lines(place)):
         found = True
         yield path
     if not found:
@@ -104,8 +104,12 @@ def _lines(place: Location) -> Iterator[bytes]:
         raise CohortError(f"{shown}: {error.strerror or error}") from error
 
 
-def _records(place: Location, depth: int) -> Iterator[str]:
-    """The recordings of a RECORDS file; a name that ends in a slash is a folder with such a file of its own."""
+def _records(place: Location, depth: int, seen: set[str]) -> Iterator[str]:
+    """The recordings of a RECORDS file; a name that ends in a slash is a folder with such a file of its own.
+
+    Each file is read once: `seen` has those that were read.
+    """
+    seen.add(place.name)
     for line in _lines(place):
         name = os.fsdecode(line)
         folder = place.folder
@@ -120,7 +124,9 @@ def _records(place: Location, depth: int) -> Iterator[str]:
                 f"{printable(str(place))}: more than {_DEEPEST_RECORDS} RECORDS files lead from one to the next"
             )
         else:
-            yield from _records(folder / inner / "RECORDS" if inner != "." else folder / "RECORDS", depth + 1)
+            other = (folder if inner == "." else folder / inner) / "RECORDS"
+            if other.name not in seen:
+                yield from _records(other, depth + 1, seen)
 
 
 def pattern_folder(pattern: Location) -> Location:

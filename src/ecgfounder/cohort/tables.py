@@ -52,7 +52,7 @@ _HEADER_BYTES = 64 << 10
 _BLOCK_BYTES = 4 << 20
 
 
-MOST_JSON_BYTES = 1 << 30
+MOST_JSON_BYTES = 256 << 20
 """Largest .json file, which is in memory as a whole."""
 
 
@@ -120,7 +120,7 @@ def open_table(path: str, path_column: str, id_column: str | None, *, fingerprin
                 return
             for batch in table.to_batches(columns=wanted, batch_size=ROWS_AT_ONCE):
                 yield pa.Table.from_batches([batch])
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise CohortError(f"{path}: {_first_line(error)}") from error
 
     return Cohort(
@@ -154,7 +154,9 @@ def _json_columns(path: str, path_column: str) -> dict[str, list[Any]] | None:
     It holds an array of rows, an array of paths, or an object of columns, whose cells are in an array or in an object.
     """
     if os.path.getsize(path) > MOST_JSON_BYTES:
-        raise CohortError(f"{path}: a .json file is read as a whole and may have 1 GiB; use .jsonl or .parquet")
+        raise CohortError(
+            f"{path}: a .json file is read as a whole and may have {MOST_JSON_BYTES >> 20} MiB; use .jsonl or .parquet"
+        )
     with open(path, "rb") as file:
         content = file.read()
     if len(content.strip()) == 0:
