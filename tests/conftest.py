@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ecgfounder.storage import Location, locate
+from ecgfounder.storage import Location, locate, release_commits
 from tests.builders.weights import drawn_state
+from tests.harness.hub_server import Hub, running_hub
 from tests.harness.object_server import Gateway, ObjectServer, gateway_to, program, running
 from tests.places import SHARED
 
@@ -100,6 +101,24 @@ def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own cache."""
     monkeypatch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+
+
+@pytest.fixture(scope="session")
+def _hub() -> Iterator[Hub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A stand-in for the Hugging Face Hub, which programs reach through HF_ENDPOINT, without a token."""
+    monkeypatch.setenv("HF_ENDPOINT", _hub.endpoint)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    _hub.repositories, _hub.requests, _hub.elsewhere = {}, [], []
+    _hub.rule, _hub.advice, _hub.page = lambda _request: None, {}, 1000
+    release_commits()
+    yield _hub
+    release_commits()
 
 
 @pytest.fixture(scope="session")

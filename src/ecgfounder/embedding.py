@@ -113,8 +113,8 @@ def embed_cohort(
     dataset : str, os.PathLike, list of paths, or table
         Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .csv.gz, .json, .jsonl, .ndjson,
         .parquet, .feather), list of paths (.txt, or PhysioNet's RECORDS), folder of ECGs, pattern ("data/**/*.xml"), or one
-        ECG; a path, or a URL (s3://, gs://, az://). In memory: a list of paths, or a table of pandas, Polars or PyArrow, of
-        which the columns in use are written to the cache.
+        ECG; a path, or a URL (s3://, gs://, az://, hf://datasets/). In memory: a list of paths, or a table of pandas, Polars
+        or PyArrow, of which the columns in use are written to the cache.
     output_dir : str or os.PathLike
         Folder of the embeddings, a path or a URL (s3://, gs://, az://). If it holds a run with the same settings, that run is
         resumed; finished records are not done again.

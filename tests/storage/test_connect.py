@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import itertools
 import json
 import os
 import pickle
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -346,3 +351,182 @@ def test_a_creation_whose_reply_is_lost_is_known_by_what_is_there(
     gateway.rule = first_of("PUT", trouble)
     assert not publish(place, b"another's")
     assert place.read() == b"ours"
+
+
+# --- stand-ins for what the server of the tests does not have --------------------------------------------------------
+
+
+class Demanding:
+    """A server of S3 that gives an object, or refuses who does not send what it demands; and a service that gives keys.
+
+    Attributes
+    ----------
+    demands : headers that each request must have, and what each must begin with.
+    """
+
+    def __init__(self) -> None:
+        self.demands: dict[str, str] = {}
+        self.seen: list[tuple[str, str, dict[str, str], str]] = []
+        self.url = ""
+
+    def answer(self, method: str, path: str, headers: dict[str, str], body: str) -> tuple[int, str]:
+        self.seen.append((method, path, headers, body))
+        if method == "POST":
+            given = "<AccessKeyId>role-key</AccessKeyId><SecretAccessKey>x</SecretAccessKey>"
+            until = "<SessionToken>role-token</SessionToken><Expiration>2100-01-01T00:00:00Z</Expiration>"
+            kind = "AssumeRoleWithWebIdentity"
+            return (
+                200,
+                f"<{kind}Response><{kind}Result><Credentials>{given}{until}</Credentials></{kind}Result></{kind}Response>",
+            )
+        if not all(headers.get(name, "").startswith(text) for name, text in self.demands.items()):
+            return 403, "<Error><Code>AccessDenied</Code></Error>"
+        if "list-type=2" not in path:
+            return 200, "content"
+        told = "<Key>a</Key><Size>7</Size><LastModified>2026-01-01T00:00:00Z</LastModified><ETag>&quot;x&quot;</ETag>"
+        return 200, f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{told}</Contents></ListBucketResult>"
+
+
+@contextmanager
+def demanding(certificate: Path | None = None) -> Iterator[Demanding]:
+    """Run one, by HTTPS with a certificate and its key in a file."""
+    served = Demanding()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            headers = {name.lower(): text for name, text in self.headers.items()}
+            body = self.rfile.read(int(headers.get("content-length", 0))).decode()
+            status, text = served.answer(self.command, self.path, headers, body)
+            self.send_response_only(status)
+            told = {"ETag": '"x"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT", "Content-Length": str(len(text))}
+            for name, value in told.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(text.encode())
+
+        do_HEAD = do_POST = do_GET
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        served.url = f"http{'' if certificate is None else 's'}://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield served
+        server.shutdown()
+        thread.join()
+
+
+CUSTOMER_KEY = base64.b64encode(SECRET.encode()[:32].ljust(32, b"k")).decode()
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+@pytest.mark.parametrize(
+    ("options", "demands"),
+    [
+        ({"request_payer": True}, {"x-amz-request-payer": "requester"}),
+        (
+            {"server_side_encryption": "sse-c", "sse_customer_key_base64": CUSTOMER_KEY},
+            {
+                "x-amz-server-side-encryption-customer-algorithm": "AES256",
+                "x-amz-server-side-encryption-customer-key": CUSTOMER_KEY,
+                "x-amz-server-side-encryption-customer-key-md5": "",
+            },
+        ),
+    ],
+    ids=["requester pays", "customer's key"],
+)
+def test_what_a_bucket_demands_of_each_request_is_sent_by_an_option(
+    options: dict[str, object], demands: dict[str, str]
+) -> None:
+    pytest.importorskip("obstore")
+    with demanding() as server:
+        server.demands = demands
+        given = {"endpoint": server.url, "region": "us-east-1", "access_key_id": "x", "secret_access_key": SECRET}
+        with pytest.raises(Denied, match=r"^access denied \(status 403, AccessDenied\)$"):
+            locate("s3://bucket/a", storage_options(given)).read()
+        place = locate("s3://bucket/a", storage_options(given | options))
+        assert (place.read(), place.status().size) == (b"content", 7)
+        del server.seen[:]
+        assert place.fetch(100)[1] == b"content"
+        if "request_payer" in options:
+            assert list(place.folder.names()) == ["a"]
+        assert all(name in headers for _, _, headers, _ in server.seen for name in demands)
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_objects_encrypted_with_a_key_of_kms_are_asked_for_without_headers_of_encryption() -> None:
+    """S3 refuses such headers with requests that read."""
+    pytest.importorskip("obstore")
+    with demanding() as server:
+        given = {"endpoint": server.url, "region": "us-east-1", "access_key_id": "x", "secret_access_key": SECRET}
+        options = {"server_side_encryption": "aws:kms", "sse_kms_key_id": "arn:aws:kms:eu-west-1:1:key/x"}
+        assert locate("s3://bucket/a", storage_options(given | options)).read() == b"content"
+        assert not any("encryption" in name for _, _, headers, _ in server.seen for name in headers)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for this machine and its key, in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes a certificate, is not installed")
+    path = tmp_path_factory.mktemp("certificate") / "both.pem"
+    asked = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1")
+    subprocess.run(["openssl", *asked, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
+    with open(path, "a") as file:
+        file.write(Path(f"{path}.crt").read_text())
+    return path
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_a_web_identity_is_exchanged_for_the_keys_of_its_role(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    (tmp_path / "token").write_text("web-token")
+    with demanding() as server, demanding(certificate) as service:
+        server.demands = {
+            "x-amz-security-token": "role-token",
+            "authorization": "AWS4-HMAC-SHA256 Credential=role-key/",
+        }
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/reader")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", service.url)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        place = locate("s3://bucket/a", storage_options({"region": "us-east-1", "allow_invalid_certificates": True}))
+        assert place.read() == b"content"
+        ((method, path, _, body),) = service.seen
+        assert method == "POST"
+        told = dict(parse_qsl(urlsplit(path).query or body))
+        assert (told["Action"], told["WebIdentityToken"]) == ("AssumeRoleWithWebIdentity", "web-token")
+        assert told["RoleArn"] == "arn:aws:iam::1:role/reader"
+
+
+@needs_a_server
+@pytest.mark.usefixtures("no_credentials")
+def test_requests_are_signed_for_the_region_that_s3_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with demanding() as server, answering(301, {"x-amz-bucket-region": "eu-north-1"}) as aws:
+        monkeypatch.setattr(module, "AWS", aws)
+        opened: dict[str, object] = {}
+        store = module.require_obstore().store
+        made = store.S3Store
+
+        def make(config: dict[str, object], **more: object) -> object:
+            opened.update(config)
+            return made(config={**config, "endpoint": server.url}, **{**more, "client_options": {"allow_http": True}})
+
+        monkeypatch.setattr(store, "S3Store", make)
+        assert locate(f"s3://bucket-{uuid.uuid4().hex}/a").read() == b"content"
+        assert opened["region"] == "eu-north-1"
+        assert "/eu-north-1/s3/aws4_request" in server.seen[-1][2]["authorization"]

@@ -24,7 +24,7 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
         required=required,
         help="Hugging Face dataset (save_to_disk folder or Hub name), table (.csv, .tsv, .csv.gz, .json, .jsonl, .ndjson, "
         ".parquet, .feather), list of paths (.txt, RECORDS), folder of ECG files, quoted pattern ('data/**/*.xml'), or one ECG "
-        "file; a path or a URL (s3://, gs://, az://); .zip and .tar files are folders, and ARCHIVE::PATH is in one",
+        "file; a path or a URL (s3://, gs://, az://, hf://datasets/); .zip and .tar files are folders, ARCHIVE::PATH is in one",
     )
     add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
     add(

@@ -20,7 +20,7 @@ from ecgfounder.escaping import one_line
 from ecgfounder.readers import excerpt_of
 from ecgfounder.run.plan import Plan
 from ecgfounder.stages.read import Job
-from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, held_at_commit
 from ecgfounder.storage.paths import path_key, printable
 from ecgfounder.storage.writing import write_whole
 
@@ -65,8 +65,8 @@ def jobs_of(
             continue
         replaces = output if removable and plan.had_output[place] else ""
         job = _job_of(record, place, key, naming, output, replaces)
-        excerpt = excerpt_of(job.path, options)
-        yield job if excerpt is None else replace(job, excerpt=excerpt)
+        excerpt, path = excerpt_of(job.path, options), held_at_commit(job.path)
+        yield job if excerpt is None and path == job.path else replace(job, path=path, excerpt=excerpt)
 
 
 def _job_of(record: Record, place: int, key: int, naming: Naming, output: str = "", replaces: str = "") -> Job:

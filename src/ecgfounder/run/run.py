@@ -71,7 +71,7 @@ from ecgfounder.stages.pooling import diagnostic_head, pooling_of
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
 from ecgfounder.stages.trouble import StoreTrouble
-from ecgfounder.storage import require_folder
+from ecgfounder.storage import release_commits, require_folder
 
 ENTRIES_AT_ONCE = 1000
 
@@ -185,6 +185,7 @@ class Run:
 
     def _open(self) -> Opening:
         settings = self.settings
+        release_commits()  # those of an earlier attempt in this process
         require_folder(self.naming.data_dir, "data_dir", settings.storage_options)
         checkpoint = find_checkpoint(settings.checkpoint, settings.mode, settings.storage_options)
         digest = sha256_of(checkpoint)

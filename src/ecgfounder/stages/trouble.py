@@ -14,7 +14,7 @@ from ecgfounder.errors import ECGFounderError, ReadError
 from ecgfounder.readers import make_source
 from ecgfounder.readers.source import Hints
 from ecgfounder.stages.read import Event, Failed, Opened, Unread
-from ecgfounder.storage import NO_OPTIONS, Missing, StorageOptions, is_url
+from ecgfounder.storage import NO_OPTIONS, Missing, StorageOptions, bucket_of, is_url
 
 MOST_DENIED = 50
 """Objects of one bucket that may be denied before any of it has been read."""
@@ -45,8 +45,8 @@ class StoreTrouble:
             else:
                 yield event
                 if isinstance(event, Opened) and is_url(event.job.path):
-                    self._read[_bucket_of(event.job.path)] = event.job.path
-                    yield from self._settle(_bucket_of(event.job.path))
+                    self._read[bucket_of(event.job.path)] = event.job.path
+                    yield from self._settle(bucket_of(event.job.path))
             if self.reason is not None:
                 stop()
         if self.reason is None and self._denied:
@@ -62,7 +62,7 @@ class StoreTrouble:
         if not event.denied:
             self._end(event)
             return
-        bucket = _bucket_of(event.job.path)
+        bucket = bucket_of(event.job.path)
         waiting = self._denied.setdefault(bucket, [])
         waiting.append(event)
         yield from self._settle(bucket)
@@ -87,7 +87,3 @@ class StoreTrouble:
 
     def _end(self, event: Unread) -> None:
         self.end(f"{event.job.path}: {event.reason}")
-
-
-def _bucket_of(path: str) -> str:
-    return "/".join(path.split("/", 3)[:3])

@@ -1,9 +1,11 @@
 """Storage: stores and locations, reading and listing files, replacing a file atomically, paths as text."""
 
 from ecgfounder.storage.given import given
+from ecgfounder.storage.hub import held_at_commit, release_commits
 from ecgfounder.storage.location import (
     HERE,
     Location,
+    bucket_of,
     folder_text,
     is_url,
     locate,
@@ -31,8 +33,10 @@ __all__ = [
     "Store",
     "Unavailable",
     "Unreadable",
+    "bucket_of",
     "folder_text",
     "given",
+    "held_at_commit",
     "is_url",
     "locate",
     "locate_folder",
@@ -40,6 +44,7 @@ __all__ = [
     "names_archive",
     "output_place",
     "path_here",
+    "release_commits",
     "require_folder",
     "storage_options",
     "working_folder",

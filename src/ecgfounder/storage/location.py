@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from ecgfounder.checks import check_folder
 from ecgfounder.errors import SettingsError, StorageError
 from ecgfounder.storage.archives import ArchiveStore
+from ecgfounder.storage.hub import HUB_SCHEME, HubStore, hub_location
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
 from ecgfounder.storage.objects import SCHEMES, object_location
@@ -165,6 +166,13 @@ def is_url(text: str) -> bool:
     return _SCHEME.match(text) is not None
 
 
+def bucket_of(url: str) -> str:
+    """The part of an object's URL that names its bucket, or its repository on the Hugging Face Hub."""
+    scheme, _, rest = url.partition("://")
+    parts = 1 if scheme.lower() != HUB_SCHEME else 3 if rest.startswith("datasets/") else 2
+    return f"{scheme}://" + "/".join(rest.split("/", parts)[:parts])
+
+
 def path_here(text: str | os.PathLike[str], parameter: str) -> Path:
     """The path of a file or folder on this machine, from a path or a `file://` URL, for what only exists there (outputs).
 
@@ -236,9 +244,11 @@ def locate_output(place: str | os.PathLike[str] | Location, options: StorageOpti
     Raises
     ------
     SettingsError
-        As `locate` does, and for a place in an archive.
+        As `locate` does, and for a place in an archive or on the Hugging Face Hub.
     """
     found = locate(place, options)
+    if isinstance(found.store, HubStore):
+        raise SettingsError(f"{found}: outputs are not written to repositories of the Hugging Face Hub")
     if found.archive is not None:
         raise SettingsError(f"{found}: outputs are not written to archives")
     return found
@@ -260,7 +270,7 @@ def output_place(text: str | os.PathLike[str], options: StorageOptions = NO_OPTI
 
 def _refuse_objects(text: str) -> None:
     scheme = _SCHEME.match(text)
-    if scheme is not None and scheme[1].lower() in SCHEMES:
+    if scheme is not None and scheme[1].lower() in (*SCHEMES, HUB_SCHEME):
         raise _unsupported(text, scheme[1].lower())
 
 
@@ -332,7 +342,7 @@ def _member_location(archive: str, name: str, options: StorageOptions) -> Locati
 
 
 def locate(place: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Location:
-    """The location of a path or a URL (`file://`, `s3://`, `gs://`, `az://`, `memory://`).
+    """The location of a path or a URL (`file://`, `s3://`, `gs://`, `az://`, `hf://`, `memory://`).
 
     What follows '.zip::' or '.tar::' is a name in that archive, except in a path of this machine whose archive is no file.
     Relative paths are relative to the working directory. The key of an object is taken as it is written: nothing in it is an
@@ -341,8 +351,8 @@ def locate(place: str | os.PathLike[str] | Location, options: StorageOptions = N
     Raises
     ------
     SettingsError
-        For a URL of an unknown scheme, a `file://` URL of another host, or an object's URL without a bucket or with a key that
-        cannot be named.
+        For a URL of an unknown scheme, a `file://` URL of another host, or an object's URL without a bucket or repository, or
+        with a key that cannot be named.
     MissingDependencyError
         If the URL needs a package that is not installed.
     """
@@ -361,6 +371,8 @@ def locate(place: str | os.PathLike[str] | Location, options: StorageOptions = N
     host, _, name = rest.partition("/")
     if kind in SCHEMES:
         return Location(*object_location(text, kind, rest, options))
+    if kind == HUB_SCHEME:
+        return Location(*hub_location(text, rest))
     if kind == "memory":
         return Location(MemoryStore(host), name.strip("/"))
     if kind == "file" and host.lower() in ("", "localhost"):

@@ -17,7 +17,7 @@ _S3 = (
     *("access_key_id", "secret_access_key", "session_token", "role_arn", "role_session_name", "sts_endpoint"),
     *("web_identity_token_file", "region", "endpoint", "metadata_endpoint", "virtual_hosted_style_request"),
     *("skip_signature", "unsigned_payload", "request_payer", "checksum_algorithm"),
-    *("server_side_encryption", "sse_kms_key_id", "sse_bucket_key_enabled"),
+    *("server_side_encryption", "sse_kms_key_id", "sse_bucket_key_enabled", "sse_customer_key_base64"),
 )
 _GS = (
     "service_account",
