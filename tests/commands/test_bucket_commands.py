@@ -107,10 +107,10 @@ def started(words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(words_of(words), stderr=subprocess.PIPE, text=True)
 
 
-def wait_until_begun(gateway: Gateway) -> None:
-    """Wait until a start has its epoch."""
+def wait_until_written(gateway: Gateway, text: str) -> None:
+    """Wait until a start writes such an object."""
     began = time.monotonic()
-    while not any("/epochs/" in each.path and each.method == "PUT" for each in list(gateway.requests)):
+    while not any(text in each.path and each.method == "PUT" for each in list(gateway.requests)):
         assert time.monotonic() - began < 200
         time.sleep(0.05)
 
@@ -118,7 +118,7 @@ def wait_until_begun(gateway: Gateway) -> None:
 def test_the_second_of_two_starts_ends_with_2_and_names_the_first(embed: list[str], url: str, gateway: Gateway) -> None:
     slow(gateway, "/ledger/", 12.0)  # longer than the time between two renewals
     first = started([*embed, "--output_dir", url])
-    wait_until_begun(gateway)
+    wait_until_written(gateway, "/epochs/")
     second = command(*embed, "--output_dir", url)
     _, said = first.communicate(timeout=300)
     assert second.returncode == 2
@@ -127,10 +127,9 @@ def test_the_second_of_two_starts_ends_with_2_and_names_the_first(embed: list[st
 
 
 def test_a_signal_ends_a_run_to_a_bucket_in_order(embed: list[str], url: str, gateway: Gateway) -> None:
-    slow(gateway, "/study/deid", 2.0)
+    slow(gateway, "/study/ecg_", 3.0)
     first = started([*embed, "--batch_size", "1", "--output_dir", url])
-    wait_until_begun(gateway)
-    time.sleep(1.0)
+    wait_until_written(gateway, "/study/ecg_")
     os.kill(first.pid, signal.SIGTERM)
     _, said = first.communicate(timeout=300)
     assert first.returncode == 128 + signal.SIGTERM, said
@@ -142,9 +141,9 @@ def test_a_signal_ends_a_run_to_a_bucket_in_order(embed: list[str], url: str, ga
 def test_after_a_kill_on_this_machine_the_next_start_goes_on_at_once(
     embed: list[str], url: str, gateway: Gateway
 ) -> None:
-    slow(gateway, "/study/deid", 2.0)
+    slow(gateway, "/study/ecg_", 3.0)
     first = started([*embed, "--batch_size", "1", "--output_dir", url])
-    wait_until_begun(gateway)
+    wait_until_written(gateway, "/study/ecg_")
     first.kill()
     first.communicate(timeout=60)
     gateway.rule = lambda _request: None
