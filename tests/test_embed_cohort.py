@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pandas as pd
 import pytest
 
 import ecgfounder
@@ -54,6 +55,36 @@ def test_a_call_does_what_the_command_does(demo: DemoPaths, tmp_path: Path) -> N
     # What one began the other goes on with.
     again = embed(demo, tmp_path / "command")
     assert (again.summary.processed, again.run.is_complete) == (0, True)
+
+
+def test_a_cohort_in_memory_is_resumed(demo: DemoPaths, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "data_dir": demo.data_dir,
+        "checkpoint": demo.checkpoint,
+        "num_workers": 0,
+        "pooling": "mean",
+    }
+    paths = sorted(path.relative_to(demo.data_dir) for path in demo.data_dir.rglob("*.xml"))[:3]
+    first = embed_cohort(paths, tmp_path / "out", **given)
+    assert [row["record"] for row in first.run.manifest.to_pylist()] == [str(path) for path in paths]
+    for same in (list(map(str, paths)), pd.DataFrame({"ecg_paths": list(map(str, paths))})):
+        assert embed_cohort(same, tmp_path / "out", **given).summary.processed == 0
+    assert main(["merge", str(tmp_path / "out")]) == 0
+
+
+def test_a_pattern_a_list_and_a_file_resume_each_other(
+    demo: DemoPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"checkpoint": demo.checkpoint, "num_workers": 0, "pooling": "mean"}
+    monkeypatch.chdir(demo.data_dir)
+    (tmp_path / "list.txt").write_text("patient_001/ecg_0001.xml\n")
+    done = [
+        embed_cohort(dataset, tmp_path / "out", data_dir=demo.data_dir, **given).summary.processed
+        for dataset in (tmp_path / "list.txt", "patient_001/ecg_0001.xml", "patient_001/*_0001.*")
+    ]
+    assert done == [1, 0, 0]
+    monkeypatch.chdir(tmp_path)
+    assert main(["merge", str(tmp_path / "out")]) == 0  # the pattern holds from anywhere
 
 
 def test_every_setting_of_a_run_can_be_given() -> None:

@@ -118,7 +118,8 @@ class ECGDataset(Dataset[Any]):
         Parameters
         ----------
         dataset : str or os.PathLike
-            Hugging Face dataset (saved folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of ECGs.
+            Hugging Face dataset (saved folder or Hub name), table, list of paths, folder of ECGs, pattern, or
+            one ECG; see `embed_cohort`.
         split : str, default: "train"
             Split of a dataset that has several.
         path_column : str, default: "ecg_paths"
@@ -148,7 +149,7 @@ class ECGDataset(Dataset[Any]):
         options = make_options(storage_options)
         cohort = open_cohort(os.fspath(dataset), split=split, path_column=path_column, options=options)
         if target_column is not None:
-            cohort.require(target_column)
+            cohort.require(target_column, "target_column")
         paths: list[str] = []
         targets: list[Any] = []
         for record, row in cohort.records_with([] if target_column is None else [target_column]):

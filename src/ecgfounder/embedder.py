@@ -35,8 +35,8 @@ from ecgfounder.errors import (
 )
 from ecgfounder.escaping import one_line
 from ecgfounder.machine import usable_cores
-from ecgfounder.network.bundles import FEATURES, spec_of
-from ecgfounder.network.checkpoint import find_checkpoint
+from ecgfounder.network.bundles import FEATURES, SPECS, spec_of
+from ecgfounder.network.checkpoint import find_checkpoint, looks_like_checkpoint
 from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.preprocess.signals import Signal, prepare
@@ -96,8 +96,8 @@ def load(
     mode : str, default: "12lead"
         "12lead" or "1lead", the network.
     checkpoint : str or os.PathLike, optional
-        A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub (from its
-        local cache, if it is there).
+        A file, a folder that holds the mode's published file, OWNER/NAME on the Hugging Face Hub, or None for the published
+        repository there. The Hub's local cache is looked at first.
     engine : str, default: "auto"
         "auto", "torch", "triton", "onnx" or "native"; see `ecgfounder.engines.create_engine`.
     precision : str, default: "float32"
@@ -160,6 +160,11 @@ def load(
         "missing_leads": missing_leads,
         "resampling": resampling,
     }
+    if mode not in SPECS and looks_like_checkpoint(mode):
+        raise SettingsError(
+            f"Invalid value for the 'mode' parameter. It looks like a checkpoint: load(checkpoint={mode!r}), with "
+            "mode='1lead' if it is one of one lead."
+        )
     preparation = chosen_preparation(mode, preparation, choices)
     if threads is not None:
         check_least("threads", threads, 1)

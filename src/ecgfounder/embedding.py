@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from ecgfounder.cohort.in_memory import file_of
 from ecgfounder.cohort.sources import default_data_dir
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.ecg.leads import canonical_leads
@@ -36,6 +37,13 @@ Progress = Callable[[int, int, int], None]
 """Called with the number of records done and failed in this attempt, and the number that it has to do."""
 
 
+class Table(Protocol):
+    """A table in memory: pandas, Polars, PyArrow."""
+
+    @property
+    def columns(self) -> Any: ...
+
+
 @dataclass(frozen=True)
 class CohortRun:
     """The result of `embed_cohort`.
@@ -53,7 +61,7 @@ class CohortRun:
 
 
 def embed_cohort(
-    dataset: str | os.PathLike[str],
+    dataset: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Table,
     output_dir: str | os.PathLike[str],
     *,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -102,14 +110,17 @@ def embed_cohort(
 
     Parameters
     ----------
-    dataset : str or os.PathLike
-        Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .parquet, .jsonl), or folder of
-        ECGs; a path, or a URL (s3://, gs://, az://, hf://datasets/).
+    dataset : str, os.PathLike, list of paths, or table
+        Hugging Face dataset (`save_to_disk` folder or Hub name), table (.csv, .tsv, .csv.gz, .json, .jsonl, .ndjson,
+        .parquet, .feather), list of paths (.txt, or PhysioNet's RECORDS), folder of ECGs, pattern ("data/**/*.xml"), or one
+        ECG; a path, or a URL (s3://, gs://, az://, hf://datasets/). In memory: a list of paths, or a table of pandas, Polars
+        or PyArrow, of which the columns in use are written to the cache.
     output_dir : str or os.PathLike
         Folder of the embeddings, a path or a URL (s3://, gs://, az://). If it holds a run with the same settings, that run is
         resumed; finished records are not done again.
     checkpoint : str or os.PathLike, optional
-        A file, a folder that holds the mode's published file, or None to take it from the Hugging Face Hub.
+        A file, a folder that holds the mode's published file, OWNER/NAME on the Hugging Face Hub, or None for the published
+        repository there.
     mode : str, default: "12lead"
         "12lead" or "1lead", the network.
     data_dir : str or os.PathLike, optional
@@ -222,7 +233,10 @@ def embed_cohort(
     (12, 1024)
     >>> folder.cleanup()
     """
-    dataset = os.fspath(dataset)
+    if isinstance(dataset, str | os.PathLike):
+        dataset = os.fspath(dataset)
+    else:
+        dataset = file_of(dataset, path_column, id_column, keep_columns)
     folder = working_folder()
     options = make_options(storage_options)
     default_dir = default_data_dir(dataset, options) or folder

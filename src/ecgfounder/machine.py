@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -110,3 +111,34 @@ class AwakeClock:
         self._seconds += min(looked - self._looked, self._longest)
         self._looked = looked
         return self._seconds
+
+
+_ANSWER_SECONDS = 1.2
+"""How long a server may take to accept a connection."""
+
+
+def is_reachable(url: str) -> bool:
+    """Whether the server of a URL, or the proxy in front of it, accepts a connection soon; names are looked up in that time."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    proxies = {} if proxy_bypass(parts.hostname or "") else getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy is not None:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    answers = threading.Event()
+
+    def connect() -> None:
+        with suppress(OSError, ValueError), socket.create_connection((host, port), timeout=_ANSWER_SECONDS):
+            answers.set()
+        done.set()
+
+    done = threading.Event()
+    threading.Thread(
+        target=connect, name="ecgfounder-connect", daemon=True
+    ).start()  # a look-up has no time limit itself
+    done.wait(_ANSWER_SECONDS)
+    return answers.is_set()

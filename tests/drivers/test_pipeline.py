@@ -210,6 +210,19 @@ def test_the_stage_that_the_others_waited_for_is_named(stage: str) -> None:
     assert pipeline.slowest == stage
 
 
+def test_the_start_of_the_readers_is_no_time_of_a_stage() -> None:
+    class LatePool(Pool):
+        def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
+            time.sleep(0.5)
+            self.waited += 0.5
+            yield from super().events(jobs)
+
+    pipeline = pipeline_of(LatePool([Plan()] * 4), Engine(threads=1, seconds=0.05), Finish())
+    pipeline.run(jobs(4))
+    assert pipeline.seconds < 0.5
+    assert pipeline.slowest == "embed"
+
+
 def test_a_network_that_takes_long_over_few_records_is_the_slowest_stage() -> None:
     class SlowPool(Pool):
         def events(self, jobs: Iterator[Job]) -> Iterator[Event]:

@@ -38,7 +38,7 @@ from tests.harness.store_faults import HERE, Machine, check_sealed
 
 CHANGES = ("PUT", "POST", "DELETE")
 DONE, FAILED = 19, 2
-SLOW = Intervals(1.0, 6.0, 30.0, 0.2)
+SLOW = Intervals(renew=0.5, stale=4.0, give_up=60.0, look=0.1)
 """For a store in which requests take long."""
 
 _starter = multiprocessing.get_context("forkserver")
@@ -66,7 +66,7 @@ def run_in_bucket(
     *,
     rule: Rule = lambda _request: None,
     machine: Machine = HERE,
-    intervals: Intervals = store_faults.QUICK,
+    intervals: Intervals = SLOW,
 ) -> int:
     """One start; its exit status, negative for a signal. Without a kill, the gateway follows `rule`."""
     process = _starter.Process(target=_begin, args=(settings, gateway.environment, machine, intervals))
@@ -134,7 +134,7 @@ class _Script:
         """One run with kills at random; how many there were."""
         chance = random.Random(self.seed * 100_003 + number)
         form, workers = chance.choice(("json", "parquet")), chance.choice((0, 1, 2))
-        intervals = chance.choice((Intervals(0.2, 1.2, 0.8, 0.1), Intervals(2.0, 6.0, 4.0, 0.5)))
+        intervals = chance.choice((Intervals(0.2, 1.2, 30.0, 0.1), Intervals(2.0, 6.0, 30.0, 0.5)))
         two = chance.random() < 0.3
         machines = itertools.cycle([Machine("one"), Machine("two")]) if two else itertools.repeat(HERE)
         settings = self.settings(f"killed/{number}", form, workers)

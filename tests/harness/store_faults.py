@@ -37,7 +37,8 @@ from tests.harness.elsewhere import CHANGES, Fault
 from tests.harness.faults import BROKEN, COMPLETE, CRASHED
 from tests.harness.stand_ins import NullEngine, Silent
 
-QUICK = Intervals(renew=0.1, stale=0.6, give_up=0.4, look=0.05)
+QUICK = Intervals(renew=0.1, stale=1.5, give_up=30.0, look=0.05)
+"""Short, but a holder on a busy machine is neither taken over nor gives up."""
 SMALL = Bounds(records=5, seconds=0.5)
 
 PERMANENT = ("run.json", "manifest.pq", "failures.csv")

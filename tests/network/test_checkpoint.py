@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from ecgfounder.errors import CheckpointError, SettingsError
 from ecgfounder.model import BUNDLES, ft_1lead_ECGFounder, ft_12lead_ECGFounder
+from ecgfounder.network import checkpoint as checkpoint_module
 from ecgfounder.network.bundles import spec_of
 from ecgfounder.network.checkpoint import (
     backbone_state,
@@ -489,8 +490,29 @@ def test_a_download_that_fails_is_a_checkpoint_error(tmp_path: Path, monkeypatch
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(checkpoint_module, "is_reachable", lambda _: True)
     with pytest.raises(CheckpointError, match=r"cannot be downloaded.*\(ConnectionError\).*hf download"):
         find_checkpoint(None, "12lead")
+
+
+def test_a_repository_of_the_hub_is_taken_where_there_is_no_such_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def download(repo_id: str, filename: str, **_: object) -> str:
+        asked.append(f"{repo_id} {filename}")
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint("someone/my-ECGs", "1lead") == tmp_path / "1_lead_ECGFounder.pth"
+    assert asked == ["someone/my-ECGs 1_lead_ECGFounder.pth"]
+    (tmp_path / "folder").mkdir()
+    for path in ("folder/none", "someone/x.pth", "/someone/x", "./someone/x", "a/b/c", "name"):
+        with pytest.raises(CheckpointError, match="there is no such file"):
+            find_checkpoint(path, "1lead")
+    assert len(asked) == 1
 
 
 def test_the_digest_is_that_of_the_files_bytes(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 from ecgfounder.run.settings import Settings
 from ecgfounder.storage import Location, locate
 from tests.builders.cohorts import settings_for, write_cohort
-from tests.harness.bucket_runs import CHANGES, DONE, FAILED, Kill, run_in_bucket, run_to_the_end
+from tests.harness.bucket_runs import CHANGES, DONE, FAILED, SLOW, Kill, run_in_bucket, run_to_the_end
 from tests.harness.faults import BROKEN, COMPLETE, start
 from tests.harness.object_server import Gateway, Request, Rule, Trouble
 from tests.harness.outputs import json_outputs, parquet_rows
-from tests.harness.store_faults import HERE, QUICK, Machine, check_sealed, result
+from tests.harness.store_faults import HERE, Machine, check_sealed, result
 
 pytestmark = pytest.mark.services
 
@@ -81,7 +81,7 @@ def test_killed_runs_are_resumed_to_one_row_for_each_record(
     """Six kills each: at the lease, the epoch, outputs, parts, the end; before the request, and after it is done."""
     kills = [Kill(at, after=at % 2 == 0) for at in (1, 3, 8, 5, 10, 7)]
     settings = given(form)
-    _, killed = run_to_the_end(settings, gateway, iter(kills), itertools.repeat(HERE), QUICK)
+    _, killed = run_to_the_end(settings, gateway, iter(kills), itertools.repeat(HERE), SLOW)
     assert killed >= 5
     check(settings, expected)
 
@@ -91,7 +91,7 @@ def test_a_start_on_another_machine_waits_until_the_lease_is_stale(
 ) -> None:
     settings = given("parquet")
     machines = itertools.cycle([Machine("one"), Machine("two")])
-    _, killed = run_to_the_end(settings, gateway, iter([Kill(7), Kill(9, after=True)]), machines, QUICK)
+    _, killed = run_to_the_end(settings, gateway, iter([Kill(7), Kill(9, after=True)]), machines, SLOW)
     assert killed == 2
     check(settings, expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -389,6 +390,26 @@ def test_where_everything_is_denied_the_run_is_refused_or_stops(
     summary = start(str(table), data_dir=str(tmp_path), layout="flat")
     assert summary.trouble is not None
     assert entries(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("dataset", ["x/RECORDS", "x/*.npy", "**/0?.npy", "list.txt", "t.json", "t.csv.gz", "x/01.npy"])
+def test_lists_patterns_and_tables_of_a_bucket(bucket: str, start: Start, dataset: str) -> None:
+    url = f"s3://{bucket}/study"
+    fill(f"{url}/x", 3)
+    names = [f"x/{number:02d}.npy" for number in range(3)]
+    for name, content in {
+        "x/RECORDS": b"00.npy\n01.npy\n02.npy\n",
+        "list.txt": "\n".join(names).encode(),
+        "t.json": json.dumps(names).encode(),
+        "t.csv.gz": gzip.compress("\n".join(["ecg_paths;n", *(f"{name};1" for name in names)]).encode()),
+    }.items():
+        locate(f"{url}/{name}").put(content)
+    count = 1 if dataset == "x/01.npy" else 3
+    for processed in (count, 0):
+        summary = start(f"{url}/{dataset}", data_dir=url)
+        assert summary.processed == processed
+        assert summary.tally is not None
+        assert (summary.tally.done, summary.tally.failed) == (count, 0)
 
 
 def test_a_short_outage_is_waited_for(bucket: str, gateway: Gateway, start: Start) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.chat.settings import MIMIC_TARGETS, ChatSettings
-from ecgfounder.cohort.cohort import Cohort, Record, flat_paths, rows_of
+from ecgfounder.cohort.cohort import Cohort, MissingColumnError, Record, flat_paths, rows_of
 from ecgfounder.cohort.index import index_cohort, output_name, record_key
 from ecgfounder.cohort.naming import RUN_FOLDER, Naming
 from ecgfounder.cohort.sources import open_cohort
@@ -231,13 +231,16 @@ class ChatRows:
     def _open(self, naming: Naming) -> Cohort:
         settings = self.settings
         for column in settings.modality_mapping:
-            cohort = open_cohort(
-                settings.dataset_name,
-                split=settings.split,
-                path_column=column,
-                id_column=settings.id_column,
-                options=settings.storage_options,
-            )
+            try:
+                cohort = open_cohort(
+                    settings.dataset_name,
+                    split=settings.split,
+                    path_column=column,
+                    id_column=settings.id_column,
+                    options=settings.storage_options,
+                )
+            except MissingColumnError as error:
+                raise error if error.column == settings.id_column else error.of_parameter("modality_mapping") from None
             folder = self.folders[column]
             if folder.shards is not None and not folder.by_identifier:
                 continue  # rows of shards are found by paths, which cannot collide

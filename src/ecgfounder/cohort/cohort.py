@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from ecgfounder.cohort.cells import is_list_text, paths_of_text
 from ecgfounder.errors import CohortError
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 DEFAULT_COLUMN = "ecg_paths"
 
 _DEEPEST_LISTS = 2
+
+_NAMES_SHOWN = 40
+
+_NAMES_SUGGESTED = 2
 
 
 class Record(NamedTuple):
@@ -52,6 +58,7 @@ class Cohort:
         id_column: str | None = None,
         n_rows: int | None = None,
         fingerprint: str = "",
+        lists_as_text: bool = False,
     ) -> None:
         self.columns = tuple(columns)
         self.path_column = path_column
@@ -59,16 +66,14 @@ class Cohort:
         self.n_rows = n_rows
         self.fingerprint = fingerprint
         self._batches = batches
-        for column in (path_column,) if id_column is None else (path_column, id_column):
-            self.require(column)
+        self._lists_as_text = lists_as_text  # whether a text may be a list of paths that was written as text
+        self.require(path_column, "path_column")
+        if id_column is not None:
+            self.require(id_column, "id_column")
 
-    def require(self, column: str) -> None:
-        """Refuse a column that does not exist; the message lists the existing ones."""
-        if column not in self.columns:
-            raise CohortError(
-                f"Expected '{column}' column in the dataset; its columns are: {', '.join(self.columns) or 'none'}. "
-                "Name the right one."
-            )
+    def require(self, column: str, parameter: str | None = None) -> None:
+        """Refuse a column that does not exist; see `require_column`."""
+        require_column(column, self.columns, parameter)
 
     def records(self) -> Iterator[Record]:
         """Every path, in the dataset's order: by row, and within a row in the order of the flattened list."""
@@ -86,12 +91,22 @@ class Cohort:
             others = rows_of(table.select(list(columns)), row) if columns else [{}] * len(cells)
             for cell, identifier, other in zip(cells, identifiers, others, strict=True):
                 name = None if self.id_column is None else "" if identifier is None else str(identifier)
+                if self._lists_as_text and isinstance(cell, str) and is_list_text(cell):
+                    cell = self._list_of(cell, row)
                 if isinstance(cell, str) and cell:
                     yield Record(cell, row, 0, name), other
                 else:
                     for position, path in enumerate(flat_paths(cell, self.path_column, row)):
                         yield Record(path, row, position, name), other
                 row += 1
+
+    def _list_of(self, cell: str, row: int) -> list[str]:
+        try:
+            return paths_of_text(cell)
+        except ValueError as error:
+            raise CohortError(
+                f"The '{self.path_column}' column holds a list of paths as text in row {row} that cannot be read: {error}."
+            ) from error
 
     def rows(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Some columns in batches of rows, including rows without an ECG."""
@@ -105,6 +120,38 @@ class Cohort:
 
         first = next(self._batches(list(columns)), None) if columns else None
         return pa.schema([]) if first is None else first.schema
+
+
+class MissingColumnError(CohortError):
+    """A column that does not exist; the message has those that do, and the parameter that names another.
+
+    Attributes
+    ----------
+    column : str
+        The missing column.
+    """
+
+    def __init__(self, column: str, columns: Sequence[str], parameter: str | None = None) -> None:
+        self.column = column
+        self._columns = columns
+        close = " or ".join(map(repr, get_close_matches(column, columns, _NAMES_SUGGESTED)))
+        shown = ", ".join(columns[:_NAMES_SHOWN]) or "none"
+        more = f" and {len(columns) - _NAMES_SHOWN} more" if len(columns) > _NAMES_SHOWN else ""
+        super().__init__(
+            f"Expected {column!r} column in the dataset; its columns are: {shown}{more}. "
+            + (f"Did you mean {close}? " if close else "")
+            + (f"Name the right one with the '{parameter}' parameter." if parameter else "Name the right one.")
+        )
+
+    def of_parameter(self, parameter: str) -> MissingColumnError:
+        """The same error for a caller whose parameter has another name."""
+        return MissingColumnError(self.column, self._columns, parameter)
+
+
+def require_column(column: str, columns: Sequence[str], parameter: str | None = None) -> None:
+    """Refuse a column that does not exist."""
+    if column not in columns:
+        raise MissingColumnError(column, columns, parameter)
 
 
 def values_of(table: pa.Table, column: str, row: int) -> list[Any]:

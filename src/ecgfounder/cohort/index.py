@@ -104,6 +104,8 @@ def output_name(record: Record, naming: Naming) -> str:
     """
     if record.identifier is None:
         return naming.name(record.path)
+    if not record.identifier.strip():
+        raise PrepareError(f"the identifier of row {record.row} is empty; expected a name for the output")
     return naming.name_for_id(record.identifier if record.position == 0 else f"{record.identifier}_{record.position}")
 
 

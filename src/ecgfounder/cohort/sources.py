@@ -1,23 +1,20 @@
-"""Open a cohort: a Hugging Face dataset, a table, or a folder of ECG files.
+"""Open a cohort: a Hugging Face dataset, a table, a list of paths, a pattern, a folder of ECG files, or one of them.
 
 In: a dataset's name or path. Out: a `Cohort`.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ecgfounder.cohort.cohort import DEFAULT_COLUMN, Cohort
 from ecgfounder.cohort.listing import Listing
-from ecgfounder.cohort.naming import RUN_FOLDER
+from ecgfounder.cohort.lists import is_left_out, is_list, is_pattern, is_records, listed, matching, pattern_folder
+from ecgfounder.cohort.tables import ROWS_AT_ONCE, TABLE_SUFFIXES, file_fingerprint, open_table, table_suffix
 from ecgfounder.errors import CohortError, StorageError
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, is_url, locate, locate_folder, names_archive
 from ecgfounder.storage.copies import copy_of, copy_of_folder
@@ -26,39 +23,16 @@ from ecgfounder.storage.paths import KNOWN_SUFFIXES, printable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_AT_ONCE = 1024
-
-
 _ECG_SUFFIXES = KNOWN_SUFFIXES - {".json"}  # the suffix of outputs, not of ECGs
 
 
 _SAVED_MARKS = ("state.json", "dataset_dict.json")  # files that save_to_disk writes for a Dataset and a DatasetDict
 
 
-_TABLE_FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".jsonl": "json"}
-
-
 _COPY_SUFFIXES = (".parquet", ".arrow", ".jsonl")  # data files of a dataset copied from the Hub
 
 
-_MAC_FOLDER = "__MACOSX"
-"""A folder that macOS adds to archives, with no file of theirs in it."""
-
-
 _WFDB_SIGNALS = (".dat", ".mat", ".xyz")
-
-
-_BLOCK_BYTES = 4 << 20
-
-
-MOST_NESTED = 64
-"""Levels of objects and arrays in a line of JSON; Arrow's parser and Python recurse into each."""
-
-
-_BRACKETS = (b"[", b"{"), (b"]", b"}")
-
-
-_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 
 
 def open_cohort(
@@ -74,9 +48,9 @@ def open_cohort(
     Parameters
     ----------
     dataset : str or Location
-        A `save_to_disk` folder, a .csv/.tsv/.parquet/.jsonl file, a name on the Hub, a folder copied from the Hub, or a folder
-        of ECG files. In an object store or an archive: a saved folder or a table, which are copied to the cache, or a folder of
-        ECG files. A .zip or .tar file is a folder.
+        A `save_to_disk` folder, a table (`TABLE_SUFFIXES`), a list of paths (.txt, or PhysioNet's RECORDS), a folder of ECG
+        files, a pattern ('data/**/*.xml'), one ECG file, a name on the Hub, or a folder copied from the Hub. In an object store
+        or an archive: all but the Hub's; saved folders and tables are copied to the cache. A .zip or .tar file is a folder.
     split : str, default: "train"
         The split of a DatasetDict or of a Hub dataset.
     path_column, id_column : str, str or None
@@ -100,16 +74,24 @@ def open_cohort(
         load = _from_disk if _is_saved(dataset) else _from_copy
         return _hugging_face(load(dataset, split), path_column, id_column)
     if os.path.isfile(dataset):
-        return _table(dataset, path_column, id_column)
+        if table_suffix(dataset):
+            return open_table(dataset, path_column, id_column)
+        return _without_columns(locate(dataset), path_column, id_column, file_fingerprint(dataset))
+    if is_pattern(dataset):
+        return _without_columns(locate(dataset), path_column, id_column, "")
     return _hugging_face(_from_hub(dataset, split), path_column, id_column)
 
 
 def _elsewhere(place: Location, split: str, path_column: str, id_column: str | None) -> Cohort:
     try:
-        if _is_table(place):
+        if _is_file(place):
             status = place.status()
             told = f"{place.basename}:{status.size}:{status.tag}"
-            return _table(str(copy_of(place)), path_column, id_column, fingerprint=told)
+            if table_suffix(place.name):
+                return open_table(str(copy_of(place)), path_column, id_column, fingerprint=told)
+            return _without_columns(place, path_column, id_column, told)
+        if is_pattern(place.name) and not place.is_folder():
+            return _without_columns(place, path_column, id_column, "")
         if _is_saved_elsewhere(place):
             return _hugging_face(_from_disk(str(copy_of_folder(place)), split), path_column, id_column)
         listing = Listing(ecg_files(place))
@@ -120,32 +102,102 @@ def _elsewhere(place: Location, split: str, path_column: str, id_column: str | N
             f"{_shown(place)} holds no ECG files, and no dataset that save_to_disk wrote. ECG files end in "
             f"{', '.join(sorted(_ECG_SUFFIXES))}, with or without .gz."
         )
-    return _ecgs(listing, place, path_column, id_column)
+    return _ecgs(listing, _shown(place), "folder of ECG files", path_column, id_column)
+
+
+def _without_columns(place: Location, path_column: str, id_column: str | None, fingerprint: str) -> Cohort:
+    """A cohort of a list, of an ECG file, or of what matches a pattern."""
+    paths: Iterable[str]
+    if is_list(place.name):
+        what, paths = "list of paths", listed(place)
+    elif _is_ecg(place.name) and (place.is_local or not is_pattern(place.name)) and place.exists():
+        what, paths = "single ECG file", [str(_header_of(place))]
+    elif is_pattern(place.name) and not place.exists():
+        what, paths = "pattern", _matches(place)
+    else:
+        raise CohortError(
+            f"{printable(str(place))}: a dataset file must be a table ({', '.join(TABLE_SUFFIXES)}), a list of paths (.txt, "
+            f"RECORDS) or an ECG file; got {place.suffix or 'no suffix'!r}"
+        )
+    try:
+        listing = Listing(paths)
+    except StorageError as error:
+        raise CohortError(f"{_shown(place)}: {error}") from error
+    return _ecgs(listing, printable(str(place)), what, path_column, id_column, fingerprint=fingerprint)
+
+
+def _is_ecg(name: str) -> bool:
+    return os.path.splitext(name.lower().removesuffix(".gz"))[1] in _ECG_SUFFIXES
+
+
+def _header_of(place: Location) -> Location:
+    """The recording of an ECG file: for a signal file of WFDB, its header if there is one."""
+    header = place.beside(f"{place.stem}.hea")
+    return header if place.suffix.lower() in _WFDB_SIGNALS and header.exists() else place
+
+
+def _matches(pattern: Location) -> Iterator[str]:
+    """The files that match a pattern, without signal files of WFDB headers that match too."""
+    folder, found = pattern_folder(pattern), False
+    for below, names in groupby(matching(pattern), key=lambda name: name.rpartition("/")[0]):
+        files = [name.rpartition("/")[2] for name in names]
+        headers = {name[:-4] for name in files if name.endswith(".hea")}
+        for name in files:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in _WFDB_SIGNALS and stem in headers:
+                continue
+            found = True
+            yield str(folder / below / name if below else folder / name)
+    if not found:
+        raise CohortError(f"{printable(str(pattern))}: no file matches this pattern")
 
 
 def default_data_dir(dataset: str, options: StorageOptions = NO_OPTIONS) -> str | None:
     """The folder that a dataset's paths are relative to: a folder of ECG files itself, or that of a table in an archive.
 
-    Of other datasets it is not known: None.
+    Of a RECORDS file and of an ECG file it is their folder, of a pattern the folder before its first wildcard. Of other
+    datasets it is not known: None.
     """
     place = locate_folder(dataset, options) if is_url(dataset) or names_archive(dataset) else None
     if place is None or place.is_local:
-        return dataset if is_ecg_folder(dataset if place is None else os.fspath(place)) else None
+        here = dataset if place is None else os.fspath(place)
+        if is_ecg_folder(here):
+            return here
+        if os.path.isfile(here):
+            return None if table_suffix(here) or _is_plain_list(here) else str(locate(here).folder)
+        return str(pattern_folder(locate(here))) if is_pattern(here) and not os.path.isdir(here) else None
     try:
-        if _is_table(place):
-            return None if place.archive is None else str(place.folder)
+        if _is_file(place):
+            is_table = bool(table_suffix(place.name)) or _is_plain_list(place.name)
+            return None if is_table and place.archive is None else str(place.folder)
+        if is_pattern(place.name) and not place.is_folder():
+            return str(pattern_folder(place))
         return None if _is_saved_elsewhere(place) else str(place)
     except StorageError as error:
         raise CohortError(f"{_shown(place)}: {error}") from error
 
 
+def lasting_name(dataset: str) -> str:
+    """A dataset's name that is right from any working directory."""
+    if os.path.exists(dataset) or (is_pattern(dataset) and not is_url(dataset) and not names_archive(dataset)):
+        return os.path.abspath(dataset)
+    return dataset
+
+
+def _is_plain_list(name: str) -> bool:
+    return is_list(name) and not is_records(name)
+
+
+def _is_file(place: Location) -> bool:
+    """Whether a place that is not on this machine is a file by its name: a table, a list or an ECG file."""
+    if table_suffix(place.name) and not is_pattern(place.name):
+        return True
+    return (is_list(place.name) or _is_ecg(place.name)) and place.exists()
+
+
 def _shown(place: Location) -> str:
     """What messages call a folder: an archive by its file's name."""
     return str(place).removesuffix("::")
-
-
-def _is_table(place: Location) -> bool:
-    return place.suffix.lower() in _TABLE_FORMATS
 
 
 def _is_saved_elsewhere(place: Location) -> bool:
@@ -191,7 +243,8 @@ def _from_copy(folder: str, split: str) -> Any:
 
 
 def _from_hub(name: str, split: str) -> Any:
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.lower().endswith(tuple(_TABLE_FORMATS)):
+    is_file = bool(table_suffix(name)) or is_list(name) or _is_ecg(name)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or is_file:
         raise CohortError(f"{name}: no such file or folder")
     return _load(
         name,
@@ -225,92 +278,8 @@ def _hugging_face(dataset: Any, path_column: str, id_column: str | None) -> Coho
     )
 
 
-def _table(path: str, path_column: str, id_column: str | None, *, fingerprint: str = "") -> Cohort:
-    import pyarrow as pa
-    import pyarrow.dataset
-
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in _TABLE_FORMATS:
-        known = ", ".join(_TABLE_FORMATS)
-        raise CohortError(f"{path}: a dataset file must end in one of {known}; got {suffix or 'no suffix'!r}")
-    try:
-        table_format = _table_format(path, suffix, path_column, id_column)
-        table = _lone_row(path) if suffix == ".jsonl" else None
-        if table is None:
-            table = pyarrow.dataset.dataset(path, format=table_format)
-        names = table.schema.names
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise CohortError(f"{path}: cannot be read as {suffix}: {str(error).splitlines()[0]}") from error
-
-    def batches(columns: list[str]) -> Iterator[pa.Table]:
-        try:
-            for batch in table.to_batches(columns=columns, batch_size=ROWS_AT_ONCE):
-                yield pa.Table.from_batches([batch])
-        except (OSError, pa.ArrowException) as error:
-            raise CohortError(f"{path}: {str(error).splitlines()[0]}") from error
-
-    status = os.stat(path)
-    return Cohort(
-        names,
-        batches,
-        path_column=path_column,
-        id_column=id_column,
-        fingerprint=fingerprint or f"{os.path.basename(path)}:{status.st_size}:{status.st_mtime_ns}",
-    )
-
-
-def _lone_row(path: str) -> Any:
-    """The row of a .jsonl file without a line break, which Arrow skips; None if the file has a line break or no row."""
-    import pyarrow.dataset
-    import pyarrow.json
-
-    with open(path, "rb") as file:
-        line = file.readline()
-    if line.endswith(b"\n") or not line.strip():
-        return None
-    return pyarrow.dataset.dataset(pyarrow.json.read_json(io.BytesIO(line + b"\n")))
-
-
-def _table_format(path: str, suffix: str, path_column: str, id_column: str | None) -> Any:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.dataset
-    import pyarrow.json
-
-    if suffix == ".jsonl":
-        # Arrow may silently skip rows that are longer than a block, and nesting that is deep enough crashes it.
-        longest = level = 0
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                longest = max(longest, len(line))
-                opened, closed = (sum(map(line.count, brackets)) for brackets in _BRACKETS)
-                if level or opened != closed or opened > MOST_NESTED:
-                    deepest, level = _depths(line, level)
-                    if deepest > MOST_NESTED:
-                        raise CohortError(f"{path}: line {number} is nested more than {MOST_NESTED} levels deep")
-        options = pyarrow.json.ReadOptions(block_size=max(_BLOCK_BYTES, longest + 1))
-        return pyarrow.dataset.JsonFileFormat(read_options=options)
-    if suffix not in (".csv", ".tsv"):
-        return _TABLE_FORMATS[suffix]
-    # Identifiers such as 00123 must stay text, and a column of paths whose first block is empty must not become null.
-    text = {name: pa.string() for name in filter(None, (path_column, id_column))}
-    return pyarrow.dataset.CsvFileFormat(
-        read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
-        parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=text, strings_can_be_null=True),
-    )
-
-
-def _depths(line: bytes, level: int) -> tuple[int, int]:
-    """How deeply a line of JSON that begins at a level of nesting is nested, and the level at its end."""
-    codes = np.frombuffer(_JSON_TEXT.sub(b"", line), np.uint8)
-    opens, closes = (np.isin(codes, [ord(bracket) for bracket in brackets]) for brackets in _BRACKETS)
-    levels = level + np.cumsum(opens.astype(np.int64) - closes)
-    return int(levels.max(initial=level)), max(0, int(levels[-1])) if len(levels) else level
-
-
 def _folder(folder: Location, path_column: str, id_column: str | None) -> Cohort:
-    return _ecgs(_Walk(folder), folder, path_column, id_column)
+    return _ecgs(_Walk(folder), _shown(folder), "folder of ECG files", path_column, id_column)
 
 
 @dataclass(frozen=True)
@@ -323,7 +292,9 @@ class _Walk:
         return ecg_files(self.folder)
 
 
-def _ecgs(paths: Iterable[str], folder: Location, path_column: str, id_column: str | None) -> Cohort:
+def _ecgs(
+    paths: Iterable[str], shown: str, what: str, path_column: str, id_column: str | None, *, fingerprint: str = ""
+) -> Cohort:
     import pyarrow as pa
 
     def batches(_columns: list[str]) -> Iterator[pa.Table]:
@@ -337,10 +308,8 @@ def _ecgs(paths: Iterable[str], folder: Location, path_column: str, id_column: s
             yield pa.table({path_column: waiting})
 
     if id_column is not None:
-        raise CohortError(
-            f"{_shown(folder)} is a folder of ECG files and has no columns: id_column needs a dataset or a table"
-        )
-    return Cohort((path_column,), batches, path_column=path_column)
+        raise CohortError(f"{shown} is a {what} and has no columns: id_column needs a dataset or a table")
+    return Cohort((path_column,), batches, path_column=path_column, fingerprint=fingerprint)
 
 
 def ecg_files(root: str | os.PathLike[str] | Location, options: StorageOptions = NO_OPTIONS) -> Iterator[str]:
@@ -358,7 +327,7 @@ def ecg_files(root: str | os.PathLike[str] | Location, options: StorageOptions =
     if place.is_local and not os.path.isdir(place):
         raise CohortError(f"{printable(str(place))} cannot be listed: No such file or directory")
     try:
-        listed = place.names(skip=_is_no_cohort, follow=True)
+        listed = place.names(skip=is_left_out, follow=True)
         for folder, names in groupby(listed, key=lambda name: name.rpartition("/")[0]):
             yield from (
                 str(place / name)
@@ -370,10 +339,6 @@ def ecg_files(root: str | os.PathLike[str] | Location, options: StorageOptions =
 
 def _leads_nowhere(place: Location) -> bool:
     return place.is_local and os.path.islink(place) and not os.path.exists(place)
-
-
-def _is_no_cohort(folder: str) -> bool:
-    return folder.startswith(".") or folder in (RUN_FOLDER, _MAC_FOLDER)
 
 
 def _ecgs_of(place: Location, folder: str, names: list[str]) -> Iterator[str]:

@@ -22,8 +22,9 @@ def add_cohort_arguments(parser: argparse.ArgumentParser, *, required: bool) -> 
     add(
         "--dataset",
         required=required,
-        help="Hugging Face dataset (save_to_disk folder or Hub name), .csv/.tsv/.parquet/.jsonl table, or folder of ECG files; "
-        "a path or a URL (s3://, gs://, az://, hf://datasets/); .zip and .tar files are folders, and ARCHIVE::PATH is in one",
+        help="Hugging Face dataset (save_to_disk folder or Hub name), table (.csv, .tsv, .csv.gz, .json, .jsonl, .ndjson, "
+        ".parquet, .feather), list of paths (.txt, RECORDS), folder of ECG files, quoted pattern ('data/**/*.xml'), or one ECG "
+        "file; a path or a URL (s3://, gs://, az://, hf://datasets/); .zip and .tar files are folders, ARCHIVE::PATH is in one",
     )
     add("--split", default="train", help="split of a DatasetDict or Hub dataset (default: %(default)s)")
     add(
@@ -76,7 +77,10 @@ def add_signal_arguments(parser: argparse.ArgumentParser) -> None:
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for the network and its engine."""
     add = parser.add_argument_group("network").add_argument
-    add("--checkpoint", help="file or URL, or folder with the mode's file (default: from the Hugging Face Hub)")
+    add(
+        "--checkpoint",
+        help="file or URL, folder with the mode's file, or OWNER/NAME on the Hugging Face Hub (default: the published one)",
+    )
     add("--engine", default="auto", help="auto, torch, triton, onnx or native (default: %(default)s)")
     add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
     add(

@@ -189,9 +189,10 @@ def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> No
 def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Terminal) -> None:
     """Print the counts of a whole run."""
     took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
+    now = f"{summary.processed:,} in this attempt, {took}, {_rate(summary):.1f} ECG/s"
     console.line(
         f"{tally.done:,} of {counted(tally.done + tally.failed + tally.pending, 'recording')} embedded, {tally.failed:,} failed; "
-        f"{summary.processed:,} in this attempt, {took}, {_rate(summary):.1f} ECG/s"
+        f"{now if summary.processed else 'nothing was left to do'}"
     )
     if summary.precision_error is not None:
         console.line(f"Measured error of {settings.precision} against float32: {summary.precision_error:.1e} relative")
@@ -200,9 +201,18 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
         console.line(
             f"The device's memory ran out; batches of {counted(fits, 'recording')} of 10 s fitted (--batch_size {fits})"
         )
-    print_tally(tally, settings.output_dir, console, all_before=not summary.failed_now)
+    print_tally(tally, settings.output_dir, console, all_before=not summary.failed_now, idle=not summary.processed)
     if tally.pending:
         console.line(f"Still to do: {counted(tally.pending, 'recording')}; the same command does them")
+
+
+_MEANINGS = {
+    "changed": "to do again: their files differ from those that were embedded",
+    "missing": "to do again: their outputs are no longer in the output folder",
+    "found": "to do again: their files did not exist, and exist now",
+    "gone": "in the output folder, but no longer in the dataset; their outputs are kept",
+}
+"""What the counts of a dry run mean."""
 
 
 def print_preview(preview: Preview, settings: Settings) -> int:
@@ -213,7 +223,8 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     print(f"recordings  {preview.n_records:,}")
     for name in ("n_todo", "done", "failed", "changed", "missing", "found", "gone"):
         shown = {"n_todo": "to do", "found": "found again"}.get(name, name)
-        print(f"{shown:<11} {getattr(plan, name):,}")
+        number = getattr(plan, name)
+        print(f"{shown:<11} {number:,}{f'  ({_MEANINGS[name]})' if number and name in _MEANINGS else ''}")
     _print_presence(preview.presence)
     verdict = "resumes the existing run" if preview.resumes else "new run"
     if preview.differences:

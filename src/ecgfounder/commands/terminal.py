@@ -16,6 +16,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
@@ -108,11 +110,32 @@ def print_error(program: str, error: Exception) -> None:
     print(f"{program}: {message}", file=sys.stderr)
 
 
+_FLAG = re.compile(r"--[A-Za-z][\w-]*")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors, which repeat what was given, are one line; so are those of its commands."""
 
     def error(self, message: str) -> NoReturn:
         super().error(one_line(message))
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As `argparse` does; before it complains of anything else, a flag that looks like one that exists is named with it."""
+        words = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is None:  # the flags after a command are for the command's own parser
+            for word in takewhile(lambda word: word != "--", words):
+                if close := self._close_flag(word):
+                    self.error(f"unrecognized arguments: {word.partition('=')[0]} (did you mean {close}?)")
+        return super().parse_known_args(words, namespace)
+
+    def _close_flag(self, word: str) -> str | None:
+        """The flag that was meant by an unknown one; None if it is a flag, the beginning of one, or like none."""
+        name = word.partition("=")[0]
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        if _FLAG.fullmatch(name) is None or any(flag.startswith(name) for flag in flags):
+            return None
+        same = "--" + name[2:].replace("-", "_").lower()
+        return same if same in flags else next(iter(get_close_matches(same, flags, 1)), None)
 
 
 class LineFormatter(logging.Formatter):
@@ -285,11 +308,21 @@ class Terminal:
             self._bar = None
 
 
-def print_tally(tally: Tally, output_dir: Path | Location, console: Terminal, *, all_before: bool = False) -> None:
-    """Print the counts of a run; `all_before` says that its records failed in earlier attempts only."""
+def print_tally(
+    tally: Tally, output_dir: Path | Location, console: Terminal, *, all_before: bool = False, idle: bool = False
+) -> None:
+    """Print the counts of a run.
+
+    Parameters
+    ----------
+    all_before : bool
+        Whether its records failed in earlier attempts only.
+    idle : bool
+        Whether this attempt did no record; the times of earlier attempts are left out.
+    """
     from ecgfounder.ledger.manifest import STAGES
 
-    if tally.seconds:
+    if tally.seconds and not idle:
         stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in tally.seconds.items() if stage in STAGES)
         console.line(f"Time by stage, all processes and threads together: {stages}")
     if pulses := tally.flags.get("calibration_pulse"):

@@ -68,7 +68,8 @@ class Pipeline:
         self._arriving: dict[int, Gathering] = {}  # records with inputs still to be read, by place
         self._to_embed: queue.Queue[Batch[Tag] | None] = queue.Queue(threads + 1)
         self._to_finish: queue.Queue[list[Row] | None] = queue.Queue(4 * threads + 4)
-        self._seconds = 0.0
+        self.seconds = 0.0
+        self._waited_before = 0.0
         self._waited = {"embed": 0.0, "write": 0.0}  # seconds that others waited for a stage
         self._counting = threading.Lock()
         self._error: BaseException | None = None
@@ -92,11 +93,13 @@ class Pipeline:
             Any error of an engine or of `finish`, which stops the run.
         """
         keep_freed_memory()
-        began = time.monotonic()
+        began: float | None = None  # when the first file was read: what is before is the start of the reading processes
         for thread in (*self._embedders, self._finisher):
             thread.start()
         try:
             for event in self.trouble.judged(self.pool.events(jobs), self.pool.stop_taking):
+                if began is None:
+                    began, self._waited_before = time.monotonic(), self.pool.waited
                 self._take(event)
                 if self.interruption.requested:
                     self.pool.stop_taking()
@@ -109,7 +112,7 @@ class Pipeline:
             raise
         finally:
             self._shut_down()
-            self._seconds = time.monotonic() - began
+            self.seconds = 0.0 if began is None else time.monotonic() - began
         if self._error:
             raise self._error
 
@@ -122,10 +125,10 @@ class Pipeline:
         waited = {
             "write": self._waited["write"] / len(self._embedders),
             "embed": self._waited["embed"],
-            "read": self.pool.waited,
+            "read": self.pool.waited - self._waited_before,
         }
         for stage, seconds in waited.items():
-            if seconds >= NOTICEABLE * self._seconds:
+            if seconds >= NOTICEABLE * self.seconds:
                 return stage
         return "main"
 

@@ -51,6 +51,7 @@ def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord, state: Ledger
             folder.table("manifest"),
             folder.failures,
             accounts,
+            shards=settings.shards,
         )
     if predictions is not None:
         tally.likely = predictions.likely

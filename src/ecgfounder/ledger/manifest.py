@@ -77,6 +77,8 @@ class Tally:
         The failed records that lack a file.
     failures : list of (str, str)
         The first failed records, with the paths of those that have identifiers, and the reasons. It is for the terminal only.
+    pending_by_shard : Counter of str
+        The number of pending records of each shard ("3/16") that has any, if the run is done in shards.
     """
 
     done: int = 0
@@ -88,6 +90,7 @@ class Tally:
     seconds: dict[str, float] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     likely: Counter[str] = field(default_factory=Counter)
+    pending_by_shard: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: str, entry: Entry) -> None:
         """Count a record that is done or failed."""
@@ -119,7 +122,7 @@ class Tally:
 def check_kept_columns(cohort: Cohort, columns: Sequence[str]) -> None:
     """Refuse columns that do not exist, that cannot be read completely, or whose names the manifest uses itself."""
     for column in columns:
-        cohort.require(column)
+        cohort.require(column, "keep_columns")
         if column in SCHEMA.names:
             raise SettingsError(
                 f"keep_columns {column}: the manifest has a column of that name; rename it in the dataset."
@@ -136,6 +139,8 @@ def write_manifest(
     manifest: Place,
     failures: Place,
     tables: Sequence[Account] = (),
+    *,
+    shards: int = 1,
 ) -> Tally:
     """Look up every path of the cohort in the ledger and write both tables, each atomically.
 
@@ -158,7 +163,13 @@ def write_manifest(
                 table.writerows(_cells(row) for row in rows if row["status"] == "failed")
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         text.detach()
-    tally.pending = len(np.unique(pending))
+    left = np.unique(np.array(pending, np.uint64))
+    tally.pending = len(left)
+    if shards > 1:
+        parts, counts = np.unique(left % np.uint64(shards), return_counts=True)
+        tally.pending_by_shard.update(
+            {f"{part + 1}/{shards}": int(count) for part, count in zip(parts, counts, strict=True)}
+        )
     return tally
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgfounder.errors import CheckpointError, StorageError
+from ecgfounder.machine import is_reachable
 from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, SPECS, NetworkSpec, spec_of
 from ecgfounder.network.head import Head
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, is_url, locate, path_here
@@ -31,13 +34,20 @@ if TYPE_CHECKING:
     from ecgfounder.net1d import Net1D
 
 
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
 def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str, options: StorageOptions = NO_OPTIONS) -> Path:
     """The checkpoint file to load.
 
     Parameters
     ----------
     checkpoint : str or os.PathLike or None
-        A file; a folder that holds the mode's published file; or None for the Hugging Face Hub. The Hub's local cache is
+        A file; a folder that holds the mode's published file; OWNER/NAME of a repository of the Hugging Face Hub that holds
+        it, if there is no such path; or None for the published repository. The Hub's local cache is
         checked first, so that a cached file needs no internet access and does not change between runs. A file in an object
         store is copied to the cache once.
     mode : str
@@ -60,13 +70,29 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str, option
         inside = path / spec.filename
         if inside.is_file():
             return inside
-        others = sorted(p.name for p in path.iterdir() if p.suffix in {".pth", ".pt", ".ckpt", ".safetensors"})
+        others = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES)
         found = f"it holds {', '.join(others[:5])}" if others else "it holds no checkpoint"
         raise CheckpointError(f"{path}: no {spec.filename} in this folder ({found}); name the file itself")
+    if not path.exists() and _is_repository(checkpoint):
+        return _from_hub(replace(spec, repo_id=str(checkpoint)))
     if not path.is_file():
         what = "is not a regular file" if path.exists() else "there is no such file"
         raise CheckpointError(f"{path}: {what}. {_how_to_get(spec)}")
     return path
+
+
+def looks_like_checkpoint(text: str) -> bool:
+    """Whether a text is rather the path or URL of a checkpoint than a word."""
+    return "/" in text or text.lower().endswith(_SUFFIXES)
+
+
+def _is_repository(checkpoint: str | os.PathLike[str]) -> bool:
+    """Whether a path that does not exist has the form OWNER/NAME, and OWNER is no folder here."""
+    text = os.fspath(checkpoint)
+    owner = text.partition("/")[0]
+    return (
+        _REPOSITORY.fullmatch(text) is not None and not text.lower().endswith(_SUFFIXES) and not os.path.exists(owner)
+    )
 
 
 def _from_store(place: Location, spec: NetworkSpec) -> Path:
@@ -81,20 +107,33 @@ def _from_store(place: Location, spec: NetworkSpec) -> Path:
 
 
 def _from_hub(spec: NetworkSpec) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(spec.repo_id, spec.filename, local_files_only=True))
     except LocalEntryNotFoundError:
         pass  # not in the cache yet: download it
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(_not_downloaded(spec, "HF_HUB_OFFLINE is set"))
+    if not is_reachable(constants.ENDPOINT):
+        raise CheckpointError(_not_downloaded(spec, f"{constants.ENDPOINT} does not answer"))
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    client.setLevel(logging.CRITICAL)  # the error has what matters
     try:
         return Path(hf_hub_download(spec.repo_id, spec.filename))
     except Exception as error:  # the Hub's client passes on errors of its HTTP library
-        raise CheckpointError(
-            f"{spec.filename} is not in the Hugging Face cache and cannot be downloaded from {spec.repo_id} "
-            f"({type(error).__name__}). {_how_to_get(spec)}"
-        ) from error
+        raise CheckpointError(_not_downloaded(spec, type(error).__name__)) from error
+    finally:
+        client.setLevel(level)
+
+
+def _not_downloaded(spec: NetworkSpec, reason: str) -> str:
+    return (
+        f"{spec.filename} is not in the Hugging Face cache and cannot be downloaded from {spec.repo_id} ({reason}). "
+        f"{_how_to_get(spec)}"
+    )
 
 
 def _how_to_get(spec: NetworkSpec) -> str:

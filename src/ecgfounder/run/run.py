@@ -5,7 +5,6 @@ In: `Settings`. Out: the embeddings in `output_dir`, the run record in `output_d
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,7 @@ from ecgfounder._version import __version__
 from ecgfounder.cohort.cohort import Cohort
 from ecgfounder.cohort.index import Index, index_cohort
 from ecgfounder.cohort.naming import Layout, Naming
-from ecgfounder.cohort.sources import open_cohort
+from ecgfounder.cohort.sources import lasting_name, open_cohort
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.drivers.launch import Launch, join_launch
 from ecgfounder.drivers.local import Pipeline
@@ -86,7 +85,7 @@ REPAIRS = 3
 """Times that replaced outputs are written again, at most."""
 
 SHORT_SECONDS = 10.0
-"""Shorter attempts get no advice on performance."""
+"""Shorter attempts, from the first recording on, get no advice on performance."""
 
 
 @dataclass(frozen=True)
@@ -388,7 +387,7 @@ class Run:
         return RunRecord(
             fingerprint=settings.fingerprint(opening.digest),
             settings=CohortSettings(
-                dataset=os.path.abspath(settings.dataset) if os.path.exists(settings.dataset) else settings.dataset,
+                dataset=lasting_name(settings.dataset),
                 split=settings.split,
                 data_dir=self.naming.data_dir,
                 path_column=settings.path_column,
@@ -478,7 +477,7 @@ class Run:
         size = self._batch_size(started.engine)
         pipeline = Pipeline(pool, stage, finish, size, self.interruption, trouble=self._trouble)
         pipeline.run(self._jobs(started, recorder))
-        if time.monotonic() - started.began > SHORT_SECONDS:
+        if pipeline.seconds > SHORT_SECONDS:
             self._slowest = pipeline.slowest
 
     @property

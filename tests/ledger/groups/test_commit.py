@@ -32,7 +32,7 @@ from ecgfounder.storage.objects import ObjectStore
 from tests.builders.entries import HEADER, entry_of
 
 STORES = ["memory", "files", pytest.param("objects", marks=pytest.mark.services)]
-QUICK = Intervals(renew=0.1, stale=0.6, give_up=0.4, look=0.05)
+QUICK = Intervals(renew=0.1, stale=1.0, give_up=20.0, look=0.05)
 NEVER = Bounds(1000, 1000.0)
 
 
@@ -247,8 +247,9 @@ def test_numbers_that_were_removed_do_not_come_back_to_life(run: Location) -> No
 
 
 def test_a_holder_that_cannot_renew_stops(run: Location) -> None:
-    with take(run) as lease, mock.patch.object(leases, "publish", side_effect=Unavailable("down")):
-        time.sleep(QUICK.give_up + 0.3)
+    impatient = replace(QUICK, give_up=0.4)
+    with take(run, intervals=impatient) as lease, mock.patch.object(leases, "publish", side_effect=Unavailable("down")):
+        time.sleep(2.0)
         with pytest.raises(Superseded, match="could not be renewed"):
             lease.check()
 
