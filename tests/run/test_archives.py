@@ -28,9 +28,9 @@ from ecgfounder.storage import locate
 from ecgfounder.storage.archives import ArchiveStore
 from tests.builders.archives import Entry, crafted_zip, files_of, tar_of, zip_of
 from tests.builders.originals import ALL_SAID, built
+from tests.harness.cohorts import Lines, entries, npy_of, write_formats
 from tests.harness.outputs import json_outputs
 from tests.harness.stand_ins import NullEngine
-from tests.run.test_object_stores import Lines, entries, npy_of, write_formats
 
 Start = Callable[..., Summary]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import subprocess
@@ -17,8 +16,6 @@ from typing import Any
 from unittest import mock
 
 import datasets
-import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -32,6 +29,7 @@ from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Summary
 from ecgfounder.storage import locate, storage_options
 from tests.builders.originals import ALL_SAID, built
+from tests.harness.cohorts import Lines, entries, npy_of, write_formats
 from tests.harness.object_server import SECRET, Gateway, ObjectServer, Request
 from tests.harness.outputs import json_outputs
 from tests.harness.stand_ins import NullEngine
@@ -39,30 +37,6 @@ from tests.harness.stand_ins import NullEngine
 pytestmark = pytest.mark.services
 
 Start = Callable[..., Summary]
-
-SUFFIXES = {"wfdb": "", "hdf5": ".h5", "dicom": ".dcm", "scp_ecg": ".scp", "ishne": ".ecg", "ge_muse": ".xml"}
-SUFFIXES |= {"hl7_aecg": ".xml", "ge_cardiosoft": ".xml", "philips_sierra": ".xml", "edf": ".edf", "csv": ".csv"}
-SUFFIXES |= {
-    "npy": ".npy",
-    "npz": ".npz",
-    "mat": ".mat",
-    "schiller_sema": ".xml",
-    "dicom_xml": ".xml",
-    "dicom_json": ".dcm",
-    "healforce": ".scp",
-}
-
-
-class Lines:
-    """A console that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-    def progress(self, done: int, failed: int, total: int) -> None: ...
 
 
 @pytest.fixture
@@ -92,23 +66,6 @@ def start(tmp_path: Path, console: Lines) -> Start:
     return run
 
 
-def write_formats(folder: Path) -> int:
-    """One folder for each original that is read without naming a reader, with its format's suffix; returns how many."""
-    originals = [original for original in built() if original.reader == "auto"]
-    for number, original in enumerate(originals):
-        place = folder / f"{number:02d} {original.format}"
-        place.mkdir(parents=True)
-        for name, data in original.files.items():
-            (place / f"{name}{SUFFIXES[original.format]}").write_bytes(data)
-    return len(originals)
-
-
-def npy_of(seed: int, n_samples: int = 600) -> bytes:
-    content = io.BytesIO()
-    np.save(content, np.random.default_rng(seed).standard_normal((12, n_samples)).astype(np.float32))
-    return content.getvalue()
-
-
 def upload(folder: Path, url: str) -> str:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -127,12 +84,6 @@ def manifest(out: Path) -> dict[str, dict[str, Any]]:
     """The manifest's rows by the paths of their outputs, or of failed records by their names."""
     rows = pq.read_table(out / "_run" / "manifest.pq").to_pylist()
     return {row["record"].rpartition("/")[2]: row for row in rows}
-
-
-def entries(out: Path) -> list[dict[str, Any]]:
-    parts = sorted((out / "_run" / "ledger").glob("*.jsonl"))
-    lines = [orjson.loads(line) for part in parts for line in part.read_bytes().splitlines()]
-    return [line for line in lines if "key" in line]
 
 
 # --- the same as from a folder ---------------------------------------------------------------------------------------
