@@ -98,13 +98,13 @@ def test_inputs_of_many_jobs_are_those_of_the_jobs(shared: bool, monkeypatch: py
     pool = ReaderPool(RandomTask(Preparation()), 2)
     try:
         seen: dict[int, int] = {}
-        for event in pool.events(Job(place, f"{place}") for place in range(300)):
+        for event in pool.events(Job(place, f"{place}") for place in range(100)):
             if isinstance(event, Input):
                 np.testing.assert_array_equal(event.data, arrays_of(event.job.place)[event.number])
                 seen[event.job.place] = seen.get(event.job.place, 0) + 1
     finally:
         pool.close()
-    assert seen == {place: len(arrays_of(place)) for place in range(300)}
+    assert seen == {place: len(arrays_of(place)) for place in range(100)}
 
 
 def test_short_jobs_are_given_several_at_once() -> None:

@@ -34,6 +34,7 @@ sys.exit(0 if done == 60 else 6)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_suspended_for_longer_than_a_file_may_take_fails_no_file() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(

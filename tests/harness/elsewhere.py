@@ -9,9 +9,10 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ecgfounder.storage import Conflict, Status, Store, Unavailable
+from ecgfounder.storage import Conflict, Missing, Status, Store, Unavailable
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.store import Skip, skip_none, walk_order
 
@@ -84,7 +85,8 @@ class Elsewhere(Store):
     def list(self, folder: str = "", *, skip: Skip = skip_none) -> Iterator[Status]:
         for status in sorted(self._files.list(folder, skip=skip), key=lambda status: walk_order(status.name)):
             if not status.name.rpartition("/")[2].startswith("."):  # half written
-                yield self.status(status.name)
+                with suppress(Missing):  # deleted meanwhile
+                    yield self.status(status.name)
 
     def names(self, folder: str = "", *, skip: Skip = skip_none, follow: bool = False) -> Iterator[str]:
         return (name for name in self._files.names(folder, skip=skip) if not name.rpartition("/")[2].endswith(".part"))

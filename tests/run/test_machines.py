@@ -27,6 +27,8 @@ from tests.builders.cohorts import write_cohort
 from tests.harness.outputs import json_outputs
 from tests.places import ROOT
 
+pytestmark = pytest.mark.services
+
 STALE = 3.0
 COUNT = 40
 

@@ -22,6 +22,8 @@ from tests.harness.faults import BROKEN, COMPLETE, with_shard
 from tests.harness.outputs import json_outputs
 from tests.harness.store_faults import HERE, QUICK, Machine, check_sealed, result, run_to_the_end, start, wait
 
+pytestmark = pytest.mark.services
+
 FORMATS = ("json", "parquet")
 DONE, FAILED = 19, 2
 
@@ -195,6 +197,8 @@ def test_two_starts_at_once_one_wins_and_nothing_is_done_twice(
 ) -> None:
     settings = settings_in(tmp_path / "store", cohort, checkpoint, "parquet")
     children = [start(settings, told=tmp_path / str(number)) for number in range(3)]
-    assert sorted(wait(child) for child in children) == [COMPLETE, BROKEN, BROKEN]
+    statuses = sorted(wait(child) for child in children)
+    assert statuses[0] == COMPLETE
+    assert set(statuses) <= {COMPLETE, BROKEN}  # one that comes when the run is complete has nothing to do
     assert result(settings) == undisturbed["parquet"][0]
     check_sealed(settings.output_dir, DONE, FAILED)
