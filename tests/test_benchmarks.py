@@ -40,6 +40,7 @@ def spreads(facts: Any) -> list[dict[str, float]]:
     return [each for value in facts for each in spreads(value)] if isinstance(facts, list) else []
 
 
+@pytest.mark.slow
 def test_results_are_json_with_machine_versions_and_every_part(quick: tuple[Path, str]) -> None:
     results = json.loads(quick[0].read_text())
     assert set(results["parts"]) == {"stages", "growth", "null_engine", "starting"} == set(results["seconds"])
@@ -48,12 +49,14 @@ def test_results_are_json_with_machine_versions_and_every_part(quick: tuple[Path
     assert [row["recordings"] for row in results["parts"]["growth"]["rows"]] == [10, 20]
 
 
+@pytest.mark.slow
 def test_every_measurement_has_a_median_within_its_range(quick: tuple[Path, str]) -> None:
     found = spreads(json.loads(quick[0].read_text())["parts"])
     assert len(found) > 15
     assert all(each["min"] <= each["median"] <= each["max"] and each["n"] >= 1 for each in found)
 
 
+@pytest.mark.slow
 def test_the_tables_go_between_a_pages_markers_and_nowhere_else(quick: tuple[Path, str], tmp_path: Path) -> None:
     from benchmarks.report import BEGIN, END
 

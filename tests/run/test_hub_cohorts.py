@@ -25,6 +25,8 @@ from tests.harness.object_server import Request
 from tests.harness.outputs import json_outputs
 from tests.harness.stand_ins import NullEngine, Silent
 
+pytestmark = pytest.mark.services
+
 Start = Callable[..., Summary]
 
 

@@ -30,6 +30,8 @@ from ecgfounder.storage import hub as module
 from ecgfounder.storage.hub import HubStore
 from tests.harness.hub_server import LARGE_BYTES, TOKEN, Hub, tag_of
 
+pytestmark = pytest.mark.services
+
 LARGE = bytes(range(256)) * (LARGE_BYTES // 256 + 1)
 FILES = {
     "study/a.xml": b"first",

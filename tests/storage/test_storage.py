@@ -33,7 +33,7 @@ from ecgfounder.storage.replace import FILES_AT_ONCE, replace_file, replace_file
 from ecgfounder.storage.store import BLOCK_BYTES, RangedFile, Status, Store, walk_order
 from tests.harness.hub_server import CommittedStore
 
-STORES = ["local", "memory", "hub", pytest.param("objects", marks=pytest.mark.services)]
+STORES = ["local", "memory", *(pytest.param(name, marks=pytest.mark.services) for name in ("hub", "objects"))]
 """Every store there is; another one joins here."""
 
 ODD_NAMES = [
