@@ -134,8 +134,8 @@ def test_an_object_that_is_replaced_while_it_is_read_is_a_fault_of_the_file(buck
 
     def replace(request: Request) -> None:
         if request.range.startswith("bytes=0-5"):  # when the container is open
+            locate(url).put(content[:-1] + b"x")  # an error in here breaks the request, which is then repeated
             gateway.rule = lambda _request: None
-            locate(url).put(content[:-1] + b"x")
 
     gateway.rule = replace
     with pytest.raises(ReadError, match="it changed while it was read"):
