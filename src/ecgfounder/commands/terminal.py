@@ -40,10 +40,13 @@ _FLAGS = "|".join(
             "allow_incomplete",
             "batch_size",
             "check_hashes",
+            "cpus_per_actor",
             "data_dir",
             "dataset_name",
             "embeddings_dirs",
             "exclude_flags",
+            "gpus_per_actor",
+            "group_size",
         ),
         *(
             "id_column",
@@ -59,6 +62,7 @@ _FLAGS = "|".join(
             "output_file",
             "output_format",
             "path_column",
+            "ray_address",
             "read_memory",
             "read_timeout",
             "retry_failed",
@@ -68,7 +72,7 @@ _FLAGS = "|".join(
     )
 )
 _WORDS = (
-    "checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|mode|overwrite|pooling|precision|predictions|"
+    "actors|checkpoint|compiled|dataset|device|driver|dtype|engine|format|layout|lead|leads|mode|overwrite|pooling|precision|predictions|"
     "reader|recipe|remainder|resampling|shard|split|statements|stride|unit|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
