@@ -88,9 +88,10 @@ class GroupedRun(Run):
     def _take_folder(self, stack: ExitStack) -> None:
         if not self.folder.is_remote:
             stack.enter_context(take_folder(self.folder, self.settings.shard))
-        self._hold = stack.enter_context(
-            StoreHold(self.folder, self.settings.shard, intervals=self.intervals, tell=self.console.line)
-        )
+        self._hold = stack.enter_context(self._hold_of(self.settings.shard))
+
+    def _hold_of(self, shard: tuple[int, int]) -> StoreHold:
+        return StoreHold(self.folder, shard, intervals=self.intervals, tell=self.console.line)
 
     def _start(self, launch: Launch, stack: ExitStack, began: float) -> Started:
         opening = self._open()
