@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define LANES 4
@@ -160,21 +159,19 @@ static PyObject *forwards_and_backwards(PyObject *module, PyObject *arguments)
 #define AT_ONCE 4096 /* results of one part */
 #define DIGIT_BITS 11
 #define N_DIGITS (1 << DIGIT_BITS)
-#define N_PASSES 3 /* over the upper 33 bits; the rest is sorted by comparing */
-#define LOWEST_BIT (64 - N_PASSES * DIGIT_BITS)
+#define N_PASSES 3
+#define UNSORTED (64 - N_PASSES * DIGIT_BITS) /* lower bits of the keys; what differs in them alone is sorted by comparing */
 
 typedef struct {
-    uint64_t key; /* in the order of the values */
-    uint32_t at;
-} Item;
-
-typedef struct {
-    Item *items, *others;
+    const double *values;
+    uint64_t *items, *others; /* the upper bits of a value's key, and where it is */
     double *sorted;
     uint32_t *rank;
     uint64_t *bits;
+    uint64_t at_mask; /* of the lower bits, at most UNSORTED */
 } Space;
 
+/* A number in the order of the values. */
 static uint64_t key_of(double value)
 {
     uint64_t bits;
@@ -183,54 +180,81 @@ static uint64_t key_of(double value)
     return bits >> 63 ? ~bits : bits | 1ull << 63;
 }
 
-static int in_order(const void *one, const void *other)
+static double value_of(const Space *space, uint64_t item)
 {
-    const uint64_t x = ((const Item *)one)->key, y = ((const Item *)other)->key;
-    return (x > y) - (x < y);
+    return space->values[item & space->at_mask];
+}
+
+static void sift_down(const Space *space, uint64_t *items, Py_ssize_t at, Py_ssize_t n)
+{
+    const uint64_t moved = items[at];
+    const double value = value_of(space, moved);
+    Py_ssize_t child;
+    while ((child = 2 * at + 1) < n) {
+        child += child + 1 < n && value_of(space, items[child]) < value_of(space, items[child + 1]);
+        if (value_of(space, items[child]) <= value)
+            break;
+        items[at] = items[child];
+        at = child;
+    }
+    items[at] = moved;
+}
+
+/* Sort by comparing values: a few by insertion, many as a heap. */
+static void sort_few(const Space *space, uint64_t *items, Py_ssize_t n)
+{
+    static const Py_ssize_t few = 16;
+    Py_ssize_t i, k;
+    if (n > few) {
+        for (i = n / 2 - 1; i >= 0; i--)
+            sift_down(space, items, i, n);
+        for (i = n - 1; i > 0; i--) {
+            const uint64_t largest = items[0];
+            items[0] = items[i];
+            items[i] = largest;
+            sift_down(space, items, 0, i);
+        }
+        return;
+    }
+    for (i = 1; i < n; i++) {
+        const uint64_t moved = items[i];
+        const double value = value_of(space, moved);
+        for (k = i; k > 0 && value_of(space, items[k - 1]) > value; k--)
+            items[k] = items[k - 1];
+        items[k] = moved;
+    }
 }
 
 static void sort(Space *space, Py_ssize_t n)
 {
-    static const Py_ssize_t few = 8;
     uint32_t count[N_PASSES][N_DIGITS];
     Py_ssize_t i, first;
     int pass;
     memset(count, 0, sizeof count);
     for (i = 0; i < n; i++)
         for (pass = 0; pass < N_PASSES; pass++)
-            count[pass][space->items[i].key >> (LOWEST_BIT + pass * DIGIT_BITS) & (N_DIGITS - 1)]++;
+            count[pass][space->items[i] >> (UNSORTED + pass * DIGIT_BITS) & (N_DIGITS - 1)]++;
     for (pass = 0; pass < N_PASSES; pass++) {
-        const int shift = LOWEST_BIT + pass * DIGIT_BITS;
+        const int shift = UNSORTED + pass * DIGIT_BITS;
         uint32_t sum = 0;
-        Item *swapped = space->others;
+        uint64_t *sorted = space->others;
         for (i = 0; i < N_DIGITS; i++) {
             const uint32_t here = count[pass][i];
             count[pass][i] = sum;
             sum += here;
         }
         for (i = 0; i < n; i++)
-            swapped[count[pass][space->items[i].key >> shift & (N_DIGITS - 1)]++] = space->items[i];
+            sorted[count[pass][space->items[i] >> shift & (N_DIGITS - 1)]++] = space->items[i];
         space->others = space->items;
-        space->items = swapped;
+        space->items = sorted;
     }
-    for (first = 0; first < n; first = i) {
-        Item *items = space->items;
-        uint64_t differing = 0;
-        for (i = first + 1; i < n && items[i].key >> LOWEST_BIT == items[first].key >> LOWEST_BIT; i++)
-            differing |= items[i].key ^ items[first].key;
-        if (differing == 0) {
-            continue;
-        } else if (i - first > few) {
-            qsort(items + first, (size_t)(i - first), sizeof *items, in_order);
-        } else {
-            Py_ssize_t j, k;
-            for (j = first + 1; j < i; j++) {
-                const Item moved = items[j];
-                for (k = j; k > first && items[k - 1].key > moved.key; k--)
-                    items[k] = items[k - 1];
-                items[k] = moved;
-            }
-        }
+    for (first = 0; first + 1 < n; first = i) {
+        const uint64_t *items = space->items;
+        int differ = 0;
+        for (i = first + 1; i < n && (items[i] ^ items[first]) >> UNSORTED == 0; i++)
+            differ |= value_of(space, items[i]) != value_of(space, items[first]);
+        if (differ)
+            sort_few(space, space->items + first, i - first);
     }
 }
 
@@ -278,20 +302,18 @@ static Py_ssize_t bit_before(const uint64_t *bits, Py_ssize_t at)
     return (word << 6) + highest_bit(left);
 }
 
-/* Medians of the windows that begin at each of the first `n_results` values; `items` has n_results + size - 1 values. */
-static void medians(Space *space, Py_ssize_t n_results, Py_ssize_t size, double *out, const double *values)
+/* Medians of the windows that begin at each of the first `n_results` of n_results + size - 1 values. */
+static void medians(Space *space, Py_ssize_t n_results, Py_ssize_t size, double *out)
 {
     const Py_ssize_t n = n_results + size - 1, half = size / 2;
     uint64_t *bits = space->bits;
     Py_ssize_t i, median, n_below = half;
-    for (i = 0; i < n; i++) {
-        space->items[i].key = key_of(values[i]);
-        space->items[i].at = (uint32_t)i;
-    }
+    for (i = 0; i < n; i++)
+        space->items[i] = (key_of(space->values[i]) & ~space->at_mask) | (uint64_t)i;
     sort(space, n);
     for (i = 0; i < n; i++) {
-        space->rank[space->items[i].at] = (uint32_t)i;
-        space->sorted[i] = values[space->items[i].at];
+        space->rank[space->items[i] & space->at_mask] = (uint32_t)i;
+        space->sorted[i] = value_of(space, space->items[i]);
     }
     memset(bits, 0, (size_t)((n >> 6) + 2) * sizeof *bits);
     for (i = 0; i < size; i++)
@@ -328,7 +350,7 @@ static PyObject *running_median(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y*nnw*:running_median", &samples, &n_rows, &size, &out))
         return NULL;
     n = n_rows > 0 ? samples.len / (Py_ssize_t)sizeof(double) / n_rows : 0;
-    if (size < 1 || size % 2 == 0 || size > INT32_MAX / 2 || n_rows < 1 || out.len != samples.len
+    if (size < 1 || size % 2 == 0 || size > INT32_MAX / 4 || n_rows < 1 || out.len != samples.len
         || samples.len != n * n_rows * (Py_ssize_t)sizeof(double)) {
         PyErr_SetString(PyExc_ValueError, "samples and result must be float64 [n_rows, n_samples], and the size odd");
     } else {
@@ -336,8 +358,11 @@ static PyObject *running_median(PyObject *module, PyObject *arguments)
         const double *all = samples.buf;
         Space space;
         double *values = PyMem_Malloc((size_t)most * sizeof(double));
-        space.items = PyMem_Malloc((size_t)most * sizeof(Item));
-        space.others = PyMem_Malloc((size_t)most * sizeof(Item));
+        space.values = values;
+        for (space.at_mask = 1; (Py_ssize_t)space.at_mask < most; space.at_mask = 2 * space.at_mask + 1)
+            ;
+        space.items = PyMem_Malloc((size_t)most * sizeof(uint64_t));
+        space.others = PyMem_Malloc((size_t)most * sizeof(uint64_t));
         space.sorted = PyMem_Malloc((size_t)most * sizeof(double));
         space.rank = PyMem_Malloc((size_t)most * sizeof(uint32_t));
         space.bits = PyMem_Malloc((size_t)((most >> 6) + 2) * sizeof(uint64_t));
@@ -355,7 +380,7 @@ static PyObject *running_median(PyObject *module, PyObject *arguments)
                         const Py_ssize_t at = first - half + i;
                         values[i] = at < 0 || at >= n ? 0.0 : x[at];
                     }
-                    medians(&space, n_results, size, (double *)out.buf + row * n + first, values);
+                    medians(&space, n_results, size, (double *)out.buf + row * n + first);
                 }
             }
         }
