@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from ecgfounder.cohort.in_memory import file_of
+from ecgfounder.cohort.in_memory import Table, file_of
 from ecgfounder.cohort.sources import default_data_dir
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.ecg.leads import canonical_leads
@@ -35,13 +35,6 @@ log = logging.getLogger("ecgfounder")
 
 Progress = Callable[[int, int, int], None]
 """Called with the number of records done and failed in this attempt, and the number that it has to do."""
-
-
-class Table(Protocol):
-    """A table in memory: pandas, Polars, PyArrow."""
-
-    @property
-    def columns(self) -> Any: ...
 
 
 @dataclass(frozen=True)
