@@ -19,6 +19,7 @@ from ecgfounder.commands.terminal import Parser, as_command, check_working_folde
 # command's module is imported.
 COMMANDS: dict[str, str] = {
     "embed": "embed every ECG of a dataset",
+    "status": "show how far a run is, also while it works",
     "merge": "finish the run record of a run that was done in shards",
     "upgrade": "convert a run's folder of an older version to the current layout",
     "export": "write a run's embeddings in another format",

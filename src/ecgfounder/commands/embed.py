@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
 from ecgfounder.commands.arguments import (
@@ -22,7 +21,18 @@ from ecgfounder.commands.arguments import (
     hints_of,
     preparation_of,
 )
-from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, as_flags, print_retry, print_tally
+from ecgfounder.commands.progress import duration
+from ecgfounder.commands.terminal import (
+    OK,
+    REFUSED,
+    SOME_FAILED,
+    JsonTerminal,
+    Terminal,
+    as_flags,
+    print_retry,
+    print_tally,
+    status_of,
+)
 from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import counted, one_line
@@ -99,13 +109,20 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 def run_embed(arguments: argparse.Namespace) -> int:
     """Embed the cohort; returns the exit status."""
+    if not arguments.log_json:
+        return _embed(arguments, Terminal())
+    console = JsonTerminal()
+    with console.logged():
+        return status_of(lambda: _embed(arguments, console), console.error)
+
+
+def _embed(arguments: argparse.Namespace, console: Terminal) -> int:
     settings = settings_of(arguments)
     from ecgfounder.run.run import Run
 
     if arguments.dry_run:
-        return print_preview(Run(settings, Terminal()).preview(), settings)
+        return print_preview(Run(settings, console).preview(), settings)
     interruption = Interruption()
-    console = Terminal()
     try:
         with listening(interruption.request):
             summary = Run(settings, console, interruption).execute()
@@ -116,7 +133,26 @@ def run_embed(arguments: argparse.Namespace) -> int:
         return SOME_FAILED
     finally:
         console.close()
-    return report(summary, settings, console)
+    status = report(summary, settings, console)
+    _log_end(status, summary, console)
+    return status
+
+
+def _log_end(status: int, summary: Summary, console: Terminal) -> None:
+    """The last line of a log for programs: the outcome, and the counts of the whole run or, of a shard, of this attempt."""
+    tally = summary.tally
+    console.event(
+        "end",
+        status=status,
+        outcome=summary.outcome,
+        done=summary.processed - summary.failed_now if tally is None else tally.done,
+        failed=summary.failed_now if tally is None else tally.failed,
+        pending=None if tally is None else tally.pending,
+        processed=summary.processed,
+        seconds=round(summary.seconds, 3),
+        rate=round(_rate(summary), 3),
+        trouble=summary.trouble,
+    )
 
 
 def advice(slowest: str, settings: Settings, device: str) -> str:
@@ -188,8 +224,7 @@ def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> No
 
 def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Terminal) -> None:
     """Print the counts of a whole run."""
-    took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
-    now = f"{summary.processed:,} in this attempt, {took}, {_rate(summary):.1f} ECG/s"
+    now = f"{summary.processed:,} in this attempt, {duration(summary.seconds)}, {_rate(summary):.1f} ECG/s"
     console.line(
         f"{tally.done:,} of {counted(tally.done + tally.failed + tally.pending, 'recording')} embedded, {tally.failed:,} failed; "
         f"{now if summary.processed else 'nothing was left to do'}"

@@ -43,6 +43,7 @@ from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.manifest import check_kept_columns
 from ecgfounder.ledger.record import (
     FORMAT_VERSION,
+    MOST_SIZES,
     CheckpointRecord,
     CohortSettings,
     EngineRecord,
@@ -56,7 +57,7 @@ from ecgfounder.machine import is_launched, usable_memory
 from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
 from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
-from ecgfounder.run.jobs import jobs_of, refuse_collisions
+from ecgfounder.run.jobs import jobs_of, refuse_collisions, refuse_decimal_ids
 from ecgfounder.run.others import Others, wait_for_others
 from ecgfounder.run.plan import Plan, check_foreign_outputs, make_plan, renewed
 from ecgfounder.run.presence import FIRST_SAMPLE, SAMPLE, Presence, look
@@ -174,6 +175,8 @@ class Run:
         """
         opening = self._open()
         before = None if self.settings.overwrite else previous(self.folder)
+        if before is None:
+            refuse_decimal_ids(opening.index, self.settings.id_column)
         changed = changed_settings(self.folder, before, self.settings.fingerprint(opening.digest)) if before else []
         state = read_ledger(self.folder.ledger) if before else read_parts(())
         plan = self._plan(opening, Launch(), state)
@@ -257,6 +260,8 @@ class Run:
         else:
             stack.enter_context(take_folder(folder, settings.shard))
         refuse_collisions(opening.cohort, opening.index, self.naming, folder.collisions)
+        if settings.overwrite or not folder.run_json.exists():  # a run that has begun with them goes on
+            refuse_decimal_ids(opening.index, settings.id_column)
         before = admit(folder, settings.fingerprint(opening.digest), overwrite=settings.overwrite)
         stamp = self._begin_epoch() if self._hold else None
         if self.settings.shard[1] == 1:
@@ -405,11 +410,12 @@ class Run:
             processes=started.launch.world_size,
             dataset_fingerprint=opening.cohort.fingerprint,
             versions=versions(),
+            shard_sizes=tuple(opening.index.shard_sizes(settings.shard[1])) if settings.shard[1] <= MOST_SIZES else (),
         )
 
     def _process(self, started: Started, pool: ReaderPool, head: Head | None) -> Recorder:
         name = self._part_name(started, started.launch.rank)
-        ledger = self._ledger(name)
+        ledger = self._ledger(name, n_renewed=0 if self._state is None else len(started.plan.renewals))
         self._renew(started, ledger)
         recorder = Recorder(self._sink(name), ledger)
         try:
@@ -429,11 +435,11 @@ class Run:
             raise
         return recorder
 
-    def _ledger(self, name: str) -> LedgerWriter | GroupWriter:
+    def _ledger(self, name: str, n_renewed: int) -> LedgerWriter | GroupWriter:
         """The ledger of this process: a part that lines are appended to or, in a store, a part for each group."""
         if self._hold is not None:
             return self._hold.writer()
-        return LedgerWriter(self.folder.ledger.path / name, PartHeader(**own_name(), started=now()))
+        return LedgerWriter(self.folder.ledger.path / name, PartHeader(**own_name(), started=now(), renewed=n_renewed))
 
     def _renew(self, started: Started, ledger: LedgerWriter | GroupWriter) -> None:
         """Write the plan's renewals; in a store, to parts of the driver's own."""
@@ -473,6 +479,8 @@ class Run:
             remove_obsolete(self.folder, recorder.take_obsolete())
             self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
+        if started.plan.n_todo:
+            self.console.progress(0, 0, started.plan.n_todo)
         stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, head))
         size = self._batch_size(started.engine)
         pipeline = Pipeline(pool, stage, finish, size, self.interruption, trouble=self._trouble)
