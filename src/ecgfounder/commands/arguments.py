@@ -124,6 +124,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("run").add_argument
     add("--shard", default="1/1", metavar="I/N", help="do the I-th of N shards of the cohort")
     add("--log_json", action="store_true", help="print messages and the progress as a JSON object a line, for programs")
+    add(
+        "--write_slurm",
+        metavar="FILE",
+        help="check everything as --dry_run does, and write a SLURM script for an array of N tasks (--shard 1/N)",
+    )
     add("--dry_run", action="store_true", help="report what would be done, and write nothing")
     add("--overwrite", action="store_true", help="begin again: remove the outputs of the run in --output_dir first")
     add("--retry_failed", action="store_true", help="try again all recordings that failed before, for any reason")

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecgfounder.commands.arguments import (
@@ -37,7 +41,7 @@ from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.machine import is_launched
-from ecgfounder.storage import folder_text, output_place, storage_options
+from ecgfounder.storage import folder_text, output_place, path_here, storage_options
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -122,6 +126,8 @@ def _embed(arguments: argparse.Namespace, console: Terminal) -> int:
 
     if arguments.dry_run:
         return print_preview(Run(settings, console).preview(), settings)
+    if arguments.write_slurm is not None:
+        return _write_slurm(arguments, settings, console)
     interruption = Interruption()
     try:
         with listening(interruption.request):
@@ -136,6 +142,28 @@ def _embed(arguments: argparse.Namespace, console: Terminal) -> int:
     status = report(summary, settings, console)
     _log_end(status, summary, console)
     return status
+
+
+def _write_slurm(arguments: argparse.Namespace, settings: Settings, console: Terminal) -> int:
+    """Check the run as `--dry_run` does, and write the script of an array that does it."""
+    from ecgfounder.commands.slurm import script_of, write_script
+    from ecgfounder.run.run import Run
+
+    n_shards = settings.shard[1]
+    parser = argparse.ArgumentParser(add_help=False)
+    add_embed_arguments(parser)
+    defaults = {name: parser.get_default(name) for name in vars(arguments)}
+    script = script_of(arguments, defaults, n_shards, settings.storage_options)
+    whole = replace(settings, shard=(1, 1))
+    if (status := print_preview(Run(whole, console).preview(), whole)) != OK:
+        return status
+    path = path_here(arguments.write_slurm, "write_slurm")
+    write_script(path, script)
+    output_dir = str(settings.output_dir.absolute() if isinstance(settings.output_dir, Path) else settings.output_dir)
+    merge = [sys.executable, "-m", "ecgfounder.cli", "merge", output_dir]
+    console.line(f"{path}: {counted(n_shards, 'shard')}. Submit it: sbatch {shlex.quote(str(path))}")
+    console.line(f"When all tasks have ended: sbatch --dependency=afterany:JOB --wrap={shlex.quote(shlex.join(merge))}")
+    return OK
 
 
 def _log_end(status: int, summary: Summary, console: Terminal) -> None:

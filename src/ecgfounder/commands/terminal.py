@@ -68,7 +68,7 @@ _FLAGS = "|".join(
             "retry_failed",
             "sampling_rate",
         ),
-        *("shard_size", "target_cols", "text_cols", "trim_zero_edges"),
+        *("shard_size", "storage_options", "target_cols", "text_cols", "trim_zero_edges", "write_slurm"),
     )
 )
 _WORDS = (
