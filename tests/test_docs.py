@@ -140,8 +140,6 @@ class Workplace:
 
     def command(self, words: list[str]) -> int:
         """Run a command, or look at its flags where running makes no sense here; the exit status."""
-        if words[0] == "srun":
-            words = words[1:]
         if words[:2] == ["accelerate", "launch"]:
             at = words.index("ecgfounder.cli")
             assert words[at - 1] == "-m"
@@ -409,7 +407,22 @@ def test_the_first_page_runs(workplace: Workplace, demo: Path) -> None:
     assert (workplace.folder / "embeddings" / "ecg_0001.json").exists()
 
 
-def test_resuming_does_what_its_page_says(workplace: Workplace, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def written_script(workplace: Workplace) -> str:
+    """The script of `--write_slurm` with the reader's folders, and without what `Workplace` adds to a command."""
+    script = (
+        Path("job.sh").read_text().replace("  --num_workers 0 \\\n", "").replace("cpus-per-task=4", "cpus-per-task=6")
+    )
+    for here, there in (
+        (f"{workplace.folder}/data/", "/data/"),
+        (str(workplace.folder), "/home/me/study"),
+        (sys.executable, "/home/me/.venv/bin/python"),
+        (ecgfounder.__version__, "0.2.0"),
+    ):
+        script = script.replace(here, there)
+    return script
+
+
+def test_resuming_does_what_its_page_says(workplace: Workplace, demo: Path) -> None:
     data = workplace.folder / "data"
     (data / "ecg").symlink_to(demo)
     mimic(data, demo)
@@ -417,10 +430,10 @@ def test_resuming_does_what_its_page_says(workplace: Workplace, demo: Path, monk
         if "SBATCH" not in block.text:
             workplace.run(block)
             continue
-        monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
-        for task in ("1", "2"):
-            monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
-            workplace.run(block)
+        assert written_script(workplace) == block.text
+        (command,) = re.findall(r"ecgfounder\.cli (embed .*?) \\\n  --shard ", Path("job.sh").read_text(), re.DOTALL)
+        for task in range(1, 5):
+            assert main([*shlex.split(command.replace("\\\n", " ")), "--shard", f"{task}/4"]) == 0
     assert open_run("embeddings/array").is_complete
 
 

@@ -31,9 +31,11 @@ _NOT_SECRET = frozenset(
 _LEFT_OUT = ("work", "write_slurm", "dry_run", "shard")
 
 _SCRIPT = r"""#!/bin/bash
-{mark} {version}. Submit it with sbatch. After a loss submit the missing shards alone, as `ecgfounder status` names them:
+{mark} {version}. Submit it:
+#   sbatch {name}
+# After a loss, submit the shards that `ecgfounder status` names:
 #   sbatch --array=3,4 {name}
-# Partition, account, time and memory are given to sbatch, or here:
+# Give partition, account, time and memory to sbatch, or add them here.
 #SBATCH --job-name=ecgfounder
 #SBATCH --array=1-{n_shards}
 #SBATCH --cpus-per-task={cores}{gpu}
