@@ -289,6 +289,25 @@ def test_a_run_in_a_store_is_working_while_its_lease_is_held_and_complete_once_s
     assert (found.shards[0].workers[0].state, found.again) == ("complete", ((2, 2),))
 
 
+def test_each_process_of_a_launch_to_a_store_has_an_epoch_of_its_own(elsewhere: Location) -> None:
+    folder = RunFolder(elsewhere)
+    folder.write(record(shard_sizes=(5,), processes=2))
+    seal_epoch(folder.run, take_epoch(folder.run, (1, 1)))
+    with Lease(folder.run / LEASES, (1, 2), "out"):
+        first, second = (take_epoch(folder.run, (i, 2)) for i in (1, 2))
+        writer = GroupWriter(folder.ledger, second, PartHeader(**own_name(), started=now()), lambda: None, iter((1,)))
+        writer.append([entry_of(3)])
+        writer.end(PartEnd())
+        (whole,) = run_status(folder).shards
+        assert (whole.state, whole.done, whole.pending) == ("working", 1, 4)
+        assert [(each.rank, each.processes, each.state, each.done) for each in whole.workers] == [
+            (0, 2, "working", 0),
+            (1, 2, "interrupted", 1),
+        ]
+    seal_epoch(folder.run, first)
+    assert run_status(folder).again == ((1, 1),)
+
+
 def test_a_run_in_a_store_whose_machine_is_gone_has_died(elsewhere: Location) -> None:
     folder = RunFolder(elsewhere)
     folder.write(record(shard_sizes=(2,)))

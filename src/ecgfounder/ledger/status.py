@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,8 +20,8 @@ from ecgfounder.ledger.entry import PartHeader
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.groups.epochs import Epoch, latest_epochs
 from ecgfounder.ledger.groups.hold import LEASES
-from ecgfounder.ledger.groups.lease import newest_lease
-from ecgfounder.ledger.groups.names import Shard, scope_of
+from ecgfounder.ledger.groups.lease import HELD, newest_lease
+from ecgfounder.ledger.groups.names import WHOLE, Shard, scope_of
 from ecgfounder.ledger.groups.writer import GROUP
 from ecgfounder.ledger.ledger import DONE, FAILED, LedgerState, ledger_parts, part_status, read_ledger
 from ecgfounder.ledger.liveness import STALE_SECONDS, process_is_alive
@@ -172,7 +173,7 @@ def run_status(folder: RunFolder) -> RunStatus:
     if n_shards < 1:
         raise RunError(f"{folder.run_json} is not a run record: it has {n_shards} shards.")
     state = read_ledger(folder.ledger)
-    working = dict(_workers(folder, state, n_shards))
+    working = _workers(folder, state, record)
     sizes = record.shard_sizes if len(record.shard_sizes) == n_shards else (None,) * n_shards
     number = (state.keys % np.uint64(n_shards)).astype(np.int64)
     done, failed = (np.bincount(number[state.status == each], minlength=n_shards) for each in (DONE, FAILED))
@@ -189,23 +190,49 @@ def run_status(folder: RunFolder) -> RunStatus:
     return RunStatus(record=record, shards=shards)
 
 
-def _workers(folder: RunFolder, state: LedgerState, n_shards: int) -> Iterator[tuple[Shard, tuple[Worker, ...]]]:
-    """The processes of the newest attempt at each shard, whether it appends to parts or commits groups."""
+Attempt = tuple[int, Callable[[], Iterator["Worker"]]]
+"""The stamp of an attempt, and what reads its processes."""
+
+
+def _workers(folder: RunFolder, state: LedgerState, record: RunRecord) -> dict[Shard, tuple[Worker, ...]]:
+    """The processes of the newest attempt at each shard, whether they append to parts or commit groups."""
+    newest: dict[Shard, Attempt] = {}
+    for shard, attempt in (*_appending(folder, state), *_committing(folder, state, record.processes)):
+        if shard[1] == record.settings.shards and attempt[0] > newest.get(shard, (-1,))[0]:
+            newest[shard] = attempt
+    return {shard: tuple(workers()) for shard, (_, workers) in newest.items()}
+
+
+def _appending(folder: RunFolder, state: LedgerState) -> Iterator[tuple[Shard, Attempt]]:
+    """The attempts whose processes append to parts of the ledger."""
     counts = _counts(state)
-    parts: dict[Shard, dict[int, list[tuple[re.Match[str], Location]]]] = {}
+    attempts: dict[tuple[Shard, int], list[tuple[re.Match[str], Location]]] = {}
     for part in ledger_parts(folder.ledger):
-        found = _PART.fullmatch(part.basename)
-        if found is not None and int(found["n"]) == n_shards:
-            attempts = parts.setdefault((int(found["i"]), n_shards), {})
-            attempts.setdefault(int(found["stamp"]), []).append((found, part))
-    epochs = {shard: each for shard, each in latest_epochs(folder.run).items() if shard[1] == n_shards}
-    for shard in parts.keys() | epochs.keys():
-        newest = max(parts.get(shard, ()), default=-1)
-        if shard in epochs and epochs[shard][0].stamp > newest:
-            yield shard, (_of_epoch(folder, *epochs[shard], counts),)
-        else:
-            own = sorted(parts[shard][newest], key=lambda each: int(each[0]["rank"]))
-            yield shard, tuple(_of_part(found, part, counts.get(part.basename, (0, 0))) for found, part in own)
+        if found := _PART.fullmatch(part.basename):
+            attempts.setdefault(((int(found["i"]), int(found["n"])), int(found["stamp"])), []).append((found, part))
+
+    def read(parts: list[tuple[re.Match[str], Location]]) -> Iterator[Worker]:
+        for found, part in sorted(parts, key=lambda each: int(each[0]["rank"])):
+            yield _of_part(found, part, counts.get(part.basename, (0, 0)))
+
+    for (shard, stamp), parts in attempts.items():
+        yield shard, (stamp, partial(read, parts))
+
+
+def _committing(folder: RunFolder, state: LedgerState, processes: int) -> Iterator[tuple[Shard, Attempt]]:
+    """The attempts that commit groups. Each process of a launch has an epoch of its own, as a shard of the whole run."""
+    counts = _counts(state)
+
+    def read(epochs: list[tuple[Epoch, Location | None]]) -> Iterator[Worker]:
+        for rank, (epoch, seal) in enumerate(epochs):
+            yield _of_epoch(folder, epoch, seal, counts, rank, len(epochs))
+
+    latest = latest_epochs(folder.run)
+    for shard, each in latest.items():
+        yield shard, (each[0].stamp, partial(read, [each]))
+    launched = [latest[shard] for rank in range(processes) if (shard := (rank + 1, processes)) in latest]
+    if processes > 1 and len(launched) == processes:
+        yield WHOLE, (max(epoch.stamp for epoch, _ in launched), partial(read, launched))
 
 
 def _counts(state: LedgerState) -> dict[str, tuple[int, int]]:
@@ -243,7 +270,14 @@ def _of_part(found: re.Match[str], part: Location, counts: tuple[int, int]) -> W
     )
 
 
-def _of_epoch(folder: RunFolder, epoch: Epoch, seal: Location | None, counts: dict[str, tuple[int, int]]) -> Worker:
+def _of_epoch(
+    folder: RunFolder,
+    epoch: Epoch,
+    seal: Location | None,
+    counts: dict[str, tuple[int, int]],
+    rank: int,
+    processes: int,
+) -> Worker:
     """The process that commits, or committed, groups in an epoch."""
     own = [each for name, each in counts.items() if name.startswith(f"{epoch.prefix}-{GROUP}")]
     done, failed = (sum(each[position] for each in own) for position in (0, 1))
@@ -254,13 +288,13 @@ def _of_epoch(folder: RunFolder, epoch: Epoch, seal: Location | None, counts: di
     silent = time.time() - seen
     if seal is not None:
         state: State = "complete"
-    elif holder.get("state") == "held":
+    elif holder.get("state") == HELD:
         state = "working" if silent < STALE_SECONDS and process_is_alive(holder) else "died"
     else:
         state = "interrupted"
     return Worker(
-        rank=0,
-        processes=1,
+        rank=rank,
+        processes=processes,
         state=state,
         host=_text(holder.get("host")),
         pid=holder.get("pid"),

@@ -36,6 +36,7 @@ from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclud
 from ecgfounder.ledger.entry import PartEnd, PartHeader
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.groups.hold import StoreHold
+from ecgfounder.ledger.groups.names import WHOLE
 from ecgfounder.ledger.groups.outputs import outputs_there
 from ecgfounder.ledger.groups.writer import DRIVER, GroupWriter
 from ecgfounder.ledger.ledger import DONE, LedgerState, LedgerWriter, new_stamp, part_name, read_ledger, read_parts
@@ -58,7 +59,7 @@ from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
 from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
 from ecgfounder.run.jobs import jobs_of, refuse_collisions, refuse_decimal_ids
-from ecgfounder.run.others import Others, wait_for_others
+from ecgfounder.run.others import Ended, Others, by_leases, by_parts, shard_of_rank, wait_for_others
 from ecgfounder.run.plan import Plan, check_foreign_outputs, make_plan, renewed
 from ecgfounder.run.presence import FIRST_SAMPLE, SAMPLE, Presence, look
 from ecgfounder.run.settings import Settings
@@ -155,10 +156,10 @@ class Run:
             If it is interrupted before its first record.
         """
         began = time.monotonic()
-        if self.folder.is_remote and is_launched():
+        if self.folder.is_remote and is_launched() and self.settings.shard[1] > 1:
             raise RunError(
-                "Several processes of one launch cannot write to an object store. Start each of them by itself as a shard of "
-                "the run (shard=(1, 2) and (2, 2), in shells --shard 1/2 and --shard 2/2), or write to a folder."
+                "In an object store each process of a launch is a shard of its own, so that a launch cannot be one of several "
+                "shards. Leave out the 'shard' parameter (--shard), start the shards without a launcher, or write to a folder."
             )
         with self.interruption.at_once():
             launch = join_launch(self.settings.device)
@@ -232,8 +233,13 @@ class Run:
         opening = self._open()
         with launch.together() as said:
             if launch.is_main:
-                said["stamp"], said["run_id"] = self._open_folder(opening, stack)
+                with ExitStack() as until_others_begin:
+                    alone = launch.world_size == 1 or not self.folder.is_remote
+                    said["stamp"], said["run_id"] = self._open_folder(opening, stack if alone else until_others_begin)
         with launch.together():
+            if launch.world_size > 1 and self.folder.is_remote:
+                self._hold = stack.enter_context(self._hold_of(shard_of_rank(launch.rank, launch.world_size)))
+                self._hold.begin()
             state = self._state or read_ledger(self.folder.ledger)
             plan = self._plan(opening, launch, state)
             self._state = state if plan.renewals else None
@@ -253,10 +259,13 @@ class Run:
         return started, pool, head
 
     def _open_folder(self, opening: Opening, stack: ExitStack) -> tuple[int, str]:
-        """Make or admit the folder and lock it; returns the attempt's stamp and the run's identifier."""
+        """Make or admit the folder and lock it; returns the attempt's stamp and the run's identifier.
+
+        In a store, a launch locks the whole run first; afterwards each of its processes locks a shard of it.
+        """
         folder, settings = self.folder, self.settings
         if folder.is_remote:
-            self._hold = stack.enter_context(StoreHold(folder, settings.shard, tell=self.console.line))
+            self._hold = stack.enter_context(self._hold_of(settings.shard))
         else:
             stack.enter_context(take_folder(folder, settings.shard))
         refuse_collisions(opening.cohort, opening.index, self.naming, folder.collisions)
@@ -274,6 +283,9 @@ class Run:
         check_foreign_outputs(opening.index, self._state)
         run_id = None if before is None else before.run_id
         return stamp or new_stamp(folder.ledger), run_id or new_run_id()
+
+    def _hold_of(self, shard: tuple[int, int]) -> StoreHold:
+        return StoreHold(self.folder, shard, tell=self.console.line)
 
     def _begin_epoch(self) -> int:
         """Begin the attempt's epoch in a store; returns its stamp."""
@@ -423,8 +435,7 @@ class Run:
                 self._line(started, pool, head, recorder, check)
                 recorder.close()
                 remove_obsolete(self.folder, recorder.take_obsolete())
-            outcome = "interrupted" if self._is_cut_short else "complete"
-            ledger.end(PartEnd(outcome=outcome, done=recorder.done, failed=recorder.failed))
+            ledger.end(self._part_end(recorder))
         except StorageError as error:
             ledger.abandon()
             if self._hold is None:
@@ -434,6 +445,10 @@ class Run:
             ledger.abandon()
             raise
         return recorder
+
+    def _part_end(self, recorder: Recorder) -> PartEnd:
+        outcome = "interrupted" if self._is_cut_short else "complete"
+        return PartEnd(outcome=outcome, done=recorder.done, failed=recorder.failed)
 
     def _ledger(self, name: str, n_renewed: int) -> LedgerWriter | GroupWriter:
         """The ledger of this process: a part that lines are appended to or, in a store, a part for each group."""
@@ -578,6 +593,22 @@ class Run:
         else:
             hold.seal()
 
+    def _take_whole(self, shard: StoreHold, stack: ExitStack) -> StoreHold:
+        """Lock the whole run again, after all processes of the launch have given back their shards; the stack releases it."""
+        shard.seal()
+        shard.release()
+        whole = stack.enter_context(self._hold_of(WHOLE))
+        whole.begin()
+        self._state = None  # it lacks what the others wrote
+        return whole
+
+    def _ended(self, started: Started) -> Callable[[], Iterator[Ended]]:
+        """The other processes of the launch that have ended since the last call."""
+        world_size = started.launch.world_size
+        if self._hold is not None:
+            return by_leases(self._hold, world_size)
+        return by_parts({rank: self.folder.ledger / self._part_name(started, rank) for rank in range(1, world_size)})
+
     def _conclude(self, started: Started, recorder: Recorder) -> Summary:
         """Finish the attempt; the main process of a whole run waits for the others and writes the tables."""
         launch, engine = started.launch, started.engine
@@ -586,18 +617,21 @@ class Run:
             outcome = "interrupted"
         others = Others()
         if launch.is_main:
-            parts = {rank: self.folder.ledger / self._part_name(started, rank) for rank in range(1, launch.world_size)}
-            others = wait_for_others(parts, self.interruption, self.console.line)
+            others = wait_for_others(launch.world_size, self._ended(started), self.interruption, self.console.line)
         is_whole = launch.is_main and self.settings.shard[1] == 1
         error = engine.relative_error if isinstance(engine, MeteredEngine) else None
         try:
-            if is_whole and others.ended and not self._is_cut_short:
-                tally = conclude(self.folder, started.opening.cohort, self._record(started), self._state)
-                outcome = "complete" if tally.pending == 0 else "incomplete"
-            if self._hold is not None:
-                self._end_epoch(self._hold)
-            if is_whole:
-                close_record(self.folder, outcome, tally, precision_error=error)
+            with ExitStack() as stack:
+                if is_whole and others.ended and not self._is_cut_short:
+                    if self._hold is not None and launch.world_size > 1:
+                        self._hold = self._take_whole(self._hold, stack)
+                    tally = conclude(self.folder, started.opening.cohort, self._record(started), self._state)
+                    outcome = "complete" if tally.pending == 0 else "incomplete"
+                if self._hold is not None:
+                    self._end_epoch(self._hold)
+                    self._hold.leave(self._part_end(recorder))
+                if is_whole:
+                    close_record(self.folder, outcome, tally, precision_error=error)
         except StorageError as trouble:
             if self._hold is None:
                 raise

@@ -5,15 +5,17 @@ In: a run's folder. Out: a held `StoreHold`, or a `RunError` with the reason why
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from itertools import count
 from types import TracebackType
 
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError
-from ecgfounder.ledger.entry import PartHeader
+from ecgfounder.ledger.entry import PartEnd, PartHeader
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.groups.epochs import Epoch, seal_epoch, take_epoch
+from ecgfounder.ledger.groups.fellows import Fellows
 from ecgfounder.ledger.groups.lease import USUAL, Intervals, Lease
 from ecgfounder.ledger.groups.names import Shard
 from ecgfounder.ledger.groups.writer import DRIVER, GROUP, Bounds, GroupWriter
@@ -51,7 +53,9 @@ class StoreHold:
         self._folder = folder
         self._shard = shard
         self._bounds = bounds
+        self._intervals = intervals
         self._epoch: Epoch | None = None
+        self._end: PartEnd | None = None
         self._numbers: dict[str, Iterator[int]] = {GROUP: count(1), DRIVER: count(1)}
         try:
             refuse_other_objects(folder)
@@ -66,7 +70,19 @@ class StoreHold:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._lease.release()
+        self.release()
+
+    def release(self) -> None:
+        """Give back the lease."""
+        self._lease.release(**({} if self._end is None else {"end": asdict(self._end)}))
+
+    def leave(self, end: PartEnd) -> None:
+        """Say what this process did; the others of a launch are told when the lease is given back, else they take it for dead."""
+        self._end = end
+
+    def fellows(self, shards: Iterable[Shard]) -> Fellows:
+        """The processes that hold other shards."""
+        return Fellows(self._folder.run / LEASES, shards, self._intervals)
 
     def check(self) -> None:
         """`Lease.check`."""
