@@ -54,6 +54,13 @@ class Index:
         """Number of different recordings."""
         return int(self.first.sum())
 
+    def sample(self, size: int) -> npt.NDArray[np.bool_]:
+        """Some recordings, spread over the cohort by chance: bool [n]. A smaller sample is part of a larger one."""
+        keys = np.sort(self.keys[self.first])
+        if size >= len(keys):
+            return self.first
+        return np.asarray(self.first & (self.keys < keys[size]), dtype=np.bool_)
+
     def shard_sizes(self, n_shards: int) -> list[int]:
         """The number of different recordings in each shard of a division."""
         shards = (self.keys[self.first] % np.uint64(n_shards)).astype(np.int64)

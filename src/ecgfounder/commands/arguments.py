@@ -123,6 +123,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for an attempt of a run."""
     add = parser.add_argument_group("run").add_argument
     add("--shard", default="1/1", metavar="I/N", help="do the I-th of N shards of the cohort")
+    add(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="do only N recordings, spread over the cohort; the same command without it does the others",
+    )
     add("--log_json", action="store_true", help="print messages and the progress as a JSON object a line, for programs")
     add(
         "--write_slurm",
@@ -130,6 +136,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="check everything as --dry_run does, and write a SLURM script for an array of N tasks (--shard 1/N)",
     )
     add("--dry_run", action="store_true", help="report what would be done, and write nothing")
+    add(
+        "--measure",
+        action="store_true",
+        help="with --dry_run: embed about 50 recordings to a temporary folder, and forecast time, space and requests",
+    )
     add("--overwrite", action="store_true", help="begin again: remove the outputs of the run in --output_dir first")
     add("--retry_failed", action="store_true", help="try again all recordings that failed before, for any reason")
     add("--check_hashes", action="store_true", help="compare the contents of finished inputs, not only size and time")

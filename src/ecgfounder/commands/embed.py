@@ -102,6 +102,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
         shard=(int(part), int(parts)),
+        sample=arguments.sample,
         overwrite=arguments.overwrite,
         retry_failed=arguments.retry_failed,
         check_hashes=arguments.check_hashes,
@@ -124,8 +125,14 @@ def _embed(arguments: argparse.Namespace, console: Terminal) -> int:
     settings = settings_of(arguments)
     from ecgfounder.run.run import Run
 
+    if arguments.measure and not arguments.dry_run:
+        raise SettingsError("the 'measure' parameter needs dry_run=True: a run itself is not a forecast.")
     if arguments.dry_run:
-        return print_preview(Run(settings, console).preview(), settings)
+        preview = Run(settings, console).preview()
+        status = print_preview(preview, settings)
+        if arguments.measure and status == OK and preview.plan.n_todo:
+            _measure(settings, preview)
+        return status
     if arguments.write_slurm is not None:
         return _write_slurm(arguments, settings, console)
     interruption = Interruption()
@@ -227,7 +234,7 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         some_failed = bool(summary.failed_now or summary.plan.failed)
     else:
         _report_run(summary, summary.tally, settings, console)
-        if summary.tally.pending:
+        if summary.tally.pending and settings.sample is None:
             return SOME_FAILED
         some_failed = bool(summary.tally.failed)
     # A launcher kills all processes if one fails.
@@ -266,7 +273,8 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
         )
     print_tally(tally, settings.output_dir, console, all_before=not summary.failed_now, idle=not summary.processed)
     if tally.pending:
-        console.line(f"Still to do: {counted(tally.pending, 'recording')}; the same command does them")
+        without = "" if settings.sample is None else " without --sample"
+        console.line(f"Still to do: {counted(tally.pending, 'recording')}; the same command{without} does them")
 
 
 _MEANINGS = {
@@ -307,6 +315,26 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     if settings.format == "json" and budget.files > MANY_FILES:
         print(f"advice      more than {MANY_FILES:,} files are slow to handle: consider --format parquet")
     return REFUSED if preview.differences or preview.colliding_names or not budget.fits else OK
+
+
+def _measure(settings: Settings, preview: Preview) -> None:
+    """Embed some recordings, and print what all of them will take."""
+    from ecgfounder.run.budget import megabytes
+    from ecgfounder.run.forecast import forecast
+
+    interruption = Interruption()
+    with listening(interruption.request):
+        found = forecast(settings, preview.plan.n_todo, interruption)
+    print(
+        f"measured    {counted(found.measured, 'recording')}, {found.failed:,} failed, {found.rate:.1f} ECG/s on this machine, "
+        f"engine {found.engine}"
+    )
+    print(
+        f"forecast    {duration(found.seconds)} for {counted(found.n_todo, 'recording')}, {megabytes(found.bytes)} in "
+        f"{preview.budget.files:,} files"
+    )
+    if found.reads is not None or preview.budget.requests is not None:
+        print(f"requests    about {found.reads or 0:,} to read and {preview.budget.requests or 0:,} to write")
 
 
 def _print_presence(presence: Presence) -> None:

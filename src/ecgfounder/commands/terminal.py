@@ -46,6 +46,7 @@ _FLAGS = "|".join(
             "check_hashes",
             "data_dir",
             "dataset_name",
+            "dry_run",
             "embeddings_dirs",
             "exclude_flags",
         ),
@@ -72,8 +73,8 @@ _FLAGS = "|".join(
     )
 )
 _WORDS = (
-    "checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|mode|overwrite|pooling|precision|predictions|"
-    "reader|recipe|remainder|resampling|shard|split|statements|stride|unit|window"
+    "checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|measure|mode|overwrite|pooling|precision|predictions|"
+    "reader|recipe|remainder|resampling|sample|shard|split|statements|stride|unit|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")

@@ -140,6 +140,7 @@ class Run:
         self._hold: StoreHold | None = None
         self._state: LedgerState | None = None
         self._slowest: str | None = None
+        self._working_seconds = 0.0
         self._trouble = StoreTrouble(settings.storage_options)
         self.naming = Naming(layout=cast(Layout, settings.layout), data_dir=settings.data_dir, suffix=".json")
 
@@ -303,11 +304,17 @@ class Run:
         return make_plan(opening.cohort, opening.index, mine, state, self.settings, self.naming, self.folder.output_dir)
 
     def _share(self, index: Index, launch: Launch) -> npt.NDArray[np.bool_]:
-        """The paths of this process: by shard, then by rank, so that shards may have different numbers of processes."""
+        """The paths of this process: by shard, then by rank, so that shards may have different numbers of processes.
+
+        A sample is one of the whole cohort, of which each process has its part.
+        """
         part, parts = self.settings.shard
         in_shard = index.keys % np.uint64(parts) == part - 1
         of_rank = index.keys // np.uint64(parts) % np.uint64(launch.world_size) == launch.rank
-        return np.asarray(in_shard & of_rank, dtype=np.bool_)
+        mine = in_shard & of_rank
+        if self.settings.sample is not None:
+            mine &= index.sample(self.settings.sample)
+        return np.asarray(mine, dtype=np.bool_)
 
     def _pool(self, plan: Plan, launch: Launch) -> ReaderPool:
         settings = self.settings
@@ -349,8 +356,9 @@ class Run:
             f"checkpoint {opening.checkpoint.name} (sha256 {opening.digest[:12]}), engine {started.engine.describe()}"
         )
         share = "" if world_size == 1 else f" (this is process 1 of {world_size})"
+        sample = "" if settings.sample is None else f", of which a sample of {settings.sample:,} is taken"
         self.console.line(
-            f"{counted(opening.index.n_records, 'recording')} in {settings.dataset}; to do: {plan.n_todo:,}{share}, "
+            f"{counted(opening.index.n_records, 'recording')} in {settings.dataset}{sample}; to do: {plan.n_todo:,}{share}, "
             f"done before: {plan.done:,}, failed before: {plan.failed:,}"
         )
         for number, what in (
@@ -500,6 +508,7 @@ class Run:
         size = self._batch_size(started.engine)
         pipeline = Pipeline(pool, stage, finish, size, self.interruption, trouble=self._trouble)
         pipeline.run(self._jobs(started, recorder))
+        self._working_seconds = pipeline.seconds
         if pipeline.seconds > SHORT_SECONDS:
             self._slowest = pipeline.slowest
 
@@ -651,6 +660,7 @@ class Run:
             signal=self.interruption.signal,
             trouble=self._trouble.reason,
             slowest=self._slowest,
+            working_seconds=self._working_seconds,
             lost=others.lost,
             is_main=launch.is_main,
         )
