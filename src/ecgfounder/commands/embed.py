@@ -21,6 +21,7 @@ from ecgfounder.commands.arguments import (
     add_reading_arguments,
     add_run_arguments,
     add_signal_arguments,
+    add_speed_arguments,
     add_storage_argument,
     hints_of,
     preparation_of,
@@ -52,15 +53,23 @@ if TYPE_CHECKING:
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `ecgfounder embed`."""
+    parser.usage = "%(prog)s --dataset DATASET --output_dir OUTPUT_DIR [flags]"
     add = add_cohort_arguments(parser, required=True)
-    add("--id_column", help="name outputs by this column's values instead of by path")
-    add("--keep_columns", nargs="+", default=[], metavar="COLUMN", help="columns to copy into the manifest")
-    add_storage_argument(parser)
-    add_reading_arguments(parser)
+    add("--id_column", help="column whose values name the outputs (default: names from paths)")
+    add(
+        "--keep_columns",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns to copy into the manifest (default: none)",
+    )
+    add_output_arguments(parser)
     add_signal_arguments(parser)
     add_network_arguments(parser)
-    add_output_arguments(parser)
     add_run_arguments(parser)
+    add_reading_arguments(parser)
+    add_speed_arguments(parser)
+    add_storage_argument(parser)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
