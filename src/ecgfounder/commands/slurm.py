@@ -44,7 +44,7 @@ _SCRIPT = r"""#!/bin/bash
 #SBATCH --open-mode=append
 #SBATCH --output=ecgfounder-%A_%a.log
 
-# The number of shards is a literal: SLURM's own count is that of the tasks submitted now, 2 for --array=3,4.
+# A literal: SLURM counts only the tasks that are submitted now, 2 for --array=3,4.
 SHARDS={n_shards}
 RESTARTS=100  # times that a task is queued again, at most
 
@@ -68,13 +68,15 @@ trap 'pass_on TERM' TERM
 child=$!
 wait "$child"
 status=$?
-while [ "$status" -gt 128 ] && kill -0 "$child" 2>/dev/null; do  # a signal ended only the wait
+# After a signal only the wait has ended.
+while [ "$status" -gt 128 ] && kill -0 "$child" 2>/dev/null; do
   wait "$child"
   status=$?
 done
 
 # Finished recordings are committed: the task goes on where it was.
-if [ "$status" -eq $((128 + $(kill -l USR1))) ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt "$RESTARTS" ]; then
+limit=$((128 + $(kill -l USR1)))
+if [ "$status" -eq "$limit" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt "$RESTARTS" ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"
