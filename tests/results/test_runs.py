@@ -19,7 +19,7 @@ import pytest
 
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.ledger.ledger import LedgerWriter
-from ecgfounder.results import arrays, join, store
+from ecgfounder.results import arrays, join, several, store
 from ecgfounder.results import run as runs
 from ecgfounder.results.run import open_run
 from ecgfounder.results.store import read_embedding
@@ -30,11 +30,12 @@ from tests.builders.runs import BROKEN, FORMS, PATHS, STUDIES, C, Made
 
 def test_every_example_in_the_documentation_strings_runs(tmp_path: Path) -> None:
     folder = Made(tmp_path / "run").make()
+    names = {"folder": folder, "other": Made(tmp_path / "other", data=1).make(), "open_run": open_run}
     finder = doctest.DocTestFinder(exclude_empty=True)
     runner = doctest.DocTestRunner()
     examples = 0
-    for module in (runs, arrays, join, store):
-        for test in finder.find(module, module.__name__, extraglobs={"folder": folder, "open_run": open_run}):
+    for module in (runs, arrays, join, several, store):
+        for test in finder.find(module, module.__name__, extraglobs=names):
             result = runner.run(test)
             assert result.failed == 0, test.name
             examples += result.attempted

@@ -6,6 +6,7 @@ In: a run and a table with a column in common. Out: a `Join` with the matched ro
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError
-from ecgfounder.results.arrays import Embeddings, arrays_of
-from ecgfounder.results.store import EmbeddingStore
+from ecgfounder.results.arrays import Embeddings
+
+ArraysOf = Callable[[pa.Table, str], tuple[Embeddings, pa.Table]]
+"""The embeddings of some rows of a manifest with a pooling, and a table with the same rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +51,11 @@ class Join:
     duplicate_rows: pa.Table
     n_rows: int
     _column: str
-    _store: EmbeddingStore
+    _arrays_of: ArraysOf
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """`EmbeddingRun.arrays` for the matched recordings; the table's columns are in `meta`."""
-        return arrays_of(self._store, self.table, pooling)
+        return self._arrays_of(self.table, pooling)
 
     def __str__(self) -> str:
         matched = self.table.num_rows
@@ -75,9 +79,19 @@ class Join:
         return "\n".join(lines)
 
 
-def join_table(
-    manifest: pa.Table, store: EmbeddingStore, given: pa.Table, on: str, column: str, duplicates: str
-) -> Join:
+def check_join(table: Any, on: str, duplicates: str) -> pa.Table:
+    """The table of a join as a pyarrow.Table; refuses one without the column, and unknown values of `duplicates`."""
+    check_choice("duplicates", duplicates, ("error", "first"))
+    given = as_arrow(table)
+    if on not in given.column_names:
+        raise RunError(
+            f"the table has no column {on!r}; its columns are: {', '.join(given.column_names)} "
+            "(an index of pandas becomes a column with reset_index())."
+        )
+    return given
+
+
+def join_table(manifest: pa.Table, read: ArraysOf, given: pa.Table, on: str, column: str, duplicates: str) -> Join:
     """Join the rows of `given` and `manifest` with the same key: `on` in `given`, `column` in the manifest."""
     is_done = pc.equal(manifest["status"], "done")
     records, without_embedding = manifest.filter(is_done), manifest.filter(pc.invert(is_done))
@@ -108,7 +122,7 @@ def join_table(
         duplicate_rows=repeated,
         n_rows=given.num_rows,
         _column=column,
-        _store=store,
+        _arrays_of=read,
     )
     if joined.unmatched_records.num_rows or joined.unmatched_rows.num_rows or repeated.num_rows:
         warnings.warn(str(joined), UserWarning, stacklevel=3)
