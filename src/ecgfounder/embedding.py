@@ -91,6 +91,7 @@ def embed_cohort(
     batch_size: int | None = None,
     num_workers: int = 4,
     shard: tuple[int, int] = (1, 1),
+    sample: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
     check_hashes: bool = False,
@@ -170,6 +171,9 @@ def embed_cohort(
         Maximum number of reading processes. With 0, files are read in this process.
     shard : tuple of (int, int), optional
         (i, n): this call does the i-th of n shards of the cohort.
+    sample : int, optional
+        Do only so many recordings, spread over the cohort; a larger sample includes a smaller one. The same call without it does
+        the others.
     overwrite : bool, default: False
         Remove the outputs of an earlier run, and begin again.
     retry_failed : bool, default: False
@@ -269,6 +273,7 @@ def embed_cohort(
         batch_size=batch_size,
         num_workers=num_workers,
         shard=shard,
+        sample=sample,
         overwrite=overwrite,
         retry_failed=retry_failed,
         check_hashes=check_hashes,

@@ -164,12 +164,29 @@ def as_arrow(table: Any) -> pa.Table:
         ) from error
 
 
+_POINT_ZERO = r"\.0+$"
+
+
 def _comparable(left: pa.ChunkedArray, right: pa.ChunkedArray, on: str) -> tuple[pa.Array, pa.Array]:
-    """Two columns of keys with the same type: integers if both are, else text."""
+    """Two columns of keys with the same type: integers if both are, else text.
+
+    Text with a decimal point (40689238.0) is made whole if the other column's keys have none.
+    """
     keys = [_as_keys(column, on) for column in (left, right)]
-    if keys[0].type != keys[1].type:
-        keys = [each.cast(pa.string()) for each in keys]
+    if keys[0].type == keys[1].type != pa.string():
+        return keys[0], keys[1]
+    keys = [each.cast(pa.string()) for each in keys]
+    decimal = [_all_decimal(each) for each in keys]
+    for side, other in ((0, 1), (1, 0)):
+        if decimal[side] and not pc.any(pc.match_substring(keys[other], "."), min_count=0).as_py():
+            keys[side] = pc.replace_substring_regex(keys[side], _POINT_ZERO, "")
     return keys[0], keys[1]
+
+
+def _all_decimal(keys: pa.Array) -> bool:
+    """Whether all keys are whole numbers with a decimal point, as of a column that a library has made floating-point."""
+    given = keys.drop_null()
+    return len(given) > 0 and bool(pc.all(pc.match_substring_regex(given, rf"^-?\d+{_POINT_ZERO}")).as_py())
 
 
 def _as_keys(column: pa.ChunkedArray, on: str) -> pa.Array:
