@@ -44,11 +44,14 @@ _FLAGS = "|".join(
             "allow_incomplete",
             "batch_size",
             "check_hashes",
+            "cpus_per_actor",
             "data_dir",
             "dataset_name",
             "dry_run",
             "embeddings_dirs",
             "exclude_flags",
+            "gpus_per_actor",
+            "group_size",
         ),
         *(
             "id_column",
@@ -64,6 +67,7 @@ _FLAGS = "|".join(
             "output_file",
             "output_format",
             "path_column",
+            "ray_address",
             "read_memory",
             "read_timeout",
             "retry_failed",
@@ -73,8 +77,8 @@ _FLAGS = "|".join(
     )
 )
 _WORDS = (
-    "checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|measure|mode|overwrite|pooling|precision|predictions|"
-    "reader|recipe|remainder|resampling|sample|shard|split|statements|stride|unit|window"
+    "actors|checkpoint|compiled|dataset|device|driver|dtype|engine|format|layout|lead|leads|measure|mode|overwrite|pooling|"
+    "precision|predictions|reader|recipe|remainder|resampling|sample|shard|split|statements|stride|unit|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")
