@@ -14,7 +14,7 @@ from ecgfounder._moved import keep_old_names
 from ecgfounder._version import __version__
 
 if TYPE_CHECKING:
-    from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped
+    from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped, collate_readable
     from ecgfounder.ecg.leads import STANDARD_LEADS
     from ecgfounder.ecg.recording import Recording
     from ecgfounder.embedder import Embedder, load, recording_from_array
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ecgfounder.readers import read_ecg
     from ecgfounder.readers.source import Hints
     from ecgfounder.results.run import EmbeddingRun, open_run
+    from ecgfounder.results.several import EmbeddingRuns
     from ecgfounder.results.store import read_embedding
     from ecgfounder.run.summary import Summary
 
@@ -70,6 +71,7 @@ __all__ = [
     "Embedder",
     "EmbeddingError",
     "EmbeddingRun",
+    "EmbeddingRuns",
     "Filter",
     "Hints",
     "MedianBaseline",
@@ -90,6 +92,7 @@ __all__ = [
     "__version__",
     "collate_by_length",
     "collate_cropped",
+    "collate_readable",
     "embed_cohort",
     "ft_1lead_ECGFounder",
     "ft_12lead_ECGFounder",
@@ -105,7 +108,7 @@ __all__ = [
 keep_old_names()
 
 _NAMES_BY_MODULE = {
-    "dataset": "ECGDataset collate_by_length collate_cropped",
+    "dataset": "ECGDataset collate_by_length collate_cropped collate_readable",
     "ecg.leads": "STANDARD_LEADS",
     "ecg.recording": "Recording",
     "embedder": "Embedder load recording_from_array",
@@ -117,7 +120,7 @@ _NAMES_BY_MODULE = {
     "token_times",
     "readers": "read_ecg",
     "readers.source": "Hints",
-    "results": "EmbeddingRun open_run read_embedding",
+    "results": "EmbeddingRun EmbeddingRuns open_run read_embedding",
     "embedding": "CohortRun embed_cohort",
     "run.summary": "Summary",
 }

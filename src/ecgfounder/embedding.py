@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from ecgfounder.cohort.in_memory import file_of
+from ecgfounder.cohort.in_memory import Table, file_of
 from ecgfounder.cohort.sources import default_data_dir
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.drivers.ray import ActorSettings
@@ -36,13 +36,6 @@ log = logging.getLogger("ecgfounder")
 
 Progress = Callable[[int, int, int], None]
 """Called with the number of records done and failed in this attempt, and the number that it has to do."""
-
-
-class Table(Protocol):
-    """A table in memory: pandas, Polars, PyArrow."""
-
-    @property
-    def columns(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -99,6 +92,7 @@ def embed_cohort(
     batch_size: int | None = None,
     num_workers: int = 4,
     shard: tuple[int, int] = (1, 1),
+    sample: int | None = None,
     overwrite: bool = False,
     retry_failed: bool = False,
     check_hashes: bool = False,
@@ -184,6 +178,9 @@ def embed_cohort(
         Maximum number of reading processes. With 0, files are read in this process.
     shard : tuple of (int, int), optional
         (i, n): this call does the i-th of n shards of the cohort.
+    sample : int, optional
+        Do only so many recordings, spread over the cohort; a larger sample includes a smaller one. The same call without it does
+        the others.
     overwrite : bool, default: False
         Remove the outputs of an earlier run, and begin again.
     retry_failed : bool, default: False
@@ -297,6 +294,7 @@ def embed_cohort(
         batch_size=batch_size,
         num_workers=num_workers,
         shard=shard,
+        sample=sample,
         overwrite=overwrite,
         retry_failed=retry_failed,
         check_hashes=check_hashes,

@@ -78,6 +78,7 @@ def changed(*words: str) -> dict[str, Any]:
         ("--format parquet --dtype float16", {"format": "parquet", "dtype": "float16"}),
         ("--layout tree", {"layout": "tree"}),
         ("--shard 2/3", {"shard": (2, 3)}),
+        ("--sample 100", {"sample": 100}),
         ("--overwrite", {"overwrite": True}),
         ("--retry_failed", {"retry_failed": True}),
         ("--check_hashes", {"check_hashes": True}),
@@ -110,9 +111,9 @@ def test_every_setting_has_a_flag() -> None:
         assert inside.get(each.name, {each.name}) <= flags, each.name
 
 
-@pytest.mark.parametrize("actors", ["", "a", "1:b", ":3", "-1:2", "1:2:3", "3:2", "0:2"])
+@pytest.mark.parametrize("actors", ["", "a", "1:b", ":3", "1:2:3", "3:2", "0:2"])
 def test_numbers_of_workers_that_are_none_are_refused(actors: str) -> None:
-    with pytest.raises(SettingsError, match="the 'actors' parameter. It must be MIN:MAX"):
+    with pytest.raises(SettingsError, match=r"the 'actors' parameter\. It must be MIN:MAX"):
         settings_of(parsed("--driver", "ray", "--actors", actors))
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.ledger.ledger import LedgerWriter
-from ecgfounder.results import arrays, join, store
+from ecgfounder.results import arrays, join, several, store
 from ecgfounder.results import run as runs
 from ecgfounder.results.run import open_run
 from ecgfounder.results.store import read_embedding
@@ -30,11 +30,12 @@ from tests.builders.runs import BROKEN, FORMS, PATHS, STUDIES, C, Made
 
 def test_every_example_in_the_documentation_strings_runs(tmp_path: Path) -> None:
     folder = Made(tmp_path / "run").make()
+    names = {"folder": folder, "other": Made(tmp_path / "other", data=1).make(), "open_run": open_run}
     finder = doctest.DocTestFinder(exclude_empty=True)
     runner = doctest.DocTestRunner()
     examples = 0
-    for module in (runs, arrays, join, store):
-        for test in finder.find(module, module.__name__, extraglobs={"folder": folder, "open_run": open_run}):
+    for module in (runs, arrays, join, several, store):
+        for test in finder.find(module, module.__name__, extraglobs=names):
             result = runner.run(test)
             assert result.failed == 0, test.name
             examples += result.attempted
@@ -340,8 +341,15 @@ def test_a_table_is_joined_whatever_type_its_keys_have(run: runs.EmbeddingRun, l
 
 def test_what_does_not_match_is_reported_on_both_sides(run: runs.EmbeddingRun) -> None:
     labels = pd.DataFrame({"study_id": [101.0, 103.0, 104.0, 999.0, None], "age": range(5), "status": list("abcde")})
-    with pytest.warns(UserWarning, match="3 of 4 recordings have a row of the table; 2 of its 5 rows"):
+    with pytest.warns(
+        UserWarning, match=r"^3 recordings matched, 1 recording without a row, 3 rows without an embedding \(stud"
+    ):
         joined = run.join(labels, on="study_id")
+    assert str(joined).startswith("3 of 4 recordings have a row of the table; 2 of its 5 rows have a recording.\n")
+    shown = "<Join on 'study_id': 3 recordings matched, 1 recording without a row, 3 rows without an embedding>"
+    assert repr(joined) == shown
+    assert "<tr><th>without a row</th><td>1 recording without a row</td></tr>" in joined._repr_html_()
+    assert "<th>failed</th><td>1 failed</td>" in run._repr_html_()
     assert joined.unmatched_records["record"].to_pylist() == ["a/2.xml"]
     assert joined.unmatched_rows["age"].to_pylist() == [2, 3, 4]
     assert joined.failed_rows["study_id"].to_pylist() == [104.0]
@@ -356,8 +364,9 @@ def test_duplicate_keys_are_refused_or_reported(run: runs.EmbeddingRun) -> None:
     labels = pd.DataFrame({"study_id": [101, 102, 103, 102], "age": [1, 2, 3, 4]})
     with pytest.raises(RunError, match=r"1 keys are in more than one.*study_id: 102.*duplicates="):
         run.join(labels, on="study_id")
-    with pytest.warns(UserWarning, match="the first row was taken: 102"):
+    with pytest.warns(UserWarning, match="2 rows with a duplicate key"):
         joined = run.join(labels, on="study_id", duplicates="first")
+    assert "the first row was taken: 102" in str(joined)
     assert joined.table["age"].to_pylist() == [1, 2, 3, 3]
     assert joined.duplicate_rows["age"].to_pylist() == [2, 4]
 

@@ -6,6 +6,8 @@ In: where a run's embeddings are stored. Out: an object with an array's shape, t
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ def arrays_of(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[E
     form = store.form
     per_record = form.rows_of(records["shape"])
     column = MEANS if pooling == "mean" and form.pooling == "both" else MAIN
-    X = Embeddings(store, records["output"], per_record, _row_shape(store, records, pooling), column)
-    return X, _meta(form, records, per_record)
+    part = StoredRows(store, records["output"], np.concatenate([[0], np.cumsum(per_record)]), column)
+    return Embeddings([part], _row_shape(store, records, pooling)), _meta(form, records, per_record)
 
 
 def _row_shape(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[int, ...]:
@@ -81,8 +83,47 @@ def _meta(form: Form, records: pa.Table, per_record: RowNumbers) -> pa.Table:
     return kept
 
 
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows of embeddings in one run.
+
+    Attributes
+    ----------
+    store : EmbeddingStore
+        The run's outputs.
+    outputs : pyarrow.ChunkedArray
+        The output of each record.
+    starts : numpy.ndarray
+        int64 [records + 1]: the first row of each record, and the number of rows.
+    column : str
+        The column to read of a shard.
+    """
+
+    store: EmbeddingStore
+    outputs: pa.ChunkedArray
+    starts: RowNumbers
+    column: str
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, out: Array, places: RowNumbers, wanted: RowNumbers) -> None:
+        """Fill `out[places[i]]` with row `wanted[i]`, going through the storage once."""
+        records = np.searchsorted(self.starts, wanted, side="right") - 1
+        needed, place = np.unique(records, return_inverse=True)
+        outputs = self.outputs.take(pa.array(needed)).to_pylist()
+        by_record = np.argsort(place, kind="stable")
+        bounds = np.searchsorted(place[by_record], np.arange(len(needed) + 1))
+        order = np.array(storage_order(outputs), dtype=np.int64)
+        stored = self.store.embeddings([outputs[each] for each in order], self.column)
+        for number, embeddings in zip(order, stored, strict=True):
+            for at in by_record[bounds[number] : bounds[number + 1]]:
+                embedding = embeddings[wanted[at] - self.starts[needed[number]]]
+                out[places[at]] = pooled(embedding) if embedding.ndim > out.ndim - 1 else embedding
+
+
 class Embeddings:
-    """A run's embeddings as an array that is read on use; made by `EmbeddingRun.arrays`.
+    """Embeddings of one run or several as an array that is read on use; made by `EmbeddingRun.arrays`.
 
     It has `shape`, `dtype`, `ndim` and `len()`. `X[rows]` (an integer, a slice, a mask or an array of integers) reads these rows
     into a float32 array. `np.asarray(X)` reads everything once and keeps it, so that later accesses are fast. Shards are read
@@ -99,20 +140,16 @@ class Embeddings:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(
-        self,
-        store: EmbeddingStore,
-        outputs: pa.ChunkedArray,
-        per_record: RowNumbers,
-        row_shape: tuple[int, ...],
-        column: str,
-    ) -> None:
-        self._store = store
-        self._outputs = outputs
-        self._starts = np.concatenate([[0], np.cumsum(per_record)])
-        self._column = column
+    def __init__(self, parts: Sequence[StoredRows], row_shape: tuple[int, ...]) -> None:
+        self._parts = tuple(parts)
+        self._bounds = np.cumsum([0, *(len(part) for part in self._parts)])
         self._loaded: Array | None = None
-        self.shape: tuple[int, ...] = (int(self._starts[-1]), *row_shape)
+        self.shape: tuple[int, ...] = (int(self._bounds[-1]), *row_shape)
+
+    @classmethod
+    def stacked(cls, arrays: Sequence[Embeddings]) -> Embeddings:
+        """Arrays with rows of the same shape as one array, one after the other."""
+        return cls([part for each in arrays for part in each._parts], arrays[0].shape[1:])
 
     @property
     def ndim(self) -> int:
@@ -176,16 +213,10 @@ class Embeddings:
         return np.asanyarray(np.load(target, mmap_mode="r"))
 
     def _read(self, out: Array, wanted: RowNumbers) -> Array:
-        """Fill `out[i]` with row `wanted[i]`, going through the storage once."""
-        records = np.searchsorted(self._starts, wanted, side="right") - 1
-        needed, place = np.unique(records, return_inverse=True)
-        outputs = self._outputs.take(pa.array(needed)).to_pylist()
-        by_record = np.argsort(place, kind="stable")
-        bounds = np.searchsorted(place[by_record], np.arange(len(needed) + 1))
-        order = np.array(storage_order(outputs), dtype=np.int64)
-        stored = self._store.embeddings([outputs[each] for each in order], self._column)
-        for number, embeddings in zip(order, stored, strict=True):
-            for at in by_record[bounds[number] : bounds[number + 1]]:
-                embedding = embeddings[wanted[at] - self._starts[needed[number]]]
-                out[at] = pooled(embedding) if embedding.ndim > len(self.shape) - 1 else embedding
+        """Fill `out[i]` with row `wanted[i]`, going through each run's storage once."""
+        for number, part in enumerate(self._parts):
+            first, stop = self._bounds[number : number + 2]
+            places = np.flatnonzero((wanted >= first) & (wanted < stop))
+            if len(places):
+                part.read(out, places, wanted[places] - first)
         return out

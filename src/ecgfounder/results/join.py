@@ -6,6 +6,7 @@ In: a run and a table with a column in common. Out: a `Join` with the matched ro
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,9 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError
-from ecgfounder.results.arrays import Embeddings, arrays_of
-from ecgfounder.results.store import EmbeddingStore
+from ecgfounder.escaping import facts_as_html
+from ecgfounder.results.arrays import Embeddings
+
+ArraysOf = Callable[[pa.Table, str], tuple[Embeddings, pa.Table]]
+"""The embeddings of some rows of a manifest with a pooling, and a table with the same rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +41,7 @@ class Join:
     duplicate_rows : pyarrow.Table
         Rows of the table whose key is duplicate.
 
-    `print(join)` shows the counts.
+    `print(join)` names what does not match.
     """
 
     on: str
@@ -47,11 +52,31 @@ class Join:
     duplicate_rows: pa.Table
     n_rows: int
     _column: str
-    _store: EmbeddingStore
+    _arrays_of: ArraysOf
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """`EmbeddingRun.arrays` for the matched recordings; the table's columns are in `meta`."""
-        return arrays_of(self._store, self.table, pooling)
+        return self._arrays_of(self.table, pooling)
+
+    def __repr__(self) -> str:
+        return f"<Join on {self.on!r}: {', '.join(text for _, text in self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        return facts_as_html(f"Join on {self.on!r}", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """The counts by name; those of what does not match only if there is any."""
+        counts = [
+            ("matched", self.table, "recording matched", "recordings matched"),
+            ("without a row", self.unmatched_records, "recording without a row", "recordings without a row"),
+            ("without a recording", self.unmatched_rows, "row without an embedding", "rows without an embedding"),
+            ("duplicate", self.duplicate_rows, "row with a duplicate key", "rows with a duplicate key"),
+        ]
+        return [
+            (name, f"{table.num_rows:,} {one if table.num_rows == 1 else many}")
+            for name, table, one, many in counts
+            if table.num_rows or name == "matched"
+        ]
 
     def __str__(self) -> str:
         matched = self.table.num_rows
@@ -75,9 +100,19 @@ class Join:
         return "\n".join(lines)
 
 
-def join_table(
-    manifest: pa.Table, store: EmbeddingStore, given: pa.Table, on: str, column: str, duplicates: str
-) -> Join:
+def check_join(table: Any, on: str, duplicates: str) -> pa.Table:
+    """The table of a join as a pyarrow.Table; refuses one without the column, and unknown values of `duplicates`."""
+    check_choice("duplicates", duplicates, ("error", "first"))
+    given = as_arrow(table)
+    if on not in given.column_names:
+        raise RunError(
+            f"the table has no column {on!r}; its columns are: {', '.join(given.column_names)} "
+            "(an index of pandas becomes a column with reset_index())."
+        )
+    return given
+
+
+def join_table(manifest: pa.Table, read: ArraysOf, given: pa.Table, on: str, column: str, duplicates: str) -> Join:
     """Join the rows of `given` and `manifest` with the same key: `on` in `given`, `column` in the manifest."""
     is_done = pc.equal(manifest["status"], "done")
     records, without_embedding = manifest.filter(is_done), manifest.filter(pc.invert(is_done))
@@ -108,10 +143,11 @@ def join_table(
         duplicate_rows=repeated,
         n_rows=given.num_rows,
         _column=column,
-        _store=store,
+        _arrays_of=read,
     )
     if joined.unmatched_records.num_rows or joined.unmatched_rows.num_rows or repeated.num_rows:
-        warnings.warn(str(joined), UserWarning, stacklevel=3)
+        counts = ", ".join(text for _, text in joined._facts())
+        warnings.warn(f"{counts} ({on}); print the join to see which", UserWarning, stacklevel=3)
     return joined
 
 
@@ -128,12 +164,29 @@ def as_arrow(table: Any) -> pa.Table:
         ) from error
 
 
+_POINT_ZERO = r"\.0+$"
+
+
 def _comparable(left: pa.ChunkedArray, right: pa.ChunkedArray, on: str) -> tuple[pa.Array, pa.Array]:
-    """Two columns of keys with the same type: integers if both are, else text."""
+    """Two columns of keys with the same type: integers if both are, else text.
+
+    Text with a decimal point (40689238.0) is made whole if the other column's keys have none.
+    """
     keys = [_as_keys(column, on) for column in (left, right)]
-    if keys[0].type != keys[1].type:
-        keys = [each.cast(pa.string()) for each in keys]
+    if keys[0].type == keys[1].type != pa.string():
+        return keys[0], keys[1]
+    keys = [each.cast(pa.string()) for each in keys]
+    decimal = [_all_decimal(each) for each in keys]
+    for side, other in ((0, 1), (1, 0)):
+        if decimal[side] and not pc.any(pc.match_substring(keys[other], "."), min_count=0).as_py():
+            keys[side] = pc.replace_substring_regex(keys[side], _POINT_ZERO, "")
     return keys[0], keys[1]
+
+
+def _all_decimal(keys: pa.Array) -> bool:
+    """Whether all keys are whole numbers with a decimal point, as of a column that a library has made floating-point."""
+    given = keys.drop_null()
+    return len(given) > 0 and bool(pc.all(pc.match_substring_regex(given, rf"^-?\d+{_POINT_ZERO}")).as_py())
 
 
 def _as_keys(column: pa.ChunkedArray, on: str) -> pa.Array:

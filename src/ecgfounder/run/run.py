@@ -45,6 +45,7 @@ from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.manifest import check_kept_columns
 from ecgfounder.ledger.record import (
     FORMAT_VERSION,
+    MOST_SIZES,
     CheckpointRecord,
     CohortSettings,
     EngineRecord,
@@ -58,7 +59,7 @@ from ecgfounder.machine import is_launched, usable_memory
 from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
 from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
-from ecgfounder.run.jobs import jobs_of, refuse_collisions
+from ecgfounder.run.jobs import jobs_of, refuse_collisions, refuse_decimal_ids
 from ecgfounder.run.others import Ended, Others, by_leases, by_parts, shard_of_rank, wait_for_others
 from ecgfounder.run.plan import Plan, check_foreign_outputs, make_plan, renewed
 from ecgfounder.run.presence import FIRST_SAMPLE, SAMPLE, Presence, look
@@ -171,6 +172,7 @@ class Run:
         self._epoch: Epoch | None = None  # of a folder to which groups were committed, for this process's appended part
         self._state: LedgerState | None = None
         self._slowest: str | None = None
+        self._working_seconds = 0.0
         self._trouble = StoreTrouble(settings.storage_options)
         self.naming = Naming(layout=cast(Layout, settings.layout), data_dir=settings.data_dir, suffix=".json")
 
@@ -207,6 +209,8 @@ class Run:
         """
         opening = self._open()
         before = None if self.settings.overwrite else previous(self.folder)
+        if before is None:
+            refuse_decimal_ids(opening.index, self.settings.id_column)
         changed = changed_settings(self.folder, before, self.settings.fingerprint(opening.digest)) if before else []
         state = read_ledger(self.folder.ledger) if before else read_parts(())
         plan = self._plan(opening, Launch(), state)
@@ -297,6 +301,8 @@ class Run:
         folder, settings = self.folder, self.settings
         self._take_folder(stack)
         refuse_collisions(opening.cohort, opening.index, self.naming, folder.collisions)
+        if settings.overwrite or not folder.run_json.exists():  # a run that has begun with them goes on
+            refuse_decimal_ids(opening.index, settings.id_column)
         before = admit(folder, settings.fingerprint(opening.digest), overwrite=settings.overwrite)
         stamp = self._begin_epoch()
         if self.settings.shard[1] == 1:
@@ -341,11 +347,17 @@ class Run:
         return make_plan(opening.cohort, opening.index, mine, state, self.settings, self.naming, self.folder.output_dir)
 
     def _share(self, index: Index, launch: Launch) -> npt.NDArray[np.bool_]:
-        """The paths of this process: by shard, then by rank, so that shards may have different numbers of processes."""
+        """The paths of this process: by shard, then by rank, so that shards may have different numbers of processes.
+
+        A sample is one of the whole cohort, of which each process has its part.
+        """
         part, parts = self.settings.shard
         in_shard = index.keys % np.uint64(parts) == part - 1
         of_rank = index.keys // np.uint64(parts) % np.uint64(launch.world_size) == launch.rank
-        return np.asarray(in_shard & of_rank, dtype=np.bool_)
+        mine = in_shard & of_rank
+        if self.settings.sample is not None:
+            mine &= index.sample(self.settings.sample)
+        return np.asarray(mine, dtype=np.bool_)
 
     def _pool(self, plan: Plan, launch: Launch) -> ReaderPool:
         settings = self.settings
@@ -387,8 +399,9 @@ class Run:
             f"checkpoint {opening.checkpoint.name} (sha256 {opening.digest[:12]}), engine {started.engine.describe()}"
         )
         share = "" if world_size == 1 else f" (this is process 1 of {world_size})"
+        sample = "" if settings.sample is None else f", of which a sample of {settings.sample:,} is taken"
         self.console.line(
-            f"{counted(opening.index.n_records, 'recording')} in {settings.dataset}; to do: {plan.n_todo:,}{share}, "
+            f"{counted(opening.index.n_records, 'recording')} in {settings.dataset}{sample}; to do: {plan.n_todo:,}{share}, "
             f"done before: {plan.done:,}, failed before: {plan.failed:,}"
         )
         for number, what in (
@@ -460,10 +473,12 @@ class Run:
             processes=started.launch.world_size,
             dataset_fingerprint=opening.cohort.fingerprint,
             versions=versions(),
+            shard_sizes=tuple(opening.index.shard_sizes(settings.shard[1])) if settings.shard[1] <= MOST_SIZES else (),
         )
 
     def _process(self, started: Started) -> Recorder:
-        ledger = self._ledger(self._part_name(started, started.launch.rank))
+        n_renewed = 0 if self._state is None else len(started.plan.renewals)
+        ledger = self._ledger(self._part_name(started, started.launch.rank), n_renewed=n_renewed)
         self._renew(started, ledger)
         recorder = Recorder(self._sink(started), ledger)
         try:
@@ -486,11 +501,11 @@ class Run:
         outcome = "interrupted" if self._is_cut_short else "complete"
         return PartEnd(outcome=outcome, done=recorder.done, failed=recorder.failed)
 
-    def _ledger(self, name: str) -> LedgerWriter | GroupWriter:
+    def _ledger(self, name: str, n_renewed: int) -> LedgerWriter | GroupWriter:
         """The ledger of this process: a part that lines are appended to or, in a store, a part for each group."""
         if self._hold is not None:
             return self._hold.writer()
-        return LedgerWriter(self.folder.ledger.path / name, PartHeader(**own_name(), started=now()))
+        return LedgerWriter(self.folder.ledger.path / name, PartHeader(**own_name(), started=now(), renewed=n_renewed))
 
     def _renew(self, started: Started, ledger: LedgerWriter | GroupWriter) -> None:
         """Write the plan's renewals; in a store, to parts of the driver's own."""
@@ -528,12 +543,15 @@ class Run:
             remove_obsolete(self.folder, recorder.take_obsolete())
             self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
+        if started.plan.n_todo:
+            self.console.progress(0, 0, started.plan.n_todo)
         assert started.pool is not None
         assert isinstance(started.engine, Network)
         stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, started.head))
         size = self._batch_size(started.engine)
         pipeline = Pipeline(started.pool, stage, finish, size, self.interruption, trouble=self._trouble)
         pipeline.run(self._jobs(started, recorder))
+        self._working_seconds = pipeline.seconds
         if pipeline.seconds > SHORT_SECONDS:
             self._slowest = pipeline.slowest
 
@@ -700,6 +718,7 @@ class Run:
             signal=self.interruption.signal,
             trouble=self._trouble.reason,
             slowest=self._slowest,
+            working_seconds=self._working_seconds,
             lost=others.lost,
             is_main=launch.is_main,
         )

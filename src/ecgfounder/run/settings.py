@@ -88,6 +88,8 @@ class Settings:
         Recordings in a batch, None for the engine's default; maximum number of reading processes per process.
     shard : tuple of (int, int)
         (i, n): this attempt does the i-th of n shards, i from 1.
+    sample : int or None
+        Number of recordings, spread over the cohort, that this attempt is limited to; None for all.
     overwrite, retry_failed, check_hashes : bool
         What an attempt in a used folder does.
     read_timeout : float
@@ -131,6 +133,7 @@ class Settings:
     batch_size: int | None = None
     num_workers: int = 4
     shard: tuple[int, int] = (1, 1)
+    sample: int | None = None
     overwrite: bool = False
     retry_failed: bool = False
     check_hashes: bool = False
@@ -162,6 +165,7 @@ class Settings:
         for name, number, least in (
             ("batch_size", 1 if self.batch_size is None else self.batch_size, 1),
             ("num_workers", self.num_workers, 0),
+            ("sample", 1 if self.sample is None else self.sample, 1),
             ("shard_size", self.shard_size, 1),
             ("group_size", 1 if self.group_size is None else self.group_size, 1),
         ):

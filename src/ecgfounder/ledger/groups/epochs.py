@@ -156,6 +156,24 @@ def counting_parts(ledger: Location) -> tuple[str, ...]:
     return _View(ledger).all_parts()
 
 
+def latest_epochs(run: Location) -> dict[Shard, tuple[Epoch, Location | None]]:
+    """The newest epoch of the whole run and of each shard, with the place of its seal if it has ended.
+
+    Raises
+    ------
+    RunError
+        If an epoch cannot be read.
+    """
+    sealed: set[tuple[Shard, int]] = set()
+    return {
+        shard: (
+            _read(_place(run, shard, number, _BEGUN), Epoch),
+            _place(run, shard, number, _SEAL) if (shard, number) in sealed else None,
+        )
+        for shard, number in _newest(run, sealed).items()
+    }
+
+
 class _View:
     """The epochs and parts of a run, as they are now. Epochs are listed first: what is older than the parts names fewer."""
 

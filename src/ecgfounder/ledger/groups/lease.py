@@ -373,6 +373,12 @@ def _read(folder: Location) -> Mapping[str, Any]:
         return {}
 
 
+def newest_lease(folder: Location) -> tuple[Mapping[str, Any], Location | None]:
+    """The newest lease of a folder and its place: "state", "host", "pid" and others; empty and None if there is none."""
+    number = _highest(folder)
+    return (_read(folder), folder / _name(number)) if number else ({}, None)
+
+
 def _named(holder: Mapping[str, Any]) -> str:
     if not {"host", "pid"} <= set(holder):
         return "another process"
