@@ -1,6 +1,7 @@
 """What one driver of a distributed run costs: thousands of groups planned, committed by workers that do nothing, and resumed.
 
-In: numbers of groups, records in each. Out: seconds, and memory of the driver, for a new run and for one that finds all done.
+In: numbers of groups, records in each. Out: seconds, core-seconds and memory of the driver, for a new run and for one that finds all
+done.
 
     python -m benchmarks.groups --groups 10000 100000 --records 10
 
@@ -84,11 +85,12 @@ def measure(groups: int, records: int) -> dict[str, float]:
             group_size=records,
             shard_size=records,
         )
-        seconds = []
+        seconds, cores = [], []
         for processed in (groups * records, 0):
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             summary = make_run(settings, Quiet()).execute()
             seconds.append(time.perf_counter() - began)
+            cores.append(time.process_time() - used)
             assert (summary.processed, summary.outcome) == (processed, "complete")
         assert isinstance(settings.output_dir, Location)
         held = sum(status.size for status in settings.output_dir.list())
@@ -96,10 +98,12 @@ def measure(groups: int, records: int) -> dict[str, float]:
     return {
         "groups": groups,
         "records": groups * records,
-        "seconds": seconds[0],
-        "seconds_to_resume": seconds[1],
-        "peak_mb": peak / 1e6,
-        "store_mb": held / 1e6,
+        "seconds": round(seconds[0], 1),
+        "seconds_to_resume": round(seconds[1], 1),
+        "core_seconds": round(cores[0], 1),
+        "core_seconds_to_resume": round(cores[1], 1),
+        "peak_mb": round(peak / 1e6),
+        "store_mb": round(held / 1e6),
     }
 
 
