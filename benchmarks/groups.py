@@ -1,6 +1,6 @@
 """What one driver of a distributed run costs: thousands of groups planned, committed by workers that do nothing, and resumed.
 
-In: numbers of groups, records in each. Out: seconds, core-seconds and memory of the driver, for a new run and for one that finds all
+In: numbers of groups, records in each. Out: seconds, core-seconds and memory of the driver, for a new run and one that finds all
 done.
 
     python -m benchmarks.groups --groups 10000 100000 --records 10
