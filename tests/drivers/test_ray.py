@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
+import socket
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +34,7 @@ from tests.harness.ray_runs import (
     Machines,
     cluster,
     parts,
+    python_path,
     until,
     workers,
 )
@@ -365,6 +371,57 @@ def test_a_run_to_a_bucket_loses_a_worker(
     found = json_objects(out) if form == "json" else rows_of_shards(out)
     assert found == expected[form]
     check_sealed(out, COUNT - FAILED, FAILED)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_submitted_and_its_metrics(
+    made: Path, expected: dict[str, Any], tmp_path: Path, graph_cache: Path
+) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    given = {"dataset": str(made / "cohort"), "output_dir": str(tmp_path / "out"), "leads": list(STANDARD_LEADS)}
+    given |= {"checkpoint": str(made / "weights.pth"), "num_workers": 0, "driver": "ray", "group_size": 8}
+    given |= {"filters": {"slow": 0.3}}
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    port = free_port()
+    with cluster(2, dashboard=port):
+        client = until(lambda: connected_client(JobSubmissionClient, f"http://127.0.0.1:{port}"), 100)
+        code = "import sys; from tests.harness.ray_runs import main; sys.exit(main(open(sys.argv[1]).read()))"
+        job = client.submit_job(
+            entrypoint=f"{sys.executable} -c '{code}' {tmp_path / 'given.json'}",
+            runtime_env={"env_vars": {"PYTHONPATH": python_path(), "ECGFOUNDER_CACHE": str(graph_cache)}},
+        )
+        until(lambda: b"ecgfounder_recordings_done" in metrics(), 150)
+        until(lambda: client.get_job_status(job).is_terminal(), 150)
+        assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
+        assert '"processed":61' in client.get_job_logs(job)
+    check(tmp_path / "out", "json", expected)
+
+
+def connected_client(kind: Any, address: str) -> Any:
+    try:
+        return kind(address)
+    except ConnectionError:
+        return None
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def metrics() -> bytes:
+    """What the agents of Ray's machines here tell to Prometheus."""
+    import psutil
+
+    found = b""
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if port := re.search(r"dashboard/agent\.py.*--metrics-export-port=(\d+)", words):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics") as answer:
+                found += answer.read()
+    return found
 
 
 @pytest.mark.slow

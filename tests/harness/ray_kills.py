@@ -133,9 +133,11 @@ class _Script:
         elif what == "driver":
             driver.kill()
         else:
-            if self._added:
+            lost = bool(self._added)
+            if lost:
                 self.machines.lose(self._added.pop())
             self._added.append(self.machines.add(1))
+            return [what] if lost else []
         return [what]
 
 

@@ -50,8 +50,11 @@ class Machines:
 
 
 @contextmanager
-def cluster(head_cpus: int = 1, *others: int) -> Iterator[Machines]:
-    """A cluster of several machines, as far as Ray can tell; it ends with the block, with all that it started."""
+def cluster(head_cpus: int = 1, *others: int, dashboard: int | None = None) -> Iterator[Machines]:
+    """A cluster of several machines, as far as Ray can tell; it ends with the block, with all that it started.
+
+    With `dashboard`, its dashboard listens on that port.
+    """
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory() as home:
@@ -63,9 +66,11 @@ def cluster(head_cpus: int = 1, *others: int) -> Iterator[Machines]:
             head = {
                 "num_cpus": head_cpus,
                 "object_store_memory": OBJECT_STORE_BYTES,
-                "include_dashboard": False,
+                "include_dashboard": dashboard is not None,
                 "_system_config": _HEALTH,
             }
+            if dashboard is not None:
+                head |= {"dashboard_host": "127.0.0.1", "dashboard_port": dashboard}
             made = Cluster(initialize_head=True, head_node_args=head)
             machines = Machines(made.address, made)
             for cpus in others:
