@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
-import re
 import signal
 import socket
 import sys
@@ -387,10 +387,9 @@ def test_a_job_that_is_submitted_and_its_metrics(
     with cluster(2, dashboard=port):
         client = until(lambda: connected_client(JobSubmissionClient, f"http://127.0.0.1:{port}"), 100)
         code = "import sys; from tests.harness.ray_runs import main; sys.exit(main(open(sys.argv[1]).read()))"
-        job = client.submit_job(
-            entrypoint=f"{sys.executable} -c '{code}' {tmp_path / 'given.json'}",
-            runtime_env={"env_vars": {"PYTHONPATH": python_path(), "ECGFOUNDER_CACHE": str(graph_cache)}},
-        )
+        environment = {"env_vars": {"PYTHONPATH": python_path(), "ECGFOUNDER_CACHE": str(graph_cache)}}
+        command = f"{sys.executable} -c '{code}' {tmp_path / 'given.json'}"
+        job = until(lambda: submitted(client, command, environment), 100)
         until(lambda: b"ecgfounder_recordings_done" in metrics(), 150)
         until(lambda: client.get_job_status(job).is_terminal(), 150)
         assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
@@ -402,6 +401,13 @@ def connected_client(kind: Any, address: str) -> Any:
     try:
         return kind(address)
     except ConnectionError:
+        return None
+
+
+def submitted(client: Any, command: str, environment: dict[str, Any]) -> str | None:
+    try:
+        return str(client.submit_job(entrypoint=command, runtime_env=environment))
+    except RuntimeError:  # the cluster's agent is still starting
         return None
 
 
@@ -417,9 +423,13 @@ def metrics() -> bytes:
 
     found = b""
     for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or [])
-        if port := re.search(r"dashboard/agent\.py.*--metrics-export-port=(\d+)", words):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics") as answer:
+        if not any(word.endswith("dashboard/agent.py") for word in process.info["cmdline"] or []):
+            continue
+        for port in {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}:
+            with (
+                contextlib.suppress(OSError, http.client.HTTPException),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer,
+            ):
                 found += answer.read()
     return found
 

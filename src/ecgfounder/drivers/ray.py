@@ -221,6 +221,8 @@ class Host:
         except ECGFounderError as error:
             kind = "absent" if type(error).__name__ == "CheckpointAbsent" else "refused"
             return kind, str(error)
+        except Exception as error:  # noqa: BLE001 - whatever this machine lacks: no recording has been read yet
+            return "refused", f"{socket.gethostname()}: {type(error).__name__}: {error}"
         assert self._worker is not None
         return "opened", self._worker.facts
 
