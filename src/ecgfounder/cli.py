@@ -22,11 +22,15 @@ COMMANDS: dict[str, str] = {
     "merge": "finish the run record of a run that was done in shards",
     "upgrade": "convert a run's folder of an older version to the current layout",
     "export": "write a run's embeddings in another format",
+    "probe": "test what embeddings know about labels by a linear probe",
     "inspect": "show what is in ECG files",
     "verify": "check that embeddings do not depend on batch, processes or engine",
     "doctor": "check the installation and a checkpoint",
     "demo": "make a small cohort and embed it",
 }
+
+CALCULATING = ("probe",)
+"""Commands that calculate with NumPy, on all cores."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +50,8 @@ def _main(words: list[str]) -> int:
             command.set_defaults(work=getattr(room, f"run_{name}"))
     arguments = parser.parse_args(words)
     check_working_folder()
-    _spare_threads()
+    if words[0] not in CALCULATING:
+        _spare_threads()
     return cast(int, arguments.work(arguments))
 
 

@@ -37,11 +37,14 @@ OK, SOME_FAILED, REFUSED = 0, 1, 2
 _FLAGS = "|".join(
     (
         *(
+            "allow_different",
             "allow_incomplete",
             "batch_size",
+            "code_classes",
             "check_hashes",
             "data_dir",
             "dataset_name",
+            "ecg_time",
             "embeddings_dirs",
             "exclude_flags",
         ),
@@ -49,10 +52,14 @@ _FLAGS = "|".join(
             "id_column",
             "keep_columns",
             "keep_missing",
+            "label_time",
+            "least_likelihood",
             "max_samples",
             "missing_leads",
             "modality_mapping",
             "num_workers",
+            "n_draws",
+            "one_per_patient",
         ),
         *(
             "output_dir",
@@ -63,12 +70,16 @@ _FLAGS = "|".join(
             "read_timeout",
             "retry_failed",
             "sampling_rate",
+            "separate_patients",
+            "test_runs",
+            "zero_likelihood",
         ),
         *("shard_size", "target_cols", "text_cols", "trim_zero_edges"),
     )
 )
 _WORDS = (
-    "checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|mode|overwrite|pooling|precision|predictions|"
+    "baseline|classes|codes|controls|days|features|folds|group|label|names|number|on|permutations|refit|score|seed|sensitivity|"
+    "test|validation|where|checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|mode|overwrite|pooling|precision|predictions|"
     "reader|recipe|remainder|resampling|shard|split|statements|stride|unit|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
