@@ -77,6 +77,7 @@ def changed(*words: str) -> dict[str, Any]:
         ("--format parquet --dtype float16", {"format": "parquet", "dtype": "float16"}),
         ("--layout tree", {"layout": "tree"}),
         ("--shard 2/3", {"shard": (2, 3)}),
+        ("--sample 100", {"sample": 100}),
         ("--overwrite", {"overwrite": True}),
         ("--retry_failed", {"retry_failed": True}),
         ("--check_hashes", {"check_hashes": True}),

@@ -341,8 +341,15 @@ def test_a_table_is_joined_whatever_type_its_keys_have(run: runs.EmbeddingRun, l
 
 def test_what_does_not_match_is_reported_on_both_sides(run: runs.EmbeddingRun) -> None:
     labels = pd.DataFrame({"study_id": [101.0, 103.0, 104.0, 999.0, None], "age": range(5), "status": list("abcde")})
-    with pytest.warns(UserWarning, match="3 of 4 recordings have a row of the table; 2 of its 5 rows"):
+    with pytest.warns(
+        UserWarning, match=r"^3 recordings matched, 1 recording without a row, 3 rows without an embedding \(stud"
+    ):
         joined = run.join(labels, on="study_id")
+    assert str(joined).startswith("3 of 4 recordings have a row of the table; 2 of its 5 rows have a recording.\n")
+    shown = "<Join on 'study_id': 3 recordings matched, 1 recording without a row, 3 rows without an embedding>"
+    assert repr(joined) == shown
+    assert "<tr><th>without a row</th><td>1 recording without a row</td></tr>" in joined._repr_html_()
+    assert "<th>failed</th><td>1 failed</td>" in run._repr_html_()
     assert joined.unmatched_records["record"].to_pylist() == ["a/2.xml"]
     assert joined.unmatched_rows["age"].to_pylist() == [2, 3, 4]
     assert joined.failed_rows["study_id"].to_pylist() == [104.0]
@@ -357,8 +364,9 @@ def test_duplicate_keys_are_refused_or_reported(run: runs.EmbeddingRun) -> None:
     labels = pd.DataFrame({"study_id": [101, 102, 103, 102], "age": [1, 2, 3, 4]})
     with pytest.raises(RunError, match=r"1 keys are in more than one.*study_id: 102.*duplicates="):
         run.join(labels, on="study_id")
-    with pytest.warns(UserWarning, match="the first row was taken: 102"):
+    with pytest.warns(UserWarning, match="2 rows with a duplicate key"):
         joined = run.join(labels, on="study_id", duplicates="first")
+    assert "the first row was taken: 102" in str(joined)
     assert joined.table["age"].to_pylist() == [1, 2, 3, 3]
     assert joined.duplicate_rows["age"].to_pylist() == [2, 4]
 

@@ -6,14 +6,11 @@ shared folder and the network tells the first one of them.
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,65 +18,28 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.machine import usable_cores
 from tests.builders.cohorts import write_cohort
+from tests.harness.launches import STALE, Process, as_another_machine, launch_of, program_flags, write_program
 from tests.harness.outputs import json_outputs
-from tests.places import ROOT
 
 pytestmark = pytest.mark.services
 
-STALE = 3.0
 COUNT = 40
-
-PROGRAM = f"""
-import os, sys, time
-from unittest import mock
-sys.path.insert(0, {str(ROOT)!r})
-from ecgfounder import cli
-from ecgfounder.errors import RunError
-from ecgfounder.ledger import liveness
-from ecgfounder.run import run as extract
-from tests.harness.stand_ins import NullEngine
-liveness.STALE_SECONDS, liveness.HEARTBEAT_SECONDS = {STALE}, {STALE / 10}
-pause, first_pause = float(os.environ.get("PAUSE", "0")), [float(os.environ.get("FIRST_PAUSE", "0"))]
-
-class SlowEngine(NullEngine):
-    def embed(self, batch):
-        time.sleep(first_pause.pop() if first_pause else pause)
-        return super().embed(batch)
-
-def create_engine(*_, threads, **__):
-    print(f"threads {{threads}}", file=sys.stderr)
-    if "REFUSE" in os.environ:
-        raise RunError(os.environ["REFUSE"])
-    return SlowEngine(1)
-
-if __name__ == "__main__":
-    with mock.patch.object(extract, "create_engine", create_engine):
-        sys.exit(cli.embed_main())
-"""
-
-AS_ANOTHER_MACHINE = 'hostname "$0" && mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"'
 
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What to put before a command so that it runs on another machine, as far as it can tell."""
-    boot_id = tmp_path_factory.mktemp("machine") / "boot_id"
-    boot_id.write_text("00000000-0000-4000-8000-000000000000\n")
-    namespaces = ["unshare", "--user", "--uts", "--mount", "--map-root-user", "sh", "-c", AS_ANOTHER_MACHINE]
-    words = [*namespaces, "hostb", str(boot_id)]
-    if shutil.which("unshare") is None or subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+    words = as_another_machine(tmp_path_factory.mktemp("machine"))
+    if words is None:
         pytest.skip("a second machine cannot be simulated: this system gives its users no namespaces")
     return words
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("program") / "embed.py"
-    path.write_text(PROGRAM)
-    return path
+    return write_program(tmp_path_factory.mktemp("program"))
 
 
 @pytest.fixture(scope="module")
@@ -91,47 +51,18 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def flags(cohort: Path, tmp_path: Path) -> list[str]:
-    return flags_for(cohort, tmp_path)
-
-
-def flags_for(cohort: Path, folder: Path) -> list[str]:
-    (folder / "weights.pth").write_bytes(b"weights")
-    return [
-        *("--dataset", str(cohort), "--output_dir", str(folder / "out"), "--checkpoint", str(folder / "weights.pth")),
-        *("--sampling_rate", "500", "--unit", "mV", "--leads", ",".join(STANDARD_LEADS)),
-        *("--num_workers", "0", "--batch_size", "2"),
-    ]
+    return program_flags(cohort, tmp_path / "out", tmp_path)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(cohort: Path, program: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The outputs of one process on one machine."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    alone = Process([sys.executable, str(program), *flags_for(cohort, folder)])
+    alone = Process([sys.executable, str(program), *program_flags(cohort, folder / "out", folder)])
     assert alone.end() == 1, alone.said
     found = json_outputs(folder / "out")
     assert len(found) == COUNT - 2
     return found
-
-
-class Process:
-    """A command that runs in the background."""
-
-    def __init__(self, command: Sequence[str], **environment: str) -> None:
-        self.said = ""
-        self.began = time.monotonic()
-        variables = {name: value for name, value in os.environ.items() if "RANK" not in name and "WORLD" not in name}
-        self.process = subprocess.Popen(
-            command, env=variables | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-
-    def end(self, seconds: float = 120.0) -> int:
-        """Wait for it; the exit status."""
-        try:
-            self.said += self.process.communicate(timeout=seconds)[1]
-        finally:
-            self.process.kill()
-        return self.process.returncode
 
 
 Start = Callable[..., tuple[Process, Process]]
@@ -144,8 +75,7 @@ def start(elsewhere: list[str], program: Path, flags: list[str]) -> Iterator[Sta
 
     def both(*more: str, here: dict[str, str] | None = None, there: dict[str, str] | None = None) -> Any:
         command = [sys.executable, str(program), *flags, *more]
-        launch = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        launch |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        launch = launch_of(2)
         processes.append(Process(command, **launch, RANK="0", **(here or {})))
         processes.append(Process([*elsewhere, *command], **launch, RANK="1", **(there or {})))
         return processes[-2:]
@@ -156,12 +86,6 @@ def start(elsewhere: list[str], program: Path, flags: list[str]) -> Iterator[Sta
         each.process.wait()
         assert each.process.stderr is not None
         each.process.stderr.close()
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def lines(out: Path, part: str = "*") -> list[dict[str, Any]]:
@@ -255,6 +179,25 @@ def test_what_one_machine_refuses_none_begins(refused: str, start: Start, tmp_pa
     assert "no such engine" in there.said
     assert lines(tmp_path / "out") == []
     assert not (tmp_path / "out" / "_run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("rank", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_a_process_that_waits_for_one_that_does_not_come_can_be_stopped(
+    rank: str, program: Path, flags: list[str], tmp_path: Path
+) -> None:
+    alone = Process([sys.executable, str(program), *flags], **launch_of(2), RANK=rank, TELL_WAITING="1")
+    assert alone.process.stderr is not None
+    for line in alone.process.stderr:
+        alone.said += line
+        if "waiting" in line:
+            break
+    time.sleep(1)  # now it waits in a library
+    stopped = time.monotonic()
+    alone.process.terminate()
+    assert alone.end() == 128 + signal.SIGTERM, alone.said
+    assert time.monotonic() - stopped < 15
+    assert "stopped by SIGTERM" in alone.said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -320,11 +320,14 @@ def test_access_that_is_denied_from_some_time_on_ends_the_run_and_fails_no_recor
     assert summary.trouble is not None
     assert "access denied" in summary.trouble
     assert summary.outcome == "interrupted"
-    assert not [entry for entry in entries(tmp_path / "out") if entry["status"] == "failed"]
+    assert {entry["status"] for entry in entries(tmp_path / "out")} <= {"done"}
+    # Objects are fetched at the same time: one behind the first that is denied may have been given, and is left, too.
+    n_done = len(json_outputs(tmp_path / "out"))
+    assert n_done <= 4
     gateway.rule = lambda _request: None
     again = start(url, num_workers=num_workers)
     assert again.tally is not None
-    assert again.plan.done == len(json_outputs(tmp_path / "out")) - again.processed == 4
+    assert (again.plan.done, again.processed) == (n_done, 12 - n_done)
     assert (again.tally.done, again.tally.failed) == (12, 0)
 
 

@@ -265,15 +265,6 @@ def test_a_store_that_ignores_conditions_is_refused_before_any_work(start: Start
     assert all(name.startswith("_run/leases/") for name in out.names())
 
 
-def test_processes_of_a_launch_are_refused_with_the_way_out(
-    out: Location, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunError, match="--shard 1/2 and --shard 2/2"):
-        make(out).execute()
-    assert list(out.names()) == []
-
-
 def test_the_second_of_two_starts_is_told_who_is_at_work(out: Location, start: Start, console: Lines) -> None:
     refused: list[str] = []
 

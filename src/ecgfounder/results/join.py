@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError
+from ecgfounder.escaping import facts_as_html
 from ecgfounder.results.arrays import Embeddings
 
 ArraysOf = Callable[[pa.Table, str], tuple[Embeddings, pa.Table]]
@@ -40,7 +41,7 @@ class Join:
     duplicate_rows : pyarrow.Table
         Rows of the table whose key is duplicate.
 
-    `print(join)` shows the counts.
+    `print(join)` names what does not match.
     """
 
     on: str
@@ -56,6 +57,26 @@ class Join:
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """`EmbeddingRun.arrays` for the matched recordings; the table's columns are in `meta`."""
         return self._arrays_of(self.table, pooling)
+
+    def __repr__(self) -> str:
+        return f"<Join on {self.on!r}: {', '.join(text for _, text in self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        return facts_as_html(f"Join on {self.on!r}", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """The counts by name; those of what does not match only if there is any."""
+        counts = [
+            ("matched", self.table, "recording matched", "recordings matched"),
+            ("without a row", self.unmatched_records, "recording without a row", "recordings without a row"),
+            ("without a recording", self.unmatched_rows, "row without an embedding", "rows without an embedding"),
+            ("duplicate", self.duplicate_rows, "row with a duplicate key", "rows with a duplicate key"),
+        ]
+        return [
+            (name, f"{table.num_rows:,} {one if table.num_rows == 1 else many}")
+            for name, table, one, many in counts
+            if table.num_rows or name == "matched"
+        ]
 
     def __str__(self) -> str:
         matched = self.table.num_rows
@@ -125,7 +146,8 @@ def join_table(manifest: pa.Table, read: ArraysOf, given: pa.Table, on: str, col
         _arrays_of=read,
     )
     if joined.unmatched_records.num_rows or joined.unmatched_rows.num_rows or repeated.num_rows:
-        warnings.warn(str(joined), UserWarning, stacklevel=3)
+        counts = ", ".join(text for _, text in joined._facts())
+        warnings.warn(f"{counts} ({on}); print the join to see which", UserWarning, stacklevel=3)
     return joined
 
 
@@ -142,12 +164,29 @@ def as_arrow(table: Any) -> pa.Table:
         ) from error
 
 
+_POINT_ZERO = r"\.0+$"
+
+
 def _comparable(left: pa.ChunkedArray, right: pa.ChunkedArray, on: str) -> tuple[pa.Array, pa.Array]:
-    """Two columns of keys with the same type: integers if both are, else text."""
+    """Two columns of keys with the same type: integers if both are, else text.
+
+    Text with a decimal point (40689238.0) is made whole if the other column's keys have none.
+    """
     keys = [_as_keys(column, on) for column in (left, right)]
-    if keys[0].type != keys[1].type:
-        keys = [each.cast(pa.string()) for each in keys]
+    if keys[0].type == keys[1].type != pa.string():
+        return keys[0], keys[1]
+    keys = [each.cast(pa.string()) for each in keys]
+    decimal = [_all_decimal(each) for each in keys]
+    for side, other in ((0, 1), (1, 0)):
+        if decimal[side] and not pc.any(pc.match_substring(keys[other], "."), min_count=0).as_py():
+            keys[side] = pc.replace_substring_regex(keys[side], _POINT_ZERO, "")
     return keys[0], keys[1]
+
+
+def _all_decimal(keys: pa.Array) -> bool:
+    """Whether all keys are whole numbers with a decimal point, as of a column that a library has made floating-point."""
+    given = keys.drop_null()
+    return len(given) > 0 and bool(pc.all(pc.match_substring_regex(given, rf"^-?\d+{_POINT_ZERO}")).as_py())
 
 
 def _as_keys(column: pa.ChunkedArray, on: str) -> pa.Array:

@@ -1,15 +1,18 @@
-"""The other processes of a launch, observed by the main process through their parts of the ledger.
+"""The other processes of a launch, observed by the main process through their parts of the ledger, or their leases in a store.
 
-In: the parts that they write. Out: their counts, and how many of them died.
+In: the parts or leases that they write. Out: their counts, and how many of them died.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ecgfounder.drivers.interruption import Interruption
+from ecgfounder.ledger.entry import PartEnd
+from ecgfounder.ledger.groups.hold import StoreHold
 from ecgfounder.ledger.ledger import part_status
 from ecgfounder.ledger.liveness import Watch, process_is_alive
 from ecgfounder.storage import Location
@@ -40,37 +43,78 @@ class Others:
     lost: int = 0
 
 
-def wait_for_others(parts: dict[int, Location], interruption: Interruption, tell: Callable[[str], None]) -> Others:
-    """Wait until each of the other processes has written its last ledger line, or has died without one.
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended: what it did, or None if it died; its host and process id, if they are known."""
+
+    rank: int
+    end: PartEnd | None
+    name: Mapping[str, Any]
+
+
+def by_parts(parts: Mapping[int, Location]) -> Callable[[], Iterator[Ended]]:
+    """The processes that have ended since the last call, from the parts of the ledger that they append to, by rank.
 
     All processes began their parts at the same time. A process on this machine is checked by its process id. A process on another
     machine is alive as long as the modification time of its part changes.
-
-    Parameters
-    ----------
-    parts : dict of int to Location
-        Each process's part of the ledger, by rank.
-    tell : callable
-        Called with a message for each process that died.
     """
-    others = Others()
     watches = {rank: Watch(part.path) for rank, part in parts.items()}
-    while watches and not interruption.older_than(GRACE):
+
+    def ended() -> Iterator[Ended]:
         for rank, watch in list(watches.items()):
             header, _ = part_status(parts[rank])
             lives = watch.is_fresh() and (header is None or process_is_alive(header.name))
             header, end = part_status(parts[rank])  # read after the check: a process that has just ended did not die
-            if end is not None:
-                others.done += end.done
-                others.failed += end.failed
-            elif lives:
+            if end is None and lives:
                 continue
-            else:
-                where = "" if header is None else f" (process {header.pid} on {header.host})"
-                tell(f"Process {rank + 1} of {len(parts) + 1}{where} died before it finished")
-                others.lost += 1
             del watches[rank]
-        if watches:
+            yield Ended(rank, end, {} if header is None else header.name)
+
+    return ended
+
+
+def by_leases(hold: StoreHold, world_size: int) -> Callable[[], Iterator[Ended]]:
+    """The processes that have ended since the last call, from the leases of their shards; see `shard_of_rank`."""
+    ranks = {shard_of_rank(rank, world_size): rank for rank in range(1, world_size)}
+    fellows = hold.fellows(ranks)
+    return lambda: (Ended(ranks[shard], end, holder) for shard, end, holder in fellows.ended())
+
+
+def shard_of_rank(rank: int, world_size: int) -> tuple[int, int]:
+    """The shard that a process of a launch locks where groups are committed: it has the records of that shard."""
+    return rank + 1, world_size
+
+
+def wait_for_others(
+    world_size: int,
+    ended: Callable[[], Iterator[Ended]],
+    interruption: Interruption,
+    tell: Callable[[str], None],
+) -> Others:
+    """Wait until each of the other processes has ended, or has died before.
+
+    Parameters
+    ----------
+    ended : callable
+        As of `by_parts` and `by_leases`.
+    tell : callable
+        Called with a message for each process that died.
+    """
+    others = Others()
+    left = world_size - 1
+    while left and not interruption.older_than(GRACE):
+        for each in ended():
+            left -= 1
+            if each.end is not None:
+                others.done += each.end.done
+                others.failed += each.end.failed
+            else:
+                where = (
+                    f" (process {each.name['pid']} on {each.name['host']})" if {"pid", "host"} <= set(each.name) else ""
+                )
+                tell(f"Process {each.rank + 1} of {world_size}{where} died before it finished")
+                others.lost += 1
+        if left:
             time.sleep(LOOK_SECONDS)
-    others.ended = not watches and not others.lost
+    others.ended = not left and not others.lost
     return others

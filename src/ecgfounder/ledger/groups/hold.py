@@ -1,19 +1,21 @@
-"""The right of a start to write to a run in a store: its lease, and the epoch that it has begun.
+"""The right of a start to write to a run where groups are committed: its lease, and the epoch that it has begun.
 
 In: a run's folder. Out: a held `StoreHold`, or a `RunError` with the reason why not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from itertools import count
 from types import TracebackType
 
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError
-from ecgfounder.ledger.entry import PartHeader
+from ecgfounder.ledger.entry import PartEnd, PartHeader
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.groups.epochs import Epoch, seal_epoch, take_epoch
+from ecgfounder.ledger.groups.fellows import Fellows
 from ecgfounder.ledger.groups.lease import USUAL, Intervals, Lease
 from ecgfounder.ledger.groups.names import Shard
 from ecgfounder.ledger.groups.writer import DRIVER, GROUP, Bounds, GroupWriter
@@ -28,7 +30,9 @@ LEASES = "leases"
 
 
 class StoreHold:
-    """A run's folder in a store, locked for the whole run or one shard; it is released at the end of a `with` block.
+    """A run's folder, locked for the whole run or one shard by a lease; it is released at the end of a `with` block.
+
+    A folder on this machine also needs the lock of `ecgfounder.ledger.admission.take_folder`, which local drivers look at.
 
     Raises
     ------
@@ -51,7 +55,9 @@ class StoreHold:
         self._folder = folder
         self._shard = shard
         self._bounds = bounds
+        self._intervals = intervals
         self._epoch: Epoch | None = None
+        self._end: PartEnd | None = None
         self._numbers: dict[str, Iterator[int]] = {GROUP: count(1), DRIVER: count(1)}
         try:
             refuse_other_objects(folder)
@@ -66,7 +72,19 @@ class StoreHold:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._lease.release()
+        self.release()
+
+    def release(self) -> None:
+        """Give back the lease."""
+        self._lease.release(**({} if self._end is None else {"end": asdict(self._end)}))
+
+    def leave(self, end: PartEnd) -> None:
+        """Say what this process did; the others of a launch are told when the lease is given back, else they take it for dead."""
+        self._end = end
+
+    def fellows(self, shards: Iterable[Shard]) -> Fellows:
+        """The processes that hold other shards."""
+        return Fellows(self._folder.run / LEASES, shards, self._intervals)
 
     def check(self) -> None:
         """`Lease.check`."""
@@ -79,9 +97,9 @@ class StoreHold:
             raise RuntimeError("no epoch was begun")
         return self._epoch
 
-    def begin(self) -> Epoch:
-        """Begin the next epoch."""
-        self._epoch = take_epoch(self._folder.run, self._shard)
+    def begin(self, *, fresh: bool = False) -> Epoch:
+        """Begin the next epoch; with `fresh`, nothing from before counts any more."""
+        self._epoch = take_epoch(self._folder.run, self._shard, fresh=fresh)
         return self._epoch
 
     def begin_again(self) -> Epoch:
@@ -101,6 +119,10 @@ class StoreHold:
         header = header or PartHeader(**own_name(), started=now())
         numbers, bounds = self._numbers[kind], self._bounds
         return GroupWriter(self._folder.ledger, self.epoch, header, self.check, numbers, kind=kind, bounds=bounds)
+
+    def next_number(self, kind: str = GROUP) -> int:
+        """The number of the epoch's next part."""
+        return next(self._numbers[kind])
 
     def seal(self) -> None:
         """End the epoch, and remove parts that do not count."""

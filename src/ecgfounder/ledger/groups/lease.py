@@ -23,6 +23,9 @@ from ecgfounder.ledger.liveness import LONGEST_LOOK_SECONDS, is_this_process, ow
 from ecgfounder.machine import AwakeClock
 from ecgfounder.storage import Denied, Location, Missing
 
+HELD, FREE = "held", "free"
+"""States of a lease; another word is none that this program writes."""
+
 _NAME_DIGITS = 12
 
 _held_here: set[str] = set()
@@ -131,15 +134,17 @@ class Lease:
         if silent > self._intervals.give_up:
             raise Superseded(f"the lease of {self._output_dir} could not be renewed for {silent:.0f} s")
 
-    def release(self) -> None:
-        """Give the lease back; if the store does not answer, another machine takes it over later."""
+    def release(self, **said: Any) -> None:
+        """Give the lease back, with a last word; if the store does not answer, another machine takes it over later."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self._token not in _held_here:
+            return
         _held_here.discard(self._token)
         if self._number and not self._lost:
             try:
-                self._publish("free")
+                self._publish(FREE, **said)
             except StorageError:
                 return  # a challenger waits until it is stale
 
@@ -147,16 +152,16 @@ class Lease:
         with self._counting:
             return self._clock.now()
 
-    def _body(self, state: str) -> bytes:
+    def _body(self, state: str, **said: Any) -> bytes:
         """A content that is never twice the same."""
         name = own_name() | {"started": self._started, "state": state, "token": self._token, "nonce": uuid.uuid4().hex}
-        return orjson.dumps(name)
+        return orjson.dumps(name | said)
 
     def _is_ours(self, content: bytes) -> bool:
         return _parsed(content).get("token") == self._token
 
     def _take(self, number: int) -> None:
-        if not publish(self._place(number), self._body("held"), is_ours=self._is_ours):
+        if not publish(self._place(number), self._body(HELD), is_ours=self._is_ours):
             raise RunError(_refusal(self._output_dir, _read(self._folder)))
         self._number = number
         if _highest(self._folder) != number:  # others have gone on meanwhile, and removed this number before
@@ -166,16 +171,16 @@ class Lease:
 
     def _probe(self) -> None:
         """Create the same object again, which must be refused."""
-        if publish(self._place(self._number), self._body("held")):
+        if publish(self._place(self._number), self._body(HELD)):
             raise RunError(
                 f"{self._output_dir} cannot be used: its store replaces an object that exists although it was asked not to "
                 "(conditional writes, If-None-Match), so that two runs could destroy each other's results. Choose another store."
             )
 
-    def _publish(self, state: str) -> None:
+    def _publish(self, state: str, **said: Any) -> None:
         """Create the next lease, and remove the older ones."""
         number = self._number + 1
-        if not publish(self._place(number), self._body(state), is_ours=self._is_ours):
+        if not publish(self._place(number), self._body(state, **said), is_ours=self._is_ours):
             self._lost = True
             return
         numbers = _numbers(self._folder)
@@ -190,20 +195,78 @@ class Lease:
         while not (self._lost or self._stopped.wait(self._intervals.renew)):
             self._now()  # a clock that is not read does not go on
             try:
-                self._publish("held")
+                self._publish(HELD)
             except StorageError:
                 continue  # `check` notices if this goes on
 
     def _close_other(self, folder: Location, number: int) -> None:
         """Take over the lease of a dead process that would conflict, so that its renewal fails if it lives after all."""
-        if _read(folder).get("state") == "free":
+        if _read(folder).get("state") == FREE:
             return
-        if not publish(folder / _name(number + 1), self._body("free"), is_ours=self._is_ours):
+        if not publish(folder / _name(number + 1), self._body(FREE), is_ours=self._is_ours):
             raise RunError(_refusal(self._output_dir, _read(folder)))
         folder.delete([_name(older) for older in _numbers(folder) if older <= number])
 
     def _place(self, number: int) -> Location:
         return self._folder / _name(number)
+
+
+class LeaseSight:
+    """A worker's view of its driver's lease, in a thread: it must stop if the lease is not renewed any more.
+
+    Parameters
+    ----------
+    folder : Location
+        The folder of the leases.
+    shard : tuple of (int, int)
+        What the driver has locked.
+    ended : callable
+        Called once, in the thread, when the driver is gone.
+    """
+
+    def __init__(
+        self, folder: Location, shard: Shard, *, intervals: Intervals = USUAL, ended: Callable[[], None]
+    ) -> None:
+        self._folder = folder / scope_of(shard)
+        self._intervals = intervals
+        self._tell = ended
+        self._stopped = threading.Event()
+        self._clock = AwakeClock(3 * intervals.renew)
+        self.is_over = False
+        self._thread = threading.Thread(target=self._watch, name="ecgfounder-lease-sight", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def check(self) -> None:
+        """Return if the driver may still live.
+
+        Raises
+        ------
+        Superseded
+            If it is gone.
+        """
+        if self.is_over:
+            raise Superseded(f"{self._folder.folder.folder.folder}: its driver does not renew its lease any more")
+
+    def _watch(self) -> None:
+        seen, since = 0, self._clock.now()
+        while not self._stopped.wait(2 * self._intervals.renew):
+            now = self._clock.now()
+            try:
+                number = _highest(self._folder)
+            except StorageError:
+                number = seen  # as if it had not been renewed
+            if number > seen:
+                seen, since = number, now
+            elif now - since > self._intervals.give_up:
+                self.is_over = True
+                self._tell()
+                return
 
 
 class _Watch:
@@ -242,13 +305,7 @@ class _Watch:
         return tops
 
     def _tops(self, wanted: Callable[[Shard], bool]) -> dict[str, int]:
-        tops: dict[str, int] = {}
-        for name in self._folder.names():
-            scope, _, last = name.partition("/")
-            shard, number = shard_of(scope), _number(last)
-            if shard is not None and number is not None and wanted(shard):
-                tops[scope] = max(number, tops.get(scope, 0))
-        return tops
+        return {scope_of(shard): number for shard, number in newest_leases(self._folder, wanted).items()}
 
     def _is_over(self, scope: str, number: int) -> bool:
         """Whether a lease is free, or its holder is known to be dead."""
@@ -258,10 +315,29 @@ class _Watch:
             except Missing:  # renewed since it was listed
                 return False
             here = is_this_process(holder) and holder.get("token") not in _held_here
-            if holder.get("state") != "free" and not here and process_is_alive(holder):
+            if holder.get("state") != FREE and not here and process_is_alive(holder):
                 return False
             self._over.add((scope, number))
         return True
+
+
+def newest_leases(folder: Location, wanted: Callable[[Shard], bool]) -> dict[Shard, int]:
+    """The highest number of each lease that is wanted, by one listing."""
+    newest: dict[Shard, int] = {}
+    for name in folder.names():
+        scope, _, last = name.partition("/")
+        shard, number = shard_of(scope), _number(last)
+        if shard is not None and number is not None and wanted(shard):
+            newest[shard] = max(number, newest.get(shard, 0))
+    return newest
+
+
+def read_lease(folder: Location, shard: Shard, number: int) -> Mapping[str, Any] | None:
+    """What a lease says of its holder; None if a newer one has replaced it."""
+    try:
+        return _parsed((folder / scope_of(shard) / _name(number)).read())
+    except Missing:
+        return None
 
 
 def _name(number: int) -> str:
@@ -295,6 +371,12 @@ def _read(folder: Location) -> Mapping[str, Any]:
         return _parsed((folder / _name(_highest(folder))).read())
     except (Missing, Denied):
         return {}
+
+
+def newest_lease(folder: Location) -> tuple[Mapping[str, Any], Location | None]:
+    """The newest lease of a folder and its place: "state", "host", "pid" and others; empty and None if there is none."""
+    number = _highest(folder)
+    return (_read(folder), folder / _name(number)) if number else ({}, None)
 
 
 def _named(holder: Mapping[str, Any]) -> str:
