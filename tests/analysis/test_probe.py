@@ -20,6 +20,7 @@ from ecgfounder.analysis import ProbeResult, ProbeSettings, probe
 from ecgfounder.analysis.controls import (
     Permutations,
     column_features,
+    effective_rank,
     permutations,
     permuted_labels,
     sample_of_patients,
@@ -142,6 +143,58 @@ def test_an_external_run_is_tested_with_everything_frozen(tmp_path: Path, table:
     assert row_of(apart, "af", "auroc").estimate == row_of(found, "af", "auroc").estimate
     with pytest.raises(SettingsError, match="no run 'elsewhere'"):
         probe(open_run(folders), both, **{**options, "test_runs": ("elsewhere",)})
+
+
+def test_another_run_is_compared_on_the_recordings_that_both_have(
+    tmp_path: Path, run: EmbeddingRun, table: pd.DataFrame
+) -> None:
+    blurred = table.iloc[: len(table) - 30].copy()
+    blurred[["x0", "x1"]] += 3 * np.random.default_rng(0).standard_normal((len(blurred), 2))
+    other = open_run(write_run(tmp_path / "blurred", blurred))
+    options: dict[str, Any] = {**QUICK, "label": ("af",), "controls": "none", "folds": 3}
+    found = probe(run, table, **options, against={"blurred": other})
+    assert "30 recordings of the probe are not in blurred." in found.warnings
+    assert row_of(found, "af", "auroc", "embedding (shared with blurred)").n_records == len(blurred)
+    assert row_of(found, "af", "auroc", "against: blurred").n_records == len(blurred)
+    difference = row_of(found, "af", "auroc difference", "against: blurred")
+    assert difference.low is not None
+    assert difference.low > 0.1
+    same = probe(run, table, **options, against={"itself": run})
+    itself = row_of(same, "af", "auroc difference", "against: itself")
+    assert (itself.estimate, itself.low, itself.high) == (0, 0, 0)
+
+
+def test_random_networks_are_a_control_with_mean_and_range(
+    tmp_path: Path, run: EmbeddingRun, table: pd.DataFrame
+) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"x{each}" for each in range(6)]
+    runs = []
+    for number in range(2):
+        noise = table.copy()
+        noise[names] = rng.standard_normal((len(table), 6))
+        runs.append(open_run(write_run(tmp_path / f"random{number}", noise)))
+    flat = table.copy()
+    flat[names] = table[["x0"]].to_numpy() * np.ones(6)
+    runs.append(open_run(write_run(tmp_path / "flat", flat)))
+    found = probe(run, table, **{**QUICK, "label": ("af",), "controls": "none", "folds": 3}, random=runs)
+    row = row_of(found, "af", "auroc", "random weights")
+    assert row.low is not None
+    assert row.high is not None
+    assert row.low < 0.65
+    assert row.high > 0.8
+    assert row.note == f"mean and range of 3 networks with random weights, {len(table)} recordings"
+    others = cohort(3, seed=9).assign(ecg=lambda each: "z/" + each["ecg"])
+    empty = open_run(write_run(tmp_path / "others", others))
+    with pytest.raises(RunError, match="random network 1 has none of the recordings"):
+        probe(run, table, **{**QUICK, "label": ("af",), "controls": "none"}, random=[empty])
+
+
+def test_the_effective_rank_counts_directions() -> None:
+    X = np.random.default_rng(0).standard_normal((2000, 8)).astype(np.float32)
+    assert effective_rank(X) == pytest.approx(8, abs=0.1)
+    assert effective_rank(X[:, :1] * np.ones(8, np.float32)) == pytest.approx(1, abs=1e-3)
+    assert effective_rank(np.ones((10, 3), np.float32)) == 1
 
 
 def test_numbers_are_predicted(run: EmbeddingRun, table: pd.DataFrame) -> None:

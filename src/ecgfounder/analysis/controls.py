@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ecgfounder.analysis.evaluation import MACRO, Data, Evaluation, evaluate_features
 from ecgfounder.analysis.selection import Selection
-from ecgfounder.analysis.solver import Floats, Numbers
+from ecgfounder.analysis.solver import Basis, Floats, Numbers
 from ecgfounder.errors import SettingsError
 
 SAMPLE = 5000
@@ -114,6 +114,13 @@ def _as_features(column: pa.ChunkedArray) -> np.ndarray:
         for value in values:
             X[row, at.get(value, len(frequent))] = 1
     return X
+
+
+def effective_rank(X: Floats) -> float:
+    """In how many directions features vary: the exponential of the entropy of the shares of variance (Roy and Vetterli 2007)."""
+    values = Basis.of(X).variances[:-1]
+    shares = values / values.sum() if values.sum() > 0 else np.ones(1)
+    return float(np.exp(-(shares * np.log(np.maximum(shares, 1e-300))).sum()))
 
 
 def acquisition_features(selection: Selection) -> tuple[Floats, list[str]]:

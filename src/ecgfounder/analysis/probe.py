@@ -24,6 +24,7 @@ from ecgfounder.analysis.controls import (
     Permutations,
     acquisition_features,
     column_features,
+    effective_rank,
     permutations,
     sample_of_patients,
 )
@@ -49,6 +50,9 @@ from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 from ecgfounder.results.several import RUN_COLUMN
 
 CONTROL_CHOICES = ("none", "sample", "full")
+
+_STRAW_MAN = 20
+"""A random network that varies in so many times fewer directions than the embedding is named."""
 
 OVERLAP = "Overlap of these recordings with the network's pretraining data cannot be excluded."
 
@@ -258,6 +262,8 @@ def probe(
     labels: Any = None,
     *,
     settings: ProbeSettings | None = None,
+    against: Mapping[str, EmbeddingRun | EmbeddingRuns] | None = None,
+    random: Sequence[EmbeddingRun | EmbeddingRuns] = (),
     say: Say | None = None,
     **options: Any,
 ) -> ProbeResult:
@@ -271,6 +277,10 @@ def probe(
         A table of labels (pandas, polars or pyarrow) with the column `on`; None if the labels are kept columns of the manifest.
     settings : ProbeSettings, optional
         The settings; None makes them of `options`.
+    against : mapping of str to EmbeddingRun or EmbeddingRuns, optional
+        Other runs of these recordings, by name, whose probes are compared on the recordings that both have.
+    random : sequence of EmbeddingRun or EmbeddingRuns
+        Runs of these recordings, or some of them, by networks with random weights (`checkpoint="random:SEED"`), a control.
     say : callable, optional
         Called with lines on the progress.
     **options : Any
@@ -289,7 +299,7 @@ def probe(
     if settings is not None and options:
         raise SettingsError("give settings or options, not both")
     settings = settings or ProbeSettings(**options)
-    return _Probe(run, labels, settings, say or (lambda line: None)).execute()
+    return _Probe(run, labels, settings, say or (lambda line: None)).execute(against or {}, random)
 
 
 class _Probe:
@@ -402,7 +412,9 @@ class _Probe:
 
     # --- the work ------------------------------------------------------------------------------------------------------
 
-    def execute(self) -> ProbeResult:
+    def execute(
+        self, against: Mapping[str, EmbeddingRun | EmbeddingRuns], random: Sequence[EmbeddingRun | EmbeddingRuns]
+    ) -> ProbeResult:
         settings = self.settings
         X = self.selection.features(settings.features)
         n_patients = len(np.unique(self.groups))
@@ -420,9 +432,11 @@ class _Probe:
             raise RunError(f"no label can be scored: {told}")
         self._warn_of_the_rest(evaluation)
         rows = self._rows(evaluation, EMBEDDING, self.data)
-        controls: list[Control] = []
-        for control in self._scores():
-            controls.append(control)
+        controls = self._scores()
+        for name, other in against.items():
+            controls += self._against(X, evaluation, name, other, rows)
+        if random:
+            controls += self._random(X, evaluation, random, rows)
         if settings.controls != "none":
             controls += self._controls(X, evaluation, took, rows)
         for control in controls:
@@ -485,6 +499,79 @@ class _Probe:
             what = f"the column {column} as a score for {label}, without any training"
             controls.append(Control(f"score: {column}", what, evaluation))
         return controls
+
+    def _shared(self, name: str, other: EmbeddingRun | EmbeddingRuns) -> tuple[Floats, Numbers]:
+        """The features of another run for the recordings that both have, and these recordings."""
+        found, rows = select(other).in_order_of(self.selection.keys)
+        if not len(rows):
+            raise RunError(f"the run {name} has none of the recordings")
+        lost = self.selection.table.num_rows - len(rows)
+        if lost:
+            self.warnings.append(
+                f"{counted(lost, 'recording')} of the probe {'is' if lost == 1 else 'are'} not in {name}."
+            )
+        return found.features(self.settings.features), rows
+
+    def _against(
+        self, X: Floats, evaluation: Evaluation, name: str, other: EmbeddingRun | EmbeddingRuns, rows: list[Row]
+    ) -> list[Control]:
+        """The probe of another run, and the embedding's own on the recordings that both have."""
+        theirs, shared = self._shared(name, other)
+        whole = len(shared) == len(X)
+        data = self.data if whole else self.data.at(shared)
+        own = evaluation if whole else evaluate_features(X[shared], data)
+        control = Control(
+            f"against: {name}", f"the run {name}, on the recordings that both have", evaluate_features(theirs, data)
+        )
+        rows += self._differences(own, [control])
+        if whole:
+            return [control]
+        return [
+            Control(f"embedding (shared with {name})", f"the embedding's probe on the recordings that {name} has", own),
+            control,
+        ]
+
+    def _random(
+        self, X: Floats, evaluation: Evaluation, runs: Sequence[EmbeddingRun | EmbeddingRuns], rows: list[Row]
+    ) -> list[Control]:
+        """The mean and range of the metric over networks with random weights, on the recordings that all have."""
+        features, every = [], np.arange(len(X))
+        for number, run in enumerate(runs, start=1):
+            theirs, shared = self._shared(f"random network {number}", run)
+            features.append((theirs, shared))
+            every = np.intersect1d(every, shared)
+        whole = len(every) == len(X)
+        data = self.data if whole else self.data.at(every)
+        own = evaluation if whole else evaluate_features(X[every], data)
+        own_rank = effective_rank(X[every])
+        found = []
+        for number, (theirs, shared) in enumerate(features, start=1):
+            chosen = theirs[np.searchsorted(shared, every)]
+            rank = effective_rank(chosen)
+            if rank < own_rank / _STRAW_MAN:
+                self.warnings.append(
+                    f"Random network {number} varies in {rank:.1f} directions, the embedding in {own_rank:.1f}: it may "
+                    "be no fair control."
+                )
+            found.append(evaluate_features(chosen, data))
+        metric = "r2" if self.labels.is_number else "auroc"
+        where = (self.settings.describe_split(), "random weights", self.settings.seed)
+        for label in own.estimates:
+            values = [each.estimates[label][metric].value for each in found if label in each.estimates]
+            if values:
+                networks, recordings = counted(len(values), "network"), counted(len(every), "recording")
+                note = f"mean and range of {networks} with random weights, {recordings}"
+                numbers = numbers_of(own.counts.get(label))
+                rows.append(
+                    Row(label, metric, float(np.mean(values)), min(values), max(values), *numbers, *where, note)
+                )
+        return (
+            []
+            if whole
+            else [
+                Control("embedding (random's)", "the embedding's probe on the recordings of the random networks", own)
+            ]
+        )
 
     def _numbers(self, column: str) -> Doubles:
         try:

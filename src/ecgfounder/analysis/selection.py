@@ -6,7 +6,7 @@ features of its rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,19 @@ class Selection:
                 f"{', '.join(self.table.column_names)}."
             )
         return self.table[name]
+
+    @property
+    def keys(self) -> list[str]:
+        """What is the same for the same recording in another run: the hash of its files, else its name."""
+        found: list[str] = pc.coalesce(self.table["input_sha256"], self.table["record"]).to_pylist()
+        return found
+
+    def in_order_of(self, keys: Sequence[str]) -> tuple[Selection, Numbers]:
+        """The rows with some keys in their order, and the places of these keys."""
+        at = {key: row for row, key in enumerate(self.keys)}
+        places = np.array([place for place, key in enumerate(keys) if key in at], dtype=np.int64)
+        rows = np.array([at[keys[place]] for place in places], dtype=np.int64)
+        return Selection(self.run, self.table.take(pa.array(rows)), self.left_out), places
 
     def texts(self, name: str, parameter: str) -> list[str | None]:
         """A column as texts."""
@@ -177,8 +190,7 @@ def select(
     selection = Selection(run, run.records, {"failed": run.failures.num_rows})
     selection = selection.kept(_first_of(selection.table, ["output"]), "the same recording in another row")
     if isinstance(run, EmbeddingRuns) and run.repeated.num_rows:
-        keys = pc.coalesce(selection.table["input_sha256"], selection.table["record"])
-        selection = selection.kept(_first(keys.to_pylist()), "the same recording in an earlier run")
+        selection = selection.kept(_first(selection.keys), "the same recording in an earlier run")
     if on is not None:
         selection = _joined(selection, labels, on)
     if exclude_flags:

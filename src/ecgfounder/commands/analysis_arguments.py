@@ -60,6 +60,22 @@ def opened_runs(arguments: argparse.Namespace, console: Terminal) -> EmbeddingRu
     return runs
 
 
+def named_runs(folders: Sequence[str], arguments: argparse.Namespace) -> dict[str, EmbeddingRun]:
+    """Further runs, by the names of their folders."""
+    from ecgfounder.results import open_run
+    from ecgfounder.storage import storage_options
+
+    options = storage_options(arguments.storage_options)
+    found = {}
+    for folder in folders:
+        run = open_run(folder, allow_incomplete=arguments.allow_incomplete, storage_options=options)
+        name = run.folder.basename or str(run.folder)
+        if name in found:
+            raise SettingsError(f"two runs have the name {name}, which tables could not tell apart")
+        found[name] = run
+    return found
+
+
 def label_table(arguments: argparse.Namespace) -> pa.Table | None:
     """The table of `--labels`; None if there is none."""
     from ecgfounder.results.label_table import read_table

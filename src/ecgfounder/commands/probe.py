@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, opened_runs
+from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, named_runs, opened_runs
 from ecgfounder.commands.terminal import OK, Terminal
 from ecgfounder.errors import SettingsError
 from ecgfounder.storage import locate, output_place, storage_options
@@ -87,6 +87,14 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="COLUMN",
         help="columns whose probe is a control, e.g. age sex device",
+    )
+    add("--against", nargs="+", default=[], metavar="RUN", help="runs of the same recordings that are compared")
+    add(
+        "--random",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs of networks with random weights (embed --checkpoint random:SEED), a control",
     )
     add(
         "--score",
@@ -176,7 +184,14 @@ def run_probe(arguments: argparse.Namespace) -> int:
     folder = locate(output_place(arguments.output_dir, storage_options(arguments.storage_options)))
     check_folder(folder)
     run = opened_runs(arguments, console)
-    result = probe(run, label_table(arguments), settings=settings, say=console.line)
+    result = probe(
+        run,
+        label_table(arguments),
+        settings=settings,
+        against=named_runs(arguments.against, arguments),
+        random=list(named_runs(arguments.random, arguments).values()),
+        say=console.line,
+    )
     write_report(result, folder)
     _print(result, console)
     console.line(f"{folder / 'report.html'} shows all figures; the tables are beside it ({result.seconds:.0f} s)")
