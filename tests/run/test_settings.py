@@ -55,6 +55,7 @@ SAME_RESULTS: dict[str, Any] = {
     "read_memory": 0.5,
     "storage_options": storage_options({"region": "somewhere"}),
     "driver": "ray",
+    "sample": 50,
     "group_size": 7,
     "actors": ActorSettings("auto"),
     "carrier": lambda _work, _groups: (),
