@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from ecgfounder.ledger.ledger import read_ledger
 from ecgfounder.storage import locate, storage_options
 from tests.builders.cohorts import write_cohort
 from tests.harness.filters import DEADLY
+from tests.harness.object_server import Gateway
 from tests.harness.outputs import json_outputs
 from tests.harness.ray_runs import (
     COMPLETE,
@@ -140,6 +142,7 @@ def test_a_worker_that_is_killed_loses_nothing(
     assert driver.end() == COMPLETE, driver.said
     check(out, "parquet", expected)
     assert '"processed":61' in driver.said
+    assert re.search(r"\d+ of 61 recordings, \d+ failed.*ECG/s, \d workers?, slowest stage: ", driver.said)
 
 
 def test_a_driver_that_is_killed_takes_its_workers_along_and_a_local_run_goes_on(
@@ -324,6 +327,64 @@ def test_a_run_begun_locally_goes_on_on_ray_and_is_finished_by_a_job_array(
 
 
 @pytest.mark.slow
+def test_a_recording_whose_worker_died_once_is_not_blamed(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """As when a worker has run out of memory beside another program."""
+    out = tmp_path / "out"
+    driver = begin(out, ray_address=machines.address, filters={"deadly_once": str(tmp_path / "died")})
+    assert driver.end() == COMPLETE, driver.said
+    assert (tmp_path / "died").exists()
+    check(out, "json", expected)
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_is_replaced(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(out, format="parquet", ray_address=machines.address, filters={"slow": 0.2}, patience=8.0)
+    until(lambda: parts(out))
+    still = workers()[0]
+    os.kill(still, signal.SIGSTOP)
+    try:
+        assert driver.end(200) == COMPLETE, driver.said
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(still, signal.SIGCONT)
+    check(out, "parquet", expected)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_gone_for_some_time(
+    bucket: str, gateway: Gateway, machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """The run waits or stops; started again, it goes on, and no recording has failed for it."""
+    options = store_options_here()
+    out = locate(f"s3://{bucket}/study", storage_options(options))
+    given = {"format": "parquet", "ray_address": machines.address, "storage_options": options}
+    driver = begin(f"s3://{bucket}/study", **given, filters={"slow": 0.2})
+    until(lambda: [name for name in (out / "_run/ledger").names() if "-group" in name])
+    gateway.rule = lambda _request: 503
+    time.sleep(15.0)
+    gateway.rule = lambda _request: None
+    status = driver.end(250)
+    assert status in (COMPLETE, STOPPED, REFUSED), driver.said
+    if status != COMPLETE:
+        driver = begin(f"s3://{bucket}/study", **given)
+        assert driver.end(200) == COMPLETE, driver.said
+    assert rows_of_shards(out) == expected["parquet"]
+    check_sealed(out, COUNT - FAILED, FAILED)
+
+
+def store_options_here() -> dict[str, str]:
+    """The object store of the environment as options that travel with a run."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL")
+    options = {name.removeprefix("AWS_").lower().replace("_url", ""): os.environ[name] for name in names}
+    return options | {"allow_http": "true"}
+
+
+@pytest.mark.slow
 def test_two_drivers_at_the_same_time(machines: Machines, begin: Begin, tmp_path: Path) -> None:
     out = tmp_path / "out"
     driver = begin(out, ray_address=machines.address, filters={"slow": 0.3})
@@ -354,9 +415,7 @@ def test_a_cluster_that_ends_in_the_middle(begin: Begin, expected: dict[str, Any
 def test_a_run_to_a_bucket_loses_a_worker(
     form: str, bucket: str, machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
 ) -> None:
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL")
-    options = {name.removeprefix("AWS_").lower().replace("_url", ""): os.environ[name] for name in names}
-    options |= {"allow_http": "true"}
+    options = store_options_here()
     out = locate(f"s3://{bucket}/study", storage_options(options))
     driver = begin(
         f"s3://{bucket}/study",

@@ -165,10 +165,16 @@ def main(text: str) -> int:
     given = json.loads(text)
     grouped.GroupedRun.intervals = Intervals(renew=0.3, stale=5.0, give_up=6.0, look=0.1)
     driver.TELL_SECONDS = given.pop("tell", 60.0)
+    driver.PATIENCE_SECONDS = given.pop("patience", 1800.0)
     grouped.TELL_SECONDS = 1.0
     driver.LOOK_SECONDS = 0.5
     on_ray.PAUSE_SECONDS = 0.5
-    steps = {"slow": Slow, "deadly": lambda _: Deadly(), "deadly_while": Deadly}
+    steps = {
+        "slow": Slow,
+        "deadly": lambda _: Deadly(),
+        "deadly_while": Deadly,
+        "deadly_once": lambda flag: Deadly(once=flag),
+    }
     filters = tuple(steps[name](value) for name, value in given.pop("filters", {"slow": 0.0}).items())
     given |= {"recipe": Recipe("steps", "1", filters=filters), "sampling_rate": 500.0, "unit": "mV"}
     for name in ("actors", "shard"):
