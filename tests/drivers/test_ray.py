@@ -433,6 +433,7 @@ def test_a_run_to_a_bucket_loses_a_worker(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_job_that_is_submitted_and_its_metrics(
     made: Path, expected: dict[str, Any], tmp_path: Path, graph_cache: Path
 ) -> None:
@@ -444,13 +445,13 @@ def test_a_job_that_is_submitted_and_its_metrics(
     (tmp_path / "given.json").write_text(json.dumps(given))
     port = free_port()
     with cluster(2, dashboard=port):
-        client = until(lambda: connected_client(JobSubmissionClient, f"http://127.0.0.1:{port}"), 100)
+        client = until(lambda: connected_client(JobSubmissionClient, f"http://127.0.0.1:{port}"), 200)
         code = "import sys; from tests.harness.ray_runs import main; sys.exit(main(open(sys.argv[1]).read()))"
         environment = {"env_vars": {"PYTHONPATH": python_path(), "ECGFOUNDER_CACHE": str(graph_cache)}}
         command = f"{sys.executable} -c '{code}' {tmp_path / 'given.json'}"
-        job = until(lambda: submitted(client, command, environment), 100)
-        until(lambda: b"ecgfounder_recordings_done" in metrics(), 150)
-        until(lambda: client.get_job_status(job).is_terminal(), 150)
+        job = until(lambda: submitted(client, command, environment), 200)
+        until(lambda: b"ecgfounder_recordings_done" in metrics(), 200)
+        until(lambda: client.get_job_status(job).is_terminal(), 200)
         assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
         assert '"processed":61' in client.get_job_logs(job)
     check(tmp_path / "out", "json", expected)
