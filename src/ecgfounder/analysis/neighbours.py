@@ -6,7 +6,6 @@ In: an opened run or several, and vectors, names of recordings, or nothing for a
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +31,6 @@ from ecgfounder.analysis.search import (
 from ecgfounder.analysis.selection import Selection, select
 from ecgfounder.analysis.space import SAMPLE, Floats, Space
 from ecgfounder.checks import check_least
-from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.machine import cache_folder
 from ecgfounder.results import EmbeddingRun, EmbeddingRuns
@@ -241,13 +239,8 @@ def _index(selection: Selection, vectors: Vectors, space: Space, *, index: bool,
 
 
 def _key(selection: Selection, *, whitened: bool) -> str:
-    """Names settings and contents: a hash of fingerprints, rows of manifests, and sizes and tags of outputs."""
-    runs = selection.run.runs if isinstance(selection.run, EmbeddingRuns) else (selection.run,)
-    digest = hashlib.sha256()
-    for run in runs:
-        digest.update(json.dumps(run.record.fingerprint, sort_keys=True).encode())
-        statuses = sorted((each.name, each.size, each.tag) for each in run.folder.list(skip=RUN_FOLDER.__eq__))
-        digest.update(json.dumps(statuses).encode())
+    """Names settings and contents: a hash of the run's digest and of the selected rows of its manifest."""
+    digest = hashlib.sha256(selection.run.digest().encode())
     names = [name for name in (RUN_COLUMN, "record", "output", "input_sha256") if name in selection.table.column_names]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, selection.table.select(names).schema) as writer:
