@@ -60,6 +60,7 @@ _FLAGS = "|".join(
             "max_samples",
             "missing_leads",
             "modality_mapping",
+            "n_draws",
             "num_workers",
         ),
         *(
@@ -77,8 +78,8 @@ _FLAGS = "|".join(
     )
 )
 _WORDS = (
-    "actors|checkpoint|compiled|dataset|device|driver|dtype|engine|format|layout|lead|leads|measure|mode|overwrite|pooling|"
-    "precision|predictions|reader|recipe|remainder|resampling|sample|shard|split|statements|stride|unit|window"
+    "actors|checkpoint|compiled|dataset|device|driver|dtype|engine|format|group|k|layout|lead|leads|measure|mode|on|overwrite|permutations|pooling|"
+    "precision|predictions|reader|recipe|remainder|resampling|sample|seed|shard|split|statements|stride|unit|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")

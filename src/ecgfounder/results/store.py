@@ -292,7 +292,9 @@ class _Shard:
         if missing := len(keys) - len(pc.unique(found.drop_null())):
             raise RunError(f"{self._path} lacks rows of {missing} recordings. The run's command embeds them again.")
         places = found.fill_null(-1).to_numpy().astype(np.int64)
-        firsts = np.unique(places, return_index=True)[1]  # a record that was done again has old rows until the run is complete
+        firsts = np.unique(places, return_index=True)[
+            1
+        ]  # a record that was done again has old rows until the run is complete
         repeated = np.ones(len(places), dtype=bool)
         repeated[firsts] = False
         places[repeated] = -1
