@@ -52,7 +52,6 @@ OUTCOMES = (
 )
 """What may have become of a recording that either run names."""
 
-_ROWS_AT_ONCE = 1 << 12
 _NUMBER = "__recording"
 
 
@@ -380,13 +379,12 @@ def mean_embeddings(run: EmbeddingRun, records: pa.Table) -> Floats:
     numbered = records.append_column(_NUMBER, pa.array(np.arange(records.num_rows))).take(pa.array(order))
     X, meta = run.arrays_of(numbered, "mean")
     owner = meta[_NUMBER].to_numpy()
-    parts = (slice(first, first + _ROWS_AT_ONCE) for first in range(0, len(owner), _ROWS_AT_ONCE))
     if len(X) == records.num_rows:
         found = np.empty((len(owner), X.shape[-1]), np.float32)
-        for part in parts:
-            found[owner[part]] = X[part]
+        for rows, block in X.blocks():
+            found[owner[rows]] = block
         return found
     sums = np.zeros((records.num_rows, X.shape[-1]))
-    for part in parts:
-        np.add.at(sums, owner[part], X[part].astype(np.float64))
+    for rows, block in X.blocks():
+        np.add.at(sums, owner[rows], block.astype(np.float64))
     return (sums / np.bincount(owner, minlength=len(sums))[:, None]).astype(np.float32)
