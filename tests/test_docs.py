@@ -40,6 +40,7 @@ from ecgfounder.commands.doctor import add_doctor_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
 from ecgfounder.commands.inspect import add_inspect_arguments
+from ecgfounder.commands.probe import add_probe_arguments
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.commands.verify import add_verify_arguments
 from ecgfounder.drivers.launch import join_launch
@@ -106,6 +107,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "compare": add_compare_arguments,
     "doctor": add_doctor_arguments,
     "verify": add_verify_arguments,
+    "probe": add_probe_arguments,
 }
 
 
@@ -118,6 +120,7 @@ class Workplace:
         self.names: dict[str, Any] = {"__name__": "page"}
         self.said = ""
         self.runs = 0
+        self.not_run = {"doctor", "verify"}
 
     def run(self, block: Block) -> None:
         if block.kind == "bash":
@@ -155,7 +158,7 @@ class Workplace:
         if words[0] in ("pip", "hf"):
             return 0
         assert words[0] == "ecgfounder", f"no command of ours: {' '.join(words)}"
-        if words[1] in ("doctor", "verify"):
+        if words[1] in self.not_run:
             self.check_flags(words[1:])
             return 0
         if words[1] == "embed":
@@ -391,6 +394,9 @@ def test_a_cohorts_page_works_on_its_layout(
     demo: Path,
 ) -> None:
     build(workplace.folder / "data", demo)
+    workplace.not_run.add(
+        "probe"
+    )  # of so few recordings; `tests/analysis/test_pages.py` runs it on runs of the same layout
     read_page(f"cohorts/{page}.md", workplace)
     X, meta = open_run(workplace.folder / "embeddings" / run).arrays(pooling="mean")
     assert X.shape == (len(flags), 1024)
@@ -417,6 +423,14 @@ def test_the_first_page_runs(workplace: Workplace, demo: Path) -> None:
     read_page("index.md", workplace)
     assert workplace.names["X"].shape == (2, 1024)
     assert (workplace.folder / "embeddings" / "ecg_0001.json").exists()
+
+
+def test_the_page_on_neighbours_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(workplace.folder / "cache"))
+    assert main(["demo", str(workplace.folder / "demo")]) == 0
+    read_page("neighbours.md", workplace)
+    assert workplace.names["found"].rows.shape == (12, 5)
+    assert (workplace.folder / "neighbours" / "hubs.csv").exists()
 
 
 def written_script(workplace: Workplace) -> str:
@@ -524,7 +538,7 @@ def test_the_page_of_commands_names_each_and_no_other() -> None:
     add_embed_arguments(parser)
     flags = set(re.findall(r"`[^`]*?(--\w+)", page))
     known = {flag for action in parser._actions for flag in action.option_strings}
-    assert flags <= known | {"--checkpoint", "--plot", "--to", "--help", "--print_completion"}
+    assert flags <= known | {"--checkpoint", "--plot", "--record", "--to", "--help", "--print_completion"}
 
 
 def test_the_tree_of_a_run_s_folder_is_complete(

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from ecgfounder.analysis.agreement import (
-    Doubles,
     Exchange,
     Figure,
-    Floats,
     Kernels,
-    Numbers,
     cka_figure,
     cosines,
     distances,
@@ -25,6 +22,7 @@ from ecgfounder.analysis.agreement import (
     quantile_figure,
     spread,
 )
+from ecgfounder.analysis.solver import Doubles, Floats, Numbers
 
 
 def normal(seed: int, *shape: int) -> Floats:

@@ -398,7 +398,10 @@ def test_the_command_refuses_folders_of_other_things_and_incomplete_runs(
             [first, "--output_dir", tmp_path / "out", "--group", "nothing"],
             "Invalid value for --group: the run's manifest has no",
         ),
-        ([first, "--output_dir", tmp_path / "out", "--k", "0"], "Invalid value for --k. It must be at least 1"),
+        (
+            [first, "--output_dir", tmp_path / "out", "-k", "0"],
+            "Invalid value for the 'k' parameter. It must be at least 1",
+        ),
     ):
         assert cli.main(["compare", str(first), *map(str, words)]) == 2
         assert told in capsys.readouterr().err

@@ -1,8 +1,19 @@
 """What a run's embeddings know, over opened runs: statistics, and reports on them.
 
-In: opened runs. Out: results as frozen objects, tables.
+In: opened runs and tables of labels. Out: results as frozen objects, tables, pages.
 """
 
 from ecgfounder.analysis.compare import CompareSettings, Comparison, compare
+from ecgfounder.analysis.neighbours import Neighbours, neighbours
+from ecgfounder.analysis.probe import ProbeResult, ProbeSettings, probe
 
-__all__ = ["CompareSettings", "Comparison", "compare"]
+__all__ = [
+    "CompareSettings",
+    "Comparison",
+    "Neighbours",
+    "ProbeResult",
+    "ProbeSettings",
+    "compare",
+    "neighbours",
+    "probe",
+]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
+from ecgfounder.analysis.solver import Doubles, Floats, Numbers
+from ecgfounder.analysis.space import Space
+
 Mask = npt.NDArray[np.bool_]
 
 _REACH = 1.959963984540054
@@ -221,9 +221,7 @@ def nearest(X: Floats, groups: Numbers, k: int) -> Numbers:
     numpy.ndarray
         int64 [n, k], in no order.
     """
-    centred = X - X.mean(axis=0, dtype=np.float64).astype(np.float32)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 0)
+    unit = Space(X.mean(axis=0, dtype=np.float64)).units(X)
     found = np.empty((len(X), k), np.int64)
     for first in range(0, len(X), _ROWS_AT_ONCE):
         some = slice(first, first + _ROWS_AT_ONCE)

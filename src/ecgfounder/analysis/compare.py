@@ -17,18 +17,13 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from ecgfounder._version import __version__
 from ecgfounder.analysis.agreement import (
-    Doubles,
     Exchange,
     Figure,
-    Floats,
     Kernels,
     Mask,
-    Numbers,
     cka_figure,
     cosines,
     distances,
@@ -47,12 +42,15 @@ from ecgfounder.analysis.pairs import (
     numbered,
     setting_differences,
 )
+from ecgfounder.analysis.probe_report import check_folder
+from ecgfounder.analysis.solver import Doubles, Floats, Numbers
+from ecgfounder.analysis.tables import write_table
 from ecgfounder.checks import check_least
 from ecgfounder.errors import RunError, SettingsError, StorageError
-from ecgfounder.escaping import as_cell, counted, one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.results import EmbeddingRun
 from ecgfounder.storage import Location
-from ecgfounder.storage.writing import write_whole, writing
+from ecgfounder.storage.writing import write_whole
 
 MARKER = "comparison.json"
 """The file by which a folder is known as that of a comparison."""
@@ -604,24 +602,6 @@ def sample_of_groups(groups: Numbers, number: int, seed: int) -> Numbers:
 # --- files -------------------------------------------------------------------------------------------------------------
 
 
-def check_folder(folder: Location) -> None:
-    """Refuse a folder that holds other things than an earlier comparison.
-
-    Raises
-    ------
-    RunError
-        If it is not empty and not a comparison's.
-    """
-    if folder.is_local:
-        if folder.path.exists() and not folder.path.is_dir():
-            raise RunError(f"{folder} is a file; expected a folder for the output_dir")
-        other = folder.path.is_dir() and any(folder.path.iterdir())
-    else:
-        other = folder.is_folder()
-    if other and not (folder / MARKER).exists():
-        raise RunError(f"{folder} is not empty and holds no {MARKER}: give a new folder as the output_dir")
-
-
 def write_comparison(comparison: Comparison, folder: Location) -> None:
     """Write all tables of a comparison, as Parquet and CSV, and `comparison.json`, which says what was compared.
 
@@ -630,7 +610,7 @@ def write_comparison(comparison: Comparison, folder: Location) -> None:
     RunError
         If the folder cannot be written, or holds other things.
     """
-    check_folder(folder)
+    check_folder(folder, MARKER)
     about = {
         "program": {"name": "ecgfounder", "version": __version__},
         "a": comparison.a,
@@ -654,19 +634,7 @@ def write_comparison(comparison: Comparison, folder: Location) -> None:
             folder.path.mkdir(parents=True, exist_ok=True)
         write_whole(folder / MARKER, orjson.dumps(about, option=orjson.OPT_INDENT_2))
         for name, table in tables.items():
-            with writing(folder / f"{name}.pq") as file:
-                pq.write_table(table, file, compression="zstd")
-            with writing(folder / f"{name}.csv") as file:
-                pyarrow.csv.write_csv(_as_cells(table), file)
+            write_table(table, folder, name)
     except (OSError, StorageError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise RunError(f"{folder} could not be written: {reason}") from error
-
-
-def _as_cells(table: pa.Table) -> pa.Table:
-    """A table whose texts no spreadsheet runs as formulas."""
-    for at, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            cells = [None if value is None else as_cell(value) for value in table[field.name].to_pylist()]
-            table = table.set_column(at, field, pa.chunked_array([pa.array(cells, pa.string())]))
-    return table

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgfounder.analysis.agreement import Floats, Mask, Numbers
+from ecgfounder.analysis.agreement import Mask
+from ecgfounder.analysis.solver import Floats, Numbers
 from ecgfounder.errors import RunError
 from ecgfounder.escaping import counted
 from ecgfounder.results import EmbeddingRun

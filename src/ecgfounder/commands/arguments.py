@@ -83,7 +83,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("network").add_argument
     add(
         "--checkpoint",
-        help="file or URL, folder with the mode's file, or OWNER/NAME on the Hugging Face Hub (default: the published one)",
+        help="file or URL, folder with the mode's file, OWNER/NAME on the Hugging Face Hub, or random:SEED for random weights "
+        "(default: the published one)",
     )
     add("--engine", default="auto", help="auto, torch, triton, onnx or native (default: %(default)s)")
     add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")

@@ -24,7 +24,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
         help="column that names a recording in both runs, e.g. input_sha256 (default: the record)",
     )
     add("--group", metavar="COLUMN", help="kept column of RUN_A with the patient (default: each recording by itself)")
-    add("--k", type=int, default=10, help="number of nearest neighbours (default: %(default)s)")
+    add("-k", type=int, default=10, help="number of nearest neighbours (default: %(default)s)")
     add(
         "--sample",
         type=int,
@@ -49,7 +49,8 @@ def run_compare(arguments: argparse.Namespace) -> int:
     ECGFounderError
         As `ecgfounder.analysis.compare` does.
     """
-    from ecgfounder.analysis.compare import CompareSettings, check_folder, compare, write_comparison
+    from ecgfounder.analysis.compare import MARKER, CompareSettings, compare, write_comparison
+    from ecgfounder.analysis.probe_report import check_folder
     from ecgfounder.results import open_run
 
     settings = CompareSettings(
@@ -63,7 +64,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     )
     options = storage_options(arguments.storage_options)
     folder = locate(output_place(arguments.output_dir, options))
-    check_folder(folder)
+    check_folder(folder, MARKER)
     a, b = (
         open_run(each, allow_incomplete=arguments.allow_incomplete, storage_options=options)
         for each in (arguments.a, arguments.b)
