@@ -35,6 +35,7 @@ import torch
 import ecgfounder
 from ecgfounder import errors
 from ecgfounder.cli import COMMANDS, main
+from ecgfounder.commands.compare import add_compare_arguments
 from ecgfounder.commands.doctor import add_doctor_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
@@ -103,6 +104,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "embed": add_embed_arguments,
     "inspect": add_inspect_arguments,
     "export": add_export_arguments,
+    "compare": add_compare_arguments,
     "doctor": add_doctor_arguments,
     "verify": add_verify_arguments,
     "probe": add_probe_arguments,

@@ -88,8 +88,8 @@ _FLAGS = "|".join(
 )
 _WORDS = (
     "actors|baseline|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
-    "group|label|layout|lead|leads|measure|mode|names|number|overwrite|permutations|pooling|precision|predictions|reader|recipe|"
-    "refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
+    "group|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|predictions|reader|"
+    "recipe|refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")
