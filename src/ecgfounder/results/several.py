@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 RUN_COLUMN = "run"
 """The column with the name of a recording's run."""
 
+KEPT_RUN_COLUMN = "run_kept"
+"""The name of a kept column `run`."""
+
 NOT_DECIDING = ("pooling", "predictions", "statements", "format", "layout", "id_column")
 """Settings of a fingerprint that do not decide a recording's vector: the mean over T can be taken of any pooling."""
 
@@ -47,7 +50,8 @@ class EmbeddingRuns:
     runs : tuple of EmbeddingRun
         The runs, in the same order.
     manifest : pyarrow.Table
-        The rows of all manifests. A kept column that only some runs have is null for the others.
+        The rows of all manifests. A kept column that only some runs have is null for the others; one with the name `run` is
+        `run_kept`.
     differences : tuple of str
         In what the runs differ that decides a vector, if they were opened with `allow_different`.
 
@@ -240,7 +244,7 @@ def _with_names(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
     """The rows of several tables, with the run's name in front."""
     named = []
     for name, table in zip(names, tables, strict=True):
-        kept = table.drop_columns([RUN_COLUMN]) if RUN_COLUMN in table.column_names else table
+        kept = table.rename_columns([KEPT_RUN_COLUMN if each == RUN_COLUMN else each for each in table.column_names])
         named.append(kept.add_column(0, RUN_COLUMN, pa.array([name] * kept.num_rows, pa.string())))
     return _concatenated(named)
 
