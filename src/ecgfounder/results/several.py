@@ -92,6 +92,20 @@ class EmbeddingRuns:
         return _with_names([run.failures for run in self.runs], self.names)
 
     @cached_property
+    def predictions(self) -> pa.Table | None:
+        """`EmbeddingRun.predictions` of all runs that have them."""
+        return self._beside([run.predictions for run in self.runs])
+
+    @cached_property
+    def statements(self) -> pa.Table | None:
+        """`EmbeddingRun.statements` of all runs that have them."""
+        return self._beside([run.statements for run in self.runs])
+
+    def _beside(self, tables: Sequence[pa.Table | None]) -> pa.Table | None:
+        found = [(name, table) for name, table in zip(self.names, tables, strict=True) if table is not None]
+        return _with_names([table for _, table in found], [name for name, _ in found]) if found else None
+
+    @cached_property
     def records(self) -> pa.Table:
         """The rows of the manifest that have an embedding."""
         return self.manifest.filter(pc.equal(self.manifest["status"], "done"))
