@@ -110,6 +110,20 @@ def test_it_is_tried_on_another_machine_where_there_is_one() -> None:
     assert schedule.next(2, "n", others=True) is not None
 
 
+def test_after_a_death_a_group_is_done_alone() -> None:
+    schedule = schedule_of(20)
+    group = schedule.next(1)
+    assert group is not None
+    assert not group.is_alone
+    schedule.lose(group.number, "m")
+    other = schedule.next(1, idle=False)
+    assert other is not None
+    assert not set(other.jobs).intersection(group.jobs)
+    again = schedule.next(1, idle=True)
+    assert again is not None
+    assert (again.jobs, again.is_alone) == (group.jobs, True)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_each_record_is_done_once_or_blamed(seed: int) -> None:
     chance = random.Random(seed)

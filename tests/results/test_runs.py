@@ -183,6 +183,39 @@ def test_indexing_gives_what_the_whole_array_would(tmp_path: Path, stored: str, 
     assert np.array_equal(got, expected)
 
 
+@pytest.mark.parametrize("pooling", ["none", "mean", "both"])
+@pytest.mark.parametrize("stored", ["json", "parquet"])
+@pytest.mark.parametrize("n_windows", [1, 2])
+def test_blocks_have_each_row_once(tmp_path: Path, stored: str, pooling: str, n_windows: int) -> None:
+    rows = (*zip(PATHS, STUDIES, strict=True), (PATHS[1], 105), (PATHS[1], 106), BROKEN)
+    made = Made(tmp_path, stored, pooling, n_windows=n_windows, rows=rows, stride=1.0 if n_windows > 1 else None)
+    run = open_run(made.make())
+    for kind in ("mean",) if pooling == "mean" else ("mean", "none"):
+        X, _ = run.arrays(kind)
+        blocks = list(X.blocks(3))
+        assert sorted(np.concatenate([rows for rows, _ in blocks]).tolist()) == list(range(len(X)))
+        for rows_here, block in blocks:
+            np.testing.assert_array_equal(block, X[rows_here])
+            assert block.dtype == np.float32
+
+
+def test_blocks_leave_out_rows_of_others_and_say_what_lacks(tmp_path: Path) -> None:
+    made = Made(tmp_path, "parquet", "mean", shard_size=4)
+    run = open_run(made.make())
+    (shard,) = tmp_path.glob("*.parquet")
+    table = pq.read_table(shard)
+    more = pa.concat_tables([table.slice(1, 1).set_column(0, "key", pa.array(["f" * 16])), table, table.slice(0, 2)])
+    pq.write_table(more if table.column_names[0] == "key" else table, shard, row_group_size=2)
+    X, _ = run.arrays("mean")
+    found = {int(row): vector for rows, block in X.blocks() for row, vector in zip(rows, block, strict=True)}
+    assert len(found) == len(X) == sum(len(rows) for rows, _ in X.blocks())
+    for row, vector in found.items():
+        np.testing.assert_array_equal(vector, made.embeddings(PATHS[row])[0])
+    pq.write_table(table.slice(1), shard)
+    with pytest.raises(RunError, match="lacks rows of 1 recordings"):
+        list(open_run(tmp_path).arrays("mean")[0].blocks())
+
+
 def test_a_row_that_is_not_there_is_an_index_error(tmp_path: Path) -> None:
     X, _ = open_run(Made(tmp_path / "run").make()).arrays()
     with pytest.raises(IndexError):

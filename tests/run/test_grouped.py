@@ -21,6 +21,8 @@ from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.drivers.ray import ActorSettings
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.ledger.conclusion import merge
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.status import run_status
 from ecgfounder.results.run import open_run
 from ecgfounder.run import run as extract
 from ecgfounder.run.choice import make_run
@@ -234,6 +236,16 @@ def test_a_part_that_appears_after_a_local_attempt_has_begun_counts_for_nothing(
     assert again.processed == 0
     check_complete(out, again, expected("parquet"), "parquet")
     assert summary.processed == COUNT
+
+
+def test_the_status_is_that_of_the_newest_attempt(start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cut_in_groups(start, out, "json")
+    (worker,) = run_status(RunFolder(out)).shards[0].workers
+    assert (worker.state, worker.done + worker.failed) == ("interrupted", 4)
+    start(out, "json", None)
+    (worker,) = run_status(RunFolder(out)).shards[0].workers
+    assert (worker.state, worker.processes, worker.done + worker.failed) == ("complete", 1, COUNT - 4)
 
 
 def test_a_local_run_keeps_its_ledger_and_needs_no_epochs(start: Start, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class Schedule:
     reasons: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     slowest: Counter[str] = field(default_factory=Counter)
-    good: Job | None = None
+    _good: Job | None = None
+    _first: tuple[Job, ...] = ()
     _cut: int = 0
     _again: deque[Group] = field(default_factory=deque)
     _given: dict[int, Group] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Schedule:
         """A group that was handed out."""
         return self._given[number]
 
-    def next(self, workers: int, machine: str = "", *, others: bool = False) -> Group | None:
+    def next(self, workers: int, machine: str = "", *, others: bool = False, idle: bool = True) -> Group | None:
         """A group for a worker; None if there is nothing to hand out to it now.
 
         Parameters
@@ -90,15 +91,20 @@ class Schedule:
             The worker's machine.
         others : bool
             Whether there are workers on other machines, which take groups with which a worker on this one has died.
+        idle : bool
+            Whether the worker has no other group. A group with which a worker has died is done alone, so that it is known what
+            the next one dies of.
         """
         for at, group in enumerate(self._again):
-            if not (others and group.avoid and group.avoid == machine):
+            elsewhere = others and group.avoid and group.avoid == machine
+            if not elsewhere and (idle or not group.losses):
                 del self._again[at]
                 return self._hand_out(group)
         if self._ended:
             return None
         jobs = tuple(islice(self.jobs, self._size(workers)))
         self._cut += len(jobs)
+        self._first = self._first or jobs[:2]
         if not jobs:
             self._ended = True
             return None
@@ -123,8 +129,8 @@ class Schedule:
         if outcome.slowest is not None:
             self.slowest[outcome.slowest] += 1
         left = set(outcome.left)
-        if self.good is None and outcome.good is not None:
-            self.good = next((job for job in group.jobs if job.place == outcome.good), None)
+        if self._good is None and outcome.good is not None:
+            self._good = next((job for job in group.jobs if job.place == outcome.good), None)
         self._put_back([job for job in group.jobs if job.place in left], group.losses, group.avoid)
 
     def count(self, done: int, failed: int) -> None:
@@ -154,6 +160,10 @@ class Schedule:
         for half in (group.jobs[middle:], group.jobs[:middle]):
             self._again.appendleft(Group(0, half, losses - 1, machine))
         return None
+
+    def control(self, suspect: Job) -> Job | None:
+        """A recording to try before a suspect is blamed: one that was done before, else another one, if there is any."""
+        return self._good or next((job for job in self._first if job.place != suspect.place), None)
 
     def _put_back(self, jobs: Sequence[Job], losses: int, machine: str) -> None:
         if jobs:

@@ -129,6 +129,11 @@ class Group:
     def is_trial(self) -> bool:
         return self.number == 0
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether its worker may have no other group beside it."""
+        return self.is_trial or self.losses > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:

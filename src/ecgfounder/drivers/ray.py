@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ IN_HAND = 2
 """Groups that a worker has: one is read while the other is finished."""
 TELL_SECONDS = 60.0
 """Time without a worker after which a message names what is missing, and between two such messages."""
+CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
 """Time between two looks at the cluster's machines."""
 
@@ -131,6 +133,7 @@ def connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    _refuse_deaf(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
     own: dict[str, Any] = {}
     if address == "local":
         own = {"num_cpus": usable_cores(), "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
@@ -145,6 +148,18 @@ def connected(address: str | None) -> Iterator[Any]:
     finally:
         with _own_signals():
             ray.shutdown()
+
+
+def _refuse_deaf(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray would try it for minutes."""
+    if _ADDRESS.fullmatch(address) is None:
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+            return
+    except (OSError, OverflowError) as error:
+        raise RunError(f"No Ray cluster answers at {address} (ray_address): {error}") from error
 
 
 @contextmanager
@@ -194,8 +209,6 @@ class Host:
 
     def open(self, version: str, opener: bytes, share: float, pieces: Sequence[Any] | None) -> tuple[str, Any]:
         """Open the worker: "opened" with its facts, "absent" (the checkpoint must be sent) or "refused" with the reason."""
-        import socket
-
         if version != __version__:
             return "refused", (
                 f"{socket.gethostname()} has version {__version__} of ecgfounder, and the driver version {version}: install the "

@@ -130,13 +130,14 @@ class _Loop:
         # One group for each before the next one, so that the last groups go to different workers.
         for depth in range(2):
             for actor in actors:
-                if actor is self._tester or not actor.has_room or len(actor.groups) > depth:
+                alone = any(group.is_alone for group in actor.groups.values())
+                if alone or not actor.has_room or len(actor.groups) > depth:
                     continue
                 if self._suspects and self._tester is None:
                     if not actor.groups:
                         self._test(actor)
                     continue
-                group = self._schedule.next(len(actors), actor.machine, others=len(machines) > 1)
+                group = self._schedule.next(len(actors), actor.machine, others=len(machines) > 1, idle=not actor.groups)
                 if group is not None:
                     self._fleet.give(actor, group)
         if not self._schedule.waiting and not self._suspects:
@@ -145,10 +146,10 @@ class _Loop:
                     self._fleet.release(actor)
 
     def _test(self, actor: Actor) -> None:
-        """Let a worker do a recording that was done before, or a synthetic one, before a record is blamed."""
-        good = self._schedule.good
+        """Let a worker do another recording before the first suspect is blamed: without any other, a synthetic one."""
+        control = self._schedule.control(self._suspects[0])
         self._tester = actor
-        self._fleet.give(actor, Group(0, () if good is None else (good,)))
+        self._fleet.give(actor, Group(0, () if control is None else (control,)))
 
     def take(self, event: Event) -> None:
         """Do what an event asks for."""
@@ -168,8 +169,8 @@ class _Loop:
             if group.is_trial:
                 if not event.with_machine:
                     self._run.end(
-                        f"a worker on {event.actor.host} died with a recording that was done before, so it cannot work: "
-                        f"{event.reason}"
+                        f"a worker on {event.actor.host} cannot work: it died with two different recordings, each alone "
+                        f"({event.reason})"
                     )
             elif event.with_machine:
                 self._returned.close(group.number)

@@ -192,7 +192,7 @@ class Run:
         if self.folder.is_remote and is_launched() and self.settings.shard[1] > 1:
             raise RunError(
                 "In an object store each process of a launch is a shard of its own, so that a launch cannot be one of several "
-                "shards. Leave out the 'shard' parameter (--shard), start the shards without a launcher, or write to a folder."
+                "shards. Leave out the 'shard' parameter, start the shards without a launcher, or write to a folder."
             )
         with self.interruption.at_once():
             launch = join_launch(self.settings.device)

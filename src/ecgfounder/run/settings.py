@@ -47,7 +47,7 @@ def shard_and_group(shard_size: int | None, group_size: int | None, format: str)
         If both are given and contradict each other.
     """
     if shard_size is None:
-        return (SHARD_SIZE if group_size is None else group_size), group_size
+        return (SHARD_SIZE if group_size is None or format != "parquet" else group_size), group_size
     if format == "parquet" and group_size not in (None, shard_size):
         raise SettingsError(
             f"shard_size={shard_size} and group_size={group_size} contradict each other: a group is written as one Parquet "
