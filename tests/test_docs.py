@@ -423,6 +423,14 @@ def test_the_first_page_runs(workplace: Workplace, demo: Path) -> None:
     assert (workplace.folder / "embeddings" / "ecg_0001.json").exists()
 
 
+def test_the_page_on_neighbours_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(workplace.folder / "cache"))
+    assert main(["demo", str(workplace.folder / "demo")]) == 0
+    read_page("neighbours.md", workplace)
+    assert workplace.names["found"].rows.shape == (12, 5)
+    assert (workplace.folder / "neighbours" / "hubs.csv").exists()
+
+
 def written_script(workplace: Workplace) -> str:
     """The script of `--write_slurm` with the reader's folders, and without what `Workplace` adds to a command."""
     script = (
@@ -528,7 +536,7 @@ def test_the_page_of_commands_names_each_and_no_other() -> None:
     add_embed_arguments(parser)
     flags = set(re.findall(r"`[^`]*?(--\w+)", page))
     known = {flag for action in parser._actions for flag in action.option_strings}
-    assert flags <= known | {"--checkpoint", "--plot", "--to", "--help", "--print_completion"}
+    assert flags <= known | {"--checkpoint", "--plot", "--record", "--to", "--help", "--print_completion"}
 
 
 def test_the_tree_of_a_run_s_folder_is_complete(

@@ -3,6 +3,7 @@
 In: opened runs and tables of labels. Out: results as frozen objects, tables, pages.
 """
 
+from ecgfounder.analysis.neighbours import Neighbours, neighbours
 from ecgfounder.analysis.probe import ProbeResult, ProbeSettings, probe
 
-__all__ = ["ProbeResult", "ProbeSettings", "probe"]
+__all__ = ["Neighbours", "ProbeResult", "ProbeSettings", "neighbours", "probe"]

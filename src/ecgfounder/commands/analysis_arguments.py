@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 
 
-def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of all analysis commands."""
+def add_analysis_arguments(parser: argparse.ArgumentParser, *, writes: bool = True) -> None:
+    """The flags of all analysis commands; `writes` says whether a folder for the results is required."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of a run; several are used as one")
     add = parser.add_argument_group("recordings").add_argument
     add("--names", nargs="+", metavar="NAME", help="names of several runs (default: those of their folders)")
@@ -32,7 +32,7 @@ def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
     add("--where", metavar="EXPR", help="only these recordings, e.g. 'age >= 18 and not has(flags, \"clipped\")'")
     add("--exclude_flags", nargs="+", default=[], metavar="FLAG", help="leave out recordings with one of these flags")
     add("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
-    add("--output_dir", required=True, help="new folder for the results, or a URL")
+    add("--output_dir", required=writes, help="new folder for the results, or a URL")
     add_storage_argument(parser)
 
 

@@ -7,6 +7,7 @@ Everything is in the dataset's order, and embeddings and tables are aligned row 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,10 +16,12 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError, SettingsError, StorageError
 from ecgfounder.escaping import counted, facts_as_html
 from ecgfounder.ledger.folder import RunFolder, leads_out
@@ -304,6 +307,12 @@ class EmbeddingRun:
         (embeddings,) = self._store.embeddings([output])
         means = next(self._store.embeddings([output], MEANS)) if self.pooling == "both" else []
         return embeddings, means, tuple(shape[: -self._form.inner])
+
+    def digest(self) -> str:
+        """SHA-256 of the run's settings and of the names, sizes and tags of its outputs: another one if an embedding changes."""
+        statuses = sorted((each.name, each.size, each.tag) for each in self.folder.list(skip=RUN_FOLDER.__eq__))
+        fingerprint = orjson.dumps(self.record.fingerprint, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(fingerprint + orjson.dumps(statuses)).hexdigest()
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """All embeddings as one array, and a table with the same rows.

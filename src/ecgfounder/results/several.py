@@ -6,6 +6,7 @@ the runs differ. Rows are in the order of the runs, then in the order of each da
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -149,6 +150,10 @@ class EmbeddingRuns:
         for name, run in zip(self.names, self.runs, strict=True):
             for facts, embedding in run:
                 yield {RUN_COLUMN: name, **facts}, embedding
+
+    def digest(self) -> str:
+        """`EmbeddingRun.digest` of all runs."""
+        return hashlib.sha256("".join(run.digest() for run in self.runs).encode()).hexdigest()
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """`EmbeddingRun.arrays` for the recordings of all runs, one run after the other.
