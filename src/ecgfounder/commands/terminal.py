@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -338,6 +339,15 @@ class Terminal:
             self._bar = tqdm(total=total, unit="ECG", file=sys.stderr, smoothing=0.05)
         self._bar.set_postfix_str(f"failed {failed}", refresh=False)
         self._bar.update(done + failed - self._bar.n)
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Print the UserWarnings of a block as lines."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        for each in caught:
+            self.line(str(each.message))
 
     def close(self) -> None:
         """End the progress."""
