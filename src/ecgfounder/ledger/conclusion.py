@@ -22,7 +22,7 @@ from ecgfounder.ledger.manifest import Account, Tally, check_kept_columns, write
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind
 from ecgfounder.ledger.tables import PredictionsTable, StatementsTable
-from ecgfounder.network.bundles import spec_of
+from ecgfounder.network.bundles import published_labels
 from ecgfounder.storage import NO_OPTIONS, StorageOptions
 
 
@@ -38,7 +38,7 @@ def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord, state: Ledger
     with ExitStack() as opened:
         predictions = None
         if form.predictions:
-            table = PredictionsTable(folder.table("predictions"), spec_of(form.mode).labels())
+            table = PredictionsTable(folder.table("predictions"), record.checkpoint.labels or published_labels())
             predictions = opened.enter_context(table)
             accounts.append(predictions)
         if form.statements:

@@ -51,10 +51,11 @@ class CohortSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRecord:
-    """The weights, by name and content."""
+    """The weights, by name and content; for predictions, the checkpoint's own names of its head's classes, if it has them."""
 
     name: str = ""
     sha256: str = ""
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +211,9 @@ class RunRecord:
         """The contents of run.json."""
         told = asdict(self)
         told["settings"]["keep_columns"] = list(self.settings.keep_columns)
+        labels = told["checkpoint"].pop("labels")
+        if labels is not None:
+            told["checkpoint"]["labels"] = list(labels)
         return {name: value for name, value in told.items() if not (name == "exported" and value is None)}
 
     @property

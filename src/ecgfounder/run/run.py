@@ -246,7 +246,7 @@ class Run:
             pool = self._pool(plan, launch)
             stack.callback(pool.close)
             engine = self._engine(launch, opening)
-            head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
+            head = diagnostic_head(engine.head) if self.settings.predictions else None
             started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began)
         # Written when no process can be refused any more, and before any process has a result.
         with launch.together():
@@ -412,7 +412,11 @@ class Run:
             started=now(),
             run_id=started.run_id,
             format_version=FORMAT_VERSION,
-            checkpoint=CheckpointRecord(name=opening.checkpoint.name, sha256=opening.digest),
+            checkpoint=CheckpointRecord(
+                name=opening.checkpoint.name,
+                sha256=opening.digest,
+                labels=engine.head.labels if settings.predictions and engine.head is not None else None,
+            ),
             engine=EngineRecord(name=engine.name, precision=engine.precision, device=engine.device),
             processes=started.launch.world_size,
             dataset_fingerprint=opening.cohort.fingerprint,
