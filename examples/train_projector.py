@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from ecgfounder.chat import ChatCollator
 
 ECG_TOKEN = "<ecg>"
+BATCHES_LOOKED_AT = 200
+"""For the mean and standard deviation of ECG tokens."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -47,16 +50,23 @@ def arguments() -> argparse.Namespace:
 
 
 class Projector(nn.Module):
-    """Two layers from an ECG token to a word embedding; the normalisation makes up for the scale of the embeddings."""
+    """Two layers from an ECG token to a word embedding.
 
-    def __init__(self, channels: int, width: int) -> None:
+    Tokens of different ECGs have much in common, beside which their differences are small: each channel is standardised by its
+    mean and standard deviation over the training file. Both are part of the state dict.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, tokens: Tensor, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(channels), nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width)
-        )
+        self.register_buffer("mean", tokens.mean(dim=0))
+        self.register_buffer("deviation", tokens.std(dim=0) + 1e-6)
+        self.layers = nn.Sequential(nn.Linear(tokens.shape[1], width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        projected: Tensor = self.layers(tokens)
+        projected: Tensor = self.layers((tokens - self.mean) / self.deviation)
         return projected
 
 
@@ -68,8 +78,8 @@ def main() -> None:
     collate = ChatCollator(tokenizer, ecg_token=ECG_TOKEN, max_length=told.max_length)
     shuffled = torch.Generator().manual_seed(told.seed)
     batches = DataLoader(samples, told.batch_size, shuffle=True, collate_fn=collate, generator=shuffled)
-    channels = next(iter(batches))["ecg_tokens"].shape[2]
-    projector = Projector(channels, model.get_input_embeddings().embedding_dim).to(told.device)
+    sample = torch.cat([batch["ecg_tokens"][batch["ecg_mask"]] for batch in islice(batches, BATCHES_LOOKED_AT)])
+    projector = Projector(sample, model.get_input_embeddings().embedding_dim).to(told.device)
     model.to(told.device)
     model.requires_grad_(told.model is None)
     trained = [*projector.parameters(), *(each for each in model.parameters() if each.requires_grad)]
@@ -95,7 +105,7 @@ def main() -> None:
         others = mean(loss_of(model, projector, exchanged(batch), told.device).item() for batch in in_order)
     print(f"loss with each sample's own ECGs {own:.4f}, with another one's {others:.4f}")
     told.output_dir.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": projector.state_dict(), "channels": channels}, told.output_dir / "projector.pt")
+    torch.save({"state_dict": projector.state_dict()}, told.output_dir / "projector.pt")
     result = {"epochs": losses, "own_ecgs": own, "other_ecgs": others, "samples": len(samples)}
     (told.output_dir / "losses.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

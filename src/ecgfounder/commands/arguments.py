@@ -113,6 +113,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the device's diagnostic statements and intervals too, in _run/statements.pq",
     )
+    add("--heart_rate", action="store_true", help="measure the heart rate, for the manifest's column heart_rate")
     add("--format", default="json", help="json: a file per ECG; parquet: shards (default: %(default)s)")
     add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
     add("--dtype", default="float32", help="float32, or float16 with --format parquet (default: %(default)s)")

@@ -44,6 +44,7 @@ _FLAGS = "|".join(
             "dataset_name",
             "embeddings_dirs",
             "exclude_flags",
+            "heart_rate",
         ),
         *(
             "id_column",

@@ -52,6 +52,7 @@ def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord, state: Ledger
             folder.failures,
             accounts,
             shards=settings.shards,
+            heart_rate=form.heart_rate,
         )
     if predictions is not None:
         tally.likely = predictions.likely
@@ -94,7 +95,7 @@ def merge(output_dir: str | os.PathLike[str], options: StorageOptions = NO_OPTIO
             id_column=told.id_column,
             options=options,
         )
-        check_kept_columns(cohort, told.keep_columns)
+        check_kept_columns(cohort, told.keep_columns, heart_rate=record.form.heart_rate)
         clean_scratch(folder)
         if isinstance(hold, StoreHold):
             hold.begin()

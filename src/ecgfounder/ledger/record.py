@@ -22,7 +22,7 @@ from ecgfounder.errors import RunError
 FORMAT_VERSION = 2
 """Format version of the run's folder. 1: version 0.1.0, which did not write it; its tables end in .parquet. 2: this version."""
 
-FINGERPRINT_DEFAULTS: dict[str, Any] = {"preparation.minus_aVR": None}
+FINGERPRINT_DEFAULTS: dict[str, Any] = {"preparation.minus_aVR": None, "heart_rate": False}
 """Values for options that older fingerprints lack: 'preparation.new_option' -> the value before the option existed."""
 
 
@@ -88,6 +88,8 @@ class RunForm:
         Whether a last window may have fewer tokens than the others.
     predictions, statements : bool
         Whether the run has these tables.
+    heart_rate : bool
+        Whether the manifest has this column.
     """
 
     format: str
@@ -101,6 +103,7 @@ class RunForm:
     ragged: bool
     predictions: bool
     statements: bool
+    heart_rate: bool = False
 
     @classmethod
     def of(cls, fingerprint: Mapping[str, Any]) -> RunForm:
@@ -128,6 +131,7 @@ class RunForm:
                 ragged=windows and preparation["remainder"] == "keep" and pooling != "mean",
                 predictions=bool(fingerprint["predictions"]),
                 statements=bool(fingerprint["statements"]),
+                heart_rate=bool(fingerprint.get("heart_rate", False)),
             )
         except (KeyError, TypeError) as error:
             raise RunError(f"run.json is not a run record: its fingerprint has no {error}") from error

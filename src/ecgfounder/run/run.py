@@ -197,7 +197,7 @@ class Run:
             id_column=settings.id_column,
             options=settings.storage_options,
         )
-        check_kept_columns(cohort, settings.keep_columns)
+        check_kept_columns(cohort, settings.keep_columns, heart_rate=settings.heart_rate)
         index = index_cohort(cohort, self.naming if self._named else None, self.naming.data_dir)
         if index.n_records == 0:
             raise CohortError(
@@ -307,7 +307,12 @@ class Run:
     def _pool(self, plan: Plan, launch: Launch) -> ReaderPool:
         settings = self.settings
         task = ReadTask(
-            settings.preparation, settings.reader, settings.hints, settings.statements, settings.storage_options
+            settings.preparation,
+            settings.reader,
+            settings.hints,
+            settings.statements,
+            settings.storage_options,
+            settings.heart_rate,
         )
         n_workers = min(settings.num_workers, plan.n_todo)
         memory = usable_memory() * READING_SHARE if settings.read_memory is None else settings.read_memory * (1 << 30)
