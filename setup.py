@@ -1,7 +1,7 @@
 """The compiled parts of the package; everything else is in pyproject.toml.
 
-They are the most costly loops of reading Philips, SCP-ECG, HL7 aECG and CardioSoft files, and the network on a CPU. Without a C
-compiler they are left out: Python code replaces the loops, another engine replaces the network.
+They are the most costly loops of reading Philips, SCP-ECG, HL7 aECG and CardioSoft files, of filters and quality flags, and the
+network on a CPU. Without a C compiler they are left out: Python code replaces the loops, another engine replaces the network.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ setup(
         extension("ecgfounder.readers.philips._xli"),
         extension("ecgfounder.readers._loops", flags=("-O3", "-ffp-contract=off")),
         extension("ecgfounder.preprocess._passes", flags=("-O3", "-ffp-contract=off")),
+        extension("ecgfounder.preprocess._filters", flags=("-O3", "-ffp-contract=off")),
         extension(
             "ecgfounder.engines._net1d",
             depends=("src/ecgfounder/engines/_net1d_kernels.h",),

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "src" / "ecgfounder"
 SUFFIXES = {".py", ".pyi", ".typed", ".txt"}
 COMPILED = (
     "engines/_net1d.abi3.so",
+    "preprocess/_filters.abi3.so",
     "preprocess/_passes.abi3.so",
     "readers/_loops.abi3.so",
     "readers/philips/_xli.abi3.so",

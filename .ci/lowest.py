@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("cpu", "wfdb", "hdf5", "report")
+EXTRAS = ("cpu", "wfdb", "hdf5", "report", "completion")
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 

@@ -16,10 +16,12 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +34,20 @@ import torch
 
 import ecgfounder
 from ecgfounder import errors
-from ecgfounder.cli import main
+from ecgfounder.cli import COMMANDS, main
 from ecgfounder.commands.chat import dummy_main, mimic_main
 from ecgfounder.commands.doctor import add_doctor_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
 from ecgfounder.commands.inspect import add_inspect_arguments
+from ecgfounder.commands.probe import add_probe_arguments
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.commands.verify import add_verify_arguments
 from ecgfounder.drivers.launch import join_launch
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import MissingDependencyError, RunError
+from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.groups.hold import StoreHold
 from ecgfounder.ledger.locks import RunLock
 from ecgfounder.ledger.manifest import Tally
 from ecgfounder.readers import read_ecg
@@ -51,6 +56,7 @@ from ecgfounder.run.budget import Budget
 from ecgfounder.run.plan import Plan
 from ecgfounder.run.run import Summary
 from ecgfounder.run.settings import Settings
+from ecgfounder.storage import Location
 from tests.builders import cardiosoft as cardiosoft_xml
 from tests.builders import muse as muse_xml
 from tests.places import ROOT
@@ -100,6 +106,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": add_export_arguments,
     "doctor": add_doctor_arguments,
     "verify": add_verify_arguments,
+    "probe": add_probe_arguments,
 }
 
 
@@ -112,6 +119,7 @@ class Workplace:
         self.names: dict[str, Any] = {"__name__": "page"}
         self.said = ""
         self.runs = 0
+        self.not_run = {"doctor", "verify"}
 
     def run(self, block: Block) -> None:
         if block.kind == "bash":
@@ -141,8 +149,6 @@ class Workplace:
 
     def command(self, words: list[str]) -> int:
         """Run a command, or look at its flags where running makes no sense here; the exit status."""
-        if words[0] == "srun":
-            words = words[1:]
         if words[:2] == ["accelerate", "launch"]:
             at = words.index("ecgfounder.cli")
             assert words[at - 1] == "-m"
@@ -154,7 +160,7 @@ class Workplace:
             made = {"create_dummy_dataset.py": dummy_main, "create_mimic_ecg_inputs.py": mimic_main}
             return made[Path(words[1]).name](words[2:])
         assert words[0] == "ecgfounder", f"no command of ours: {' '.join(words)}"
-        if words[1] in ("doctor", "verify"):
+        if words[1] in self.not_run:
             self.check_flags(words[1:])
             return 0
         if words[1] == "embed":
@@ -390,17 +396,25 @@ def test_a_cohorts_page_works_on_its_layout(
     demo: Path,
 ) -> None:
     build(workplace.folder / "data", demo)
+    workplace.not_run.add(
+        "probe"
+    )  # of so few recordings; `tests/analysis/test_pages.py` runs it on runs of the same layout
     read_page(f"cohorts/{page}.md", workplace)
     X, meta = open_run(workplace.folder / "embeddings" / run).arrays(pooling="mean")
     assert X.shape == (len(flags), 1024)
     assert [sorted(each) for each in meta["flags"].to_pylist()] == [sorted(each) for each in flags]
 
 
-def test_the_tutorial_runs(workplace: Workplace) -> None:
+def test_the_tutorial_runs_and_shows_what_its_command_draws(workplace: Workplace) -> None:
     pytest.importorskip("matplotlib", reason="the tutorial draws an ECG; the extra [report] is not installed")
+    from PIL import Image
+
     read_page("tutorial.md", workplace)
     assert workplace.names["X"].shape == (12, 1024)
-    assert (workplace.folder / "ecg.png").stat().st_size > 10_000
+    with Image.open(workplace.folder / "ecg.png") as drawn, Image.open(DOCS / "figures" / "paper.png") as shown:
+        assert drawn.size == shown.size, "draw the figures again: python docs/figures/make_figures.py"
+        differences = np.abs(np.asarray(drawn.convert("L"), dtype=float) - np.asarray(shown.convert("L"), dtype=float))
+    assert differences.mean() < 5  # the page's has fewer colours; another drawing differs by 10 and more
 
 
 def test_the_first_page_runs(workplace: Workplace, demo: Path) -> None:
@@ -413,7 +427,30 @@ def test_the_first_page_runs(workplace: Workplace, demo: Path) -> None:
     assert (workplace.folder / "embeddings" / "ecg_0001.json").exists()
 
 
-def test_resuming_does_what_its_page_says(workplace: Workplace, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_on_neighbours_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(workplace.folder / "cache"))
+    assert main(["demo", str(workplace.folder / "demo")]) == 0
+    read_page("neighbours.md", workplace)
+    assert workplace.names["found"].rows.shape == (12, 5)
+    assert (workplace.folder / "neighbours" / "hubs.csv").exists()
+
+
+def written_script(workplace: Workplace) -> str:
+    """The script of `--write_slurm` with the reader's folders, and without what `Workplace` adds to a command."""
+    script = (
+        Path("job.sh").read_text().replace("  --num_workers 0 \\\n", "").replace("cpus-per-task=4", "cpus-per-task=6")
+    )
+    for here, there in (
+        (f"{workplace.folder}/data/", "/data/"),
+        (str(workplace.folder), "/home/me/study"),
+        (sys.executable, "/home/me/.venv/bin/python"),
+        (ecgfounder.__version__, "0.2.0"),
+    ):
+        script = script.replace(here, there)
+    return script
+
+
+def test_resuming_does_what_its_page_says(workplace: Workplace, demo: Path) -> None:
     data = workplace.folder / "data"
     (data / "ecg").symlink_to(demo)
     mimic(data, demo)
@@ -421,10 +458,10 @@ def test_resuming_does_what_its_page_says(workplace: Workplace, demo: Path, monk
         if "SBATCH" not in block.text:
             workplace.run(block)
             continue
-        monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
-        for task in ("1", "2"):
-            monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
-            workplace.run(block)
+        assert written_script(workplace) == block.text
+        (command,) = re.findall(r"ecgfounder\.cli (embed .*?) \\\n  --shard ", Path("job.sh").read_text(), re.DOTALL)
+        for task in range(1, 5):
+            assert main([*shlex.split(command.replace("\\\n", " ")), "--shard", f"{task}/4"]) == 0
     assert open_run("embeddings/array").is_complete
 
 
@@ -494,6 +531,60 @@ def test_examples_on_pages_exist_and_have_the_flags_that_are_shown() -> None:
     assert shown >= 3
 
 
+@pytest.mark.parametrize("page", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda page: page.stem)
+def test_long_commands_are_broken(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.kind == "bash" and block.text.endswith("\n"):  # not a command in a comment
+            long = [line for line in block.text.splitlines() if len(line) > 90]
+            assert not long, f"line {block.line}: {long}"
+
+
+@pytest.mark.parametrize("page", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda page: page.stem)
+def test_a_page_that_uses_scikit_learn_says_how_to_install_it(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert ("sklearn" not in text) or "pip install scikit-learn" in text
+
+
+def test_the_page_of_commands_names_each_and_no_other() -> None:
+    page = (DOCS / "commands.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:accelerate launch \.\.\. -m )?ecgfounder(?:\.cli)? ([a-z]\w*)", page))
+    assert named == set(COMMANDS)
+    parser = argparse.ArgumentParser(add_help=False)
+    add_embed_arguments(parser)
+    flags = set(re.findall(r"`[^`]*?(--\w+)", page))
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    assert flags <= known | {"--checkpoint", "--plot", "--record", "--to", "--help", "--print_completion"}
+
+
+def test_the_tree_of_a_run_s_folder_is_complete(
+    workplace: Workplace, demo: Path, elsewhere: Location, checkpoint_12lead: Path
+) -> None:
+    page = (DOCS / "outputs.md").read_text(encoding="utf-8")
+    tree = page.partition("```text\n")[2].partition("```")[0]
+    outer, _, inner = tree.partition("  _run/\n")
+    given = ["--dataset", str(demo), "--checkpoint", str(checkpoint_12lead), "--num_workers", "0", "--predictions"]
+    given += ["--statements", "--pooling", "mean"]
+    out = workplace.folder / "out"
+    assert main(["embed", *given, "--output_dir", str(out)]) == 1
+    assert main(["embed", *given, "--output_dir", str(out / "shards"), "--format", "parquet"]) == 1
+    (workplace.folder / "cohort").mkdir()
+    for name in ("a/x.npy", "b/x.npy"):
+        (workplace.folder / "cohort" / name).parent.mkdir()
+        np.save(workplace.folder / "cohort" / name, np.zeros((12, 5000)))
+    collide = ["--dataset", str(workplace.folder / "cohort"), "--checkpoint", str(checkpoint_12lead)]
+    assert main(["embed", *collide, "--output_dir", str(out / "refused")]) == 2
+    with StoreHold(RunFolder(elsewhere), (1, 1)) as hold:
+        hold.begin()
+    names = {path.name for folder in out.rglob("_run") for path in folder.iterdir()}
+    names |= {name.partition("/")[0] for name in (elsewhere / "_run").names()}
+    entries = (re.split("  +", line.strip())[0] for line in inner.splitlines())
+    assert names == {name.strip().partition("/")[0] for entry in entries for name in entry.split(",")}
+    beside = {path.name for folder in (out, out / "shards") for path in folder.iterdir() if path.is_file()}
+    patterns = ("deid_3.json", "embeddings-*.parquet", ".huggingface.yaml")
+    assert all(pattern in outer for pattern in patterns)
+    assert all(name.endswith(".json") or fnmatch(name, patterns[1]) or name == patterns[2] for name in beside)
+
+
 def test_the_reference_has_every_public_name() -> None:
     page = (DOCS / "api.md").read_text(encoding="utf-8")
     shown = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)", page, re.MULTILINE)}
@@ -514,14 +605,17 @@ def test_every_figure_is_drawn_by_the_script_and_small(tmp_path: Path) -> None:
     assert all((script.parent / name).stat().st_size < 300_000 for name in kept)
 
 
-def test_the_site_is_built_without_a_complaint_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
     for package in ("mkdocs", "material", "mkdocstrings_handlers"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"building the site needs the extra [docs]: {package} is not installed")
+    folder = tmp_path_factory.mktemp("site")
     # A proxy that nobody listens to: whoever asks the network fails.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     build = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
         env={**os.environ, **nowhere},
         capture_output=True,
@@ -530,11 +624,59 @@ def test_the_site_is_built_without_a_complaint_and_loads_nothing_from_elsewhere(
         check=False,
     )
     assert build.returncode == 0, build.stderr
-    reference = html.unescape((tmp_path / "site" / "api.html").read_text(encoding="utf-8"))
+    return folder
+
+
+def test_the_site_is_built_without_a_complaint_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    reference = html.unescape((site / "api.html").read_text(encoding="utf-8"))
     assert re.search(r"<p>\"12lead\" or \"1lead\", the network.</p>", reference)  # a meaning, not taken for a type
+    index = (site / "search" / "search_index.js").read_text(encoding="utf-8")  # for pages from disk
+    assert index.startswith("var __index = {")
+    assert "write_slurm" in index
+    assert 'href="stylesheets/extra.css"' in (site / "index.html").read_text(encoding="utf-8")
     loads = re.compile(
         r"""<(?:script|img|iframe|source)\b[^>]*\ssrc=["']?(?:https?:)?//|<link\b[^>]*\bhref=["']?(?:https?:)?//"""
     )
-    for page in (tmp_path / "site").rglob("*.html"):
+    for page in site.rglob("*.html"):
         found = loads.search(page.read_text(encoding="utf-8"))
         assert found is None, f"{page.name}: {found and found[0]}"
+
+
+def in_browser(page: str, *flags: str) -> str:
+    """The page as a browser without a screen makes it from disk."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    words = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=15000",
+        "--dump-dom",
+        *flags,
+    ]
+    return subprocess.run([*words, page], capture_output=True, text=True, timeout=120).stdout
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "found"), [("index", "requeue", "resuming"), ("cohorts/muse", "strat_fold", "ptb-xl")]
+)
+def test_the_site_is_searched_from_disk(site: Path, page: str, query: str, found: str) -> None:
+    shown = in_browser(f"file://{site}/{page}.html?q={query}")
+    results = re.findall(r'href="([^"]+)"[^>]*class="md-search-result__link"', shown)
+    assert any(f"{found}.html" in each for each in results), results
+
+
+def test_tables_fit_a_narrow_screen(site: Path, tmp_path: Path) -> None:
+    measure = """<script>addEventListener("load", () => setTimeout(() => {
+      const cells = [...document.querySelectorAll("article td")].map((cell) => cell.getBoundingClientRect().right);
+      document.title = `${document.documentElement.clientWidth} ${Math.max(...cells)}`;
+    }, 2000));</script></body>"""
+    for name in ("commands", "resuming"):
+        page = (site / f"{name}.html").read_text(encoding="utf-8")
+        (site / f"{name}-measured.html").write_text(page.replace("</body>", measure))
+        shown = in_browser(f"file://{site}/{name}-measured.html", "--window-size=500,900")
+        width, right = map(float, re.findall(r"<title>([\d.]+) ([\d.]+)</title>", shown)[0])
+        assert width <= 500
+        assert right <= width, name

@@ -25,6 +25,7 @@ PUBLIC = {
         "ECGDataset",
         "Embedder",
         "EmbeddingRun",
+        "EmbeddingRuns",
         "FILTERED",
         "Filter",
         "Hints",

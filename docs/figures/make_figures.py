@@ -1,6 +1,7 @@
 """Draw the documentation's figures: `python docs/figures/make_figures.py [FOLDER]`.
 
-In: the package's demo recordings. Out: flow.svg, recipes.png and paper.png in FOLDER (this one by default).
+In: the package's demo recordings and random weights. Out: first.png, flow.svg, recipes.png and paper.png in FOLDER (this one by
+default). paper.png is what the tutorial's command draws.
 Needs matplotlib (`pip install 'ecgfounder[report]'`); the same matplotlib gives the same bytes.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,17 @@ import numpy as np
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from ecgfounder import RECIPES, Preparation, Recording, prepare, read_ecg
-from ecgfounder.demo.demo import write_demo_cohort
-from ecgfounder.ecg.plot import plot_recording
+from ecgfounder import RECIPES, Preparation, Recording, cli, load, prepare, read_ecg
+from ecgfounder.demo.demo import write_demo
 
 CALIBRATED = "patient_006/ecg_0007.xml"
 """The demo's recording of 11 s, which ends with a calibration pulse, as from a Philips cardiograph."""
+
+INSPECTED = "patient_001/ecg_0001.xml"
+"""The demo's recording of 10 s that the tutorial inspects."""
+
+SHOWN = 48
+"""Numbers of a token that the first figure shows."""
 
 INK, TRACE, ACCENT, PAPER = "#263238", "#00695c", "#b71c1c", "#eceff1"
 
@@ -47,13 +52,17 @@ def main(arguments: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Text elements keep the files small; a fixed salt makes the names in them reproducible.
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "ecgfounder", "font.family": "sans-serif"})
-    with tempfile.TemporaryDirectory() as cohort:
-        write_demo_cohort(Path(cohort))
-        recording = read_ecg(Path(cohort) / "ecg" / CALIBRATED)
+    with tempfile.TemporaryDirectory() as temporary:
+        demo = write_demo(Path(temporary))
+        recording = read_ecg(demo.data_dir / CALIBRATED)
+        inspected = str(demo.data_dir / INSPECTED)
+        if cli.main(["inspect", inspected, "--plot", str(folder / "paper.png")]):
+            raise SystemExit(f"{INSPECTED} cannot be drawn")
+        embedder = load(checkpoint=demo.checkpoint)
+        _save(_first(folder / "paper.png", embedder.embed(inspected)), folder / "first.png")
     _save(_flow(), folder / "flow.svg")
     _save(_recipes(recording), folder / "recipes.png")
-    plot_recording(replace(recording, samples=recording.samples[:, :5000]), folder / "paper.png")
-    for name in ("recipes.png", "paper.png"):
+    for name in ("first.png", "recipes.png", "paper.png"):
         _few_colours(folder / name)
 
 
@@ -67,6 +76,54 @@ def _few_colours(path: Path) -> None:
     """Store a drawing with 128 colours, which needs a third of the space and looks the same."""
     with Image.open(path) as image:
         image.convert("RGB").quantize(128).save(path, optimize=True, dpi=image.info.get("dpi"))
+
+
+def _first(drawing: Path, feature_map: Any) -> Any:
+    """An ECG as `ecgfounder inspect` draws it, and its feature map below the rhythm strip, token by token."""
+    with Image.open(drawing) as image:
+        pixels_per_second = image.info["dpi"][0] / 25.4 * 25  # at 25 mm/s
+        grey = image.convert("L")
+        left, top, right, bottom = grey.point(lambda value: 255 * (value < 250)).getbbox()
+        pixels = np.asarray(image.convert("RGB").crop((left, top, right, bottom)))
+        dark = np.flatnonzero((np.asarray(grey)[(top + bottom) // 2 :, left:right] < 90).any(axis=0))
+    height, width = pixels.shape[:2]
+    inches = 10 * height / width  # the squares of the paper stay squares
+    total = inches + 3.2
+    figure = plt.figure(figsize=(10, total))
+    paper = figure.add_axes((0.0, 2.7 / total, 1.0, inches / total))
+    paper.imshow(pixels, aspect="auto")
+    paper.axis("off")
+    ends = dark[-1] / width
+    begins = ends - 10 * pixels_per_second / width
+    tokens = figure.add_axes((begins, 0.3 / total, ends - begins, 1.9 / total))
+    values = np.asarray(feature_map)
+    scaled = (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-9)
+    seconds = 0.512 * len(values)
+    tokens.imshow(
+        scaled.T[:SHOWN],
+        aspect="auto",
+        cmap="PuOr",
+        vmin=-2.5,
+        vmax=2.5,
+        interpolation="nearest",
+        extent=(0, seconds, 0, 1),
+    )
+    tokens.set_xlim(0, 10)
+    tokens.set_xticks(range(11), [f"{second} s" for second in range(11)])
+    tokens.set_yticks([])
+    tokens.tick_params(labelsize=9, length=3)
+    tokens.spines[:].set_visible(False)
+    for token in range(1, len(values)):
+        tokens.axvline(0.512 * token, color="white", lw=1.6)
+    for y, text in (
+        (1 - 0.3 / total, "an ECG file"),
+        (
+            2.3 / total,
+            f"its embedding: {len(values)} tokens of 1024 numbers ({SHOWN} of them are shown), one per 0.512 s",
+        ),
+    ):
+        figure.text(begins, y, text, size=12, weight="bold", color=TRACE)
+    return figure
 
 
 def _flow() -> Any:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ecgfounder.readers import read_ecg
     from ecgfounder.readers.source import Hints
     from ecgfounder.results.run import EmbeddingRun, open_run
+    from ecgfounder.results.several import EmbeddingRuns
     from ecgfounder.results.store import read_embedding
     from ecgfounder.run.summary import Summary
 
@@ -70,6 +71,7 @@ __all__ = [
     "Embedder",
     "EmbeddingError",
     "EmbeddingRun",
+    "EmbeddingRuns",
     "Filter",
     "Hints",
     "MedianBaseline",
@@ -118,7 +120,7 @@ _NAMES_BY_MODULE = {
     "token_times",
     "readers": "read_ecg",
     "readers.source": "Hints",
-    "results": "EmbeddingRun open_run read_embedding",
+    "results": "EmbeddingRun EmbeddingRuns open_run read_embedding",
     "embedding": "CohortRun embed_cohort",
     "run.summary": "Summary",
 }

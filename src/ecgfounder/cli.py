@@ -6,6 +6,7 @@ Few modules are imported before signals are handled, so that an early signal end
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -19,14 +20,43 @@ from ecgfounder.commands.terminal import Parser, as_command, check_working_folde
 # command's module is imported.
 COMMANDS: dict[str, str] = {
     "embed": "embed every ECG of a dataset",
+    "status": "show how far a run is, also while it works",
     "merge": "finish the run record of a run that was done in shards",
-    "upgrade": "convert a run's folder of an older version to the current layout",
     "export": "write a run's embeddings in another format",
+    "upgrade": "convert a run's folder of an older version to the current layout",
     "inspect": "show what is in ECG files",
-    "verify": "check that embeddings do not depend on batch, processes or engine",
+    "probe": "test what embeddings know about labels by a linear probe",
+    "neighbours": "find the most similar recordings",
     "doctor": "check the installation and a checkpoint",
+    "verify": "check that embeddings do not depend on batch, processes or engine",
     "demo": "make a small cohort and embed it",
 }
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "run": ("embed", "status", "merge", "export", "upgrade"),
+    "look": ("inspect",),
+    "analyse": ("probe", "neighbours"),
+    "check": ("doctor", "verify", "demo"),
+}
+"""The commands by purpose, as `ecgfounder --help` shows them."""
+
+EXAMPLES: dict[str, str] = {
+    "embed": "embed --dataset ecgs/ --checkpoint checkpoints/ --output_dir embeddings/",
+    "status": "status embeddings/",
+    "merge": "merge embeddings/",
+    "export": "export embeddings/ --to npy --output_dir arrays/",
+    "upgrade": "upgrade embeddings/",
+    "probe": "probe embeddings/ --labels labels.csv --on study_id --label af --group patient --output_dir probe/",
+    "neighbours": "neighbours embeddings/ --record a/1.xml -k 5",
+    "inspect": "inspect ecg.xml --plot ecg.png",
+    "doctor": "doctor --checkpoint checkpoints/",
+    "verify": "verify ecgs/ --checkpoint checkpoints/",
+    "demo": "demo demo/",
+}
+"""One example of each command."""
+
+CALCULATING = ("probe", "neighbours")
+"""Commands that calculate with NumPy, on all cores."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,19 +65,70 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    parser = Parser(prog="ecgfounder", description="ECGFounder embeddings from the ECG files of hospitals and cohorts.")
+    if words[:1] == ["--print_completion"]:
+        return _print_completion(words[1:])
+    parser, _ = _parsers(words[:1])
+    arguments = parser.parse_args(words)
+    check_working_folder()
+    if words[0] not in CALCULATING:
+        _spare_threads()
+    return cast(int, arguments.work(arguments))
+
+
+def _parsers(chosen: Sequence[str]) -> tuple[Parser, argparse._SubParsersAction[Parser]]:
+    """The parser, and that of each command, of which the chosen ones have their flags."""
+    parser = Parser(
+        prog="ecgfounder",
+        usage="%(prog)s [-h] [--version] [--print_completion SHELL] COMMAND ...",
+        description="ECGFounder embeddings from the ECG files of hospitals and cohorts.",
+        epilog=_listed_commands(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"ecgfounder {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument(
+        "--print_completion",
+        choices=("bash", "zsh", "fish"),
+        metavar="SHELL",
+        help="print a script that completes commands and flags in bash, zsh or fish",
+    )
+    subparsers = parser.add_subparsers(prog="ecgfounder", metavar="COMMAND", required=True, help=argparse.SUPPRESS)
     for name, what in COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-        if words[:1] == [name]:
+        command = subparsers.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            epilog=_example(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name in chosen:
             room = importlib.import_module(f"ecgfounder.commands.{name}")
             getattr(room, f"add_{name}_arguments")(command)
             command.set_defaults(work=getattr(room, f"run_{name}"))
-    arguments = parser.parse_args(words)
-    check_working_folder()
-    _spare_threads()
-    return cast(int, arguments.work(arguments))
+    return parser, subparsers
+
+
+def _listed_commands() -> str:
+    """The commands by purpose."""
+    lines = []
+    for group, names in GROUPS.items():
+        lines += [f"{group}:", *(f"  {name:<9} {COMMANDS[name]}" for name in names), ""]
+    return "\n".join([*lines, "ecgfounder COMMAND --help shows the flags of a command, and an example."])
+
+
+def _example(name: str) -> str:
+    return f"example:\n  ecgfounder {EXAMPLES[name]}"
+
+
+def _print_completion(words: Sequence[str]) -> int:
+    """Print the script that completes commands and flags in a shell."""
+    from ecgfounder.commands.completion import SHELLS, completion_of
+
+    parser, commands = _parsers(list(COMMANDS))
+    commands.help = "command"  # shtab leaves out what the help does not show
+    if len(words) != 1 or words[0] not in SHELLS:
+        parser.error(f"argument --print_completion: expected one of {', '.join(SHELLS)}")
+    print(completion_of(parser, list(commands.choices.values()), words[0]))
+    return 0
 
 
 def embed_main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +139,11 @@ def embed_main(argv: Sequence[str] | None = None) -> int:
 def _embed_main(argv: Sequence[str] | None) -> int:
     from ecgfounder.commands.embed import add_embed_arguments, run_embed
 
-    parser = Parser(description="Embed every ECG of a dataset with ECGFounder.")
+    parser = Parser(
+        description="Embed every ECG of a dataset with ECGFounder.",
+        epilog=_example("embed"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_embed_arguments(parser)
     arguments = parser.parse_args(argv)
     check_working_folder()

@@ -39,7 +39,8 @@ BROKEN = ("b/5.xml", 104)
 class Made:
     """A run as `ecgfounder embed` leaves it, with made-up embeddings of 6 channels.
 
-    `embeddings` gives a recording's embeddings in order, windows first, then leads.
+    `embeddings` gives a recording's embeddings in order, windows first, then leads. Runs with another `data` are of
+    other files. `kept` has further columns of the dataset by path.
     """
 
     folder: Path
@@ -59,13 +60,16 @@ class Made:
     rows: Sequence[tuple[str, int]] = (*zip(PATHS, STUDIES, strict=True), BROKEN)
     done_order: Sequence[str] = PATHS
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    data: int = 0
+    checkpoint: str = "0" * 64
+    kept: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def books(self) -> RunFolder:
         return RunFolder(self.folder)
 
     def embeddings(self, path: str) -> list[npt.NDArray[np.float32]]:
-        chance = np.random.default_rng(path_key(path))
+        chance = np.random.default_rng([path_key(path), self.data] if self.data else path_key(path))
         n = self.n_windows * (len(self.leads) if self.lead == "all" else 1)
         tokens = [self.lengths.get(path, 3)] * n
         if self.remainder == "keep":
@@ -91,7 +95,7 @@ class Made:
             shape=[*outer, *views[0].shape],
             size=10,
             mtime_ns=1,
-            sha256=f"{path_key(path):064x}",
+            sha256=f"{path_key(path) + self.data:064x}",
             format="philips_sierra",
             sampling_rate=500.0,
             n_samples=5000,
@@ -140,9 +144,11 @@ class Made:
 
     def write_books(self) -> None:
         dataset = self.folder.parent / f"{self.folder.name}.jsonl"
-        dataset.write_bytes(b"".join(orjson.dumps({"ecg_paths": [p], "study_id": s}) + b"\n" for p, s in self.rows))
+        lines = [orjson.dumps({"ecg_paths": [p], "study_id": s, **self.kept.get(p, {})}) for p, s in self.rows]
+        dataset.write_bytes(b"".join(line + b"\n" for line in lines))
         cohort = open_cohort(str(dataset), id_column=self.id_column)
-        keep = () if self.id_column == "study_id" else ("study_id",)
+        names = ("study_id", *next(iter(self.kept.values()), {}))
+        keep = tuple(name for name in names if name != self.id_column)
         books = self.books
         state = read_ledger(books.ledger)
         write_manifest(cohort, state, DATA_DIR, keep, books.table("manifest").path, books.failures.path)
@@ -157,7 +163,7 @@ class Made:
         }
         fingerprint = {"preparation": preparation, "pooling": self.pooling, "dtype": self.dtype}
         fingerprint |= {"format": self.format, "layout": self.layout, "id_column": self.id_column}
-        fingerprint |= {"predictions": False, "statements": False}
+        fingerprint |= {"predictions": False, "statements": False, "checkpoint_sha256": self.checkpoint}
         told = CohortSettings(dataset="made.jsonl", data_dir=DATA_DIR, id_column=self.id_column)
         return RunRecord(outcome=self.outcome, fingerprint=fingerprint, settings=told, run_id="made", format_version=2)
 

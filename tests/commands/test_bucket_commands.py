@@ -56,6 +56,10 @@ def test_the_commands_of_a_run_work_on_a_bucket(embed: list[str], url: str, buck
     assert first.returncode == 1, first.stderr  # one of the demo's recordings is damaged
     assert "12 of 13 recordings embedded, 1 failed" in first.stderr
     assert f"All failures with their reasons: {url}/_run/failures.csv" in first.stderr
+    status = command("status", url)
+    assert status.returncode == 1, status.stderr
+    assert status.stdout.splitlines()[0].startswith(f"run         {url}: complete, begun ")
+    assert "done        12 of 13 recordings, 1 failed, 0 to do\n" in status.stdout
     again = command(*flags)
     assert "to do: 0, done before: 12, failed before: 1" in again.stderr
     other = command(*embed, "--output_dir", url)

@@ -3,10 +3,10 @@
 In: settings, a gateway before the store. Out: exit statuses. Each start is forked from a process that has never used an object
 store, because the client of object stores cannot be used after a fork.
 
-    python -m tests.harness.bucket_runs --kills 200 --faults 1000 --seed 1 --portion 1/4
+    python -m tests.harness.bucket_runs --kills 200 --launch_kills 20 --faults 1000 --seed 1 --portion 1/4
 
-kills that many starts and injects that many faults in requests. It prints each run, and ends with an error at the first record
-that is lost or doubled, and at the first object that is left over.
+kills that many starts, that many processes of launches, and injects that many faults in requests. It
+prints each run, and ends with an error at the first record that is lost or doubled, and at the first object that is left over.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from ecgfounder.ledger.groups.lease import Intervals
 from ecgfounder.run.settings import Settings
@@ -33,6 +37,7 @@ from ecgfounder.storage import Location, locate
 from tests.builders.cohorts import settings_for, write_cohort
 from tests.harness import store_faults
 from tests.harness.faults import COMPLETE, CRASHED
+from tests.harness.launches import Process, launch_of, program_flags, write_program
 from tests.harness.object_server import Gateway, Request, Rule, Trouble, gateway_to, program, running
 from tests.harness.store_faults import HERE, Machine, check_sealed
 
@@ -128,6 +133,7 @@ class _Script:
     gateway: Gateway
     bucket: str
     cohort: Path
+    launches: Path
     expected: dict[str, Any]
 
     def killed(self, number: int) -> int:
@@ -152,6 +158,40 @@ class _Script:
         )
         self.check(settings)
         return killed
+
+    def launched(self, number: int) -> int:
+        """One run by launches of one to three processes, of which one is killed at random; how many were killed."""
+        chance = random.Random(self.seed * 100_003 + number)
+        form = chance.choice(("json", "parquet"))
+        settings = self.settings(f"launched/{number}", form)
+        flags = program_flags(self.cohort / "cohort", str(settings.output_dir), self.cohort)
+        killed, sizes = 0, []
+        for attempt in range(1, 20):
+            sizes.append(size := chance.choice((1, 2, 3)))
+            launch = launch_of(size) if size > 1 else {}
+            command = [sys.executable, str(self.launches), *flags, "--format", form]
+            processes = [Process(command, **launch, RANK=str(rank), PAUSE="0.2") for rank in range(size)]
+            victim = chance.choice(processes).process if attempt < 4 else None
+            if victim is not None:
+                time.sleep(chance.uniform(3.0, 14.0))
+                victim.kill()
+                for each in processes:  # as a launcher does: one that has not joined yet is waited for in vain
+                    with suppress(subprocess.TimeoutExpired):
+                        each.process.wait(20)
+                    each.process.terminate()
+            statuses = [each.end() for each in processes]
+            killed += statuses.count(-signal.SIGKILL)
+            if not any(statuses[1:]) and statuses[0] in (0, 1) and self.is_complete(settings):
+                break
+        else:
+            raise AssertionError("not complete after 19 starts")
+        print(f"run {number}: {form}, launches of {sizes} processes, {killed} killed", flush=True)
+        self.check(settings)
+        return killed
+
+    def is_complete(self, settings: Settings) -> bool:
+        record = locate(f"{settings.output_dir}/_run/run.json")
+        return record.exists() and orjson.loads(record.read())["outcome"] == "complete"
 
     def faulty(self, number: int) -> int:
         """One run with faults in its requests; how many there were."""
@@ -191,6 +231,7 @@ class _Script:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs to a bucket that are killed and disturbed.")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--launch_kills", type=int, default=20)
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--portion", default="1/1", help="I/N: the I-th of N portions")
@@ -207,13 +248,14 @@ def main() -> int:
         (cohort / "w").write_bytes(b"weights")
         with running(Path(data), weed) as server, gateway_to(server) as gateway:
             os.environ.update(gateway.environment)
-            script = _Script(arguments.seed, gateway, server.new_bucket(), cohort, {})
+            script = _Script(arguments.seed, gateway, server.new_bucket(), cohort, write_program(cohort), {})
             for form in ("json", "parquet"):
                 settings = script.settings(form, form)
                 assert run_in_bucket(settings, gateway) == COMPLETE
                 script.check(settings)
             for what, work, most in (
                 ("kills", script.killed, arguments.kills),
+                ("kills in launches", script.launched, arguments.launch_kills),
                 ("faults", script.faulty, arguments.faults),
             ):
                 count, numbers = 0, itertools.count(part, parts)

@@ -48,6 +48,9 @@ def create_engine(*_, threads, **__):
     return SlowEngine(1)
 
 if __name__ == "__main__":
+    if "TELL_WAITING" in os.environ:
+        import accelerate, torch
+        print("waiting", file=sys.stderr, flush=True)
     with mock.patch.multiple(extract, create_engine=create_engine, StoreHold=held, TICK_SECONDS=0.1):
         sys.exit(cli.embed_main())
 """

@@ -19,7 +19,7 @@ import pytest
 
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.ledger.ledger import LedgerWriter
-from ecgfounder.results import arrays, join, store
+from ecgfounder.results import arrays, join, several, store
 from ecgfounder.results import run as runs
 from ecgfounder.results.run import open_run
 from ecgfounder.results.store import read_embedding
@@ -30,11 +30,12 @@ from tests.builders.runs import BROKEN, FORMS, PATHS, STUDIES, C, Made
 
 def test_every_example_in_the_documentation_strings_runs(tmp_path: Path) -> None:
     folder = Made(tmp_path / "run").make()
+    names = {"folder": folder, "other": Made(tmp_path / "other", data=1).make(), "open_run": open_run}
     finder = doctest.DocTestFinder(exclude_empty=True)
     runner = doctest.DocTestRunner()
     examples = 0
-    for module in (runs, arrays, join, store):
-        for test in finder.find(module, module.__name__, extraglobs={"folder": folder, "open_run": open_run}):
+    for module in (runs, arrays, join, several, store):
+        for test in finder.find(module, module.__name__, extraglobs=names):
             result = runner.run(test)
             assert result.failed == 0, test.name
             examples += result.attempted
@@ -180,6 +181,39 @@ def test_indexing_gives_what_the_whole_array_would(tmp_path: Path, stored: str, 
     assert isinstance(got, np.ndarray)
     assert got.shape == expected.shape
     assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("pooling", ["none", "mean", "both"])
+@pytest.mark.parametrize("stored", ["json", "parquet"])
+@pytest.mark.parametrize("n_windows", [1, 2])
+def test_blocks_have_each_row_once(tmp_path: Path, stored: str, pooling: str, n_windows: int) -> None:
+    rows = (*zip(PATHS, STUDIES, strict=True), (PATHS[1], 105), (PATHS[1], 106), BROKEN)
+    made = Made(tmp_path, stored, pooling, n_windows=n_windows, rows=rows, stride=1.0 if n_windows > 1 else None)
+    run = open_run(made.make())
+    for kind in ("mean",) if pooling == "mean" else ("mean", "none"):
+        X, _ = run.arrays(kind)
+        blocks = list(X.blocks(3))
+        assert sorted(np.concatenate([rows for rows, _ in blocks]).tolist()) == list(range(len(X)))
+        for rows_here, block in blocks:
+            np.testing.assert_array_equal(block, X[rows_here])
+            assert block.dtype == np.float32
+
+
+def test_blocks_leave_out_rows_of_others_and_say_what_lacks(tmp_path: Path) -> None:
+    made = Made(tmp_path, "parquet", "mean", shard_size=4)
+    run = open_run(made.make())
+    (shard,) = tmp_path.glob("*.parquet")
+    table = pq.read_table(shard)
+    more = pa.concat_tables([table.slice(1, 1).set_column(0, "key", pa.array(["f" * 16])), table, table.slice(0, 2)])
+    pq.write_table(more if table.column_names[0] == "key" else table, shard, row_group_size=2)
+    X, _ = run.arrays("mean")
+    found = {int(row): vector for rows, block in X.blocks() for row, vector in zip(rows, block, strict=True)}
+    assert len(found) == len(X) == sum(len(rows) for rows, _ in X.blocks())
+    for row, vector in found.items():
+        np.testing.assert_array_equal(vector, made.embeddings(PATHS[row])[0])
+    pq.write_table(table.slice(1), shard)
+    with pytest.raises(RunError, match="lacks rows of 1 recordings"):
+        list(open_run(tmp_path).arrays("mean")[0].blocks())
 
 
 def test_a_row_that_is_not_there_is_an_index_error(tmp_path: Path) -> None:
@@ -396,3 +430,18 @@ def test_a_key_that_is_not_there_is_refused_with_the_way_to_get_it(run: runs.Emb
         run.join(pd.DataFrame({"study_id": [0.5]}), on="study_id")
     with pytest.raises(RunError, match="expected a pandas or polars DataFrame"):
         run.join(3, on="study_id")
+
+
+@pytest.mark.parametrize("stored", ["json", "parquet"])
+def test_a_sample_is_spread_over_the_storage_and_always_the_same(tmp_path: Path, stored: str) -> None:
+    rows = [(f"{number}.xml", number) for number in range(60)]
+    made = Made(tmp_path, stored, "mean", rows=rows, done_order=[path for path, _ in reversed(rows)], shard_size=5)
+    X, _ = open_run(made.make()).arrays("mean")
+    chosen, block = X.sample(20, at_once=5)
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert 15 < len(chosen) <= 20
+    assert chosen.min() < 6
+    assert chosen.max() > 53
+    np.testing.assert_array_equal(block, X[chosen])
+    np.testing.assert_array_equal(X.sample(20, at_once=5)[0], chosen)
+    assert X.sample(60)[0].tolist() == list(range(60))

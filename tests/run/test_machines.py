@@ -181,6 +181,25 @@ def test_what_one_machine_refuses_none_begins(refused: str, start: Start, tmp_pa
     assert not (tmp_path / "out" / "_run" / "run.json").exists()
 
 
+@pytest.mark.parametrize("rank", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_a_process_that_waits_for_one_that_does_not_come_can_be_stopped(
+    rank: str, program: Path, flags: list[str], tmp_path: Path
+) -> None:
+    alone = Process([sys.executable, str(program), *flags], **launch_of(2), RANK=rank, TELL_WAITING="1")
+    assert alone.process.stderr is not None
+    for line in alone.process.stderr:
+        alone.said += line
+        if "waiting" in line:
+            break
+    time.sleep(1)  # now it waits in a library
+    stopped = time.monotonic()
+    alone.process.terminate()
+    assert alone.end() == 128 + signal.SIGTERM, alone.said
+    assert time.monotonic() - stopped < 15
+    assert "stopped by SIGTERM" in alone.said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_shard_that_was_launched_says_what_it_did_and_how_to_go_on(start: Start, tmp_path: Path) -> None:
     here, there = start("--shard", "1/2")

@@ -236,7 +236,13 @@ def test_every_signal_of_a_scheduler_ends_a_run_with_what_is_in_flight_committed
     ledger = b"".join(part.read_bytes() for part in (tmp_path / "out" / "_run" / "ledger").iterdir())
     assert ledger.count(b'"status":"done"') >= 4
     assert ledger.count(b'"records":') == 1
-    assert orjson.loads((tmp_path / "out" / "_run" / "run.json").read_bytes())["outcome"] == "interrupted"
+    record = tmp_path / "out" / "_run"
+    assert orjson.loads((record / "run.json").read_bytes())["outcome"] == "interrupted"
+    assert not list((record / "scratch").iterdir())
+    assert [lock.read_bytes() for lock in (record / "locks").iterdir()] == [b""]
+    assert not [
+        path for path in (tmp_path / "out").iterdir() if path.suffix not in (".parquet", ".yaml") and path != record
+    ]
 
 
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(embed: list[str], tmp_path: Path) -> None:

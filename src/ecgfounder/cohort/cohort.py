@@ -90,7 +90,7 @@ class Cohort:
             identifiers = values_of(table, self.id_column, row) if self.id_column else [None] * len(cells)
             others = rows_of(table.select(list(columns)), row) if columns else [{}] * len(cells)
             for cell, identifier, other in zip(cells, identifiers, others, strict=True):
-                name = None if self.id_column is None else "" if identifier is None else str(identifier)
+                name = None if self.id_column is None else _identifier_text(identifier)
                 if self._lists_as_text and isinstance(cell, str) and is_list_text(cell):
                     cell = self._list_of(cell, row)
                 if isinstance(cell, str) and cell:
@@ -120,6 +120,11 @@ class Cohort:
 
         first = next(self._batches(list(columns)), None) if columns else None
         return pa.schema([]) if first is None else first.schema
+
+
+def _identifier_text(value: object) -> str:
+    """An identifier as text; "" for a missing one, which is NaN in a column of floating-point numbers."""
+    return "" if value is None or value != value else str(value)
 
 
 class MissingColumnError(CohortError):

@@ -5,6 +5,7 @@ In: a cohort's records. Out: an `Index`, about 25 bytes per path; keys and outpu
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class Index:
         int64 [n], hash of the `Record`, to recognise it in this process when the cohort is read again.
     shared : numpy.ndarray
         uint64, hashes of the names of identifiers that have several paths.
+    decimal_ids : bool
+        Whether the records have identifiers, and all of them are whole numbers with a decimal point (123.0) or an exponent.
     """
 
     keys: npt.NDArray[np.uint64]
@@ -41,6 +44,7 @@ class Index:
     first: npt.NDArray[np.bool_]
     marks: npt.NDArray[np.int64]
     shared: npt.NDArray[np.uint64]
+    decimal_ids: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -49,6 +53,18 @@ class Index:
     def n_records(self) -> int:
         """Number of different recordings."""
         return int(self.first.sum())
+
+    def sample(self, size: int) -> npt.NDArray[np.bool_]:
+        """Some recordings, spread over the cohort by chance: bool [n]. A smaller sample is part of a larger one."""
+        keys = np.sort(self.keys[self.first])
+        if size >= len(keys):
+            return self.first
+        return np.asarray(self.first & (self.keys < keys[size]), dtype=np.bool_)
+
+    def shard_sizes(self, n_shards: int) -> list[int]:
+        """The number of different recordings in each shard of a division."""
+        shards = (self.keys[self.first] % np.uint64(n_shards)).astype(np.int64)
+        return [int(number) for number in np.bincount(shards, minlength=n_shards)]
 
     def colliding_names(self) -> npt.NDArray[np.uint64]:
         """Hashes of the output names that two or more different paths would share."""
@@ -116,6 +132,7 @@ def index_cohort(cohort: Cohort, naming: Naming | None, data_dir: str) -> Index:
     """
     keys, names, marks = array("Q"), array("Q"), array("q")
     paths = array("Q")  # if records have identifiers
+    decimal_ids: bool | None = None  # None: no identifier yet
     for record in cohort.records():
         keys.append(record_key(record, data_dir))
         marks.append(hash(record))
@@ -125,11 +142,25 @@ def index_cohort(cohort: Cohort, naming: Naming | None, data_dir: str) -> Index:
             names.append(0)  # the record fails with that reason later
         if record.identifier is not None:
             paths.append(path_key(record_identity(record.path, data_dir)))
+            if decimal_ids is not False and record.identifier:
+                decimal_ids = is_decimal(record.identifier)
     all_keys, all_names = np.array(keys, np.uint64), np.array(names, np.uint64)
     first = np.zeros(len(keys), dtype=np.bool_)
     first[np.unique(all_keys, return_index=True)[1]] = True
     shared = _shared_names(all_keys, all_names, np.array(paths, np.uint64)) if paths else np.empty(0, np.uint64)
-    return Index(all_keys, all_names, first, np.array(marks, np.int64), shared)
+    return Index(all_keys, all_names, first, np.array(marks, np.int64), shared, bool(decimal_ids))
+
+
+_DECIMAL = re.compile(r"-?\d+\.0+|-?\d(?:\.\d+)?e\+\d+")
+
+
+def is_decimal(identifier: str) -> bool:
+    """Whether an identifier is a whole number as a library writes it that has made floating-point numbers of a column.
+
+    >>> [is_decimal(each) for each in ("40689238.0", "1.2e+17", "40689238", "1.5", "v1.0")]
+    [True, True, False, False, False]
+    """
+    return _DECIMAL.fullmatch(identifier) is not None
 
 
 def _shared_names(

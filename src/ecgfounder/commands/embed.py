@@ -7,27 +7,44 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
-import time
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecgfounder.commands.arguments import (
+    actors_of,
     add_cohort_arguments,
+    add_driver_arguments,
     add_network_arguments,
     add_output_arguments,
     add_reading_arguments,
     add_run_arguments,
     add_signal_arguments,
+    add_speed_arguments,
     add_storage_argument,
     hints_of,
     preparation_of,
 )
-from ecgfounder.commands.terminal import OK, REFUSED, SOME_FAILED, Terminal, as_flags, print_retry, print_tally
+from ecgfounder.commands.progress import duration
+from ecgfounder.commands.terminal import (
+    OK,
+    REFUSED,
+    SOME_FAILED,
+    JsonTerminal,
+    Terminal,
+    as_flags,
+    print_retry,
+    print_tally,
+    status_of,
+)
 from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.machine import is_launched
-from ecgfounder.storage import folder_text, output_place, storage_options
+from ecgfounder.storage import folder_text, output_place, path_here, storage_options
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -38,21 +55,30 @@ if TYPE_CHECKING:
 
 def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `ecgfounder embed`."""
+    parser.usage = "%(prog)s --dataset DATASET --output_dir OUTPUT_DIR [flags]"
     add = add_cohort_arguments(parser, required=True)
-    add("--id_column", help="name outputs by this column's values instead of by path")
-    add("--keep_columns", nargs="+", default=[], metavar="COLUMN", help="columns to copy into the manifest")
-    add_storage_argument(parser)
-    add_reading_arguments(parser)
+    add("--id_column", help="column whose values name the outputs (default: names from paths)")
+    add(
+        "--keep_columns",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns to copy into the manifest (default: none)",
+    )
+    add_output_arguments(parser)
     add_signal_arguments(parser)
     add_network_arguments(parser)
-    add_output_arguments(parser)
     add_run_arguments(parser)
+    add_reading_arguments(parser)
+    add_speed_arguments(parser)
+    add_driver_arguments(parser)
+    add_storage_argument(parser)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Settings from parsed arguments; refuses contradicting ones."""
     from ecgfounder.cohort.sources import default_data_dir
-    from ecgfounder.run.settings import Settings
+    from ecgfounder.run.settings import Settings, shard_and_group
 
     part, slash, parts = arguments.shard.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal()):
@@ -60,6 +86,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             f"Invalid value for the 'shard' parameter. It must be I/N, e.g. 3/16, got {arguments.shard!r}."
         )
     options = storage_options(arguments.storage_options)
+    shard_size, group_size = shard_and_group(arguments.shard_size, arguments.group_size, arguments.format)
     output_dir = output_place(arguments.output_dir, options)
     data_dir = arguments.data_dir or default_data_dir(arguments.dataset, options) or os.getcwd()
     return Settings(
@@ -83,33 +110,52 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         statements=arguments.statements,
         heart_rate=arguments.heart_rate,
         format=arguments.format,
-        shard_size=arguments.shard_size,
+        shard_size=shard_size,
         dtype=arguments.dtype,
         layout=arguments.layout,
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
         shard=(int(part), int(parts)),
+        sample=arguments.sample,
         overwrite=arguments.overwrite,
         retry_failed=arguments.retry_failed,
         check_hashes=arguments.check_hashes,
         read_timeout=arguments.read_timeout,
         read_memory=arguments.read_memory,
         storage_options=options,
+        driver=arguments.driver,
+        group_size=group_size,
+        actors=actors_of(arguments),
     )
 
 
 def run_embed(arguments: argparse.Namespace) -> int:
     """Embed the cohort; returns the exit status."""
-    settings = settings_of(arguments)
-    from ecgfounder.run.run import Run
+    if not arguments.log_json:
+        return _embed(arguments, Terminal())
+    console = JsonTerminal()
+    with console.logged():
+        return status_of(lambda: _embed(arguments, console), console.error)
 
+
+def _embed(arguments: argparse.Namespace, console: Terminal) -> int:
+    settings = settings_of(arguments)
+    from ecgfounder.run.choice import make_run
+
+    if arguments.measure and not arguments.dry_run:
+        raise SettingsError("the 'measure' parameter needs dry_run=True: a run itself is not a forecast.")
     if arguments.dry_run:
-        return print_preview(Run(settings, Terminal()).preview(), settings)
+        preview = make_run(settings, console).preview()
+        status = print_preview(preview, settings)
+        if arguments.measure and status == OK and preview.plan.n_todo:
+            _measure(settings, preview)
+        return status
+    if arguments.write_slurm is not None:
+        return _write_slurm(arguments, settings, console)
     interruption = Interruption()
-    console = Terminal()
     try:
         with listening(interruption.request):
-            summary = Run(settings, console, interruption).execute()
+            summary = make_run(settings, console, interruption).execute()
     except OSError as error:
         console.line(
             f"ecgfounder: the run stopped: {error}. Finished recordings are kept; the same command resumes the run."
@@ -117,7 +163,48 @@ def run_embed(arguments: argparse.Namespace) -> int:
         return SOME_FAILED
     finally:
         console.close()
-    return report(summary, settings, console)
+    status = report(summary, settings, console)
+    _log_end(status, summary, console)
+    return status
+
+
+def _write_slurm(arguments: argparse.Namespace, settings: Settings, console: Terminal) -> int:
+    """Check the run as `--dry_run` does, and write the script of an array that does it."""
+    from ecgfounder.commands.slurm import script_of, write_script
+    from ecgfounder.run.run import Run
+
+    n_shards = settings.shard[1]
+    parser = argparse.ArgumentParser(add_help=False)
+    add_embed_arguments(parser)
+    defaults = {name: parser.get_default(name) for name in vars(arguments)}
+    script = script_of(arguments, defaults, n_shards, settings.storage_options)
+    whole = replace(settings, shard=(1, 1))
+    if (status := print_preview(Run(whole, console).preview(), whole)) != OK:
+        return status
+    path = path_here(arguments.write_slurm, "write_slurm")
+    write_script(path, script)
+    output_dir = str(settings.output_dir.absolute() if isinstance(settings.output_dir, Path) else settings.output_dir)
+    merge = [sys.executable, "-m", "ecgfounder.cli", "merge", output_dir]
+    console.line(f"{path}: {counted(n_shards, 'shard')}. Submit it: sbatch {shlex.quote(str(path))}")
+    console.line(f"When all tasks have ended: sbatch --dependency=afterany:JOB --wrap={shlex.quote(shlex.join(merge))}")
+    return OK
+
+
+def _log_end(status: int, summary: Summary, console: Terminal) -> None:
+    """The last line of a log for programs: the outcome, and the counts of the whole run or, of a shard, of this attempt."""
+    tally = summary.tally
+    console.event(
+        "end",
+        status=status,
+        outcome=summary.outcome,
+        done=summary.processed - summary.failed_now if tally is None else tally.done,
+        failed=summary.failed_now if tally is None else tally.failed,
+        pending=None if tally is None else tally.pending,
+        processed=summary.processed,
+        seconds=round(summary.seconds, 3),
+        rate=round(_rate(summary), 3),
+        trouble=summary.trouble,
+    )
 
 
 def advice(slowest: str, settings: Settings, device: str) -> str:
@@ -164,7 +251,7 @@ def report(summary: Summary, settings: Settings, console: Terminal) -> int:
         some_failed = bool(summary.failed_now or summary.plan.failed)
     else:
         _report_run(summary, summary.tally, settings, console)
-        if summary.tally.pending:
+        if summary.tally.pending and settings.sample is None:
             return SOME_FAILED
         some_failed = bool(summary.tally.failed)
     # A launcher kills all processes if one fails.
@@ -189,8 +276,7 @@ def _report_shard(summary: Summary, settings: Settings, console: Terminal) -> No
 
 def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Terminal) -> None:
     """Print the counts of a whole run."""
-    took = time.strftime("%H:%M:%S", time.gmtime(summary.seconds))
-    now = f"{summary.processed:,} in this attempt, {took}, {_rate(summary):.1f} ECG/s"
+    now = f"{summary.processed:,} in this attempt, {duration(summary.seconds)}, {_rate(summary):.1f} ECG/s"
     console.line(
         f"{tally.done:,} of {counted(tally.done + tally.failed + tally.pending, 'recording')} embedded, {tally.failed:,} failed; "
         f"{now if summary.processed else 'nothing was left to do'}"
@@ -204,7 +290,8 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
         )
     print_tally(tally, settings.output_dir, console, all_before=not summary.failed_now, idle=not summary.processed)
     if tally.pending:
-        console.line(f"Still to do: {counted(tally.pending, 'recording')}; the same command does them")
+        without = "" if settings.sample is None else " without --sample"
+        console.line(f"Still to do: {counted(tally.pending, 'recording')}; the same command{without} does them")
 
 
 _MEANINGS = {
@@ -245,6 +332,26 @@ def print_preview(preview: Preview, settings: Settings) -> int:
     if settings.format == "json" and budget.files > MANY_FILES:
         print(f"advice      more than {MANY_FILES:,} files are slow to handle: consider --format parquet")
     return REFUSED if preview.differences or preview.colliding_names or not budget.fits else OK
+
+
+def _measure(settings: Settings, preview: Preview) -> None:
+    """Embed some recordings, and print what all of them will take."""
+    from ecgfounder.run.budget import megabytes
+    from ecgfounder.run.forecast import forecast
+
+    interruption = Interruption()
+    with listening(interruption.request):
+        found = forecast(settings, preview.plan.n_todo, interruption)
+    print(
+        f"measured    {counted(found.measured, 'recording')}, {found.failed:,} failed, {found.rate:.1f} ECG/s on this machine, "
+        f"engine {found.engine}"
+    )
+    print(
+        f"forecast    {duration(found.seconds)} for {counted(found.n_todo, 'recording')}, {megabytes(found.bytes)} in "
+        f"{preview.budget.files:,} files"
+    )
+    if found.reads is not None or preview.budget.requests is not None:
+        print(f"requests    about {found.reads or 0:,} to read and {preview.budget.requests or 0:,} to write")
 
 
 def _print_presence(presence: Presence) -> None:

@@ -58,7 +58,8 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--plot",
         metavar="OUT",
-        help="draw at 25 mm/s and 10 mm/mV: one recording into this .png or .svg file, several into this folder",
+        help="draw at 25 mm/s and 10 mm/mV: one recording into this .png or .svg file, several into this folder (default: no "
+        "drawing)",
     )
     add(
         "--title",

@@ -14,13 +14,17 @@ import re
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
+from ecgfounder.commands.progress import Minutes, Pace
 from ecgfounder.drivers.interruption import Stopped, listening
 from ecgfounder.errors import ECGFounderError, SettingsError
 from ecgfounder.escaping import one_line
@@ -37,40 +41,56 @@ OK, SOME_FAILED, REFUSED = 0, 1, 2
 _FLAGS = "|".join(
     (
         *(
+            "allow_different",
             "allow_incomplete",
             "batch_size",
+            "code_classes",
             "check_hashes",
+            "cpus_per_actor",
             "data_dir",
             "dataset_name",
+            "dry_run",
+            "ecg_time",
             "embeddings_dirs",
             "exclude_flags",
+            "gpus_per_actor",
+            "group_size",
             "heart_rate",
         ),
         *(
             "id_column",
             "keep_columns",
             "keep_missing",
+            "label_time",
+            "least_likelihood",
             "max_samples",
             "missing_leads",
             "modality_mapping",
             "num_workers",
+            "n_draws",
+            "one_per_patient",
         ),
         *(
             "output_dir",
             "output_file",
             "output_format",
             "path_column",
+            "ray_address",
             "read_memory",
             "read_timeout",
             "retry_failed",
             "sampling_rate",
+            "separate_patients",
+            "test_runs",
+            "zero_likelihood",
         ),
-        *("shard_size", "target_cols", "text_cols", "trim_zero_edges"),
+        *("shard_size", "storage_options", "target_cols", "text_cols", "trim_zero_edges", "write_slurm"),
     )
 )
 _WORDS = (
-    "checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|mode|overwrite|pooling|precision|predictions|"
-    "reader|recipe|remainder|resampling|shard|split|statements|stride|unit|window"
+    "actors|baseline|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
+    "group|label|layout|lead|leads|measure|mode|names|number|overwrite|permutations|pooling|precision|predictions|reader|recipe|"
+    "refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")
@@ -93,22 +113,30 @@ def as_flags(text: str) -> str:
 
 def as_command(work: Callable[[], int]) -> int:
     """Run a command: errors of the package are printed as one line, not as a traceback; signal n gives exit status 128 + n."""
-    with _steady_streams(), _log_in_lines(), listening(_stop):
-        try:
-            return work()
-        except ECGFounderError as error:
-            print_error("ecgfounder", error)
-            return REFUSED
-        except KeyboardInterrupt as interrupt:
-            number = interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT
-            print(f"ecgfounder: stopped by {signal.Signals(number).name}", file=sys.stderr)
-            return 128 + number
+    with _steady_streams(), _log_in_lines(LineFormatter()), listening(_stop):
+        return status_of(work, lambda text: print(f"ecgfounder: {text}", file=sys.stderr))
+
+
+def status_of(work: Callable[[], int], tell: Callable[[str], None]) -> int:
+    """The exit status of a command's work; `tell` gets the message of an error of the package, or of a signal."""
+    try:
+        return work()
+    except ECGFounderError as error:
+        tell(_message_of(error))
+        return REFUSED
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.signal if isinstance(interrupt, Stopped) else signal.SIGINT
+        tell(f"stopped by {signal.Signals(number).name}")
+        return 128 + number
 
 
 def print_error(program: str, error: Exception) -> None:
     """Print an error of the package: a line, and the indented lines of a list after it, if the message has one."""
-    message = "\n  ".join(one_line(line) for line in as_flags(str(error)).split("\n  "))
-    print(f"{program}: {message}", file=sys.stderr)
+    print(f"{program}: {_message_of(error)}", file=sys.stderr)
+
+
+def _message_of(error: Exception) -> str:
+    return "\n  ".join(one_line(line) for line in as_flags(str(error)).split("\n  "))
 
 
 _FLAG = re.compile(r"--[A-Za-z][\w-]*")
@@ -147,14 +175,14 @@ class LineFormatter(logging.Formatter):
 
 
 @contextmanager
-def _log_in_lines() -> Iterator[None]:
+def _log_in_lines(formatter: logging.Formatter) -> Iterator[None]:
     """Print each log message as one line: commands set no handler, so that `logging.lastResort` prints warnings."""
     handler = logging.lastResort
     if handler is None:
         yield
         return
     before = handler.formatter
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(formatter)
     try:
         yield
     finally:
@@ -279,22 +307,31 @@ def _printable(text: str) -> str:
 
 
 class Terminal:
-    """Lines and a progress bar on standard error; in a pipe there is no progress bar."""
+    """Lines on standard error, and the progress: a bar on a terminal, elsewhere a line a minute."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._quiet = int(os.environ.get("RANK", "0") or "0") > 0
+        self._minutes = Minutes(self.minute)
+        self._printing = threading.Lock()
 
     def line(self, text: str) -> None:
-        text = one_line(as_flags(text))
-        with suppress(OSError):  # a run continues if standard error is closed
-            if self._bar is not None:
-                self._bar.write(text, file=sys.stderr)
-            else:
-                print(text, file=sys.stderr, flush=True)
+        """Print a message of the library or of a command."""
+        self._print(one_line(as_flags(text)))
+
+    def minute(self, pace: Pace) -> None:
+        """Print how far the run is, where there is no progress bar."""
+        self._print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {pace}")
+
+    def event(self, name: str, **values: object) -> None:
+        """What only machines need to know; see `JsonTerminal`."""
 
     def progress(self, done: int, failed: int, total: int) -> None:
-        if self._quiet or not sys.stderr.isatty():
+        """Show how far the run is; on the main process only."""
+        if self._quiet:
+            return
+        if not self._has_bar:
+            self._minutes.count(done, failed, total)
             return
         if self._bar is None:
             from tqdm import tqdm
@@ -304,9 +341,67 @@ class Terminal:
         self._bar.update(done + failed - self._bar.n)
 
     def close(self) -> None:
+        """End the progress."""
+        self._minutes.close()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    @property
+    def _has_bar(self) -> bool:
+        return sys.stderr.isatty()
+
+    def _print(self, text: str) -> None:
+        with suppress(OSError), self._printing:  # a run continues if standard error is closed
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+
+class JsonTerminal(Terminal):
+    """A JSON object a line on standard error, for programs that read logs; warnings of the log are such lines too.
+
+    Each has "time" (UTC) and "event": "message" and "error" with "message", "progress" with the fields of `Pace`, "end" with the
+    outcome.
+    """
+
+    def line(self, text: str) -> None:
+        self.event("message", message=one_line(as_flags(text)))
+
+    def minute(self, pace: Pace) -> None:
+        self.event("progress", **asdict(pace))
+
+    def event(self, name: str, **values: object) -> None:
+        self._print(json_line(name, **values))
+
+    def error(self, text: str) -> None:
+        """Print the message of an error; the lines of a list stay apart."""
+        self.event("error", message=text)
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Within the block, print messages of the log as JSON too."""
+        with _log_in_lines(_JsonFormatter()):
+            yield
+
+    @property
+    def _has_bar(self) -> bool:
+        return False
+
+
+def json_line(event: str, **values: object) -> str:
+    """A line of a log for programs."""
+    import orjson
+
+    return orjson.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **values}).decode()
+
+
+class _JsonFormatter(logging.Formatter):
+    """Log messages as lines of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json_line("message", message=one_line(super().format(record)))
 
 
 def print_tally(

@@ -7,10 +7,12 @@ processes or a GPU to find. It transfers only a few values at the start.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ecgfounder.errors import RunError
 from ecgfounder.machine import is_launched, usable_cores
@@ -74,7 +76,7 @@ class Launch:
         from accelerate.utils import gather_object
 
         try:
-            return list(gather_object([word]))
+            return list(_interruptible(lambda: gather_object([word])))
         except RuntimeError as error:
             raise RunError(
                 f"The processes of this launch lost their connection before the run began: {error}. "
@@ -92,7 +94,7 @@ def join_launch(device: str | None = None) -> Launch:
     Raises
     ------
     RunError
-        If the environment describes several processes but Accelerate finds only one.
+        If the environment describes several processes but Accelerate finds only one, or if another process does not come.
     """
     if not is_launched():
         return Launch()
@@ -100,7 +102,13 @@ def join_launch(device: str | None = None) -> Launch:
     import torch
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=True)
+    try:
+        accelerator = _interruptible(lambda: Accelerator(cpu=True))
+    except RuntimeError as error:
+        raise RunError(
+            f"The {expected} processes of this launch did not come together: {error}. If one of them ended, its last lines say "
+            "why; start the same command again."
+        ) from error
     if accelerator.num_processes != expected:
         raise RunError(
             f"The launcher started {expected} processes (WORLD_SIZE) but Accelerate sees {accelerator.num_processes}: "
@@ -116,3 +124,24 @@ def join_launch(device: str | None = None) -> Launch:
         device=f"cuda:{accelerator.local_process_index % gpus}" if gpus else "cpu",
         accelerator=accelerator,
     )
+
+
+T = TypeVar("T")
+
+
+def _interruptible(work: Callable[[], T]) -> T:
+    """The result of work that waits for other processes in code that is not Python, where signals would not be handled.
+
+    It is done in another thread, while this one handles signals. If a handler raises an exception, that thread is left waiting
+    until the process ends.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="ecgfounder-launch", daemon=True).start()
+    return outcome.result()

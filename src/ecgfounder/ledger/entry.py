@@ -170,7 +170,8 @@ class Commitment:
 class PartHeader:
     """A part's first line: the process that writes it (`ecgfounder.ledger.liveness.own_name`).
 
-    `attempt` tells a published part from another attempt's at the same group.
+    `attempt` tells a published part from another attempt's at the same group. `renewed` is the number of entries at the beginning
+    that renew those of records which were finished before.
     """
 
     host: str
@@ -180,6 +181,7 @@ class PartHeader:
     started: str | None = None
     exported: bool = False
     attempt: str | None = None
+    renewed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.pid < _INT32:

@@ -22,6 +22,9 @@ from ecgfounder.errors import RunError
 FORMAT_VERSION = 2
 """Format version of the run's folder. 1: version 0.1.0, which did not write it; its tables end in .parquet. 2: this version."""
 
+MOST_SIZES = 10_000
+"""Shards up to which the record has the number of recordings of each."""
+
 FINGERPRINT_DEFAULTS: dict[str, Any] = {"preparation.minus_aVR": None, "heart_rate": False}
 """Values for options that older fingerprints lack: 'preparation.new_option' -> the value before the option existed."""
 
@@ -155,6 +158,9 @@ class RunRecord:
         The run's identifier, the same in all its attempts; None if version 0.1.0 began it.
     format_version : int
         Format version of the folder.
+    shard_sizes : tuple of int
+        The number of recordings of the cohort in each shard, when the attempt began; of a whole run, their number. Empty if a
+        version before 0.2.0 wrote the record, or the run has more than `MOST_SIZES` shards.
     records : dict of str to Any or None
         Counts of the outcomes, once they are known.
     exported : dict of str to Any or None
@@ -174,6 +180,7 @@ class RunRecord:
     processes: int = 1
     dataset_fingerprint: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    shard_sizes: tuple[int, ...] = ()
     records: dict[str, Any] | None = None
     exported: dict[str, Any] | None = None
 
@@ -218,6 +225,7 @@ class RunRecord:
         labels = told["checkpoint"].pop("labels")
         if labels is not None:
             told["checkpoint"]["labels"] = list(labels)
+        told["shard_sizes"] = list(self.shard_sizes)
         return {name: value for name, value in told.items() if not (name == "exported" and value is None)}
 
     @property

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from lxml import etree
 
 from ecgfounder.ecg.leads import STANDARD_LEADS, canonical_lead
-from ecgfounder.ecg.recording import Recording, Samples
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.quantities import millivolts_per, numbers_of, optional_number, to_millivolts
@@ -62,16 +64,16 @@ def read(source: Source) -> Recording:
     """
     root = parse(source)
     series = [
-        (names, element)
+        (names, element, sets)
         for element in root.iter("{*}series")
-        if _is_rhythm(element) and (names := _lead_names(element))
+        if _is_rhythm(element) and (names := _lead_names(sets := _sets_in(element)))
     ]
     if not series:
         raise UnsupportedFormatError(
             "expected a series of rhythm waveforms, found none; representative beats are not read"
         )
-    _names, chosen = max(series, key=lambda each: standard_leads_in(each[0]))
-    pieces = [piece for sequence_set in _sets(chosen) if (piece := _piece(sequence_set)) is not None]
+    _names, chosen, sets = max(series, key=lambda each: standard_leads_in(each[0]))
+    pieces = [piece for sequences in sets if (piece := _piece(sequences)) is not None]
     whole = join(pieces)
     return Recording(
         samples=whole.samples,
@@ -87,14 +89,34 @@ def _is_rhythm(series: etree._Element) -> bool:
     return not any(beat in code for beat in _BEAT_CODES)
 
 
-def _child(element: etree._Element, name: str) -> etree._Element | None:
-    """The first child of this name; `find` takes five times as long, and there are many elements."""
-    return next(element.iterchildren(f"{{*}}{name}"), None)
+def _children(element: etree._Element, *names: str) -> list[etree._Element | None]:
+    """The first child of each name, in any namespace; in one pass, because there are many elements."""
+    found: dict[str, etree._Element] = {}
+    for child in element:
+        found.setdefault(child.tag.rpartition("}")[2], child)
+    return [found.get(name) for name in names]
 
 
 def _code(element: etree._Element) -> str:
-    code = _child(element, "code")
+    return _code_in(_children(element, "code")[0])
+
+
+def _code_in(code: etree._Element | None) -> str:
     return "" if code is None else (code.get("code") or "").strip()
+
+
+class _Sequence(NamedTuple):
+    """A sequence of times or voltages; `digits` is empty if there are only blanks."""
+
+    code: str
+    value: etree._Element | None
+    origin: etree._Element | None
+    scale: etree._Element | None
+    digits: str
+
+    @property
+    def is_time(self) -> bool:
+        return self.code.upper().startswith("TIME")
 
 
 def _sets(series: etree._Element) -> Iterator[etree._Element]:
@@ -103,57 +125,62 @@ def _sets(series: etree._Element) -> Iterator[etree._Element]:
     yield from series.iterfind("{*}sequenceSet")
 
 
+def _sets_in(series: etree._Element) -> list[list[_Sequence]]:
+    """The sequences of each sequence set."""
+    return [[_sequence(each) for each in _sequences(sequence_set)] for sequence_set in _sets(series)]
+
+
 def _sequences(sequence_set: etree._Element) -> Iterator[etree._Element]:
     yield from sequence_set.iterfind("{*}component/{*}sequence")
     yield from sequence_set.iterfind("{*}sequence")
 
 
-def _is_time(sequence: etree._Element) -> bool:
-    return _code(sequence).upper().startswith("TIME")
+def _sequence(element: etree._Element) -> _Sequence:
+    code, value = _children(element, "code", "value")
+    if value is None:
+        return _Sequence(_code_in(code), None, None, None, "")
+    origin, scale, digits = _children(value, "origin", "scale", "digits")
+    text = "" if digits is None else digits.text or ""  # may be long
+    return _Sequence(_code_in(code), value, origin, scale, "" if text.isspace() else text)
 
 
-def _lead_names(series: etree._Element) -> list[str]:
-    return [
-        canonical_lead(_code(sequence))
-        for sequence_set in _sets(series)
-        for sequence in _sequences(sequence_set)
-        if _digits(_child(sequence, "value"))
-    ]
+def _lead_names(sets: list[list[_Sequence]]) -> list[str]:
+    return [canonical_lead(sequence.code) for sequences in sets for sequence in sequences if sequence.digits]
 
 
-def _digits(value: etree._Element | None) -> str:
-    """The text of a value's digits, which may be long; empty if there are only blanks."""
-    digits = None if value is None else _child(value, "digits")
-    text = "" if digits is None else digits.text or ""
-    return "" if text.isspace() else text
-
-
-def _piece(sequence_set: etree._Element) -> Piece | None:
+def _piece(sequences: list[_Sequence]) -> Piece | None:
     """The leads of one sequence set, which were recorded together; None if it has no voltages."""
-    leads = [lead for sequence in _sequences(sequence_set) if not _is_time(sequence) and (lead := _lead(sequence))]
+    leads = [lead for sequence in sequences if not sequence.is_time and (lead := _lead(sequence))]
     if not leads:
         return None
-    times = [_child(sequence, "value") for sequence in _sequences(sequence_set) if _is_time(sequence)]
+    times = [sequence.value for sequence in sequences if sequence.is_time]
     if not times or times[0] is None:
         raise ReadError("expected a time sequence (TIME_ABSOLUTE or TIME_RELATIVE) beside the leads, found none")
-    longest = max(len(samples) for _, samples in leads)
-    together = np.full((len(leads), longest), np.nan, dtype=np.float32)
-    for row, (_, samples) in zip(together, leads, strict=True):
-        row[: len(samples)] = samples
-    return Piece(together, _rate(times[0]), tuple(name for name, _ in leads), _start(times[0]))
+    together = np.empty((len(leads), max(len(lead.counts) for lead in leads)), dtype=np.float32)
+    for row, lead in zip(together, leads, strict=True):
+        n_samples = len(lead.counts)
+        to_millivolts(lead.counts, lead.scale_mv, lead.origin_mv, in_words(lead.name), out=row[:n_samples])
+        row[n_samples:] = np.nan
+    return Piece(together, _rate(times[0]), tuple(lead.name for lead in leads), _start(times[0]))
 
 
-def _lead(sequence: etree._Element) -> tuple[str, Samples] | None:
-    """Lead name and samples in millivolts; None for an empty lead, and for a sequence that is neither a lead nor a voltage."""
-    value = _child(sequence, "value")
-    text = _digits(value)
-    if value is None or not text:
+class _Lead(NamedTuple):
+    """One lead's digits as numbers, and what makes millivolts of them."""
+
+    name: str
+    counts: npt.NDArray[np.float64]
+    scale_mv: float
+    origin_mv: float
+
+
+def _lead(sequence: _Sequence) -> _Lead | None:
+    """A lead; None for an empty one, and for a sequence that is neither a lead nor a voltage."""
+    if not sequence.digits:
         return None
-    name = canonical_lead(_code(sequence))
+    name, scale = canonical_lead(sequence.code), sequence.scale
     if not name:
         raise ReadError("a sequence has no code for its lead")
     called = in_words(name)
-    scale = _child(value, "scale")
     unit = "" if scale is None else scale.get("unit") or ""
     factor = millivolts_per(unit)
     if scale is None or factor is None:
@@ -163,12 +190,11 @@ def _lead(sequence: etree._Element) -> tuple[str, Samples] | None:
     scale_mv = number(scale.get("value"), f"{called}: scale") * factor
     if scale_mv == 0:
         raise ReadError(f"{called}: the scale is 0")
-    counts = numbers_of(text, f"{called}: digits")
-    return name, to_millivolts(counts, scale_mv, _origin_mv(value, unit, called), called)
+    counts = numbers_of(sequence.digits, f"{called}: digits")
+    return _Lead(name, counts, scale_mv, _origin_mv(sequence.origin, unit, called))
 
 
-def _origin_mv(value: etree._Element, scale_unit: str, called: str) -> float:
-    origin = _child(value, "origin")
+def _origin_mv(origin: etree._Element | None, scale_unit: str, called: str) -> float:
     if origin is None or not origin.get("value"):
         return 0.0
     factor = millivolts_per(origin.get("unit") or scale_unit)

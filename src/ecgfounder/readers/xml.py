@@ -114,7 +114,7 @@ def parse_or_repair(source: Source) -> Parsed:
     `Parsed.refuse_unless`, because samples may have been lost with other characters.
     """
     content = source.content
-    if _encoding_by_bytes(content) is None:
+    if _encoding_by_bytes(content) is None and not _begins_and_ends_with_markup(content):
         content = content.strip(b" \t\r\n\0\x1a")
     damage = None
     try:
@@ -132,6 +132,11 @@ def parse_or_repair(source: Source) -> Parsed:
     if dtd is not None and dtd.entities():
         raise ReadError("the XML declares entities, which are refused")
     return Parsed(root, damage)
+
+
+def _begins_and_ends_with_markup(content: bytes) -> bool:
+    """Whether nothing but line breaks and blanks follows the document, which parsers allow; it need not be copied then."""
+    return content.startswith(b"<") and content[-64:].rstrip(b" \t\r\n").endswith(b">")
 
 
 _MAX_REPAIRS = 1000

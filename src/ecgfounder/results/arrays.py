@@ -6,6 +6,11 @@ In: where a run's embeddings are stored. Out: an object with an array's shape, t
 from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,8 @@ from ecgfounder.results.store import MAIN, MEANS, Array, EmbeddingStore, Form, R
 from ecgfounder.storage.replace import replacing
 
 POOLING_CHOICES = ("none", "mean")
+_READERS = 2
+"""Shards that `Embeddings.blocks` decodes at the same time."""
 _NOT_IN_META = ("status", "error", "reason", "shape", "window_starts")
 
 
@@ -30,8 +37,8 @@ def arrays_of(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[E
     form = store.form
     per_record = form.rows_of(records["shape"])
     column = MEANS if pooling == "mean" and form.pooling == "both" else MAIN
-    X = Embeddings(store, records["output"], per_record, _row_shape(store, records, pooling), column)
-    return X, _meta(form, records, per_record)
+    part = StoredRows(store, records["output"], np.concatenate([[0], np.cumsum(per_record)]), column)
+    return Embeddings([part], _row_shape(store, records, pooling)), _meta(form, records, per_record)
 
 
 def _row_shape(store: EmbeddingStore, records: pa.Table, pooling: str) -> tuple[int, ...]:
@@ -81,8 +88,67 @@ def _meta(form: Form, records: pa.Table, per_record: RowNumbers) -> pa.Table:
     return kept
 
 
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows of embeddings in one run.
+
+    Attributes
+    ----------
+    store : EmbeddingStore
+        The run's outputs.
+    outputs : pyarrow.ChunkedArray
+        The output of each record.
+    starts : numpy.ndarray
+        int64 [records + 1]: the first row of each record, and the number of rows.
+    column : str
+        The column to read of a shard.
+    """
+
+    store: EmbeddingStore
+    outputs: pa.ChunkedArray
+    starts: RowNumbers
+    column: str
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, out: Array, places: RowNumbers, wanted: RowNumbers) -> None:
+        """Fill `out[places[i]]` with row `wanted[i]`, going through the storage once."""
+        records = np.searchsorted(self.starts, wanted, side="right") - 1
+        needed, place = np.unique(records, return_inverse=True)
+        outputs = self.outputs.take(pa.array(needed)).to_pylist()
+        by_record = np.argsort(place, kind="stable")
+        bounds = np.searchsorted(place[by_record], np.arange(len(needed) + 1))
+        order = np.array(storage_order(outputs), dtype=np.int64)
+        stored = self.store.embeddings([outputs[each] for each in order], self.column)
+        for number, embeddings in zip(order, stored, strict=True):
+            for at in by_record[bounds[number] : bounds[number + 1]]:
+                embedding = embeddings[wanted[at] - self.starts[needed[number]]]
+                out[places[at]] = pooled(embedding) if embedding.ndim > out.ndim - 1 else embedding
+
+    def shards(self) -> dict[str, tuple[RowNumbers, pa.Array]] | None:
+        """For each shard its records and their keys; None unless all records are single vectors in shards."""
+        is_vector = self.column == MEANS or self.store.form.inner == 1
+        if not (is_vector and self.store.form.one_row_each and pc.all(pc.match_substring(self.outputs, "::")).as_py()):
+            return None
+        parts = pc.split_pattern(self.outputs.combine_chunks(), "::")
+        names = pc.list_element(parts, 0).dictionary_encode()
+        keys, codes = pc.list_element(parts, 1), names.indices.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(names.dictionary) + 1))
+        return {
+            name: (order[first:stop], keys.take(pa.array(order[first:stop])))
+            for name, first, stop in zip(names.dictionary.to_pylist(), bounds[:-1], bounds[1:], strict=True)
+        }
+
+    def in_storage_order(self) -> RowNumbers:
+        """int64 [rows]: the rows in the order in which they are stored, if all are in shards."""
+        shards = self.shards()
+        return np.arange(len(self)) if shards is None else np.concatenate([rows for rows, _ in shards.values()])
+
+
 class Embeddings:
-    """A run's embeddings as an array that is read on use; made by `EmbeddingRun.arrays`.
+    """Embeddings of one run or several as an array that is read on use; made by `EmbeddingRun.arrays`.
 
     It has `shape`, `dtype`, `ndim` and `len()`. `X[rows]` (an integer, a slice, a mask or an array of integers) reads these rows
     into a float32 array. `np.asarray(X)` reads everything once and keeps it, so that later accesses are fast. Shards are read
@@ -99,20 +165,16 @@ class Embeddings:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(
-        self,
-        store: EmbeddingStore,
-        outputs: pa.ChunkedArray,
-        per_record: RowNumbers,
-        row_shape: tuple[int, ...],
-        column: str,
-    ) -> None:
-        self._store = store
-        self._outputs = outputs
-        self._starts = np.concatenate([[0], np.cumsum(per_record)])
-        self._column = column
+    def __init__(self, parts: Sequence[StoredRows], row_shape: tuple[int, ...]) -> None:
+        self._parts = tuple(parts)
+        self._bounds = np.cumsum([0, *(len(part) for part in self._parts)])
         self._loaded: Array | None = None
-        self.shape: tuple[int, ...] = (int(self._starts[-1]), *row_shape)
+        self.shape: tuple[int, ...] = (int(self._bounds[-1]), *row_shape)
+
+    @classmethod
+    def stacked(cls, arrays: Sequence[Embeddings]) -> Embeddings:
+        """Arrays with rows of the same shape as one array, one after the other."""
+        return cls([part for each in arrays for part in each._parts], arrays[0].shape[1:])
 
     @property
     def ndim(self) -> int:
@@ -152,6 +214,51 @@ class Embeddings:
         out = self._read(np.empty((len(wanted), *self.shape[1:]), self.dtype), wanted)
         return out if np.ndim(rows) else out[0]
 
+    def blocks(self, rows_at_once: int = 4096) -> Iterator[tuple[RowNumbers, Array]]:
+        """All rows once, a part at a time, in the order in which they are read fastest.
+
+        Yields
+        ------
+        rows : numpy.ndarray
+            int64 [m], the numbers of the rows.
+        block : numpy.ndarray
+            float32 [m, ...], these rows.
+        """
+        for part, first in zip(self._parts, self._bounds[:-1].tolist(), strict=True):
+            shards = part.shards() if self._loaded is None and self.ndim == 2 else None
+            if shards is None:
+                for begin in range(first, first + len(part), rows_at_once):
+                    rows = np.arange(begin, min(begin + rows_at_once, first + len(part)))
+                    yield rows, self[rows]
+                continue
+            with ThreadPoolExecutor(_READERS) as readers:
+                reading: deque[Future[list[tuple[RowNumbers, Array]]]] = deque()
+                waiting = iter(shards.items())
+                while True:
+                    for name, (records, keys) in islice(waiting, 2 * _READERS - len(reading)):
+                        reading.append(readers.submit(_block_list, part, name, first + records, keys))
+                    if not reading:
+                        break
+                    yield from reading.popleft().result()
+
+    def sample(self, size: int, at_once: int = 1000) -> tuple[RowNumbers, Array]:
+        """At most `size` rows, in groups of neighbours that are spread evenly over the storage; always the same ones.
+
+        Returns
+        -------
+        rows : numpy.ndarray
+            int64 [m], the numbers of the rows, ascending.
+        block : numpy.ndarray
+            float32 [m, ...], these rows.
+        """
+        rows = np.arange(len(self))
+        if len(self) > size:
+            stored = [first + part.in_storage_order() for part, first in zip(self._parts, self._bounds, strict=False)]
+            starts = np.linspace(0, len(self) - at_once, max(1, size // at_once)).astype(np.int64)
+            chosen = [np.arange(start, start + min(at_once, size)) for start in starts]
+            rows = np.unique(np.concatenate(stored)[np.unique(np.concatenate(chosen))])
+        return rows, self[rows]
+
     def save(self, path: str | os.PathLike[str]) -> Array:
         """Write the whole array as a .npy file, also if it is larger than memory, and return it memory-mapped.
 
@@ -176,16 +283,29 @@ class Embeddings:
         return np.asanyarray(np.load(target, mmap_mode="r"))
 
     def _read(self, out: Array, wanted: RowNumbers) -> Array:
-        """Fill `out[i]` with row `wanted[i]`, going through the storage once."""
-        records = np.searchsorted(self._starts, wanted, side="right") - 1
-        needed, place = np.unique(records, return_inverse=True)
-        outputs = self._outputs.take(pa.array(needed)).to_pylist()
-        by_record = np.argsort(place, kind="stable")
-        bounds = np.searchsorted(place[by_record], np.arange(len(needed) + 1))
-        order = np.array(storage_order(outputs), dtype=np.int64)
-        stored = self._store.embeddings([outputs[each] for each in order], self._column)
-        for number, embeddings in zip(order, stored, strict=True):
-            for at in by_record[bounds[number] : bounds[number + 1]]:
-                embedding = embeddings[wanted[at] - self._starts[needed[number]]]
-                out[at] = pooled(embedding) if embedding.ndim > len(self.shape) - 1 else embedding
+        """Fill `out[i]` with row `wanted[i]`, going through each run's storage once."""
+        for number, part in enumerate(self._parts):
+            first, stop = self._bounds[number : number + 2]
+            places = np.flatnonzero((wanted >= first) & (wanted < stop))
+            if len(places):
+                part.read(out, places, wanted[places] - first)
         return out
+
+
+def _block_list(part: StoredRows, shard: str, rows: RowNumbers, keys: pa.Array) -> list[tuple[RowNumbers, Array]]:
+    """A shard's blocks; `rows` are the rows of the keys, which may be there several times."""
+    different = pc.unique(keys)
+    blocks = list(part.store.vectors(shard, different, part.column))
+    if len(different) == len(keys):
+        return [(rows[places], vectors) for places, vectors in blocks]
+    which = pc.index_in(keys, value_set=different).to_numpy()
+    by_key = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[by_key], np.arange(len(different) + 1))
+    counts = np.diff(bounds)
+    return [
+        (
+            rows[np.concatenate([by_key[bounds[place] : bounds[place + 1]] for place in places])],
+            np.repeat(vectors, counts[places], axis=0),
+        )
+        for places, vectors in blocks
+    ]

@@ -6,6 +6,7 @@ In: a run and a table with a column in common. Out: a `Join` with the matched ro
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError
 from ecgfounder.escaping import facts_as_html
-from ecgfounder.results.arrays import Embeddings, arrays_of
-from ecgfounder.results.store import EmbeddingStore
+from ecgfounder.results.arrays import Embeddings
+
+ArraysOf = Callable[[pa.Table, str], tuple[Embeddings, pa.Table]]
+"""The embeddings of some rows of a manifest with a pooling, and a table with the same rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +52,11 @@ class Join:
     duplicate_rows: pa.Table
     n_rows: int
     _column: str
-    _store: EmbeddingStore
+    _arrays_of: ArraysOf
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """`EmbeddingRun.arrays` for the matched recordings; the table's columns are in `meta`."""
-        return arrays_of(self._store, self.table, pooling)
+        return self._arrays_of(self.table, pooling)
 
     def __repr__(self) -> str:
         return f"<Join on {self.on!r}: {', '.join(text for _, text in self._facts())}>"
@@ -96,9 +100,19 @@ class Join:
         return "\n".join(lines)
 
 
-def join_table(
-    manifest: pa.Table, store: EmbeddingStore, given: pa.Table, on: str, column: str, duplicates: str
-) -> Join:
+def check_join(table: Any, on: str, duplicates: str) -> pa.Table:
+    """The table of a join as a pyarrow.Table; refuses one without the column, and unknown values of `duplicates`."""
+    check_choice("duplicates", duplicates, ("error", "first"))
+    given = as_arrow(table)
+    if on not in given.column_names:
+        raise RunError(
+            f"the table has no column {on!r}; its columns are: {', '.join(given.column_names)} "
+            "(an index of pandas becomes a column with reset_index())."
+        )
+    return given
+
+
+def join_table(manifest: pa.Table, read: ArraysOf, given: pa.Table, on: str, column: str, duplicates: str) -> Join:
     """Join the rows of `given` and `manifest` with the same key: `on` in `given`, `column` in the manifest."""
     is_done = pc.equal(manifest["status"], "done")
     records, without_embedding = manifest.filter(is_done), manifest.filter(pc.invert(is_done))
@@ -129,7 +143,7 @@ def join_table(
         duplicate_rows=repeated,
         n_rows=given.num_rows,
         _column=column,
-        _store=store,
+        _arrays_of=read,
     )
     if joined.unmatched_records.num_rows or joined.unmatched_rows.num_rows or repeated.num_rows:
         counts = ", ".join(text for _, text in joined._facts())
@@ -150,12 +164,29 @@ def as_arrow(table: Any) -> pa.Table:
         ) from error
 
 
+_POINT_ZERO = r"\.0+$"
+
+
 def _comparable(left: pa.ChunkedArray, right: pa.ChunkedArray, on: str) -> tuple[pa.Array, pa.Array]:
-    """Two columns of keys with the same type: integers if both are, else text."""
+    """Two columns of keys with the same type: integers if both are, else text.
+
+    Text with a decimal point (40689238.0) is made whole if the other column's keys have none.
+    """
     keys = [_as_keys(column, on) for column in (left, right)]
-    if keys[0].type != keys[1].type:
-        keys = [each.cast(pa.string()) for each in keys]
+    if keys[0].type == keys[1].type != pa.string():
+        return keys[0], keys[1]
+    keys = [each.cast(pa.string()) for each in keys]
+    decimal = [_all_decimal(each) for each in keys]
+    for side, other in ((0, 1), (1, 0)):
+        if decimal[side] and not pc.any(pc.match_substring(keys[other], "."), min_count=0).as_py():
+            keys[side] = pc.replace_substring_regex(keys[side], _POINT_ZERO, "")
     return keys[0], keys[1]
+
+
+def _all_decimal(keys: pa.Array) -> bool:
+    """Whether all keys are whole numbers with a decimal point, as of a column that a library has made floating-point."""
+    given = keys.drop_null()
+    return len(given) > 0 and bool(pc.all(pc.match_substring_regex(given, rf"^-?\d+{_POINT_ZERO}")).as_py())
 
 
 def _as_keys(column: pa.ChunkedArray, on: str) -> pa.Array:

@@ -1,32 +1,36 @@
 """Read a run of JSON, Parquet or NPY: arrays, joins with tables, embeddings one by one.
 
-In: a run's output folder, which may have been moved. Out: an `EmbeddingRun`; its embeddings are read on use.
+In: a run's output folder, which may have been moved, or several. Out: an `EmbeddingRun` or `EmbeddingRuns`, which read embeddings
+on use.
 Everything is in the dataset's order, and embeddings and tables are aligned row by row.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ecgfounder.checks import check_choice
-from ecgfounder.errors import RunError, StorageError
+from ecgfounder.cohort.naming import RUN_FOLDER
+from ecgfounder.errors import RunError, SettingsError, StorageError
 from ecgfounder.escaping import counted, facts_as_html
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import read_ledger
 from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, manifest_schema, row_of
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
-from ecgfounder.results.join import Join, as_arrow, join_table
+from ecgfounder.results.join import Join, check_join, join_table
+from ecgfounder.results.several import EmbeddingRuns
 from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, RowNumbers, key_of
 from ecgfounder.storage import Location, StorageOptions
 from ecgfounder.storage import storage_options as make_options
@@ -34,27 +38,66 @@ from ecgfounder.storage import storage_options as make_options
 _RECORDS_AT_ONCE = 4096
 
 
-def open_run(
-    folder: str | os.PathLike[str] | Location,
+Folder = str | os.PathLike[str] | Location
+
+
+@overload
+def open_run(  # type: ignore[overload-overlap]
+    folder: Folder,
     *,
+    names: None = None,
+    allow_different: bool = False,
     allow_incomplete: bool = False,
     storage_options: Mapping[str, object] | StorageOptions | None = None,
-) -> EmbeddingRun:
-    """Open the output folder of a run, which may have been moved since.
+) -> EmbeddingRun: ...
+
+
+@overload
+def open_run(
+    folder: Sequence[Folder],
+    *,
+    names: Sequence[str] | None = None,
+    allow_different: bool = False,
+    allow_incomplete: bool = False,
+    storage_options: Mapping[str, object] | StorageOptions | None = None,
+) -> EmbeddingRuns: ...
+
+
+def open_run(
+    folder: Folder | Sequence[Folder],
+    *,
+    names: Sequence[str] | None = None,
+    allow_different: bool = False,
+    allow_incomplete: bool = False,
+    storage_options: Mapping[str, object] | StorageOptions | None = None,
+) -> EmbeddingRun | EmbeddingRuns:
+    """Open the output folder of a run, which may have been moved since, or of several runs as one.
 
     Parameters
     ----------
-    folder : str or os.PathLike or Location
-        The run's `--output_dir`, a path or a URL (s3://, gs://, az://).
+    folder : str or os.PathLike or Location, or a sequence of them
+        The run's `--output_dir`, a path or a URL (s3://, gs://, az://). A sequence gives an `EmbeddingRuns`.
+    names : sequence of str, optional
+        For a sequence, the names of the runs in the column `run`; None for the names of the folders.
+    allow_different : bool, default: False
+        For a sequence, also open runs that differ in what decides a vector: checkpoint, preparation, reader, precision, dtype.
     allow_incomplete : bool, default: False
         Also open a run that was interrupted or is still running, with the records that are finished.
     storage_options : mapping, optional
         Options of object stores that are not in the environment, as for `embed_cohort`.
 
+    Returns
+    -------
+    EmbeddingRun or EmbeddingRuns
+        The run; for a sequence, the runs as one. Recordings that are in several of them are named in a UserWarning.
+
     Raises
     ------
     RunError
-        If the folder holds no run, or one that is not complete; the message says how to finish it.
+        If a folder holds no run, or one that is not complete (the message says how to finish it), or if runs differ in what
+        decides a vector.
+    SettingsError
+        If names are missing or are not unique.
 
     Examples
     --------
@@ -67,6 +110,17 @@ def open_run(
     >>> meta["record"].to_pylist()
     ['a/1.xml', 'a/2.xml', 'b/3.xml', 'b/4.xml']
     """
+    if isinstance(folder, str | os.PathLike | Location):
+        if names is not None:
+            raise SettingsError("Invalid value for the 'names' parameter. It is for a list of folders, got one folder.")
+        return _open_one(folder, allow_incomplete, storage_options)
+    opened = [_open_one(each, allow_incomplete, storage_options) for each in folder]
+    return EmbeddingRuns(opened, names, allow_different=allow_different)
+
+
+def _open_one(
+    folder: Folder, allow_incomplete: bool, storage_options: Mapping[str, object] | StorageOptions | None
+) -> EmbeddingRun:
     place = RunFolder(folder, make_options(storage_options))
     record = place.read()
     if record is None:
@@ -232,6 +286,12 @@ class EmbeddingRun:
         means = next(self._store.embeddings([output], MEANS)) if self.pooling == "both" else []
         return embeddings, means, tuple(shape[: -self._form.inner])
 
+    def digest(self) -> str:
+        """SHA-256 of the run's settings and of the names, sizes and tags of its outputs: another one if an embedding changes."""
+        statuses = sorted((each.name, each.size, each.tag) for each in self.folder.list(skip=RUN_FOLDER.__eq__))
+        fingerprint = orjson.dumps(self.record.fingerprint, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(fingerprint + orjson.dumps(statuses)).hexdigest()
+
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """All embeddings as one array, and a table with the same rows.
 
@@ -265,7 +325,11 @@ class EmbeddingRun:
         >>> X.shape, len(y), X[y == 103].shape
         ((4, 6), 4, (2, 6))
         """
-        return arrays_of(self._store, self.records, pooling)
+        return self.arrays_of(self.records, pooling)
+
+    def arrays_of(self, records: pa.Table, pooling: str) -> tuple[Embeddings, pa.Table]:
+        """`arrays` for some rows of `records`, which may have further columns."""
+        return arrays_of(self._store, records, pooling)
 
     def join(self, table: Any, on: str, *, duplicates: str = "error") -> Join:
         """Join the recordings with a table, for example of labels.
@@ -302,17 +366,11 @@ class EmbeddingRun:
         >>> meta["age"].to_pylist()
         [61, 47, 55, 55]
         """
-        check_choice("duplicates", duplicates, ("error", "first"))
-        given = as_arrow(table)
-        if on not in given.column_names:
-            raise RunError(
-                f"the table has no column {on!r}; its columns are: {', '.join(given.column_names)} "
-                "(an index of pandas becomes a column with reset_index())."
-            )
-        return join_table(self.manifest, self._store, given, on, self._key_column(on), duplicates)
+        given = check_join(table, on, duplicates)
+        return join_table(self.manifest, self.arrays_of, given, on, self.key_column(on), duplicates)
 
-    def _key_column(self, on: str) -> str:
-        """The manifest's column for the dataset's column `on`."""
+    def key_column(self, on: str) -> str:
+        """The manifest's column for the dataset's column `on`; raises `RunError` if there is none."""
         if on in self.manifest.column_names:
             return on
         told = self.record.settings

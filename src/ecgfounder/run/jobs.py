@@ -78,6 +78,22 @@ def _job_of(record: Record, place: int, key: int, naming: Naming, output: str = 
     return Job(place, path, key, shown, record.identifier, output, replaces, path_key(identity))
 
 
+def refuse_decimal_ids(index: Index, id_column: str | None) -> None:
+    """Refuse identifiers that a library has turned from whole numbers into floating-point numbers.
+
+    Raises
+    ------
+    RunError
+        If all identifiers are such numbers; the message says how to make whole numbers of them again.
+    """
+    if index.decimal_ids:
+        raise RunError(
+            f"all identifiers in the column {id_column!r} are whole numbers with a decimal point, like 123.0 for 123: a table "
+            "library makes them of a column that lacks a value somewhere. Outputs would have names like 123.0, which no other "
+            f'table has. Write the dataset again with whole numbers (pandas: table["{id_column}"].astype("Int64")) or text.'
+        )
+
+
 def refuse_collisions(cohort: Cohort, index: Index, naming: Naming, listed: Location) -> None:
     """Refuse, before any work, different records with the same output name.
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,9 @@ from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
 from ecgfounder.ledger.entry import PartEnd, PartHeader
 from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.groups.epochs import Epoch, has_epochs, seal_epoch, take_epoch
 from ecgfounder.ledger.groups.hold import StoreHold
-from ecgfounder.ledger.groups.names import WHOLE
+from ecgfounder.ledger.groups.names import WHOLE, part_of_group
 from ecgfounder.ledger.groups.outputs import outputs_there
 from ecgfounder.ledger.groups.writer import DRIVER, GroupWriter
 from ecgfounder.ledger.ledger import DONE, LedgerState, LedgerWriter, new_stamp, part_name, read_ledger, read_parts
@@ -44,6 +45,7 @@ from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.manifest import check_kept_columns
 from ecgfounder.ledger.record import (
     FORMAT_VERSION,
+    MOST_SIZES,
     CheckpointRecord,
     CohortSettings,
     EngineRecord,
@@ -54,10 +56,10 @@ from ecgfounder.ledger.record import (
 )
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind, remove_obsolete, remove_tables
 from ecgfounder.machine import is_launched, usable_memory
-from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
+from ecgfounder.network.checkpoint import find_checkpoint, labels_in, sha256_of
 from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
-from ecgfounder.run.jobs import jobs_of, refuse_collisions
+from ecgfounder.run.jobs import jobs_of, refuse_collisions, refuse_decimal_ids
 from ecgfounder.run.others import Ended, Others, by_leases, by_parts, shard_of_rank, wait_for_others
 from ecgfounder.run.plan import Plan, check_foreign_outputs, make_plan, renewed
 from ecgfounder.run.presence import FIRST_SAMPLE, SAMPLE, Presence, look
@@ -67,7 +69,7 @@ from ecgfounder.run.ticking import Ticking
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
-from ecgfounder.stages.embed import EmbedStage
+from ecgfounder.stages.embed import EmbedStage, Network
 from ecgfounder.stages.pooling import diagnostic_head, pooling_of
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
@@ -84,6 +86,9 @@ TICK_SECONDS = 1.0
 
 REPAIRS = 3
 """Times that replaced outputs are written again, at most."""
+
+RANK = "rank"
+"""The kind of parts that processes of this machine append to, in a folder to which groups were committed."""
 
 SHORT_SECONDS = 10.0
 """Shorter attempts, from the first recording on, get no advice on performance."""
@@ -105,6 +110,27 @@ class Opening:
     index: Index
 
 
+class EngineInUse(Protocol):
+    """What a run tells of its engine, which may be on other machines."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def samples_per_pass(self) -> int | None: ...
+
+    def describe(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Started:
     """The state of an attempt that was not refused.
@@ -117,6 +143,10 @@ class Started:
         The run's identifier, from an earlier attempt if there was one.
     began : float
         The attempt's start in monotonic seconds.
+    pool : ReaderPool or None
+        The reading processes of this process, if it reads files itself.
+    head : Head or None
+        The head, for predictions.
     """
 
     opening: Opening
@@ -124,8 +154,10 @@ class Started:
     stamp: int
     run_id: str
     plan: Plan
-    engine: Engine
+    engine: EngineInUse
     began: float
+    pool: ReaderPool | None = None
+    head: Head | None = None
 
 
 class Run:
@@ -137,8 +169,10 @@ class Run:
         self.interruption = interruption or Interruption()
         self.folder = RunFolder(settings.output_dir, settings.storage_options)
         self._hold: StoreHold | None = None
+        self._epoch: Epoch | None = None  # of a folder to which groups were committed, for this process's appended part
         self._state: LedgerState | None = None
         self._slowest: str | None = None
+        self._working_seconds = 0.0
         self._trouble = StoreTrouble(settings.storage_options)
         self.naming = Naming(layout=cast(Layout, settings.layout), data_dir=settings.data_dir, suffix=".json")
 
@@ -158,7 +192,7 @@ class Run:
         if self.folder.is_remote and is_launched() and self.settings.shard[1] > 1:
             raise RunError(
                 "In an object store each process of a launch is a shard of its own, so that a launch cannot be one of several "
-                "shards. Leave out the 'shard' parameter (--shard), start the shards without a launcher, or write to a folder."
+                "shards. Leave out the 'shard' parameter, start the shards without a launcher, or write to a folder."
             )
         with self.interruption.at_once():
             launch = join_launch(self.settings.device)
@@ -175,6 +209,8 @@ class Run:
         """
         opening = self._open()
         before = None if self.settings.overwrite else previous(self.folder)
+        if before is None:
+            refuse_decimal_ids(opening.index, self.settings.id_column)
         changed = changed_settings(self.folder, before, self.settings.fingerprint(opening.digest)) if before else []
         state = read_ledger(self.folder.ledger) if before else read_parts(())
         plan = self._plan(opening, Launch(), state)
@@ -215,17 +251,17 @@ class Run:
         with ExitStack() as stack:
             try:
                 with self.interruption.at_once():
-                    started, pool, head = self._start(launch, stack, began)
+                    started = self._start(launch, stack, began)
             except OSError as error:
                 raise RunError(
                     f"The run cannot begin: {error}. Nothing was done; correct this and start again."
                 ) from error
-            recorder = self._process(started, pool, head)
+            recorder = self._process(started)
             if self._hold is not None:
-                recorder = self._repaired(started, recorder, head)
+                recorder = self._repaired(started, recorder)
             return self._conclude(started, recorder)
 
-    def _start(self, launch: Launch, stack: ExitStack, began: float) -> tuple[Started, ReaderPool, Head | None]:
+    def _start(self, launch: Launch, stack: ExitStack, began: float) -> Started:
         """Do everything before the first record; the stack gets what must be closed later."""
         opening = self._open()
         with launch.together() as said:
@@ -233,6 +269,8 @@ class Run:
                 with ExitStack() as until_others_begin:
                     alone = launch.world_size == 1 or not self.folder.is_remote
                     said["stamp"], said["run_id"] = self._open_folder(opening, stack if alone else until_others_begin)
+                said["epoch"] = self._epoch
+        self._epoch = said["epoch"]
         with launch.together():
             if launch.world_size > 1 and self.folder.is_remote:
                 self._hold = stack.enter_context(self._hold_of(shard_of_rank(launch.rank, launch.world_size)))
@@ -247,13 +285,13 @@ class Run:
             stack.callback(pool.close)
             engine = self._engine(launch, opening)
             head = diagnostic_head(engine.head) if self.settings.predictions else None
-            started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began)
+            started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began, pool, head)
         # Written when no process can be refused any more, and before any process has a result.
         with launch.together():
             if launch.is_main:
                 self._announce(started)
                 self._begin_record(started)
-        return started, pool, head
+        return started
 
     def _open_folder(self, opening: Opening, stack: ExitStack) -> tuple[int, str]:
         """Make or admit the folder and lock it; returns the attempt's stamp and the run's identifier.
@@ -261,13 +299,12 @@ class Run:
         In a store, a launch locks the whole run first; afterwards each of its processes locks a shard of it.
         """
         folder, settings = self.folder, self.settings
-        if folder.is_remote:
-            self._hold = stack.enter_context(self._hold_of(settings.shard))
-        else:
-            stack.enter_context(take_folder(folder, settings.shard))
+        self._take_folder(stack)
         refuse_collisions(opening.cohort, opening.index, self.naming, folder.collisions)
+        if settings.overwrite or not folder.run_json.exists():  # a run that has begun with them goes on
+            refuse_decimal_ids(opening.index, settings.id_column)
         before = admit(folder, settings.fingerprint(opening.digest), overwrite=settings.overwrite)
-        stamp = self._begin_epoch() if self._hold else None
+        stamp = self._begin_epoch()
         if self.settings.shard[1] == 1:
             clean_scratch(folder)
             self._state = tidy_shards(folder, compacting=False)
@@ -279,14 +316,26 @@ class Run:
         run_id = None if before is None else before.run_id
         return stamp or new_stamp(folder.ledger), run_id or new_run_id()
 
+    def _take_folder(self, stack: ExitStack) -> None:
+        """Lock the folder until the stack is closed; groups are committed where `_hold` is set."""
+        if self.folder.is_remote:
+            self._hold = stack.enter_context(self._hold_of(self.settings.shard))
+        else:
+            stack.enter_context(take_folder(self.folder, self.settings.shard))
+
     def _hold_of(self, shard: tuple[int, int]) -> StoreHold:
         return StoreHold(self.folder, shard, tell=self.console.line)
 
-    def _begin_epoch(self) -> int:
-        """Begin the attempt's epoch in a store; returns its stamp."""
-        hold = self._store_hold
-        epoch = hold.begin_again() if self.settings.overwrite else hold.begin()
-        return epoch.stamp
+    def _begin_epoch(self) -> int | None:
+        """Begin the attempt's epoch where groups are or were committed; returns its stamp."""
+        overwrite, run = self.settings.overwrite, self.folder.run
+        if self._hold is not None:
+            again = overwrite and self.folder.is_remote  # in a folder on this machine, all was removed before
+            return (self._hold.begin_again() if again else self._hold.begin(fresh=overwrite)).stamp
+        if not has_epochs(run):
+            return None
+        self._epoch = take_epoch(run, self.settings.shard, fresh=overwrite)
+        return self._epoch.stamp
 
     @property
     def _store_hold(self) -> StoreHold:
@@ -298,11 +347,17 @@ class Run:
         return make_plan(opening.cohort, opening.index, mine, state, self.settings, self.naming, self.folder.output_dir)
 
     def _share(self, index: Index, launch: Launch) -> npt.NDArray[np.bool_]:
-        """The paths of this process: by shard, then by rank, so that shards may have different numbers of processes."""
+        """The paths of this process: by shard, then by rank, so that shards may have different numbers of processes.
+
+        A sample is one of the whole cohort, of which each process has its part.
+        """
         part, parts = self.settings.shard
         in_shard = index.keys % np.uint64(parts) == part - 1
         of_rank = index.keys // np.uint64(parts) % np.uint64(launch.world_size) == launch.rank
-        return np.asarray(in_shard & of_rank, dtype=np.bool_)
+        mine = in_shard & of_rank
+        if self.settings.sample is not None:
+            mine &= index.sample(self.settings.sample)
+        return np.asarray(mine, dtype=np.bool_)
 
     def _pool(self, plan: Plan, launch: Launch) -> ReaderPool:
         settings = self.settings
@@ -349,8 +404,9 @@ class Run:
             f"checkpoint {opening.checkpoint.name} (sha256 {opening.digest[:12]}), engine {started.engine.describe()}"
         )
         share = "" if world_size == 1 else f" (this is process 1 of {world_size})"
+        sample = "" if settings.sample is None else f", of which a sample of {settings.sample:,} is taken"
         self.console.line(
-            f"{counted(opening.index.n_records, 'recording')} in {settings.dataset}; to do: {plan.n_todo:,}{share}, "
+            f"{counted(opening.index.n_records, 'recording')} in {settings.dataset}{sample}; to do: {plan.n_todo:,}{share}, "
             f"done before: {plan.done:,}, failed before: {plan.failed:,}"
         )
         for number, what in (
@@ -396,7 +452,7 @@ class Run:
                 return record
         return before
 
-    def _batch_size(self, engine: Engine) -> int:
+    def _batch_size(self, engine: EngineInUse) -> int:
         return self.settings.batch_size or engine.batch_size
 
     def _record(self, started: Started) -> RunRecord:
@@ -420,22 +476,29 @@ class Run:
             checkpoint=CheckpointRecord(
                 name=opening.checkpoint.name,
                 sha256=opening.digest,
-                labels=engine.head.labels if settings.predictions and engine.head is not None else None,
+                labels=self._labels(started),
             ),
             engine=EngineRecord(name=engine.name, precision=engine.precision, device=engine.device),
             processes=started.launch.world_size,
             dataset_fingerprint=opening.cohort.fingerprint,
             versions=versions(),
+            shard_sizes=tuple(opening.index.shard_sizes(settings.shard[1])) if settings.shard[1] <= MOST_SIZES else (),
         )
 
-    def _process(self, started: Started, pool: ReaderPool, head: Head | None) -> Recorder:
-        name = self._part_name(started, started.launch.rank)
-        ledger = self._ledger(name)
+    def _labels(self, started: Started) -> tuple[str, ...] | None:
+        """The checkpoint's own names of its head's classes, if predictions are written; the engine may be elsewhere."""
+        if not self.settings.predictions:
+            return None
+        return labels_in(started.opening.checkpoint) if started.head is None else started.head.labels
+
+    def _process(self, started: Started) -> Recorder:
+        n_renewed = 0 if self._state is None else len(started.plan.renewals)
+        ledger = self._ledger(self._part_name(started, started.launch.rank), n_renewed=n_renewed)
         self._renew(started, ledger)
-        recorder = Recorder(self._sink(name), ledger)
+        recorder = Recorder(self._sink(started), ledger)
         try:
             with self._keeping(recorder) as check:
-                self._line(started, pool, head, recorder, check)
+                self._line(started, recorder, check)
                 recorder.close()
                 remove_obsolete(self.folder, recorder.take_obsolete())
             ledger.end(self._part_end(recorder))
@@ -453,11 +516,11 @@ class Run:
         outcome = "interrupted" if self._is_cut_short else "complete"
         return PartEnd(outcome=outcome, done=recorder.done, failed=recorder.failed)
 
-    def _ledger(self, name: str) -> LedgerWriter | GroupWriter:
+    def _ledger(self, name: str, n_renewed: int) -> LedgerWriter | GroupWriter:
         """The ledger of this process: a part that lines are appended to or, in a store, a part for each group."""
         if self._hold is not None:
             return self._hold.writer()
-        return LedgerWriter(self.folder.ledger.path / name, PartHeader(**own_name(), started=now()))
+        return LedgerWriter(self.folder.ledger.path / name, PartHeader(**own_name(), started=now(), renewed=n_renewed))
 
     def _renew(self, started: Started, ledger: LedgerWriter | GroupWriter) -> None:
         """Write the plan's renewals; in a store, to parts of the driver's own."""
@@ -486,9 +549,7 @@ class Run:
         with Ticking(tick, TICK_SECONDS, self._trouble.end) as ticking:
             yield ticking.check
 
-    def _line(
-        self, started: Started, pool: ReaderPool, head: Head | None, recorder: Recorder, check: Callable[[], None]
-    ) -> None:
+    def _line(self, started: Started, recorder: Recorder, check: Callable[[], None]) -> None:
         """Let the records pass through the stages."""
 
         def finish(group: Sequence[Finished]) -> None:
@@ -497,10 +558,15 @@ class Run:
             remove_obsolete(self.folder, recorder.take_obsolete())
             self.console.progress(recorder.done, recorder.failed, started.plan.n_todo)
 
-        stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, head))
+        if started.plan.n_todo:
+            self.console.progress(0, 0, started.plan.n_todo)
+        assert started.pool is not None
+        assert isinstance(started.engine, Network)
+        stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, started.head))
         size = self._batch_size(started.engine)
-        pipeline = Pipeline(pool, stage, finish, size, self.interruption, trouble=self._trouble)
+        pipeline = Pipeline(started.pool, stage, finish, size, self.interruption, trouble=self._trouble)
         pipeline.run(self._jobs(started, recorder))
+        self._working_seconds = pipeline.seconds
         if pipeline.seconds > SHORT_SECONDS:
             self._slowest = pipeline.slowest
 
@@ -509,7 +575,7 @@ class Run:
         """Whether records were left to the next attempt, because of a signal or the trouble of a store."""
         return self.interruption.requested or self._trouble.reason is not None
 
-    def _repaired(self, started: Started, recorder: Recorder, head: Head | None) -> Recorder:
+    def _repaired(self, started: Started, recorder: Recorder) -> Recorder:
         """Do records again whose objects were replaced since they were written, by a process that should have ended."""
         try:
             for _ in range(REPAIRS):
@@ -518,17 +584,19 @@ class Run:
                 self._state = None
                 self.console.line(f"{counted(int(differing.sum()), 'output')} replaced meanwhile, to be written again")
                 plan = replace(started.plan, todo=differing, had_output=differing, renewals=())
-                pool = self._pool(plan, started.launch)
-                try:
-                    again = self._process(replace(started, plan=plan), pool, head)
-                finally:
-                    pool.close()
-                recorder.failed += again.failed
+                recorder.failed += self._process_again(replace(started, plan=plan)).failed
             if self._differing(started).any():
                 self._trouble.end(f"{self.folder.output_dir}: another program keeps replacing outputs")
         except StorageError as error:
             self._trouble.end(str(error))
         return recorder
+
+    def _process_again(self, started: Started) -> Recorder:
+        pool = self._pool(started.plan, started.launch)
+        try:
+            return self._process(replace(started, pool=pool))
+        finally:
+            pool.close()
 
     def _differing(self, started: Started) -> npt.NDArray[np.bool_]:
         """The paths whose objects in a store are not those that were written: bool [n]."""
@@ -538,9 +606,11 @@ class Run:
         return index.first & self._share(index, started.launch) & np.isin(index.keys, state.keys[differs])
 
     def _part_name(self, started: Started, rank: int) -> str:
+        if self._epoch is not None:
+            return part_of_group(self._epoch.stamp, self._epoch.shard, self._epoch.number, RANK, rank)
         return part_name(started.stamp, self.settings.shard, rank, started.launch.world_size)
 
-    def _sink(self, part: str) -> Sink:
+    def _sink(self, started: Started) -> Sink:
         if self._hold is not None:
             return self._object_sink(self._hold)
         output_dir, scratch = self.folder.output_dir.path, self.folder.scratch
@@ -548,6 +618,8 @@ class Run:
             return JsonSink(output_dir, scratch)
         from ecgfounder.sinks.parquet import ParquetSink
 
+        launch = started.launch
+        part = part_name(started.stamp, self.settings.shard, launch.rank, launch.world_size)
         return ParquetSink(
             output_dir,
             scratch,
@@ -587,12 +659,20 @@ class Run:
             options=self.settings.storage_options,
         )
 
-    def _end_epoch(self, hold: StoreHold) -> None:
+    def _end_epoch(self) -> None:
         """Let nothing count any more that is written later; a run that was cut short stays as it is, for the next attempt."""
+        if self._hold is not None:
+            self._hold.check()
         if self._is_cut_short:
-            hold.check()
-        else:
-            hold.seal()
+            return
+        if self._hold is not None:
+            self._hold.seal()
+        elif self._epoch is not None:
+            self.folder.ledger.delete(seal_epoch(self.folder.run, self._epoch))
+
+    def _precision_error(self, started: Started) -> float | None:
+        """The measured relative error of a lower precision."""
+        return started.engine.relative_error if isinstance(started.engine, MeteredEngine) else None
 
     def _take_whole(self, shard: StoreHold, stack: ExitStack) -> StoreHold:
         """Lock the whole run again, after all processes of the launch have given back their shards; the stack releases it."""
@@ -620,7 +700,7 @@ class Run:
         if launch.is_main:
             others = wait_for_others(launch.world_size, self._ended(started), self.interruption, self.console.line)
         is_whole = launch.is_main and self.settings.shard[1] == 1
-        error = engine.relative_error if isinstance(engine, MeteredEngine) else None
+        error = self._precision_error(started)
         try:
             with ExitStack() as stack:
                 if is_whole and others.ended and not self._is_cut_short:
@@ -628,8 +708,9 @@ class Run:
                         self._hold = self._take_whole(self._hold, stack)
                     tally = conclude(self.folder, started.opening.cohort, self._record(started), self._state)
                     outcome = "complete" if tally.pending == 0 else "incomplete"
+                if self._hold is not None or (launch.is_main and others.ended):
+                    self._end_epoch()
                 if self._hold is not None:
-                    self._end_epoch(self._hold)
                     self._hold.leave(self._part_end(recorder))
                 if is_whole:
                     close_record(self.folder, outcome, tally, precision_error=error)
@@ -652,6 +733,7 @@ class Run:
             signal=self.interruption.signal,
             trouble=self._trouble.reason,
             slowest=self._slowest,
+            working_seconds=self._working_seconds,
             lost=others.lost,
             is_main=launch.is_main,
         )

@@ -42,6 +42,8 @@ class Summary:
         Whether this is the main process of a launch, which reports for all.
     seconds : float
         Wall time.
+    working_seconds : float
+        From the first file that this process read to the last record that it finished.
     engine, device : str
         Description of the engine, and its device.
     precision_error : float or None
@@ -65,6 +67,7 @@ class Summary:
     signal: int | None = None
     trouble: str | None = None
     slowest: str | None = None
+    working_seconds: float = 0.0
     lost: int = 0
     is_main: bool = True
 

@@ -1,0 +1,9 @@
+"""What a run's embeddings know, over opened runs: statistics, and reports on them.
+
+In: opened runs and tables of labels. Out: results as frozen objects, tables, pages.
+"""
+
+from ecgfounder.analysis.neighbours import Neighbours, neighbours
+from ecgfounder.analysis.probe import ProbeResult, ProbeSettings, probe
+
+__all__ = ["Neighbours", "ProbeResult", "ProbeSettings", "neighbours", "probe"]

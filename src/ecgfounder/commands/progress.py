@@ -1,0 +1,95 @@
+"""Progress of a run for logs: counts every minute, with the rate and the time left.
+
+In: the counts of records done and failed, whenever they change. Out: a `Pace` every minute, also while nothing changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ecgfounder.run.ticking import Ticking
+
+MINUTE = 60.0
+_REMEMBERED = 6
+"""Minutes over which the rate is measured, and one."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far an attempt is.
+
+    Attributes
+    ----------
+    done, failed, total : int
+        Records of this process in this attempt, and the number that it has to do.
+    rate : float
+        Records per second in the last minutes.
+    seconds_left : float or None
+        Time left at this rate; None if nothing was done in the last minutes.
+    """
+
+    done: int
+    failed: int
+    total: int
+    rate: float
+    seconds_left: float | None
+
+    def __str__(self) -> str:
+        left = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} left"
+        return f"done {self.done:,} of {self.total:,}, failed {self.failed:,}, {self.rate:.1f} ECG/s{left}"
+
+
+class Minutes:
+    """Calls `tell` every minute from the first call of `count` until `close`.
+
+    Parameters
+    ----------
+    tell : callable
+        Receiver of a `Pace`.
+    seconds : float
+        Time between two calls.
+    """
+
+    def __init__(self, tell: Callable[[Pace], None], seconds: float = MINUTE) -> None:
+        self._tell = tell
+        self._ticking = Ticking(self._tick, seconds, lambda _reason: None)
+        self._counts: tuple[int, int, int] | None = None
+        self._past: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
+
+    def count(self, done: int, failed: int, total: int) -> None:
+        """Set the counts."""
+        begins = self._counts is None
+        self._counts = done, failed, total
+        if begins:
+            self._past.append((time.monotonic(), done + failed))
+            self._ticking.__enter__()
+
+    def close(self) -> None:
+        """Stop calling."""
+        if self._counts is not None:
+            self._ticking.__exit__()
+            self._counts = None
+
+    def _tick(self) -> None:
+        if self._counts is None:
+            return
+        done, failed, total = self._counts
+        if self._past[-1][1] > done + failed:  # records are done again
+            self._past.clear()
+        self._past.append((time.monotonic(), done + failed))
+        (began, before), (now, worked) = self._past[0], self._past[-1]
+        rate = (worked - before) / (now - began) if now > began else 0.0
+        self._tell(Pace(done, failed, total, rate, (total - worked) / rate if rate else None))
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds; there may be more than 24 hours.
+
+    >>> duration(100_000.4)
+    '27:46:40'
+    """
+    whole = round(seconds)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
