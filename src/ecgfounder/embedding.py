@@ -85,6 +85,7 @@ def embed_cohort(
     pooling: str = "none",
     predictions: bool = False,
     statements: bool = False,
+    heart_rate: bool = False,
     dtype: str = "float32",
     format: str = "json",
     layout: str = "flat",
@@ -164,6 +165,8 @@ def embed_cohort(
         The feature map [T, 1024], its mean over T [1024], or both (in Parquet).
     predictions, statements : bool, default: False
         Whether to write the head's probabilities, and the devices' diagnostic statements, to separate tables.
+    heart_rate : bool, default: False
+        Whether to measure the heart rate of each recording, for the manifest's column `heart_rate`.
     dtype : {"float32", "float16"}
         Data type of the embeddings that are written.
     format : {"json", "parquet"}
@@ -287,6 +290,7 @@ def embed_cohort(
         pooling=pooling,
         predictions=predictions,
         statements=statements,
+        heart_rate=heart_rate,
         dtype=dtype,
         format=format,
         layout=layout,

@@ -28,6 +28,7 @@ OTHER_RESULTS: dict[str, list[Any]] = {
     "pooling": ["mean", "both"],
     "predictions": [True],
     "statements": [True],
+    "heart_rate": [True],
     "dtype": ["float16"],
     "format": ["json"],
     "layout": ["tree"],
@@ -92,6 +93,7 @@ def test_a_fingerprint_says_what_it_is_of() -> None:
         "pooling": "none",
         "predictions": True,
         "statements": True,
+        "heart_rate": False,
         "dtype": "float32",
         "format": "parquet",
         "layout": "flat",
@@ -110,7 +112,7 @@ def test_without_more_a_run_writes_whole_maps_as_json_from_the_working_directory
         "12lead",
     )
     assert (plain.data_dir, plain.shard, plain.num_workers, plain.batch_size) == (os.getcwd(), (1, 1), 4, None)
-    switches = ("overwrite", "retry_failed", "check_hashes", "predictions", "statements", "compile")
+    switches = ("overwrite", "retry_failed", "check_hashes", "predictions", "statements", "heart_rate", "compile")
     assert not any(getattr(plain, name) for name in switches)
 
 

@@ -56,6 +56,7 @@ _FLAGS = "|".join(
             "exclude_flags",
             "gpus_per_actor",
             "group_size",
+            "heart_rate",
         ),
         *(
             "id_column",
