@@ -485,6 +485,8 @@ def troubles(data: Path, demo: Path) -> None:
     datasets.DatasetDict({"validation": validation}).save_to_disk(str(data / "splits"))
     relative = {"ecg_paths": ["patient_001/ecg_0001.xml"], "study_id": [40689238]}
     pd.DataFrame(relative).to_csv(data / "relative.csv", index=False)
+    decimal = {"ecg_paths": ["a.xml", "b.xml"], "study_id": [40689238, None]}
+    pd.DataFrame(decimal).to_csv(data / "decimal.csv", index=False)
     normal, calibrated, uncompressed = (next(demo.rglob(f"ecg_{n:04d}.xml")).read_bytes() for n in (1, 7, 9))
     files = {
         "two/a/ecg.xml": normal,

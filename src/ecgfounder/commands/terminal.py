@@ -322,7 +322,9 @@ class Terminal:
 
     def minute(self, pace: Pace) -> None:
         """Print how far the run is, where there is no progress bar."""
-        self._print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {pace}")
+        size = int(os.environ.get("WORLD_SIZE", "1") or "1")
+        who = f"process 1 of {size}: " if size > 1 else ""  # the others have about as many records
+        self._print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {who}{pace}")
 
     def event(self, name: str, **values: object) -> None:
         """What only machines need to know; see `JsonTerminal`."""
