@@ -126,7 +126,12 @@ class GroupedRun(Run):
             data_dir=settings.data_dir,
             epoch=self._store_hold.epoch,
             task=ReadTask(
-                settings.preparation, settings.reader, settings.hints, settings.statements, settings.storage_options
+                settings.preparation,
+                settings.reader,
+                settings.hints,
+                settings.statements,
+                settings.storage_options,
+                settings.heart_rate,
             ),
             network=NetworkChoice(
                 mode=settings.mode,
