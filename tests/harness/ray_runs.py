@@ -71,6 +71,7 @@ def cluster(head_cpus: int = 1, *others: int, dashboard: int | None = None) -> I
             }
             if dashboard is not None:
                 head |= {"dashboard_host": "127.0.0.1", "dashboard_port": dashboard}
+                head["dashboard_agent_listen_port"] = dashboard + 1  # another cluster here may have the usual one
             made = Cluster(initialize_head=True, head_node_args=head)
             machines = Machines(made.address, made)
             for cpus in others:
