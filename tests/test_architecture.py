@@ -49,9 +49,11 @@ MAY_IMPORT = {
     "ledger": "cohort ecg network sinks storage",
     "stages": "ecg ledger network preprocess readers sinks storage",
     "drivers": "preprocess stages storage",
-    "run": "cohort drivers ecg engines ledger network preprocess readers sinks stages storage",
+    "distributed": "drivers engines ledger network sinks stages storage",
+    "run": "cohort distributed drivers ecg engines ledger network preprocess readers sinks stages storage",
     "results": "cohort ledger network sinks storage",
     "chat": "cohort ledger preprocess results storage",
+    "analysis": "preprocess results storage",
     "dataset": "cohort preprocess readers storage",
     "model": "net1d network",
     "embedder": "drivers ecg engines network preprocess readers stages storage",
@@ -67,7 +69,8 @@ Each stands below what it may import, so that no circle of packages can come in.
 """
 
 NEVER_LOADS = {
-    "drivers": "ledger sinks run results commands cli",
+    "drivers": "ledger sinks distributed run results commands cli",
+    "distributed": "run results commands cli",
     "stages.read": "ledger sinks engines drivers run",
     "stages.batch": "ledger sinks engines drivers run readers",
     "stages.embed": "ledger sinks engines drivers run",
@@ -77,6 +80,7 @@ NEVER_LOADS = {
     "ledger": "stages drivers run results engines",
     "results": "stages drivers run engines commands",
     "chat": "stages drivers run engines commands",
+    "analysis": "stages drivers run engines commands",
     "embedder": "cohort ledger sinks run results commands cli",
     "dataset": "ledger sinks engines stages drivers run results",
     "model": "readers ledger engines stages drivers run results",

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas
+import polars
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from ecgfounder import ft_12lead_ECGFounder
-from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped
+from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped, collate_readable
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import CohortError, PrepareError, ReadError, SettingsError
 from ecgfounder.preprocess.preparation import Preparation
@@ -22,6 +25,7 @@ from ecgfounder.readers import read_ecg
 from ecgfounder.readers.source import Hints
 
 HINTS = Hints(500.0, "mV", STANDARD_LEADS)
+TEN_SECONDS = Preparation(window=10)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,71 @@ def test_a_cohorts_rows_become_inputs_with_their_targets(demo: Path, tmp_path: P
     folder = ECGDataset.from_cohort(demo / "ecg")
     assert len(folder) == 13
     assert torch.equal(folder[0], saved[0])
+
+
+@pytest.mark.parametrize("make", [pa.table, pandas.DataFrame, polars.DataFrame], ids=["pyarrow", "pandas", "polars"])
+def test_a_table_in_memory_is_a_cohort_and_may_have_several_targets(demo: Path, make: Any) -> None:
+    rows = {
+        "path": ["patient_001/ecg_0001.xml", "patient_002/ecg_0002.xml"],
+        "af": [0, 1],
+        "age": [61.5, 47.0],
+        "note": ["a", "b"],
+    }
+    ecgs = ECGDataset.from_cohort(
+        make(rows), path_column="path", target_column=["af", "age"], data_dir=demo / "ecg", preparation=TEN_SECONDS
+    )
+    signals, targets = next(iter(DataLoader(ecgs, batch_size=2)))
+    assert signals.shape == (2, 12, 5000)
+    assert targets.tolist() == [[0.0, 61.5], [1.0, 47.0]]
+    alone = ECGDataset.from_cohort(make(rows), path_column="path", target_column="af", data_dir=demo / "ecg")
+    assert [alone[1][1], len(alone)] == [1, 2]
+    with pytest.raises(CohortError, match=r"'sex' column in the dataset; .* the 'target_column' parameter"):
+        ECGDataset.from_cohort(make(rows), path_column="path", target_column=["af", "sex"])
+    rows["af"] = [0, None]  # type: ignore[list-item]
+    with pytest.raises(CohortError, match="row 1 of the table has no value in the column 'af'"):
+        ECGDataset.from_cohort(make(rows), path_column="path", target_column=["age", "af"])
+
+
+def test_a_list_of_paths_is_a_cohort_and_one_path_is_no_list(demo: Path) -> None:
+    paths = sorted((demo / "ecg").rglob("*.xml"))[:2]
+    assert torch.equal(ECGDataset.from_cohort(paths)[1], ECGDataset(paths)[1])
+    for wrong in (str(paths[0]), paths[0], pandas.DataFrame({"ecg_paths": paths})):
+        with pytest.raises(SettingsError, match=r"Expected a list of paths, got a .*from_cohort"):
+            ECGDataset(wrong)  # type: ignore[arg-type]
+
+
+def test_a_bad_file_raises_is_left_out_or_replaced(demo: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["patient_001/ecg_0001.xml", "patient_012/ecg_0013.xml", "none.xml", "patient_002/ecg_0002.xml"]
+    given = {"data_dir": demo / "ecg", "preparation": TEN_SECONDS}
+    with pytest.raises(ReadError, match=r"ecg_0013\.xml"):
+        ECGDataset(names, range(4), **given)[1]
+    skipping = ECGDataset(names, range(4), errors="skip", **given)
+    assert [skipping[1], skipping[2]] == [None, None]
+    signals, targets = next(iter(DataLoader(skipping, batch_size=4, collate_fn=collate_readable)))
+    assert [signals.shape, targets.tolist()] == [(2, 12, 5000), [0, 3]]
+    batches = list(DataLoader(skipping, batch_size=2, collate_fn=collate_cropped))
+    assert [targets.tolist() for _, targets in batches] == [[0], [3]]
+    assert [len(batch) for batch in DataLoader(skipping, batch_size=4, collate_fn=collate_by_length)] == [1]
+    assert [collate([None, None]) for collate in (collate_readable, collate_cropped, collate_by_length)] == [
+        None,
+        None,
+        [],
+    ]
+    told = [record.getMessage() for record in caplog.records]
+    assert [each.partition(": ")[0] for each in told] == ["not used"] * 2
+    replacing = ECGDataset(names, range(4), errors="replace", **given)
+    assert [target for _, target in DataLoader(replacing, batch_size=None)] == [0, 3, 3, 3]
+    assert torch.equal(replacing[1][0], replacing[3][0])
+    with pytest.raises(ReadError, match="none of the recordings can be read"):
+        ECGDataset(names[1:3], errors="replace", **given)[0]
+    with pytest.raises(SettingsError, match="'errors' parameter"):
+        ECGDataset(names, errors="ignore", **given)
+
+
+def test_it_is_shown_in_a_line_and_as_a_table_in_notebooks(demo: Path) -> None:
+    ecgs = ECGDataset(["<a>.xml"], [1], preparation=TEN_SECONDS, errors="skip")
+    assert repr(ecgs) == "<ECGDataset: 1 recording, with targets, 12lead, zscore v1, window 10 s, errors='skip'>"
+    assert "<tr><th>recordings</th><td>1 recording</td></tr>" in ecgs._repr_html_()
 
 
 def test_a_missing_target_and_a_missing_column_are_refused(demo: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_pattern_a_list_and_a_file_resume_each_other(
 
 def test_every_setting_of_a_run_can_be_given() -> None:
     parameters = set(inspect.signature(embed_cohort).parameters)
-    settings = set(inspect.signature(Settings).parameters) - {"hints", "compile"}
+    settings = set(inspect.signature(Settings).parameters) - {"hints", "compile", "carrier"}
     assert settings <= parameters
     assert {"sampling_rate", "leads", "unit", "compiled"} <= parameters
     signal_flags = set(inspect.signature(ecgfounder.Preparation).parameters)

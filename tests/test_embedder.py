@@ -7,6 +7,7 @@ import doctest
 import io
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -221,6 +222,127 @@ def test_an_array_of_paths_is_an_iterable(model: Embedder, ecgs: Path) -> None:
     assert model.embed([]) == []
 
 
+def test_means_of_several_are_one_array_whatever_their_lengths(model: Embedder) -> None:
+    several = [recording(length, seed) for seed, length in enumerate((1000, 600, 300))]
+    alone = [model.embed(each, pooling="mean") for each in several]
+    together = model.embed(several, pooling="mean")
+    assert together.shape == (3, model.dim)
+    assert together.tobytes() == np.stack(alone).tobytes()
+    tensor = model.embed(iter(several), pooling="mean", as_tensor=True)
+    assert isinstance(tensor, torch.Tensor)
+    assert np.array_equal(tensor.numpy(), together)
+    assert model.embed([], pooling="mean").shape == (0, 1024)
+    assert isinstance(model.embed(several, pooling="mean", errors="return"), list)
+    probabilities = model.predict(several)
+    assert probabilities.shape == (3, 150)
+    assert np.array_equal(probabilities[1], model.predict(several[1]))
+    assert model.predict([]).shape == (0, 150)
+
+
+def test_a_batch_of_samples_gives_a_batch(model: Embedder) -> None:
+    batch = np.stack([noise(1000, seed) for seed in range(3)])
+    known = {"sampling_rate": 250, "leads": STANDARD_LEADS}
+    alone = np.stack([model.embed(each, **known) for each in batch])
+    for given in (batch, torch.from_numpy(batch)):
+        found = model.embed(given, **known)
+        assert found.shape == (3, 8, 1024)
+        assert found.tobytes() == alone.tobytes()
+    assert model.embed(batch, as_tensor=True, **known).shape == (3, 8, 1024)
+    assert model.embed(batch[:0], **known).shape == (0, 8, 1024)
+    assert model.predict(batch, **known).shape == (3, 150)
+    assert [each.shape for each in model.embed_iter(batch, **known)] == [(8, 1024)] * 3
+    with pytest.raises(SettingsError, match=r"^recording 0: An array does not state its sampling_rate"):
+        model.embed(batch)
+    with pytest.raises(SettingsError, match=r"recording 0: .*\[N, n_leads, n_samples\]"):
+        model.embed([batch], **known)
+
+
+def test_what_may_differ_between_recordings_stays_a_list(model: Embedder, one_lead: Embedder) -> None:
+    batch = np.stack([noise(1000, seed) for seed in range(2)])
+    known = {"sampling_rate": 500, "leads": STANDARD_LEADS}
+    trimmed = with_preparation(model, trim_zero_edges=True).embed(batch, **known)
+    windows = with_preparation(model, window=1, stride=0.5).embed(batch, pooling="mean", **known)
+    leads = with_preparation(one_lead, lead="all").embed(batch, pooling="mean", **known)
+    assert [(type(each), each[0].shape) for each in (trimmed, windows, leads)] == [
+        (list, (4, 1024)),
+        (list, (3, 1024)),
+        (list, (12, 1024)),
+    ]
+    short = with_preparation(model, window=10)
+    assert short.embed(batch, errors="skip", **known).shape == (0, 0, 1024)
+
+
+def test_a_progress_bar_counts_what_was_taken(model: Embedder, capsys: pytest.CaptureFixture[str]) -> None:
+    several = [recording(300, seed) for seed in range(3)]
+    plain = model.embed(several, pooling="mean")
+    assert capsys.readouterr().err == ""
+    assert np.array_equal(model.embed(several, pooling="mean", progress=True), plain)
+    assert "3/3" in capsys.readouterr().err
+    assert len(list(model.embed_iter(iter(several), progress=True))) == 3
+    assert "3ECG" in capsys.readouterr().err
+    assert len(model.predict(several, progress=True)) == 3
+    assert "3/3" in capsys.readouterr().err
+
+
+# --- its place, and a copy elsewhere ---------------------------------------------------------------------------------
+
+
+def test_a_pickled_embedder_gives_the_same_bytes_in_another_process(model: Embedder, tmp_path: Path) -> None:
+    own = with_load(model, window=1.0)
+    (tmp_path / "model").write_bytes(pickle.dumps(own))
+    assert (tmp_path / "model").stat().st_size < 5000  # no weights
+    np.save(tmp_path / "noise.npy", noise())
+    program = (
+        "import pickle, sys, numpy as np, ecgfounder\n"
+        "with open(sys.argv[1], 'rb') as file: model = pickle.load(file)\n"
+        "samples = np.load(sys.argv[2])\n"
+        "np.save(sys.argv[3], model.embed(samples, sampling_rate=500, leads=ecgfounder.STANDARD_LEADS))\n"
+    )
+    files = [str(tmp_path / name) for name in ("model", "noise.npy", "out.npy")]
+    subprocess.run([sys.executable, "-c", program, *files], check=True)
+    assert np.load(tmp_path / "out.npy").tobytes() == own.embed(recording()).tobytes()
+
+
+def with_load(model: Embedder, **choices: Any) -> Embedder:
+    return load("12lead", model.checkpoint, engine="torch", device="cpu", **choices)
+
+
+def test_it_moves_to_a_device_or_stays_where_it_is(model: Embedder) -> None:
+    own = with_load(model)
+    assert (own.device, own.dim) == ("cpu", 1024)
+    assert own.to("cpu") is own
+    before = own.embed(recording())
+    with pytest.raises(SettingsError, match="the device 'cuda:99' cannot be used"):
+        own.to("cuda:99")
+    assert own.embed(recording()).tobytes() == before.tobytes()
+    own.to(torch.device("meta"))
+    assert own.device == "meta"
+    assert own.to("cpu").embed(recording()).tobytes() == before.tobytes()
+    assert pickle.loads(pickle.dumps(own)).device == "cpu"
+    native = load("12lead", model.checkpoint, engine="native")
+    with pytest.raises(SettingsError, match="on the CPU only: use engine='torch'"):
+        native.to("cuda")
+    assert native.device == "cpu"
+
+
+def test_one_that_was_made_from_an_engine_says_that_it_cannot_be_made_again() -> None:
+    made = Embedder(CountingEngine(), Preparation(), checkpoint=Path("none"))
+    for attempt in (lambda: made.to("cpu"), lambda: pickle.dumps(made)):
+        with pytest.raises(SettingsError, match=r"use ecgfounder\.load"):
+            attempt()
+
+
+def test_objects_are_shown_in_a_line_and_as_a_table_in_notebooks(model: Embedder, ecgs: Path) -> None:
+    signal = model.prepare(ecgs / "patient_001" / "ecg_0001.xml")
+    assert repr(signal).startswith("<Signal: 1 input of 12 leads at 500 Hz, I II III aVR")
+    assert repr(signal).endswith("V6, no flags>")
+    assert "<td>1 input of 12 leads at 500 Hz</td>" in signal._repr_html_()
+    windows = with_preparation(model, window=2, stride=2).prepare(ecgs / "patient_006" / "ecg_0007.xml")
+    assert "5 inputs of 12 leads" in repr(windows)
+    assert "Embedder(12lead, recipe zscore v1, " in repr(model)
+    assert f"<th>checkpoint</th><td>{model.checkpoint}</td>" in model._repr_html_()
+
+
 class CountingEngine(Engine):
     """Gives zeros; for what has nothing to do with the network."""
 
@@ -366,7 +488,7 @@ def test_an_embedding_that_is_not_finite_is_an_error_for_predictions_too() -> No
         (noise(), {"sampling_rate": 500}, "does not state its leads"),
         (noise(), {"sampling_rate": 500, "leads": ["I"]}, r"\[12, 1000\] and 1 lead names"),
         (noise().T, {"sampling_rate": 500, "leads": STANDARD_LEADS}, r"pass array\.T"),
-        (noise()[None], {"sampling_rate": 500, "leads": STANDARD_LEADS}, r"list\(array\)"),
+        (noise()[None, None], {"sampling_rate": 500, "leads": STANDARD_LEADS}, r"a batch \[N, n_leads, n_samples\]"),
         (noise() * 1j, {"sampling_rate": 500, "leads": STANDARD_LEADS}, "real numbers"),
         (noise(), {"sampling_rate": 500, "leads": STANDARD_LEADS, "unit": "mm"}, "'unit' parameter"),
         (3.5, {}, "'float'"),

@@ -48,6 +48,7 @@ PUBLIC = {
         "__version__",
         "collate_by_length",
         "collate_cropped",
+        "collate_readable",
         "embed_cohort",
         "ft_12lead_ECGFounder",
     ),

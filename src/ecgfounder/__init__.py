@@ -14,7 +14,7 @@ from ecgfounder._moved import keep_old_names
 from ecgfounder._version import __version__
 
 if TYPE_CHECKING:
-    from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped
+    from ecgfounder.dataset import ECGDataset, collate_by_length, collate_cropped, collate_readable
     from ecgfounder.ecg.leads import STANDARD_LEADS
     from ecgfounder.ecg.recording import Recording
     from ecgfounder.embedder import Embedder, load, recording_from_array
@@ -92,6 +92,7 @@ __all__ = [
     "__version__",
     "collate_by_length",
     "collate_cropped",
+    "collate_readable",
     "embed_cohort",
     "ft_1lead_ECGFounder",
     "ft_12lead_ECGFounder",
@@ -107,7 +108,7 @@ __all__ = [
 keep_old_names()
 
 _NAMES_BY_MODULE = {
-    "dataset": "ECGDataset collate_by_length collate_cropped",
+    "dataset": "ECGDataset collate_by_length collate_cropped collate_readable",
     "ecg.leads": "STANDARD_LEADS",
     "ecg.recording": "Recording",
     "embedder": "Embedder load recording_from_array",

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "export": "write a run's embeddings in another format",
     "upgrade": "convert a run's folder of an older version to the current layout",
     "inspect": "show what is in ECG files",
+    "probe": "test what embeddings know about labels by a linear probe",
     "doctor": "check the installation and a checkpoint",
     "verify": "check that embeddings do not depend on batch, processes or engine",
     "demo": "make a small cohort and embed it",
@@ -33,6 +34,7 @@ COMMANDS: dict[str, str] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect",),
+    "analyse": ("probe",),
     "check": ("doctor", "verify", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
@@ -43,12 +45,16 @@ EXAMPLES: dict[str, str] = {
     "merge": "merge embeddings/",
     "export": "export embeddings/ --to npy --output_dir arrays/",
     "upgrade": "upgrade embeddings/",
+    "probe": "probe embeddings/ --labels labels.csv --on study_id --label af --group patient --output_dir probe/",
     "inspect": "inspect ecg.xml --plot ecg.png",
     "doctor": "doctor --checkpoint checkpoints/",
     "verify": "verify ecgs/ --checkpoint checkpoints/",
     "demo": "demo demo/",
 }
 """One example of each command."""
+
+CALCULATING = ("probe",)
+"""Commands that calculate with NumPy, on all cores."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +68,8 @@ def _main(words: list[str]) -> int:
     parser, _ = _parsers(words[:1])
     arguments = parser.parse_args(words)
     check_working_folder()
-    _spare_threads()
+    if words[0] not in CALCULATING:
+        _spare_threads()
     return cast(int, arguments.work(arguments))
 
 

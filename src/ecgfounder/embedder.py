@@ -11,7 +11,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -33,13 +33,14 @@ from ecgfounder.errors import (
     PrepareError,
     SettingsError,
 )
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import facts_as_html, one_line
 from ecgfounder.machine import usable_cores
-from ecgfounder.network.bundles import FEATURES, SPECS, spec_of
+from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, SPECS, spec_of
 from ecgfounder.network.checkpoint import find_checkpoint, looks_like_checkpoint
-from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
+from ecgfounder.preprocess.preparation import ALL_LEADS, Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.preprocess.signals import Signal, prepare
+from ecgfounder.preprocess.windows import cut_windows
 from ecgfounder.readers import Given, is_given, label_of, read_ecg
 from ecgfounder.readers.quantities import millivolts_per
 from ecgfounder.readers.source import Hints
@@ -169,16 +170,43 @@ def load(
     if threads is not None:
         check_least("threads", threads, 1)
     path = find_checkpoint(checkpoint, mode, make_options(storage_options))
-    made = create_engine(
-        engine,
-        mode=mode,
-        checkpoint=path,
-        precision=precision,
-        device=device,
-        threads=threads or usable_cores(),
-        compiled=compiled,
+    make = EngineMaker(engine, mode, path, precision, device, compiled, threads)
+    return Embedder(
+        make(), preparation, checkpoint=path, reader=reader, storage_options=storage_options, make_engine=make
     )
-    return Embedder(made, preparation, checkpoint=path, reader=reader, storage_options=storage_options)
+
+
+@dataclass(frozen=True)
+class EngineMaker:
+    """The parameters of `load` that concern the engine: makes the same engine again, in another process or on another device."""
+
+    choice: str
+    mode: str
+    checkpoint: Path
+    precision: str
+    device: str | None
+    compiled: bool
+    threads: int | None
+
+    def __call__(self) -> Engine:
+        return create_engine(
+            self.choice,
+            mode=self.mode,
+            checkpoint=self.checkpoint,
+            precision=self.precision,
+            device=self.device,
+            threads=self.threads or usable_cores(),
+            compiled=self.compiled,
+        )
+
+
+def _embedder_again(
+    make: EngineMaker, preparation: Preparation, checkpoint: Path, reader: str, options: Mapping[str, object] | None
+) -> Embedder:
+    """A pickled embedder, with its network loaded again."""
+    return Embedder(
+        make(), preparation, checkpoint=checkpoint, reader=reader, storage_options=options, make_engine=make
+    )
 
 
 def recording_from_array(
@@ -219,7 +247,7 @@ def recording_from_array(
     if array.ndim != 2:
         raise SettingsError(
             f"An array is one ECG, [n_leads, n_samples], got the shape {list(array.shape)}. "
-            "Pass several as an iterable: list(array)."
+            "Embedder.embed takes several of one length as a batch [N, n_leads, n_samples]."
         )
     if len(names) != len(array):
         turned = " Its columns are the leads: pass array.T." if array.shape[1] == len(names) else ""
@@ -248,6 +276,7 @@ class StreamOptions(TypedDict, total=False):
     unit: str | None
     batch_size: int | None
     errors: Errors
+    progress: bool
 
 
 class EmbedOptions(StreamOptions, total=False):
@@ -260,7 +289,8 @@ class Embedder:
     """The network with its preparation and head; made by `load`.
 
     An embedding depends only on its recording, not on the other recordings, their order or the batch size. On a CPU it is
-    bit-identical, also to what `ecgfounder embed` writes with the same settings.
+    bit-identical, also to what `ecgfounder embed` writes with the same settings. An embedder can be pickled: the other process
+    loads the network from the same file. What is pickled holds the settings, with `storage_options`, and no weights.
 
     Attributes
     ----------
@@ -282,16 +312,37 @@ class Embedder:
         checkpoint: Path,
         reader: str = "auto",
         storage_options: Mapping[str, object] | None = None,
+        make_engine: EngineMaker | None = None,
     ) -> None:
         self.engine = engine
         self.preparation = preparation
         self.checkpoint = checkpoint
         self.reader = reader
         self._storage_options = storage_options
+        self._make_engine = make_engine
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _embedder_again, (self._maker, self.preparation, self.checkpoint, self.reader, self._storage_options)
+
+    @property
+    def _maker(self) -> EngineMaker:
+        if self._make_engine is None:
+            raise SettingsError(
+                "This embedder was made from an engine, which cannot be made again: use ecgfounder.load."
+            )
+        return self._make_engine
 
     def __repr__(self) -> str:
+        return f"Embedder({', '.join(text for _, text in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        return facts_as_html("Embedder", [*self._facts(), ("checkpoint", str(self.checkpoint))])
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What a reader wants to know first, by name."""
         recipe = self.preparation.recipe
-        return f"Embedder({self.mode}, recipe {recipe.name} v{recipe.version}, {self.engine.describe()})"
+        described = [("recipe", f"recipe {recipe.name} v{recipe.version}"), ("engine", self.engine.describe())]
+        return [("mode", self.mode), *described]
 
     def __enter__(self) -> Embedder:
         return self
@@ -309,6 +360,42 @@ class Embedder:
     def mode(self) -> str:
         """ "12lead" or "1lead"."""
         return self.preparation.mode
+
+    @property
+    def device(self) -> str:
+        """The device of the network: "cpu", "cuda:0" ..."""
+        return self.engine.device
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding, the channels of a feature map: 1024."""
+        return FEATURES
+
+    def to(self, device: str | torch.device) -> Embedder:
+        """Move the network to another device, by loading it there.
+
+        Parameters
+        ----------
+        device : str or torch.device
+            "cpu", "cuda", "cuda:1" ...
+
+        Returns
+        -------
+        Embedder
+            This object.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such device, or the engine does not compute on it; the network stays where it is.
+        """
+        make = replace(self._maker, device=str(device))
+        if str(device) != self.engine.device:
+            engine = make()
+            self.engine.close()
+            self.engine = engine
+        self._make_engine = make
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -330,7 +417,7 @@ class Embedder:
         return self._prepare(x, _hints(sampling_rate, leads, unit), "")
 
     @overload
-    def embed(  # type: ignore[overload-overlap]  # a path's text is an iterable too
+    def embed(
         self,
         x: AnyRecording,
         *,
@@ -338,7 +425,7 @@ class Embedder:
         **options: Unpack[EmbedOptions],
     ) -> Array: ...
     @overload
-    def embed(  # type: ignore[overload-overlap]  # a path's text is an iterable too
+    def embed(
         self,
         x: AnyRecording,
         *,
@@ -352,7 +439,7 @@ class Embedder:
         *,
         as_tensor: bool = ...,
         **options: Unpack[EmbedOptions],
-    ) -> list[Any]: ...
+    ) -> Any: ...
     def embed(
         self,
         x: AnyRecording | Iterable[Any],
@@ -364,6 +451,7 @@ class Embedder:
         batch_size: int | None = None,
         errors: Errors = "raise",
         as_tensor: bool = False,
+        progress: bool = False,
     ) -> Any:
         """Embed one recording, or each of an iterable.
 
@@ -371,7 +459,7 @@ class Embedder:
         ----------
         x : str, os.PathLike, bytes, file object, Recording, array_like, or an iterable of these
             A path, a file's content, a file object in binary mode, a `Recording`, samples [n_leads, n_samples] (numpy array or
-            tensor), or an iterable of any of these.
+            tensor), a batch of samples [N, n_leads, n_samples], or an iterable of any of these but batches.
         sampling_rate, leads, unit : float or None, sequence of str or None, str or None
             Hz, lead names of the rows, and "mV" (default), "uV" ..., for arrays and for files that do not state them.
             With "1lead", `leads` may be left out for an array of one row.
@@ -384,13 +472,16 @@ class Embedder:
             the list; "skip" leaves it out and logs a warning. A single recording always raises.
         as_tensor : bool, default: False
             Whether to return torch tensors on the CPU instead of NumPy arrays.
+        progress : bool, default: False
+            Whether to show a progress bar, in a terminal or a notebook.
 
         Returns
         -------
-        numpy.ndarray, or a list of them in the order of an iterable
-            float32 [T, 1024], T = ceil(n_samples at 500 Hz / 256), or [1024] with `pooling="mean"`. A preparation with a
-            stride adds a leading dimension of W windows, `lead="all"` one of n_leads after it: [W, T, 1024],
-            [W, n_leads, 1024].
+        numpy.ndarray or list of numpy.ndarray
+            Of one recording: float32 [T, 1024], T = ceil(n_samples at 500 Hz / 256), or [1024] with `pooling="mean"`. A
+            preparation with a stride adds a leading dimension of W windows, `lead="all"` one of n_leads after it:
+            [W, T, 1024], [W, n_leads, 1024]. Of several: one array [N, 1024] with `pooling="mean"`, and [N, T, 1024] for a
+            batch; a list in their order if recordings may differ in T, W or n_leads, and with `errors="return"`.
 
         Raises
         ------
@@ -406,8 +497,12 @@ class Embedder:
         if _is_single(x):
             [embedding] = self._results([x], kept, batch_size, "raise", hints, single=True)
             return _tensor(embedding) if as_tensor else embedding
-        embeddings = self._results(_iterable(x), kept, batch_size, errors, hints)
-        return list(_tensors(embeddings) if as_tensor else embeddings)
+        embeddings = list(self._results(_shown(_iterable(x), progress), kept, batch_size, errors, hints))
+        if errors == "return" or not self._are_alike(x, pooling):
+            return list(_tensors(embeddings)) if as_tensor else embeddings
+        row = (FEATURES,) if pooling == "mean" else (self._n_tokens(x, hints.sampling_rate), FEATURES)
+        stacked = np.stack(embeddings) if embeddings else np.empty((0, *row), np.float32)
+        return _tensor(stacked) if as_tensor else stacked
 
     def embed_iter(
         self,
@@ -420,19 +515,20 @@ class Embedder:
         batch_size: int | None = None,
         errors: Errors = "raise",
         as_tensor: bool = False,
+        progress: bool = False,
     ) -> Iterator[Any]:
         """`embed` for streams: takes recordings one at a time and yields their embeddings in the same order.
 
         At most a few batches are in memory. Parameters, results and errors are those of `embed`.
         """
         kept, hints = self._embedding_view(pooling), _hints(sampling_rate, leads, unit)
-        embeddings = self._results(_iterable(recordings), kept, batch_size, errors, hints)
+        embeddings = self._results(_shown(_iterable(recordings), progress), kept, batch_size, errors, hints)
         return _tensors(embeddings) if as_tensor else embeddings
 
     @overload
-    def predict(self, x: AnyRecording, **options: Unpack[StreamOptions]) -> Array: ...  # type: ignore[overload-overlap]  # as above
+    def predict(self, x: AnyRecording, **options: Unpack[StreamOptions]) -> Array: ...
     @overload
-    def predict(self, x: Iterable[Any], **options: Unpack[StreamOptions]) -> list[Any]: ...
+    def predict(self, x: Iterable[Any], **options: Unpack[StreamOptions]) -> Any: ...
     def predict(
         self,
         x: AnyRecording | Iterable[Any],
@@ -442,16 +538,18 @@ class Embedder:
         unit: str | None = None,
         batch_size: int | None = None,
         errors: Errors = "raise",
+        progress: bool = False,
     ) -> Any:
-        """Probability of each of the 150 statements in `labels`, from the checkpoint's head.
+        """Probability of each of the statements in `labels`, from the checkpoint's head.
 
         The probabilities are independent (sigmoid) and do not sum to one. They are the output of a research model, not a
         diagnosis. Parameters are those of `embed`.
 
         Returns
         -------
-        numpy.ndarray, or a list of them in the order of an iterable
-            float32 [150]; leading dimensions for windows and leads as in `embed`.
+        numpy.ndarray or list of numpy.ndarray
+            float32 [len(labels)], 150 of the published checkpoints, with leading dimensions for windows and leads as in
+            `embed`. Of several: one array [N, len(labels)], or a list as in `embed`.
 
         Raises
         ------
@@ -464,7 +562,29 @@ class Embedder:
         if _is_single(x):
             [probabilities] = self._results([x], kept, batch_size, "raise", hints, single=True)
             return probabilities
-        return list(self._results(_iterable(x), kept, batch_size, errors, hints))
+        found = list(self._results(_shown(_iterable(x), progress), kept, batch_size, errors, hints))
+        if errors == "return" or not self._one_input_each:
+            return found
+        return np.stack(found) if found else np.empty((0, len(self.labels)), np.float32)
+
+    @property
+    def _one_input_each(self) -> bool:
+        """Whether every recording is one input of the network, neither windows nor leads in sequence."""
+        return self.preparation.stride is None and not (self.mode == "1lead" and self.preparation.lead == ALL_LEADS)
+
+    def _are_alike(self, x: object, pooling: str) -> bool:
+        """Whether the embeddings of several recordings have one shape, whatever the recordings hold."""
+        is_batch = _as_array(x) is not None and not self.preparation.trim_zero_edges
+        return self._one_input_each and (pooling == "mean" or is_batch)
+
+    def _n_tokens(self, batch: Any, sampling_rate: float | None) -> int:
+        """Tokens of each recording of a batch [N, n_leads, n_samples]; 0 if none has enough samples for an input."""
+        target = self.preparation.recipe.sampling_rate
+        try:
+            spans, _ = cut_windows(round(batch.shape[2] * target / (sampling_rate or target)), self.preparation)
+        except PrepareError:
+            return 0
+        return -(-(spans[0][1] - spans[0][0]) // SAMPLES_PER_TOKEN)
 
     def _embedding_view(self, pooling: str) -> Kept:
         check_choice("pooling", pooling, _POOLING_CHOICES)
@@ -586,8 +706,9 @@ def _hints(sampling_rate: float | None, leads: Sequence[str] | None, unit: str |
 
 
 def _is_single(x: object) -> bool:
-    """Whether `x` is one recording; anything else is treated as an iterable."""
-    return isinstance(x, Recording) or is_given(x) or _as_array(x) is not None
+    """Whether `x` is one recording; anything else is treated as an iterable, an array of three dimensions too."""
+    array = _as_array(x)
+    return isinstance(x, Recording) or is_given(x) or (array is not None and array.ndim != 3)
 
 
 def _as_array(x: object) -> npt.NDArray[Any] | None:
@@ -605,6 +726,15 @@ def _iterable(x: object) -> Iterable[Any]:
             f"type {type(x).__name__!r}."
         )
     return x
+
+
+def _shown(recordings: Iterable[Any], progress: bool) -> Iterable[Any]:
+    """The recordings, with a progress bar of those that were taken."""
+    if not progress or sys.stderr is None:  # a daemon may have no standard streams
+        return recordings
+    from tqdm.auto import tqdm
+
+    return cast("Iterable[Any]", tqdm(recordings, unit="ECG"))
 
 
 def _named(error: ECGFounderError, name: str) -> ECGFounderError:

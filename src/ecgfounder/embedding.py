@@ -13,11 +13,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from ecgfounder.cohort.in_memory import file_of
+from ecgfounder.cohort.in_memory import Table, file_of
 from ecgfounder.cohort.sources import default_data_dir
 from ecgfounder.drivers.interruption import Interruption
+from ecgfounder.drivers.ray import ActorSettings
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import StorageError
 from ecgfounder.escaping import counted, one_line
@@ -25,8 +26,8 @@ from ecgfounder.preprocess.preparation import Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.readers.source import Hints
 from ecgfounder.results.run import EmbeddingRun, open_run
-from ecgfounder.run.run import Run
-from ecgfounder.run.settings import Settings
+from ecgfounder.run.choice import make_run
+from ecgfounder.run.settings import CALLED, Carrier, Settings, shard_and_group
 from ecgfounder.run.summary import Summary
 from ecgfounder.storage import folder_text, output_place, working_folder
 from ecgfounder.storage import storage_options as make_options
@@ -35,13 +36,6 @@ log = logging.getLogger("ecgfounder")
 
 Progress = Callable[[int, int, int], None]
 """Called with the number of records done and failed in this attempt, and the number that it has to do."""
-
-
-class Table(Protocol):
-    """A table in memory: pandas, Polars, PyArrow."""
-
-    @property
-    def columns(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ def embed_cohort(
     dtype: str = "float32",
     format: str = "json",
     layout: str = "flat",
-    shard_size: int = 1000,
+    shard_size: int | None = None,
     batch_size: int | None = None,
     num_workers: int = 4,
     shard: tuple[int, int] = (1, 1),
@@ -105,6 +99,12 @@ def embed_cohort(
     read_timeout: float = 120.0,
     read_memory: float | None = None,
     storage_options: Mapping[str, object] | None = None,
+    driver: str | Carrier = "local",
+    ray_address: str | None = None,
+    group_size: int | None = None,
+    gpus_per_actor: float | None = None,
+    cpus_per_actor: int | None = None,
+    actors: tuple[int, int | None] = (1, None),
     progress: bool | Progress = False,
 ) -> CohortRun:
     """Embed every ECG of a cohort, as `ecgfounder embed` does, or resume such a run.
@@ -170,8 +170,8 @@ def embed_cohort(
         One JSON file per recording, or Parquet shards.
     layout : {"flat", "tree"}
         JSON files in one folder, or in the folders of the recordings.
-    shard_size : int, default: 1000
-        Recordings per Parquet shard.
+    shard_size : int, optional
+        Recordings per Parquet shard; None for `group_size`, or 1000.
     batch_size : int, optional
         Recordings in a batch; None for 8 on a CPU and 128 on a GPU.
     num_workers : int, default: 4
@@ -195,6 +195,19 @@ def embed_cohort(
     storage_options : mapping, optional
         Options of object stores that are not in the environment, by obstore's names: credentials, "region", "endpoint",
         "skip_signature" (public buckets), "request_payer" and others. They are neither written nor shown.
+    driver : {"local", "ray"} or callable, default: "local"
+        "ray" lets workers on a Ray cluster do the recordings. A function is called with a `Work` and an iterator of `Group`s;
+        it calls `ecgfounder.distributed.do_group(work, group)` for each, on any machines that share `output_dir`, and gives the
+        outcomes as they come.
+    ray_address : str, optional
+        "auto" (this machine's cluster), "HOST:PORT", or "local", an own cluster on this machine. None is "auto" if RAY_ADDRESS is
+        set, else "local". A connection that `ray.init` has made before is used.
+    group_size : int, optional
+        Recordings that a worker commits together. None for `shard_size` in Parquet, 500 in JSON.
+    gpus_per_actor, cpus_per_actor : float, int, optional
+        GPUs and cores of each worker. None for a GPU, if there are any, with its share of the cores, else at most 8 cores.
+    actors : tuple of (int, int or None), default: (1, None)
+        Minimum and maximum number of workers; None for as many as there is room for.
     progress : bool or Progress, default: False
         True shows a progress bar, in a terminal or a notebook. A function is called with the number of records done and
         failed in this attempt, and the number that it has to do.
@@ -244,6 +257,7 @@ def embed_cohort(
     folder = working_folder()
     options = make_options(storage_options)
     default_dir = default_data_dir(dataset, options) or folder
+    sizes = shard_and_group(shard_size, group_size, format)
     choices = {
         "recipe": recipe,
         "window": window,
@@ -276,7 +290,7 @@ def embed_cohort(
         dtype=dtype,
         format=format,
         layout=layout,
-        shard_size=shard_size,
+        shard_size=sizes[0],
         batch_size=batch_size,
         num_workers=num_workers,
         shard=shard,
@@ -287,10 +301,14 @@ def embed_cohort(
         read_timeout=read_timeout,
         read_memory=read_memory,
         storage_options=options,
+        driver=driver if isinstance(driver, str) else CALLED,
+        group_size=sizes[1],
+        actors=ActorSettings(ray_address, gpus_per_actor, cpus_per_actor, *actors),
+        carrier=None if isinstance(driver, str) else driver,
     )
     interruption = Interruption()
     with _progress(progress) as told, _interruptible(interruption):
-        summary = Run(settings, _Lines(told), interruption).execute()
+        summary = make_run(settings, _Lines(told), interruption).execute()
     if summary.signal is not None:
         raise KeyboardInterrupt(
             f"stopped after {counted(summary.processed, 'recording')}; finished recordings are committed, and the same call "

@@ -2,11 +2,14 @@
 
 In: any text, such as a file's name. Out: one printable line, or a cell of a CSV file that no spreadsheet runs as a formula.
 In: a number and a noun. Out: both, in the singular or plural.
+In: facts by name. Out: a table of them for a notebook.
 """
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Iterable
 
 
 def one_line(text: str) -> str:
@@ -30,6 +33,18 @@ def counted(number: int, noun: str) -> str:
     ('1 recording', '1,200 recordings')
     """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def facts_as_html(title: str, facts: Iterable[tuple[str, str]]) -> str:
+    """A small table of facts, as notebooks show an object (`_repr_html_`).
+
+    >>> facts_as_html("Run", [("recordings", "<3>")])
+    '<table><caption>Run</caption><tr><th>recordings</th><td>&lt;3&gt;</td></tr></table>'
+    """
+    rows = "".join(
+        f"<tr><th>{html.escape(one_line(name))}</th><td>{html.escape(one_line(text))}</td></tr>" for name, text in facts
+    )
+    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
 
 
 # A spreadsheet ignores blanks and quotes before a formula, and may take its full-width, small or mathematical signs for the ASCII

@@ -39,7 +39,8 @@ BROKEN = ("b/5.xml", 104)
 class Made:
     """A run as `ecgfounder embed` leaves it, with made-up embeddings of 6 channels.
 
-    `embeddings` gives a recording's embeddings in order, windows first, then leads. Runs with another `data` are of other files.
+    `embeddings` gives a recording's embeddings in order, windows first, then leads. Runs with another `data` are of
+    other files. `kept` has further columns of the dataset by path.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Made:
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
     data: int = 0
     checkpoint: str = "0" * 64
+    kept: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def books(self) -> RunFolder:
@@ -142,9 +144,11 @@ class Made:
 
     def write_books(self) -> None:
         dataset = self.folder.parent / f"{self.folder.name}.jsonl"
-        dataset.write_bytes(b"".join(orjson.dumps({"ecg_paths": [p], "study_id": s}) + b"\n" for p, s in self.rows))
+        lines = [orjson.dumps({"ecg_paths": [p], "study_id": s, **self.kept.get(p, {})}) for p, s in self.rows]
+        dataset.write_bytes(b"".join(line + b"\n" for line in lines))
         cohort = open_cohort(str(dataset), id_column=self.id_column)
-        keep = () if self.id_column == "study_id" else ("study_id",)
+        names = ("study_id", *next(iter(self.kept.values()), {}))
+        keep = tuple(name for name in names if name != self.id_column)
         books = self.books
         state = read_ledger(books.ledger)
         write_manifest(cohort, state, DATA_DIR, keep, books.table("manifest").path, books.failures.path)

@@ -12,6 +12,7 @@ import pytest
 
 from ecgfounder.commands.arguments import hints_of, preparation_of
 from ecgfounder.commands.embed import add_embed_arguments, settings_of
+from ecgfounder.drivers.ray import ActorSettings
 from ecgfounder.errors import SettingsError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import FILTERED, PAPER
@@ -83,6 +84,18 @@ def changed(*words: str) -> dict[str, Any]:
         ("--check_hashes", {"check_hashes": True}),
         ("--read_timeout 5", {"read_timeout": 5.0}),
         ("--read_memory 2.5", {"read_memory": 2.5}),
+        ("--driver ray", {"driver": "ray"}),
+        ("--driver ray --group_size 7", {"driver": "ray", "group_size": 7}),
+        (
+            "--driver ray --format parquet --group_size 7",
+            {"driver": "ray", "format": "parquet", "group_size": 7, "shard_size": 7},
+        ),
+        ("--driver ray --ray_address head:6379", {"driver": "ray", "actors": ActorSettings("head:6379")}),
+        ("--driver ray --gpus_per_actor 0.5", {"driver": "ray", "actors": ActorSettings(gpus=0.5)}),
+        ("--driver ray --cpus_per_actor 3", {"driver": "ray", "actors": ActorSettings(cpus=3)}),
+        ("--driver ray --actors 2:5", {"driver": "ray", "actors": ActorSettings(least=2, most=5)}),
+        ("--driver ray --actors 2:", {"driver": "ray", "actors": ActorSettings(least=2)}),
+        ("--driver ray --actors 4", {"driver": "ray", "actors": ActorSettings(least=4, most=4)}),
     ],
 )
 def test_each_flag_changes_its_own_setting_and_no_other(words: str, settings: dict[str, Any]) -> None:
@@ -93,8 +106,15 @@ def test_each_flag_changes_its_own_setting_and_no_other(words: str, settings: di
 def test_every_setting_has_a_flag() -> None:
     flags = set(vars(parsed()))
     inside = {"preparation": set(vars(Preparation())), "hints": {"sampling_rate", "unit", "leads"}}
+    inside["carrier"] = set()  # a function
     for each in fields(Settings):
         assert inside.get(each.name, {each.name}) <= flags, each.name
+
+
+@pytest.mark.parametrize("actors", ["", "a", "1:b", ":3", "1:2:3", "3:2", "0:2"])
+def test_numbers_of_workers_that_are_none_are_refused(actors: str) -> None:
+    with pytest.raises(SettingsError, match=r"the 'actors' parameter\. It must be MIN:MAX"):
+        settings_of(parsed("--driver", "ray", "--actors", actors))
 
 
 @pytest.mark.parametrize("shard", ["", "2", "1/", "/2", "a/b", "1/2/3", "-1/2", "1.0/2", "\u00b2/3"])

@@ -66,6 +66,7 @@ def test_every_flag_of_embed_is_in_a_group_with_its_default() -> None:
         "before a run",
         "reading",
         "speed and limits",
+        "several machines",
         "object stores",
     ]
     assert [action.dest for action in groups.pop("options")] == ["help"]

@@ -22,6 +22,8 @@ class NullEngine:
     def describe(self) -> str:
         return "null"
 
+    def close(self) -> None: ...
+
 
 class Silent:
     """A console that says nothing."""

@@ -31,6 +31,7 @@ from ecgfounder.network.checkpoint import (
     load_state_dict,
     sha256_of,
 )
+from ecgfounder.network.random_weights import random_weights, seed_of
 
 State = dict[str, torch.Tensor]
 
@@ -561,3 +562,40 @@ def test_the_head_predicts_what_the_network_predicts(checkpoint_1lead: Path) -> 
     assert head.probabilities(feature_map).dtype == np.float32
     assert np.array_equal(head.logits(feature_map)[1:2], head.logits(feature_map[1:2]))
     assert np.isfinite(head.probabilities(feature_map * 1e6)).all()
+
+
+# --- random weights ----------------------------------------------------------------------------------------------------
+
+
+def test_random_weights_are_a_checkpoint_of_the_layout_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(tmp_path / "cache"))
+    path = find_checkpoint("random:3", "1lead")
+    assert path == tmp_path / "cache" / "random" / "1lead-he-normal-v1-seed3.safetensors"
+    digest, made = sha256_of(path), path.stat().st_mtime_ns
+    weights, head = load_backbone(path, "1lead")
+    assert head is not None
+    assert find_checkpoint("random:3", "1lead").stat().st_mtime_ns == made
+    path.unlink()
+    assert sha256_of(find_checkpoint("random:3", "1lead")) == digest
+    # Features of noise neither vanish nor explode, and differ between inputs.
+    network = checkpoint_module.build_network(weights, "1lead", 2)
+    signals = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 1, 2000)).astype(np.float32))
+    with torch.inference_mode():
+        features = network.features(signals).mean(dim=2).numpy()
+    assert 1e-3 < features.std() < 1e3
+    assert (np.abs(np.corrcoef(features))[np.triu_indices(3, 1)] < 1 - 1e-6).all()
+
+
+def test_a_cache_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", "/proc/nothing")
+    with pytest.raises(CheckpointError, match=r"cannot be written: .*Set ECGFOUNDER_CACHE"):
+        find_checkpoint("random:1", "1lead")
+
+
+def test_only_a_seed_makes_random_weights() -> None:
+    assert seed_of("random:12") == 12
+    assert [seed_of(text) for text in ("random:", "random:-1", "random:1.5", "random", "x/random:1")] == [None] * 5
+    one, other = (random_weights({"a.conv.weight": (4, 3, 2), "a.conv.bias": (4,)}, seed) for seed in (1, 2))
+    assert not torch.equal(one["a.conv.weight"], other["a.conv.weight"])

@@ -183,6 +183,39 @@ def test_indexing_gives_what_the_whole_array_would(tmp_path: Path, stored: str, 
     assert np.array_equal(got, expected)
 
 
+@pytest.mark.parametrize("pooling", ["none", "mean", "both"])
+@pytest.mark.parametrize("stored", ["json", "parquet"])
+@pytest.mark.parametrize("n_windows", [1, 2])
+def test_blocks_have_each_row_once(tmp_path: Path, stored: str, pooling: str, n_windows: int) -> None:
+    rows = (*zip(PATHS, STUDIES, strict=True), (PATHS[1], 105), (PATHS[1], 106), BROKEN)
+    made = Made(tmp_path, stored, pooling, n_windows=n_windows, rows=rows, stride=1.0 if n_windows > 1 else None)
+    run = open_run(made.make())
+    for kind in ("mean",) if pooling == "mean" else ("mean", "none"):
+        X, _ = run.arrays(kind)
+        blocks = list(X.blocks(3))
+        assert sorted(np.concatenate([rows for rows, _ in blocks]).tolist()) == list(range(len(X)))
+        for rows_here, block in blocks:
+            np.testing.assert_array_equal(block, X[rows_here])
+            assert block.dtype == np.float32
+
+
+def test_blocks_leave_out_rows_of_others_and_say_what_lacks(tmp_path: Path) -> None:
+    made = Made(tmp_path, "parquet", "mean", shard_size=4)
+    run = open_run(made.make())
+    (shard,) = tmp_path.glob("*.parquet")
+    table = pq.read_table(shard)
+    more = pa.concat_tables([table.slice(1, 1).set_column(0, "key", pa.array(["f" * 16])), table, table.slice(0, 2)])
+    pq.write_table(more if table.column_names[0] == "key" else table, shard, row_group_size=2)
+    X, _ = run.arrays("mean")
+    found = {int(row): vector for rows, block in X.blocks() for row, vector in zip(rows, block, strict=True)}
+    assert len(found) == len(X) == sum(len(rows) for rows, _ in X.blocks())
+    for row, vector in found.items():
+        np.testing.assert_array_equal(vector, made.embeddings(PATHS[row])[0])
+    pq.write_table(table.slice(1), shard)
+    with pytest.raises(RunError, match="lacks rows of 1 recordings"):
+        list(open_run(tmp_path).arrays("mean")[0].blocks())
+
+
 def test_a_row_that_is_not_there_is_an_index_error(tmp_path: Path) -> None:
     X, _ = open_run(Made(tmp_path / "run").make()).arrays()
     with pytest.raises(IndexError):
@@ -341,8 +374,15 @@ def test_a_table_is_joined_whatever_type_its_keys_have(run: runs.EmbeddingRun, l
 
 def test_what_does_not_match_is_reported_on_both_sides(run: runs.EmbeddingRun) -> None:
     labels = pd.DataFrame({"study_id": [101.0, 103.0, 104.0, 999.0, None], "age": range(5), "status": list("abcde")})
-    with pytest.warns(UserWarning, match="3 of 4 recordings have a row of the table; 2 of its 5 rows"):
+    with pytest.warns(
+        UserWarning, match=r"^3 recordings matched, 1 recording without a row, 3 rows without an embedding \(stud"
+    ):
         joined = run.join(labels, on="study_id")
+    assert str(joined).startswith("3 of 4 recordings have a row of the table; 2 of its 5 rows have a recording.\n")
+    shown = "<Join on 'study_id': 3 recordings matched, 1 recording without a row, 3 rows without an embedding>"
+    assert repr(joined) == shown
+    assert "<tr><th>without a row</th><td>1 recording without a row</td></tr>" in joined._repr_html_()
+    assert "<th>failed</th><td>1 failed</td>" in run._repr_html_()
     assert joined.unmatched_records["record"].to_pylist() == ["a/2.xml"]
     assert joined.unmatched_rows["age"].to_pylist() == [2, 3, 4]
     assert joined.failed_rows["study_id"].to_pylist() == [104.0]
@@ -357,8 +397,9 @@ def test_duplicate_keys_are_refused_or_reported(run: runs.EmbeddingRun) -> None:
     labels = pd.DataFrame({"study_id": [101, 102, 103, 102], "age": [1, 2, 3, 4]})
     with pytest.raises(RunError, match=r"1 keys are in more than one.*study_id: 102.*duplicates="):
         run.join(labels, on="study_id")
-    with pytest.warns(UserWarning, match="the first row was taken: 102"):
+    with pytest.warns(UserWarning, match="2 rows with a duplicate key"):
         joined = run.join(labels, on="study_id", duplicates="first")
+    assert "the first row was taken: 102" in str(joined)
     assert joined.table["age"].to_pylist() == [1, 2, 3, 3]
     assert joined.duplicate_rows["age"].to_pylist() == [2, 4]
 

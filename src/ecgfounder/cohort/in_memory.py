@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ecgfounder.cohort.cohort import require_column
 from ecgfounder.errors import CohortError
@@ -18,7 +18,20 @@ from ecgfounder.machine import cache_folder
 from ecgfounder.storage.replace import replacing
 
 
-def file_of(dataset: object, path_column: str, id_column: str | None, keep_columns: Sequence[str] = ()) -> str:
+class Table(Protocol):
+    """A table in memory: pandas, Polars, PyArrow."""
+
+    @property
+    def columns(self) -> Any: ...
+
+
+def file_of(
+    dataset: object,
+    path_column: str,
+    id_column: str | None,
+    keep_columns: Sequence[str] = (),
+    kept_by: str = "keep_columns",
+) -> str:
     """The path of a file with a cohort that is in memory.
 
     Parameters
@@ -27,6 +40,8 @@ def file_of(dataset: object, path_column: str, id_column: str | None, keep_colum
         Paths, or a table (pandas, Polars, PyArrow, or anything that offers itself to Arrow as a stream).
     path_column, id_column, keep_columns : str, str or None, sequence of str
         The columns to write; a list of paths becomes a table with the first one.
+    kept_by : str, default: "keep_columns"
+        The caller's parameter that names `keep_columns`, for messages.
 
     Raises
     ------
@@ -42,7 +57,7 @@ def file_of(dataset: object, path_column: str, id_column: str | None, keep_colum
             table = pa.table({path_column: _path_values(dataset)})
         else:
             wanted = [("path_column", path_column), ("id_column", id_column)]
-            wanted += [("keep_columns", column) for column in keep_columns]
+            wanted += [(kept_by, column) for column in keep_columns]
             for parameter, column in wanted:
                 if column is not None:
                     require_column(column, names, parameter)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from ecgfounder.cohort.cohort import Cohort
+from ecgfounder.cohort.cohort import Cohort, require_column
 from ecgfounder.errors import CohortError
 
 if TYPE_CHECKING:
@@ -95,6 +95,46 @@ def open_table(path: str, path_column: str, id_column: str | None, *, fingerprin
     CohortError
         If it cannot be read, or a column does not exist.
     """
+    names, batches = _opened(path, path_column, id_column)
+    return Cohort(
+        names,
+        batches,
+        path_column=path_column,
+        id_column=id_column,
+        fingerprint=fingerprint or file_fingerprint(path),
+        lists_as_text=_FORMATS[table_suffix(path)] != "json",
+    )
+
+
+def table_of_file(path: str, key_column: str | None) -> pa.Table:
+    """A whole table in memory, which is no cohort: a table of labels, for example.
+
+    Parameters
+    ----------
+    path : str
+        A file whose name has a suffix of `TABLE_SUFFIXES`.
+    key_column : str or None
+        A column that must exist, and that is text in text tables.
+
+    Raises
+    ------
+    CohortError
+        If it cannot be read, or the column does not exist.
+    """
+    import pyarrow as pa
+
+    names, batches = _opened(path, key_column or "", None)
+    if key_column is not None:
+        require_column(key_column, names, "on")
+    parts = list(batches(names))
+    empty = pa.table({name: pa.array([], pa.string()) for name in names})
+    return pa.concat_tables(parts, promote_options="permissive") if parts else empty
+
+
+def _opened(
+    path: str, path_column: str, id_column: str | None
+) -> tuple[list[str], Callable[[list[str]], Iterator[pa.Table]]]:
+    """The names of a table's columns, and what gives its rows in batches of some columns."""
     import pyarrow as pa
     import pyarrow.dataset
 
@@ -123,14 +163,7 @@ def open_table(path: str, path_column: str, id_column: str | None, *, fingerprin
         except (OSError, pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise CohortError(f"{path}: {_first_line(error)}") from error
 
-    return Cohort(
-        names,
-        batches,
-        path_column=path_column,
-        id_column=id_column,
-        fingerprint=fingerprint or file_fingerprint(path),
-        lists_as_text=_FORMATS[suffix] != "json",
-    )
+    return names, batches
 
 
 def _first_line(error: Exception) -> str:

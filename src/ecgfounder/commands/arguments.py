@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ecgfounder.errors import SettingsError
 
 if TYPE_CHECKING:
+    from ecgfounder.drivers.ray import ActorSettings
     from ecgfounder.preprocess.preparation import Preparation
     from ecgfounder.readers.source import Hints
 
@@ -82,7 +83,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("network").add_argument
     add(
         "--checkpoint",
-        help="file or URL, folder with the mode's file, or OWNER/NAME on the Hugging Face Hub (default: the published one)",
+        help="file or URL, folder with the mode's file, OWNER/NAME on the Hugging Face Hub, or random:SEED for random weights "
+        "(default: the published one)",
     )
     add("--engine", default="auto", help="auto, torch, triton, onnx or native (default: %(default)s)")
     add("--precision", default="float32", help="float32, bfloat16 or float16 (default: %(default)s)")
@@ -128,7 +130,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="the device's diagnostic statements and intervals too, in _run/statements.pq",
     )
     add("--format", default="json", help="json: a file per ECG; parquet: shards (default: %(default)s)")
-    add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
+    add("--shard_size", type=int, help="recordings per Parquet shard (default: 1000)")
     add("--dtype", default="float32", help="float32, or float16 with --format parquet (default: %(default)s)")
     add("--layout", default="flat", help="flat, or tree: folders as below --data_dir (default: %(default)s)")
 
@@ -160,6 +162,38 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="check everything as --dry_run does, and write a SLURM script for an array of N tasks (--shard 1/N) (default: run "
         "here)",
     )
+
+
+def add_driver_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags for runs on several machines."""
+    add = parser.add_argument_group("several machines").add_argument
+    add("--driver", default="local", help="local, or ray: workers on a Ray cluster (default: %(default)s)")
+    add(
+        "--ray_address",
+        help="auto (this machine's cluster), HOST:PORT, or local: an own one (default: auto if RAY_ADDRESS is set, else local)",
+    )
+    add(
+        "--group_size", type=int, help="recordings that a worker commits together (default: --shard_size; 500 for JSON)"
+    )
+    add("--gpus_per_actor", type=float, help="GPUs of each worker, may be a fraction (default: 1 if there are any)")
+    add("--cpus_per_actor", type=int, help="cores of each worker (default: a GPU's share of its machine, or at most 8)")
+    add("--actors", metavar="MIN:MAX", help="number of workers (default: 1: as many as there is room for)")
+
+
+def actors_of(arguments: argparse.Namespace) -> ActorSettings:
+    """The settings of workers from the flags of `add_driver_arguments`."""
+    from ecgfounder.drivers.ray import ActorSettings
+
+    least, most = 1, None
+    if arguments.actors is not None:
+        first, colon, last = arguments.actors.partition(":")
+        if not (first.isdecimal() and (last.isdecimal() or not last)):
+            raise SettingsError(
+                f"Invalid value for the 'actors' parameter. It must be MIN:MAX, e.g. 2:16, got {arguments.actors!r}."
+            )
+        least = int(first)
+        most = int(last) if last else None if colon else least
+    return ActorSettings(arguments.ray_address, arguments.gpus_per_actor, arguments.cpus_per_actor, least, most)
 
 
 def preparation_of(arguments: argparse.Namespace) -> Preparation:

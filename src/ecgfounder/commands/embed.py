@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecgfounder.commands.arguments import (
+    actors_of,
     add_cohort_arguments,
+    add_driver_arguments,
     add_network_arguments,
     add_output_arguments,
     add_reading_arguments,
@@ -69,13 +71,14 @@ def add_embed_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     add_reading_arguments(parser)
     add_speed_arguments(parser)
+    add_driver_arguments(parser)
     add_storage_argument(parser)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Settings from parsed arguments; refuses contradicting ones."""
     from ecgfounder.cohort.sources import default_data_dir
-    from ecgfounder.run.settings import Settings
+    from ecgfounder.run.settings import Settings, shard_and_group
 
     part, slash, parts = arguments.shard.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal()):
@@ -83,6 +86,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             f"Invalid value for the 'shard' parameter. It must be I/N, e.g. 3/16, got {arguments.shard!r}."
         )
     options = storage_options(arguments.storage_options)
+    shard_size, group_size = shard_and_group(arguments.shard_size, arguments.group_size, arguments.format)
     output_dir = output_place(arguments.output_dir, options)
     data_dir = arguments.data_dir or default_data_dir(arguments.dataset, options) or os.getcwd()
     return Settings(
@@ -105,7 +109,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         predictions=arguments.predictions,
         statements=arguments.statements,
         format=arguments.format,
-        shard_size=arguments.shard_size,
+        shard_size=shard_size,
         dtype=arguments.dtype,
         layout=arguments.layout,
         batch_size=arguments.batch_size,
@@ -118,6 +122,9 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         read_timeout=arguments.read_timeout,
         read_memory=arguments.read_memory,
         storage_options=options,
+        driver=arguments.driver,
+        group_size=group_size,
+        actors=actors_of(arguments),
     )
 
 
@@ -132,12 +139,12 @@ def run_embed(arguments: argparse.Namespace) -> int:
 
 def _embed(arguments: argparse.Namespace, console: Terminal) -> int:
     settings = settings_of(arguments)
-    from ecgfounder.run.run import Run
+    from ecgfounder.run.choice import make_run
 
     if arguments.measure and not arguments.dry_run:
         raise SettingsError("the 'measure' parameter needs dry_run=True: a run itself is not a forecast.")
     if arguments.dry_run:
-        preview = Run(settings, console).preview()
+        preview = make_run(settings, console).preview()
         status = print_preview(preview, settings)
         if arguments.measure and status == OK and preview.plan.n_todo:
             _measure(settings, preview)
@@ -147,7 +154,7 @@ def _embed(arguments: argparse.Namespace, console: Terminal) -> int:
     interruption = Interruption()
     try:
         with listening(interruption.request):
-            summary = Run(settings, console, interruption).execute()
+            summary = make_run(settings, console, interruption).execute()
     except OSError as error:
         console.line(
             f"ecgfounder: the run stopped: {error}. Finished recordings are kept; the same command resumes the run."

@@ -41,40 +41,55 @@ OK, SOME_FAILED, REFUSED = 0, 1, 2
 _FLAGS = "|".join(
     (
         *(
+            "allow_different",
             "allow_incomplete",
             "batch_size",
+            "code_classes",
             "check_hashes",
+            "cpus_per_actor",
             "data_dir",
             "dataset_name",
             "dry_run",
+            "ecg_time",
             "embeddings_dirs",
             "exclude_flags",
+            "gpus_per_actor",
+            "group_size",
         ),
         *(
             "id_column",
             "keep_columns",
             "keep_missing",
+            "label_time",
+            "least_likelihood",
             "max_samples",
             "missing_leads",
             "modality_mapping",
             "num_workers",
+            "n_draws",
+            "one_per_patient",
         ),
         *(
             "output_dir",
             "output_file",
             "output_format",
             "path_column",
+            "ray_address",
             "read_memory",
             "read_timeout",
             "retry_failed",
             "sampling_rate",
+            "separate_patients",
+            "test_runs",
+            "zero_likelihood",
         ),
         *("shard_size", "storage_options", "target_cols", "text_cols", "trim_zero_edges", "write_slurm"),
     )
 )
 _WORDS = (
-    "checkpoint|compiled|dataset|device|dtype|engine|format|layout|lead|leads|measure|mode|overwrite|pooling|precision|predictions|"
-    "reader|recipe|remainder|resampling|sample|shard|split|statements|stride|unit|window"
+    "actors|baseline|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
+    "group|label|layout|lead|leads|measure|mode|names|number|overwrite|permutations|pooling|precision|predictions|reader|recipe|"
+    "refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")

@@ -5,18 +5,11 @@ In: a path. Out: a file.
 
 from __future__ import annotations
 
-import math
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ecgfounder.network.bundles import spec_of
-from ecgfounder.network.checkpoint import build_network
-
-if TYPE_CHECKING:
-    import torch
+from ecgfounder.network.checkpoint import whole_layout
+from ecgfounder.network.random_weights import random_weights
 
 
 def write_demo_checkpoint(path: Path, mode: str = "12lead", seed: int = 0) -> None:
@@ -44,27 +37,5 @@ def write_demo_checkpoint(path: Path, mode: str = "12lead", seed: int = 0) -> No
     import torch
 
     n_classes = len(spec_of(mode).labels())
-    with torch.device("meta"):  # names and shapes alone
-        layout = build_network({}, mode, n_classes).state_dict()
-    weights = {name: _random_entry(name, tuple(entry.shape), seed) for name, entry in layout.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": weights}, path)
-
-
-def _random_entry(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """One parameter, from a separate generator: default_rng([seed, crc32(name)])."""
-    import torch
-
-    if name.endswith("num_batches_tracked"):
-        return torch.tensor(1234)
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    *_, layer, kind = name.split(".")
-    if layer == "first_bn" or layer.startswith("bn"):
-        # The network never applies these; the values would have a visible effect if it did.
-        is_scale = kind in ("weight", "running_var")
-        values = rng.uniform(0.5, 2.0, shape) if is_scale else rng.standard_normal(shape)
-    elif kind == "bias":
-        values = rng.standard_normal(shape) * 0.1
-    else:  # variance 2 / fan-in (He et al. 2015)
-        values = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
-    return torch.from_numpy(values.astype(np.float32))
+    torch.save({"state_dict": random_weights(whole_layout(mode, n_classes), seed)}, path)

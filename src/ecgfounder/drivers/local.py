@@ -69,8 +69,8 @@ class Pipeline:
         self._to_embed: queue.Queue[Batch[Tag] | None] = queue.Queue(threads + 1)
         self._to_finish: queue.Queue[list[Row] | None] = queue.Queue(4 * threads + 4)
         self.seconds = 0.0
-        self._waited_before = 0.0
-        self._waited = {"embed": 0.0, "write": 0.0}  # seconds that others waited for a stage
+        self._began: float | None = None  # when the first file was read: before, the reading processes started
+        self._waited = {"read": 0.0, "embed": 0.0, "write": 0.0}  # seconds that others waited for a stage
         self._counting = threading.Lock()
         self._error: BaseException | None = None
         self._left = False  # the grace period is over, or the run failed: no stage waits any more
@@ -92,14 +92,21 @@ class Pipeline:
         BaseException
             Any error of an engine or of `finish`, which stops the run.
         """
+        self.read(jobs)
+        self.complete()
+
+    def read(self, jobs: Iterator[Job]) -> None:
+        """The first half of `run`: returns when all files are read; their last records may still be embedded and finished.
+
+        Then the pool is free for the jobs of another pipeline.
+        """
         keep_freed_memory()
-        began: float | None = None  # when the first file was read: what is before is the start of the reading processes
         for thread in (*self._embedders, self._finisher):
             thread.start()
         try:
             for event in self.trouble.judged(self.pool.events(jobs), self.pool.stop_taking):
-                if began is None:
-                    began, self._waited_before = time.monotonic(), self.pool.waited
+                if self._began is None:
+                    self._began, self._waited["read"] = time.monotonic(), -self.pool.waited
                 self._take(event)
                 if self.interruption.requested:
                     self.pool.stop_taking()
@@ -109,10 +116,15 @@ class Pipeline:
                 self._put(self._to_embed, batch)
         except BaseException:
             self._left = True
+            self._shut_down()
             raise
         finally:
-            self._shut_down()
-            self.seconds = 0.0 if began is None else time.monotonic() - began
+            self._waited["read"] += self.pool.waited
+
+    def complete(self) -> None:
+        """The second half of `run`: returns when all records are finished."""
+        self._shut_down()
+        self.seconds = 0.0 if self._began is None else time.monotonic() - self._began
         if self._error:
             raise self._error
 
@@ -125,7 +137,7 @@ class Pipeline:
         waited = {
             "write": self._waited["write"] / len(self._embedders),
             "embed": self._waited["embed"],
-            "read": self.pool.waited - self._waited_before,
+            "read": self._waited["read"],
         }
         for stage, seconds in waited.items():
             if seconds >= NOTICEABLE * self.seconds:
@@ -147,6 +159,11 @@ class Pipeline:
             self._put(self._to_finish, [(self._arriving.pop(event.job.place, None), event)])
         for batch in self._batcher.due():
             self._put(self._to_embed, batch)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether records in progress were abandoned, so that the pool may still have some of them."""
+        return self._left
 
     def _is_over(self) -> bool:
         """Whether records still in progress are abandoned."""

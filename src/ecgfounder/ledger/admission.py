@@ -16,7 +16,8 @@ from ecgfounder.errors import RunError
 from ecgfounder.escaping import one_line
 from ecgfounder.ledger.entry import Entry
 from ecgfounder.ledger.folder import RunFolder
-from ecgfounder.ledger.groups.hold import StoreHold
+from ecgfounder.ledger.groups.epochs import EPOCHS
+from ecgfounder.ledger.groups.hold import LEASES, StoreHold
 from ecgfounder.ledger.ledger import ledger_parts, lines_of, part_status
 from ecgfounder.ledger.liveness import is_fresh, is_this_process, process_is_alive
 from ecgfounder.ledger.locks import RunLock
@@ -25,7 +26,7 @@ from ecgfounder.ledger.removal import remove_outputs
 from ecgfounder.storage import Location
 from ecgfounder.storage.replace import make_folders, replace_file, sync_folder
 
-_PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-rank")
+_PART_SHARD = re.compile(r"-shard(\d+)of(\d+)-(?:rank|epoch)")
 
 
 def take_folder(folder: RunFolder, shard: tuple[int, int] = (1, 1)) -> RunLock:
@@ -85,7 +86,14 @@ def _make(folder: RunFolder, *below: Path) -> None:
 
 def _refuse_links(folder: RunFolder) -> None:
     """Refuse links in the run record, so that only this run's files are changed: in an untrusted folder, links lead anywhere."""
-    for each in (folder.path, folder.ledger.path, folder.scratch, folder.locks):
+    for each in (
+        folder.path,
+        folder.ledger.path,
+        folder.scratch,
+        folder.locks,
+        folder.path / EPOCHS,
+        folder.path / LEASES,
+    ):
         if each.is_symlink():
             raise RunError(
                 f"{each} is a symbolic link; expected a folder: nothing is written or removed through links. Copy the run with "

@@ -16,7 +16,9 @@ from ecgfounder.errors import RunError
 from ecgfounder.ledger.admission import hold_folder
 from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.folder import OLD_TABLE_SUFFIX, TABLES, RunFolder, leads_out
+from ecgfounder.ledger.groups.epochs import has_epochs, seal_epoch, take_epoch
 from ecgfounder.ledger.groups.hold import StoreHold
+from ecgfounder.ledger.groups.names import WHOLE
 from ecgfounder.ledger.ledger import LedgerState
 from ecgfounder.ledger.manifest import Account, Tally, check_kept_columns, write_manifest
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
@@ -96,11 +98,14 @@ def merge(output_dir: str | os.PathLike[str], options: StorageOptions = NO_OPTIO
         )
         check_kept_columns(cohort, told.keep_columns)
         clean_scratch(folder)
+        epoch = take_epoch(folder.run, WHOLE) if has_epochs(folder.run) and not isinstance(hold, StoreHold) else None
         if isinstance(hold, StoreHold):
             hold.begin()
         tally = conclude(folder, cohort, record)
         if isinstance(hold, StoreHold):
             hold.seal()
+        if epoch is not None:
+            folder.ledger.delete(seal_epoch(folder.run, epoch))
         close_record(folder, "complete" if tally.pending == 0 else "incomplete", tally)
     return tally
 

@@ -33,7 +33,10 @@ State = Literal["not begun", "working", "died", "interrupted", "incomplete", "co
 have completed, and recordings are left: the rest of a sample, or of a cohort that has grown."""
 _WORST: tuple[State, ...] = ("working", "died", "interrupted", "incomplete")
 
-_PART = re.compile(r"(?P<stamp>\d{20})-shard(?P<i>\d+)of(?P<n>\d+)-rank(?P<rank>\d+)of(?P<size>\d+)\.jsonl")
+_PART = re.compile(
+    r"(?P<stamp>\d{20})-shard(?P<i>\d+)of(?P<n>\d+)-(?:epoch\d{6,}-)?rank(?P<rank>\d+)(?:of(?P<size>\d+))?\.jsonl"
+)
+"""Parts that processes append to; those in a folder to which groups were committed belong to an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +216,7 @@ def _appending(folder: RunFolder, state: LedgerState) -> Iterator[tuple[Shard, A
 
     def read(parts: list[tuple[re.Match[str], Location]]) -> Iterator[Worker]:
         for found, part in sorted(parts, key=lambda each: int(each[0]["rank"])):
-            yield _of_part(found, part, counts.get(part.basename, (0, 0)))
+            yield _of_part(found, part, counts.get(part.basename, (0, 0)), len(parts))
 
     for (shard, stamp), parts in attempts.items():
         yield shard, (stamp, partial(read, parts))
@@ -243,7 +246,7 @@ def _counts(state: LedgerState) -> dict[str, tuple[int, int]]:
     return {part.basename: (done[i], failed[i]) for i, part in enumerate(state.parts)}
 
 
-def _of_part(found: re.Match[str], part: Location, counts: tuple[int, int]) -> Worker:
+def _of_part(found: re.Match[str], part: Location, counts: tuple[int, int], processes: int) -> Worker:
     """The process that appends, or appended, to a part."""
     header, end = part_status(part)
     seen = _seen(part)
@@ -259,7 +262,7 @@ def _of_part(found: re.Match[str], part: Location, counts: tuple[int, int]) -> W
         done = max(0, done - (0 if header is None else header.renewed))
     return Worker(
         rank=int(found["rank"]),
-        processes=int(found["size"]),
+        processes=int(found["size"] or processes),
         state=state,
         host=None if header is None else header.host,
         pid=None if header is None else header.pid,

@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgfounder.errors import CheckpointError, StorageError
-from ecgfounder.machine import is_reachable
+from ecgfounder.machine import cache_folder, is_reachable
 from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, SPECS, NetworkSpec, spec_of
 from ecgfounder.network.head import Head
+from ecgfounder.network.random_weights import INITIALISATION, random_weights, seed_of
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, is_url, locate, path_here
 from ecgfounder.storage.copies import copy_of
+from ecgfounder.storage.replace import replace_file
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +49,8 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str, option
     ----------
     checkpoint : str or os.PathLike or None
         A file; a folder that holds the mode's published file; OWNER/NAME of a repository of the Hugging Face Hub that holds
-        it, if there is no such path; or None for the published repository. The Hub's local cache is
+        it, if there is no such path; "random:SEED" for random weights, see `ecgfounder.network.random_weights`; or None for the
+        published repository. The Hub's local cache is
         checked first, so that a cached file needs no internet access and does not change between runs. A file in an object
         store is copied to the cache once.
     mode : str
@@ -63,6 +66,8 @@ def find_checkpoint(checkpoint: str | os.PathLike[str] | None, mode: str, option
     spec = spec_of(mode)
     if checkpoint is None:
         return _from_hub(spec)
+    if (seed := seed_of(os.fspath(checkpoint))) is not None:
+        return _random(spec, seed)
     if is_url(os.fspath(checkpoint)) and not (place := locate(checkpoint, options)).is_local:
         return _from_store(place, spec)
     path = path_here(checkpoint, "checkpoint").expanduser()
@@ -104,6 +109,23 @@ def _from_store(place: Location, spec: NetworkSpec) -> Path:
     except StorageError as error:
         raise CheckpointError(f"{place}: {error}") from error
     raise CheckpointError(f"{place}: there is no such file, and no {spec.filename} in a folder of this name")
+
+
+def _random(spec: NetworkSpec, seed: int) -> Path:
+    """A file of random weights in the cache."""
+    from safetensors.torch import save
+
+    path = cache_folder() / "random" / f"{spec.mode}-{INITIALISATION}-seed{seed}.safetensors"
+    if not path.is_file():
+        content = save(random_weights(whole_layout(spec.mode, len(spec.labels())), seed))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, content)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be written: {error.strerror or error}. Set ECGFOUNDER_CACHE to a folder with 130 MB of space."
+            ) from error
+    return path
 
 
 def _from_hub(spec: NetworkSpec) -> Path:
@@ -469,6 +491,14 @@ def _short(text: str, longest: int = 120) -> str:
     line = "".join(letter if letter.isprintable() else " " for letter in text[: 2 * longest])
     line = " ".join(line.split())
     return line if len(line) <= longest else line[:longest] + "..."
+
+
+def whole_layout(mode: str, n_classes: int) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of all parameters of the mode's network, with a head for `n_classes`."""
+    import torch
+
+    with torch.device("meta"):  # names and shapes alone
+        return {name: tuple(entry.shape) for name, entry in build_network({}, mode, n_classes).state_dict().items()}
 
 
 def build_network(weights: Mapping[str, torch.Tensor], mode: str, n_classes: int) -> Net1D:

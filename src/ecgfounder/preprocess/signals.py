@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ecgfounder.ecg.leads import has_signal
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import PrepareError
+from ecgfounder.escaping import counted, facts_as_html
 from ecgfounder.network.bundles import SAMPLES_PER_TOKEN
 from ecgfounder.preprocess import quality
 from ecgfounder.preprocess.calibration import without_pulses
@@ -54,6 +55,24 @@ class Signal:
     leads: tuple[str, ...]
     flags: tuple[str, ...]
     sampling_rate: float = NETWORK_RATE
+
+    def __repr__(self) -> str:
+        return f"<Signal: {', '.join(text for _, text in self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        return facts_as_html("Signal", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What a reader wants to know first, by name; no input is made for it."""
+        n_leads = 1 if len(self.inputs) > len(self.starts) else len(self.leads)
+        return [
+            (
+                "inputs",
+                f"{counted(len(self.inputs), 'input')} of {counted(n_leads, 'lead')} at {self.sampling_rate:g} Hz",
+            ),
+            ("leads", " ".join(self.leads)),
+            ("flags", f"flags {' '.join(self.flags)}" if self.flags else "no flags"),
+        ]
 
 
 def prepare(recording: Recording, preparation: Preparation) -> Signal:

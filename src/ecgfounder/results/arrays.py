@@ -6,8 +6,11 @@ In: where a run's embeddings are stored. Out: an object with an array's shape, t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from ecgfounder.results.store import MAIN, MEANS, Array, EmbeddingStore, Form, R
 from ecgfounder.storage.replace import replacing
 
 POOLING_CHOICES = ("none", "mean")
+_READERS = 2
+"""Shards that `Embeddings.blocks` decodes at the same time."""
 _NOT_IN_META = ("status", "error", "reason", "shape", "window_starts")
 
 
@@ -121,6 +126,21 @@ class StoredRows:
                 embedding = embeddings[wanted[at] - self.starts[needed[number]]]
                 out[places[at]] = pooled(embedding) if embedding.ndim > out.ndim - 1 else embedding
 
+    def shards(self) -> dict[str, tuple[RowNumbers, pa.Array]] | None:
+        """For each shard its records and their keys; None unless all records are single vectors in shards."""
+        is_vector = self.column == MEANS or self.store.form.inner == 1
+        if not (is_vector and self.store.form.one_row_each and pc.all(pc.match_substring(self.outputs, "::")).as_py()):
+            return None
+        parts = pc.split_pattern(self.outputs.combine_chunks(), "::")
+        names = pc.list_element(parts, 0).dictionary_encode()
+        keys, codes = pc.list_element(parts, 1), names.indices.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(names.dictionary) + 1))
+        return {
+            name: (order[first:stop], keys.take(pa.array(order[first:stop])))
+            for name, first, stop in zip(names.dictionary.to_pylist(), bounds[:-1], bounds[1:], strict=True)
+        }
+
 
 class Embeddings:
     """Embeddings of one run or several as an array that is read on use; made by `EmbeddingRun.arrays`.
@@ -189,6 +209,33 @@ class Embeddings:
         out = self._read(np.empty((len(wanted), *self.shape[1:]), self.dtype), wanted)
         return out if np.ndim(rows) else out[0]
 
+    def blocks(self, rows_at_once: int = 4096) -> Iterator[tuple[RowNumbers, Array]]:
+        """All rows once, a part at a time, in the order in which they are read fastest.
+
+        Yields
+        ------
+        rows : numpy.ndarray
+            int64 [m], the numbers of the rows.
+        block : numpy.ndarray
+            float32 [m, ...], these rows.
+        """
+        for part, first in zip(self._parts, self._bounds[:-1].tolist(), strict=True):
+            shards = part.shards() if self._loaded is None and self.ndim == 2 else None
+            if shards is None:
+                for begin in range(first, first + len(part), rows_at_once):
+                    rows = np.arange(begin, min(begin + rows_at_once, first + len(part)))
+                    yield rows, self[rows]
+                continue
+            with ThreadPoolExecutor(_READERS) as readers:
+                reading: deque[Future[list[tuple[RowNumbers, Array]]]] = deque()
+                waiting = iter(shards.items())
+                while True:
+                    for name, (records, keys) in islice(waiting, 2 * _READERS - len(reading)):
+                        reading.append(readers.submit(_block_list, part, name, first + records, keys))
+                    if not reading:
+                        break
+                    yield from reading.popleft().result()
+
     def save(self, path: str | os.PathLike[str]) -> Array:
         """Write the whole array as a .npy file, also if it is larger than memory, and return it memory-mapped.
 
@@ -220,3 +267,22 @@ class Embeddings:
             if len(places):
                 part.read(out, places, wanted[places] - first)
         return out
+
+
+def _block_list(part: StoredRows, shard: str, rows: RowNumbers, keys: pa.Array) -> list[tuple[RowNumbers, Array]]:
+    """A shard's blocks; `rows` are the rows of the keys, which may be there several times."""
+    different = pc.unique(keys)
+    blocks = list(part.store.vectors(shard, different, part.column))
+    if len(different) == len(keys):
+        return [(rows[places], vectors) for places, vectors in blocks]
+    which = pc.index_in(keys, value_set=different).to_numpy()
+    by_key = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[by_key], np.arange(len(different) + 1))
+    counts = np.diff(bounds)
+    return [
+        (
+            rows[np.concatenate([by_key[bounds[place] : bounds[place + 1]] for place in places])],
+            np.repeat(vectors, counts[places], axis=0),
+        )
+        for places, vectors in blocks
+    ]

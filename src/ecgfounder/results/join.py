@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError
+from ecgfounder.escaping import facts_as_html
 from ecgfounder.results.arrays import Embeddings
 
 ArraysOf = Callable[[pa.Table, str], tuple[Embeddings, pa.Table]]
@@ -40,7 +41,7 @@ class Join:
     duplicate_rows : pyarrow.Table
         Rows of the table whose key is duplicate.
 
-    `print(join)` shows the counts.
+    `print(join)` names what does not match.
     """
 
     on: str
@@ -56,6 +57,26 @@ class Join:
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """`EmbeddingRun.arrays` for the matched recordings; the table's columns are in `meta`."""
         return self._arrays_of(self.table, pooling)
+
+    def __repr__(self) -> str:
+        return f"<Join on {self.on!r}: {', '.join(text for _, text in self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        return facts_as_html(f"Join on {self.on!r}", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """The counts by name; those of what does not match only if there is any."""
+        counts = [
+            ("matched", self.table, "recording matched", "recordings matched"),
+            ("without a row", self.unmatched_records, "recording without a row", "recordings without a row"),
+            ("without a recording", self.unmatched_rows, "row without an embedding", "rows without an embedding"),
+            ("duplicate", self.duplicate_rows, "row with a duplicate key", "rows with a duplicate key"),
+        ]
+        return [
+            (name, f"{table.num_rows:,} {one if table.num_rows == 1 else many}")
+            for name, table, one, many in counts
+            if table.num_rows or name == "matched"
+        ]
 
     def __str__(self) -> str:
         matched = self.table.num_rows
@@ -125,7 +146,8 @@ def join_table(manifest: pa.Table, read: ArraysOf, given: pa.Table, on: str, col
         _arrays_of=read,
     )
     if joined.unmatched_records.num_rows or joined.unmatched_rows.num_rows or repeated.num_rows:
-        warnings.warn(str(joined), UserWarning, stacklevel=3)
+        counts = ", ".join(text for _, text in joined._facts())
+        warnings.warn(f"{counts} ({on}); print the join to see which", UserWarning, stacklevel=3)
     return joined
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecgfounder.errors import RunError, SettingsError, StorageError
-from ecgfounder.escaping import counted
+from ecgfounder.escaping import counted, facts_as_html
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import read_ledger
 from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, row_of
@@ -226,14 +226,25 @@ class EmbeddingRun:
         return int(self._per_record.sum())
 
     def __repr__(self) -> str:
+        return f"<EmbeddingRun: {', '.join(text for _, text in self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        return facts_as_html("EmbeddingRun", [("folder", str(self.folder)), *self._facts()])
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What a reader wants to know first, by name."""
         form = self.record.form
         name, version = form.recipe
         n_records, n_rows = self.records.num_rows, len(self)
         rows = "" if n_rows == n_records else f" in {counted(n_rows, 'row')}"
-        return (
-            f"<EmbeddingRun: {counted(n_records, 'recording')}{rows}, {self.failures.num_rows:,} failed, {self.format}, "
-            f"{name} v{version}, {form.mode}, {self.outcome}>"
-        )
+        return [
+            ("recordings", f"{counted(n_records, 'recording')}{rows}"),
+            ("failed", f"{self.failures.num_rows:,} failed"),
+            ("format", self.format),
+            ("recipe", f"{name} v{version}"),
+            ("mode", form.mode),
+            ("outcome", self.outcome),
+        ]
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], Array]]:
         records = self.records.drop_columns(["status", "error", "reason", "shape"])

@@ -152,9 +152,10 @@ class EmbeddingRuns:
         RunError
             If the embeddings of the runs differ in shape.
         """
-        return self._arrays_of(self.records, pooling)
+        return self.arrays_of(self.records, pooling)
 
-    def _arrays_of(self, records: pa.Table, pooling: str) -> tuple[Embeddings, pa.Table]:
+    def arrays_of(self, records: pa.Table, pooling: str) -> tuple[Embeddings, pa.Table]:
+        """`arrays` for some rows of `records`, which may have further columns; rows are ordered by run."""
         found: list[tuple[Embeddings, pa.Table]] = []
         names = []
         for name, run in zip(self.names, self.runs, strict=True):
@@ -203,7 +204,7 @@ class EmbeddingRuns:
             merged = pa.chunked_array([chunk for key in keys for chunk in key.chunks], pa.string())
             at = manifest.column_names.index(on) if on in manifest.column_names else None
             manifest = manifest.append_column(on, merged) if at is None else manifest.set_column(at, on, merged)
-        return join_table(manifest, self._arrays_of, given, on, column, duplicates)
+        return join_table(manifest, self.arrays_of, given, on, column, duplicates)
 
 
 def _names(runs: Sequence[EmbeddingRun], names: Sequence[str] | None) -> tuple[str, ...]:

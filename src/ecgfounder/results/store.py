@@ -200,6 +200,14 @@ class EmbeddingStore:
                 raise RunError(f"{self.folder / output} is not an embedding of this run: its shape is {whole.shape}")
             yield list(whole.reshape(-1, *whole.shape[-inner:]))
 
+    def vectors(self, shard: str, keys: pa.Array, column: str = MAIN) -> Iterator[tuple[RowNumbers, Array]]:
+        """A shard's vectors, a part at a time: where each one's key is among some keys, and float32 [rows, C].
+
+        For records with one row, of a column of vectors. Rows of other keys are left out.
+        """
+        self._refuse_outside(shard)
+        yield from _Shard(self.folder / shard, self._cache).vectors(keys, column)
+
     def tokens(self, outputs: Iterable[str]) -> RowNumbers:
         """int64 [rows]: T of each row of some outputs, all of them in shards."""
         matches = [_REFERENCE.fullmatch(output) for output in outputs]
@@ -278,6 +286,25 @@ class _Shard:
         first, stop = self._span(key)
         return np.array([shape[0] for shape in self._shapes[first:stop]], dtype=np.int64)
 
+    def vectors(self, keys: pa.Array, column: str) -> Iterator[tuple[RowNumbers, Array]]:
+        """See `EmbeddingStore.vectors`; nothing is kept in the cache."""
+        found = pc.index_in(self._column("key"), value_set=keys).combine_chunks()
+        if missing := len(keys) - len(pc.unique(found.drop_null())):
+            raise RunError(f"{self._path} lacks rows of {missing} recordings. The run's command embeds them again.")
+        places = found.fill_null(-1).to_numpy().astype(np.int64)
+        firsts = np.unique(places, return_index=True)[
+            1
+        ]  # a record that was done again has old rows until the run is complete
+        repeated = np.ones(len(places), dtype=bool)
+        repeated[firsts] = False
+        places[repeated] = -1
+        for group in range(len(self._bounds) - 1):
+            here = places[self._bounds[group] : self._bounds[group + 1]]
+            rows = np.flatnonzero(here >= 0)
+            if len(rows):
+                vectors = _vectors_of_lists(self._stored(group, column))
+                yield here[rows], vectors if len(rows) == len(here) else vectors[rows]
+
     def outer_shape(self, key: str, form: Form | None) -> tuple[int, ...]:
         """The leading dimensions of one record; without run.json, windows and leads count only if there are several."""
         first, stop = self._span(key)
@@ -300,25 +327,31 @@ class _Shard:
     def _part(self, group: int, column: str) -> list[Array]:
         part = self._cache.get((self._path, group, column))
         if part is None:
-            try:
-                table = self._file.read_row_group(group, columns=[column], use_threads=False)
-            except (OSError, pa.ArrowException) as error:
-                raise RunError(f"{self._path} is damaged: {error}") from error
-            part = _rows_of_lists(table[column].combine_chunks())
+            part = _rows_of_lists(self._stored(group, column))
             self._cache.put((self._path, group, column), part)
         return part
+
+    def _stored(self, group: int, column: str) -> pa.Array:
+        try:
+            return self._file.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(f"{self._path} is damaged: {error}") from error
 
 
 def _rows_of_lists(column: pa.Array) -> list[Array]:
     """A column of lists, or of lists of lists, as float32 arrays [C] or [T, C] that share one buffer."""
     lengths = column.value_lengths().to_numpy()
-    is_map = pa.types.is_list(column.type.value_type)
-    numbers = column.flatten().flatten() if is_map else column.flatten()
-    values = numbers.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    if not is_map:
-        return list(values.reshape(len(column), -1))
+    if not pa.types.is_list(column.type.value_type):
+        return list(_vectors_of_lists(column))
+    values = column.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     maps = values.reshape(int(lengths.sum()), -1)
     return list(np.split(maps, np.cumsum(lengths)[:-1]))
+
+
+def _vectors_of_lists(column: pa.Array) -> Array:
+    """A column of lists of the same length as float32 [rows, C]."""
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    return np.asarray(values.reshape(len(column), -1))
 
 
 def _read_file(place: Location) -> Array:

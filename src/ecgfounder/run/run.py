@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,9 @@ from ecgfounder.ledger.compaction import tidy_shards
 from ecgfounder.ledger.conclusion import bring_up_to_date, close_record, conclude
 from ecgfounder.ledger.entry import PartEnd, PartHeader
 from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.groups.epochs import Epoch, has_epochs, seal_epoch, take_epoch
 from ecgfounder.ledger.groups.hold import StoreHold
-from ecgfounder.ledger.groups.names import WHOLE
+from ecgfounder.ledger.groups.names import WHOLE, part_of_group
 from ecgfounder.ledger.groups.outputs import outputs_there
 from ecgfounder.ledger.groups.writer import DRIVER, GroupWriter
 from ecgfounder.ledger.ledger import DONE, LedgerState, LedgerWriter, new_stamp, part_name, read_ledger, read_parts
@@ -68,7 +69,7 @@ from ecgfounder.run.ticking import Ticking
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
-from ecgfounder.stages.embed import EmbedStage
+from ecgfounder.stages.embed import EmbedStage, Network
 from ecgfounder.stages.pooling import diagnostic_head, pooling_of
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
@@ -85,6 +86,9 @@ TICK_SECONDS = 1.0
 
 REPAIRS = 3
 """Times that replaced outputs are written again, at most."""
+
+RANK = "rank"
+"""The kind of parts that processes of this machine append to, in a folder to which groups were committed."""
 
 SHORT_SECONDS = 10.0
 """Shorter attempts, from the first recording on, get no advice on performance."""
@@ -106,6 +110,27 @@ class Opening:
     index: Index
 
 
+class EngineInUse(Protocol):
+    """What a run tells of its engine, which may be on other machines."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def samples_per_pass(self) -> int | None: ...
+
+    def describe(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Started:
     """The state of an attempt that was not refused.
@@ -118,6 +143,10 @@ class Started:
         The run's identifier, from an earlier attempt if there was one.
     began : float
         The attempt's start in monotonic seconds.
+    pool : ReaderPool or None
+        The reading processes of this process, if it reads files itself.
+    head : Head or None
+        The head, for predictions.
     """
 
     opening: Opening
@@ -125,8 +154,10 @@ class Started:
     stamp: int
     run_id: str
     plan: Plan
-    engine: Engine
+    engine: EngineInUse
     began: float
+    pool: ReaderPool | None = None
+    head: Head | None = None
 
 
 class Run:
@@ -138,6 +169,7 @@ class Run:
         self.interruption = interruption or Interruption()
         self.folder = RunFolder(settings.output_dir, settings.storage_options)
         self._hold: StoreHold | None = None
+        self._epoch: Epoch | None = None  # of a folder to which groups were committed, for this process's appended part
         self._state: LedgerState | None = None
         self._slowest: str | None = None
         self._working_seconds = 0.0
@@ -160,7 +192,7 @@ class Run:
         if self.folder.is_remote and is_launched() and self.settings.shard[1] > 1:
             raise RunError(
                 "In an object store each process of a launch is a shard of its own, so that a launch cannot be one of several "
-                "shards. Leave out the 'shard' parameter (--shard), start the shards without a launcher, or write to a folder."
+                "shards. Leave out the 'shard' parameter, start the shards without a launcher, or write to a folder."
             )
         with self.interruption.at_once():
             launch = join_launch(self.settings.device)
@@ -219,17 +251,17 @@ class Run:
         with ExitStack() as stack:
             try:
                 with self.interruption.at_once():
-                    started, pool, head = self._start(launch, stack, began)
+                    started = self._start(launch, stack, began)
             except OSError as error:
                 raise RunError(
                     f"The run cannot begin: {error}. Nothing was done; correct this and start again."
                 ) from error
-            recorder = self._process(started, pool, head)
+            recorder = self._process(started)
             if self._hold is not None:
-                recorder = self._repaired(started, recorder, head)
+                recorder = self._repaired(started, recorder)
             return self._conclude(started, recorder)
 
-    def _start(self, launch: Launch, stack: ExitStack, began: float) -> tuple[Started, ReaderPool, Head | None]:
+    def _start(self, launch: Launch, stack: ExitStack, began: float) -> Started:
         """Do everything before the first record; the stack gets what must be closed later."""
         opening = self._open()
         with launch.together() as said:
@@ -237,6 +269,8 @@ class Run:
                 with ExitStack() as until_others_begin:
                     alone = launch.world_size == 1 or not self.folder.is_remote
                     said["stamp"], said["run_id"] = self._open_folder(opening, stack if alone else until_others_begin)
+                said["epoch"] = self._epoch
+        self._epoch = said["epoch"]
         with launch.together():
             if launch.world_size > 1 and self.folder.is_remote:
                 self._hold = stack.enter_context(self._hold_of(shard_of_rank(launch.rank, launch.world_size)))
@@ -251,13 +285,13 @@ class Run:
             stack.callback(pool.close)
             engine = self._engine(launch, opening)
             head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
-            started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began)
+            started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began, pool, head)
         # Written when no process can be refused any more, and before any process has a result.
         with launch.together():
             if launch.is_main:
                 self._announce(started)
                 self._begin_record(started)
-        return started, pool, head
+        return started
 
     def _open_folder(self, opening: Opening, stack: ExitStack) -> tuple[int, str]:
         """Make or admit the folder and lock it; returns the attempt's stamp and the run's identifier.
@@ -265,15 +299,12 @@ class Run:
         In a store, a launch locks the whole run first; afterwards each of its processes locks a shard of it.
         """
         folder, settings = self.folder, self.settings
-        if folder.is_remote:
-            self._hold = stack.enter_context(self._hold_of(settings.shard))
-        else:
-            stack.enter_context(take_folder(folder, settings.shard))
+        self._take_folder(stack)
         refuse_collisions(opening.cohort, opening.index, self.naming, folder.collisions)
         if settings.overwrite or not folder.run_json.exists():  # a run that has begun with them goes on
             refuse_decimal_ids(opening.index, settings.id_column)
         before = admit(folder, settings.fingerprint(opening.digest), overwrite=settings.overwrite)
-        stamp = self._begin_epoch() if self._hold else None
+        stamp = self._begin_epoch()
         if self.settings.shard[1] == 1:
             clean_scratch(folder)
             self._state = tidy_shards(folder, compacting=False)
@@ -285,14 +316,26 @@ class Run:
         run_id = None if before is None else before.run_id
         return stamp or new_stamp(folder.ledger), run_id or new_run_id()
 
+    def _take_folder(self, stack: ExitStack) -> None:
+        """Lock the folder until the stack is closed; groups are committed where `_hold` is set."""
+        if self.folder.is_remote:
+            self._hold = stack.enter_context(self._hold_of(self.settings.shard))
+        else:
+            stack.enter_context(take_folder(self.folder, self.settings.shard))
+
     def _hold_of(self, shard: tuple[int, int]) -> StoreHold:
         return StoreHold(self.folder, shard, tell=self.console.line)
 
-    def _begin_epoch(self) -> int:
-        """Begin the attempt's epoch in a store; returns its stamp."""
-        hold = self._store_hold
-        epoch = hold.begin_again() if self.settings.overwrite else hold.begin()
-        return epoch.stamp
+    def _begin_epoch(self) -> int | None:
+        """Begin the attempt's epoch where groups are or were committed; returns its stamp."""
+        overwrite, run = self.settings.overwrite, self.folder.run
+        if self._hold is not None:
+            again = overwrite and self.folder.is_remote  # in a folder on this machine, all was removed before
+            return (self._hold.begin_again() if again else self._hold.begin(fresh=overwrite)).stamp
+        if not has_epochs(run):
+            return None
+        self._epoch = take_epoch(run, self.settings.shard, fresh=overwrite)
+        return self._epoch.stamp
 
     @property
     def _store_hold(self) -> StoreHold:
@@ -404,7 +447,7 @@ class Run:
                 return record
         return before
 
-    def _batch_size(self, engine: Engine) -> int:
+    def _batch_size(self, engine: EngineInUse) -> int:
         return self.settings.batch_size or engine.batch_size
 
     def _record(self, started: Started) -> RunRecord:
@@ -433,14 +476,14 @@ class Run:
             shard_sizes=tuple(opening.index.shard_sizes(settings.shard[1])) if settings.shard[1] <= MOST_SIZES else (),
         )
 
-    def _process(self, started: Started, pool: ReaderPool, head: Head | None) -> Recorder:
-        name = self._part_name(started, started.launch.rank)
-        ledger = self._ledger(name, n_renewed=0 if self._state is None else len(started.plan.renewals))
+    def _process(self, started: Started) -> Recorder:
+        n_renewed = 0 if self._state is None else len(started.plan.renewals)
+        ledger = self._ledger(self._part_name(started, started.launch.rank), n_renewed=n_renewed)
         self._renew(started, ledger)
-        recorder = Recorder(self._sink(name), ledger)
+        recorder = Recorder(self._sink(started), ledger)
         try:
             with self._keeping(recorder) as check:
-                self._line(started, pool, head, recorder, check)
+                self._line(started, recorder, check)
                 recorder.close()
                 remove_obsolete(self.folder, recorder.take_obsolete())
             ledger.end(self._part_end(recorder))
@@ -491,9 +534,7 @@ class Run:
         with Ticking(tick, TICK_SECONDS, self._trouble.end) as ticking:
             yield ticking.check
 
-    def _line(
-        self, started: Started, pool: ReaderPool, head: Head | None, recorder: Recorder, check: Callable[[], None]
-    ) -> None:
+    def _line(self, started: Started, recorder: Recorder, check: Callable[[], None]) -> None:
         """Let the records pass through the stages."""
 
         def finish(group: Sequence[Finished]) -> None:
@@ -504,9 +545,11 @@ class Run:
 
         if started.plan.n_todo:
             self.console.progress(0, 0, started.plan.n_todo)
-        stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, head))
+        assert started.pool is not None
+        assert isinstance(started.engine, Network)
+        stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, started.head))
         size = self._batch_size(started.engine)
-        pipeline = Pipeline(pool, stage, finish, size, self.interruption, trouble=self._trouble)
+        pipeline = Pipeline(started.pool, stage, finish, size, self.interruption, trouble=self._trouble)
         pipeline.run(self._jobs(started, recorder))
         self._working_seconds = pipeline.seconds
         if pipeline.seconds > SHORT_SECONDS:
@@ -517,7 +560,7 @@ class Run:
         """Whether records were left to the next attempt, because of a signal or the trouble of a store."""
         return self.interruption.requested or self._trouble.reason is not None
 
-    def _repaired(self, started: Started, recorder: Recorder, head: Head | None) -> Recorder:
+    def _repaired(self, started: Started, recorder: Recorder) -> Recorder:
         """Do records again whose objects were replaced since they were written, by a process that should have ended."""
         try:
             for _ in range(REPAIRS):
@@ -526,17 +569,19 @@ class Run:
                 self._state = None
                 self.console.line(f"{counted(int(differing.sum()), 'output')} replaced meanwhile, to be written again")
                 plan = replace(started.plan, todo=differing, had_output=differing, renewals=())
-                pool = self._pool(plan, started.launch)
-                try:
-                    again = self._process(replace(started, plan=plan), pool, head)
-                finally:
-                    pool.close()
-                recorder.failed += again.failed
+                recorder.failed += self._process_again(replace(started, plan=plan)).failed
             if self._differing(started).any():
                 self._trouble.end(f"{self.folder.output_dir}: another program keeps replacing outputs")
         except StorageError as error:
             self._trouble.end(str(error))
         return recorder
+
+    def _process_again(self, started: Started) -> Recorder:
+        pool = self._pool(started.plan, started.launch)
+        try:
+            return self._process(replace(started, pool=pool))
+        finally:
+            pool.close()
 
     def _differing(self, started: Started) -> npt.NDArray[np.bool_]:
         """The paths whose objects in a store are not those that were written: bool [n]."""
@@ -546,9 +591,11 @@ class Run:
         return index.first & self._share(index, started.launch) & np.isin(index.keys, state.keys[differs])
 
     def _part_name(self, started: Started, rank: int) -> str:
+        if self._epoch is not None:
+            return part_of_group(self._epoch.stamp, self._epoch.shard, self._epoch.number, RANK, rank)
         return part_name(started.stamp, self.settings.shard, rank, started.launch.world_size)
 
-    def _sink(self, part: str) -> Sink:
+    def _sink(self, started: Started) -> Sink:
         if self._hold is not None:
             return self._object_sink(self._hold)
         output_dir, scratch = self.folder.output_dir.path, self.folder.scratch
@@ -556,6 +603,8 @@ class Run:
             return JsonSink(output_dir, scratch)
         from ecgfounder.sinks.parquet import ParquetSink
 
+        launch = started.launch
+        part = part_name(started.stamp, self.settings.shard, launch.rank, launch.world_size)
         return ParquetSink(
             output_dir,
             scratch,
@@ -595,12 +644,20 @@ class Run:
             options=self.settings.storage_options,
         )
 
-    def _end_epoch(self, hold: StoreHold) -> None:
+    def _end_epoch(self) -> None:
         """Let nothing count any more that is written later; a run that was cut short stays as it is, for the next attempt."""
+        if self._hold is not None:
+            self._hold.check()
         if self._is_cut_short:
-            hold.check()
-        else:
-            hold.seal()
+            return
+        if self._hold is not None:
+            self._hold.seal()
+        elif self._epoch is not None:
+            self.folder.ledger.delete(seal_epoch(self.folder.run, self._epoch))
+
+    def _precision_error(self, started: Started) -> float | None:
+        """The measured relative error of a lower precision."""
+        return started.engine.relative_error if isinstance(started.engine, MeteredEngine) else None
 
     def _take_whole(self, shard: StoreHold, stack: ExitStack) -> StoreHold:
         """Lock the whole run again, after all processes of the launch have given back their shards; the stack releases it."""
@@ -628,7 +685,7 @@ class Run:
         if launch.is_main:
             others = wait_for_others(launch.world_size, self._ended(started), self.interruption, self.console.line)
         is_whole = launch.is_main and self.settings.shard[1] == 1
-        error = engine.relative_error if isinstance(engine, MeteredEngine) else None
+        error = self._precision_error(started)
         try:
             with ExitStack() as stack:
                 if is_whole and others.ended and not self._is_cut_short:
@@ -636,8 +693,9 @@ class Run:
                         self._hold = self._take_whole(self._hold, stack)
                     tally = conclude(self.folder, started.opening.cohort, self._record(started), self._state)
                     outcome = "complete" if tally.pending == 0 else "incomplete"
+                if self._hold is not None or (launch.is_main and others.ended):
+                    self._end_epoch()
                 if self._hold is not None:
-                    self._end_epoch(self._hold)
                     self._hold.leave(self._part_end(recorder))
                 if is_whole:
                     close_record(self.folder, outcome, tally, precision_error=error)

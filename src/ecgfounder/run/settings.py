@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ecgfounder.checks import check_choice, check_least
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
+from ecgfounder.distributed.work import Group, Outcome, Work
+from ecgfounder.drivers.ray import ActorSettings
 from ecgfounder.engines.choice import ENGINE_CHOICES, PRECISION_CHOICES
 from ecgfounder.errors import ReadError, SettingsError
 from ecgfounder.preprocess.preparation import Preparation
@@ -22,6 +25,35 @@ from ecgfounder.readers.source import Hints
 from ecgfounder.sinks.sink import DTYPE_CHOICES, FORMAT_CHOICES
 from ecgfounder.stages.pooling import POOLING_CHOICES
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
+
+DRIVER_CHOICES = ("local", "ray")
+CALLED = "called"
+"""The driver of runs whose groups are carried by a function of the caller."""
+
+GROUP_SIZE = 500
+"""Records in a group of JSON files, at most."""
+SHARD_SIZE = 1000
+
+Carrier = Callable[[Work, Iterator[Group]], Iterable[Outcome]]
+"""Calls `ecgfounder.distributed.do_group(work, group)` for each group, anywhere, and gives the outcomes as they come."""
+
+
+def shard_and_group(shard_size: int | None, group_size: int | None, format: str) -> tuple[int, int | None]:
+    """`Settings.shard_size` and `Settings.group_size` from what was given: a group's records are one Parquet shard.
+
+    Raises
+    ------
+    SettingsError
+        If both are given and contradict each other.
+    """
+    if shard_size is None:
+        return (SHARD_SIZE if group_size is None or format != "parquet" else group_size), group_size
+    if format == "parquet" and group_size not in (None, shard_size):
+        raise SettingsError(
+            f"shard_size={shard_size} and group_size={group_size} contradict each other: a group is written as one Parquet "
+            "shard. Give one of them."
+        )
+    return shard_size, group_size
 
 
 @dataclass(frozen=True)
@@ -66,6 +98,14 @@ class Settings:
         Memory that the reading of large files may take on this machine, in GiB; None for a quarter of the memory.
     storage_options : StorageOptions
         Options of object stores.
+    driver : str
+        "local"; "ray", on a cluster; "called", by `carrier`.
+    group_size : int or None
+        Records in a group of a driver other than the local one; None for as many as in a Parquet shard, or 500 in JSON.
+    actors : ActorSettings
+        The workers on Ray.
+    carrier : callable or None
+        Carries groups to workers (`ecgfounder.embed_cohort`).
     """
 
     dataset: str
@@ -100,6 +140,10 @@ class Settings:
     read_timeout: float = 120.0
     read_memory: float | None = None
     storage_options: StorageOptions = NO_OPTIONS
+    driver: str = "local"
+    group_size: int | None = None
+    actors: ActorSettings = field(default_factory=ActorSettings)
+    carrier: Carrier | None = None
 
     def __post_init__(self) -> None:
         self._check_values()
@@ -115,6 +159,7 @@ class Settings:
             ("format", self.format, FORMAT_CHOICES),
             ("layout", self.layout, LAYOUT_CHOICES),
             ("reader", self.reader, READER_CHOICES),
+            ("driver", self.driver, (*DRIVER_CHOICES, CALLED)),
         ):
             check_choice(name, value, choices)
         for name, number, least in (
@@ -122,6 +167,7 @@ class Settings:
             ("num_workers", self.num_workers, 0),
             ("sample", 1 if self.sample is None else self.sample, 1),
             ("shard_size", self.shard_size, 1),
+            ("group_size", 1 if self.group_size is None else self.group_size, 1),
         ):
             check_least(name, number, least)
         part, parts = self.shard
@@ -150,6 +196,12 @@ class Settings:
                 "overwrite=True would remove what the other shards wrote. Begin again in another output_dir, or run once "
                 "with overwrite=True and without the 'shard' parameter."
             )
+        if self.driver != "ray" and self.actors != ActorSettings():
+            raise SettingsError(
+                "The 'ray_address', 'gpus_per_actor', 'cpus_per_actor' and 'actors' parameters need driver='ray'."
+            )
+        if self.driver == "local" and self.group_size is not None:
+            raise SettingsError("The 'group_size' parameter needs driver='ray': the local driver commits each record.")
         if self.dtype == "float16" and self.format == "json":
             raise SettingsError("dtype='float16' needs format='parquet': JSON has one kind of number.")
         if self.layout == "tree" and self.id_column is not None:
@@ -162,6 +214,11 @@ class Settings:
                 "remainder='keep' gives a last window with fewer tokens, which one [W, T, C] array cannot hold: "
                 "use format='parquet' (a row per window), pooling='mean', or remainder='drop' or pad."
             )
+
+    @property
+    def records_per_group(self) -> int:
+        """Records in a group, at most."""
+        return self.group_size or (self.shard_size if self.format == "parquet" else GROUP_SIZE)
 
     @property
     def mode(self) -> str:

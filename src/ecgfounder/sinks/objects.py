@@ -6,7 +6,6 @@ output is returned, by a later call, when its object is there.
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,7 +15,7 @@ from io import BytesIO
 from typing import Any
 
 from ecgfounder.sinks.json import FileSink
-from ecgfounder.sinks.parquet import Shard, ShardSink, write_table
+from ecgfounder.sinks.parquet import Shard, ShardSink, attempt_suffix, write_table
 from ecgfounder.sinks.sink import Output, ShardWritten, Written
 from ecgfounder.storage import Location
 
@@ -127,7 +126,7 @@ class ParquetObjectSink(ShardSink):
     """
 
     def __init__(self, folder: Location, **options: Any) -> None:
-        super().__init__(suffix=f"-{uuid.uuid4().hex[:8]}", **options)
+        super().__init__(suffix=attempt_suffix(), **options)
         self._folder = folder
         self._uploads = Uploads(SHARDS_AT_ONCE)
 

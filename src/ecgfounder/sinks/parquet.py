@@ -7,6 +7,7 @@ are returned, followed by a `ShardWritten` to commit it. Uncommitted shards are 
 from __future__ import annotations
 
 import re
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,9 @@ CHUNK_BYTES = 64 << 20
 EMBEDDINGS = ("embedding", "embedding_mean")
 """The columns of embeddings; the second one exists if a run keeps feature maps and their means."""
 
-SHARD_NAME = re.compile(r"embeddings-\d{20}-shard\d+of\d+-(rank\d+of\d+|epoch\d{6,})-\d{6,}(-[0-9a-f]{8})?\.parquet")
+SHARD_NAME = re.compile(
+    r"embeddings-\d{20}-shard\d+of\d+-(rank\d+of\d+|epoch\d{6,}(-group\d{6,})?)-\d{6,}(-[0-9a-f]{8})?\.parquet"
+)
 """The names of this program's shards; no other file is ever removed."""
 
 _FACTS: tuple[tuple[str, pa.DataType], ...] = (
@@ -186,6 +189,11 @@ class ParquetSink(ShardSink):
         with replacing(self._output_dir / shard.name, aside=self._scratch / f"{shard.name}.part") as file:
             write_table(shard.table, file)
         return shard.written()
+
+
+def attempt_suffix() -> str:
+    """A suffix of names of shards that no other attempt at the same records uses."""
+    return f"-{uuid.uuid4().hex[:8]}"
 
 
 def reference(shard: str, key: str) -> str:

@@ -118,6 +118,18 @@ class Sink(Protocol):
         ...
 
 
+class FailuresOnly:
+    """A sink for records that failed: no output is written."""
+
+    def write(self, outputs: Sequence[Output]) -> list[Written | ShardWritten]:
+        if outputs:
+            raise ValueError("an output where there can be none")
+        return []
+
+    def close(self) -> list[Written | ShardWritten]:
+        return []
+
+
 # Errors of a single output's name; any other error (ENOSPC, EIO, EROFS, ...) concerns the folder.
 _ONE_NAME = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EILSEQ}
 

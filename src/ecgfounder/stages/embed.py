@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ Tag = tuple[Gathering, int]
 NOT_FINITE = "the network's output is not finite: the samples' values are beyond what it can take"
 
 
+@runtime_checkable
 class Network(Protocol):
     """The part of an engine's interface that this stage uses."""
 

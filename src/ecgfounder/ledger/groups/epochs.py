@@ -18,7 +18,7 @@ import orjson
 from ecgfounder.errors import RunError
 from ecgfounder.ledger.groups.names import WHOLE, PartName, Shard, parse_part, scope_of, shard_of
 from ecgfounder.ledger.groups.publish import Superseded, publish
-from ecgfounder.storage import Location
+from ecgfounder.storage import Location, Missing
 
 EPOCHS, LEDGER = "epochs", "ledger"
 PART_SUFFIX = ".jsonl"
@@ -65,6 +65,25 @@ class _Seal:
 
     token: str
     parts: tuple[str, ...]
+
+
+def has_epochs(run: Location) -> bool:
+    """Whether a run's parts count by epochs: groups have been committed to it, in a store or by a distributed driver."""
+    return bool(_newest(run))
+
+
+def is_visible(run: Location, epoch: Epoch) -> bool:
+    """Whether a folder, as this machine sees it, is that in which the epoch was begun.
+
+    Raises
+    ------
+    StorageError
+        If the store does not answer.
+    """
+    try:
+        return epoch.token.encode() in _place(run, epoch.shard, epoch.number, _BEGUN).read()
+    except Missing:
+        return False
 
 
 def take_epoch(run: Location, shard: Shard, *, fresh: bool = False) -> Epoch:

@@ -1,4 +1,4 @@
-"""The right of a start to write to a run in a store: its lease, and the epoch that it has begun.
+"""The right of a start to write to a run where groups are committed: its lease, and the epoch that it has begun.
 
 In: a run's folder. Out: a held `StoreHold`, or a `RunError` with the reason why not.
 """
@@ -30,7 +30,9 @@ LEASES = "leases"
 
 
 class StoreHold:
-    """A run's folder in a store, locked for the whole run or one shard; it is released at the end of a `with` block.
+    """A run's folder, locked for the whole run or one shard by a lease; it is released at the end of a `with` block.
+
+    A folder on this machine also needs the lock of `ecgfounder.ledger.admission.take_folder`, which local drivers look at.
 
     Raises
     ------
@@ -95,9 +97,9 @@ class StoreHold:
             raise RuntimeError("no epoch was begun")
         return self._epoch
 
-    def begin(self) -> Epoch:
-        """Begin the next epoch."""
-        self._epoch = take_epoch(self._folder.run, self._shard)
+    def begin(self, *, fresh: bool = False) -> Epoch:
+        """Begin the next epoch; with `fresh`, nothing from before counts any more."""
+        self._epoch = take_epoch(self._folder.run, self._shard, fresh=fresh)
         return self._epoch
 
     def begin_again(self) -> Epoch:
@@ -117,6 +119,10 @@ class StoreHold:
         header = header or PartHeader(**own_name(), started=now())
         numbers, bounds = self._numbers[kind], self._bounds
         return GroupWriter(self._folder.ledger, self.epoch, header, self.check, numbers, kind=kind, bounds=bounds)
+
+    def next_number(self, kind: str = GROUP) -> int:
+        """The number of the epoch's next part."""
+        return next(self._numbers[kind])
 
     def seal(self) -> None:
         """End the epoch, and remove parts that do not count."""

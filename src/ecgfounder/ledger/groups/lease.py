@@ -211,6 +211,64 @@ class Lease:
         return self._folder / _name(number)
 
 
+class LeaseSight:
+    """A worker's view of its driver's lease, in a thread: it must stop if the lease is not renewed any more.
+
+    Parameters
+    ----------
+    folder : Location
+        The folder of the leases.
+    shard : tuple of (int, int)
+        What the driver has locked.
+    ended : callable
+        Called once, in the thread, when the driver is gone.
+    """
+
+    def __init__(
+        self, folder: Location, shard: Shard, *, intervals: Intervals = USUAL, ended: Callable[[], None]
+    ) -> None:
+        self._folder = folder / scope_of(shard)
+        self._intervals = intervals
+        self._tell = ended
+        self._stopped = threading.Event()
+        self._clock = AwakeClock(3 * intervals.renew)
+        self.is_over = False
+        self._thread = threading.Thread(target=self._watch, name="ecgfounder-lease-sight", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def check(self) -> None:
+        """Return if the driver may still live.
+
+        Raises
+        ------
+        Superseded
+            If it is gone.
+        """
+        if self.is_over:
+            raise Superseded(f"{self._folder.folder.folder.folder}: its driver does not renew its lease any more")
+
+    def _watch(self) -> None:
+        seen, since = 0, self._clock.now()
+        while not self._stopped.wait(2 * self._intervals.renew):
+            now = self._clock.now()
+            try:
+                number = _highest(self._folder)
+            except StorageError:
+                number = seen  # as if it had not been renewed
+            if number > seen:
+                seen, since = number, now
+            elif now - since > self._intervals.give_up:
+                self.is_over = True
+                self._tell()
+                return
+
+
 class _Watch:
     """A challenger's view of other leases."""
 

@@ -24,6 +24,10 @@ class Superseded(StorageError):
     """Another process has taken over; this one must not write any more."""
 
 
+class Lost(Superseded):
+    """Another attempt at the same group was published first; what only this attempt refers to can be removed."""
+
+
 def publish(place: Location, body: bytes, *, is_ours: Callable[[bytes], bool] | None = None) -> bool:
     """Create an object; True if it is this attempt's, False if another attempt's was there first.
 

@@ -5,6 +5,8 @@ In: entries and commitments, as for `LedgerWriter`. Out: parts that are created 
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 import time
 import uuid
@@ -16,7 +18,7 @@ import orjson
 from ecgfounder.ledger.entry import Commitment, Line, PartEnd, PartHeader, line_of
 from ecgfounder.ledger.groups.epochs import Epoch
 from ecgfounder.ledger.groups.names import part_of_group
-from ecgfounder.ledger.groups.publish import Superseded, publish
+from ecgfounder.ledger.groups.publish import Lost, publish
 from ecgfounder.storage import Location
 
 GROUP, DRIVER = "group", "driver"
@@ -25,13 +27,16 @@ GROUP, DRIVER = "group", "driver"
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a group holds at most: records, and seconds since its first record."""
+    """What a group holds at most: records, and seconds since its first record; with `shards`, it ends with each shard."""
 
     records: int = 500
     seconds: float = 30.0
+    shards: bool = True
 
 
 USUAL = Bounds()
+GIVEN = Bounds(sys.maxsize, math.inf, shards=False)
+"""For a group whose records are given: it is published at its end alone."""
 
 
 def part_content(header: PartHeader, lines: Sequence[Line], end: PartEnd) -> bytes:
@@ -105,7 +110,8 @@ class GroupWriter:
         Raises
         ------
         StorageError
-            If a part cannot be published. `Undecided` and `Superseded`: nothing more may be written.
+            If a part cannot be published. `Undecided` and `Superseded`: nothing more may be written. `Lost`: another attempt at
+            the group has published its part.
         """
         with self._lock:
             if lines and not self._lines:
@@ -129,7 +135,7 @@ class GroupWriter:
         if not self._lines:
             return False
         return (
-            any(isinstance(line, Commitment) for line in added)
+            (self._bounds.shards and any(isinstance(line, Commitment) for line in added))
             or len(self._lines) >= self._bounds.records
             or time.monotonic() - self._since >= self._bounds.seconds
         )
@@ -141,5 +147,5 @@ class GroupWriter:
         content = part_content(self._header, self._lines, end)
         number = next(self._numbers)
         if not publish_part(self._ledger, self._epoch, self._kind, number, content):
-            raise Superseded(f"{self._ledger}: another process published the records of group {number}")
+            raise Lost(f"{self._ledger}: another process published the records of group {number}")
         self._lines = []

@@ -1,0 +1,8 @@
+"""What a run's embeddings know, over opened runs: statistics, and reports on them.
+
+In: opened runs and tables of labels. Out: results as frozen objects, tables, pages.
+"""
+
+from ecgfounder.analysis.probe import ProbeResult, ProbeSettings, probe
+
+__all__ = ["ProbeResult", "ProbeSettings", "probe"]

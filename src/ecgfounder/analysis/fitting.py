@@ -1,0 +1,178 @@
+"""Fitting one split: scaling, penalty, model and thresholds, from its training part (and validation part) alone.
+
+In: features, labels, patients and a split. Out: a `Fitted` with the models and all that was chosen. No function here reads the
+features or labels of the test part.
+
+The penalty of each label is the one with the smallest mean log loss (for numbers: mean squared error) over the inner folds, or on
+the validation part. A threshold is chosen on the validation part, or in each inner fold by the model of that fold; then their
+mean is taken, on the logit scale. Scores of models of different folds are never put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.analysis.metrics import f_max_threshold, sensitivity_threshold, youden_threshold
+from ecgfounder.analysis.solver import Basis, Doubles, Floats, Numbers, Weights, fit_logistic, fit_ridge
+from ecgfounder.analysis.splits import Split, grouped_folds
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""The grid of the inverse penalty C, for standardised features; see `solver`."""
+
+INNER_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        The names of the labels.
+    is_number : bool
+        Whether they are numbers (ridge regression) instead of binary labels (logistic regression).
+    sensitivity : float
+        The sensitivity that the threshold of that name is chosen for.
+    penalties : tuple of float
+        The grid of inverse penalties.
+    inner_folds : int
+        Grouped folds of the training part, where there is no validation part.
+    """
+
+    labels: tuple[str, ...]
+    is_number: bool = False
+    sensitivity: float = 0.9
+    penalties: tuple[float, ...] = PENALTIES
+    inner_folds: int = INNER_FOLDS
+
+    @property
+    def sensitivity_name(self) -> str:
+        return f"sensitivity={self.sensitivity:g}"
+
+    def thresholds(self, y: npt.NDArray[np.bool_], scores: Doubles) -> dict[str, float]:
+        """The thresholds for these scores, by name."""
+        return {
+            "youden": youden_threshold(y, scores),
+            self.sensitivity_name: sensitivity_threshold(y, scores, self.sensitivity),
+            "fmax": f_max_threshold(y, scores),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The models of one split.
+
+    Attributes
+    ----------
+    weights : Weights
+        A model per label.
+    C : tuple of float
+        The inverse penalty of each.
+    thresholds : tuple of mapping of str to float
+        The thresholds of each, by name, as logits; empty for numbers.
+    """
+
+    weights: Weights
+    C: tuple[float, ...]
+    thresholds: tuple[Mapping[str, float], ...]
+
+
+def fit_split(X: Floats, Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
+    """Fit the models of one split.
+
+    Parameters
+    ----------
+    X : numpy.ndarray
+        float32 [n, d]: the features of all recordings; only rows of the training and the validation part are read.
+    Y : numpy.ndarray
+        float32 [n, n_labels]; NaN where unknown.
+    groups : numpy.ndarray
+        int64 [n]: the patient of each recording.
+    split : Split
+        The rows.
+    task : Task
+        What is predicted.
+    seed : int
+        Seed of the inner folds.
+    """
+    if split.validation is not None:
+        models = _fit(X, Y, split.train, [task.penalties] * len(task.labels), task)
+        held = [_Held(Y[split.validation], models.scores(X[split.validation]), task)]
+        chosen = _best(held)
+        picked = [label * len(task.penalties) + best for label, best in enumerate(chosen)]
+        weights = Weights(models.weight[:, picked], models.bias[picked], models.iterations, models.converged)
+    else:
+        _, own = np.unique(groups[split.train], return_inverse=True)
+        fold = grouped_folds(own, Y[split.train], task.inner_folds, np.random.default_rng([seed, 1]))
+        held = []
+        for each in range(task.inner_folds):
+            inside, outside = split.train[fold != each], split.train[fold == each]
+            models = _fit(X, Y, inside, [task.penalties] * len(task.labels), task)
+            held.append(_Held(Y[outside], models.scores(X[outside]), task))
+        chosen = _best(held)
+        weights = _fit(X, Y, split.train, [(task.penalties[best],) for best in chosen], task)
+    thresholds = tuple(
+        {} if task.is_number else _mean_thresholds([part.thresholds(label, best) for part in held])
+        for label, best in enumerate(chosen)
+    )
+    return Fitted(weights, tuple(task.penalties[best] for best in chosen), thresholds)
+
+
+def _fit(X: Floats, Y: Floats, rows: Numbers, C: Sequence[Sequence[float]], task: Task) -> Weights:
+    if not task.is_number:
+        return fit_logistic(Basis.of(X, rows), Y[rows], C)
+    models = []
+    for label, penalties in enumerate(C):
+        known = rows[np.isfinite(Y[rows, label])]
+        models.append(fit_ridge(Basis.of(X, known), Y[known, label].astype(np.float64), penalties))
+    return Weights(
+        np.concatenate([each.weight for each in models], axis=1), np.concatenate([each.bias for each in models])
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """Labels of held-out recordings, and their scores [n, labels x penalties]."""
+
+    Y: Floats
+    scores: Doubles
+    task: Task
+
+    def losses(self) -> Doubles:
+        """The mean loss of each label and penalty; NaN for a label without a recording."""
+        n_penalties = len(self.task.penalties)
+        losses = np.full((len(self.task.labels), n_penalties), np.nan)
+        for label in range(len(self.task.labels)):
+            known = np.isfinite(self.Y[:, label])
+            if known.any():
+                y = self.Y[known, label][:, None].astype(np.float64)
+                scores = self.scores[known, label * n_penalties : (label + 1) * n_penalties]
+                each = (y - scores) ** 2 if self.task.is_number else np.logaddexp(0, scores) - y * scores
+                losses[label] = each.mean(axis=0)
+        return losses
+
+    def thresholds(self, label: int, penalty: int) -> dict[str, float] | None:
+        """The thresholds of one model; None where a class is missing."""
+        known = np.isfinite(self.Y[:, label])
+        y = self.Y[known, label] > 0.5
+        if not y.any() or y.all():
+            return None
+        return self.task.thresholds(y, self.scores[known, label * len(self.task.penalties) + penalty])
+
+
+def _best(held: Sequence[_Held]) -> list[int]:
+    """The penalty of each label with the smallest mean loss."""
+    losses = np.stack([part.losses() for part in held])
+    known = np.isfinite(losses)
+    mean = np.where(known, losses, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return [int(np.argmin(of_label)) for of_label in mean]
+
+
+def _mean_thresholds(found: Sequence[dict[str, float] | None]) -> dict[str, float]:
+    given = [each for each in found if each is not None]
+    return {name: float(np.mean([each[name] for each in given])) for name in given[0]} if given else {}

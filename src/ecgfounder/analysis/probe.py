@@ -1,0 +1,696 @@
+"""The linear probe: what a run's embeddings know about labels.
+
+In: an opened run or several, a table of labels, `ProbeSettings`. Out: a `ProbeResult`: tables, predictions, the fitted probe.
+
+The recording is scored, the patient is the group. Everything that is chosen is chosen inside the training part; every figure
+comes with an interval over patients and with controls. docs/probe.md describes the method.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ecgfounder.analysis import labels as label_columns
+from ecgfounder.analysis.controls import (
+    SAMPLE,
+    Control,
+    Permutations,
+    acquisition_features,
+    column_features,
+    effective_rank,
+    permutations,
+    sample_of_patients,
+)
+from ecgfounder.analysis.evaluation import MACRO, Data, Evaluation, evaluate_features, evaluate_scores
+from ecgfounder.analysis.fitting import INNER_FOLDS, PENALTIES, Fitted, Task, fit_split
+from ecgfounder.analysis.intervals import FEW_PATIENTS, difference
+from ecgfounder.analysis.labels import LabelSet
+from ecgfounder.analysis.selection import FEATURE_CHOICES, ONE_PER_PATIENT_CHOICES, Selection, one_per_group, select
+from ecgfounder.analysis.solver import Doubles, Floats, Numbers
+from ecgfounder.analysis.splits import (
+    Split,
+    cross_validation,
+    given_folds,
+    given_split,
+    grouped_folds,
+    refuse_shared_groups,
+)
+from ecgfounder.analysis.tables import EMBEDDING, Row, as_table, numbers_of, rows_of
+from ecgfounder.checks import check_choice, check_least
+from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.escaping import counted
+from ecgfounder.results import EmbeddingRun, EmbeddingRuns
+from ecgfounder.results.several import RUN_COLUMN
+
+CONTROL_CHOICES = ("none", "sample", "full")
+
+_STRAW_MAN = 20
+"""A random network that varies in so many times fewer directions than the embedding is named."""
+
+OVERLAP = "Overlap of these recordings with the network's pretraining data cannot be excluded."
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """The settings of a probe.
+
+    Attributes
+    ----------
+    label : tuple of str
+        Columns of binary labels, or with `codes` the codes (or classes of codes) that become labels.
+    classes : str or None
+        A column with one of several classes, each of which becomes a label.
+    number : tuple of str
+        Columns of numbers, for a regression.
+    codes : str or None
+        A column of lists or dictionaries of codes.
+    code_classes : mapping of str to str or None
+        The class of each code.
+    zero_likelihood, least_likelihood : str, float
+        What a code with the likelihood 0 is ("positive", "negative", "unknown"), and below which likelihood a code is unknown.
+    on : str or None
+        The column that the table of labels and the run have in common.
+    group : str or None
+        The column with the patient.
+    separate_patients : bool
+        With `test_runs`: equal values of `group` in different runs are different patients.
+    where, exclude_flags : str or None, tuple of str
+        Which recordings are used; see `ecgfounder.analysis.where`.
+    ecg_time, label_time, days : str or None, str or None, tuple of (float, float) or None
+        Columns of times, and the days after the ECG between which a label's time must be; other labels are unknown.
+    features : str
+        "mean", "mean_std" or "leads".
+    one_per_patient : str or None
+        "first", "last" (by `ecg_time`) or "random": one recording of each patient.
+    folds : int or str
+        Number of folds of a cross-validation by patient, or the column that gives them.
+    split, test, validation : str or None, tuple of str, tuple of str
+        A column that gives the split, its values for the test part and for the validation part.
+    test_runs : tuple of str
+        Names of runs whose recordings are the test part; the others are the training part.
+    inner_folds, penalties, sensitivity : int, tuple of float, float
+        See `ecgfounder.analysis.fitting.Task`.
+    n_draws : int
+        Draws of patients for an interval.
+    controls : str
+        "none", "sample" (at most 5,000 recordings of whole patients) or "full".
+    permutations : int
+        Permutations of the labels, a control for leaks; 199 or more give a p-value.
+    baseline : tuple of str
+        Columns, such as age, sex and device, whose probe is a control, alone and with the embedding.
+    score : mapping of str to str
+        For labels, columns with scores that are there already.
+    refit : int
+        Repeat the cross-validation with so many further seeds, for the spread between training sets.
+    seed : int
+        Seed of everything that is random.
+    """
+
+    label: tuple[str, ...] = ()
+    classes: str | None = None
+    number: tuple[str, ...] = ()
+    codes: str | None = None
+    code_classes: Mapping[str, str] | None = None
+    zero_likelihood: str = "positive"
+    least_likelihood: float = 0.0
+    on: str | None = None
+    group: str | None = None
+    separate_patients: bool = False
+    where: str | None = None
+    exclude_flags: tuple[str, ...] = ()
+    ecg_time: str | None = None
+    label_time: str | None = None
+    days: tuple[float, float] | None = None
+    features: str = "mean"
+    one_per_patient: str | None = None
+    folds: int | str = 5
+    split: str | None = None
+    test: tuple[str, ...] = ("test",)
+    validation: tuple[str, ...] = ()
+    test_runs: tuple[str, ...] = ()
+    inner_folds: int = INNER_FOLDS
+    penalties: tuple[float, ...] = PENALTIES
+    sensitivity: float = 0.9
+    n_draws: int = 1000
+    controls: str = "sample"
+    permutations: int = 20
+    baseline: tuple[str, ...] = ()
+    score: Mapping[str, str] = field(default_factory=dict)
+    refit: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("controls", self.controls, CONTROL_CHOICES)
+        check_choice("features", self.features, FEATURE_CHOICES)
+        check_choice("zero_likelihood", self.zero_likelihood, label_columns.ZERO_CHOICES)
+        if self.one_per_patient is not None:
+            check_choice("one_per_patient", self.one_per_patient, ONE_PER_PATIENT_CHOICES)
+            if self.group is None:
+                raise SettingsError("one_per_patient needs the column of the patient as 'group'")
+        for name, least in (("inner_folds", 2), ("n_draws", 2), ("permutations", 0), ("refit", 0), ("seed", 0)):
+            check_least(name, getattr(self, name), least)
+        if isinstance(self.folds, int):
+            check_least("folds", self.folds, 2)
+        if not 0 < self.sensitivity < 1:
+            raise SettingsError("Invalid value for the 'sensitivity' parameter. It must be between 0 and 1.")
+        if not self.penalties or any(not value > 0 for value in self.penalties):
+            raise SettingsError("Invalid value for the 'penalties' parameter. They must be positive numbers.")
+        kinds = [bool(self.number), self.classes is not None, self.codes is not None or bool(self.label)]
+        if sum(kinds) != 1:
+            raise SettingsError("give the labels in one way: label (with codes or not), classes, or number")
+        if self.split is not None and self.test_runs:
+            raise SettingsError("split and test_runs contradict each other: choose one")
+        if self.refit and not self.is_cross_validation:
+            raise SettingsError(
+                "refit repeats the division into folds, so that it needs a cross-validation without given folds"
+            )
+        dates = (self.ecg_time, self.label_time, self.days)
+        if self.days is not None and None in dates:
+            raise SettingsError("days needs the columns of the times, ecg_time and label_time")
+
+    @property
+    def is_cross_validation(self) -> bool:
+        """Whether the folds are made here."""
+        return self.split is None and not self.test_runs and isinstance(self.folds, int)
+
+    def describe_split(self) -> str:
+        """The split in words, for the tables."""
+        if self.split is not None:
+            validation = f", validation {'+'.join(self.validation)}" if self.validation else ""
+            return f"{self.split}: test {'+'.join(self.test)}{validation}"
+        if self.test_runs:
+            return f"external: test {'+'.join(self.test_runs)}"
+        return f"folds by {self.folds}" if isinstance(self.folds, str) else f"{self.folds} folds by patient"
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """The result of a probe.
+
+    Attributes
+    ----------
+    settings : ProbeSettings
+        The settings.
+    labels : LabelSet
+        The labels of the recordings.
+    selection : Selection
+        The recordings, and how many each rule left out.
+    data : Data
+        Labels, patients and splits.
+    evaluation : Evaluation
+        The probe's own.
+    controls : tuple of Control
+        The controls, each with its evaluation.
+    rows : tuple of Row
+        All figures.
+    final : Fitted or None
+        The probe to be used on other recordings: that of the split; after a cross-validation one that is fitted to all
+        recordings.
+    warnings : tuple of str
+        What a reader must know.
+    seconds : float
+        The time that it took.
+    """
+
+    settings: ProbeSettings
+    labels: LabelSet
+    selection: Selection
+    data: Data
+    evaluation: Evaluation
+    controls: tuple[Control, ...]
+    rows: tuple[Row, ...]
+    final: Fitted | None
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def table(self) -> pa.Table:
+        """All figures as a table."""
+        return as_table(self.rows)
+
+    @property
+    def predictions(self) -> pa.Table:
+        """A row per tested recording and label: record, label, value, score (logit or number), probability, fold."""
+        n, labels = len(self.data.Y), self.evaluation.labels
+        rows = np.flatnonzero(self.evaluation.fold >= 0)
+        parts = []
+        names = [name for name in (RUN_COLUMN, "record") if name in self.selection.table.column_names]
+        facts = self.selection.table.select(names).take(pa.array(rows))
+        for number, label in enumerate(labels):
+            scores = self.evaluation.scores[rows, number]
+            known = self.data.Y[rows, self.data.task.labels.index(label)].astype(np.float64)
+            part = facts.append_column("label", pa.array([label] * len(rows), pa.string()))
+            part = part.append_column("value", pa.array(known, from_pandas=True))
+            part = part.append_column("score", pa.array(scores, from_pandas=True))
+            if not self.labels.is_number:
+                part = part.append_column("probability", pa.array(0.5 * (1 + np.tanh(scores / 2)), from_pandas=True))
+            parts.append(part.append_column("fold", pa.array(self.evaluation.fold[rows])))
+        return pa.concat_tables(parts) if parts else facts.slice(0, 0) if n else facts
+
+
+def probe(
+    run: EmbeddingRun | EmbeddingRuns,
+    labels: Any = None,
+    *,
+    settings: ProbeSettings | None = None,
+    against: Mapping[str, EmbeddingRun | EmbeddingRuns] | None = None,
+    random: Sequence[EmbeddingRun | EmbeddingRuns] = (),
+    say: Say | None = None,
+    **options: Any,
+) -> ProbeResult:
+    """Test by a linear probe what embeddings know about labels.
+
+    Parameters
+    ----------
+    run : EmbeddingRun or EmbeddingRuns
+        The opened run, or several.
+    labels : Any, optional
+        A table of labels (pandas, polars or pyarrow) with the column `on`; None if the labels are kept columns of the manifest.
+    settings : ProbeSettings, optional
+        The settings; None makes them of `options`.
+    against : mapping of str to EmbeddingRun or EmbeddingRuns, optional
+        Other runs of these recordings, by name, whose probes are compared on the recordings that both have.
+    random : sequence of EmbeddingRun or EmbeddingRuns
+        Runs of these recordings, or some of them, by networks with random weights (`checkpoint="random:SEED"`), a control.
+    say : callable, optional
+        Called with lines on the progress.
+    **options : Any
+        Attributes of `ProbeSettings`.
+
+    Returns
+    -------
+    ProbeResult
+        Tables, predictions, the fitted probe.
+
+    Raises
+    ------
+    SettingsError, RunError
+        If a column does not exist, a patient is on two sides of a split, or no label can be scored.
+    """
+    if settings is not None and options:
+        raise SettingsError("give settings or options, not both")
+    settings = settings or ProbeSettings(**options)
+    return _Probe(run, labels, settings, say or (lambda line: None)).execute(against or {}, random)
+
+
+class _Probe:
+    def __init__(self, run: EmbeddingRun | EmbeddingRuns, table: Any, settings: ProbeSettings, say: Say) -> None:
+        self.run, self.settings, self.say = run, settings, say
+        self.started = time.monotonic()
+        self.warnings: list[str] = []
+        selection = select(
+            run,
+            table,
+            settings.on,
+            group=settings.group,
+            where=settings.where,
+            exclude_flags=settings.exclude_flags,
+        )
+        found = self._labels(selection)
+        known = np.isfinite(found.Y).any(axis=1)
+        selection, found = selection.kept(known, "no known label"), replace(found, Y=found.Y[known])
+        if settings.one_per_patient is not None:
+            before = selection.table.append_column("__row", pa.array(np.arange(selection.table.num_rows)))
+            selection = one_per_group(
+                replace(selection, table=before),
+                selection.groups(settings.group),
+                settings.one_per_patient,
+                settings.ecg_time,
+                settings.seed,
+            )
+            found = replace(found, Y=found.Y[selection.table["__row"].to_numpy()])
+            selection = replace(selection, table=selection.table.drop_columns(["__row"]))
+        if not selection.table.num_rows:
+            raise RunError("no recording with a known label is left")
+        self.selection, self.labels = selection, found
+        self.groups = self._groups()
+        task = Task(found.names, found.is_number, settings.sensitivity, settings.penalties, settings.inner_folds)
+        self.data = Data(
+            found.Y, self.groups, self._splits(found.Y, settings.seed), task, settings.seed, settings.n_draws
+        )
+        if settings.group is None:
+            self.warnings.append(
+                "No group was given: if patients have several recordings, the probe is tested on patients that it knows, and the "
+                "intervals are too narrow."
+            )
+
+    # --- what is tested ------------------------------------------------------------------------------------------------
+
+    def _labels(self, selection: Selection) -> LabelSet:
+        settings, table = self.settings, selection.table
+        if settings.number:
+            found = label_columns.number_labels(table, settings.number)
+        elif settings.classes is not None:
+            found = label_columns.class_labels(table, settings.classes)
+        elif settings.codes is not None:
+            found = label_columns.code_labels(
+                table,
+                settings.codes,
+                settings.label,
+                classes=settings.code_classes,
+                zero=settings.zero_likelihood,
+                least=settings.least_likelihood,
+            )
+        else:
+            found = label_columns.binary_labels(table, settings.label)
+        if settings.days is not None:
+            times = (str(settings.ecg_time), str(settings.label_time))
+            found = label_columns.only_within_days(found, table, times, settings.days)
+        return found
+
+    def _groups(self) -> Numbers:
+        groups = self.selection.groups(self.settings.group)
+        if self.settings.separate_patients and self.settings.group is not None:
+            runs = self.selection.texts(RUN_COLUMN, "separate_patients")
+            _, groups = np.unique(
+                np.array([f"{run}\x00{group}" for run, group in zip(runs, groups.tolist(), strict=True)]),
+                return_inverse=True,
+            )
+        return groups.astype(np.int64)
+
+    def _splits(self, Y: Floats, seed: int) -> tuple[Split, ...]:
+        settings = self.settings
+        if settings.split is not None:
+            texts = self.selection.texts(settings.split, "split")
+            return tuple(given_split(_whole(texts), self.groups, settings.test, settings.validation))
+        if settings.test_runs:
+            runs = self.selection.texts(RUN_COLUMN, "test_runs")
+            for name in settings.test_runs:
+                if name not in runs:
+                    raise SettingsError(
+                        f"Invalid value for the 'test_runs' parameter. There is no run {name!r} with a usable recording; "
+                        f"the runs are: {', '.join(sorted({str(run) for run in runs}))}."
+                    )
+            side = np.array([run in settings.test_runs for run in runs], dtype=np.int64)
+            refuse_shared_groups(self.groups, side, "run (separate_patients=True: equal names are different patients)")
+            if side.all():
+                raise SettingsError("test_runs names all runs, so that none is left to train on")
+            return (Split(np.flatnonzero(side == 0), np.flatnonzero(side == 1)),)
+        if isinstance(settings.folds, str):
+            return tuple(given_folds(_whole(self.selection.texts(settings.folds, "folds")), self.groups))
+        return self._made_folds(Y, self.groups, seed)
+
+    def _made_folds(self, Y: Floats, groups: Numbers, seed: int) -> tuple[Split, ...]:
+        strata = np.zeros_like(Y[:, :0]) if self.labels.is_number else Y
+        rng = np.random.default_rng([seed, 0])
+        return tuple(cross_validation(grouped_folds(groups, strata, int(self.settings.folds), rng)))
+
+    def _remade(self, Y: Floats, data: Data) -> Data:
+        """The data with other labels; folds that were made for the labels are made again."""
+        if not self.settings.is_cross_validation:
+            return replace(data, Y=Y)
+        return replace(data, Y=Y, splits=self._made_folds(Y, data.groups, data.seed))
+
+    # --- the work ------------------------------------------------------------------------------------------------------
+
+    def execute(
+        self, against: Mapping[str, EmbeddingRun | EmbeddingRuns], random: Sequence[EmbeddingRun | EmbeddingRuns]
+    ) -> ProbeResult:
+        settings = self.settings
+        X = self.selection.features(settings.features)
+        n_patients = len(np.unique(self.groups))
+        self.say(
+            f"{counted(len(X), 'recording')} of {counted(n_patients, 'patient')}, {counted(len(self.labels.names), 'label')}, "
+            f"{settings.describe_split()}"
+        )
+        began = time.monotonic()
+        evaluation = evaluate_features(X, self.data)
+        took = time.monotonic() - began
+        for label, reason in evaluation.not_scored.items():
+            self.say(f"Not scored: {label}: {reason}")
+        if not evaluation.labels:
+            told = "; ".join(f"{label}: {reason}" for label, reason in evaluation.not_scored.items())
+            raise RunError(f"no label can be scored: {told}")
+        self._warn_of_the_rest(evaluation)
+        rows = self._rows(evaluation, EMBEDDING, self.data)
+        controls = self._scores()
+        for name, other in against.items():
+            controls += self._against(X, evaluation, name, other, rows)
+        if random:
+            controls += self._random(X, evaluation, random, rows)
+        if settings.controls != "none":
+            controls += self._controls(X, evaluation, took, rows)
+        for control in controls:
+            rows += self._rows(control.evaluation, control.name, self.data)
+        rows += self._refits(X)
+        final = self._final(X, evaluation)
+        return ProbeResult(
+            settings,
+            self.labels,
+            self.selection,
+            self.data,
+            evaluation,
+            tuple(controls),
+            tuple(rows),
+            final,
+            tuple(self.warnings),
+            time.monotonic() - self.started,
+        )
+
+    def _rows(self, evaluation: Evaluation, control: str, data: Data) -> list[Row]:
+        return rows_of(evaluation, control, self.settings.describe_split(), data.seed, FEW_PATIENTS)
+
+    def _warn_of_the_rest(self, evaluation: Evaluation) -> None:
+        few = [name for name in evaluation.labels if evaluation.counts[name].rarer < FEW_PATIENTS]
+        if few:
+            self.warnings.append(
+                f"Few patients: fewer than {FEW_PATIENTS} in the rarer class of {', '.join(few)}; their "
+                "intervals may be too narrow."
+            )
+        if len(evaluation.labels) > 1:
+            self.warnings.append(
+                f"{len(evaluation.labels)} labels were tested; intervals and p-values are of each by itself, without a "
+                "correction for their number."
+            )
+        slow = [number for number, each in enumerate(evaluation.fitted) if not each.weights.converged]
+        if slow:
+            self.warnings.append(f"The solver did not reach its tolerance in {counted(len(slow), 'split')}.")
+        if isinstance(self.run, EmbeddingRuns) and self.run.differences:
+            self.warnings.append(f"The runs differ in what decides a vector: {'; '.join(self.run.differences)}.")
+        self.warnings.append(OVERLAP)
+
+    def _scores(self) -> list[Control]:
+        """Scores that are there already, through the same metrics."""
+        controls = []
+        for label, column in self.settings.score.items():
+            if label not in self.labels.names:
+                raise SettingsError(
+                    f"Invalid value for the 'score' parameter. There is no label {label!r}; the labels are: "
+                    f"{', '.join(self.labels.names)}."
+                )
+            values = self._numbers(column)
+            finite = values[np.isfinite(values)]
+            is_probability = (
+                not self.labels.is_number and len(finite) > 0 and bool(((finite >= 0) & (finite <= 1)).all())
+            )
+            if is_probability:
+                inside = np.clip(values, 1e-12, 1 - 1e-12)
+                values = np.log(inside / (1 - inside))
+            evaluation = evaluate_scores(values[:, None], self.data.only([label]), is_logit=is_probability)
+            what = f"the column {column} as a score for {label}, without any training"
+            controls.append(Control(f"score: {column}", what, evaluation))
+        return controls
+
+    def _shared(self, name: str, other: EmbeddingRun | EmbeddingRuns) -> tuple[Floats, Numbers]:
+        """The features of another run for the recordings that both have, and these recordings."""
+        found, rows = select(other).in_order_of(self.selection.keys)
+        if not len(rows):
+            raise RunError(f"the run {name} has none of the recordings")
+        lost = self.selection.table.num_rows - len(rows)
+        if lost:
+            self.warnings.append(
+                f"{counted(lost, 'recording')} of the probe {'is' if lost == 1 else 'are'} not in {name}."
+            )
+        return found.features(self.settings.features), rows
+
+    def _against(
+        self, X: Floats, evaluation: Evaluation, name: str, other: EmbeddingRun | EmbeddingRuns, rows: list[Row]
+    ) -> list[Control]:
+        """The probe of another run, and the embedding's own on the recordings that both have."""
+        theirs, shared = self._shared(name, other)
+        whole = len(shared) == len(X)
+        data = self.data if whole else self.data.at(shared)
+        own = evaluation if whole else evaluate_features(X[shared], data)
+        control = Control(
+            f"against: {name}", f"the run {name}, on the recordings that both have", evaluate_features(theirs, data)
+        )
+        rows += self._differences(own, [control])
+        if whole:
+            return [control]
+        return [
+            Control(f"embedding (shared with {name})", f"the embedding's probe on the recordings that {name} has", own),
+            control,
+        ]
+
+    def _random(
+        self, X: Floats, evaluation: Evaluation, runs: Sequence[EmbeddingRun | EmbeddingRuns], rows: list[Row]
+    ) -> list[Control]:
+        """The mean and range of the metric over networks with random weights, on the recordings that all have."""
+        features, every = [], np.arange(len(X))
+        for number, run in enumerate(runs, start=1):
+            theirs, shared = self._shared(f"random network {number}", run)
+            features.append((theirs, shared))
+            every = np.intersect1d(every, shared)
+        whole = len(every) == len(X)
+        data = self.data if whole else self.data.at(every)
+        own = evaluation if whole else evaluate_features(X[every], data)
+        own_rank = effective_rank(X[every])
+        found = []
+        for number, (theirs, shared) in enumerate(features, start=1):
+            chosen = theirs[np.searchsorted(shared, every)]
+            rank = effective_rank(chosen)
+            if rank < own_rank / _STRAW_MAN:
+                self.warnings.append(
+                    f"Random network {number} varies in {rank:.1f} directions, the embedding in {own_rank:.1f}: it may "
+                    "be no fair control."
+                )
+            found.append(evaluate_features(chosen, data))
+        metric = "r2" if self.labels.is_number else "auroc"
+        where = (self.settings.describe_split(), "random weights", self.settings.seed)
+        for label in own.estimates:
+            values = [each.estimates[label][metric].value for each in found if label in each.estimates]
+            if values:
+                networks, recordings = counted(len(values), "network"), counted(len(every), "recording")
+                note = f"mean and range of {networks} with random weights, {recordings}"
+                numbers = numbers_of(own.counts.get(label))
+                rows.append(
+                    Row(label, metric, float(np.mean(values)), min(values), max(values), *numbers, *where, note)
+                )
+        return (
+            []
+            if whole
+            else [
+                Control("embedding (random's)", "the embedding's probe on the recordings of the random networks", own)
+            ]
+        )
+
+    def _numbers(self, column: str) -> Doubles:
+        try:
+            cast = pc.cast(self.selection.column(column, "score"), pa.float64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise SettingsError(
+                f"the column {column!r} of the 'score' parameter holds values that are no numbers"
+            ) from error
+        numbers: Doubles = cast.to_numpy(zero_copy_only=False).astype(np.float64)
+        return numbers
+
+    def _controls(self, X: Floats, evaluation: Evaluation, took: float, rows: list[Row]) -> list[Control]:
+        settings = self.settings
+        size = SAMPLE if settings.controls == "sample" else len(X)
+        kept = sample_of_patients(self.groups, size, settings.seed)
+        n_fits = settings.permutations + 1 + 2 * bool(settings.baseline)
+        share = len(kept) / len(X)
+        self.say(
+            f"Controls on {counted(len(kept), 'recording')}, {counted(n_fits, 'probe')}: about {_minutes(took * share * n_fits)} "
+            "(controls='none' leaves them out)"
+        )
+        whole = len(kept) == len(X)
+        table = self.selection.table.take(pa.array(kept))
+        sampled = replace(self.selection, table=table)
+        data = self.data if whole else self.data.at(kept)
+        features = X if whole else X[kept]
+        controls = []
+        own = evaluation if whole else evaluate_features(features, data)
+        if not whole:
+            controls.append(Control("embedding (sample)", "the embedding's probe on the sample of the controls", own))
+        found, used = acquisition_features(sampled)
+        controls += self._of_columns("acquisition", "how recordings were made", found, used, data)
+        if settings.baseline:
+            found, used = column_features(table, settings.baseline, "baseline")
+            controls += self._of_columns("baseline", "the columns of the baseline", found, used, data)
+            if used:
+                both = evaluate_features(np.concatenate([features, found], axis=1), data)
+                what = f"the embedding and the columns {', '.join(used)}"
+                controls.append(Control("baseline and embedding", what, both))
+        rows += self._differences(own, controls)
+        if own.labels and settings.permutations:
+            last = permutations(features, data, own, settings.permutations, self._remade)
+            rows += self._permutation_rows(last, data)
+        return controls
+
+    def _of_columns(self, name: str, what: str, X: Floats, used: Sequence[str], data: Data) -> list[Control]:
+        if not X.shape[1]:
+            self.warnings.append(f"The control '{name}' has no column that varies.")
+            return []
+        return [Control(name, f"{what}: {', '.join(used)}", evaluate_features(X, data))]
+
+    def _differences(self, own: Evaluation, controls: Sequence[Control]) -> list[Row]:
+        """The differences between the embedding and each control, in the same draws of patients."""
+        rows = []
+        metric = "r2" if self.labels.is_number else "auroc"
+        for control in controls:
+            other = control.evaluation
+            for label in own.estimates:
+                if label not in other.estimates or control.name == "embedding (sample)":
+                    continue
+                if label == MACRO and other.labels != own.labels:
+                    continue
+                value = own.estimates[label][metric].value - other.estimates[label][metric].value
+                found = difference(own.draws[label][metric], other.draws[label][metric], value)
+                counts = own.counts.get(label)
+                numbers = numbers_of(counts)
+                where = (self.settings.describe_split(), control.name, self.settings.seed)
+                note = "embedding minus control, paired"
+                rows.append(Row(label, f"{metric} difference", value, found.low, found.high, *numbers, *where, note))
+        return rows
+
+    def _permutation_rows(self, found: Permutations, data: Data) -> list[Row]:
+        rows = []
+        for label, values in found.values.items():
+            if not values:
+                continue
+            where = (self.settings.describe_split(), "permuted labels", self.settings.seed)
+            note = f"mean and range of {counted(len(values), 'permutation')} of the labels, in blocks of patients"
+            numbers = (len(data.Y), len(np.unique(data.groups)), None)
+            rows.append(
+                Row(label, found.metric, float(np.mean(values)), min(values), max(values), *numbers, *where, note)
+            )
+            if len(values) >= 99:
+                note = (
+                    f"{counted(len(values), 'permutation')}; the smallest possible value is {1 / (1 + len(values)):.3g}"
+                )
+                p = found.p_value(label)
+                rows.append(Row(label, f"p-value of {found.metric}", p, None, None, *numbers, *where, note))
+        return rows
+
+    def _refits(self, X: Floats) -> list[Row]:
+        """The spread of the metric between divisions into folds."""
+        metric = "r2" if self.labels.is_number else "auroc"
+        found: dict[str, list[float]] = {}
+        for number in range(self.settings.refit):
+            seed = self.settings.seed + 1 + number
+            data = replace(self.data, splits=self._made_folds(self.data.Y, self.groups, seed), seed=seed, n_draws=2)
+            for label, estimates in evaluate_features(X, data).estimates.items():
+                found.setdefault(label, []).append(estimates[metric].value)
+        rows = []
+        for label, values in found.items():
+            note = f"mean and range over {counted(len(values), 'division')} into folds"
+            numbers = (len(X), len(np.unique(self.groups)), None)
+            where = (self.settings.describe_split(), "refit", self.settings.seed)
+            rows.append(Row(label, metric, float(np.mean(values)), min(values), max(values), *numbers, *where, note))
+        return rows
+
+    def _final(self, X: Floats, evaluation: Evaluation) -> Fitted:
+        if len(evaluation.fitted) == 1:
+            return evaluation.fitted[0]
+        data = self.data.only(evaluation.labels)
+        everything = Split(np.arange(len(X)), np.arange(0))
+        return fit_split(X, data.Y, data.groups, everything, data.task, data.seed)
+
+
+def _whole(texts: Sequence[str | None]) -> list[str | None]:
+    """Whole numbers without their decimals: a column with missing values is read as 10.0."""
+    return [text.removesuffix(".0") if text is not None else None for text in texts]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,337 @@
+"""Linear models for many labels and penalties at once.
+
+In: features [n, d] of the training recordings, labels [n, n_labels] with NaN where a label is unknown, and penalties.
+Out: `Weights` in the units of the features.
+
+All labels and penalties are columns of one matrix product. The columns are solved together by L-BFGS with a limited memory
+(Nocedal and Wright 2006, algorithm 7.4). The features are standardised and rotated into the eigenbasis of their Gram matrix, in
+which the Hessian of the loss is nearly diagonal, so that a diagonal preconditioner fits every column. The loss is that of
+scikit-learn's `LogisticRegression(C=C)`: the sum over recordings of the logistic loss plus |w|² / (2 C), without a penalty on
+the intercept; that of `Ridge(alpha=1 / C)` for numbers. A recording without a label has no part in that label's loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+AnyFloats = npt.NDArray[np.floating]
+Numbers = npt.NDArray[np.int64]
+
+ROWS_AT_ONCE = 4096
+
+MEMORY = 10
+"""Pairs of steps and gradient differences that L-BFGS keeps."""
+
+MOST_ITERATIONS = 500
+
+TOLERANCE = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
+"""Convergence: the distance of the scores from the solution's, in the norm of the Hessian, as a root mean square."""
+
+EXACT_UP_TO = 1 << 24
+"""Numbers in the training features up to which the arithmetic is float64; beyond it is float32, with sums in float64."""
+
+_LEAST_EIGENVALUE = 1e-10
+"""Directions with a variance below this part of the largest are left out: the features do not vary in them."""
+
+_ENOUGH_DECREASE = 1e-4
+_MOST_HALVINGS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Linear models: scores are `X @ weight + bias`.
+
+    Attributes
+    ----------
+    weight : numpy.ndarray
+        float64 [d, n_models].
+    bias : numpy.ndarray
+        float64 [n_models].
+    iterations : int
+        Iterations of the slowest model; 0 for a closed form.
+    converged : bool
+        Whether all models reached `TOLERANCE`.
+    """
+
+    weight: Doubles
+    bias: Doubles
+    iterations: int = 0
+    converged: bool = True
+
+    def scores(self, X: Floats) -> Doubles:
+        """float64 [n, n_models]."""
+        out = np.empty((len(X), self.weight.shape[1]))
+        for rows in blocks(len(X)):
+            out[rows] = X[rows].astype(np.float64) @ self.weight + self.bias
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Training features, standardised and rotated into the eigenbasis of their Gram matrix.
+
+    Attributes
+    ----------
+    rotated : numpy.ndarray
+        float64 or float32 (see `EXACT_UP_TO`) [n, r + 1]; the last column is 1, for the intercept.
+    variances : numpy.ndarray
+        float64 [r + 1]: the mean square of each column.
+    mean, scale : numpy.ndarray
+        float64 [d]: what was subtracted, the mean to the precision of `rotated`, and the standard deviation (1 for a feature that
+        does not vary).
+    rotation : numpy.ndarray
+        float64 [d, r].
+    """
+
+    rotated: AnyFloats
+    variances: Doubles
+    mean: Doubles
+    scale: Doubles
+    rotation: Doubles
+
+    @classmethod
+    def of(cls, X: Floats, rows: Numbers | None = None) -> Basis:
+        """The basis of some rows of `X`, of all by default."""
+        rows = np.arange(len(X)) if rows is None else rows
+        n, d = len(rows), X.shape[1]
+        total = np.zeros(d)
+        for part in blocks(n):
+            total += X[rows[part]].sum(axis=0, dtype=np.float64)
+        mean = total / n
+        gram = np.zeros((d, d))
+        dtype = np.dtype(np.float64 if n * d <= EXACT_UP_TO else np.float32)
+        centre = mean.astype(dtype)
+        for part in blocks(n):
+            centred = X[rows[part]] - centre
+            gram += centred.T @ centred
+        shift = mean - centre  # of the rounding of the mean
+        gram = gram / n - np.outer(shift, shift)
+        deviation = np.sqrt(np.maximum(np.diag(gram), 0))
+        varies = deviation > 1e-7 * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
+        scale = np.where(varies, deviation, 1.0)
+        gram = gram / np.outer(scale, scale)
+        gram[~varies] = gram[:, ~varies] = 0
+        values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False)
+        kept = values > _LEAST_EIGENVALUE * max(values[-1], 1e-300)
+        kept[: max(0, d - max(n - 1, 0))] = False  # n recordings span n - 1 directions
+        rotation = np.ascontiguousarray(vectors[:, kept])
+        rotation[~varies] = 0  # exactly
+        rotated = np.ones((n, rotation.shape[1] + 1), dtype)
+        turn = (rotation / scale[:, None]).astype(dtype)
+        for part in blocks(n):
+            rotated[part, :-1] = (X[rows[part]] - centre) @ turn
+        return cls(rotated, np.append(values[kept], 1.0), centre.astype(np.float64), scale, rotation)
+
+    def weights(self, W: Doubles, iterations: int = 0, converged: bool = True) -> Weights:
+        """Models of the rotated features as models of the features."""
+        weight = (self.rotation / self.scale[:, None]) @ W[:-1]
+        return Weights(weight, W[-1] - self.mean @ weight, iterations, converged)
+
+
+def blocks(n: int) -> Iterator[slice]:
+    """Slices of `ROWS_AT_ONCE` rows."""
+    for first in range(0, n, ROWS_AT_ONCE):
+        yield slice(first, min(n, first + ROWS_AT_ONCE))
+
+
+def fit_logistic(basis: Basis, Y: Floats, C: Sequence[Sequence[float]]) -> Weights:
+    """Fit logistic regressions for all labels and penalties together.
+
+    Parameters
+    ----------
+    basis : Basis
+        The training features.
+    Y : numpy.ndarray
+        float32 [n, n_labels]: 0, 1, or NaN where a label is unknown.
+    C : sequence of sequence of float
+        For each label, its inverse penalties. The models are ordered by label, then by penalty.
+
+    Returns
+    -------
+    Weights
+        A model per label and penalty.
+    """
+    label_of = np.repeat(np.arange(len(C)), [len(each) for each in C])
+    penalty = np.array([1.0 / each for of_label in C for each in of_label])
+    known = np.isfinite(Y)
+    problem = _Logistic(
+        basis.rotated,
+        basis.variances,
+        np.where(known, Y, 0).astype(basis.rotated.dtype),
+        None if known.all() else known,
+        label_of,
+    )
+    W, iterations, converged = problem.solve(penalty)
+    return basis.weights(W, iterations, converged)
+
+
+def fit_ridge(basis: Basis, y: Doubles, C: Sequence[float]) -> Weights:
+    """Fit ridge regressions of one number with several penalties, in closed form.
+
+    Parameters
+    ----------
+    basis : Basis
+        The features of the recordings whose number is known.
+    y : numpy.ndarray
+        float64 [n].
+    C : sequence of float
+        Inverse penalties.
+    """
+    n = len(y)
+    moments = basis.rotated[:, :-1].T.astype(np.float64) @ (y - y.mean())
+    W = np.empty((len(basis.variances), len(C)))
+    for column, each in enumerate(C):
+        W[:-1, column] = moments / (n * basis.variances[:-1] + 1.0 / each)
+    W[-1] = y.mean() - basis.rotated[:, :-1].mean(axis=0, dtype=np.float64) @ W[:-1]
+    return basis.weights(W)
+
+
+def sigmoid(scores: AnyFloats) -> AnyFloats:
+    """1 / (1 + exp(-scores)), which never overflows."""
+    probabilities: AnyFloats = 0.5 * (1 + np.tanh(0.5 * scores))
+    return probabilities
+
+
+@dataclass(frozen=True, eq=False)
+class _Logistic:
+    """The loss of all columns. `label_of` gives each column's label."""
+
+    Z: AnyFloats
+    variances: Doubles
+    Y: AnyFloats
+    known: npt.NDArray[np.bool_] | None
+    label_of: Numbers
+
+    def solve(self, penalty: Doubles) -> tuple[Doubles, int, bool]:
+        """The weights [r + 1, columns], the iterations of the slowest column, and whether all converged."""
+        n, width = self.Z.shape
+        n_columns = len(penalty)
+        counts = np.full(len(self.Y[0]), n) if self.known is None else self.known.sum(axis=0)
+        n_known = np.maximum(counts[self.label_of], 1).astype(np.float64)
+        share = np.clip(self.Y.sum(axis=0, dtype=np.float64)[self.label_of] / n_known, 1e-6, 1 - 1e-6)
+        W = np.zeros((width, n_columns))
+        W[-1] = np.log(share / (1 - share))
+        penalties = np.zeros((width, n_columns))
+        penalties[:-1] = penalty
+        solution = W.copy()
+        at = np.arange(n_columns)  # the columns that have not converged
+        S = np.broadcast_to(W[-1].astype(self.Z.dtype), (n, n_columns)).copy()
+        history: list[tuple[Doubles, Doubles, Doubles]] = []
+        gradient, curvature = self._gradient(S, at, W, penalties)
+        loss = self._loss(S, None, np.zeros(n_columns), at, W, penalties)
+        iteration = 0
+        while True:
+            diagonal = 1.0 / (curvature * self.variances[:, None] + penalties)
+            distance = np.sqrt((gradient**2 * diagonal).sum(axis=0) / np.maximum(curvature, 1e-12))
+            solution[:, at] = W
+            open_ = distance > TOLERANCE[self.Z.dtype]
+            if not open_.any() or iteration == MOST_ITERATIONS:
+                return solution, iteration, not open_.any()
+            if not open_.all():
+                at, W, S, gradient, loss = at[open_], W[:, open_], S[:, open_], gradient[:, open_], loss[open_]
+                penalties, diagonal = penalties[:, open_], diagonal[:, open_]
+                history = [(s[:, open_], y[:, open_], rho[open_]) for s, y, rho in history]
+            direction = _direction(gradient, diagonal, history)
+            step, loss, T = self._search(S, direction, gradient, loss, at, W, penalties)
+            for rows in blocks(n):
+                S[rows] += T[rows] * step.astype(self.Z.dtype)
+            change = step * direction
+            W = W + change
+            before = gradient
+            gradient, curvature = self._gradient(S, at, W, penalties)
+            difference = gradient - before
+            product = (change * difference).sum(axis=0)
+            rho = np.where(product > 1e-300, 1.0 / np.maximum(product, 1e-300), 0.0)
+            history = [*history[-(MEMORY - 1) :], (change, difference, rho)]
+            iteration += 1
+
+    def _labels(self, rows: slice, at: Numbers) -> tuple[AnyFloats, npt.NDArray[np.bool_] | None]:
+        labels = self.label_of[at]
+        return self.Y[rows][:, labels], None if self.known is None else self.known[rows][:, labels]
+
+    def _gradient(self, S: AnyFloats, at: Numbers, W: Doubles, penalties: Doubles) -> tuple[Doubles, Doubles]:
+        """The gradient of each column, and the sum of p (1 - p) over its recordings."""
+        gradient = penalties * W
+        curvature = np.zeros(len(at))
+        for rows in blocks(len(S)):
+            y, known = self._labels(rows, at)
+            p = sigmoid(S[rows])
+            residual = p - y
+            spread = p * (1 - p)
+            if known is not None:
+                residual *= known
+                spread *= known
+            gradient += self.Z[rows].T @ residual
+            curvature += spread.sum(axis=0, dtype=np.float64)
+        return gradient, curvature
+
+    def _loss(
+        self, S: AnyFloats, T: AnyFloats | None, step: Doubles, at: Numbers, W: Doubles, penalties: Doubles
+    ) -> Doubles:
+        """The loss of each column at scores `S + step * T`, whose weights are `W`."""
+        loss = 0.5 * (penalties * W**2).sum(axis=0)
+        length = step.astype(self.Z.dtype)
+        for rows in blocks(len(S)):
+            y, known = self._labels(rows, at)
+            scores = S[rows] if T is None else S[rows] + T[rows] * length
+            each = np.maximum(scores, 0) - y * scores + np.log1p(np.exp(-np.abs(scores)))
+            if known is not None:
+                each *= known
+            loss += each.sum(axis=0, dtype=np.float64)
+        return np.asarray(loss)
+
+    def _search(
+        self,
+        S: AnyFloats,
+        direction: Doubles,
+        gradient: Doubles,
+        loss: Doubles,
+        at: Numbers,
+        W: Doubles,
+        penalties: Doubles,
+    ) -> tuple[Doubles, Doubles, AnyFloats]:
+        """Each column's step that lowers its loss enough (backtracking), the new losses, and the scores' change for step 1."""
+        T = np.empty_like(S)
+        narrow = direction.astype(self.Z.dtype)
+        for rows in blocks(len(S)):
+            T[rows] = self.Z[rows] @ narrow
+        slope = (direction * gradient).sum(axis=0)
+        step = np.ones(len(at))
+        found = self._loss(S, T, step, at, W + direction, penalties)
+        for _ in range(_MOST_HALVINGS):
+            # Close to the solution, the loss changes by less than its rounding.
+            short = ~(found <= loss + _ENOUGH_DECREASE * step * slope + 1e-8 * np.abs(loss))
+            if not short.any():
+                break
+            step[short] *= 0.5
+            some = np.flatnonzero(short)
+            found[some] = self._loss(
+                S[:, some], T[:, some], step[some], at[some], (W + step * direction)[:, some], penalties[:, some]
+            )
+        return step, found, T
+
+
+def _direction(gradient: Doubles, diagonal: Doubles, history: Sequence[tuple[Doubles, Doubles, Doubles]]) -> Doubles:
+    """Minus the gradient, times the inverse Hessian that the last steps of each column suggest."""
+    q = gradient.copy()
+    alphas = []
+    for s, y, rho in reversed(history):
+        alpha = rho * (s * q).sum(axis=0)
+        alphas.append(alpha)
+        q -= alpha * y
+    if history:
+        s, y, rho = history[-1]
+        expected = (y**2 * diagonal).sum(axis=0)
+        seen = (s * y).sum(axis=0)
+        diagonal = diagonal * np.where((rho > 0) & (expected > 0), seen / np.maximum(expected, 1e-300), 1.0)
+    q *= diagonal
+    for (s, y, rho), alpha in zip(history, reversed(alphas), strict=True):
+        q += s * (alpha - rho * (y * q).sum(axis=0))
+    return -q

@@ -1,0 +1,546 @@
+"""Workers as actors of a Ray cluster: started where there is room, given groups, watched.
+
+In: the address of a cluster, a function that opens a worker, groups. Out: events: workers that opened, were refused or died, and
+the results of groups. It knows neither what a group is nor what a result means, and moves no signals.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import os
+import pickle
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ecgfounder._version import __version__
+from ecgfounder.drivers.interruption import ENDING_SIGNALS
+from ecgfounder.errors import ECGFounderError, MissingDependencyError, RunError, SettingsError
+from ecgfounder.machine import usable_cores
+
+OBJECT_STORE_BYTES = 100 << 20
+"""Memory of Ray's object store in a cluster that this program starts: only small messages pass through it."""
+MOST_CORES = 8
+"""Cores of a worker without a GPU by default; on larger machines there are several workers."""
+IN_HAND = 2
+"""Groups that a worker has: one is read while the other is finished."""
+TELL_SECONDS = 60.0
+"""Time without a worker after which a message names what is missing, and between two such messages."""
+CONNECT_SECONDS = 10.0
+LOOK_SECONDS = 5.0
+"""Time between two looks at the cluster's machines."""
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s/:\[\]]+):\d{1,5}")
+_NODE_DIED = re.compile(
+    r"node (has )?died|node was (terminated|preempted|drained)|node is dead|preempt|raylet", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class ActorSettings:
+    """Where workers run, and what each has.
+
+    Attributes
+    ----------
+    address : str or None
+        "auto" (the cluster of this machine or of RAY_ADDRESS), "HOST:PORT", or "local" (an own one on this machine); None is
+        "auto" where RAY_ADDRESS is set, else "local".
+    gpus, cpus : float or None, int or None
+        Of each worker; None for one GPU where the cluster has any, and for the cores that go with it.
+    least, most : int, int or None
+        Number of workers.
+    """
+
+    address: str | None = None
+    gpus: float | None = None
+    cpus: int | None = None
+    least: int = 1
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.address is not None:
+            _check_address(self.address)
+        if self.gpus is not None and not (math.isfinite(self.gpus) and self.gpus >= 0):
+            raise SettingsError(
+                f"Invalid value for the 'gpus_per_actor' parameter. It must be at least 0, got {self.gpus}."
+            )
+        if self.cpus is not None and self.cpus < 1:
+            raise SettingsError(
+                f"Invalid value for the 'cpus_per_actor' parameter. It must be at least 1, got {self.cpus}."
+            )
+        if self.least < 1 or (self.most is not None and self.most < self.least):
+            most = "" if self.most is None else self.most
+            raise SettingsError(
+                "Invalid value for the 'actors' parameter. It must be MIN:MAX with 1 <= MIN <= MAX, got "
+                f"{self.least}:{most}."
+            )
+
+
+def _check_address(address: str) -> None:
+    if address.startswith("ray://"):
+        raise SettingsError(
+            f"Invalid value for the 'ray_address' parameter. {address} is an address of the Ray Client, through which a run "
+            "cannot be driven: start it on a machine of the cluster with ray_address='auto', or submit it (ray job submit)."
+        )
+    if address not in ("auto", "local") and _ADDRESS.fullmatch(address) is None:
+        raise SettingsError(
+            f"Invalid value for the 'ray_address' parameter. It must be 'auto', 'local' or HOST:PORT, got {address!r}."
+        )
+
+
+def require_ray() -> Any:
+    """The package ray.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise MissingDependencyError("ray", "driver='ray'", "ray") from error
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """The package ray, connected to a cluster; a cluster that this starts is ended with the block.
+
+    A connection that the caller has made before is used, and left open.
+
+    Raises
+    ------
+    RunError
+        If no cluster answers.
+    MissingDependencyError
+        If Ray is not installed.
+    """
+    address = address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+    if address == "local" and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # which keeps all its ports on loopback
+    ray = require_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    _refuse_deaf(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {"num_cpus": usable_cores(), "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    with _own_signals():
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=True, **own)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"No Ray cluster can be used at {address!r} (ray_address): {reason}") from error
+    try:
+        yield ray
+    finally:
+        with _own_signals():
+            ray.shutdown()
+
+
+def _refuse_deaf(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray would try it for minutes."""
+    if _ADDRESS.fullmatch(address) is None:
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+            return
+    except (OSError, OverflowError) as error:
+        raise RunError(f"No Ray cluster answers at {address} (ray_address): {error}") from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray replaces handlers of signals: keep those of this program."""
+    try:
+        before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+        yield
+    finally:
+        for number, handler in before.items():
+            with suppress(ValueError):  # not in the main thread, where Ray sets none either
+                signal.signal(number, handler)
+
+
+# --- in the cluster ----------------------------------------------------------------------------------------------------
+
+
+class Result(Protocol):
+    """The part of a group's result that is shown as metrics."""
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def reasons(self) -> Mapping[str, int]: ...
+
+    @property
+    def seconds(self) -> Mapping[str, float]: ...
+
+
+class Opened(Protocol):
+    """A worker, as the function that opens it returns it."""
+
+    facts: Any
+
+    def submit(self, group: Any) -> Future[Any]: ...
+
+    def stop(self) -> None: ...
+
+
+class Host:
+    """The actor: holds one worker. Its methods return what went wrong as a text that quotes no file."""
+
+    def __init__(self) -> None:
+        self._worker: Opened | None = None
+        self._meters: dict[str, Any] = {}
+
+    def open(self, version: str, opener: bytes, share: float, pieces: Sequence[Any] | None) -> tuple[str, Any]:
+        """Open the worker: "opened" with its facts, "absent" (the checkpoint must be sent) or "refused" with the reason."""
+        if version != __version__:
+            return "refused", (
+                f"{socket.gethostname()} has version {__version__} of ecgfounder, and the driver version {version}: install the "
+                "same version on all machines"
+            )
+        ray = importlib.import_module("ray")
+        content = None if pieces is None else (ray.get(piece) for piece in pieces)
+        try:
+            self._worker = pickle.loads(opener)(content, share)
+        except ECGFounderError as error:
+            kind = "absent" if type(error).__name__ == "CheckpointAbsent" else "refused"
+            return kind, str(error)
+        assert self._worker is not None
+        return "opened", self._worker.facts
+
+    def do(self, group: Any) -> tuple[str, Any]:
+        """Do a group: "done" with its result, or "broken" with the kind of the error."""
+        assert self._worker is not None
+        try:
+            result = self._worker.submit(group).result()
+        except ECGFounderError as error:
+            return "broken", str(error)
+        except Exception as error:  # noqa: BLE001 - its message may quote a file
+            return "broken", type(error).__name__
+        self._measure(result)
+        return "done", result
+
+    def stop(self) -> None:
+        """Take no more records."""
+        if self._worker is not None:
+            self._worker.stop()
+
+    def _measure(self, result: Result) -> None:
+        """Ray's metrics, which its dashboard and Prometheus show."""
+        if not self._meters:
+            metrics = importlib.import_module("ray.util.metrics")
+            self._meters = {
+                "done": metrics.Counter("ecgfounder_recordings_done", "Recordings that were embedded"),
+                "failed": metrics.Counter("ecgfounder_recordings_failed", "Recordings that failed", ("reason",)),
+                "seconds": metrics.Counter("ecgfounder_stage_seconds", "Time by stage, of all threads", ("stage",)),
+            }
+        if result.done:
+            self._meters["done"].inc(result.done)
+        for reason, count in result.reasons.items():
+            self._meters["failed"].inc(count, {"reason": reason})
+        for stage, seconds in result.seconds.items():
+            if seconds > 0:
+                self._meters["seconds"].inc(seconds, {"stage": stage})
+
+
+# --- at the driver -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Actor:
+    """A worker, as the driver sees it.
+
+    Attributes
+    ----------
+    machine : str
+        The identifier of its node; "" before Ray has chosen one.
+    host : str
+        The node's name.
+    facts : Any
+        What the worker says of itself; None until it is open.
+    groups : dict
+        The groups that it has, by the reference of the result.
+    """
+
+    handle: Any
+    machine: str
+    host: str
+    share: float
+    since: float
+    facts: Any = None
+    opening: Any = None
+    groups: dict[Any, Any] = field(default_factory=dict)
+    paused_until: float = 0.0
+
+    @property
+    def has_room(self) -> bool:
+        return self.facts is not None and len(self.groups) < IN_HAND and time.monotonic() >= self.paused_until
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker is open."""
+
+    actor: Actor
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A machine cannot do the work, for this reason."""
+
+    actor: Actor
+    reason: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """A group came back."""
+
+    actor: Actor
+    group: Any
+    result: Any
+
+
+@dataclass(frozen=True)
+class Died:
+    """A worker is gone, with these groups.
+
+    Attributes
+    ----------
+    with_machine : bool
+        Whether its machine is gone, so that the groups are not the cause.
+    was_open : bool
+        Whether it had started.
+    """
+
+    actor: Actor
+    groups: tuple[Any, ...]
+    reason: str
+    with_machine: bool
+    was_open: bool
+
+
+Event = Started | Refused | Done | Died
+
+
+class Fleet:
+    """The workers of one attempt.
+
+    Parameters
+    ----------
+    ray : module
+        Connected.
+    settings : ActorSettings
+        What each worker has.
+    opener : callable
+        Picklable; called in the worker with the checkpoint's pieces or None, and the worker's share of its machine.
+    pieces : callable
+        The checkpoint's content, for machines that have none.
+    tell : callable
+        Called with messages.
+    needs : Needs
+        What each worker needs.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        settings: ActorSettings,
+        opener: Callable[[Iterable[bytes] | None, float], Any],
+        pieces: Callable[[], Iterable[bytes]],
+        tell: Callable[[str], None],
+        *,
+        needs: Needs,
+    ) -> None:
+        self._ray = ray
+        self._settings = settings
+        self._opener = pickle.dumps(opener)
+        self._pieces = pieces
+        self._sent: list[Any] | None = None
+        self._tell = tell
+        self.needs = needs
+        self.actors: list[Actor] = []
+        self._refused: set[str] = set()
+        self._looked = -math.inf
+        self._told = time.monotonic()
+        self._kind = ray.remote(Host)
+        self._options: dict[str, Any] = {
+            "num_cpus": needs.cpus,
+            "num_gpus": needs.gpus,
+            "max_concurrency": IN_HAND + 2,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+
+    @property
+    def open_actors(self) -> list[Actor]:
+        return [actor for actor in self.actors if actor.facts is not None]
+
+    def tend(self, wanted: int) -> None:
+        """Start workers where there is room, up to the number that is wanted; tell if none can start."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS or not self.actors:
+            self._looked = now
+            self._grow(max(wanted, self._settings.least))
+        if self.open_actors:
+            self._told = now
+        elif now - self._told >= TELL_SECONDS:
+            self._told = now
+            self._tell(self._what_is_missing())
+
+    def _grow(self, wanted: int) -> None:
+        most = min(wanted, self._settings.most or wanted)
+        for node in self._nodes():
+            if node["NodeID"] in self._refused:
+                continue
+            here = sum(actor.machine == node["NodeID"] for actor in self.actors)
+            for _ in range(self.needs.fit(node) - here):
+                if len(self.actors) >= most:
+                    return
+                self._start(node)
+        waiting = sum(not actor.machine for actor in self.actors)
+        if not waiting and len(self.actors) < min(self._settings.least, most) and not self._refused:
+            self._start(None)  # a cluster that grows makes a machine for it
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    def _start(self, node: Mapping[str, Any] | None) -> None:
+        options, machine, host, share = self._options, "", "a new machine", 1.0
+        if node is not None:
+            strategy = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+            machine, host = node["NodeID"], node["NodeManagerHostname"]
+            options = options | {"scheduling_strategy": strategy(machine, soft=False)}
+            share = min(1.0, 1 / max(1, self.needs.fit(node)))
+        actor = Actor(self._kind.options(**options).remote(), machine, host, share, time.monotonic())
+        actor.opening = actor.handle.open.remote(__version__, self._opener, share, None)
+        self.actors.append(actor)
+
+    def _what_is_missing(self) -> str:
+        nodes = self._nodes()
+        free = self._ray.available_resources()
+        has = {name: sum(node["Resources"].get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+        wanted = [f"{self.needs.cpus:g} CPUs"] + ([f"{self.needs.gpus:g} GPUs"] if self.needs.gpus else [])
+        shown = ", ".join(f"{free.get(name, 0.0):g} of {total:g} {name}s free" for name, total in has.items())
+        too_small = "" if any(self.needs.fit(node) for node in nodes) else "; no machine is large enough for one"
+        return (
+            f"No worker has started for {TELL_SECONDS:.0f} s; still waiting. Each needs {' and '.join(wanted)} on one machine; "
+            f"the cluster has {len(nodes)} machines with {shown}{too_small}. Set cpus_per_actor and gpus_per_actor."
+        )
+
+    def give(self, actor: Actor, group: Any) -> None:
+        """Hand a group to a worker."""
+        actor.groups[actor.handle.do.remote(group)] = group
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened; waits for at most `timeout` seconds."""
+        waiting: dict[Any, Actor] = {}
+        for actor in self.actors:
+            waiting.update(dict.fromkeys(actor.groups, actor))
+            if actor.opening is not None:
+                waiting[actor.opening] = actor
+        if not waiting:
+            time.sleep(timeout)
+            return []
+        ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        if ready:
+            ready, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        found: list[Event] = []
+        for reference in ready:
+            actor = waiting[reference]
+            if actor in self.actors:  # it may have gone with an event before
+                found += self._event(actor, reference)
+        return found
+
+    def _event(self, actor: Actor, reference: Any) -> list[Event]:
+        try:
+            kind, value = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return [self._lose(actor, str(error))]
+        if kind == "opened":
+            actor.facts, actor.opening = value, None
+            return [Started(actor)]
+        if kind == "absent":
+            if self._sent is None:
+                self._sent = [self._ray.put(piece) for piece in self._pieces()]
+            actor.opening = actor.handle.open.remote(__version__, self._opener, actor.share, self._sent)
+            return []
+        if kind == "refused":
+            self._refused.add(actor.machine)
+            self.release(actor)
+            return [Refused(actor, value)]
+        if kind == "broken":
+            return [self._lose(actor, value)]
+        return [Done(actor, actor.groups.pop(reference), value)]
+
+    def _lose(self, actor: Actor, reason: str) -> Died:
+        groups = tuple(actor.groups.values())
+        was_open = actor.facts is not None
+        self.release(actor)
+        alive = {node["NodeID"] for node in self._nodes()}
+        gone = bool(_NODE_DIED.search(reason)) or bool(actor.machine and actor.machine not in alive)
+        return Died(actor, groups, reason.partition("\n")[0], gone, was_open)
+
+    def release(self, actor: Actor) -> None:
+        """End a worker."""
+        if actor in self.actors:
+            self.actors.remove(actor)
+        with suppress(self._ray.exceptions.RayError, ValueError):
+            self._ray.kill(actor.handle)
+
+    def stop(self) -> None:
+        """Let all workers take no more records."""
+        for actor in self.open_actors:
+            actor.handle.stop.remote()
+
+    def close(self) -> None:
+        """End all workers."""
+        for actor in list(self.actors):
+            self.release(actor)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a worker needs."""
+
+    cpus: float
+    gpus: float
+
+    def fit(self, node: Mapping[str, Any]) -> int:
+        """Number of workers for which a machine has room when it is empty."""
+        has = node["Resources"]
+        fits = has.get("CPU", 0.0) // self.cpus
+        return int(min(fits, has.get("GPU", 0.0) // self.gpus) if self.gpus else fits)
+
+
+def needs_of(ray: Any, settings: ActorSettings, *, on_cpu: bool) -> Needs:
+    """What each worker needs: as told, or what suits the cluster's present machines.
+
+    With GPUs, one for each worker, and the cores that go with it; without, all cores of a machine, at most `MOST_CORES`.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    has_gpus = [machine for machine in machines if machine.get("GPU", 0) > 0]
+    gpus = settings.gpus
+    if gpus is None:
+        gpus = 1.0 if has_gpus and not on_cpu else 0.0
+    if settings.cpus is not None:
+        return Needs(settings.cpus, gpus)
+    if gpus and has_gpus:
+        return Needs(min(max(1, machine["CPU"] * gpus // machine["GPU"]) for machine in has_gpus), gpus)
+    return Needs(min([MOST_CORES, *(int(machine["CPU"]) for machine in machines)]), gpus)

@@ -1,0 +1,374 @@
+"""Runs on a Ray cluster: the same results as one process gives, whatever happens to workers, machines and drivers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ledger.ledger import read_ledger
+from ecgfounder.storage import locate, storage_options
+from tests.builders.cohorts import write_cohort
+from tests.harness.filters import DEADLY
+from tests.harness.outputs import json_outputs
+from tests.harness.ray_runs import (
+    COMPLETE,
+    REFUSED,
+    STOPPED,
+    Driver,
+    Machines,
+    cluster,
+    parts,
+    until,
+    workers,
+)
+from tests.harness.store_faults import check_sealed, json_objects, rows_of_shards
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(280)]
+ray = pytest.importorskip("ray", reason="Ray is not installed (make test-services)")
+
+COUNT, FAILED = 61, 2
+
+
+@pytest.fixture(scope="session")
+def machines() -> Iterator[Machines]:
+    """Two machines with a core each, which all tests share."""
+    with cluster(1, 1) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort, and a checkpoint."""
+    from ecgfounder.demo.demo import write_demo_checkpoint
+
+    folder = tmp_path_factory.mktemp("made")
+    write_cohort(folder / "cohort", COUNT)
+    write_demo_checkpoint(folder / "weights.pth")
+    return folder
+
+
+Begin = Callable[..., Driver]
+
+
+@pytest.fixture
+def begin(made: Path, tmp_path: Path, graph_cache: Path) -> Iterator[Begin]:
+    begun: list[Driver] = []
+
+    def begin(out: Path | str, **more: Any) -> Driver:
+        given = {
+            "dataset": str(made / "cohort"),
+            "output_dir": str(out),
+            "checkpoint": str(made / "weights.pth"),
+            "leads": list(STANDARD_LEADS),
+            "num_workers": 0,
+            "driver": "ray",
+            "group_size": 8,
+        }
+        begun.append(Driver(given | more, tmp_path, ECGFOUNDER_CACHE=str(graph_cache)))
+        return begun[-1]
+
+    yield begin
+    for driver in begun:
+        if driver.process.poll() is None:
+            driver.process.kill()
+        driver.process.wait()
+
+
+LOCAL: dict[str, Any] = {"driver": "local", "group_size": None}
+
+
+def result(out: Path, form: str) -> Any:
+    if form == "json":
+        return json_outputs(out)
+    tables = [pq.read_table(shard) for shard in sorted(out.glob("*.parquet"))]
+    return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: row["key"])
+
+
+@pytest.fixture(scope="session")
+def expected(made: Path, tmp_path_factory: pytest.TempPathFactory, graph_cache: Path) -> dict[str, Any]:
+    """What one process gives."""
+    found = {}
+    for form in ("json", "parquet"):
+        folder = tmp_path_factory.mktemp("expected")
+        given = {"dataset": str(made / "cohort"), "output_dir": str(folder / "out"), "leads": list(STANDARD_LEADS)}
+        given |= {"checkpoint": str(made / "weights.pth"), "num_workers": 0, "format": form}
+        local = Driver(given, folder, ECGFOUNDER_CACHE=str(graph_cache))
+        assert local.end() == COMPLETE, local.said
+        found[form] = result(folder / "out", form)
+    return found
+
+
+def check(out: Path, form: str, expected: dict[str, Any], failed: int = FAILED) -> None:
+    """Each record once, as one process gives it."""
+    found = result(out, form)
+    assert found == expected[form]
+    manifest = pq.read_table(out / "_run" / "manifest.pq")
+    assert sorted(manifest["status"].to_pylist()) == ["done"] * (COUNT - failed) + ["failed"] * failed
+    state = read_ledger(locate(out / "_run" / "ledger"))
+    assert len(state) == COUNT
+    named = {output.partition("::")[0] for output in manifest["output"].to_pylist() if output}
+    assert {path.name for path in out.iterdir()} - {"_run", ".huggingface.yaml"} == named
+
+
+# --- the small share ---------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_loses_nothing(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(out, format="parquet", ray_address=machines.address, filters={"slow": 0.1})
+    until(lambda: parts(out))
+    os.kill(workers()[0], signal.SIGKILL)
+    assert driver.end() == COMPLETE, driver.said
+    check(out, "parquet", expected)
+    assert '"processed":61' in driver.said
+
+
+def test_a_driver_that_is_killed_takes_its_workers_along_and_a_local_run_goes_on(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(out, ray_address=machines.address, filters={"slow": 0.1})
+    until(lambda: len(parts(out)) >= 2)
+    driver.kill()
+    killed = time.monotonic()
+    until(lambda: not workers(), 30)
+    assert time.monotonic() - killed < 30
+    driver = begin(out, **LOCAL)
+    assert driver.end() == COMPLETE, driver.said
+    assert '"processed":61' not in driver.said
+    check(out, "json", expected)
+
+
+def test_a_recording_that_kills_its_worker_is_found_and_fails_alone(
+    machines: Machines, begin: Begin, made: Path, tmp_path: Path
+) -> None:
+    cohort = tmp_path / "cohort"
+    write_cohort(cohort, 24)
+    samples = np.load(cohort / "ecg_11.npy")
+    samples[0, 0] = DEADLY
+    np.save(cohort / "ecg_11.npy", samples)
+    driver = begin(
+        tmp_path / "out", dataset=str(cohort), ray_address=machines.address, filters={"deadly": False}, group_size=4
+    )
+    assert driver.end(200) == COMPLETE, driver.said
+    failures = (tmp_path / "out/_run/failures.csv").read_text()
+    assert "ecg_11.npy" in failures
+    assert "the process that embeds it died each time" in failures
+    manifest = pq.read_table(tmp_path / "out/_run/manifest.pq")
+    assert sorted(manifest["status"].to_pylist()) == ["done"] * 21 + ["failed"] * 3
+
+
+def test_a_signal_ends_the_run_in_order_and_ray_goes_on(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(out, format="parquet", ray_address=machines.address, filters={"slow": 0.1})
+    until(lambda: parts(out))
+    driver.kill(signal.SIGINT)
+    assert driver.end() == STOPPED
+    assert "KeyboardInterrupt: stopped after" in driver.said
+    driver = begin(out, format="parquet", ray_address=machines.address)
+    assert driver.end() == COMPLETE, driver.said
+    check(out, "parquet", expected)
+
+
+def test_what_is_missing_is_named_again_and_again_and_is_no_error(
+    machines: Machines, begin: Begin, tmp_path: Path
+) -> None:
+    driver = begin(tmp_path / "out", ray_address=machines.address, cpus_per_actor=64, tell=1.0)
+    until(lambda: driver.said.count("No worker has started for 1 s; still waiting. Each needs 64 CPUs") >= 2)
+    assert "no machine is large enough for one" in driver.said
+    driver.kill(signal.SIGINT)
+    assert driver.end() == STOPPED
+    assert not parts(tmp_path / "out")
+
+
+# --- slow --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_own_cluster_on_this_machine_listens_on_loopback_alone(
+    begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    out = tmp_path / "out"
+    os.environ["HOME"], home = str(tmp_path / "home"), os.environ.get("HOME", "/")
+    try:
+        driver = begin(out, ray_address="local", filters={"slow": 0.05})
+        until(lambda: parts(out))
+        listening = open_ports(family_of(driver.process.pid))
+        assert driver.end() == COMPLETE, driver.said
+    finally:
+        os.environ["HOME"] = home
+    check(out, "json", expected)
+    assert listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def family_of(pid: int) -> set[int]:
+    """A process and all that it has started."""
+    import psutil
+
+    return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+
+
+def open_ports(pids: set[int]) -> set[str]:
+    """The addresses on which processes listen."""
+    import psutil
+
+    found = psutil.net_connections("tcp")
+    return {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN and each.pid in pids}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("done_before", [True, False])
+def test_workers_that_cannot_work_end_the_run_and_blame_no_recording(
+    done_before: bool, machines: Machines, begin: Begin, made: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "deadly"
+    driver = begin(tmp_path / "out", ray_address=machines.address, filters={"deadly_while": str(flag), "slow": 0.1})
+    if done_before:
+        until(lambda: parts(tmp_path / "out"))
+    flag.touch()
+    assert driver.end(250) == STOPPED, driver.said
+    assert "cannot work: it died with two different recordings" in driver.said
+    state = read_ledger(locate(tmp_path / "out/_run/ledger"))
+    assert (state.status == 2).sum() <= FAILED
+    assert bool(len(state)) == done_before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_a_machine_that_is_lost_and_one_that_is_added(
+    form: str, machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    lost = machines.add(1)
+    out = tmp_path / "out"
+    driver = begin(out, format=form, ray_address=machines.address, filters={"slow": 0.3}, group_size=4)
+    until(lambda: len(workers()) == 3)
+    until(lambda: parts(out))
+    machines.lose(lost)
+    until(lambda: len(workers()) == 2)
+    added = machines.add(1)
+    until(lambda: len(workers()) == 3)
+    assert driver.end(200) == COMPLETE, driver.said
+    machines.lose(added)
+    check(out, form, expected)
+    assert "cannot work" not in driver.said
+
+
+@pytest.mark.slow
+def test_a_worker_that_stood_still_comes_too_late(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """A driver dies, its workers stand still and go on when another driver has finished."""
+    out = tmp_path / "out"
+    driver = begin(out, format="parquet", ray_address=machines.address, filters={"slow": 0.2})
+    until(lambda: parts(out))
+    still = workers()
+    for pid in still:
+        os.kill(pid, signal.SIGSTOP)
+    driver.kill()
+    driver.end()
+    again = begin(out, format="parquet", **LOCAL, filters={"slow": 0.0})
+    assert again.end() == COMPLETE, again.said
+    for pid in still:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    until(lambda: not set(workers()) & set(still), 60)
+    finished = begin(out, format="parquet", ray_address=machines.address)
+    assert finished.end() == COMPLETE, finished.said
+    check(out, "parquet", expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_a_run_begun_locally_goes_on_on_ray_and_is_finished_by_a_job_array(
+    form: str, machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(out, **LOCAL, format=form, filters={"slow": 0.2}, shard_size=4)
+    until(lambda: (out / "_run/ledger").is_dir() and len(read_ledger(locate(out / "_run/ledger"))) >= 4)
+    driver.kill()
+    driver.end()
+    driver = begin(out, format=form, ray_address=machines.address, filters={"slow": 0.2})
+    until(lambda: parts(out))
+    driver.kill(signal.SIGTERM)
+    driver.end()
+    array = [begin(out, **LOCAL, format=form, shard=(number, 2)) for number in (1, 2)]
+    for task in array:
+        assert task.end() == COMPLETE, task.said
+    finished = begin(out, **LOCAL, format=form)
+    assert finished.end() == COMPLETE
+    assert '"processed":0' in finished.said
+    check(out, form, expected)
+
+
+@pytest.mark.slow
+def test_two_drivers_at_the_same_time(machines: Machines, begin: Begin, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    driver = begin(out, ray_address=machines.address, filters={"slow": 0.3})
+    until(lambda: parts(out))
+    for more in ({"ray_address": machines.address}, LOCAL):
+        other = begin(out, **more)
+        assert other.end() == REFUSED
+        assert f"is in use by process {driver.process.pid}" in other.said
+    assert driver.end() == COMPLETE, driver.said
+
+
+@pytest.mark.slow
+def test_a_cluster_that_ends_in_the_middle(begin: Begin, expected: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with cluster(2) as own:
+        driver = begin(out, format="parquet", ray_address=own.address, filters={"slow": 0.2})
+        until(lambda: parts(out))
+    until(lambda: not workers(), 30)
+    driver.kill()
+    driver.end()
+    again = begin(out, format="parquet", ray_address="local")
+    assert again.end() == COMPLETE, again.said
+    check(out, "parquet", expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_a_run_to_a_bucket_loses_a_worker(
+    form: str, bucket: str, machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL")
+    options = {name.removeprefix("AWS_").lower().replace("_url", ""): os.environ[name] for name in names}
+    options |= {"allow_http": "true"}
+    out = locate(f"s3://{bucket}/study", storage_options(options))
+    driver = begin(
+        f"s3://{bucket}/study",
+        format=form,
+        ray_address=machines.address,
+        filters={"slow": 0.2},
+        storage_options=options,
+    )
+    until(lambda: [name for name in (out / "_run/ledger").names() if "-group" in name])
+    os.kill(workers()[0], signal.SIGKILL)
+    assert driver.end() == COMPLETE, driver.said
+    found = json_objects(out) if form == "json" else rows_of_shards(out)
+    assert found == expected[form]
+    check_sealed(out, COUNT - FAILED, FAILED)
+
+
+@pytest.mark.slow
+def test_no_cluster_at_an_address_is_said_in_one_line(begin: Begin, tmp_path: Path) -> None:
+    driver = begin(tmp_path / "out", ray_address="127.0.0.1:1")
+    assert driver.end(100) == REFUSED
+    assert "No Ray cluster answers at 127.0.0.1:1 (ray_address): " in driver.said
