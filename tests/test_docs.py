@@ -35,6 +35,8 @@ import torch
 import ecgfounder
 from ecgfounder import errors
 from ecgfounder.cli import COMMANDS, main
+from ecgfounder.commands.chat import dummy_main, mimic_main
+from ecgfounder.commands.compare import add_compare_arguments
 from ecgfounder.commands.doctor import add_doctor_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
@@ -103,6 +105,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "embed": add_embed_arguments,
     "inspect": add_inspect_arguments,
     "export": add_export_arguments,
+    "compare": add_compare_arguments,
     "doctor": add_doctor_arguments,
     "verify": add_verify_arguments,
     "probe": add_probe_arguments,
@@ -155,6 +158,9 @@ class Workplace:
             return 0
         if words[0] in ("pip", "hf"):
             return 0
+        if words[0] == "python":
+            made = {"create_dummy_dataset.py": dummy_main, "create_mimic_ecg_inputs.py": mimic_main}
+            return made[Path(words[1]).name](words[2:])
         assert words[0] == "ecgfounder", f"no command of ours: {' '.join(words)}"
         if words[1] in self.not_run:
             self.check_flags(words[1:])
@@ -423,6 +429,14 @@ def test_the_first_page_runs(workplace: Workplace, demo: Path) -> None:
     assert (workplace.folder / "embeddings" / "ecg_0001.json").exists()
 
 
+def test_the_page_on_neighbours_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(workplace.folder / "cache"))
+    assert main(["demo", str(workplace.folder / "demo")]) == 0
+    read_page("neighbours.md", workplace)
+    assert workplace.names["found"].rows.shape == (12, 5)
+    assert (workplace.folder / "neighbours" / "hubs.csv").exists()
+
+
 def written_script(workplace: Workplace) -> str:
     """The script of `--write_slurm` with the reader's folders, and without what `Workplace` adds to a command."""
     script = (
@@ -508,6 +522,19 @@ def test_no_page_has_a_flag_that_does_not_exist(page: Path) -> None:
                 Workplace.check_flags([*words[1:], *([] if "--output_dir" in words or words[1] != "embed" else OUTPUT)])
 
 
+def test_examples_on_pages_exist_and_have_the_flags_that_are_shown() -> None:
+    shown = 0
+    for page in sorted(DOCS.rglob("*.md")):
+        for block in blocks_of(page):
+            for words, _ in commands_of(block.text) if block.kind == "bash" and "examples/" in block.text else ():
+                [script] = [word for word in words if word.startswith("examples/")] or [""]
+                text = (ROOT / script).read_text(encoding="utf-8") if script else ""
+                flags = [word for word in words[words.index(script) + 1 :] if word.startswith("--")] if script else []
+                assert [flag for flag in flags if f'"{flag}"' not in text] == []
+                shown += bool(flags)
+    assert shown >= 3
+
+
 @pytest.mark.parametrize("page", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda page: page.stem)
 def test_long_commands_are_broken(page: Path) -> None:
     for block in blocks_of(page):
@@ -530,7 +557,7 @@ def test_the_page_of_commands_names_each_and_no_other() -> None:
     add_embed_arguments(parser)
     flags = set(re.findall(r"`[^`]*?(--\w+)", page))
     known = {flag for action in parser._actions for flag in action.option_strings}
-    assert flags <= known | {"--checkpoint", "--plot", "--to", "--help", "--print_completion"}
+    assert flags <= known | {"--checkpoint", "--plot", "--record", "--to", "--help", "--print_completion"}
 
 
 def test_the_tree_of_a_run_s_folder_is_complete(

@@ -26,6 +26,8 @@ COMMANDS: dict[str, str] = {
     "upgrade": "convert a run's folder of an older version to the current layout",
     "inspect": "show what is in ECG files",
     "probe": "test what embeddings know about labels by a linear probe",
+    "neighbours": "find the most similar recordings",
+    "compare": "compare two runs: settings, records, embeddings",
     "doctor": "check the installation and a checkpoint",
     "verify": "check that embeddings do not depend on batch, processes or engine",
     "demo": "make a small cohort and embed it",
@@ -34,7 +36,7 @@ COMMANDS: dict[str, str] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect",),
-    "learn": ("probe",),
+    "learn": ("probe", "neighbours", "compare"),
     "check": ("doctor", "verify", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
@@ -46,6 +48,8 @@ EXAMPLES: dict[str, str] = {
     "export": "export embeddings/ --to npy --output_dir arrays/",
     "upgrade": "upgrade embeddings/",
     "probe": "probe embeddings/ --labels labels.csv --on study_id --label af --group patient --output_dir probe/",
+    "neighbours": "neighbours embeddings/ --record a/1.xml -k 5",
+    "compare": "compare embeddings/ filtered/ --group subject_id --output_dir comparison/",
     "inspect": "inspect ecg.xml --plot ecg.png",
     "doctor": "doctor --checkpoint checkpoints/",
     "verify": "verify ecgs/ --checkpoint checkpoints/",
@@ -53,7 +57,7 @@ EXAMPLES: dict[str, str] = {
 }
 """One example of each command."""
 
-CALCULATING = ("probe",)
+CALCULATING = ("probe", "neighbours", "compare")
 """Commands that calculate with NumPy, on all cores."""
 
 

@@ -430,3 +430,18 @@ def test_a_key_that_is_not_there_is_refused_with_the_way_to_get_it(run: runs.Emb
         run.join(pd.DataFrame({"study_id": [0.5]}), on="study_id")
     with pytest.raises(RunError, match="expected a pandas or polars DataFrame"):
         run.join(3, on="study_id")
+
+
+@pytest.mark.parametrize("stored", ["json", "parquet"])
+def test_a_sample_is_spread_over_the_storage_and_always_the_same(tmp_path: Path, stored: str) -> None:
+    rows = [(f"{number}.xml", number) for number in range(60)]
+    made = Made(tmp_path, stored, "mean", rows=rows, done_order=[path for path, _ in reversed(rows)], shard_size=5)
+    X, _ = open_run(made.make()).arrays("mean")
+    chosen, block = X.sample(20, at_once=5)
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert 15 < len(chosen) <= 20
+    assert chosen.min() < 6
+    assert chosen.max() > 53
+    np.testing.assert_array_equal(block, X[chosen])
+    np.testing.assert_array_equal(X.sample(20, at_once=5)[0], chosen)
+    assert X.sample(60)[0].tolist() == list(range(60))

@@ -33,13 +33,13 @@ MARKER = "probe.json"
 _BENEFIT_THRESHOLDS = tuple(float(each) for each in np.round(np.arange(0.01, 0.61, 0.01), 2))
 
 
-def check_folder(folder: Location) -> None:
-    """Refuse a folder that holds other things than an earlier probe.
+def check_folder(folder: Location, marker: str = MARKER) -> None:
+    """Refuse a folder that holds other things than the results of an earlier analysis, which have a file of this name.
 
     Raises
     ------
     RunError
-        If it is not empty and not a probe's.
+        If it is not empty and has no such file.
     """
     if folder.is_local:
         if folder.path.exists() and not folder.path.is_dir():
@@ -47,8 +47,8 @@ def check_folder(folder: Location) -> None:
         other = folder.path.is_dir() and any(folder.path.iterdir())
     else:
         other = folder.is_folder()
-    if other and not (folder / MARKER).exists():
-        raise RunError(f"{folder} is not empty and holds no {MARKER}: give a new folder as the output_dir")
+    if other and not (folder / marker).exists():
+        raise RunError(f"{folder} is not empty and holds no {marker}: give a new folder as the output_dir")
 
 
 def write_report(result: ProbeResult, folder: Location) -> None:

@@ -6,7 +6,6 @@ In: an argument parser, parsed arguments. Out: the shared flags; the opened run 
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 
 
-def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of all analysis commands."""
+def add_analysis_arguments(parser: argparse.ArgumentParser, *, writes: bool = True) -> None:
+    """The flags of all analysis commands; `writes` says whether a folder for the results is required."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of a run; several are used as one")
     add = parser.add_argument_group("recordings").add_argument
     add("--names", nargs="+", metavar="NAME", help="names of several runs (default: those of their folders)")
@@ -33,7 +32,7 @@ def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
     add("--where", metavar="EXPR", help="only these recordings, e.g. 'age >= 18 and not has(flags, \"clipped\")'")
     add("--exclude_flags", nargs="+", default=[], metavar="FLAG", help="leave out recordings with one of these flags")
     add("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
-    add("--output_dir", required=True, help="new folder for the results, or a URL")
+    add("--output_dir", required=writes, help="new folder for the results, or a URL")
     add_storage_argument(parser)
 
 
@@ -46,18 +45,14 @@ def opened_runs(arguments: argparse.Namespace, console: Terminal) -> EmbeddingRu
     folders: Sequence[str] = arguments.runs
     if len(folders) == 1 and arguments.names is None:
         return open_run(folders[0], allow_incomplete=arguments.allow_incomplete, storage_options=options)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        runs = open_run(
+    with console.warnings():
+        return open_run(
             list(folders),
             names=arguments.names,
             allow_different=arguments.allow_different,
             allow_incomplete=arguments.allow_incomplete,
             storage_options=options,
         )
-    for each in caught:
-        console.line(str(each.message))
-    return runs
 
 
 def named_runs(folders: Sequence[str], arguments: argparse.Namespace) -> dict[str, EmbeddingRun]:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -55,6 +56,7 @@ _FLAGS = "|".join(
             "exclude_flags",
             "gpus_per_actor",
             "group_size",
+            "heart_rate",
         ),
         *(
             "id_column",
@@ -88,8 +90,8 @@ _FLAGS = "|".join(
 )
 _WORDS = (
     "actors|baseline|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
-    "group|label|layout|lead|leads|measure|mode|names|number|overwrite|permutations|pooling|precision|predictions|reader|recipe|"
-    "refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
+    "group|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|predictions|reader|"
+    "recipe|refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")
@@ -340,6 +342,15 @@ class Terminal:
             self._bar = tqdm(total=total, unit="ECG", file=sys.stderr, smoothing=0.05)
         self._bar.set_postfix_str(f"failed {failed}", refresh=False)
         self._bar.update(done + failed - self._bar.n)
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Print the UserWarnings of a block as lines."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        for each in caught:
+            self.line(str(each.message))
 
     def close(self) -> None:
         """End the progress."""

@@ -170,3 +170,25 @@ def chosen_preparation(mode: str, given: Preparation | None, choices: Mapping[st
         del made["window"]
         recipe = replace(recipe, window=None, stride=None)
     return Preparation(mode=mode, recipe=recipe, **made)
+
+
+def preparation_from(fingerprint: Mapping[str, Any]) -> Preparation | None:
+    """The preparation with a fingerprint; None if it has a user's own recipe, or is of a version that computes otherwise."""
+    recipe = RECIPES.get(fingerprint.get("recipe", {}).get("name"))
+    if recipe is None:
+        return None
+    try:
+        made = Preparation(
+            mode=fingerprint["mode"],
+            lead=fingerprint["lead"] or "I",
+            missing_leads=(fingerprint["missing_leads"] or "fail").partition(" ")[0],
+            resampling=fingerprint["resampling"].partition(" ")[0],
+            recipe=recipe,
+            window=fingerprint["window"],
+            stride=fingerprint["stride"],
+            remainder=fingerprint["remainder"],
+            trim_zero_edges=fingerprint["trim_zero_edges"],
+        )
+    except (KeyError, AttributeError, TypeError, SettingsError):
+        return None
+    return made if made.fingerprint() == fingerprint else None

@@ -141,6 +141,11 @@ class StoredRows:
             for name, first, stop in zip(names.dictionary.to_pylist(), bounds[:-1], bounds[1:], strict=True)
         }
 
+    def in_storage_order(self) -> RowNumbers:
+        """int64 [rows]: the rows in the order in which they are stored, if all are in shards."""
+        shards = self.shards()
+        return np.arange(len(self)) if shards is None else np.concatenate([rows for rows, _ in shards.values()])
+
 
 class Embeddings:
     """Embeddings of one run or several as an array that is read on use; made by `EmbeddingRun.arrays`.
@@ -235,6 +240,24 @@ class Embeddings:
                     if not reading:
                         break
                     yield from reading.popleft().result()
+
+    def sample(self, size: int, at_once: int = 1000) -> tuple[RowNumbers, Array]:
+        """At most `size` rows, in groups of neighbours that are spread evenly over the storage; always the same ones.
+
+        Returns
+        -------
+        rows : numpy.ndarray
+            int64 [m], the numbers of the rows, ascending.
+        block : numpy.ndarray
+            float32 [m, ...], these rows.
+        """
+        rows = np.arange(len(self))
+        if len(self) > size:
+            stored = [first + part.in_storage_order() for part, first in zip(self._parts, self._bounds, strict=False)]
+            starts = np.linspace(0, len(self) - at_once, max(1, size // at_once)).astype(np.int64)
+            chosen = [np.arange(start, start + min(at_once, size)) for start in starts]
+            rows = np.unique(np.concatenate(stored)[np.unique(np.concatenate(chosen))])
+        return rows, self[rows]
 
     def save(self, path: str | os.PathLike[str]) -> Array:
         """Write the whole array as a .npy file, also if it is larger than memory, and return it memory-mapped.

@@ -7,6 +7,7 @@ Everything is in the dataset's order, and embeddings and tables are aligned row 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,15 +16,17 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError, SettingsError, StorageError
 from ecgfounder.escaping import counted, facts_as_html
-from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.ledger import read_ledger
-from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, row_of
+from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, manifest_schema, row_of
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
 from ecgfounder.results.join import Join, check_join, join_table
@@ -132,7 +135,7 @@ def _open_one(
     try:
         # Without threads: one that releases Python's memory while a short program ends would abort it.
         manifest = (
-            _ledger_table(place.ledger)
+            _ledger_table(place.ledger, manifest_schema(heart_rate=record.form.heart_rate))
             if table is None
             else pq.ParquetFile(pa.BufferReader(table.read())).read(use_threads=False)
         )
@@ -213,6 +216,28 @@ class EmbeddingRun:
         return self.manifest.filter(pc.equal(self.manifest["status"], "failed")).select(list(FAILURE_COLUMNS))
 
     @cached_property
+    def predictions(self) -> pa.Table | None:
+        """The head's probabilities of a run with predictions, a row per recording, window and lead; None without them."""
+        return self._beside("predictions")
+
+    @cached_property
+    def statements(self) -> pa.Table | None:
+        """The devices' statements and intervals of a run with statements, a row per recording that has any; None without them."""
+        return self._beside("statements")
+
+    def _beside(self, name: str) -> pa.Table | None:
+        place = RunFolder(self.folder)
+        table = place.find_table(name)
+        if table is None:
+            return None
+        if leads_out(place.run, table.basename):
+            raise RunError(f"{table} leads out of the run's folder; expected a file in it")
+        try:
+            return pq.ParquetFile(pa.BufferReader(table.read())).read(use_threads=False)
+        except (OSError, pa.ArrowException, StorageError) as error:
+            raise RunError(f"{table} cannot be read: {error}. The run's command writes it again.") from error
+
+    @cached_property
     def records(self) -> pa.Table:
         """The rows of the manifest that have an embedding: one per path, for any number of windows."""
         return self.manifest.filter(pc.equal(self.manifest["status"], "done"))
@@ -282,6 +307,12 @@ class EmbeddingRun:
         (embeddings,) = self._store.embeddings([output])
         means = next(self._store.embeddings([output], MEANS)) if self.pooling == "both" else []
         return embeddings, means, tuple(shape[: -self._form.inner])
+
+    def digest(self) -> str:
+        """SHA-256 of the run's settings and of the names, sizes and tags of its outputs: another one if an embedding changes."""
+        statuses = sorted((each.name, each.size, each.tag) for each in self.folder.list(skip=RUN_FOLDER.__eq__))
+        fingerprint = orjson.dumps(self.record.fingerprint, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(fingerprint + orjson.dumps(statuses)).hexdigest()
 
     def arrays(self, pooling: str = "none") -> tuple[Embeddings, pa.Table]:
         """All embeddings as one array, and a table with the same rows.
@@ -368,7 +399,7 @@ class EmbeddingRun:
         identifier = told.id_column
         if on == (told.path_column if identifier is None else identifier):
             return "record"
-        own = [name for name in self.manifest.column_names if name not in SCHEMA.names]
+        own = [name for name in self.manifest.column_names if name not in (*SCHEMA.names, "heart_rate")]
         known = ", ".join([*own, *filter(None, [identifier]), "record", "row_index"])
         raise RunError(
             f"the run's manifest has no column {on!r}; it can be joined on: {known}. The same command again with "
@@ -396,11 +427,11 @@ class EmbeddingRun:
         return np.array(keys, dtype=np.uint64)[order], np.array(places, dtype=np.int64)[order]
 
 
-def _ledger_table(ledger: Location) -> pa.Table:
+def _ledger_table(ledger: Location, schema: pa.Schema) -> pa.Table:
     """The finished records of a run that is not complete, in the manifest's form, ordered by name."""
     state = read_ledger(ledger)
     entries = state.entries(range(len(state)))
-    parts = [pa.Table.from_pylist([], schema=SCHEMA)]
+    parts = [pa.Table.from_pylist([], schema=schema)]
     while chunk := [row_of(entry.record, entry) for entry in islice(entries, _RECORDS_AT_ONCE)]:
-        parts.append(pa.Table.from_pylist(chunk, schema=SCHEMA))
+        parts.append(pa.Table.from_pylist(chunk, schema=schema))
     return pa.concat_tables(parts).sort_by("record")
