@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RUN_COLUMN = "run"
 """The column with the name of a recording's run."""
 
-NOT_DECIDING = ("pooling", "predictions", "statements", "format", "layout", "id_column")
+NOT_DECIDING = ("pooling", "predictions", "statements", "heart_rate", "format", "layout", "id_column")
 """Settings of a fingerprint that do not decide a recording's vector: the mean over T can be taken of any pooling."""
 
 _NAMED = 5
