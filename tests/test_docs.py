@@ -36,6 +36,7 @@ import ecgfounder
 from ecgfounder import errors
 from ecgfounder.cli import COMMANDS, main
 from ecgfounder.commands.chat import dummy_main, mimic_main
+from ecgfounder.commands.compare import add_compare_arguments
 from ecgfounder.commands.doctor import add_doctor_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
@@ -104,6 +105,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "embed": add_embed_arguments,
     "inspect": add_inspect_arguments,
     "export": add_export_arguments,
+    "compare": add_compare_arguments,
     "doctor": add_doctor_arguments,
     "verify": add_verify_arguments,
     "probe": add_probe_arguments,
@@ -483,6 +485,8 @@ def troubles(data: Path, demo: Path) -> None:
     datasets.DatasetDict({"validation": validation}).save_to_disk(str(data / "splits"))
     relative = {"ecg_paths": ["patient_001/ecg_0001.xml"], "study_id": [40689238]}
     pd.DataFrame(relative).to_csv(data / "relative.csv", index=False)
+    decimal = {"ecg_paths": ["a.xml", "b.xml"], "study_id": [40689238, None]}
+    pd.DataFrame(decimal).to_csv(data / "decimal.csv", index=False)
     normal, calibrated, uncompressed = (next(demo.rglob(f"ecg_{n:04d}.xml")).read_bytes() for n in (1, 7, 9))
     files = {
         "two/a/ecg.xml": normal,

@@ -120,7 +120,7 @@ def load(
         A `Preparation` instead of the parameters `recipe` to `resampling`.
     reader : str, default: "auto"
         "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli", "mfer" or
-        "kardia_atc" (formats that no file of a device has verified).
+        "kardia_atc", "kardia_json" (formats that no file of a device has verified).
     storage_options : mapping, optional
         Options of object stores, for checkpoint and recordings; see `embed_cohort`.
 
@@ -302,7 +302,7 @@ class Embedder:
     checkpoint : Path
         The file of the weights.
     reader : str
-        "auto", "sierraecg", "mortara_eli", "mfer" or "kardia_atc".
+        "auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc" or "kardia_json".
     """
 
     def __init__(

@@ -146,9 +146,9 @@ def embed_cohort(
         See `Preparation`.
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `trim_zero_edges`.
-    reader : {"auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc"}
+    reader : {"auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc", "kardia_json"}
         "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli", "mfer" or
-        "kardia_atc" (formats that no file of a device has verified).
+        "kardia_atc", "kardia_json" (formats that no file of a device has verified).
     sampling_rate : float, optional
         In Hz, for files that do not state it.
     leads : sequence of str, optional

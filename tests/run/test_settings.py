@@ -22,7 +22,7 @@ SHARDS = Settings(dataset="a.csv", output_dir=Path("out"), data_dir="/data", for
 
 OTHER_RESULTS: dict[str, list[Any]] = {
     "preparation": [Preparation(mode="1lead"), Preparation(recipe=PAPER), Preparation(window=5)],
-    "reader": ["sierraecg", "mortara_eli", "mfer", "kardia_atc"],
+    "reader": ["sierraecg", "mortara_eli", "mfer", "kardia_atc", "kardia_json"],
     "hints": [Hints(sampling_rate=500.0), Hints(unit="uV"), Hints(unit="200"), Hints(leads=("I", "II"))],
     "precision": ["bfloat16", "float16"],
     "pooling": ["mean", "both"],

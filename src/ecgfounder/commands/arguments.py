@@ -41,8 +41,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--reader",
         default="auto",
-        help="auto (by content), sierraecg (that package, for Philips files), mortara_eli, mfer or kardia_atc (not verified with "
-        "real files) (default: %(default)s)",
+        help="auto (by content), sierraecg (that package, for Philips files), mortara_eli, mfer, kardia_atc or kardia_json "
+        "(not verified with real files) (default: %(default)s)",
     )
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it (default: the file's)")
     add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it (default: the file's)")

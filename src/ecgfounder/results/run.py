@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError, SettingsError, StorageError
 from ecgfounder.escaping import counted, facts_as_html
-from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.ledger import read_ledger
 from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, manifest_schema, row_of
 from ecgfounder.ledger.record import RunRecord
@@ -214,6 +214,28 @@ class EmbeddingRun:
     def failures(self) -> pa.Table:
         """The failed rows of the manifest: row_index, path_index, record, error, reason."""
         return self.manifest.filter(pc.equal(self.manifest["status"], "failed")).select(list(FAILURE_COLUMNS))
+
+    @cached_property
+    def predictions(self) -> pa.Table | None:
+        """The head's probabilities of a run with predictions, a row per recording, window and lead; None without them."""
+        return self._beside("predictions")
+
+    @cached_property
+    def statements(self) -> pa.Table | None:
+        """The devices' statements and intervals of a run with statements, a row per recording that has any; None without them."""
+        return self._beside("statements")
+
+    def _beside(self, name: str) -> pa.Table | None:
+        place = RunFolder(self.folder)
+        table = place.find_table(name)
+        if table is None:
+            return None
+        if leads_out(place.run, table.basename):
+            raise RunError(f"{table} leads out of the run's folder; expected a file in it")
+        try:
+            return pq.ParquetFile(pa.BufferReader(table.read())).read(use_threads=False)
+        except (OSError, pa.ArrowException, StorageError) as error:
+            raise RunError(f"{table} cannot be read: {error}. The run's command writes it again.") from error
 
     @cached_property
     def records(self) -> pa.Table:

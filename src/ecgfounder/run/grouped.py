@@ -195,6 +195,10 @@ class GroupedRun(Run):
     def _process_again(self, started: Started) -> Recorder:
         return self._process(started)
 
+    def _repaired(self, started: Started, recorder: Recorder) -> Recorder:
+        # Without anything to do, no worker was opened.
+        return super()._repaired(started, recorder) if started.plan.n_todo else recorder
+
     @abstractmethod
     def _carry(self, schedule: Schedule, returned: Returned) -> None:
         """Hand out the schedule's groups until it is over, or the attempt is cut short."""
