@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "inspect": "show what is in ECG files",
     "probe": "test what embeddings know about labels by a linear probe",
     "neighbours": "find the most similar recordings",
+    "compare": "compare two runs: settings, records, embeddings",
     "doctor": "check the installation and a checkpoint",
     "verify": "check that embeddings do not depend on batch, processes or engine",
     "demo": "make a small cohort and embed it",
@@ -35,7 +36,7 @@ COMMANDS: dict[str, str] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect",),
-    "analyse": ("probe", "neighbours"),
+    "analyse": ("probe", "neighbours", "compare"),
     "check": ("doctor", "verify", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
@@ -48,6 +49,7 @@ EXAMPLES: dict[str, str] = {
     "upgrade": "upgrade embeddings/",
     "probe": "probe embeddings/ --labels labels.csv --on study_id --label af --group patient --output_dir probe/",
     "neighbours": "neighbours embeddings/ --record a/1.xml -k 5",
+    "compare": "compare embeddings/ filtered/ --group subject_id --output_dir comparison/",
     "inspect": "inspect ecg.xml --plot ecg.png",
     "doctor": "doctor --checkpoint checkpoints/",
     "verify": "verify ecgs/ --checkpoint checkpoints/",
@@ -55,7 +57,7 @@ EXAMPLES: dict[str, str] = {
 }
 """One example of each command."""
 
-CALCULATING = ("probe", "neighbours")
+CALCULATING = ("probe", "neighbours", "compare")
 """Commands that calculate with NumPy, on all cores."""
 
 

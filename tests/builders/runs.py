@@ -40,7 +40,7 @@ class Made:
     """A run as `ecgfounder embed` leaves it, with made-up embeddings of 6 channels.
 
     `embeddings` gives a recording's embeddings in order, windows first, then leads. Runs with another `data` are of
-    other files. `kept` has further columns of the dataset by path.
+    other files. `kept` has further columns of the dataset, and `facts` what is different about some recordings, by path.
     """
 
     folder: Path
@@ -63,6 +63,7 @@ class Made:
     data: int = 0
     checkpoint: str = "0" * 64
     kept: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def books(self) -> RunFolder:
@@ -88,6 +89,15 @@ class Made:
         naming = Naming(self.layout, DATA_DIR)
         study = dict(self.rows)[path]
         name = naming.name_for_id(str(study)) if self.id_column else naming.name(path)
+        facts: dict[str, Any] = {
+            "sha256": f"{path_key(path) + self.data:064x}",
+            "format": "philips_sierra",
+            "sampling_rate": 500.0,
+            "n_samples": 5000,
+            "leads": list(self.leads),
+            "flags": list(self.flags.get(path, ())),
+            "starts": [number * (self.stride or 0.0) for number in range(self.n_windows)],
+        }
         entry = entry_of(
             self.key(path),
             record=str(study) if self.id_column else record_identity(path, DATA_DIR),
@@ -95,14 +105,8 @@ class Made:
             shape=[*outer, *views[0].shape],
             size=10,
             mtime_ns=1,
-            sha256=f"{path_key(path) + self.data:064x}",
-            format="philips_sierra",
-            sampling_rate=500.0,
-            n_samples=5000,
-            leads=list(self.leads),
-            flags=list(self.flags.get(path, ())),
-            starts=[number * (self.stride or 0.0) for number in range(self.n_windows)],
             seconds={"read": 0.1},
+            **{**facts, **self.facts.get(path, {})},
         )
         title = str(study) if self.id_column else path.rpartition("/")[2]
         means = tuple(pooled(view) for view in views) if self.pooling == "both" else ()

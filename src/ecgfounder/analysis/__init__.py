@@ -3,7 +3,17 @@
 In: opened runs and tables of labels. Out: results as frozen objects, tables, pages.
 """
 
+from ecgfounder.analysis.compare import CompareSettings, Comparison, compare
 from ecgfounder.analysis.neighbours import Neighbours, neighbours
 from ecgfounder.analysis.probe import ProbeResult, ProbeSettings, probe
 
-__all__ = ["Neighbours", "ProbeResult", "ProbeSettings", "neighbours", "probe"]
+__all__ = [
+    "CompareSettings",
+    "Comparison",
+    "Neighbours",
+    "ProbeResult",
+    "ProbeSettings",
+    "compare",
+    "neighbours",
+    "probe",
+]

@@ -56,6 +56,7 @@ _FLAGS = "|".join(
             "exclude_flags",
             "gpus_per_actor",
             "group_size",
+            "heart_rate",
         ),
         *(
             "id_column",
@@ -89,8 +90,8 @@ _FLAGS = "|".join(
 )
 _WORDS = (
     "actors|baseline|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
-    "group|label|layout|lead|leads|measure|mode|names|number|overwrite|permutations|pooling|precision|predictions|reader|recipe|"
-    "refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
+    "group|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|predictions|reader|"
+    "recipe|refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
 _PARAMETER = re.compile(rf"the '({_FLAGS}|{_WORDS})' parameter")
@@ -321,7 +322,9 @@ class Terminal:
 
     def minute(self, pace: Pace) -> None:
         """Print how far the run is, where there is no progress bar."""
-        self._print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {pace}")
+        size = int(os.environ.get("WORLD_SIZE", "1") or "1")
+        who = f"process 1 of {size}: " if size > 1 else ""  # the others have about as many records
+        self._print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {who}{pace}")
 
     def event(self, name: str, **values: object) -> None:
         """What only machines need to know; see `JsonTerminal`."""
