@@ -271,6 +271,7 @@ def test_embeddings_that_are_not_finite_are_left_out_and_counted(first: Path, tm
 
 def test_few_recordings_have_no_cka_and_no_overlap(tmp_path: Path) -> None:
     found = compared(Made(tmp_path / "a").make(), Made(tmp_path / "b").make())
+    assert "fewer than 20 groups: intervals may be too narrow" in found.notes
     notes = {each.statistic: each.note for each in found.agreement if each.by == "all" and each.note}
     assert notes == {
         "cka": "fewer than 50 recordings in the sample",

@@ -56,7 +56,8 @@ MARKER = "comparison.json"
 """The file by which a folder is known as that of a comparison."""
 
 LEAST = 20
-"""Recordings (for the overlap of neighbours: in the sample) below which there are no figures of a part."""
+"""Recordings (for the overlap of neighbours: in the sample) below which there are no figures of a part; groups below which a
+reader is warned."""
 
 LEAST_FOR_CKA = 50
 """Recordings in the sample below which there is no CKA."""
@@ -357,6 +358,8 @@ class _Compare:
         facts = pairs.facts_that_differ()
         rows = sample_of_groups(self.groups, settings.sample, settings.seed)
         self.say(f"{counted(len(pairs), 'recording')} in both runs; a sample of {len(rows):,} is read first")
+        if len(np.unique(self.groups)) < LEAST:
+            self.notes.append(f"fewer than {LEAST} groups: intervals may be too narrow")
         sample = self._sample(rows)
         values, equal = self._values(sample)
         agreement = [each for part in self._parts() for each in self._agreement(part, values, equal, sample)]
