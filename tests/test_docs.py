@@ -35,6 +35,7 @@ import torch
 import ecgfounder
 from ecgfounder import errors
 from ecgfounder.cli import COMMANDS, main
+from ecgfounder.commands.chat import dummy_main, mimic_main
 from ecgfounder.commands.compare import add_compare_arguments
 from ecgfounder.commands.doctor import add_doctor_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
@@ -157,6 +158,9 @@ class Workplace:
             return 0
         if words[0] in ("pip", "hf"):
             return 0
+        if words[0] == "python":
+            made = {"create_dummy_dataset.py": dummy_main, "create_mimic_ecg_inputs.py": mimic_main}
+            return made[Path(words[1]).name](words[2:])
         assert words[0] == "ecgfounder", f"no command of ours: {' '.join(words)}"
         if words[1] in self.not_run:
             self.check_flags(words[1:])
@@ -481,6 +485,8 @@ def troubles(data: Path, demo: Path) -> None:
     datasets.DatasetDict({"validation": validation}).save_to_disk(str(data / "splits"))
     relative = {"ecg_paths": ["patient_001/ecg_0001.xml"], "study_id": [40689238]}
     pd.DataFrame(relative).to_csv(data / "relative.csv", index=False)
+    decimal = {"ecg_paths": ["a.xml", "b.xml"], "study_id": [40689238, None]}
+    pd.DataFrame(decimal).to_csv(data / "decimal.csv", index=False)
     normal, calibrated, uncompressed = (next(demo.rglob(f"ecg_{n:04d}.xml")).read_bytes() for n in (1, 7, 9))
     files = {
         "two/a/ecg.xml": normal,
@@ -514,6 +520,19 @@ def test_no_page_has_a_flag_that_does_not_exist(page: Path) -> None:
         for words, status in commands_of(block.text):
             if words[0] == "ecgfounder" and words[1] in ARGUMENTS and "..." not in words and status != 2:
                 Workplace.check_flags([*words[1:], *([] if "--output_dir" in words or words[1] != "embed" else OUTPUT)])
+
+
+def test_examples_on_pages_exist_and_have_the_flags_that_are_shown() -> None:
+    shown = 0
+    for page in sorted(DOCS.rglob("*.md")):
+        for block in blocks_of(page):
+            for words, _ in commands_of(block.text) if block.kind == "bash" and "examples/" in block.text else ():
+                [script] = [word for word in words if word.startswith("examples/")] or [""]
+                text = (ROOT / script).read_text(encoding="utf-8") if script else ""
+                flags = [word for word in words[words.index(script) + 1 :] if word.startswith("--")] if script else []
+                assert [flag for flag in flags if f'"{flag}"' not in text] == []
+                shown += bool(flags)
+    assert shown >= 3
 
 
 @pytest.mark.parametrize("page", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda page: page.stem)

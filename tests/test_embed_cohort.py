@@ -24,6 +24,7 @@ from ecgfounder.commands.arguments import preparation_of
 from ecgfounder.demo import DemoPaths, write_demo
 from ecgfounder.embedding import embed_cohort
 from ecgfounder.errors import CohortError, RunError, SettingsError
+from ecgfounder.results.run import open_run
 from ecgfounder.run.settings import Settings
 
 
@@ -55,6 +56,24 @@ def test_a_call_does_what_the_command_does(demo: DemoPaths, tmp_path: Path) -> N
     # What one began the other goes on with.
     again = embed(demo, tmp_path / "command")
     assert (again.summary.processed, again.run.is_complete) == (0, True)
+
+
+def test_the_heart_rate_is_in_the_manifest_on_request(demo: DemoPaths, tmp_path: Path) -> None:
+    table = pd.DataFrame({"ecg_paths": ["patient_002/ecg_0002.xml", "patient_012/ecg_0013.xml"], "heart_rate": [1, 2]})
+    given: dict[str, Any] = {"data_dir": demo.data_dir, "checkpoint": demo.checkpoint, "num_workers": 0}
+    measured = embed_cohort(table, tmp_path / "with", heart_rate=True, pooling="mean", **given)
+    rates = measured.run.manifest["heart_rate"].to_pylist()
+    assert rates == [pytest.approx(42, abs=1), None]
+    _, meta = measured.run.arrays()
+    assert meta["heart_rate"].to_pylist() == rates[:1]
+    (tmp_path / "with" / "_run" / "manifest.pq").unlink()  # as while it is running
+    assert open_run(tmp_path / "with", allow_incomplete=True).records["heart_rate"].to_pylist() == rates[:1]
+    kept = embed_cohort(table, tmp_path / "without", keep_columns=["heart_rate"], pooling="mean", **given)
+    assert kept.run.manifest["heart_rate"].to_pylist() == [1, 2]  # the dataset's column of that name
+    with pytest.raises(SettingsError, match="keep_columns heart_rate: the manifest has a column of that name"):
+        embed_cohort(table, tmp_path / "both", heart_rate=True, keep_columns=["heart_rate"], **given)
+    with pytest.raises(RunError, match="heart_rate: False, now True"):
+        embed_cohort(table, tmp_path / "without", heart_rate=True, pooling="mean", **given)
 
 
 def test_a_cohort_in_memory_is_resumed(demo: DemoPaths, tmp_path: Path) -> None:

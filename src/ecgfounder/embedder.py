@@ -35,8 +35,9 @@ from ecgfounder.errors import (
 )
 from ecgfounder.escaping import facts_as_html, one_line
 from ecgfounder.machine import usable_cores
-from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, SPECS, spec_of
+from ecgfounder.network.bundles import FEATURES, N_STATEMENTS, SAMPLES_PER_TOKEN, SPECS, published_labels, spec_of
 from ecgfounder.network.checkpoint import find_checkpoint, looks_like_checkpoint
+from ecgfounder.network.head import labels_of
 from ecgfounder.preprocess.preparation import ALL_LEADS, Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.preprocess.signals import Signal, prepare
@@ -119,7 +120,7 @@ def load(
         A `Preparation` instead of the parameters `recipe` to `resampling`.
     reader : str, default: "auto"
         "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli", "mfer" or
-        "kardia_atc" (formats that no file of a device has verified).
+        "kardia_atc", "kardia_json" (formats that no file of a device has verified).
     storage_options : mapping, optional
         Options of object stores, for checkpoint and recordings; see `embed_cohort`.
 
@@ -301,7 +302,7 @@ class Embedder:
     checkpoint : Path
         The file of the weights.
     reader : str
-        "auto", "sierraecg", "mortara_eli", "mfer" or "kardia_atc".
+        "auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc" or "kardia_json".
     """
 
     def __init__(
@@ -399,8 +400,8 @@ class Embedder:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The 150 diagnostic statements of `predict`, in its order."""
-        return spec_of(self.mode).labels()
+        """The statements of `predict`, in its order: the published 150, or a fine-tuned checkpoint's own labels."""
+        return labels_of(self.engine.head) or published_labels()
 
     def prepare(
         self,
@@ -600,13 +601,14 @@ class Embedder:
         )
 
     def _prediction_view(self) -> Kept:
-        head, expected = self.engine.head, len(self.labels)
-        if head is None or head.n_classes != expected:
-            found = "no head" if head is None else f"a head of {head.n_classes} classes"
-            spec = spec_of(self.mode)
+        head = self.engine.head
+        if labels_of(head) is None:
+            found = "no head" if head is None else f"a head of {head.n_classes} classes without names"
+            spec, n_classes = spec_of(self.mode), N_STATEMENTS
             raise CheckpointError(
-                f"{self.checkpoint}: expected the head of {expected} statements (dense.weight [{expected}, {FEATURES}] and "
-                f"dense.bias [{expected}]), found {found}. The published files have it: {spec.filename} of {spec.repo_id}"
+                f"{self.checkpoint}: expected the head of {n_classes} statements (dense.weight [{n_classes}, {FEATURES}] and "
+                f"dense.bias [{n_classes}]), or one with a list of distinct names under 'labels', found {found}. The published "
+                f"files have it: {spec.filename} of {spec.repo_id}"
             )
         return Kept(pooling_of("mean", head), attrgetter("probabilities"))
 

@@ -85,6 +85,7 @@ def embed_cohort(
     pooling: str = "none",
     predictions: bool = False,
     statements: bool = False,
+    heart_rate: bool = False,
     dtype: str = "float32",
     format: str = "json",
     layout: str = "flat",
@@ -145,9 +146,9 @@ def embed_cohort(
         See `Preparation`.
     preparation : Preparation, optional
         A `Preparation` instead of the parameters `recipe` to `trim_zero_edges`.
-    reader : {"auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc"}
+    reader : {"auto", "sierraecg", "mortara_eli", "mfer", "kardia_atc", "kardia_json"}
         "auto" (format detected by content), "sierraecg" (Philips files, read by that package), "mortara_eli", "mfer" or
-        "kardia_atc" (formats that no file of a device has verified).
+        "kardia_atc", "kardia_json" (formats that no file of a device has verified).
     sampling_rate : float, optional
         In Hz, for files that do not state it.
     leads : sequence of str, optional
@@ -164,6 +165,8 @@ def embed_cohort(
         The feature map [T, 1024], its mean over T [1024], or both (in Parquet).
     predictions, statements : bool, default: False
         Whether to write the head's probabilities, and the devices' diagnostic statements, to separate tables.
+    heart_rate : bool, default: False
+        Whether to measure the heart rate of each recording, for the manifest's column `heart_rate`.
     dtype : {"float32", "float16"}
         Data type of the embeddings that are written.
     format : {"json", "parquet"}
@@ -287,6 +290,7 @@ def embed_cohort(
         pooling=pooling,
         predictions=predictions,
         statements=statements,
+        heart_rate=heart_rate,
         dtype=dtype,
         format=format,
         layout=layout,

@@ -61,7 +61,7 @@ BUNDLES: dict[str, Bundle] = {mode: Bundle(**asdict(spec)) for mode, spec in SPE
 
 
 def ft_12lead_ECGFounder(
-    device: torch.device | str, pth: str | os.PathLike[str], n_classes: int, linear_prob: bool = False
+    device: torch.device | str, pth: str | os.PathLike[str] | None, n_classes: int, linear_prob: bool = False
 ) -> Net1D:
     """Load the 12-lead network for fine-tuning: the published backbone with a new head.
 
@@ -69,8 +69,8 @@ def ft_12lead_ECGFounder(
     ----------
     device : torch.device or str
         Device of the network.
-    pth : str or os.PathLike
-        Checkpoint file, in any form that `load_state_dict` accepts.
+    pth : str or os.PathLike, optional
+        Checkpoint file, in any form that `load_state_dict` accepts; None for the published one on the Hugging Face Hub.
     n_classes : int
         Number of outputs of the new head, whose weights are random.
     linear_prob : bool, default: False
@@ -80,7 +80,8 @@ def ft_12lead_ECGFounder(
     -------
     Net1D
         In training mode. Signature and meaning follow ECGFounder's finetune_model.py, with strict loading: a checkpoint
-        without the backbone's weights raises an error; no weights are left random.
+        without the backbone's weights raises an error; no weights are left random. Every parameter that requires a gradient
+        gets one, as `DistributedDataParallel` needs it; the batch-norms, which the network never applies, require none.
 
     Raises
     ------
@@ -91,14 +92,14 @@ def ft_12lead_ECGFounder(
 
 
 def ft_1lead_ECGFounder(
-    device: torch.device | str, pth: str | os.PathLike[str], n_classes: int, linear_prob: bool = False
+    device: torch.device | str, pth: str | os.PathLike[str] | None, n_classes: int, linear_prob: bool = False
 ) -> Net1D:
     """Load the 1-lead network for fine-tuning; otherwise as `ft_12lead_ECGFounder`."""
     return _fine_tuning(device, pth, n_classes, linear_prob, "1lead")
 
 
 def _fine_tuning(
-    device: torch.device | str, pth: str | os.PathLike[str], n_classes: int, linear_prob: bool, mode: str
+    device: torch.device | str, pth: str | os.PathLike[str] | None, n_classes: int, linear_prob: bool, mode: str
 ) -> Net1D:
     weights, _ = load_backbone(find_checkpoint(pth, mode), mode)
     net = build_network(weights, mode, n_classes)

@@ -85,6 +85,9 @@ class Block(nn.Module):
         self.conv3 = SamePadConv1d(middle, out_channels, kernel_size=1)
         self.se_fc1 = nn.Linear(out_channels, out_channels // SE_REDUCTION)
         self.se_fc2 = nn.Linear(out_channels // SE_REDUCTION, out_channels)
+        # A parameter that is never applied never gets a gradient, which DistributedDataParallel refuses at its second step.
+        for norm, applied in ((self.bn1, use_bn and not is_first_block), (self.bn2, use_bn), (self.bn3, use_bn)):
+            norm.requires_grad_(applied)
 
     def forward(self, x: Tensor) -> Tensor:
         out = x if self.is_first_block else self._activate(x, self.bn1)
@@ -177,7 +180,8 @@ class Net1D(nn.Module):
     n_classes : int
         Number of outputs of the linear head `dense`.
     use_bn, use_do : bool, default: True
-        Apply batch-norm and dropout before each convolution; the published networks apply neither.
+        Apply batch-norm and dropout before each convolution; the published networks apply neither. Parameters of a batch-norm
+        that is not applied are in the state dict, and have `requires_grad=False`.
     verbose : bool, default: False
         Log the shape of the feature map after each stage.
     """
@@ -202,7 +206,7 @@ class Net1D(nn.Module):
         self.use_do = use_do
         self.verbose = verbose
         self.first_conv = SamePadConv1d(in_channels, base_filters, kernel_size, stride=2)
-        self.first_bn = nn.BatchNorm1d(base_filters)
+        self.first_bn = nn.BatchNorm1d(base_filters).requires_grad_(use_bn)
         widths = [base_filters, *filter_list]
         self.stage_list = nn.ModuleList(
             Stage(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.stats
@@ -145,6 +146,34 @@ def test_an_external_run_is_tested_with_everything_frozen(tmp_path: Path, table:
         probe(open_run(folders), both, **{**options, "test_runs": ("elsewhere",)})
 
 
+def test_the_network_s_own_statement_and_the_device_s_measurements_are_controls(
+    tmp_path: Path, table: pd.DataFrame
+) -> None:
+    folder = write_run(tmp_path / "run", table)
+    # Two windows of each recording, in another order than the manifest's, and some recordings that are not in the probe.
+    logits = table["x0"].to_numpy()
+    twice = pd.DataFrame(
+        {
+            "record": [*table["ecg"], *table["ecg"], "elsewhere.xml"],
+            "AF": 1 / (1 + np.exp(-np.concatenate([logits - 1, logits + 1, [0.0]]))),
+        }
+    )
+    predictions = twice.sample(frac=1, random_state=0)
+    pq.write_table(pa.Table.from_pandas(predictions, preserve_index=False), folder / "_run" / "predictions.pq")
+    rate = pa.table(
+        {"record": table["ecg"], "statements": [["AF"]] * len(table), "heart_rate": 60 + 20.0 * table["af"]}
+    )
+    pq.write_table(rate.slice(0, len(table) - 5), folder / "_run" / "statements.pq")
+    found = probe(open_run(folder), table, **{**QUICK, "label": ("af",), "permutations": 0}, score={"af": "AF"})
+    same = probe(open_run(folder), table, **{**QUICK, "label": ("af",), "controls": "none"}, score={"af": "x0"})
+    statement = row_of(found, "af", "auroc", "score: AF")
+    assert statement.estimate == pytest.approx(row_of(same, "af", "auroc", "score: x0").estimate, abs=1e-6)
+    assert row_of(found, "af", "brier", "score: AF").estimate is not None
+    measured = row_of(found, "af", "auroc", "device measurements")
+    assert (measured.estimate or 0) > 0.9
+    assert measured.n_records == len(table)
+
+
 def test_another_run_is_compared_on_the_recordings_that_both_have(
     tmp_path: Path, run: EmbeddingRun, table: pd.DataFrame
 ) -> None:
@@ -234,9 +263,9 @@ def test_p_values_are_uniform_on_their_grid_without_any_effect() -> None:
     values = []
     for seed in range(400):
         rng = np.random.default_rng(seed)
-        groups = np.repeat(np.arange(90), rng.integers(1, 4, 90))
-        X = (rng.standard_normal((90, 3))[groups] + 0.5 * rng.standard_normal((len(groups), 3))).astype(np.float32)
-        Y = (rng.random(90) < 0.4)[groups, None].astype(np.float32)
+        groups = np.repeat(np.arange(120), rng.integers(1, 4, 120))
+        X = (rng.standard_normal((120, 3))[groups] + 0.5 * rng.standard_normal((len(groups), 3))).astype(np.float32)
+        Y = (rng.random(120) < 0.45)[groups, None].astype(np.float32)
         task = Task(("none",), penalties=(0.1,), inner_folds=2)
         data = remade(Y, Data(Y, groups, (), task, seed, 2))
         observed = evaluate_features(X, data)

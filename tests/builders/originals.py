@@ -30,6 +30,7 @@ from tests.builders import (
     hl7_aecg,
     ishne,
     kardia_atc,
+    kardia_json,
     mfer,
     mortara_eli,
     muse,
@@ -197,6 +198,9 @@ def _unverified() -> Iterator[Original]:
     kardia = kardia_atc.atc(kardia_atc.counts_of())
     repaired = kardia_atc.with_checksums
     yield Original("kardia_atc", "six leads", {"x": kardia}, "x", reader="kardia_atc", repaired=repaired)
+    yield Original(
+        "kardia_json", "six leads", {"x": kardia_json.answer(kardia_json.counts_of())}, "x", reader="kardia_json"
+    )
 
 
 def _arrays() -> Iterator[Original]:

@@ -31,6 +31,7 @@ from tests.builders import (
     hl7_aecg,
     ishne,
     kardia_atc,
+    kardia_json,
     mfer,
     mortara_eli,
     muse,
@@ -150,6 +151,9 @@ def _unverified() -> Iterator[Original]:
     others = kardia_atc.block(b"note", MARKER.encode())
     kardia = kardia_atc.atc(kardia_atc.counts_of(), before=leading, after=others)
     yield Original("kardia_atc", "ATC", {"x": kardia}, "x", reader="kardia_atc")
+    texts_of = dict.fromkeys(("id", "patientID", "recordedAt", "algorithmDetermination", "tags", "note"), MARKER)
+    told = kardia_json.answer(kardia_json.counts_of(), **texts_of)
+    yield Original("kardia_json", "JSON", {"x": told}, "x", reader="kardia_json")
 
 
 def _wfdb() -> Iterator[Original]:

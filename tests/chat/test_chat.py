@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
-from ecgfounder.chat.forms import ECG_QUESTIONS, conversation, question_for
-from ecgfounder.chat.rows import EmbeddingFolder, LeftOut, texts
+from ecgfounder.chat.forms import ECG_QUESTIONS, QUESTIONS_OF_SEVERAL, conversation, question_for
+from ecgfounder.chat.rows import ChatRow, EmbeddingFolder, LeftOut, texts
 from ecgfounder.chat.settings import ChatSettings
 from ecgfounder.chat.write import ChatSummary, write_chat
 from ecgfounder.cohort.cohort import Record
@@ -69,15 +74,15 @@ def test_openai_chat_has_the_documented_form_and_its_paths_lead_to_embeddings(
         {
             "role": "user",
             "content": [
-                {"type": "text", "text": "chest pain 61"},
-                {"type": "m1", "m1": str(embeddings / "x1.json")},
+                {"type": "text", "text": "chest pain 61", "m1": ""},
+                {"type": "m1", "text": "", "m1": str(embeddings / "x1.json")},
             ],
         },
-        {"role": "assistant", "content": [{"type": "text", "text": "Sinus rhythm Normal"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "Sinus rhythm Normal", "m1": ""}]},
     ]
     assert conversations[1][0]["content"] == [
-        {"type": "m1", "m1": str(embeddings / "x2.json")},
-        {"type": "m1", "m1": str(embeddings / "x3.json")},
+        {"type": "m1", "text": "", "m1": str(embeddings / "x2.json")},
+        {"type": "m1", "text": "", "m1": str(embeddings / "x3.json")},
     ]
     assert len(conversations) == len(KEPT)
     # datasets names the columns of an array of arrays by number
@@ -106,6 +111,10 @@ def test_json_and_jsonl_hold_the_same(cohort: Path, embeddings: Path, tmp_path: 
     assert dummy_main(flags(cohort, embeddings, array, "--output_format", "openai")) == 0
     assert dummy_main(flags(cohort, embeddings, bare, "--output_format", "jsonl", "--messages_key", "")) == 0
     assert json.loads(array.read_text()) == [json.loads(line) for line in bare.read_text().splitlines()]
+    assert dummy_main(flags(cohort, embeddings, array, "--messages_key", "messages")) == 0
+    assert [row["messages"] for row in json.loads(array.read_text())] == [
+        json.loads(line) for line in bare.read_text().splitlines()
+    ]
 
 
 def test_same_bytes_at_every_run_and_with_any_number_of_workers(cohort: Path, embeddings: Path, tmp_path: Path) -> None:
@@ -126,13 +135,114 @@ def test_a_rows_question_depends_on_seed_and_row_alone(cohort: Path, embeddings:
     everything = users("--seed", "3")
     assert users("--seed", "3", "--max_samples", "2") == everything[:2]
     assert everything == [
-        f"<m1>chest pain 61\n\n{question_for(0, 3)}",
-        f"<m1><m1>{question_for(1, 3)}",
-        f"<m1>77\n\n{question_for(6, 3)}",
+        f"<m1>chest pain 61\n\n{question_of(0, 3)}",
+        f"<m1><m1>{question_of(1, 3, n_ecgs=2)}",
+        f"<m1>77\n\n{question_of(6, 3)}",
     ]
-    drawn = {question_for(row, 3) for row in range(500)}
-    assert drawn == set(ECG_QUESTIONS)
-    assert [question_for(row, 3) for row in range(50)] != [question_for(row, 4) for row in range(50)]
+    assert {question_of(row, 3) for row in range(500)} == set(ECG_QUESTIONS)
+    assert [question_of(row, 3) for row in range(50)] != [question_of(row, 4) for row in range(50)]
+
+
+def question_of(row: int, seed: int, n_ecgs: int = 1) -> str:
+    return question_for(ChatRow(row, (), ("a",), (("m1", "a.json"),) * n_ecgs, ("m1",)), seed)
+
+
+def test_several_ecgs_are_spoken_of_in_the_plural() -> None:
+    several = {question_of(row, 0, n_ecgs=3) for row in range(500)}
+    assert several == set(QUESTIONS_OF_SEVERAL)
+    pairs = list(zip(ECG_QUESTIONS, QUESTIONS_OF_SEVERAL, strict=True))
+    assert {(question_of(row, 0), question_of(row, 0, n_ecgs=2)) for row in range(500)} == set(pairs)
+    of_one = re.compile(r"\b(this|it is|tracing|recording|ECG|electrocardiogram)\b")
+    assert [question for question in several if of_one.search(question)] == []
+    assert [question for question in ECG_QUESTIONS if re.search(r"\bthese\b|ECGs", question)] == []
+
+
+# --- `datasets` ------------------------------------------------------------------------------------------------------
+
+FORMS = [
+    (dummy_main, ()),
+    (dummy_main, ("--messages_key", "messages")),
+    (dummy_main, ("--output_format", "jsonl")),
+    (mimic_main, ()),
+    (mimic_main, ("--output_format", "jsonl")),
+]
+
+
+@pytest.fixture(params=FORMS, ids=["openai json", "openai json by key", "openai jsonl", "chat json", "chat jsonl"])
+def chat_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file of every form, of rows with no, one and several ECGs of each of two modalities, with and without a text."""
+    rows = {
+        "ecg": [["x.xml"], None, ["x.xml", "w.xml"]],
+        "echo": [None, ["y.dcm", "z.dcm"], ["y.dcm"]],
+        "note": ["", "pain", None],
+        "t": ["one", "two", "three"],
+    }
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "cohort")
+    write_embeddings(tmp_path / "ecg", Naming(), ["x.xml", "w.xml"])
+    write_embeddings(tmp_path / "echo", Naming(), ["y.dcm", "z.dcm"])
+    main, more = request.param
+    output = tmp_path / ("chat.jsonl" if "jsonl" in more else "chat.json")
+    folders = json.dumps({"ecg": str(tmp_path / "ecg"), "echo": str(tmp_path / "echo")})
+    arguments = ["--dataset_name", str(tmp_path / "cohort"), "--target_cols", "t", "--text_cols", "note"]
+    arguments += ["--modality_mapping", '{"ecg": "m1", "echo": "m2"}', "--embeddings_dirs", folders]
+    assert main([*arguments, "--output_file", str(output), *more]) == 0
+    return output
+
+
+def rows_of(chat_file: Path) -> list[Any]:
+    if chat_file.suffix == ".json":
+        rows: list[Any] = json.loads(chat_file.read_text())
+        return rows
+    return [json.loads(line) for line in chat_file.read_text().splitlines()]
+
+
+def as_loaded(rows: list[Any]) -> list[Any]:
+    """What a table of the rows must give: the rows; `datasets` names the columns of lists by number."""
+    return [{str(place): each for place, each in enumerate(row)} if isinstance(row, list) else row for row in rows]
+
+
+def keys_by_place(value: Any, place: str = "") -> Iterator[tuple[str, object]]:
+    """The keys of each object and the type of each other value, with the place where it is in a row."""
+    if isinstance(value, dict):
+        yield place, tuple(sorted(value))
+        for name, each in value.items():
+            yield from keys_by_place(each, f"{place}.{name}")
+    elif isinstance(value, list):
+        for each in value:
+            yield from keys_by_place(each, f"{place}[]")
+    else:
+        yield place, type(value)
+
+
+def test_every_row_has_the_same_keys_and_types_so_that_a_table_fills_in_nothing(chat_file: Path) -> None:
+    seen = set(keys_by_place(rows_of(chat_file)))
+    assert len(seen) == len({place for place, _ in seen})
+
+
+def test_a_table_of_the_file_gives_the_file_again(chat_file: Path, tmp_path: Path) -> None:
+    rows = as_loaded(rows_of(chat_file))
+    assert list(load(chat_file, tmp_path)) == rows
+    assert (
+        pa.Table.from_pylist(rows).to_pylist() == rows
+    )  # as in versions of `datasets` that know nothing but Arrow's types
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("version", ["3.6.0", "4.0.0"])
+def test_earlier_versions_of_datasets_give_the_same(chat_file: Path, tmp_path: Path, version: str) -> None:
+    folder = next((found for each in sys.path if (found := Path(each) / "datasets_versions" / version).is_dir()), None)
+    if folder is None:
+        pytest.skip(f"datasets {version} is not installed (make test-services)")
+    program = (
+        "import datasets, json, sys\n"
+        f"assert datasets.__version__ == {version!r}\n"
+        "rows = datasets.load_dataset('json', data_files=sys.argv[1], split='train', cache_dir=sys.argv[2])\n"
+        "print(json.dumps(list(rows)))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", program, str(chat_file), str(tmp_path / "cache")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(ended.stdout.splitlines()[-1]) == as_loaded(rows_of(chat_file))
 
 
 def test_every_row_left_out_is_counted_under_its_reason(cohort: Path, embeddings: Path, tmp_path: Path) -> None:
@@ -241,7 +351,8 @@ def test_two_modalities_keep_their_own_tags_and_folders(tmp_path: Path) -> None:
     assert first["messages"][0]["content"] == "<m1><m2><m2>"
     assert first["embeddings"]["m2"] == [f"{tmp_path}/echo/y.json", f"{tmp_path}/echo/z.json"]
     assert second["messages"][0]["content"] == "<m2>"
-    assert list(second["embeddings"]) == ["m2"]
+    assert second["embeddings"]["m1"] == []
+    assert len(second["embeddings"]["m2"]) == 1
 
 
 def test_split_of_a_dataset_dict_and_max_samples(embeddings: Path, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def changed(*words: str) -> dict[str, Any]:
         ("--pooling mean", {"pooling": "mean"}),
         ("--predictions", {"predictions": True}),
         ("--statements", {"statements": True}),
+        ("--heart_rate", {"heart_rate": True}),
         ("--format parquet", {"format": "parquet"}),
         ("--shard_size 7", {"shard_size": 7}),
         ("--format parquet --dtype float16", {"format": "parquet", "dtype": "float16"}),

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def test_page_says_what_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "III aVR aVL aVF (from two of I, II and III)",
         "500 Hz",
         "10 s, 5,000 samples per lead",
+        "heart rate ",
         "5 uV per stored unit",
         "TC50",
         "0.05-150 Hz, notch 60 Hz",
@@ -215,6 +217,42 @@ def test_folder_cannot_be_drawn_into_one_file(folder: Path) -> None:
         run(folder, "--plot", "out.png")
     with pytest.raises(RunError, match=r"a\.xml: cannot be made"):
         run(folder, "--plot", folder / "a.xml")
+
+
+def headings(drawing: Path) -> tuple[str, str]:
+    """The texts of an SVG's heading, which matplotlib keeps as comments beside the letters' outlines."""
+    text = drawing.read_text()
+    shown = {gid: re.search(rf'id="{gid}">\s*<!-- (.*?) -->', text) for gid in ("title", "facts")}
+    return tuple(found[1] if found else "" for found in shown.values())  # type: ignore[return-value]
+
+
+def test_a_drawing_is_headed_by_its_file_or_a_title_and_the_heart_rate(demo_cohort: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path, out = demo_cohort / "ecg" / "patient_003" / "ecg_0004.xml", tmp_path / "out.svg"
+    facts = "heart rate 117/min    Synthetic, from Philips Sierra ECG XML 1.04"
+    for flags, title in (
+        ((), "ecg_0004.xml"),
+        (("--title", "Visit 2"), "Visit 2"),
+        (("--title", "Visit 2: {name}"), "Visit 2: ecg_0004.xml"),
+        (("--title", ""), ""),
+    ):
+        assert run(path, "--plot", out, *flags) == 0
+        assert headings(out) == (title, facts)
+    with pytest.raises(SettingsError, match="it needs the 'plot' parameter"):
+        run(path, "--title", "Visit 2")
+
+
+def test_the_heart_rate_is_on_the_page_and_in_json(
+    demo_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = demo_cohort / "ecg" / "patient_003" / "ecg_0004.xml"
+    run(path)
+    assert "heart rate  117 per minute, measured in the samples" in capsys.readouterr().out
+    run(path, "--json")
+    assert json.loads(capsys.readouterr().out)["heart_rate"] == pytest.approx(117, abs=1)
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).standard_normal((12, 5000)))
+    run(tmp_path / "noise.npy", "--sampling_rate", "500", "--unit", "mV", "--leads", ",".join(STANDARD_LEADS))
+    assert "heart rate  no beats found" in capsys.readouterr().out
 
 
 def test_all_files_of_a_folder_are_drawn_below_one_folder(folder: Path, tmp_path: Path) -> None:

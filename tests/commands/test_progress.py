@@ -103,6 +103,14 @@ def test_a_line_comes_also_while_nothing_is_done_and_none_after_the_end(
     assert not [thread for thread in threading.enumerate() if thread.name == "ecgfounder-tick"]
 
 
+def test_the_main_process_of_a_launch_says_that_the_counts_are_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    Terminal().minute(Pace(2, 1, 10, 0.0, None))
+    assert capsys.readouterr().err.endswith("  process 1 of 4: done 2 of 10, failed 1, 0.0 ECG/s\n")
+
+
 def test_other_processes_of_a_launch_say_nothing(
     quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from ecgfounder.ledger.record import CohortSettings, RunRecord, now
 from ecgfounder.ledger.status import run_status
 from ecgfounder.storage import Location
 from tests.builders.entries import entry_of
+from tests.places import ROOT
 
 Embed = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -322,3 +323,20 @@ def test_a_run_in_a_store_whose_machine_is_gone_has_died(elsewhere: Location) ->
 
 def test_numbers_are_written_as_schedulers_take_them() -> None:
     assert [ranges(each) for each in ([], [4], [1, 2], [1, 3, 4, 5])] == ["", "4", "1-2", "1,3-5"]
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_runs_of_version_0_1_0_have_a_status(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = shown(capsys, str(ROOT / "tests" / "data" / "run_0_1_0" / kind))
+    assert status == 1
+    assert ": complete, begun " in said
+    assert "done        3, 1 failed\n" in said
+
+
+def test_an_export_has_the_status_of_its_run_and_nothing_to_retry(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*flags, "--output_dir", str(tmp_path / "out")])
+    main(["export", str(tmp_path / "out"), "--to", "npy", "--output_dir", str(tmp_path / "npy")])
+    said = shown(capsys, str(tmp_path / "npy"))[1]
+    assert said.endswith("done        12 of 13 recordings, 1 failed, 0 to do\n")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
+import re
 import signal
+import socket
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +26,7 @@ from ecgfounder.ledger.ledger import read_ledger
 from ecgfounder.storage import locate, storage_options
 from tests.builders.cohorts import write_cohort
 from tests.harness.filters import DEADLY
+from tests.harness.object_server import Gateway
 from tests.harness.outputs import json_outputs
 from tests.harness.ray_runs import (
     COMPLETE,
@@ -29,6 +36,7 @@ from tests.harness.ray_runs import (
     Machines,
     cluster,
     parts,
+    python_path,
     until,
     workers,
 )
@@ -134,6 +142,7 @@ def test_a_worker_that_is_killed_loses_nothing(
     assert driver.end() == COMPLETE, driver.said
     check(out, "parquet", expected)
     assert '"processed":61' in driver.said
+    assert re.search(r"\d+ of 61 recordings, \d+ failed.*ECG/s, \d workers?, slowest stage: ", driver.said)
 
 
 def test_a_driver_that_is_killed_takes_its_workers_along_and_a_local_run_goes_on(
@@ -318,6 +327,64 @@ def test_a_run_begun_locally_goes_on_on_ray_and_is_finished_by_a_job_array(
 
 
 @pytest.mark.slow
+def test_a_recording_whose_worker_died_once_is_not_blamed(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """As when a worker has run out of memory beside another program."""
+    out = tmp_path / "out"
+    driver = begin(out, ray_address=machines.address, filters={"deadly_once": str(tmp_path / "died")})
+    assert driver.end() == COMPLETE, driver.said
+    assert (tmp_path / "died").exists()
+    check(out, "json", expected)
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_is_replaced(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(out, format="parquet", ray_address=machines.address, filters={"slow": 0.2}, patience=8.0)
+    until(lambda: parts(out))
+    still = workers()[0]
+    os.kill(still, signal.SIGSTOP)
+    try:
+        assert driver.end(200) == COMPLETE, driver.said
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(still, signal.SIGCONT)
+    check(out, "parquet", expected)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_gone_for_some_time(
+    bucket: str, gateway: Gateway, machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """The run waits or stops; started again, it goes on, and no recording has failed for it."""
+    options = store_options_here()
+    out = locate(f"s3://{bucket}/study", storage_options(options))
+    given = {"format": "parquet", "ray_address": machines.address, "storage_options": options}
+    driver = begin(f"s3://{bucket}/study", **given, filters={"slow": 0.2})
+    until(lambda: [name for name in (out / "_run/ledger").names() if "-group" in name])
+    gateway.rule = lambda _request: 503
+    time.sleep(15.0)
+    gateway.rule = lambda _request: None
+    status = driver.end(250)
+    assert status in (COMPLETE, STOPPED, REFUSED), driver.said
+    if status != COMPLETE:
+        driver = begin(f"s3://{bucket}/study", **given)
+        assert driver.end(200) == COMPLETE, driver.said
+    assert rows_of_shards(out) == expected["parquet"]
+    check_sealed(out, COUNT - FAILED, FAILED)
+
+
+def store_options_here() -> dict[str, str]:
+    """The object store of the environment as options that travel with a run."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL")
+    options = {name.removeprefix("AWS_").lower().replace("_url", ""): os.environ[name] for name in names}
+    return options | {"allow_http": "true"}
+
+
+@pytest.mark.slow
 def test_two_drivers_at_the_same_time(machines: Machines, begin: Begin, tmp_path: Path) -> None:
     out = tmp_path / "out"
     driver = begin(out, ray_address=machines.address, filters={"slow": 0.3})
@@ -348,9 +415,7 @@ def test_a_cluster_that_ends_in_the_middle(begin: Begin, expected: dict[str, Any
 def test_a_run_to_a_bucket_loses_a_worker(
     form: str, bucket: str, machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
 ) -> None:
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL")
-    options = {name.removeprefix("AWS_").lower().replace("_url", ""): os.environ[name] for name in names}
-    options |= {"allow_http": "true"}
+    options = store_options_here()
     out = locate(f"s3://{bucket}/study", storage_options(options))
     driver = begin(
         f"s3://{bucket}/study",
@@ -365,6 +430,67 @@ def test_a_run_to_a_bucket_loses_a_worker(
     found = json_objects(out) if form == "json" else rows_of_shards(out)
     assert found == expected[form]
     check_sealed(out, COUNT - FAILED, FAILED)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_submitted_and_its_metrics(
+    made: Path, expected: dict[str, Any], tmp_path: Path, graph_cache: Path
+) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    given = {"dataset": str(made / "cohort"), "output_dir": str(tmp_path / "out"), "leads": list(STANDARD_LEADS)}
+    given |= {"checkpoint": str(made / "weights.pth"), "num_workers": 0, "driver": "ray", "group_size": 8}
+    given |= {"filters": {"slow": 0.3}}
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    port = free_port()
+    with cluster(2, dashboard=port):
+        client = until(lambda: connected_client(JobSubmissionClient, f"http://127.0.0.1:{port}"), 100)
+        code = "import sys; from tests.harness.ray_runs import main; sys.exit(main(open(sys.argv[1]).read()))"
+        environment = {"env_vars": {"PYTHONPATH": python_path(), "ECGFOUNDER_CACHE": str(graph_cache)}}
+        command = f"{sys.executable} -c '{code}' {tmp_path / 'given.json'}"
+        job = until(lambda: submitted(client, command, environment), 100)
+        until(lambda: b"ecgfounder_recordings_done" in metrics(), 150)
+        until(lambda: client.get_job_status(job).is_terminal(), 150)
+        assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
+        assert '"processed":61' in client.get_job_logs(job)
+    check(tmp_path / "out", "json", expected)
+
+
+def connected_client(kind: Any, address: str) -> Any:
+    try:
+        return kind(address)
+    except ConnectionError:
+        return None
+
+
+def submitted(client: Any, command: str, environment: dict[str, Any]) -> str | None:
+    try:
+        return str(client.submit_job(entrypoint=command, runtime_env=environment))
+    except RuntimeError:  # the cluster's agent is still starting
+        return None
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def metrics() -> bytes:
+    """What the agents of Ray's machines here tell to Prometheus."""
+    import psutil
+
+    found = b""
+    for process in psutil.process_iter(["cmdline"]):
+        if not any(word.endswith("dashboard/agent.py") for word in process.info["cmdline"] or []):
+            continue
+        for port in {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}:
+            with (
+                contextlib.suppress(OSError, http.client.HTTPException),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer,
+            ):
+                found += answer.read()
+    return found
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import struct
 import subprocess
@@ -16,7 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgfounder.ecg.leads import STANDARD_LEADS
-from ecgfounder.ecg.plot import LEAD_IN, MARGIN, STANDARD_ROWS, figure_of, footer_of, plot_recording, rows_of
+from ecgfounder.ecg.plot import (
+    LEAD_IN,
+    MARGIN,
+    STANDARD_ROWS,
+    TITLE_HEIGHT,
+    figure_of,
+    footer_of,
+    plot_recording,
+    rows_of,
+)
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import MissingDependencyError, RunError, SettingsError
 from tests.builders.philips import STORED, recording_of
@@ -194,6 +204,41 @@ def test_grid_is_pink_and_the_marks_lie_on_its_bold_lines() -> None:
     assert {round(float(lines_by_name(figure)[f"calibration-{n}"].get_ydata()[0]), 6) for n in range(4)} <= levels
 
 
+def texts_by_name(figure: Any) -> dict[str, Any]:
+    return {text.get_gid(): text for text in figure.axes[0].texts if text.get_gid()}
+
+
+@matplotlib_only
+@pytest.mark.parametrize("title", ["a.xml", "ward-7/" + "x" * 300 + "-0042.xml", "line\nbreak \x1b[2J.xml"])
+def test_the_heading_tells_printouts_apart_and_fits_above_the_chart(title: str) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    meta = {"device_manufacturer": "GE", "device_model": "MAC " + "5500 HD " * 20, "format_version": "1.04"}
+    recording = dataclasses.replace(recording_of(), meta=meta)
+    figure = figure_of(recording, title, heart_rate=71.6)
+    texts = texts_by_name(figure)
+    assert texts["facts"].get_text().startswith("heart rate 72/min    GE MAC 5500 HD")
+    assert texts["title"].get_text()[:4] == title[:4]
+    assert texts["title"].get_text().isprintable()
+    assert texts["title"].get_text().endswith(title[-4:])
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    left, right = (texts[name].get_window_extent(renderer) for name in ("title", "facts"))
+    assert left.x1 < right.x0
+    width, height = figure.get_size_inches() * figure.dpi
+    assert left.x0 >= MARGIN / 25.4 * figure.dpi - 1
+    assert right.x1 <= width - MARGIN / 25.4 * figure.dpi + 1
+    chart_top = height - (TITLE_HEIGHT + MARGIN) / 25.4 * figure.dpi
+    assert min(left.y0, right.y0) > chart_top
+    assert max(left.y1, right.y1) < height
+
+
+@matplotlib_only
+def test_a_drawing_without_title_or_beats_names_the_recorder_alone() -> None:
+    texts = texts_by_name(figure_of(dataclasses.replace(recording_of(), meta={}, source_format="ge_muse")))
+    assert "title" not in texts
+    assert texts["facts"].get_text() == "GE MUSE XML"
+
+
 @matplotlib_only
 def test_png_prints_at_true_scale(tmp_path: Path) -> None:
     """The millivolt of the first row's calibration mark is 100 of the pixels of which the file says 10 are a millimetre."""
@@ -212,7 +257,7 @@ def test_png_prints_at_true_scale(tmp_path: Path) -> None:
     middle, left = round((x[2] + x[3]) / 2 * 10), round((x[0] + x[1]) / 2 * 10)
     dark = imread(out)[:, :, :3].max(axis=2) < 0.4
     first_row = rows_of(recording_of())[0]
-    bottom = round((MARGIN + first_row.up + first_row.down) * 10)
+    bottom = round((MARGIN + TITLE_HEIGHT + first_row.up + first_row.down) * 10)
     top = np.flatnonzero(dark[:bottom, middle]).mean()
     foot = np.flatnonzero(dark[:bottom, left]).mean()
     assert foot - top == pytest.approx(100, abs=1)

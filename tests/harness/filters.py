@@ -39,9 +39,13 @@ class Slow:
 
 @dataclass(frozen=True)
 class Deadly:
-    """Kills the process at a recording that begins with `DEADLY`; with `flag`, at any while a file of this name exists."""
+    """Kills the process at a recording that begins with `DEADLY`; with `flag`, at any while a file of this name exists.
+
+    With `once`, only if a file of this name does not exist, which it then writes.
+    """
 
     flag: str = ""
+    once: str = ""
 
     def definition(self) -> dict[str, Any]:
         return {"filter": "deadly"}
@@ -50,6 +54,15 @@ class Deadly:
         return 1
 
     def apply(self, samples: Samples, sampling_rate: float) -> Samples:
-        if os.path.exists(self.flag) if self.flag else samples[0, 0] == DEADLY:
+        if self._is_due(samples):
             os.kill(os.getpid(), signal.SIGKILL)
         return samples.copy()
+
+    def _is_due(self, samples: Samples) -> bool:
+        if self.once:
+            try:
+                os.close(os.open(self.once, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return False
+            return True
+        return os.path.exists(self.flag) if self.flag else bool(samples[0, 0] == DEADLY)

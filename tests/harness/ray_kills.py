@@ -133,9 +133,14 @@ class _Script:
         elif what == "driver":
             driver.kill()
         else:
-            if self._added:
+            lost = bool(self._added)
+            if lost:
                 self.machines.lose(self._added.pop())
-            self._added.append(self.machines.add(1))
+            try:
+                self._added.append(self.machines.add(1))
+            except Exception as error:  # noqa: BLE001 - Ray raises nothing narrower
+                print(f"no machine was added: {error}", file=sys.stderr)
+            return [what] if lost else []
         return [what]
 
 

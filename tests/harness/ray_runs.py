@@ -50,8 +50,11 @@ class Machines:
 
 
 @contextmanager
-def cluster(head_cpus: int = 1, *others: int) -> Iterator[Machines]:
-    """A cluster of several machines, as far as Ray can tell; it ends with the block, with all that it started."""
+def cluster(head_cpus: int = 1, *others: int, dashboard: int | None = None) -> Iterator[Machines]:
+    """A cluster of several machines, as far as Ray can tell; it ends with the block, with all that it started.
+
+    With `dashboard`, its dashboard listens on that port.
+    """
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory() as home:
@@ -63,9 +66,11 @@ def cluster(head_cpus: int = 1, *others: int) -> Iterator[Machines]:
             head = {
                 "num_cpus": head_cpus,
                 "object_store_memory": OBJECT_STORE_BYTES,
-                "include_dashboard": False,
+                "include_dashboard": dashboard is not None,
                 "_system_config": _HEALTH,
             }
+            if dashboard is not None:
+                head |= {"dashboard_host": "127.0.0.1", "dashboard_port": dashboard}
             made = Cluster(initialize_head=True, head_node_args=head)
             machines = Machines(made.address, made)
             for cpus in others:
@@ -160,10 +165,16 @@ def main(text: str) -> int:
     given = json.loads(text)
     grouped.GroupedRun.intervals = Intervals(renew=0.3, stale=5.0, give_up=6.0, look=0.1)
     driver.TELL_SECONDS = given.pop("tell", 60.0)
+    driver.PATIENCE_SECONDS = given.pop("patience", 1800.0)
     grouped.TELL_SECONDS = 1.0
     driver.LOOK_SECONDS = 0.5
     on_ray.PAUSE_SECONDS = 0.5
-    steps = {"slow": Slow, "deadly": lambda _: Deadly(), "deadly_while": Deadly}
+    steps = {
+        "slow": Slow,
+        "deadly": lambda _: Deadly(),
+        "deadly_while": Deadly,
+        "deadly_once": lambda flag: Deadly(once=flag),
+    }
     filters = tuple(steps[name](value) for name, value in given.pop("filters", {"slow": 0.0}).items())
     given |= {"recipe": Recipe("steps", "1", filters=filters), "sampling_rate": 500.0, "unit": "mV"}
     for name in ("actors", "shard"):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecgfounder.ecg.statements import Statements
+from ecgfounder.errors import RunError
 from ecgfounder.ledger import tables
 from ecgfounder.ledger.entry import Entry, packed
 from ecgfounder.ledger.tables import PredictionsTable, StatementsTable
@@ -128,3 +129,12 @@ def test_a_record_that_a_spreadsheet_would_run_is_text_in_the_csv_alone(tmp_path
     read = pyarrow.csv.read_csv(tmp_path / "p.csv")
     assert read["record"].to_pylist() == ["'=1+1.xml"]
     assert read["window_start"].to_pylist() == [-0.5]
+
+
+def test_predictions_of_another_number_of_statements_stop_the_table_in_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RunError, match="predictions of 150 statements, and the run's checkpoint has 2: another program"),
+        PredictionsTable(tmp_path / "p.pq", ["fast", "slow"]) as table,
+    ):
+        table.add("a", predicted(1, probabilities()))
+    assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import ecgfounder
 from ecgfounder.errors import CheckpointError, SettingsError
 from ecgfounder.model import BUNDLES, ft_1lead_ECGFounder, ft_12lead_ECGFounder
 from ecgfounder.network import checkpoint as checkpoint_module
@@ -32,6 +33,7 @@ from ecgfounder.network.checkpoint import (
     sha256_of,
 )
 from ecgfounder.network.random_weights import random_weights, seed_of
+from tests.builders.weights import drawn_state
 
 State = dict[str, torch.Tensor]
 
@@ -562,6 +564,60 @@ def test_the_head_predicts_what_the_network_predicts(checkpoint_1lead: Path) -> 
     assert head.probabilities(feature_map).dtype == np.float32
     assert np.array_equal(head.logits(feature_map)[1:2], head.logits(feature_map[1:2]))
     assert np.isfinite(head.probabilities(feature_map * 1e6)).all()
+
+
+# --- names of the head's classes -------------------------------------------------------------------------------------
+
+
+def with_head(n_classes: int) -> dict[str, torch.Tensor]:
+    head = {"dense.weight": torch.zeros(n_classes, 1024), "dense.bias": torch.zeros(n_classes)}
+    return {name: tensor for name, tensor in drawn_state("1lead").items() if not name.startswith("dense.")} | head
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_labels_beside_the_weights_name_the_heads_classes(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"tuned{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": with_head(2), "labels": ["fast", "slow"]}, path)
+    else:
+        save_file(with_head(2), path, metadata={"labels": json.dumps(["fast", "slow"])})
+    _, head = load_backbone(path, "1lead")
+    assert head is not None
+    assert head.labels == ("fast", "slow")
+    with ecgfounder.load("1lead", path) as model:  # packed, and again from the cache
+        assert model.labels == ("fast", "slow")
+    with ecgfounder.load("1lead", path) as model:
+        assert model.predict(np.random.default_rng(0).standard_normal(600), sampling_rate=500).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["fast"],
+        ["fast", "fast"],
+        ["fast", " "],
+        ["fast", "a\nb"],
+        ["fast", "x" * 201],
+        ["fast", 2],
+        "ab",
+        {"fast": 0, "slow": 1},
+        torch.zeros(2),
+    ],
+    ids=str,
+)
+def test_labels_that_name_no_class_are_none_and_stop_predictions_alone(tmp_path: Path, labels: object) -> None:
+    torch.save({"state_dict": with_head(2), "labels": labels}, tmp_path / "tuned.pth")
+    _, head = load_backbone(tmp_path / "tuned.pth", "1lead")
+    assert head is not None
+    assert (head.n_classes, head.labels) == (2, None)
+
+
+def test_metadata_that_is_not_json_names_nothing(tmp_path: Path) -> None:
+    for text in ("fast, slow", "[" * 100_000):
+        save_file(with_head(2), tmp_path / "tuned.safetensors", metadata={"labels": text})
+        _, head = load_backbone(tmp_path / "tuned.safetensors", "1lead")
+        assert head is not None
+        assert head.labels is None
 
 
 # --- random weights ----------------------------------------------------------------------------------------------------

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ecgfounder.network.head import Head, pooled
-from ecgfounder.stages.pooling import pooling_of
+from ecgfounder.engines.cache import head_of_parts, head_parts
+from ecgfounder.errors import CheckpointError
+from ecgfounder.network.bundles import SPECS
+from ecgfounder.network.head import Head, labels_of, pooled
+from ecgfounder.stages.pooling import diagnostic_head, pooling_of
 
 N_TOKENS = 20_000
 
@@ -66,3 +69,35 @@ def test_a_probability_is_the_sigmoid_of_its_own_logit() -> None:
     np.testing.assert_allclose(head.logits(maps), logits, rtol=1e-6)
     with np.errstate(over="raise"):
         np.testing.assert_allclose(head.probabilities(maps), 1 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-7)
+
+
+def head_with(n_classes: int, labels: tuple[str, ...] | None = None) -> Head:
+    return Head(np.zeros((n_classes, 1024), np.float32), np.zeros(n_classes, np.float32), labels)
+
+
+def test_a_head_is_named_by_its_own_labels_or_the_published_ones() -> None:
+    assert labels_of(head_with(2, ("fast", "slow"))) == ("fast", "slow")
+    assert labels_of(head_with(150)) == SPECS["12lead"].labels()
+    own = tuple(f"class {number}" for number in range(150))
+    assert labels_of(head_with(150, own)) == own
+    assert labels_of(head_with(2)) is None
+    assert labels_of(None) is None
+
+
+def test_predictions_need_names_that_are_not_those_of_other_columns() -> None:
+    assert diagnostic_head(head_with(2, ("fast", "slow"))).n_classes == 2
+    assert diagnostic_head(head_with(150)).labels is None
+    with pytest.raises(CheckpointError, match="this one has a head of 2 classes without names"):
+        diagnostic_head(head_with(2))
+    with pytest.raises(CheckpointError, match="this one has no head"):
+        diagnostic_head(None)
+    with pytest.raises(CheckpointError, match="names a class 'lead', as a column"):
+        diagnostic_head(head_with(2, ("fast", "lead")))
+
+
+def test_the_cache_keeps_a_heads_labels() -> None:
+    for labels in (("fast", "Blöck \u2192"), None):
+        parts = {name: part.reshape(-1).view(np.uint8) for name, part in head_parts(head_with(2, labels)).items()}
+        found = head_of_parts(parts)
+        assert found is not None
+        assert found.labels == labels

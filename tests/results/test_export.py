@@ -20,7 +20,7 @@ from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.ledger.entry import key_text
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.ledger import LedgerWriter, read_ledger
-from ecgfounder.results.export import export_run
+from ecgfounder.results.export import export_run, export_runs
 from ecgfounder.results.run import open_run
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.stages.pooling import pooled
@@ -288,3 +288,35 @@ def test_the_command_says_what_it_wrote(
     assert run_export(parser.parse_args(words)) == 0
     assert f"4 embeddings of {folder} written to {tmp_path / 'out'} as json" in capsys.readouterr().err
     assert sorted(files(tmp_path / "out")) == ["a/1.json", "a/2.json", "b/3.json", "b/4.json"]
+
+
+def test_several_runs_are_written_to_folders_with_their_names(
+    tmp_path: Path, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ((PATHS[0], 101), ("c/9.xml", 201))
+    other = Made(tmp_path / "two", rows=rows, done_order=[path for path, _ in rows])
+    folders = [str(Made(tmp_path / "one", format="parquet").make()), str(other.make())]
+    words = [*folders, "--to", "json", "--output_dir", str(tmp_path / "out")]
+    assert run_export(parser.parse_args(words)) == 0
+    said = capsys.readouterr().err
+    assert f"4 embeddings written to {tmp_path / 'out'}/one as json" in said
+    assert f"2 embeddings written to {tmp_path / 'out'}/two as json" in said
+    assert "1 recording is in several runs" in said
+    with pytest.warns(UserWarning, match="in several runs"):
+        before, after = open_run(folders), open_run([tmp_path / "out" / "one", tmp_path / "out" / "two"])
+    assert np.array_equal(before.arrays()[0], after.arrays()[0])
+    assert before.arrays()[1]["record"].equals(after.arrays()[1]["record"])
+
+
+def test_of_several_runs_none_is_written_if_one_cannot_be(tmp_path: Path) -> None:
+    folders = [Made(tmp_path / "one").make(), Made(tmp_path / "two", data=1).make()]
+    taken = tmp_path / "out" / "two"
+    taken.mkdir(parents=True)
+    (taken / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="is not empty"):
+        export_runs(folders, tmp_path / "out", "npy")
+    assert not (tmp_path / "out" / "one").exists()
+    for name in ("../x", "a/b", ""):
+        with pytest.raises(SettingsError, match="must be the name of a folder"):
+            export_runs(folders, tmp_path / "new", "npy", names=["a", name])
+    assert not (tmp_path / "new").exists()

@@ -127,6 +127,14 @@ def test_names_are_for_a_list_and_a_list_has_a_run(tmp_path: Path) -> None:
         open_run([])
 
 
+def test_a_kept_column_with_the_name_of_the_run_is_kept(tmp_path: Path) -> None:
+    kept = {path: {"run": f"acquisition {number}"} for number, path in enumerate(PATHS)}
+    kept[BROKEN[0]] = {"run": "acquisition 4"}
+    runs = open_run([Made(tmp_path / "one", kept=kept).make(), made(tmp_path / "two")])
+    assert runs.records["run"].to_pylist() == ["one"] * 4 + ["two"] * 2
+    assert runs.records["run_kept"].to_pylist() == [f"acquisition {number}" for number in range(4)] + [None, None]
+
+
 def test_kept_columns_of_other_types_become_text_and_missing_ones_null(tmp_path: Path) -> None:
     folders = [Made(tmp_path / "one").make(), made(tmp_path / "two", id_column="study_id")]
     assert open_run(folders).records["study_id"].to_pylist() == [*STUDIES, None, None]

@@ -22,12 +22,13 @@ SHARDS = Settings(dataset="a.csv", output_dir=Path("out"), data_dir="/data", for
 
 OTHER_RESULTS: dict[str, list[Any]] = {
     "preparation": [Preparation(mode="1lead"), Preparation(recipe=PAPER), Preparation(window=5)],
-    "reader": ["sierraecg", "mortara_eli", "mfer", "kardia_atc"],
+    "reader": ["sierraecg", "mortara_eli", "mfer", "kardia_atc", "kardia_json"],
     "hints": [Hints(sampling_rate=500.0), Hints(unit="uV"), Hints(unit="200"), Hints(leads=("I", "II"))],
     "precision": ["bfloat16", "float16"],
     "pooling": ["mean", "both"],
     "predictions": [True],
     "statements": [True],
+    "heart_rate": [True],
     "dtype": ["float16"],
     "format": ["json"],
     "layout": ["tree"],
@@ -92,6 +93,7 @@ def test_a_fingerprint_says_what_it_is_of() -> None:
         "pooling": "none",
         "predictions": True,
         "statements": True,
+        "heart_rate": False,
         "dtype": "float32",
         "format": "parquet",
         "layout": "flat",
@@ -110,7 +112,7 @@ def test_without_more_a_run_writes_whole_maps_as_json_from_the_working_directory
         "12lead",
     )
     assert (plain.data_dir, plain.shard, plain.num_workers, plain.batch_size) == (os.getcwd(), (1, 1), 4, None)
-    switches = ("overwrite", "retry_failed", "check_hashes", "predictions", "statements", "compile")
+    switches = ("overwrite", "retry_failed", "check_hashes", "predictions", "statements", "heart_rate", "compile")
     assert not any(getattr(plain, name) for name in switches)
 
 

@@ -130,6 +130,16 @@ def acquisition_features(selection: Selection) -> tuple[Floats, list[str]]:
     return column_features(selection.table, names, "controls")
 
 
+def measurement_features(selection: Selection, statements: pa.Table) -> tuple[Floats, list[str]]:
+    """The measurements of the recording devices, from the run's table of statements: rate, intervals, axes."""
+    names = [name for name in statements.column_names if pa.types.is_floating(statements.schema.field(name).type)]
+    places = selection.places_in(statements)
+    rows = np.full(selection.table.num_rows, -1, dtype=np.int64)
+    rows[places[places >= 0]] = np.flatnonzero(places >= 0)
+    taken = statements.select(names).take(pa.array(rows, mask=rows < 0))
+    return column_features(taken, names, "controls")
+
+
 def permuted_labels(Y: Floats, groups: Numbers, rng: np.random.Generator) -> Floats:
     """The labels of each patient's recordings, exchanged as a block with those of a patient with as many recordings."""
     order = np.argsort(groups, kind="stable")

@@ -25,6 +25,7 @@ from ecgfounder.analysis.controls import (
     acquisition_features,
     column_features,
     effective_rank,
+    measurement_features,
     permutations,
     sample_of_patients,
 )
@@ -487,7 +488,8 @@ class _Probe:
                     f"Invalid value for the 'score' parameter. There is no label {label!r}; the labels are: "
                     f"{', '.join(self.labels.names)}."
                 )
-            values = self._numbers(column)
+            own = self._statement(column)
+            values = self._numbers(column) if own is None else own
             finite = values[np.isfinite(values)]
             is_probability = (
                 not self.labels.is_number and len(finite) > 0 and bool(((finite >= 0) & (finite <= 1)).all())
@@ -499,6 +501,24 @@ class _Probe:
             what = f"the column {column} as a score for {label}, without any training"
             controls.append(Control(f"score: {column}", what, evaluation))
         return controls
+
+    def _statement(self, column: str) -> Doubles | None:
+        """The probability of the network's own statement: of several windows or leads, by the mean of their logits.
+
+        None if the column is not one of the run's predictions, or is in the table too.
+        """
+        predictions = self.run.predictions
+        if predictions is None or column not in predictions.column_names or column in self.selection.table.column_names:
+            return None
+        places = self.selection.places_in(predictions)
+        probability = predictions[column].to_numpy(zero_copy_only=False).astype(np.float64)
+        inside = np.clip(probability, 1e-12, 1 - 1e-12)
+        used = places >= 0
+        n = self.selection.table.num_rows
+        counts = np.bincount(places[used], minlength=n)
+        sums = np.bincount(places[used], np.log(inside / (1 - inside))[used], minlength=n)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(1 / (1 + np.exp(-sums / counts)))
 
     def _shared(self, name: str, other: EmbeddingRun | EmbeddingRuns) -> tuple[Floats, Numbers]:
         """The features of another run for the recordings that both have, and these recordings."""
@@ -604,6 +624,11 @@ class _Probe:
             controls.append(Control("embedding (sample)", "the embedding's probe on the sample of the controls", own))
         found, used = acquisition_features(sampled)
         controls += self._of_columns("acquisition", "how recordings were made", found, used, data)
+        if self.run.statements is not None:
+            found, used = measurement_features(sampled, self.run.statements)
+            controls += self._of_columns(
+                "device measurements", "the device's own intervals and axes", found, used, data
+            )
         if settings.baseline:
             found, used = column_features(table, settings.baseline, "baseline")
             controls += self._of_columns("baseline", "the columns of the baseline", found, used, data)

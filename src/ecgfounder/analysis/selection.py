@@ -84,6 +84,13 @@ class Selection:
         """A column as texts."""
         return [None if value is None else str(value) for value in self.column(name, parameter).to_pylist()]
 
+    def places_in(self, table: pa.Table) -> Numbers:
+        """For each row of a table beside the manifest, the recording that it is of; -1 for one that is not used."""
+        names = [name for name in (RUN_COLUMN, "record") if name in table.column_names]
+        at = {key: row for row, key in enumerate(zip(*(self.table[name].to_pylist() for name in names), strict=True))}
+        keys = zip(*(table[name].to_pylist() for name in names), strict=True)
+        return np.array([at.get(key, -1) for key in keys], dtype=np.int64)
+
     def groups(self, name: str | None) -> Numbers:
         """The number of each recording's group, by a column; without one, each recording is its own."""
         if name is None:

@@ -49,12 +49,13 @@ class LeftOut(StrEnum):
 
 @dataclass(frozen=True)
 class ChatRow:
-    """A complete row: stripped texts, and (modality, embedding) for each ECG."""
+    """A complete row: stripped texts, (modality, embedding) for each ECG, and all modalities of the file."""
 
     row: int
     text: tuple[str, ...]
     target: tuple[str, ...]
     embeddings: tuple[tuple[str, str], ...]
+    modalities: tuple[str, ...]
 
 
 class EmbeddingFolder:
@@ -226,7 +227,8 @@ class ChatRows:
                 )
         self.cohort = self._open(naming)
         self.target_cols = self._target_cols()
-        self.tags = tuple(f"<{modality}>" for modality in dict.fromkeys(settings.modality_mapping.values()))
+        self.modalities = tuple(dict.fromkeys(settings.modality_mapping.values()))
+        self.tags = tuple(f"<{modality}>" for modality in self.modalities)
 
     def _open(self, naming: Naming) -> Cohort:
         settings = self.settings
@@ -307,7 +309,7 @@ class ChatRows:
             if folder.is_flagged(path):
                 return LeftOut.FLAGGED, f"row {row}, {path}"
             embeddings.append((self.settings.modality_mapping[column], str(path)))
-        return ChatRow(row, text, target, tuple(embeddings))
+        return ChatRow(row, text, target, tuple(embeddings), self.modalities)
 
 
 def _records(cells: Mapping[str, Any], column: str, id_column: str | None, row: int) -> Iterator[Record]:

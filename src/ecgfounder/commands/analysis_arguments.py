@@ -6,7 +6,6 @@ In: an argument parser, parsed arguments. Out: the shared flags; the opened run 
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,18 +45,14 @@ def opened_runs(arguments: argparse.Namespace, console: Terminal) -> EmbeddingRu
     folders: Sequence[str] = arguments.runs
     if len(folders) == 1 and arguments.names is None:
         return open_run(folders[0], allow_incomplete=arguments.allow_incomplete, storage_options=options)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        runs = open_run(
+    with console.warnings():
+        return open_run(
             list(folders),
             names=arguments.names,
             allow_different=arguments.allow_different,
             allow_incomplete=arguments.allow_incomplete,
             storage_options=options,
         )
-    for each in caught:
-        console.line(str(each.message))
-    return runs
 
 
 def named_runs(folders: Sequence[str], arguments: argparse.Namespace) -> dict[str, EmbeddingRun]:

@@ -41,8 +41,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--reader",
         default="auto",
-        help="auto (by content), sierraecg (that package, for Philips files), mortara_eli, mfer or kardia_atc (not verified with "
-        "real files) (default: %(default)s)",
+        help="auto (by content), sierraecg (that package, for Philips files), mortara_eli, mfer, kardia_atc or kardia_json "
+        "(not verified with real files) (default: %(default)s)",
     )
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it (default: the file's)")
     add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it (default: the file's)")
@@ -123,12 +123,13 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the embeddings, or a URL (s3://, gs://, az://); its subfolder _run/ holds the run record",
     )
     add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
-    add("--predictions", action="store_true", help="the head's 150 probabilities too, in _run/predictions.pq")
+    add("--predictions", action="store_true", help="the head's probabilities too, in _run/predictions.pq")
     add(
         "--statements",
         action="store_true",
         help="the device's diagnostic statements and intervals too, in _run/statements.pq",
     )
+    add("--heart_rate", action="store_true", help="measure the heart rate, for the manifest's column heart_rate")
     add("--format", default="json", help="json: a file per ECG; parquet: shards (default: %(default)s)")
     add("--shard_size", type=int, help="recordings per Parquet shard (default: 1000)")
     add("--dtype", default="float32", help="float32, or float16 with --format parquet (default: %(default)s)")

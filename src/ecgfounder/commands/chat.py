@@ -155,15 +155,16 @@ def _dummy(argv: Sequence[str] | None) -> int:
     parser.add_argument("--output_format", choices=("json", "jsonl", "openai"), default="json", help="openai is json")
     parser.add_argument(
         "--messages_key",
-        default="messages",
         metavar="NAME",
-        help="in JSONL, the key of a line's conversation; '' writes the list alone (default: messages)",
+        help="the key of a conversation; '' writes the list alone (default: messages in JSONL, '' in JSON)",
     )
     arguments = parser.parse_args(argv)
     if arguments.target_cols is None:
         parser.error("the following arguments are required: --target_cols")
-    wrap = arguments.messages_key if arguments.output_format == "jsonl" else ""
-    return _run(arguments, program, functools.partial(_conversation, key=wrap))
+    key = arguments.messages_key
+    if key is None:
+        key = "messages" if arguments.output_format == "jsonl" else ""
+    return _run(arguments, program, functools.partial(_conversation, key=key))
 
 
 def _conversation(sample: ChatRow, key: str) -> Any:
@@ -188,6 +189,6 @@ def _mimic(argv: Sequence[str] | None) -> int:
     arguments = parser.parse_args(argv)
 
     def form(sample: ChatRow) -> dict[str, Any]:
-        return embedding_chat(sample, question_for(sample.row, arguments.seed) if arguments.include_prompts else None)
+        return embedding_chat(sample, question_for(sample, arguments.seed) if arguments.include_prompts else None)
 
     return _run(arguments, program, form)

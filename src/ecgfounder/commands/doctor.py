@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import CheckpointError, ECGFounderError, RunError, StorageError
-from ecgfounder.escaping import one_line
+from ecgfounder.escaping import counted, one_line
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, locate, output_place, path_here, storage_options
 
 if TYPE_CHECKING:
@@ -439,26 +439,28 @@ def _checkpoints(checkpoint: str, mode: str | None, options: StorageOptions = NO
 
 def _checkpoint(path: Path, mode: str | None) -> Iterator[Finding]:
     """Check one file: its layout, its mode, and its head."""
-    from ecgfounder.network.bundles import spec_of
-    from ecgfounder.network.checkpoint import backbone_state, head_of, load_state_dict, sha256_of
+    from ecgfounder.network.bundles import N_STATEMENTS, spec_of
+    from ecgfounder.network.checkpoint import backbone_state, load_checkpoint, sha256_of
+    from ecgfounder.network.head import labels_of
 
     try:
-        state = load_state_dict(path)
-        found_mode = mode or _mode_of(state)
-        backbone_state(state, found_mode)
-        head, digest, size = head_of(state), sha256_of(path), path.stat().st_size
+        content = load_checkpoint(path)
+        found_mode = mode or _mode_of(content.tensors)
+        backbone_state(content.tensors, found_mode)
+        head, digest, size = content.head(), sha256_of(path), path.stat().st_size
     except (ECGFounderError, OSError, MemoryError) as error:
         fix = "use one of the published files: hf download PKUDigitalHealth/ECGFounder --local-dir checkpoints"
         yield Finding("FAIL", "checkpoint", as_flags(str(error)) or type(error).__name__, fix)
         return
     official = f"{path} (sha256 {digest[:12]}, {_size(size)}): the official layout, --mode {found_mode}"
     yield Finding("PASS", "checkpoint", official)
-    expected = len(spec_of(found_mode).labels())
-    if head is not None and head.n_classes == expected:
-        yield Finding("PASS", "head", f"{expected} statements: predictions work")
+    labels = labels_of(head)
+    if labels is not None and head is not None:
+        own = "" if head.labels is None else f" of its own ({', '.join(labels[:3])}{' ...' if len(labels) > 3 else ''})"
+        yield Finding("PASS", "head", f"{counted(len(labels), 'statement')}{own}: predictions work")
     else:
-        has = "none" if head is None else f"{head.n_classes} classes"
-        found = f"{has} instead of {expected} statements: embeddings work, predictions do not"
+        has = "none" if head is None else f"{head.n_classes} classes without names"
+        found = f"{has} instead of {N_STATEMENTS} statements: embeddings work, predictions do not"
         yield Finding("WARN", "head", found, f"for predictions use the published {spec_of(found_mode).filename}")
 
 

@@ -108,6 +108,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         pooling=arguments.pooling,
         predictions=arguments.predictions,
         statements=arguments.statements,
+        heart_rate=arguments.heart_rate,
         format=arguments.format,
         shard_size=shard_size,
         dtype=arguments.dtype,

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
 from ecgfounder.commands.arguments import add_storage_argument
+from ecgfounder.commands.terminal import Terminal
 from ecgfounder.escaping import counted, one_line
-from ecgfounder.results.export import TARGETS, export_run
+from ecgfounder.results.export import TARGETS, export_run, export_runs
 from ecgfounder.storage import storage_options as make_options
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `ecgfounder export`."""
     add = parser.add_argument
-    add("run", metavar="RUN", help="output folder of a run")
+    add(
+        "runs", nargs="+", metavar="RUN", help="output folder of a run; several are written to folders with their names"
+    )
+    add("--names", nargs="+", metavar="NAME", help="names of several runs (default: those of their folders)")
     add("--to", required=True, choices=TARGETS, help="json: a file per ECG; npy: the same as arrays; parquet: shards")
     add("--output_dir", required=True, help="new or empty folder to write to")
     add_storage_argument(parser)
@@ -35,19 +40,28 @@ def run_export(arguments: argparse.Namespace) -> int:
     ECGFounderError
         As `export_run` does.
     """
-    n_records = export_run(
-        arguments.run,
-        arguments.output_dir,
-        arguments.to,
-        layout=arguments.layout,
-        shard_size=arguments.shard_size,
-        allow_incomplete=arguments.allow_incomplete,
-        storage_options=make_options(arguments.storage_options),
-    )
+    options = {
+        "layout": arguments.layout,
+        "shard_size": arguments.shard_size,
+        "allow_incomplete": arguments.allow_incomplete,
+        "storage_options": make_options(arguments.storage_options),
+    }
+    if len(arguments.runs) > 1 or arguments.names is not None:
+        return _export_several(arguments, options)
+    n_records = export_run(arguments.runs[0], arguments.output_dir, arguments.to, **options)
     print(
         one_line(
-            f"{counted(n_records, 'embedding')} of {arguments.run} written to {arguments.output_dir} as {arguments.to}"
+            f"{counted(n_records, 'embedding')} of {arguments.runs[0]} written to {arguments.output_dir} as {arguments.to}"
         ),
         file=sys.stderr,
     )
+    return 0
+
+
+def _export_several(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
+    console = Terminal()
+    with console.warnings():
+        written = export_runs(arguments.runs, arguments.output_dir, arguments.to, names=arguments.names, **options)
+    for name, n_records in written.items():
+        console.line(f"{counted(n_records, 'embedding')} written to {arguments.output_dir}/{name} as {arguments.to}")
     return 0

@@ -61,6 +61,10 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw at 25 mm/s and 10 mm/mV: one recording into this .png or .svg file, several into this folder (default: no "
         "drawing)",
     )
+    add(
+        "--title",
+        help="heading of the drawings, with {name} for the file's name, which is the default; '' for none",
+    )
     add("--json", action="store_true", help="one JSON object per file and line")
     add_storage_argument(parser)
     add_signal_arguments(parser)
@@ -87,10 +91,30 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     options = storage_options(arguments.storage_options)
     look = partial(find_out, hints=_hints(arguments), preparation=preparation_of(arguments), options=options)
     alone = len(arguments.paths) == 1 and not _is_folder(arguments.paths[0], options)
-    drawings = None if arguments.plot is None else _checked_plot(arguments.plot, alone=alone)
+    drawings = None
+    if arguments.plot is not None:
+        drawings = Drawings(_checked_plot(arguments.plot, alone=alone), arguments.title)
+    elif arguments.title is not None:
+        raise SettingsError("the 'title' parameter is the heading of a drawing: it needs the 'plot' parameter too.")
     if alone:
         return _inspect_one(arguments.paths[0], look, drawings, as_json=arguments.json)
     return _inspect_many(arguments.paths, look, drawings, options, as_json=arguments.json)
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Where drawings go: a file, or a folder for several; and their heading, None for the file's name."""
+
+    place: Path
+    title: str | None
+
+    def draw(self, finding: Finding, recording: Recording, out: Path) -> None:
+        """Draw one recording."""
+        from ecgfounder.ecg.plot import plot_recording
+
+        name = os.path.basename(finding.path.rstrip("/"))
+        title = name if self.title is None else self.title.replace("{name}", name)
+        plot_recording(recording, out, title, heart_rate=finding.heart_rate)
 
 
 def _is_folder(path: str, options: StorageOptions) -> bool:
@@ -160,6 +184,8 @@ class Finding:
         Leads of the twelve that are computed from two of I, II and III, and those that are missing.
     sampling_rate, samples, seconds : float, int, float
         Sampling rate in Hz, samples per lead, and duration.
+    heart_rate : float or None
+        Beats per minute in the samples (`ecgfounder.preprocess.beats`); None if no beats stand out.
     resolution_uv : float or None
         Microvolts per unit of the stored samples, if the file has a single scale.
     range_mv : dict of str to tuple of (float, float) or None
@@ -182,6 +208,7 @@ class Finding:
     sampling_rate: float = 0.0
     samples: int = 0
     seconds: float = 0.0
+    heart_rate: float | None = None
     resolution_uv: float | None = None
     range_mv: dict[str, tuple[float, float] | None] = field(default_factory=dict)
     device: dict[str, str | float] = field(default_factory=dict)
@@ -240,6 +267,7 @@ def find_out(
 def describe(path: str, recording: Recording, preparation: Preparation | None = None) -> Finding:
     """The facts about a recording, and whether it can be embedded with the given settings, if any."""
     from ecgfounder.ecg.leads import channel_label, select_leads
+    from ecgfounder.preprocess.beats import heart_rate
 
     selection = select_leads(recording)
     flags, problem = _flags(recording, selection.missing)
@@ -259,6 +287,7 @@ def describe(path: str, recording: Recording, preparation: Preparation | None = 
         sampling_rate=float(recording.sampling_rate),
         samples=recording.n_samples,
         seconds=recording.duration,
+        heart_rate=heart_rate(recording),
         resolution_uv=None if resolution is None else float(resolution),
         range_mv=dict(zip(labels, _ranges(recording), strict=True)),
         device=meta,
@@ -331,7 +360,7 @@ def _problem(recording: Recording, preparation: Preparation) -> str | None:
 # --- one file --------------------------------------------------------------------------------------------------------
 
 
-def _inspect_one(path: str, look: LookAt, drawing: Path | None, *, as_json: bool) -> int:
+def _inspect_one(path: str, look: LookAt, drawings: Drawings | None, *, as_json: bool) -> int:
     finding, recording = look(path)
     if as_json:
         _print(finding.as_json())
@@ -342,17 +371,10 @@ def _inspect_one(path: str, look: LookAt, drawing: Path | None, *, as_json: bool
             _print(line)
     if recording is None:
         return SOME_NOT
-    if drawing is not None:
-        _draw(finding, recording, drawing)
-        print(f"drawn at 25 mm/s and 10 mm/mV: {one_line(str(drawing))}", file=sys.stderr)
+    if drawings is not None:
+        drawings.draw(finding, recording, drawings.place)
+        print(f"drawn at 25 mm/s and 10 mm/mV: {one_line(str(drawings.place))}", file=sys.stderr)
     return ALL_GOOD if finding.problem is None else SOME_NOT
-
-
-def _draw(finding: Finding, recording: Recording, out: Path) -> None:
-    from ecgfounder.ecg.plot import plot_recording
-
-    # Not the file's name, which may contain a patient number: drawings are shared.
-    plot_recording(recording, out, f"{finding.format} {finding.version or ''}".strip())
 
 
 def page(finding: Finding) -> Iterator[str]:
@@ -381,6 +403,8 @@ def _rows_of_page(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "missing", f"{' '.join(finding.missing)} (of the twelve; --mode 12lead needs --missing_leads zero)"
     yield "rate", f"{finding.sampling_rate:g} Hz"
     yield "duration", f"{_seconds(finding.seconds)} s, {finding.samples:,} samples per lead"
+    rate = finding.heart_rate
+    yield "heart rate", "no beats found" if rate is None else f"{rate:.0f} per minute, measured in the samples"
     yield "unit", "not stated" if finding.resolution_uv is None else f"{finding.resolution_uv:g} uV per stored unit"
     device = (finding.device.get(key) for key in ("device_manufacturer", "device_model", "software_version"))
     yield "device", ", ".join(str(text) for text in device if text) or "not stated"
@@ -441,7 +465,7 @@ def kind_of(reason: str) -> str:
 
 
 def _inspect_many(
-    paths: Iterable[str], look: LookAt, drawings: Path | None, options: StorageOptions, *, as_json: bool
+    paths: Iterable[str], look: LookAt, drawings: Drawings | None, options: StorageOptions, *, as_json: bool
 ) -> int:
     """A line per file as it is read, then the counts (on standard error beside JSON)."""
     tally = FindingCounts()
@@ -453,7 +477,7 @@ def _inspect_many(
         tally.add(finding)
         _print(finding.as_json() if as_json else table_line(finding))
         if drawings is not None and recording is not None and name is not None:
-            _draw(finding, recording, _place_of(name, drawings, taken))
+            drawings.draw(finding, recording, _place_of(name, drawings.place, taken))
         if getattr(sys.stdout, "is_gone", False):  # the reader of the lines (head, less) has ended
             break
     if not as_json:

@@ -58,10 +58,7 @@ def run_status(arguments: argparse.Namespace) -> int:
 def _as_json(found: RunStatus) -> str:
     import orjson
 
-    shards = [
-        {**asdict(each), "state": each.state, "pending": each.pending, "workers": [asdict(one) for one in each.workers]}
-        for each in found.shards
-    ]
+    shards = [{**asdict(each), "state": each.state, "pending": each.pending} for each in found.shards]
     told = {
         "outcome": found.record.outcome,
         "state": found.state,
@@ -146,7 +143,7 @@ def _advice(found: RunStatus, place: str) -> Iterable[str]:
             f"again       {what} {ranges(numbers)} of {len(found.shards)}: sbatch --array={ranges(numbers)} SCRIPT, or embed "
             f"--shard I/{len(found.shards)}"
         )
-    if found.failed and found.state == "complete":
+    if found.failed and found.state == "complete" and found.record.exported is None:
         yield "failed      --retry_failed tries them again; _run/failures.csv has the reasons"
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -55,6 +56,7 @@ _FLAGS = "|".join(
             "exclude_flags",
             "gpus_per_actor",
             "group_size",
+            "heart_rate",
         ),
         *(
             "id_column",
@@ -320,7 +322,9 @@ class Terminal:
 
     def minute(self, pace: Pace) -> None:
         """Print how far the run is, where there is no progress bar."""
-        self._print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {pace}")
+        size = int(os.environ.get("WORLD_SIZE", "1") or "1")
+        who = f"process 1 of {size}: " if size > 1 else ""  # the others have about as many records
+        self._print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {who}{pace}")
 
     def event(self, name: str, **values: object) -> None:
         """What only machines need to know; see `JsonTerminal`."""
@@ -338,6 +342,15 @@ class Terminal:
             self._bar = tqdm(total=total, unit="ECG", file=sys.stderr, smoothing=0.05)
         self._bar.set_postfix_str(f"failed {failed}", refresh=False)
         self._bar.update(done + failed - self._bar.n)
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Print the UserWarnings of a block as lines."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            yield
+        for each in caught:
+            self.line(str(each.message))
 
     def close(self) -> None:
         """End the progress."""

@@ -82,7 +82,7 @@ class Worker:
         checkpoint = checkpoint_here(work.network, work.task.options, pieces)
         self._engine = _engine(work, checkpoint)
         self._network = _Shared(self._engine)
-        head = diagnostic_head(self._engine.head, work.network.mode) if work.predictions else None
+        head = diagnostic_head(self._engine.head) if work.predictions else None
         self._keep = pooling_of(work.pooling, head)
         self._size = work.network.batch_size or self._engine.batch_size
         self.facts = Facts(

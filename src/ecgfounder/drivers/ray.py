@@ -36,6 +36,8 @@ IN_HAND = 2
 TELL_SECONDS = 60.0
 """Time without a worker after which a message names what is missing, and between two such messages."""
 CONNECT_SECONDS = 10.0
+PATIENCE_SECONDS = 1800.0
+"""Time without a result after which a worker that has groups counts as dead: three times as long as a group takes records."""
 LOOK_SECONDS = 5.0
 """Time between two looks at the cluster's machines."""
 
@@ -221,6 +223,8 @@ class Host:
         except ECGFounderError as error:
             kind = "absent" if type(error).__name__ == "CheckpointAbsent" else "refused"
             return kind, str(error)
+        except Exception as error:  # noqa: BLE001 - whatever this machine lacks: no recording has been read yet
+            return "refused", f"{socket.gethostname()}: {type(error).__name__}: {error}"
         assert self._worker is not None
         return "opened", self._worker.facts
 
@@ -276,6 +280,8 @@ class Actor:
         What the worker says of itself; None until it is open.
     groups : dict
         The groups that it has, by the reference of the result.
+    heard : float
+        When it got its first group, or gave its last result.
     """
 
     handle: Any
@@ -286,6 +292,7 @@ class Actor:
     facts: Any = None
     opening: Any = None
     groups: dict[Any, Any] = field(default_factory=dict)
+    heard: float = 0.0
     paused_until: float = 0.0
 
     @property
@@ -446,6 +453,8 @@ class Fleet:
 
     def give(self, actor: Actor, group: Any) -> None:
         """Hand a group to a worker."""
+        if not actor.groups:
+            actor.heard = time.monotonic()
         actor.groups[actor.handle.do.remote(group)] = group
 
     def events(self, timeout: float) -> list[Event]:
@@ -466,7 +475,9 @@ class Fleet:
             actor = waiting[reference]
             if actor in self.actors:  # it may have gone with an event before
                 found += self._event(actor, reference)
-        return found
+        now = time.monotonic()
+        silent = [actor for actor in self.actors if actor.groups and now - actor.heard > PATIENCE_SECONDS]
+        return found + [self._lose(actor, f"no result for {PATIENCE_SECONDS:.0f} s") for actor in silent]
 
     def _event(self, actor: Actor, reference: Any) -> list[Event]:
         try:
@@ -487,6 +498,7 @@ class Fleet:
             return [Refused(actor, value)]
         if kind == "broken":
             return [self._lose(actor, value)]
+        actor.heard = time.monotonic()
         return [Done(actor, actor.groups.pop(reference), value)]
 
     def _lose(self, actor: Actor, reason: str) -> Died:

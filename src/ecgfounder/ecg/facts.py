@@ -31,6 +31,8 @@ class Facts:
         Device and filter settings; keys are of `ecgfounder.ecg.recording.META_KEYS`.
     statements : Statements or None
         The device's statements, if they are requested and the file has them.
+    heart_rate : float or None
+        Beats per minute in the samples, if it is requested and beats stand out.
     """
 
     format: str | None = None
@@ -41,6 +43,7 @@ class Facts:
     starts: tuple[float, ...] = ()
     device: Mapping[str, str | float | None] = field(default_factory=dict)
     statements: Statements | None = None
+    heart_rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.ecg.leads import STANDARD_LEADS, channel_label, select_leads
+from ecgfounder.ecg.recorder import recorder_of
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import MissingDependencyError, RunError, SettingsError
+from ecgfounder.escaping import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 MM_PER_SECOND = 25.0
 MM_PER_MILLIVOLT = 10.0
 PLOT_SUFFIXES = (".png", ".svg")
+MOST_LETTERS = 70
+"""Of the recorder's name in a heading."""
 DPI = 254
 """Dots per inch of a PNG: ten pixels per millimetre, so that grid lines are at whole pixels."""
 
@@ -52,6 +56,8 @@ CALIBRATION_WIDTH = 5.0
 LEAST_UP, LEAST_DOWN = 14.0, 8.0
 MOST = 40.0
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_GAP = 9.0, 3.5, 1.5
+LETTER_WIDTH = 2.1
+"""Of the heading: a little more than its letters need on average."""
 
 FINE_LINE, BOLD_LINE, INK = "#f8d3d9", "#ea9aa8", "black"
 BOUNDARY = "#3d62a8"  # between leads of a row: a colour that no trace has
@@ -203,7 +209,9 @@ def _label_height(millivolts: Millivolts, sampling_rate: float, row_up: float) -
 # --- on paper --------------------------------------------------------------------------------------------------------
 
 
-def plot_recording(recording: Recording, out: Path, title: str | None = None) -> None:
+def plot_recording(
+    recording: Recording, out: Path, title: str | None = None, *, heart_rate: float | None = None
+) -> None:
     """Draw a recording into a file.
 
     Parameters
@@ -213,7 +221,9 @@ def plot_recording(recording: Recording, out: Path, title: str | None = None) ->
     out : Path
         The file to write, ending in .png (254 dots per inch) or .svg; an existing file is replaced.
     title : str, optional
-        Text above the chart.
+        Text above the chart, on the left. On the right is the recorder (`ecgfounder.ecg.recorder`).
+    heart_rate : float, optional
+        In beats per minute (`ecgfounder.preprocess.beats.heart_rate`), to be written beside the recorder.
 
     Raises
     ------
@@ -225,7 +235,7 @@ def plot_recording(recording: Recording, out: Path, title: str | None = None) ->
         If the file cannot be written.
     """
     check_plot_path(out)
-    figure = figure_of(recording, title)
+    figure = figure_of(recording, title, heart_rate)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -249,7 +259,7 @@ def check_plot_path(out: Path) -> None:
         )
 
 
-def figure_of(recording: Recording, title: str | None = None) -> Figure:
+def figure_of(recording: Recording, title: str | None = None, heart_rate: float | None = None) -> Figure:
     """The drawing as a matplotlib figure of true size, with millimetres of paper as coordinates.
 
     Raises
@@ -268,7 +278,7 @@ def figure_of(recording: Recording, title: str | None = None) -> Figure:
     chart_width = max(NARROWEST_CHART, LEAD_IN + math.ceil(seconds * MM_PER_SECOND / 5) * 5 + TAIL)
     chart_height = sum(row.up + row.down for row in rows)
     width = chart_width + 2 * MARGIN
-    height = chart_height + FOOTER_HEIGHT + MARGIN + (TITLE_HEIGHT if title else 0)
+    height = chart_height + FOOTER_HEIGHT + MARGIN + TITLE_HEIGHT
 
     figure = Figure(figsize=(width / 25.4, height / 25.4), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -276,8 +286,11 @@ def figure_of(recording: Recording, title: str | None = None) -> Figure:
     axes.axis("off")
     _draw_grid(axes, chart_width, chart_height)
     top = FOOTER_HEIGHT + chart_height
+    facts = heading_of(recording, heart_rate)
+    _text(axes, MARGIN + chart_width, top + 2, facts, size=9, ha="right", gid="facts")
     if title:
-        _text(axes, MARGIN, top + 2, title, size=9)
+        room = chart_width - len(facts) * LETTER_WIDTH - LABEL_GAP
+        _text(axes, MARGIN, top + 2, shortened(title, int(room / LETTER_WIDTH)), size=9, weight="bold", gid="title")
     for number, row in enumerate(rows):
         _draw_row(axes, row, number, top - row.up, rate, MARGIN + chart_width)
         top -= row.up + row.down
@@ -350,6 +363,21 @@ def _draw_line(axes: Axes, x: Any, y: Any, gid: str | None, width: float, color:
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
+
+
+def heading_of(recording: Recording, heart_rate: float | None) -> str:
+    """The heart rate if it is known, and the recorder in words."""
+    facts = [] if heart_rate is None else [f"heart rate {heart_rate:.0f}/min"]
+    return "    ".join([*facts, shortened(recorder_of(recording), MOST_LETTERS)])
+
+
+def shortened(text: str, most: int) -> str:
+    """One line of at most `most` letters (12 or more), without the middle of a longer one: names differ at their ends."""
+    line = one_line(text)
+    most = max(12, most)
+    if len(line) <= most:
+        return line
+    return f"{line[: most - most // 2 - 1]}…{line[len(line) - most // 2 :]}"
 
 
 def footer_of(recording: Recording, rows: Sequence[Row]) -> tuple[str, str]:

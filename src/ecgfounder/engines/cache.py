@@ -36,7 +36,7 @@ Parts = dict[str, npt.NDArray[Any]]
 MOST_BYTES = 1 << 28
 """A larger file is no entry; a backbone has about 125 MB."""
 
-_HEAD_WEIGHT, _HEAD_BIAS = "head.weight", "head.bias"
+_HEAD_WEIGHT, _HEAD_BIAS, _HEAD_LABELS = "head.weight", "head.bias", "head.labels"
 
 # An entry's layout: the SHA-256 of everything after it, in hexadecimal; a line of JSON with the key and each part's length,
 # padded with spaces; the parts one after the other, each padded with zeros.
@@ -212,7 +212,12 @@ def _file_name(key: str) -> str:
 
 def head_parts(head: Head | None) -> Parts:
     """The head as parts of an entry; none if the checkpoint has no head."""
-    return {} if head is None else {_HEAD_WEIGHT: head.weight, _HEAD_BIAS: head.bias}
+    if head is None:
+        return {}
+    parts: Parts = {_HEAD_WEIGHT: head.weight, _HEAD_BIAS: head.bias}
+    if head.labels is not None:
+        parts[_HEAD_LABELS] = np.frombuffer(json.dumps(head.labels).encode(), np.uint8)
+    return parts
 
 
 def head_of_parts(parts: Parts) -> Head | None:
@@ -221,7 +226,8 @@ def head_of_parts(parts: Parts) -> Head | None:
         return None
     # Copies, because a view would keep all the entry's memory.
     weight, bias = (floats(parts[name]).copy() for name in (_HEAD_WEIGHT, _HEAD_BIAS))
-    return Head(weight=weight.reshape(len(bias), FEATURES), bias=bias)
+    labels = tuple(json.loads(parts[_HEAD_LABELS].tobytes())) if _HEAD_LABELS in parts else None
+    return Head(weight=weight.reshape(len(bias), FEATURES), bias=bias, labels=labels)
 
 
 def floats(part: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

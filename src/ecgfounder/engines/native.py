@@ -29,8 +29,8 @@ except ImportError:  # it was not built, without a C compiler
 
 log = logging.getLogger(__name__)
 
-PACKING_VERSION = 1
-"""Part of the cache's key: raise it if `pack` changes the layout."""
+PACKING_VERSION = 2
+"""Part of the cache's key: raise it if `pack` changes the layout, or `head_parts` the head's."""
 
 _WEIGHTS = "backbone"
 _KEPT_BYTES = 256 << 20

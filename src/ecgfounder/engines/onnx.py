@@ -19,8 +19,8 @@ from ecgfounder.errors import EmbeddingError
 from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, spec_of
 from ecgfounder.network.checkpoint import load_backbone, sha256_of
 
-GRAPH_VERSION = 1
-"""Part of the cache's key: raise it if `build_graph` changes the graph."""
+GRAPH_VERSION = 2
+"""Part of the cache's key: raise it if `build_graph` changes the graph, or `head_parts` the head."""
 
 _GRAPH = "graph"
 

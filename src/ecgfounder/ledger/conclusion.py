@@ -24,7 +24,7 @@ from ecgfounder.ledger.manifest import Account, Tally, check_kept_columns, write
 from ecgfounder.ledger.record import FORMAT_VERSION, RunRecord, new_run_id, now
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind
 from ecgfounder.ledger.tables import PredictionsTable, StatementsTable
-from ecgfounder.network.bundles import spec_of
+from ecgfounder.network.bundles import published_labels
 from ecgfounder.storage import NO_OPTIONS, StorageOptions
 
 
@@ -40,7 +40,7 @@ def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord, state: Ledger
     with ExitStack() as opened:
         predictions = None
         if form.predictions:
-            table = PredictionsTable(folder.table("predictions"), spec_of(form.mode).labels())
+            table = PredictionsTable(folder.table("predictions"), record.checkpoint.labels or published_labels())
             predictions = opened.enter_context(table)
             accounts.append(predictions)
         if form.statements:
@@ -54,6 +54,7 @@ def conclude(folder: RunFolder, cohort: Cohort, record: RunRecord, state: Ledger
             folder.failures,
             accounts,
             shards=settings.shards,
+            heart_rate=form.heart_rate,
         )
     if predictions is not None:
         tally.likely = predictions.likely
@@ -96,7 +97,7 @@ def merge(output_dir: str | os.PathLike[str], options: StorageOptions = NO_OPTIO
             id_column=told.id_column,
             options=options,
         )
-        check_kept_columns(cohort, told.keep_columns)
+        check_kept_columns(cohort, told.keep_columns, heart_rate=record.form.heart_rate)
         clean_scratch(folder)
         epoch = take_epoch(folder.run, WHOLE) if has_epochs(folder.run) and not isinstance(hold, StoreHold) else None
         if isinstance(hold, StoreHold):

@@ -21,7 +21,6 @@ import orjson
 
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.ecg.facts import Facts, Identity
-from ecgfounder.network.bundles import N_STATEMENTS
 
 Status = Literal["done", "failed"]
 
@@ -145,13 +144,12 @@ class Entry:
     def _check_probabilities(self, rows: tuple[str, ...]) -> None:
         if len(rows) % max(1, len(self.facts.starts)):
             raise ValueError("probabilities of another number of windows")
-        for text in rows:
-            try:
-                n_bytes = len(base64.b64decode(text, validate=True))
-            except binascii.Error as error:
-                raise ValueError("probabilities that are not packed") from error
-            if n_bytes != 4 * N_STATEMENTS:
-                raise ValueError("probabilities of another number of statements")
+        try:
+            sizes = {len(base64.b64decode(text, validate=True)) for text in rows}
+        except binascii.Error as error:
+            raise ValueError("probabilities that are not packed") from error
+        if len(sizes) > 1 or any(n_bytes == 0 or n_bytes % 4 for n_bytes in sizes):
+            raise ValueError("probabilities of another number of statements")
 
     @property
     def number(self) -> int:

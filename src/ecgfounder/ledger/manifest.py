@@ -61,6 +61,15 @@ SCHEMA = pa.schema(
 )
 
 
+HEART_RATE = pa.field("heart_rate", pa.float64())
+"""The column of the heart rate, in beats per minute, if the run measures it."""
+
+
+def manifest_schema(*, heart_rate: bool) -> pa.Schema:
+    """The manifest's own columns."""
+    return SCHEMA.append(HEART_RATE) if heart_rate else SCHEMA
+
+
 class Account(Protocol):
     """A receiver of every record that is done or failed."""
 
@@ -119,11 +128,11 @@ class Tally:
         }
 
 
-def check_kept_columns(cohort: Cohort, columns: Sequence[str]) -> None:
+def check_kept_columns(cohort: Cohort, columns: Sequence[str], *, heart_rate: bool = False) -> None:
     """Refuse columns that do not exist, that cannot be read completely, or whose names the manifest uses itself."""
     for column in columns:
         cohort.require(column, "keep_columns")
-        if column in SCHEMA.names:
+        if column in manifest_schema(heart_rate=heart_rate).names:
             raise SettingsError(
                 f"keep_columns {column}: the manifest has a column of that name; rename it in the dataset."
             )
@@ -141,6 +150,7 @@ def write_manifest(
     tables: Sequence[Account] = (),
     *,
     shards: int = 1,
+    heart_rate: bool = False,
 ) -> Tally:
     """Look up every path of the cohort in the ledger and write both tables, each atomically.
 
@@ -149,7 +159,7 @@ def write_manifest(
     """
     tally = Tally()
     keep_columns = list(dict.fromkeys(keep_columns))
-    schema = pa.unify_schemas([SCHEMA, cohort.schema_of(keep_columns)])
+    schema = pa.unify_schemas([manifest_schema(heart_rate=heart_rate), cohort.schema_of(keep_columns)])
     told = np.zeros(len(state), dtype=np.bool_)
     pending = array("Q")
     with writing(manifest) as aside, writing(failures) as failures_aside:
@@ -228,6 +238,7 @@ def row_of(record: str, entry: Entry | None) -> dict[str, Any]:
         "input_mtime": None if given is None else given.mtime_ns,
         "input_sha256": None if given is None else given.sha256,
         **{f"seconds_{stage}": entry.seconds.get(stage) for stage in STAGES},
+        **({} if facts.heart_rate is None else {HEART_RATE.name: facts.heart_rate}),
         **{key: _meta_value(key, value) for key, value in facts.device.items() if key in META_KEYS},
     }
 

@@ -25,7 +25,7 @@ FORMAT_VERSION = 2
 MOST_SIZES = 10_000
 """Shards up to which the record has the number of recordings of each."""
 
-FINGERPRINT_DEFAULTS: dict[str, Any] = {"preparation.minus_aVR": None}
+FINGERPRINT_DEFAULTS: dict[str, Any] = {"preparation.minus_aVR": None, "heart_rate": False}
 """Values for options that older fingerprints lack: 'preparation.new_option' -> the value before the option existed."""
 
 
@@ -54,10 +54,11 @@ class CohortSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRecord:
-    """The weights, by name and content."""
+    """The weights, by name and content; for predictions, the checkpoint's own names of its head's classes, if it has them."""
 
     name: str = ""
     sha256: str = ""
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,8 @@ class RunForm:
         Whether a last window may have fewer tokens than the others.
     predictions, statements : bool
         Whether the run has these tables.
+    heart_rate : bool
+        Whether the manifest has this column.
     """
 
     format: str
@@ -103,6 +106,7 @@ class RunForm:
     ragged: bool
     predictions: bool
     statements: bool
+    heart_rate: bool = False
 
     @classmethod
     def of(cls, fingerprint: Mapping[str, Any]) -> RunForm:
@@ -130,6 +134,7 @@ class RunForm:
                 ragged=windows and preparation["remainder"] == "keep" and pooling != "mean",
                 predictions=bool(fingerprint["predictions"]),
                 statements=bool(fingerprint["statements"]),
+                heart_rate=bool(fingerprint.get("heart_rate", False)),
             )
         except (KeyError, TypeError) as error:
             raise RunError(f"run.json is not a run record: its fingerprint has no {error}") from error
@@ -217,6 +222,9 @@ class RunRecord:
         """The contents of run.json."""
         told = asdict(self)
         told["settings"]["keep_columns"] = list(self.settings.keep_columns)
+        labels = told["checkpoint"].pop("labels")
+        if labels is not None:
+            told["checkpoint"]["labels"] = list(labels)
         told["shard_sizes"] = list(self.shard_sizes)
         return {name: value for name, value in told.items() if not (name == "exported" and value is None)}
 

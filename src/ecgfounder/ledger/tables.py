@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from ecgfounder.errors import RunError
 from ecgfounder.escaping import as_cell
 from ecgfounder.ledger.entry import Entry, unpacked
+from ecgfounder.network.head import PLACE_COLUMNS
 from ecgfounder.storage import locate
 from ecgfounder.storage.writing import Place, writing
 
@@ -102,14 +104,25 @@ class PredictionsTable(_Table):
     def __init__(self, place: Place, labels: Sequence[str]) -> None:
         self._labels = tuple(labels)
         self.likely: Counter[str] = Counter()
-        places = [("record", pa.string()), ("window_start", pa.float64()), ("lead", pa.string())]
+        places = zip(PLACE_COLUMNS, (pa.string(), pa.float64(), pa.string()), strict=True)
         super().__init__(place, pa.schema([*places, *((label, pa.float32()) for label in labels)]), with_csv=True)
 
     def add(self, record: str, entry: Entry) -> None:
-        """Add a finished record's probabilities; failures have none."""
+        """Add a finished record's probabilities; failures have none.
+
+        Raises
+        ------
+        RunError
+            If there is not one for each label.
+        """
         rows = [unpacked(text) for text in entry.probabilities or ()]
         if not rows:
             return
+        if len(rows[0]) != len(self._labels):
+            raise RunError(
+                f"the ledger has predictions of {len(rows[0])} statements, and the run's checkpoint has {len(self._labels)}: "
+                "another program has changed the run's folder. Begin again in another output_dir, or with overwrite=True."
+            )
         starts = entry.facts.starts or (0.0,)
         leads = entry.facts.leads
         per_window = len(rows) // len(starts)

@@ -69,7 +69,7 @@ class NetworkSpec:
 
     def labels(self) -> tuple[str, ...]:
         """The 150 diagnostic statements that the head predicts, in output order."""
-        return _labels()
+        return published_labels()
 
 
 SPECS: dict[str, NetworkSpec] = {
@@ -79,7 +79,8 @@ SPECS: dict[str, NetworkSpec] = {
 
 
 @cache
-def _labels() -> tuple[str, ...]:
+def published_labels() -> tuple[str, ...]:
+    """The 150 diagnostic statements that the published heads predict, in output order."""
     return tuple((files("ecgfounder.network") / "labels.txt").read_text(encoding="utf-8").splitlines())
 
 

@@ -1,20 +1,21 @@
 """Safe, strict loading of checkpoints. Torch is imported only to read weights.
 
 In: a checkpoint file, or none for the one on the Hugging Face Hub. Out: the backbone's weights, checked by name and shape, and
-the head if there is one.
+the head if there is one, with the names of its classes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import logging
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,17 +198,52 @@ _WEIGHT = re.compile(r"\.(?:weight|bias|running_mean|running_var)$")
 
 _NAMES_SHOWN = 5
 
+_LONGEST_LABEL = 200
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointContent:
+    """What a checkpoint file holds.
+
+    Attributes
+    ----------
+    tensors : dict of str to torch.Tensor
+        As returned by `load_state_dict`.
+    labels : object
+        What the file has as names of the head's classes, not checked: its entry "labels", of a safetensors file the JSON in its
+        metadata of that name; None if it has none.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    labels: object = None
+
+    def head(self) -> Head | None:
+        """The head, if there is one (`head_of`), with its labels if they are a list of one distinct name per class."""
+        head, labels = head_of(self.tensors), self.labels
+        if head is None or not isinstance(labels, list | tuple) or len(labels) != head.n_classes:
+            return head
+        if not all(isinstance(label, str) and label.strip() and label.isprintable() for label in labels):
+            return head
+        if len(set(labels)) < len(labels) or max(map(len, labels)) > _LONGEST_LABEL:
+            return head
+        return replace(head, labels=tuple(labels))
+
 
 def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's tensors, without running code from its pickle.
+    """The tensors of `load_checkpoint`."""
+    return load_checkpoint(path).tensors
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> CheckpointContent:
+    """Read a checkpoint's tensors and labels, without running code from its pickle.
 
     Accepted are {"state_dict": ...} (the published files, PyTorch Lightning), {"model_state_dict": ...}, {"model": ...} and a
     state dict alone, each with or without a prefix on its names, and safetensors.
 
     Returns
     -------
-    dict
-        Name to CPU tensor, as in the file; input of `backbone_state` and `head_of`.
+    CheckpointContent
+        Its tensors are CPU tensors by name, as in the file; input of `backbone_state` and `head_of`.
 
     Raises
     ------
@@ -227,21 +263,31 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             f"{path}: a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder"
         )
     if head[8:9] == b"{":
-        content = _read_safetensors(path)
-    elif head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
+        return CheckpointContent(*_read_safetensors(path))
+    if head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
         content = _read_pickle(path)
-    else:
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint nor a safetensors file (first bytes {head[:8]!r})")
-    return _tensors(content, path)
+        return CheckpointContent(
+            _tensors(content, path), content.get("labels") if isinstance(content, Mapping) else None
+        )
+    raise CheckpointError(f"{path}: not a PyTorch checkpoint nor a safetensors file (first bytes {head[:8]!r})")
 
 
-def _read_safetensors(path: Path) -> object:
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], object]:
+    """The tensors, and the labels in the metadata if they are JSON."""
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        content = load_file(path)
     except Exception as error:  # a damaged header can raise any error
         raise CheckpointError(f"{path}: damaged safetensors file ({_short(str(error), 200)})") from error
+    try:
+        labels = json.loads(metadata.get("labels", "null"))
+    except (ValueError, RecursionError):
+        labels = None
+    return _tensors(content, path), labels
 
 
 def _read_pickle(path: Path) -> object:
@@ -378,11 +424,23 @@ def load_backbone(path: str | os.PathLike[str], mode: str) -> tuple[dict[str, to
     CheckpointError
         As `load_state_dict` and `backbone_state` do, with the path in front.
     """
-    state = load_state_dict(path)
+    content = load_checkpoint(path)
     try:
-        return backbone_state(state, mode), head_of(state)
+        return backbone_state(content.tensors, mode), content.head()
     except CheckpointError as error:
         raise CheckpointError(f"{os.fspath(path)}: {error}") from error
+
+
+def labels_in(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """A checkpoint's own names of its head's classes; None if it has none.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_checkpoint` and `head_of` do.
+    """
+    head = load_checkpoint(path).head()
+    return None if head is None else head.labels
 
 
 def head_of(state: Mapping[str, torch.Tensor]) -> Head | None:
@@ -408,7 +466,8 @@ def head_of(state: Mapping[str, torch.Tensor]) -> Head | None:
             raise CheckpointError(f"the checkpoint's head is not of floating point: {name} ({tensor.dtype})")
         if not tensor.isfinite().all():
             raise CheckpointError(f"the checkpoint's head is damaged: values of {name} are not finite")
-    return Head(*(_resolved(tensor).float().numpy().copy() for tensor in (weight, bias)))
+    values, offsets = (_resolved(tensor).float().numpy().copy() for tensor in (weight, bias))
+    return Head(values, offsets)
 
 
 def _refuse_odd_forms(tensors: Mapping[str, torch.Tensor]) -> None:

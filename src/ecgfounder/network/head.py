@@ -1,4 +1,4 @@
-"""The mean of a feature map, and the predictions of the checkpoint's head, in NumPy.
+"""The mean of a feature map, and the predictions and labels of the checkpoint's head, in NumPy.
 
 In: feature maps [B, T, 1024]. Out: their mean over T, logits, probabilities.
 """
@@ -10,7 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.network.bundles import N_STATEMENTS, published_labels
+
 FloatArray = npt.NDArray[np.float32]
+
+PLACE_COLUMNS = ("record", "window_start", "lead")
+"""The columns of a table of predictions that say whose they are; the others are named by labels."""
 
 
 def pooled(feature_map: FloatArray) -> FloatArray:
@@ -29,10 +34,13 @@ class Head:
         float32 [n_classes, 1024].
     bias : numpy.ndarray
         float32 [n_classes].
+    labels : tuple of str or None
+        The checkpoint's own names of the classes, as a fine-tuned one has them; None if it has none.
     """
 
     weight: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
+    labels: tuple[str, ...] | None = None
 
     @property
     def n_classes(self) -> int:
@@ -51,3 +59,10 @@ class Head:
         # 1 / (1 + exp(-x)) written so that no exponential overflows
         probabilities: npt.NDArray[np.float32] = np.float32(0.5) * (1 + np.tanh(self.logits(feature_map) / 2))
         return probabilities
+
+
+def labels_of(head: Head | None) -> tuple[str, ...] | None:
+    """Names of the head's classes: the checkpoint's own, or the published 150 statements if it has as many; None if unknown."""
+    if head is None or head.labels is not None:
+        return None if head is None else head.labels
+    return published_labels() if head.n_classes == N_STATEMENTS else None

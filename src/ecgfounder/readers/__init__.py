@@ -59,6 +59,7 @@ READERS: tuple[str, ...] = (
     "mortara_eli",
     "mfer",
     "kardia_atc",
+    "kardia_json",
     "hdf5",
     "arrays",
     "text_tables",
@@ -72,7 +73,12 @@ nothing in their content identifies them.
 CONTAINERS = frozenset({"hdf5", "arrays"})
 """Readers of files that may hold several arrays or recordings; 'file::member' addresses one of them."""
 
-UNVERIFIED = {"mortara_eli": "Mortara ELI XML", "mfer": "MFER (ISO 22077)", "kardia_atc": "AliveCor Kardia (ATC)"}
+UNVERIFIED = {
+    "mortara_eli": "Mortara ELI XML",
+    "mfer": "MFER (ISO 22077)",
+    "kardia_atc": "AliveCor Kardia (ATC)",
+    "kardia_json": "AliveCor Kardia (JSON)",
+}
 """Readers that no file of a device has verified: their formats are recognised, and read only where the user names them."""
 
 READER_CHOICES: tuple[str, ...] = ("auto", "sierraecg", *UNVERIFIED)

@@ -27,9 +27,6 @@ _PEC_HEADER, _PEC_CHECKSUM = 14, 2
 _PEC_POINTERS, _PEC_SYSTEM = b"\0\0", b"\0\1"
 _PEC_MODEL = re.compile(rb"\d{6,9}K")
 _FUKUDA_MODEL = re.compile(rb"(?<![!-~])FX-\d{4}[!-~]{0,8}(?![!-~])")
-_KARDIA = re.compile(
-    rb'\s*\{(?=.*"recordedAt")(?=.*"(?:algorithmDetermination|amplitudeResolution|data12L)")', re.DOTALL
-)
 
 
 def _is_nihon_kohden_eeg(head: bytes) -> bool:
@@ -61,9 +58,6 @@ _FORMATS = (
     NotRead("Fukuda Denshi ECG", _EXPORT, _is_fukuda),
     NotRead(  # a number, date and time, and fields of fixed size; sampling rate, unit and leads are not in the file
         "Contec ECG90A", "", lambda head: _CONTEC.match(head) is not None
-    ),
-    NotRead(
-        "AliveCor Kardia JSON", "give the recording's .atc file instead", lambda head: _KARDIA.match(head) is not None
     ),
 )
 

@@ -7,8 +7,9 @@ failures, run.json. An export to JSON writes the same bytes as a JSON run.
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from ecgfounder.checks import check_choice
 from ecgfounder.cohort.cohort import Record
 from ecgfounder.cohort.index import output_name
 from ecgfounder.cohort.naming import LAYOUT_CHOICES, Layout, Naming
-from ecgfounder.errors import PrepareError, RunError, StorageError
+from ecgfounder.errors import PrepareError, RunError, SettingsError, StorageError
 from ecgfounder.escaping import one_line
 from ecgfounder.ledger.admission import take_folder
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
@@ -121,6 +122,74 @@ def export_run(
         raise RunError(
             f"{target.output_dir} could not be written: {reason}. It is not complete; remove it and start again."
         ) from error
+
+
+def export_runs(
+    runs: Sequence[str | os.PathLike[str]],
+    output_dir: str | os.PathLike[str],
+    to: str,
+    *,
+    names: Sequence[str] | None = None,
+    layout: str | None = None,
+    shard_size: int = 1000,
+    allow_incomplete: bool = False,
+    storage_options: Mapping[str, object] | StorageOptions | None = None,
+) -> dict[str, int]:
+    """Write several runs in another format: each becomes a run in a folder with its name in `output_dir`.
+
+    Recordings that are in several runs are named in a UserWarning.
+
+    Parameters
+    ----------
+    runs : sequence of str or os.PathLike
+        The runs' output folders.
+    output_dir : str or os.PathLike
+        The folder of the new folders, which must be new or empty.
+    to : str
+        "json", "npy" or "parquet".
+    names : sequence of str, optional
+        The names of the new folders; None for those of the runs' folders.
+    layout, shard_size, allow_incomplete, storage_options
+        As for `export_run`.
+
+    Returns
+    -------
+    dict of str to int
+        Number of recordings written, by name.
+
+    Raises
+    ------
+    RunError, SettingsError
+        As `export_run` and `open_run` do; also if a name cannot be that of a folder. Folders are checked before any work.
+    """
+    options = make_options(storage_options)
+    opened = open_run(
+        list(runs), names=names, allow_different=True, allow_incomplete=allow_incomplete, storage_options=options
+    )
+    for name in opened.names:
+        if not _FOLDER_NAME.fullmatch(name):
+            raise SettingsError(
+                f"Invalid value for the 'names' parameter. Each must be the name of a folder, of letters, digits, '_', '-' and "
+                f"'.', got {name!r}."
+            )
+    targets = {name: RunFolder(output_dir, options).output_dir / name for name in opened.names}
+    for name, run in zip(opened.names, opened.runs, strict=True):
+        _refuse_folder(targets[name], run.folder)
+    return {
+        name: export_run(
+            str(run.folder),
+            str(targets[name]),
+            to,
+            layout=layout,
+            shard_size=shard_size,
+            allow_incomplete=allow_incomplete,
+            storage_options=options,
+        )
+        for name, run in zip(opened.names, opened.runs, strict=True)
+    }
+
+
+_FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 
 def _refuse_folder(target: Location, run: Location) -> None:

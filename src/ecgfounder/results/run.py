@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from ecgfounder.cohort.naming import RUN_FOLDER
 from ecgfounder.errors import RunError, SettingsError, StorageError
 from ecgfounder.escaping import counted, facts_as_html
-from ecgfounder.ledger.folder import RunFolder
+from ecgfounder.ledger.folder import RunFolder, leads_out
 from ecgfounder.ledger.ledger import read_ledger
-from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, row_of
+from ecgfounder.ledger.manifest import FAILURE_COLUMNS, SCHEMA, manifest_schema, row_of
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.arrays import Embeddings, arrays_of
 from ecgfounder.results.join import Join, check_join, join_table
@@ -135,7 +135,7 @@ def _open_one(
     try:
         # Without threads: one that releases Python's memory while a short program ends would abort it.
         manifest = (
-            _ledger_table(place.ledger)
+            _ledger_table(place.ledger, manifest_schema(heart_rate=record.form.heart_rate))
             if table is None
             else pq.ParquetFile(pa.BufferReader(table.read())).read(use_threads=False)
         )
@@ -214,6 +214,28 @@ class EmbeddingRun:
     def failures(self) -> pa.Table:
         """The failed rows of the manifest: row_index, path_index, record, error, reason."""
         return self.manifest.filter(pc.equal(self.manifest["status"], "failed")).select(list(FAILURE_COLUMNS))
+
+    @cached_property
+    def predictions(self) -> pa.Table | None:
+        """The head's probabilities of a run with predictions, a row per recording, window and lead; None without them."""
+        return self._beside("predictions")
+
+    @cached_property
+    def statements(self) -> pa.Table | None:
+        """The devices' statements and intervals of a run with statements, a row per recording that has any; None without them."""
+        return self._beside("statements")
+
+    def _beside(self, name: str) -> pa.Table | None:
+        place = RunFolder(self.folder)
+        table = place.find_table(name)
+        if table is None:
+            return None
+        if leads_out(place.run, table.basename):
+            raise RunError(f"{table} leads out of the run's folder; expected a file in it")
+        try:
+            return pq.ParquetFile(pa.BufferReader(table.read())).read(use_threads=False)
+        except (OSError, pa.ArrowException, StorageError) as error:
+            raise RunError(f"{table} cannot be read: {error}. The run's command writes it again.") from error
 
     @cached_property
     def records(self) -> pa.Table:
@@ -377,7 +399,7 @@ class EmbeddingRun:
         identifier = told.id_column
         if on == (told.path_column if identifier is None else identifier):
             return "record"
-        own = [name for name in self.manifest.column_names if name not in SCHEMA.names]
+        own = [name for name in self.manifest.column_names if name not in (*SCHEMA.names, "heart_rate")]
         known = ", ".join([*own, *filter(None, [identifier]), "record", "row_index"])
         raise RunError(
             f"the run's manifest has no column {on!r}; it can be joined on: {known}. The same command again with "
@@ -405,11 +427,11 @@ class EmbeddingRun:
         return np.array(keys, dtype=np.uint64)[order], np.array(places, dtype=np.int64)[order]
 
 
-def _ledger_table(ledger: Location) -> pa.Table:
+def _ledger_table(ledger: Location, schema: pa.Schema) -> pa.Table:
     """The finished records of a run that is not complete, in the manifest's form, ordered by name."""
     state = read_ledger(ledger)
     entries = state.entries(range(len(state)))
-    parts = [pa.Table.from_pylist([], schema=SCHEMA)]
+    parts = [pa.Table.from_pylist([], schema=schema)]
     while chunk := [row_of(entry.record, entry) for entry in islice(entries, _RECORDS_AT_ONCE)]:
-        parts.append(pa.Table.from_pylist(chunk, schema=SCHEMA))
+        parts.append(pa.Table.from_pylist(chunk, schema=schema))
     return pa.concat_tables(parts).sort_by("record")

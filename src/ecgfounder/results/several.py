@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 RUN_COLUMN = "run"
 """The column with the name of a recording's run."""
 
+KEPT_RUN_COLUMN = "run_kept"
+"""The name of a kept column `run`."""
+
 NOT_DECIDING = ("pooling", "predictions", "statements", "format", "layout", "id_column")
 """Settings of a fingerprint that do not decide a recording's vector: the mean over T can be taken of any pooling."""
 
@@ -48,7 +51,8 @@ class EmbeddingRuns:
     runs : tuple of EmbeddingRun
         The runs, in the same order.
     manifest : pyarrow.Table
-        The rows of all manifests. A kept column that only some runs have is null for the others.
+        The rows of all manifests. A kept column that only some runs have is null for the others; one with the name `run` is
+        `run_kept`.
     differences : tuple of str
         In what the runs differ that decides a vector, if they were opened with `allow_different`.
 
@@ -87,6 +91,20 @@ class EmbeddingRuns:
     def failures(self) -> pa.Table:
         """The failed rows of all manifests: run, row_index, path_index, record, error, reason."""
         return _with_names([run.failures for run in self.runs], self.names)
+
+    @cached_property
+    def predictions(self) -> pa.Table | None:
+        """`EmbeddingRun.predictions` of all runs that have them."""
+        return self._beside([run.predictions for run in self.runs])
+
+    @cached_property
+    def statements(self) -> pa.Table | None:
+        """`EmbeddingRun.statements` of all runs that have them."""
+        return self._beside([run.statements for run in self.runs])
+
+    def _beside(self, tables: Sequence[pa.Table | None]) -> pa.Table | None:
+        found = [(name, table) for name, table in zip(self.names, tables, strict=True) if table is not None]
+        return _with_names([table for _, table in found], [name for name, _ in found]) if found else None
 
     @cached_property
     def records(self) -> pa.Table:
@@ -245,7 +263,7 @@ def _with_names(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
     """The rows of several tables, with the run's name in front."""
     named = []
     for name, table in zip(names, tables, strict=True):
-        kept = table.drop_columns([RUN_COLUMN]) if RUN_COLUMN in table.column_names else table
+        kept = table.rename_columns([KEPT_RUN_COLUMN if each == RUN_COLUMN else each for each in table.column_names])
         named.append(kept.add_column(0, RUN_COLUMN, pa.array([name] * kept.num_rows, pa.string())))
     return _concatenated(named)
 

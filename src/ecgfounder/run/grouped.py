@@ -126,7 +126,12 @@ class GroupedRun(Run):
             data_dir=settings.data_dir,
             epoch=self._store_hold.epoch,
             task=ReadTask(
-                settings.preparation, settings.reader, settings.hints, settings.statements, settings.storage_options
+                settings.preparation,
+                settings.reader,
+                settings.hints,
+                settings.statements,
+                settings.storage_options,
+                settings.heart_rate,
             ),
             network=NetworkChoice(
                 mode=settings.mode,
@@ -189,6 +194,10 @@ class GroupedRun(Run):
 
     def _process_again(self, started: Started) -> Recorder:
         return self._process(started)
+
+    def _repaired(self, started: Started, recorder: Recorder) -> Recorder:
+        # Without anything to do, no worker was opened.
+        return super()._repaired(started, recorder) if started.plan.n_todo else recorder
 
     @abstractmethod
     def _carry(self, schedule: Schedule, returned: Returned) -> None:

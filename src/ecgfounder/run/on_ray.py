@@ -33,6 +33,7 @@ STARTS_THAT_MAY_FAIL = 3
 class RayRun(GroupedRun):
     """One attempt of a run whose workers are actors of Ray."""
 
+    opener = staticmethod(open_worker)
     _fleet: Fleet
     _failed_starts = 0
 
@@ -43,7 +44,7 @@ class RayRun(GroupedRun):
         self._fleet = Fleet(
             ray,
             settings.actors,
-            partial(open_worker, self._work_for(needs)),
+            partial(self.opener, self._work_for(needs)),
             self._pieces,
             self.console.line,
             needs=needs,

@@ -56,7 +56,7 @@ from ecgfounder.ledger.record import (
 )
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind, remove_obsolete, remove_tables
 from ecgfounder.machine import is_launched, usable_memory
-from ecgfounder.network.checkpoint import find_checkpoint, sha256_of
+from ecgfounder.network.checkpoint import find_checkpoint, labels_in, sha256_of
 from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
 from ecgfounder.run.jobs import jobs_of, refuse_collisions, refuse_decimal_ids
@@ -233,7 +233,7 @@ class Run:
             id_column=settings.id_column,
             options=settings.storage_options,
         )
-        check_kept_columns(cohort, settings.keep_columns)
+        check_kept_columns(cohort, settings.keep_columns, heart_rate=settings.heart_rate)
         index = index_cohort(cohort, self.naming if self._named else None, self.naming.data_dir)
         if index.n_records == 0:
             raise CohortError(
@@ -284,7 +284,7 @@ class Run:
             pool = self._pool(plan, launch)
             stack.callback(pool.close)
             engine = self._engine(launch, opening)
-            head = diagnostic_head(engine.head, self.settings.mode) if self.settings.predictions else None
+            head = diagnostic_head(engine.head) if self.settings.predictions else None
             started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began, pool, head)
         # Written when no process can be refused any more, and before any process has a result.
         with launch.together():
@@ -362,7 +362,12 @@ class Run:
     def _pool(self, plan: Plan, launch: Launch) -> ReaderPool:
         settings = self.settings
         task = ReadTask(
-            settings.preparation, settings.reader, settings.hints, settings.statements, settings.storage_options
+            settings.preparation,
+            settings.reader,
+            settings.hints,
+            settings.statements,
+            settings.storage_options,
+            settings.heart_rate,
         )
         n_workers = min(settings.num_workers, plan.n_todo)
         memory = usable_memory() * READING_SHARE if settings.read_memory is None else settings.read_memory * (1 << 30)
@@ -468,13 +473,23 @@ class Run:
             started=now(),
             run_id=started.run_id,
             format_version=FORMAT_VERSION,
-            checkpoint=CheckpointRecord(name=opening.checkpoint.name, sha256=opening.digest),
+            checkpoint=CheckpointRecord(
+                name=opening.checkpoint.name,
+                sha256=opening.digest,
+                labels=self._labels(started),
+            ),
             engine=EngineRecord(name=engine.name, precision=engine.precision, device=engine.device),
             processes=started.launch.world_size,
             dataset_fingerprint=opening.cohort.fingerprint,
             versions=versions(),
             shard_sizes=tuple(opening.index.shard_sizes(settings.shard[1])) if settings.shard[1] <= MOST_SIZES else (),
         )
+
+    def _labels(self, started: Started) -> tuple[str, ...] | None:
+        """The checkpoint's own names of its head's classes, if predictions are written; the engine may be elsewhere."""
+        if not self.settings.predictions:
+            return None
+        return labels_in(started.opening.checkpoint) if started.head is None else started.head.labels
 
     def _process(self, started: Started) -> Recorder:
         n_renewed = 0 if self._state is None else len(started.plan.renewals)

@@ -80,6 +80,8 @@ class Settings:
         Whether to write the head's probabilities.
     statements : bool
         Whether to write the recording device's diagnostic statements and intervals.
+    heart_rate : bool
+        Whether to measure the heart rate, for the manifest.
     dtype : str
         Data type of the embeddings that are written.
     format, layout, shard_size : str, str, int
@@ -126,6 +128,7 @@ class Settings:
     pooling: str = "none"
     predictions: bool = False
     statements: bool = False
+    heart_rate: bool = False
     dtype: str = "float32"
     format: str = "json"
     layout: str = "flat"
@@ -239,6 +242,7 @@ class Settings:
             "pooling": self.pooling,
             "predictions": self.predictions,
             "statements": self.statements,
+            "heart_rate": self.heart_rate,
             "dtype": self.dtype,
             "format": self.format,
             "layout": self.layout,

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import CheckpointError
-from ecgfounder.network.bundles import spec_of
-from ecgfounder.network.head import Head, pooled
+from ecgfounder.network.bundles import N_STATEMENTS
+from ecgfounder.network.head import PLACE_COLUMNS, Head, labels_of, pooled
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -58,19 +58,24 @@ def pooling_of(pooling: str, head: Head | None = None) -> Callable[[FloatArray],
     return keep
 
 
-def diagnostic_head(head: Head | None, mode: str) -> Head:
-    """The checkpoint's head, if it is the published one with named classes.
+def diagnostic_head(head: Head | None) -> Head:
+    """The checkpoint's head, if the names of its classes are known: the published one, or one with labels of its own.
 
     Raises
     ------
     CheckpointError
-        If there is no head, or it has another number of classes.
+        If there is no head, it has another number of classes and no labels, or a label is the name of another column.
     """
-    expected = len(spec_of(mode).labels())
-    if head is None or head.n_classes != expected:
-        found = "has no head" if head is None else f"has a head of {head.n_classes} classes"
+    if head is None or labels_of(head) is None:
+        found = "has no head" if head is None else f"has a head of {head.n_classes} classes without names"
         raise CheckpointError(
-            f"predictions=True needs the {expected}-label head of the published checkpoints, and this one {found}. "
-            "Use the published checkpoint, or leave predictions=True out."
+            f"predictions=True needs the {N_STATEMENTS}-label head of the published checkpoints, or one with a list of distinct "
+            f"names under 'labels', and this one {found}. Use such a checkpoint, or leave predictions=True out."
+        )
+    taken = [name for name in PLACE_COLUMNS if name in (head.labels or ())]
+    if taken:
+        raise CheckpointError(
+            f"predictions=True: the checkpoint names a class {taken[0]!r}, as a column of the table that says whose predictions "
+            "they are. Give the class another name."
         )
     return head

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.errors import ECGFounderError, PrepareError, ReadError, StorageError
+from ecgfounder.preprocess.beats import heart_rate
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import make_source, read_source, source_statements
@@ -158,6 +159,7 @@ class ReadTask:
     hints: Hints = field(default_factory=Hints)
     statements: bool = False
     options: StorageOptions = NO_OPTIONS
+    heart_rate: bool = False
 
     @cached_property
     def _upcoming(self) -> Upcoming:
@@ -220,6 +222,7 @@ class ReadTask:
             n_samples=recording.n_samples,
             device=dict(recording.meta),
             statements=source_statements(source) if self.statements else None,
+            heart_rate=heart_rate(recording) if self.heart_rate else None,
         )
         need = to_prepare(recording, n_bytes, self.preparation)
         if n_bytes or need > LARGE_BYTES:

@@ -1,4 +1,4 @@
-"""The outputs of a run in a store, compared with its ledger by one listing.
+"""The outputs of a run to which groups were committed, compared with its ledger by one listing.
 
 In: the ledger's state, the output folder. Out: which finished records have their output, with the tag that it was written with.
 """
@@ -6,6 +6,7 @@ In: the ledger's state, the output folder. Out: which finished records have thei
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +26,9 @@ def outputs_there(output_dir: Location, state: LedgerState) -> npt.NDArray[np.bo
         If the folder cannot be listed.
     """
     names, tags = array("Q"), array("Q")
-    start = len(output_dir.name) + 1 if output_dir.name else 0
-    for status in output_dir.store.unsorted(output_dir.name):
-        name = status.name[start:]
-        if not name.startswith(f"{RUN_FOLDER}/"):
-            names.append(path_key(name.casefold()))
-            tags.append(path_key(status.tag))
+    for name, tag in _listed(output_dir):
+        names.append(path_key(name.casefold()))
+        tags.append(path_key(tag))
     order = np.argsort(np.array(names, np.uint64), kind="stable")
     listed, listed_tags = np.array(names, np.uint64)[order], np.array(tags, np.uint64)[order]
     shards = np.isin(np.array([path_key(shard.casefold()) for shard in state.shards], np.uint64), listed)
@@ -40,3 +38,15 @@ def outputs_there(output_dir: Location, state: LedgerState) -> npt.NDArray[np.bo
         same = (listed[at] == state.names) & ((state.outputs == 0) | (listed_tags[at] == state.outputs))
         there |= same & (state.shard < 0)
     return np.asarray(there & (state.status == DONE), dtype=np.bool_)
+
+
+def _listed(output_dir: Location) -> Iterator[tuple[str, str]]:
+    """Name and tag of each object below a folder, except those of the run record."""
+    if output_dir.is_local:  # the ledger has no tags of outputs there, and asking for them takes time
+        yield from ((name, "") for name in output_dir.names(skip=RUN_FOLDER.__eq__))
+        return
+    start = len(output_dir.name) + 1 if output_dir.name else 0
+    for status in output_dir.store.unsorted(output_dir.name):
+        name = status.name[start:]
+        if not name.startswith(f"{RUN_FOLDER}/"):
+            yield name, status.tag
