@@ -232,6 +232,18 @@ def test_parts_are_looked_at_by_format_rate_and_flag_where_there_are_enough(tmp_
     }
 
 
+def test_of_many_values_only_the_most_frequent_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {name: {"sampling_rate": 400 + number / 100} for number, name in enumerate(NAMES[:40])}
+    rates |= {NAMES[40]: {"sampling_rate": float("nan")}, NAMES[41]: {"sampling_rate": float("nan")}}
+    monkeypatch.setattr(sys.modules["ecgfounder.analysis.compare"], "MOST_VALUES", 5)
+    a = cohort(tmp_path / "a", vectors(1), facts=rates)
+    found = compared(a, a)
+    by_rate = [each for each in found.agreement if each.by == "sampling_rate"]
+    assert len({each.value for each in by_rate}) == 5
+    assert found.figure("cosine", "sampling_rate", "500").n_recordings == N - 42
+    assert any("the 5 most frequent of 42 values" in note for note in found.notes)
+
+
 def test_recordings_that_another_reader_read_are_a_part_of_their_own(first: Path, tmp_path: Path) -> None:
     facts = {name: {"format": "muse"} for name in NAMES[:30]}
     found = compared(first, cohort(tmp_path / "b", vectors(1), facts=facts))

@@ -9,6 +9,7 @@ method.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -440,23 +441,23 @@ class _Compare:
         n = len(self.pairs)
         yield _Part("all", "", np.ones(n, bool))
         for by in ("format", "sampling_rate"):
-            found = self.pairs.kinds(by)
-            if len(found) > 1:
-                yield from self._most(by, found)
-        flags = [one | other for one, other in zip(*self.pairs.flag_names(), strict=True)]
-        names = sorted(set().union(*flags))
-        found = {name: np.array([name in each for each in flags]) for name in names}
-        if names:
-            found["(none)"] = np.array([not each for each in flags])
-        yield from self._most("flag", found)
+            values, numbers = numbered(self.pairs.kinds(by))
+            if len(values) > 1:
+                counts = dict(enumerate(np.bincount(numbers).tolist()))
+                yield from (_Part(by, values[number], numbers == number) for number in self._most(by, counts))
+        flags = [one | other or {"(none)"} for one, other in zip(*self.pairs.flag_names(), strict=True)]
+        named = Counter(name for each in flags for name in each)
+        if set(named) != {"(none)"}:
+            for name in self._most("flag", named):
+                yield _Part("flag", name, np.array([name in each for each in flags]))
 
-    def _most(self, by: str, found: Mapping[str, Mask]) -> Iterator[_Part]:
-        order = sorted(found, key=lambda value: (-int(found[value].sum()), value))
-        if len(order) > MOST_VALUES:
+    def _most(self, by: str, counts: Mapping[Any, int]) -> list[Any]:
+        """The most frequent values."""
+        if len(counts) > MOST_VALUES:
             self.notes.append(
-                f"{by}: the {MOST_VALUES} most frequent of {len(order):,} values are looked at separately"
+                f"{by}: the {MOST_VALUES} most frequent of {len(counts):,} values are looked at separately"
             )
-        yield from (_Part(by, value, found[value]) for value in order[:MOST_VALUES])
+        return sorted(counts, key=lambda value: -counts[value])[:MOST_VALUES]
 
     def _agreement(self, part: _Part, values: Doubles, equal: Mask, sample: _Sample) -> Iterator[Agreement]:
         """The statistics of a part."""
