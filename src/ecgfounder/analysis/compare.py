@@ -106,8 +106,7 @@ class CompareSettings:
     k : int
         The number of nearest neighbours.
     sample : int
-        The number of recordings for centring, reference distributions, CKA and neighbours. The memory grows with its square:
-        0.4 GiB for 3,000, 1.2 GiB for 5,000.
+        The number of recordings for centring, reference distributions, CKA and neighbours. The memory grows with its square.
     permutations, n_draws : int
         Permutations of the groups for the reference distributions, and draws of groups for the intervals.
     seed : int
