@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -368,6 +369,12 @@ def test_several_runs_as_one_are_refused(first: Path, tmp_path: Path) -> None:
     several = open_run([first])
     with pytest.raises(SettingsError, match="expected two opened runs, got a EmbeddingRuns"):
         compare(several, several)  # type: ignore[arg-type]
+
+
+def test_the_example_is_right(tmp_path: Path) -> None:
+    names = {"open_run": open_run, "folder": Made(tmp_path / "a").make(), "other": Made(tmp_path / "b").make()}
+    result = doctest.testmod(sys.modules["ecgfounder.analysis.compare"], extraglobs=names)
+    assert (result.failed, result.attempted) == (0, 2)
 
 
 # --- the command -------------------------------------------------------------------------------------------------------
