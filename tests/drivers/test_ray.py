@@ -483,7 +483,7 @@ def metrics() -> bytes:
 
     found = b""
     for process in psutil.process_iter(["cmdline"]):
-        if not any(word.endswith("dashboard/agent.py") for word in process.info["cmdline"] or []):
+        if (process.info["cmdline"] or [""])[0] != "ray::DashboardAgent":
             continue
         for port in {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}:
             with (
