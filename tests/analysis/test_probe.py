@@ -263,9 +263,9 @@ def test_p_values_are_uniform_on_their_grid_without_any_effect() -> None:
     values = []
     for seed in range(400):
         rng = np.random.default_rng(seed)
-        groups = np.repeat(np.arange(120), rng.integers(1, 4, 120))
-        X = (rng.standard_normal((120, 3))[groups] + 0.5 * rng.standard_normal((len(groups), 3))).astype(np.float32)
-        Y = (rng.random(120) < 0.45)[groups, None].astype(np.float32)
+        groups = np.repeat(np.arange(160), rng.integers(1, 4, 160))
+        X = (rng.standard_normal((160, 3))[groups] + 0.5 * rng.standard_normal((len(groups), 3))).astype(np.float32)
+        Y = (rng.random(160) < 0.45)[groups, None].astype(np.float32)
         task = Task(("none",), penalties=(0.1,), inner_folds=2)
         data = remade(Y, Data(Y, groups, (), task, seed, 2))
         observed = evaluate_features(X, data)

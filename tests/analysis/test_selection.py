@@ -35,6 +35,13 @@ def test_each_rule_counts_what_it_leaves_out(tmp_path: Path) -> None:
     assert without_patient.groups("patient").tolist() == [0, 1]
 
 
+def test_a_patient_s_number_is_the_same_with_and_without_decimals(tmp_path: Path) -> None:
+    labels = pd.DataFrame({"study_id": [101, 102, 103], "patient": [15.0, 7.5, np.nan], "name": ["1.0", "1", "v2.0"]})
+    found = select(open_run(run(tmp_path / "run")), labels, "study_id")
+    assert found.texts("patient", "group")[:2] == ["15", "7.5"]
+    assert found.texts("name", "group") == ["1.0", "1", "v2.0", "v2.0"]  # texts are left as they are
+
+
 def test_kept_columns_need_no_table(tmp_path: Path) -> None:
     found = select(open_run(run(tmp_path / "run")), where="study_id > 101")
     assert found.table.num_rows == 3

@@ -382,7 +382,7 @@ class _Probe:
         settings = self.settings
         if settings.split is not None:
             texts = self.selection.texts(settings.split, "split")
-            return tuple(given_split(_whole(texts), self.groups, settings.test, settings.validation))
+            return tuple(given_split(texts, self.groups, settings.test, settings.validation))
         if settings.test_runs:
             runs = self.selection.texts(RUN_COLUMN, "test_runs")
             for name in settings.test_runs:
@@ -397,7 +397,7 @@ class _Probe:
                 raise SettingsError("test_runs names all runs, so that none is left to train on")
             return (Split(np.flatnonzero(side == 0), np.flatnonzero(side == 1)),)
         if isinstance(settings.folds, str):
-            return tuple(given_folds(_whole(self.selection.texts(settings.folds, "folds")), self.groups))
+            return tuple(given_folds(self.selection.texts(settings.folds, "folds"), self.groups))
         return self._made_folds(Y, self.groups, seed)
 
     def _made_folds(self, Y: Floats, groups: Numbers, seed: int) -> tuple[Split, ...]:
@@ -710,11 +710,6 @@ class _Probe:
         data = self.data.only(evaluation.labels)
         everything = Split(np.arange(len(X)), np.arange(0))
         return fit_split(X, data.Y, data.groups, everything, data.task, data.seed)
-
-
-def _whole(texts: Sequence[str | None]) -> list[str | None]:
-    """Whole numbers without their decimals: a column with missing values is read as 10.0."""
-    return [text.removesuffix(".0") if text is not None else None for text in texts]
 
 
 def _minutes(seconds: float) -> str:

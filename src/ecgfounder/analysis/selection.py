@@ -81,8 +81,8 @@ class Selection:
         return Selection(self.run, self.table.take(pa.array(rows)), self.left_out), places
 
     def texts(self, name: str, parameter: str) -> list[str | None]:
-        """A column as texts."""
-        return [None if value is None else str(value) for value in self.column(name, parameter).to_pylist()]
+        """A column as texts; whole numbers have no decimals, which a column with missing values has as 10.0."""
+        return [None if value is None else _text(value) for value in self.column(name, parameter).to_pylist()]
 
     def places_in(self, table: pa.Table) -> Numbers:
         """For each row of a table beside the manifest, the recording that it is of; -1 for one that is not used."""
@@ -113,6 +113,10 @@ class Selection:
         if len(X) == self.table.num_rows and np.array_equal(owner, np.arange(len(owner))):
             return np.asarray(X)
         return _averaged(X, owner, self.table.num_rows)
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _averaged(X: Any, owner: Numbers, n: int, *, with_deviation: bool = False) -> Floats:
