@@ -17,6 +17,7 @@ from tests.places import ROOT
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("script", "form"), [("mimic", "json"), ("dummy", "parquet")])
 def test_a_tiny_model_learns_to_read_the_demos_ecgs(
     demo_cohort: Path, checkpoint_steady: Path, tmp_path: Path, script: str, form: str
@@ -39,7 +40,7 @@ def test_a_tiny_model_learns_to_read_the_demos_ecgs(
     ]
     program += ["--output_dir", str(tmp_path / "out"), "--device", "cpu"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    ended = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=250)
+    ended = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=800)
     assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "out" / "losses.json").read_text())
     assert found["samples"] == 11  # one of twelve rows has a damaged ECG

@@ -19,13 +19,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.analysis.space import Floats, Space
 from ecgfounder.errors import RunError
+
+if TYPE_CHECKING:
+    import torch
 
 Rows = npt.NDArray[np.int64]
 
@@ -44,6 +47,7 @@ ASKED_FOR_HUBS, HUB_NEIGHBOURS = 2_000, 10
 _SLACK = 1e-4  # of rounding in a bound
 _QUERIES_AT_ONCE, _COLUMNS_AT_ONCE, _GATHERED_AT_ONCE = 1024, 16_384, 512
 _ROWS_AT_ONCE = 16_384
+_GROUP = 16  # columns of which the maximum is looked at first
 
 _VECTORS, _REDUCED, _REST, _LENGTHS = "vectors.npy", "reduced.npy", "rest.npy", "lengths.npy"
 _HUBS, _SPACE, _ABOUT = "hubs.npy", "space.npz", "index.json"
@@ -270,19 +274,21 @@ class Index:
         reduced = torch.from_numpy(np.array(self._reduced))
         patients = None if groups is None else torch.from_numpy(np.ascontiguousarray(groups))
         best = _Best(len(wanted), k)
+        memory = torch.empty(min(len(wanted), _QUERIES_AT_ONCE) * min(len(self), _COLUMNS_AT_ONCE))
         for first in range(0, len(wanted), _QUERIES_AT_ONCE):
             own = torch.from_numpy(wanted[first : first + _QUERIES_AT_ONCE])
-            values, places = [], []
+            queries, values, places = reduced[own], [], []
             for begin in range(0, len(self), _COLUMNS_AT_ONCE):
                 part = reduced[begin : begin + _COLUMNS_AT_ONCE]
-                products = reduced[own] @ part.T
+                products = memory[: len(own) * len(part)].view(len(own), len(part))
+                torch.mm(queries, part.T, out=products)
                 inside = (own >= begin) & (own < begin + len(part))
                 products[torch.nonzero(inside)[:, 0], own[inside] - begin] = -torch.inf
                 if patients is not None:
                     products[patients[own][:, None] == patients[begin : begin + len(part)][None, :]] = -torch.inf
-                top = torch.topk(products, min(n_candidates, len(part)), dim=1, sorted=False)
-                values.append(top.values)
-                places.append(top.indices + begin)
+                largest, columns = _largest(products, min(n_candidates, len(part)))
+                values.append(largest)
+                places.append(columns + begin)
             top = torch.topk(torch.cat(values, dim=1), n_candidates, dim=1, sorted=False)
             candidates = torch.gather(torch.cat(places, dim=1), 1, top.indices).numpy()
             excluded = torch.isneginf(top.values).numpy()
@@ -296,6 +302,22 @@ class Index:
                 place = slice(first + at, first + at + len(here))
                 best.rows[place], best.similarity[place] = among.rows, among.similarity
         return best.found(exact=False)
+
+
+def _largest(values: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The n largest of each row [q, m] and their columns, in any order: they are in the n groups with the largest maxima."""
+    import torch
+
+    n_rows, width = values.shape
+    if width % _GROUP or width < 2 * n * _GROUP:
+        top = torch.topk(values, n, dim=1, sorted=False)
+        return top.values, top.indices
+    groups = values.view(n_rows, width // _GROUP, _GROUP)
+    chosen = torch.topk(groups.amax(dim=2), n, dim=1, sorted=False).indices
+    among = torch.gather(groups, 1, chosen[:, :, None].expand(-1, -1, _GROUP)).view(n_rows, n * _GROUP)
+    top = torch.topk(among, n, dim=1, sorted=False)
+    group = torch.gather(chosen, 1, top.indices // _GROUP)
+    return top.values, group * _GROUP + top.indices % _GROUP
 
 
 def open_index(folder: Path, key: str, vectors: Vectors, space: Space) -> Index:

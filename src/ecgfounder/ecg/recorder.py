@@ -21,6 +21,7 @@ FORMAT_NAMES = {
     "hl7_aecg": "HL7 aECG",
     "ishne": "ISHNE Holter",
     "kardia_atc": "AliveCor Kardia ATC",
+    "kardia_json": "AliveCor Kardia JSON",
     "mfer": "MFER",
     "mortara_eli": "Mortara ELI",
     "philips_sierra": "Philips Sierra ECG XML",
