@@ -59,7 +59,7 @@ def core_seconds() -> float:
         with suppress(psutil.NoSuchProcess):
             if process.name().startswith("ray::Host"):
                 family += [process, *process.children()]
-            elif process.ppid() == here.pid and process.name().startswith("python"):
+            elif process.ppid() == here.pid and any("multiprocessing" in word for word in process.cmdline()):
                 family.append(process)
     total = 0.0
     for process in family:

@@ -19,8 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -60,45 +59,8 @@ from ecgfounder.run.settings import Settings
 from ecgfounder.storage import Location
 from tests.builders import cardiosoft as cardiosoft_xml
 from tests.builders import muse as muse_xml
+from tests.harness.pages import DOCS, Block, blocks_of, commands_of
 from tests.places import ROOT
-
-DOCS = ROOT / "docs"
-
-
-# --- pages and what is in them ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page, or a command in a comment; `line` is where it begins."""
-
-    kind: str
-    text: str
-    line: int
-
-
-_BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$|^<!-- \$ (?P<hidden>.*?) -->$", re.MULTILINE | re.DOTALL)
-
-
-def blocks_of(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    for found in _BLOCK.finditer(text):
-        line = text.count("\n", 0, found.start()) + 1
-        if found["hidden"]:
-            yield Block("bash", found["hidden"], line)
-        else:
-            yield Block(found["kind"], found["text"], line)
-
-
-def commands_of(text: str) -> Iterator[tuple[list[str], int]]:
-    """The commands of a shell block as words, each with the exit status that it must have."""
-    for line in text.replace("\\\n", " ").splitlines():
-        command, _, remark = line.partition("  # ") if "  # " in line else (line, "", "")
-        if not command.strip() or command.startswith("#"):
-            continue
-        stated = re.search(r"exit status (\d+)", remark)
-        yield shlex.split(os.path.expandvars(command)), int(stated[1]) if stated else 0
-
 
 OUTPUT = ("--output_dir", "embeddings")
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {

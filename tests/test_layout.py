@@ -89,10 +89,10 @@ def test_what_tests_share_holds_no_tests() -> None:
     assert [path.name for path in shared if is_test_module(path.stem)] == []
 
 
-def test_folders_of_tests_are_those_of_packages() -> None:
+def test_folders_of_tests_are_those_of_packages_and_of_examples() -> None:
     here = {path.relative_to(TESTS).parent.as_posix() for path in modules() if is_test_module(path.stem)}
     packages = {path.relative_to(SOURCES).parent.as_posix() for path in SOURCES.rglob("__init__.py")}
-    assert here == packages
+    assert here == packages | {"examples"}
 
 
 def test_folders_of_tests_are_packages_of_their_own() -> None:

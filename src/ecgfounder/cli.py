@@ -36,7 +36,7 @@ COMMANDS: dict[str, str] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect",),
-    "analyse": ("probe", "neighbours", "compare"),
+    "learn": ("probe", "neighbours", "compare"),
     "check": ("doctor", "verify", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""

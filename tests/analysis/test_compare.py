@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -232,6 +233,18 @@ def test_parts_are_looked_at_by_format_rate_and_flag_where_there_are_enough(tmp_
     }
 
 
+def test_of_many_values_only_the_most_frequent_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {name: {"sampling_rate": 400 + number / 100} for number, name in enumerate(NAMES[:40])}
+    rates |= {NAMES[40]: {"sampling_rate": float("nan")}, NAMES[41]: {"sampling_rate": float("nan")}}
+    monkeypatch.setattr(sys.modules["ecgfounder.analysis.compare"], "MOST_VALUES", 5)
+    a = cohort(tmp_path / "a", vectors(1), facts=rates)
+    found = compared(a, a)
+    by_rate = [each for each in found.agreement if each.by == "sampling_rate"]
+    assert len({each.value for each in by_rate}) == 5
+    assert found.figure("cosine", "sampling_rate", "500").n_recordings == N - 42
+    assert any("the 5 most frequent of 42 values" in note for note in found.notes)
+
+
 def test_recordings_that_another_reader_read_are_a_part_of_their_own(first: Path, tmp_path: Path) -> None:
     facts = {name: {"format": "muse"} for name in NAMES[:30]}
     found = compared(first, cohort(tmp_path / "b", vectors(1), facts=facts))
@@ -271,6 +284,7 @@ def test_embeddings_that_are_not_finite_are_left_out_and_counted(first: Path, tm
 
 def test_few_recordings_have_no_cka_and_no_overlap(tmp_path: Path) -> None:
     found = compared(Made(tmp_path / "a").make(), Made(tmp_path / "b").make())
+    assert "fewer than 20 groups: intervals may be too narrow" in found.notes
     notes = {each.statistic: each.note for each in found.agreement if each.by == "all" and each.note}
     assert notes == {
         "cka": "fewer than 50 recordings in the sample",
@@ -355,6 +369,12 @@ def test_several_runs_as_one_are_refused(first: Path, tmp_path: Path) -> None:
     several = open_run([first])
     with pytest.raises(SettingsError, match="expected two opened runs, got a EmbeddingRuns"):
         compare(several, several)  # type: ignore[arg-type]
+
+
+def test_the_example_is_right(tmp_path: Path) -> None:
+    names = {"open_run": open_run, "folder": Made(tmp_path / "a").make(), "other": Made(tmp_path / "b").make()}
+    result = doctest.testmod(sys.modules["ecgfounder.analysis.compare"], extraglobs=names)
+    assert (result.failed, result.attempted) == (0, 2)
 
 
 # --- the command -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from ecgfounder.cli import main
 from tests.builders.probes import cohort, write_run
-from tests.test_docs import DOCS, blocks_of, commands_of
+from tests.harness.pages import DOCS, blocks_of, commands_of
 
 QUICK = ("--n_draws", "20", "--permutations", "1")
 

@@ -24,6 +24,7 @@ from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.groups.epochs import seal_epoch, take_epoch
 from ecgfounder.ledger.groups.hold import LEASES
 from ecgfounder.ledger.groups.lease import Lease
+from ecgfounder.ledger.groups.names import part_of_group
 from ecgfounder.ledger.groups.writer import DRIVER, GROUP, GroupWriter
 from ecgfounder.ledger.ledger import LedgerWriter, part_name
 from ecgfounder.ledger.liveness import own_name
@@ -221,6 +222,19 @@ def test_only_the_newest_attempt_at_a_shard_says_whether_it_works(tmp_path: Path
     assert found.again == ((2, 2),)
     newer.end(PartEnd(outcome="interrupted"))
     assert run_status(folder).again == ((1, 2), (2, 2))
+
+
+def test_a_process_that_appends_where_groups_were_committed_is_seen(tmp_path: Path) -> None:
+    folder = local_run(tmp_path, record(shard_sizes=(4,)))
+    seal_epoch(folder.run, take_epoch(folder.run, (1, 1)))
+    epoch = take_epoch(folder.run, (1, 1))
+    name = part_of_group(epoch.stamp, (1, 1), epoch.number, "rank", 0)
+    writer = LedgerWriter(folder.ledger.path / name, PartHeader(**own_name(), started=now()))
+    writer.append([entry_of(1)])
+    (shard,) = run_status(folder).shards
+    assert [(each.rank, each.processes, each.state, each.done) for each in shard.workers] == [(0, 1, "working", 1)]
+    writer.end(PartEnd(outcome="interrupted", done=1))
+    assert run_status(folder).state == "interrupted"
 
 
 def test_entries_that_are_renewed_are_no_work(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_worker_that_is_killed_loses_nothing(
     out = tmp_path / "out"
     driver = begin(out, format="parquet", ray_address=machines.address, filters={"slow": 0.1})
     until(lambda: parts(out))
-    os.kill(workers()[0], signal.SIGKILL)
+    os.kill(workers(machines.address)[0], signal.SIGKILL)
     assert driver.end() == COMPLETE, driver.said
     check(out, "parquet", expected)
     assert '"processed":61' in driver.said
@@ -153,7 +153,7 @@ def test_a_driver_that_is_killed_takes_its_workers_along_and_a_local_run_goes_on
     until(lambda: len(parts(out)) >= 2)
     driver.kill()
     killed = time.monotonic()
-    until(lambda: not workers(), 30)
+    until(lambda: not workers(machines.address), 30)
     assert time.monotonic() - killed < 30
     driver = begin(out, **LOCAL)
     assert driver.end() == COMPLETE, driver.said
@@ -267,12 +267,12 @@ def test_a_machine_that_is_lost_and_one_that_is_added(
     lost = machines.add(1)
     out = tmp_path / "out"
     driver = begin(out, format=form, ray_address=machines.address, filters={"slow": 0.3}, group_size=4)
-    until(lambda: len(workers()) == 3)
+    until(lambda: len(workers(machines.address)) == 3)
     until(lambda: parts(out))
     machines.lose(lost)
-    until(lambda: len(workers()) == 2)
+    until(lambda: len(workers(machines.address)) == 2)
     added = machines.add(1)
-    until(lambda: len(workers()) == 3)
+    until(lambda: len(workers(machines.address)) == 3)
     assert driver.end(200) == COMPLETE, driver.said
     machines.lose(added)
     check(out, form, expected)
@@ -287,7 +287,7 @@ def test_a_worker_that_stood_still_comes_too_late(
     out = tmp_path / "out"
     driver = begin(out, format="parquet", ray_address=machines.address, filters={"slow": 0.2})
     until(lambda: parts(out))
-    still = workers()
+    still = workers(machines.address)
     for pid in still:
         os.kill(pid, signal.SIGSTOP)
     driver.kill()
@@ -297,7 +297,7 @@ def test_a_worker_that_stood_still_comes_too_late(
     for pid in still:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
-    until(lambda: not set(workers()) & set(still), 60)
+    until(lambda: not set(workers(machines.address)) & set(still), 60)
     finished = begin(out, format="parquet", ray_address=machines.address)
     assert finished.end() == COMPLETE, finished.said
     check(out, "parquet", expected)
@@ -345,7 +345,7 @@ def test_a_worker_that_stands_still_is_replaced(
     out = tmp_path / "out"
     driver = begin(out, format="parquet", ray_address=machines.address, filters={"slow": 0.2}, patience=8.0)
     until(lambda: parts(out))
-    still = workers()[0]
+    still = workers(machines.address)[0]
     os.kill(still, signal.SIGSTOP)
     try:
         assert driver.end(200) == COMPLETE, driver.said
@@ -402,7 +402,7 @@ def test_a_cluster_that_ends_in_the_middle(begin: Begin, expected: dict[str, Any
     with cluster(2) as own:
         driver = begin(out, format="parquet", ray_address=own.address, filters={"slow": 0.2})
         until(lambda: parts(out))
-    until(lambda: not workers(), 30)
+    until(lambda: not workers(own.address), 30)
     driver.kill()
     driver.end()
     again = begin(out, format="parquet", ray_address="local")
@@ -425,7 +425,7 @@ def test_a_run_to_a_bucket_loses_a_worker(
         storage_options=options,
     )
     until(lambda: [name for name in (out / "_run/ledger").names() if "-group" in name])
-    os.kill(workers()[0], signal.SIGKILL)
+    os.kill(workers(machines.address)[0], signal.SIGKILL)
     assert driver.end() == COMPLETE, driver.said
     found = json_objects(out) if form == "json" else rows_of_shards(out)
     assert found == expected[form]
@@ -433,6 +433,7 @@ def test_a_run_to_a_bucket_loses_a_worker(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_job_that_is_submitted_and_its_metrics(
     made: Path, expected: dict[str, Any], tmp_path: Path, graph_cache: Path
 ) -> None:
@@ -444,13 +445,13 @@ def test_a_job_that_is_submitted_and_its_metrics(
     (tmp_path / "given.json").write_text(json.dumps(given))
     port = free_port()
     with cluster(2, dashboard=port):
-        client = until(lambda: connected_client(JobSubmissionClient, f"http://127.0.0.1:{port}"), 100)
+        client = until(lambda: connected_client(JobSubmissionClient, f"http://127.0.0.1:{port}"), 200)
         code = "import sys; from tests.harness.ray_runs import main; sys.exit(main(open(sys.argv[1]).read()))"
         environment = {"env_vars": {"PYTHONPATH": python_path(), "ECGFOUNDER_CACHE": str(graph_cache)}}
         command = f"{sys.executable} -c '{code}' {tmp_path / 'given.json'}"
-        job = until(lambda: submitted(client, command, environment), 100)
-        until(lambda: b"ecgfounder_recordings_done" in metrics(), 150)
-        until(lambda: client.get_job_status(job).is_terminal(), 150)
+        job = until(lambda: submitted(client, command, environment), 200)
+        until(lambda: b"ecgfounder_recordings_done" in metrics(), 200)
+        until(lambda: client.get_job_status(job).is_terminal(), 200)
         assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)
         assert '"processed":61' in client.get_job_logs(job)
     check(tmp_path / "out", "json", expected)

@@ -125,7 +125,7 @@ class _Script:
         """Kill something; what it was."""
         what = chance.choice(("worker", "worker", "driver", "machine"))
         if what == "worker":
-            found = workers()
+            found = workers(self.machines.address)
             if not found:
                 return []
             with suppress(ProcessLookupError):

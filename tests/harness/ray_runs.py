@@ -120,7 +120,7 @@ class Driver:
         self.process.send_signal(number)
 
 
-def until(what: Callable[[], Any], timeout: float = 60.0) -> Any:
+def until(what: Callable[[], Any], timeout: float = 150.0) -> Any:
     """Wait until something is true; what it was."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -135,15 +135,17 @@ def parts(out: Path) -> list[Path]:
     return sorted((out / "_run" / "ledger").glob("*-group*.jsonl"))
 
 
-def workers() -> list[int]:
-    """The process ids of all workers on this machine that are done by actors."""
+def workers(address: str) -> list[int]:
+    """The process ids of a cluster's actors."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
                 if folder.joinpath("cmdline").read_bytes().startswith(b"ray::Host"):
-                    found.append(int(folder.name))
-            except OSError:
+                    parent = folder.joinpath("stat").read_text().rpartition(")")[2].split()[1]
+                    if address in Path(f"/proc/{parent}/cmdline").read_text():
+                        found.append(int(folder.name))
+            except OSError:  # it has ended
                 continue
     return found
 

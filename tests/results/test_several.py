@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,14 @@ def test_runs_that_differ_in_what_decides_a_vector_are_refused_unless_told(
     runs = open_run(folders, allow_different=True)
     assert runs.differences == (said,)
     assert len(runs.arrays(pooling="mean")[0]) == 6
+
+
+def test_what_is_told_beside_the_vectors_may_differ(folders: list[Path]) -> None:
+    path = folders[0] / "_run" / "run.json"
+    told = json.loads(path.read_text())
+    told["fingerprint"] |= {"predictions": True, "statements": True, "heart_rate": True}
+    path.write_text(json.dumps(told))
+    assert open_run(folders).differences == ()
 
 
 def test_a_recording_in_two_runs_is_named(tmp_path: Path) -> None:

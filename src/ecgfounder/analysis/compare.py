@@ -9,6 +9,7 @@ method.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -56,7 +57,8 @@ MARKER = "comparison.json"
 """The file by which a folder is known as that of a comparison."""
 
 LEAST = 20
-"""Recordings (for the overlap of neighbours: in the sample) below which there are no figures of a part."""
+"""Recordings (for the overlap of neighbours: in the sample) below which there are no figures of a part; groups below which a
+reader is warned."""
 
 LEAST_FOR_CKA = 50
 """Recordings in the sample below which there is no CKA."""
@@ -104,8 +106,7 @@ class CompareSettings:
     k : int
         The number of nearest neighbours.
     sample : int
-        The number of recordings for centring, reference distributions, CKA and neighbours. The memory grows with its square:
-        0.4 GiB for 3,000, 1.2 GiB for 5,000.
+        The number of recordings for centring, reference distributions, CKA and neighbours. The memory grows with its square.
     permutations, n_draws : int
         Permutations of the groups for the reference distributions, and draws of groups for the intervals.
     seed : int
@@ -357,6 +358,8 @@ class _Compare:
         facts = pairs.facts_that_differ()
         rows = sample_of_groups(self.groups, settings.sample, settings.seed)
         self.say(f"{counted(len(pairs), 'recording')} in both runs; a sample of {len(rows):,} is read first")
+        if len(np.unique(self.groups)) < LEAST:
+            self.notes.append(f"fewer than {LEAST} groups: intervals may be too narrow")
         sample = self._sample(rows)
         values, equal = self._values(sample)
         agreement = [each for part in self._parts() for each in self._agreement(part, values, equal, sample)]
@@ -437,23 +440,23 @@ class _Compare:
         n = len(self.pairs)
         yield _Part("all", "", np.ones(n, bool))
         for by in ("format", "sampling_rate"):
-            found = self.pairs.kinds(by)
-            if len(found) > 1:
-                yield from self._most(by, found)
-        flags = [one | other for one, other in zip(*self.pairs.flag_names(), strict=True)]
-        names = sorted(set().union(*flags))
-        found = {name: np.array([name in each for each in flags]) for name in names}
-        if names:
-            found["(none)"] = np.array([not each for each in flags])
-        yield from self._most("flag", found)
+            values, numbers = numbered(self.pairs.kinds(by))
+            if len(values) > 1:
+                counts = dict(enumerate(np.bincount(numbers).tolist()))
+                yield from (_Part(by, values[number], numbers == number) for number in self._most(by, counts))
+        flags = [one | other or {"(none)"} for one, other in zip(*self.pairs.flag_names(), strict=True)]
+        named = Counter(name for each in flags for name in each)
+        if set(named) != {"(none)"}:
+            for name in self._most("flag", named):
+                yield _Part("flag", name, np.array([name in each for each in flags]))
 
-    def _most(self, by: str, found: Mapping[str, Mask]) -> Iterator[_Part]:
-        order = sorted(found, key=lambda value: (-int(found[value].sum()), value))
-        if len(order) > MOST_VALUES:
+    def _most(self, by: str, counts: Mapping[Any, int]) -> list[Any]:
+        """The most frequent values."""
+        if len(counts) > MOST_VALUES:
             self.notes.append(
-                f"{by}: the {MOST_VALUES} most frequent of {len(order):,} values are looked at separately"
+                f"{by}: the {MOST_VALUES} most frequent of {len(counts):,} values are looked at separately"
             )
-        yield from (_Part(by, value, found[value]) for value in order[:MOST_VALUES])
+        return sorted(counts, key=lambda value: -counts[value])[:MOST_VALUES]
 
     def _agreement(self, part: _Part, values: Doubles, equal: Mask, sample: _Sample) -> Iterator[Agreement]:
         """The statistics of a part."""

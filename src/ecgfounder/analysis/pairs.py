@@ -204,12 +204,10 @@ class Pairs:
                     texts[at].append(name)
         return ["; ".join(each) for each in texts]
 
-    def kinds(self, name: str) -> dict[str, Mask]:
-        """The recordings with each value of a fact; "A -> B" where the runs differ."""
-        values = list(zip(self.table_a[name].to_pylist(), self.table_b[name].to_pylist(), strict=True))
-        codes, numbers = numbered(values)
-        texts = [_number(one) if one == other else f"{_number(one)} -> {_number(other)}" for one, other in codes]
-        return {text: numbers == number for number, text in enumerate(texts)}
+    def kinds(self, name: str) -> list[str]:
+        """A fact of each recording; "A -> B" where the runs differ."""
+        values = zip(*(map(_number, table[name].to_pylist()) for table in (self.table_a, self.table_b)), strict=True)
+        return [one if one == other else f"{one} -> {other}" for one, other in values]
 
 
 def numbered(values: Sequence[Hashable]) -> tuple[list[Any], Numbers]:
@@ -231,7 +229,7 @@ def _by_name(flags: list[str]) -> dict[str, list[str]]:
 
 
 def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0")
 
 
 def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:

@@ -32,7 +32,7 @@ RUN_COLUMN = "run"
 KEPT_RUN_COLUMN = "run_kept"
 """The name of a kept column `run`."""
 
-NOT_DECIDING = ("pooling", "predictions", "statements", "format", "layout", "id_column")
+NOT_DECIDING = ("pooling", "predictions", "statements", "heart_rate", "format", "layout", "id_column")
 """Settings of a fingerprint that do not decide a recording's vector: the mean over T can be taken of any pooling."""
 
 _NAMED = 5
