@@ -395,6 +395,7 @@ def test_the_page_holds_aggregates_without_small_cells(result: ProbeResult, tabl
     assert "under 11" in row[1]
     assert ">4<" not in row[1]
     assert "Overlap of these recordings" in text
+    assert "-0.000" not in text
 
 
 def test_text_of_the_user_is_no_markup(run: EmbeddingRun, table: pd.DataFrame) -> None:

@@ -188,14 +188,13 @@ def _spoken(rows: Sequence[Row]) -> str:
     return "; ".join(f"{row.label} {_with_interval(row)}" for row in rows[:20])
 
 
-def _with_interval(row: Row) -> str:
+def _with_interval(row: Row, digits: int = 3) -> str:
     if row.estimate is None:
         return "–"
-    return (
-        f"{row.estimate:.3f}"
-        if row.low is None or row.high is None
-        else f"{row.estimate:.3f} ({row.low:.3f}, {row.high:.3f})"
-    )
+    numbers = [
+        f"{round(each, digits) + 0.0:.{digits}f}" for each in (row.estimate, row.low, row.high) if each is not None
+    ]
+    return numbers[0] if len(numbers) < 3 else f"{numbers[0]} ({numbers[1]}, {numbers[2]})"
 
 
 def _metrics(page: Page, result: ProbeResult) -> None:
@@ -219,7 +218,7 @@ def _metrics(page: Page, result: ProbeResult) -> None:
     kinds = list(dict.fromkeys(name.partition("@")[0] for name in metrics if "@" in name))
     if at:
         table = [
-            (label, threshold, *_cells(own, label, [f"{kind}@{threshold}" for kind in kinds]))
+            (label, threshold, *_cells(own, label, [f"{kind}@{threshold}" for kind in kinds], digits=2))
             for label in result.evaluation.labels
             for threshold in at
         ]
@@ -238,10 +237,10 @@ def _name_of(metric: str) -> str:
     return _NAMES.get(metric, metric.replace("_", " ").capitalize())
 
 
-def _cells(rows: Sequence[Row], label: str, metrics: Sequence[str]) -> list[str]:
+def _cells(rows: Sequence[Row], label: str, metrics: Sequence[str], digits: int = 3) -> list[str]:
     """A label's metrics with their intervals."""
     found = {row.metric: row for row in rows if row.label == label}
-    return [_with_interval(found[name]) if name in found else "–" for name in metrics]
+    return [_with_interval(found[name], digits) if name in found else "–" for name in metrics]
 
 
 def _controls(page: Page, result: ProbeResult, metric: str) -> None:
