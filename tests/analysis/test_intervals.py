@@ -51,7 +51,7 @@ def test_intervals_cover_in_a_thousand_simulations_and_those_over_recordings_do_
 
 
 def test_draws_that_lack_a_class_are_counted() -> None:
-    part = BinaryTest(np.array([True, False, False]), np.array([1.0, 0.0, 2.0]), np.arange(2), 3, {})
+    part = BinaryTest(np.array([True, False, False]), np.array([1.0, 0.0, 2.0]), np.arange(3), 3, {})
     weights = drawn_patients(3, 200, np.random.default_rng(0))
     found, _ = combined([part.metrics()], [part.metrics(weights)])
     lacking = int(((weights[:, 0] == 0) | (weights[:, 0] == 3)).sum())

@@ -29,6 +29,7 @@ FINGERPRINT: dict[str, Any] = {
     "checkpoint_sha256": "ab" * 32,
     "pooling": "none",
     "preparation": {"mode": "12lead", "recipe": {"name": "zscore", "version": 1}, "minus_aVR": None},
+    "heart_rate": False,
 }
 RECORD = RunRecord(fingerprint=FINGERPRINT, settings=CohortSettings(dataset="a.csv"), run_id="ab", format_version=2)
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from ecgfounder.analysis.space import Floats, Space
 from ecgfounder.errors import RunError
+from ecgfounder.storage.replace import replace_folder
 
 if TYPE_CHECKING:
     import torch
@@ -346,10 +347,7 @@ def open_index(folder: Path, key: str, vectors: Vectors, space: Space) -> Index:
         aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
         try:
             _build(aside, key, vectors, space)
-            if place.exists():
-                shutil.rmtree(place)
-            with suppress(FileExistsError, OSError):  # another process has built the same one meanwhile
-                aside.rename(place)
+            replace_folder(place, aside)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:

@@ -42,6 +42,8 @@ PURPOSE_OF_EXTRA = {
     "report": "drawings (inspect --plot)",
     "remote": "files in object stores (s3://, gs://, az://)",
     "aws": "profiles and single sign-on of AWS",
+    "ray": "runs on Ray clusters (embed --driver ray)",
+    "completion": "completion of commands in shells",
 }
 
 PROBE_SAMPLES = 5000

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -233,6 +234,17 @@ def make_folders(root: Path, folder: Path) -> set[Path]:
         except FileExistsError as error:  # a file in its place
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(each)) from error
     return {each.parent for each in missing}
+
+
+def replace_folder(target: Path, aside: Path) -> None:
+    """Rename a complete folder to its place; what was there is removed. If another process is faster, its folder stays."""
+    if target.exists():
+        shutil.rmtree(target)
+    try:
+        os.replace(aside, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def sync_folder(folder: Path) -> None:
