@@ -97,6 +97,7 @@ def test_lost_tasks_are_sent_again_alone(script: str, tmp_path: Path) -> None:
     assert orjson.loads(Path("out/_run/run.json").read_bytes())["outcome"] == "complete"
 
 
+@pytest.mark.slow
 def test_an_array_that_begins_at_0_does_every_shard_once(script: str, tmp_path: Path) -> None:
     assert set(submit(tmp_path, 0, 1, 2, 3)) <= {0, 1}
     found = status()

@@ -103,7 +103,7 @@ print(json.dumps({
 
 @pytest.mark.services
 @needs_triton
-@pytest.mark.parametrize("mode", ["12lead", "1lead"])
+@pytest.mark.parametrize("mode", ["12lead", pytest.param("1lead", marks=pytest.mark.slow)])
 def test_the_kernels_compute_the_network_and_a_row_alone_as_in_company(
     mode: str, request: pytest.FixtureRequest
 ) -> None:

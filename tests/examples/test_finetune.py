@@ -66,7 +66,8 @@ def check_outcome(ended: subprocess.CompletedProcess[str], folder: Path, n_proce
     return metrics
 
 
-@pytest.mark.timeout(900)  # a minute on a machine that does nothing else
+@pytest.mark.services  # it takes half a minute
+@pytest.mark.timeout(900)
 def test_the_recipe_learns_and_what_it_writes_is_taken_by_the_commands(
     demo_cohort: Path, checkpoint_steady: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
