@@ -111,9 +111,9 @@ def _parsers(chosen: Sequence[str]) -> tuple[Parser, argparse._SubParsersAction[
 
 def _listed_commands() -> str:
     """The commands by purpose."""
-    lines = []
+    lines, width = [], max(map(len, COMMANDS))
     for group, names in GROUPS.items():
-        lines += [f"{group}:", *(f"  {name:<9} {COMMANDS[name]}" for name in names), ""]
+        lines += [f"{group}:", *(f"  {name:<{width}}  {COMMANDS[name]}" for name in names), ""]
     return "\n".join([*lines, "ecgfounder COMMAND --help shows the flags of a command, and an example."])
 
 
