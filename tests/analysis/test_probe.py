@@ -385,6 +385,12 @@ def test_the_page_loads_nothing_and_can_be_read_without_seeing_it(result: ProbeR
     assert {"Summary", "Metrics", "Controls", "TRIPOD+AI checklist"} <= set(re.findall(r"<h2[^>]*>([^<]+)</h2>", text))
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
+    drawn = {"line", "polyline", "circle", "rect", "path"}
+    classes = {
+        each for tag, attributes in elements.seen if tag in drawn for each in (attributes.get("class") or "").split()
+    }
+    assert [each for each in classes if f".{each} {{" not in text] == []  # without a style, a shape is black
+    assert "There is no control" not in text
 
 
 def test_the_page_holds_aggregates_without_small_cells(result: ProbeResult, table: pd.DataFrame) -> None:

@@ -35,6 +35,7 @@ sans-serif; }
 .axis { stroke: var(--soft); fill: none; } .grid { stroke: var(--line); stroke-width: .6; fill: none; } .reference { stroke:
 var(--soft);
   stroke-dasharray: 3 4; fill: none; }
+.back { fill: var(--page); fill-opacity: .85; }
 .s1 { stroke: var(--c1); fill: none; } .s2 { stroke: var(--c2); fill: none; stroke-dasharray: 7 3; }
 .s3 { stroke: var(--c3); fill: none; stroke-dasharray: 2 3; } .s4 { stroke: var(--c4); fill: none; stroke-dasharray: 9 3 2 3; }
 .s5 { stroke: var(--c5); fill: none; stroke-dasharray: 4 2; } .series { stroke-width: 2; } .dot { stroke-dasharray: none; fill:

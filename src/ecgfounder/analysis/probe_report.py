@@ -262,8 +262,8 @@ def _controls(page: Page, result: ProbeResult, metric: str) -> None:
     if result.controls:
         facts = [(control.name, control.what) for control in result.controls]
         page.table("What each control is", ("Control", "Meaning"), facts, texts=2)
-    else:
-        page.text("No control was asked for. A figure without controls says little about an embedding.")
+    elif {row.control for row in rows} <= {EMBEDDING}:
+        page.text("There is no control. A figure without controls says little about an embedding.")
     compared = [row for row in result.rows if row.metric.endswith("difference") or row.metric.startswith("p-value")]
     if compared:
         table = [(row.label, row.control, row.metric, _with_interval(row), row.note) for row in compared]
