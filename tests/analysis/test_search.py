@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -144,6 +145,20 @@ def test_an_index_is_built_once_and_again_if_it_is_damaged_or_of_others(tmp_path
         assert build.call_count == 5
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a", "b"]
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+
+
+def test_several_that_build_an_index_at_once_use_the_first_that_is_complete(tmp_path: Path) -> None:
+    X = made_up(400, 16, 8)
+    vectors, space = InMemory(X), Space.of(X)
+    queries = Queries(space.units(X[:3]), np.arange(3))
+    true = search_all(vectors, space, queries, 5)
+    for attempt in range(5):
+        with ThreadPoolExecutor(4) as threads:
+            opened = list(threads.map(lambda _: open_index(tmp_path, str(attempt), vectors, space), range(4)))  # noqa: B023
+        for index in opened:
+            np.testing.assert_array_equal(index.search(queries, 5).rows, true.rows)
+            assert len(index.hubs) == 400
+    assert sorted(each.name for each in tmp_path.iterdir()) == list("01234")
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:

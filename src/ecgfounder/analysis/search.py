@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ecgfounder.analysis.space import Floats, Space
 from ecgfounder.errors import RunError
-from ecgfounder.storage.replace import replace_folder
+from ecgfounder.storage.replace import place_folder
 
 if TYPE_CHECKING:
     import torch
@@ -344,18 +344,20 @@ def open_index(folder: Path, key: str, vectors: Vectors, space: Space) -> Index:
                 return Index(place)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if place.exists():
+            shutil.rmtree(place)
         aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
         try:
             _build(aside, key, vectors, space)
-            replace_folder(place, aside)
+            place_folder(aside, place)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+        return Index(place)
     except OSError as error:
         raise RunError(
             f"the index cannot be written to {folder} ({error.strerror or error}): set ECGFOUNDER_CACHE to a folder with enough "
             "space, or search without an index"
         ) from error
-    return Index(place)
 
 
 def _is_ours(place: Path) -> bool:

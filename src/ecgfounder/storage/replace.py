@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -236,10 +235,8 @@ def make_folders(root: Path, folder: Path) -> set[Path]:
     return {each.parent for each in missing}
 
 
-def replace_folder(target: Path, aside: Path) -> None:
-    """Rename a complete folder to its place; what was there is removed. If another process is faster, its folder stays."""
-    if target.exists():
-        shutil.rmtree(target)
+def place_folder(aside: Path, target: Path) -> None:
+    """Rename a complete folder to its place; if another process was faster, its folder stays, and `aside` too."""
     try:
         os.replace(aside, target)
     except OSError as error:
