@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -166,6 +167,14 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="set ECGFOUNDER_CACHE"):
         open_index(tmp_path / "file", "a", InMemory(X), Space.of(X))
+
+
+def test_an_index_for_which_there_is_no_space_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    X = made_up(100, 8, 8)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with mock.patch.object(os, "posix_fallocate", side_effect=full), pytest.raises(RunError, match="No space left"):
+        open_index(tmp_path, "a", InMemory(X), Space.of(X))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_recordings_that_are_all_alike_have_no_space() -> None:

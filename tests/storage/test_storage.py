@@ -17,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ from ecgfounder.storage.hub import HubStore
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
 from ecgfounder.storage.objects import ObjectStore
-from ecgfounder.storage.replace import FILES_AT_ONCE, replace_file, replace_files, replacing
+from ecgfounder.storage.replace import FILES_AT_ONCE, replace_file, replace_files, replacing, reserve
 from ecgfounder.storage.store import BLOCK_BYTES, RangedFile, Status, Store, walk_order
 from tests.harness.hub_server import CommittedStore
 
@@ -1074,3 +1076,16 @@ def test_files_are_replaced_in_one_way_only() -> None:
             if called == ".replace" and len(node.args) == 1 and not node.keywords:  # a path's: a text's takes two
                 found.add((name, called))
     assert found == {("storage/replace.py", "os.replace")}
+
+
+def test_a_memory_map_has_its_space_before_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "map.npy"
+    made = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(1 << 20,))
+    reserve(path)
+    assert path.stat().st_blocks * 512 >= 4 << 20
+    made[:] = 1
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with mock.patch.object(os, "posix_fallocate", side_effect=full), pytest.raises(OSError, match="No space left"):
+        reserve(path)
+    with mock.patch.object(os, "posix_fallocate", side_effect=OSError(errno.EOPNOTSUPP, "")):
+        reserve(path)

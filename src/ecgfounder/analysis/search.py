@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ecgfounder.analysis.space import Floats, Space
 from ecgfounder.errors import RunError
-from ecgfounder.storage.replace import place_folder
+from ecgfounder.storage.replace import place_folder, reserve
 
 if TYPE_CHECKING:
     import torch
@@ -387,7 +387,9 @@ def _build(place: Path, key: str, vectors: Vectors, space: Space) -> None:
     n, d = len(vectors), sample.shape[1]
 
     def array(name: str, shape: tuple[int, ...], kind: npt.DTypeLike) -> Any:
-        return np.lib.format.open_memmap(place / name, mode="w+", dtype=kind, shape=shape)
+        made = np.lib.format.open_memmap(place / name, mode="w+", dtype=kind, shape=shape)
+        reserve(place / name)
+        return made
 
     stored = array(_VECTORS, (n, d), np.float16 if lossless else np.float32)
     reduced = array(_REDUCED, (n, width), np.float32)

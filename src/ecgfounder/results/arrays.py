@@ -23,7 +23,7 @@ from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError
 from ecgfounder.network.head import pooled
 from ecgfounder.results.store import MAIN, MEANS, Array, EmbeddingStore, Form, RowNumbers, storage_order
-from ecgfounder.storage.replace import replacing
+from ecgfounder.storage.replace import replacing, reserve
 
 POOLING_CHOICES = ("none", "mean")
 _READERS = 2
@@ -276,6 +276,7 @@ class Embeddings:
         try:
             with replacing(target) as file:
                 out = np.lib.format.open_memmap(file.name, mode="w+", dtype=self.dtype, shape=self.shape)
+                reserve(Path(file.name))
                 self._read(out, np.arange(len(self)))
                 out.flush()
         except OSError as error:

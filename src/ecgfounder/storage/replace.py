@@ -235,6 +235,28 @@ def make_folders(root: Path, folder: Path) -> set[Path]:
     return {each.parent for each in missing}
 
 
+def reserve(path: Path) -> None:
+    """Take the disk space of a file that has its size and not yet its content, such as a new memory map.
+
+    Without it, a process that writes to the map when the disk is full is ended by SIGBUS.
+
+    Raises
+    ------
+    OSError
+        If there is not enough space.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def place_folder(aside: Path, target: Path) -> None:
     """Rename a complete folder to its place; if another process was faster, its folder stays, and `aside` too."""
     try:
