@@ -226,6 +226,18 @@ def test_the_effective_rank_counts_directions() -> None:
     assert effective_rank(np.ones((10, 3), np.float32)) == 1
 
 
+def test_a_model_of_windows_scores_recordings(tmp_path: Path, table: pd.DataFrame) -> None:
+    folder = write_run(tmp_path / "run", table, stride=2.0, n_windows=2)
+    options: dict[str, Any] = {**QUICK, "label": ("af",), "controls": "none", "folds": 3}
+    mean, logit = (probe(open_run(folder), table, **options, combine=combine) for combine in ("mean", "logit"))
+    for found in (mean, logit):
+        assert row_of(found, "af", "auroc").n_records == len(table)
+        assert 0.8 < (row_of(found, "af", "auroc").estimate or 0) < 1
+        assert found.predictions.num_rows == len(table)
+    assert not np.allclose(mean.evaluation.scores, logit.evaluation.scores)
+    assert "the mean of the logits" in page_of(logit)
+
+
 def test_numbers_are_predicted(run: EmbeddingRun, table: pd.DataFrame) -> None:
     found = probe(run, table, **{**QUICK, "number": ("age",), "permutations": 2})
     assert (row_of(found, "age", "r2").estimate or 0) > 0.95
@@ -293,6 +305,7 @@ def test_without_a_group_there_is_a_warning_that_stays(run: EmbeddingRun, table:
         ({}, "give the labels in one way"),
         ({"label": ("af",), "number": ("age",)}, "give the labels in one way"),
         ({"label": ("af",), "controls": "some"}, "'controls' parameter"),
+        ({"label": ("af",), "combine": "max"}, "'combine' parameter"),
         ({"label": ("af",), "folds": 1}, "'folds' parameter"),
         ({"label": ("af",), "sensitivity": 1.0}, "'sensitivity' parameter"),
         ({"label": ("af",), "split": "fold", "test_runs": ("a",)}, "contradict"),

@@ -13,17 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ecgfounder.storage.paths import path_key
 from tests.builders.runs import C, Made
 
 
 @dataclass
 class Known(Made):
-    """A run of vectors that are made from a table: its columns `x0` to `x5`."""
+    """A run of vectors that are made from a table: its columns `x0` to `x5`; several windows differ by noise."""
 
     vectors: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def embeddings(self, path: str) -> list[npt.NDArray[np.float32]]:
-        return [self.vectors[path]]
+        vector = self.vectors[path]
+        if self.n_windows == 1:
+            return [vector]
+        noise = np.random.default_rng(path_key(path)).standard_normal((self.n_windows, C))
+        return list((vector + noise).astype(np.float32))
 
 
 def cohort(

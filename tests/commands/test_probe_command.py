@@ -39,6 +39,7 @@ def parsed(*words: str) -> argparse.Namespace:
         ("--zero_likelihood unknown", {"zero_likelihood": "unknown"}),
         ("--least_likelihood 50", {"least_likelihood": 50.0}),
         ("--features mean_std", {"features": "mean_std"}),
+        ("--combine logit", {"combine": "logit"}),
         ("--one_per_patient random --group p", {"one_per_patient": "random", "group": "p"}),
         ("--folds 3", {"folds": 3}),
         ("--folds strat_fold", {"folds": "strat_fold"}),

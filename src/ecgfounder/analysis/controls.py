@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from ecgfounder.analysis.evaluation import MACRO, Data, Evaluation, evaluate_features
 from ecgfounder.analysis.selection import Selection
 from ecgfounder.analysis.solver import Basis, Floats, Numbers
+from ecgfounder.analysis.windows import Windows
 from ecgfounder.errors import SettingsError
 
 SAMPLE = 5000
@@ -179,7 +180,7 @@ class Permutations:
         return float((1 + (values >= self.observed[label]).sum()) / (1 + len(values)))
 
 
-def permutations(X: Floats, data: Data, observed: Evaluation, n: int, remake: Remake) -> Permutations:
+def permutations(X: Floats | Windows, data: Data, observed: Evaluation, n: int, remake: Remake) -> Permutations:
     """Evaluate the whole pipeline `n` times, on labels that were exchanged between patients."""
     metric = "r2" if data.task.is_number else "auroc"
     values: dict[str, list[float]] = {name: [] for name in observed.estimates}

@@ -17,6 +17,7 @@ from ecgfounder.analysis.intervals import Estimate, combined, drawn_patients, in
 from ecgfounder.analysis.metrics import BinaryTest, NumberTest
 from ecgfounder.analysis.solver import Doubles, Floats, Numbers
 from ecgfounder.analysis.splits import Split
+from ecgfounder.analysis.windows import Windows, means_of
 
 FEWEST_IN_TEST, FEWEST_IN_TRAINING = 10, 20
 """With fewer patients in the rarer class, a label is counted and not scored."""
@@ -164,7 +165,7 @@ class Evaluation:
     fitted: tuple[Fitted, ...] = ()
 
 
-def evaluate_features(X: Floats, data: Data) -> Evaluation:
+def evaluate_features(X: Floats | Windows, data: Data) -> Evaluation:
     """Fit and test a probe of features on each split."""
     counts, not_scored = _scorable(data)
     scored = data.only([name for name in data.task.labels if name not in not_scored])
@@ -175,7 +176,7 @@ def evaluate_features(X: Floats, data: Data) -> Evaluation:
         for number, split in enumerate(scored.splits)
     )
     of_splits = [
-        (models.weights.scores(X[split.test]), models.thresholds)
+        (models.weights.scores(means_of(X[split.test])), models.thresholds)
         for models, split in zip(fitted, scored.splits, strict=True)
     ]
     return _measured(scored, of_splits, counts, not_scored, fitted=fitted)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ecgfounder.analysis.metrics import f_max_threshold, sensitivity_threshold, youden_threshold
 from ecgfounder.analysis.solver import Basis, Doubles, Floats, Numbers, Weights, fit_logistic, fit_ridge
 from ecgfounder.analysis.splits import Split, grouped_folds
+from ecgfounder.analysis.windows import Windows, means_of
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """The grid of the inverse penalty C, for standardised features; see `solver`."""
@@ -82,13 +83,14 @@ class Fitted:
     thresholds: tuple[Mapping[str, float], ...]
 
 
-def fit_split(X: Floats, Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
+def fit_split(X: Floats | Windows, Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
     """Fit the models of one split.
 
     Parameters
     ----------
-    X : numpy.ndarray
-        float32 [n, d]: the features of all recordings; only rows of the training and the validation part are read.
+    X : numpy.ndarray or Windows
+        float32 [n, d]: the features of all recordings; only rows of the training and the validation part are read. Windows:
+        the models are fitted to windows, each of which counts as a part of its recording, and score recordings.
     Y : numpy.ndarray
         float32 [n, n_labels]; NaN where unknown.
     groups : numpy.ndarray
@@ -102,7 +104,7 @@ def fit_split(X: Floats, Y: Floats, groups: Numbers, split: Split, task: Task, s
     """
     if split.validation is not None:
         models = _fit(X, Y, split.train, [task.penalties] * len(task.labels), task)
-        held = [_Held(Y[split.validation], models.scores(X[split.validation]), task)]
+        held = [_Held(Y[split.validation], models.scores(means_of(X[split.validation])), task)]
         chosen = _best(held)
         picked = [label * len(task.penalties) + best for label, best in enumerate(chosen)]
         weights = Weights(models.weight[:, picked], models.bias[picked], models.iterations, models.converged)
@@ -113,7 +115,7 @@ def fit_split(X: Floats, Y: Floats, groups: Numbers, split: Split, task: Task, s
         for each in range(task.inner_folds):
             inside, outside = split.train[fold != each], split.train[fold == each]
             models = _fit(X, Y, inside, [task.penalties] * len(task.labels), task)
-            held.append(_Held(Y[outside], models.scores(X[outside]), task))
+            held.append(_Held(Y[outside], models.scores(means_of(X[outside])), task))
         chosen = _best(held)
         weights = _fit(X, Y, split.train, [(task.penalties[best],) for best in chosen], task)
     thresholds = tuple(
@@ -123,16 +125,25 @@ def fit_split(X: Floats, Y: Floats, groups: Numbers, split: Split, task: Task, s
     return Fitted(weights, tuple(task.penalties[best] for best in chosen), thresholds)
 
 
-def _fit(X: Floats, Y: Floats, rows: Numbers, C: Sequence[Sequence[float]], task: Task) -> Weights:
+def _fit(X: Floats | Windows, Y: Floats, rows: Numbers, C: Sequence[Sequence[float]], task: Task) -> Weights:
     if not task.is_number:
-        return fit_logistic(Basis.of(X, rows), Y[rows], C)
+        basis, y = _basis(X, Y, rows)
+        return fit_logistic(basis, y, C)
     models = []
     for label, penalties in enumerate(C):
-        known = rows[np.isfinite(Y[rows, label])]
-        models.append(fit_ridge(Basis.of(X, known), Y[known, label].astype(np.float64), penalties))
+        basis, y = _basis(X, Y[:, label], rows[np.isfinite(Y[rows, label])])
+        models.append(fit_ridge(basis, y.astype(np.float64), penalties))
     return Weights(
         np.concatenate([each.weight for each in models], axis=1), np.concatenate([each.bias for each in models])
     )
+
+
+def _basis(X: Floats | Windows, Y: Floats, rows: Numbers) -> tuple[Basis, Floats]:
+    """The basis of some recordings, and their labels; with a row for each window."""
+    if not isinstance(X, Windows):
+        return Basis.of(X, rows), Y[rows]
+    inside = X[rows]
+    return Basis.of(inside.X, row_weights=inside.weights), Y[rows][inside.owner]
 
 
 @dataclass(frozen=True, eq=False)

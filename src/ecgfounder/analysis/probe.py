@@ -33,7 +33,14 @@ from ecgfounder.analysis.evaluation import MACRO, Data, Evaluation, evaluate_fea
 from ecgfounder.analysis.fitting import INNER_FOLDS, PENALTIES, Fitted, Task, fit_split
 from ecgfounder.analysis.intervals import FEW_PATIENTS, difference
 from ecgfounder.analysis.labels import LabelSet
-from ecgfounder.analysis.selection import FEATURE_CHOICES, ONE_PER_PATIENT_CHOICES, Selection, one_per_group, select
+from ecgfounder.analysis.selection import (
+    COMBINE_CHOICES,
+    FEATURE_CHOICES,
+    ONE_PER_PATIENT_CHOICES,
+    Selection,
+    one_per_group,
+    select,
+)
 from ecgfounder.analysis.solver import Doubles, Floats, Numbers
 from ecgfounder.analysis.splits import (
     Split,
@@ -44,6 +51,7 @@ from ecgfounder.analysis.splits import (
     refuse_shared_groups,
 )
 from ecgfounder.analysis.tables import EMBEDDING, Row, as_table, numbers_of, rows_of
+from ecgfounder.analysis.windows import Windows, means_of, with_columns
 from ecgfounder.checks import check_choice, check_least
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.escaping import counted
@@ -90,6 +98,10 @@ class ProbeSettings:
         Columns of times, and the days after the ECG between which a label's time must be; other labels are unknown.
     features : str
         "mean", "mean_std" or "leads".
+    combine : str
+        How the windows (or leads) of a recording become one score. "mean": their embeddings are averaged, then the model is
+        fitted. "logit": the model is fitted to windows, each of which weighs as the part of its recording that it is, and their
+        logits are averaged.
     one_per_patient : str or None
         "first", "last" (by `ecg_time`) or "random": one recording of each patient.
     folds : int or str
@@ -132,6 +144,7 @@ class ProbeSettings:
     label_time: str | None = None
     days: tuple[float, float] | None = None
     features: str = "mean"
+    combine: str = "mean"
     one_per_patient: str | None = None
     folds: int | str = 5
     split: str | None = None
@@ -152,6 +165,7 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         check_choice("controls", self.controls, CONTROL_CHOICES)
         check_choice("features", self.features, FEATURE_CHOICES)
+        check_choice("combine", self.combine, COMBINE_CHOICES)
         check_choice("zero_likelihood", self.zero_likelihood, label_columns.ZERO_CHOICES)
         if self.one_per_patient is not None:
             check_choice("one_per_patient", self.one_per_patient, ONE_PER_PATIENT_CHOICES)
@@ -417,7 +431,7 @@ class _Probe:
         self, against: Mapping[str, EmbeddingRun | EmbeddingRuns], random: Sequence[EmbeddingRun | EmbeddingRuns]
     ) -> ProbeResult:
         settings = self.settings
-        X = self.selection.features(settings.features)
+        X = self._features(self.selection)
         n_patients = len(np.unique(self.groups))
         self.say(
             f"{counted(len(X), 'recording')} of {counted(n_patients, 'patient')}, {counted(len(self.labels.names), 'label')}, "
@@ -456,6 +470,10 @@ class _Probe:
             tuple(self.warnings),
             time.monotonic() - self.started,
         )
+
+    def _features(self, selection: Selection) -> Floats | Windows:
+        kind = self.settings.features
+        return selection.windows(kind) if self.settings.combine == "logit" else selection.features(kind)
 
     def _rows(self, evaluation: Evaluation, control: str, data: Data) -> list[Row]:
         return rows_of(evaluation, control, self.settings.describe_split(), data.seed, FEW_PATIENTS)
@@ -520,7 +538,7 @@ class _Probe:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(1 / (1 + np.exp(-sums / counts)))
 
-    def _shared(self, name: str, other: EmbeddingRun | EmbeddingRuns) -> tuple[Floats, Numbers]:
+    def _shared(self, name: str, other: EmbeddingRun | EmbeddingRuns) -> tuple[Floats | Windows, Numbers]:
         """The features of another run for the recordings that both have, and these recordings."""
         found, rows = select(other).in_order_of(self.selection.keys)
         if not len(rows):
@@ -530,10 +548,15 @@ class _Probe:
             self.warnings.append(
                 f"{counted(lost, 'recording')} of the probe {'is' if lost == 1 else 'are'} not in {name}."
             )
-        return found.features(self.settings.features), rows
+        return self._features(found), rows
 
     def _against(
-        self, X: Floats, evaluation: Evaluation, name: str, other: EmbeddingRun | EmbeddingRuns, rows: list[Row]
+        self,
+        X: Floats | Windows,
+        evaluation: Evaluation,
+        name: str,
+        other: EmbeddingRun | EmbeddingRuns,
+        rows: list[Row],
     ) -> list[Control]:
         """The probe of another run, and the embedding's own on the recordings that both have."""
         theirs, shared = self._shared(name, other)
@@ -552,7 +575,7 @@ class _Probe:
         ]
 
     def _random(
-        self, X: Floats, evaluation: Evaluation, runs: Sequence[EmbeddingRun | EmbeddingRuns], rows: list[Row]
+        self, X: Floats | Windows, evaluation: Evaluation, runs: Sequence[EmbeddingRun | EmbeddingRuns], rows: list[Row]
     ) -> list[Control]:
         """The mean and range of the metric over networks with random weights, on the recordings that all have."""
         features, every = [], np.arange(len(X))
@@ -563,11 +586,11 @@ class _Probe:
         whole = len(every) == len(X)
         data = self.data if whole else self.data.at(every)
         own = evaluation if whole else evaluate_features(X[every], data)
-        own_rank = effective_rank(X[every])
+        own_rank = effective_rank(means_of(X[every]))
         found = []
         for number, (theirs, shared) in enumerate(features, start=1):
             chosen = theirs[np.searchsorted(shared, every)]
-            rank = effective_rank(chosen)
+            rank = effective_rank(means_of(chosen))
             if rank < own_rank / _STRAW_MAN:
                 self.warnings.append(
                     f"Random network {number} varies in {rank:.1f} directions, the embedding in {own_rank:.1f}: it may "
@@ -603,7 +626,7 @@ class _Probe:
         numbers: Doubles = cast.to_numpy(zero_copy_only=False).astype(np.float64)
         return numbers
 
-    def _controls(self, X: Floats, evaluation: Evaluation, took: float, rows: list[Row]) -> list[Control]:
+    def _controls(self, X: Floats | Windows, evaluation: Evaluation, took: float, rows: list[Row]) -> list[Control]:
         settings = self.settings
         size = SAMPLE if settings.controls == "sample" else len(X)
         kept = sample_of_patients(self.groups, size, settings.seed)
@@ -633,7 +656,7 @@ class _Probe:
             found, used = column_features(table, settings.baseline, "baseline")
             controls += self._of_columns("baseline", "the columns of the baseline", found, used, data)
             if used:
-                both = evaluate_features(np.concatenate([features, found], axis=1), data)
+                both = evaluate_features(with_columns(features, found), data)
                 what = f"the embedding and the columns {', '.join(used)}"
                 controls.append(Control("baseline and embedding", what, both))
         rows += self._differences(own, controls)
@@ -687,7 +710,7 @@ class _Probe:
                 rows.append(Row(label, f"p-value of {found.metric}", p, None, None, *numbers, *where, note))
         return rows
 
-    def _refits(self, X: Floats) -> list[Row]:
+    def _refits(self, X: Floats | Windows) -> list[Row]:
         """The spread of the metric between divisions into folds."""
         metric = "r2" if self.labels.is_number else "auroc"
         found: dict[str, list[float]] = {}
@@ -704,7 +727,7 @@ class _Probe:
             rows.append(Row(label, metric, float(np.mean(values)), min(values), max(values), *numbers, *where, note))
         return rows
 
-    def _final(self, X: Floats, evaluation: Evaluation) -> Fitted:
+    def _final(self, X: Floats | Windows, evaluation: Evaluation) -> Fitted:
         if len(evaluation.fitted) == 1:
             return evaluation.fitted[0]
         data = self.data.only(evaluation.labels)

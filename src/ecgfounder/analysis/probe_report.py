@@ -335,6 +335,7 @@ def _method(page: Page, result: ProbeResult) -> None:
     page.table("Recordings that were left out", ("Rule", "Recordings"), left)
     grid = ", ".join(f"{value:g}" for value in result.settings.penalties)
     page.text(
-        f"Labels: {result.labels.how}. Features: {result.settings.features}, standardised on the training part. Inverse penalties"
-        f" C that were tried: {grid}. Seed {result.settings.seed}. {OVERLAP}"
+        f"Labels: {result.labels.how}. Features: {result.settings.features}, of several windows or leads the mean of the "
+        f"{'logits' if result.settings.combine == 'logit' else 'embeddings'}, standardised on the training part. Inverse "
+        f"penalties C that were tried: {grid}. Seed {result.settings.seed}. {OVERLAP}"
     )

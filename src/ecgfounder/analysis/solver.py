@@ -83,6 +83,8 @@ class Basis:
         float64 or float32 (see `EXACT_UP_TO`) [n, r + 1]; the last column is 1, for the intercept.
     variances : numpy.ndarray
         float64 [r + 1]: the mean square of each column.
+    row_weights : numpy.ndarray or None
+        float64 [n]: how much each row counts; None if all count 1.
     mean, scale : numpy.ndarray
         float64 [d]: what was subtracted, the mean to the precision of `rotated`, and the standard deviation (1 for a feature that
         does not vary).
@@ -95,24 +97,30 @@ class Basis:
     mean: Doubles
     scale: Doubles
     rotation: Doubles
+    row_weights: Doubles | None = None
 
     @classmethod
-    def of(cls, X: Floats, rows: Numbers | None = None) -> Basis:
-        """The basis of some rows of `X`, of all by default."""
+    def of(cls, X: Floats, rows: Numbers | None = None, row_weights: Doubles | None = None) -> Basis:
+        """The basis of some rows of `X`, of all by default; `row_weights` says how much each of them counts."""
         rows = np.arange(len(X)) if rows is None else rows
         n, d = len(rows), X.shape[1]
+        counts = float(n) if row_weights is None else float(row_weights.sum())
         total = np.zeros(d)
         for part in blocks(n):
-            total += X[rows[part]].sum(axis=0, dtype=np.float64)
-        mean = total / n
+            if row_weights is None:
+                total += X[rows[part]].sum(axis=0, dtype=np.float64)
+            else:
+                total += row_weights[part] @ X[rows[part]]
+        mean = total / counts
         gram = np.zeros((d, d))
         dtype = np.dtype(np.float64 if n * d <= EXACT_UP_TO else np.float32)
         centre = mean.astype(dtype)
         for part in blocks(n):
             centred = X[rows[part]] - centre
-            gram += centred.T @ centred
+            counted = centred if row_weights is None else centred * row_weights[part, None].astype(dtype)
+            gram += counted.T @ centred
         shift = mean - centre  # of the rounding of the mean
-        gram = gram / n - np.outer(shift, shift)
+        gram = gram / counts - np.outer(shift, shift)
         deviation = np.sqrt(np.maximum(np.diag(gram), 0))
         varies = deviation > 1e-7 * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
         scale = np.where(varies, deviation, 1.0)
@@ -127,7 +135,7 @@ class Basis:
         turn = (rotation / scale[:, None]).astype(dtype)
         for part in blocks(n):
             rotated[part, :-1] = (X[rows[part]] - centre) @ turn
-        return cls(rotated, np.append(values[kept], 1.0), centre.astype(np.float64), scale, rotation)
+        return cls(rotated, np.append(values[kept], 1.0), centre.astype(np.float64), scale, rotation, row_weights)
 
     def weights(self, W: Doubles, iterations: int = 0, converged: bool = True) -> Weights:
         """Models of the rotated features as models of the features."""
@@ -161,13 +169,11 @@ def fit_logistic(basis: Basis, Y: Floats, C: Sequence[Sequence[float]]) -> Weigh
     label_of = np.repeat(np.arange(len(C)), [len(each) for each in C])
     penalty = np.array([1.0 / each for of_label in C for each in of_label])
     known = np.isfinite(Y)
-    problem = _Logistic(
-        basis.rotated,
-        basis.variances,
-        np.where(known, Y, 0).astype(basis.rotated.dtype),
-        None if known.all() else known,
-        label_of,
-    )
+    dtype = basis.rotated.dtype
+    counted: AnyFloats | None = None if known.all() else known.astype(dtype)
+    if basis.row_weights is not None:
+        counted = known * basis.row_weights[:, None].astype(dtype)
+    problem = _Logistic(basis.rotated, basis.variances, np.where(known, Y, 0).astype(dtype), counted, label_of)
     W, iterations, converged = problem.solve(penalty)
     return basis.weights(W, iterations, converged)
 
@@ -184,12 +190,14 @@ def fit_ridge(basis: Basis, y: Doubles, C: Sequence[float]) -> Weights:
     C : sequence of float
         Inverse penalties.
     """
-    n = len(y)
-    moments = basis.rotated[:, :-1].T.astype(np.float64) @ (y - y.mean())
+    counts = np.ones(len(y)) if basis.row_weights is None else basis.row_weights
+    n = counts.sum()
+    mean = counts @ y / n
+    moments = basis.rotated[:, :-1].T.astype(np.float64) @ (counts * (y - mean))
     W = np.empty((len(basis.variances), len(C)))
     for column, each in enumerate(C):
         W[:-1, column] = moments / (n * basis.variances[:-1] + 1.0 / each)
-    W[-1] = y.mean() - basis.rotated[:, :-1].mean(axis=0, dtype=np.float64) @ W[:-1]
+    W[-1] = mean - (counts @ basis.rotated[:, :-1].astype(np.float64) / n) @ W[:-1]
     return basis.weights(W)
 
 
@@ -201,21 +209,25 @@ def sigmoid(scores: AnyFloats) -> AnyFloats:
 
 @dataclass(frozen=True, eq=False)
 class _Logistic:
-    """The loss of all columns. `label_of` gives each column's label."""
+    """The loss of all columns. `label_of` gives each column's label, `counted` how much each row counts for each label."""
 
     Z: AnyFloats
     variances: Doubles
     Y: AnyFloats
-    known: npt.NDArray[np.bool_] | None
+    counted: AnyFloats | None
     label_of: Numbers
 
     def solve(self, penalty: Doubles) -> tuple[Doubles, int, bool]:
         """The weights [r + 1, columns], the iterations of the slowest column, and whether all converged."""
         n, width = self.Z.shape
         n_columns = len(penalty)
-        counts = np.full(len(self.Y[0]), n) if self.known is None else self.known.sum(axis=0)
-        n_known = np.maximum(counts[self.label_of], 1).astype(np.float64)
-        share = np.clip(self.Y.sum(axis=0, dtype=np.float64)[self.label_of] / n_known, 1e-6, 1 - 1e-6)
+        if self.counted is None:
+            counts, positive = np.full(self.Y.shape[1], float(n)), self.Y.sum(axis=0, dtype=np.float64)
+        else:
+            counts = self.counted.sum(axis=0, dtype=np.float64)
+            positive = (self.Y * self.counted).sum(axis=0, dtype=np.float64)
+        n_known = np.where(counts > 0, counts, 1.0)
+        share = np.clip((positive / n_known)[self.label_of], 1e-6, 1 - 1e-6)
         W = np.zeros((width, n_columns))
         W[-1] = np.log(share / (1 - share))
         penalties = np.zeros((width, n_columns))
@@ -252,22 +264,22 @@ class _Logistic:
             history = [*history[-(MEMORY - 1) :], (change, difference, rho)]
             iteration += 1
 
-    def _labels(self, rows: slice, at: Numbers) -> tuple[AnyFloats, npt.NDArray[np.bool_] | None]:
+    def _labels(self, rows: slice, at: Numbers) -> tuple[AnyFloats, AnyFloats | None]:
         labels = self.label_of[at]
-        return self.Y[rows][:, labels], None if self.known is None else self.known[rows][:, labels]
+        return self.Y[rows][:, labels], None if self.counted is None else self.counted[rows][:, labels]
 
     def _gradient(self, S: AnyFloats, at: Numbers, W: Doubles, penalties: Doubles) -> tuple[Doubles, Doubles]:
         """The gradient of each column, and the sum of p (1 - p) over its recordings."""
         gradient = penalties * W
         curvature = np.zeros(len(at))
         for rows in blocks(len(S)):
-            y, known = self._labels(rows, at)
+            y, counted = self._labels(rows, at)
             p = sigmoid(S[rows])
             residual = p - y
             spread = p * (1 - p)
-            if known is not None:
-                residual *= known
-                spread *= known
+            if counted is not None:
+                residual *= counted
+                spread *= counted
             gradient += self.Z[rows].T @ residual
             curvature += spread.sum(axis=0, dtype=np.float64)
         return gradient, curvature
@@ -279,11 +291,11 @@ class _Logistic:
         loss = 0.5 * (penalties * W**2).sum(axis=0)
         length = step.astype(self.Z.dtype)
         for rows in blocks(len(S)):
-            y, known = self._labels(rows, at)
+            y, counted = self._labels(rows, at)
             scores = S[rows] if T is None else S[rows] + T[rows] * length
             each = np.maximum(scores, 0) - y * scores + np.log1p(np.exp(-np.abs(scores)))
-            if known is not None:
-                each *= known
+            if counted is not None:
+                each *= counted
             loss += each.sum(axis=0, dtype=np.float64)
         return np.asarray(loss)
 

@@ -50,6 +50,12 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--days", nargs=2, type=float, metavar=("FROM", "TO"), help="a label is known only so many days after the ECG")
     add("--one_per_patient", help="first, last or random: one recording of each patient")
     add("--features", default="mean", help="mean, mean_std (over tokens) or leads (default: %(default)s)")
+    add(
+        "--combine",
+        default="mean",
+        help="mean: embeddings of windows (and leads) are averaged; logit: logits of a model fitted to windows are "
+        "(default: %(default)s)",
+    )
     add = parser.add_argument_group("split").add_argument
     add("--folds", default="5", metavar="N|COLUMN", help="folds by patient, or the column that gives them (default: 5)")
     add("--split", metavar="COLUMN", help="column that gives the split")
@@ -132,6 +138,7 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         label_time=arguments.label_time,
         days=None if arguments.days is None else tuple(arguments.days),
         features=arguments.features,
+        combine=arguments.combine,
         one_per_patient=arguments.one_per_patient,
         folds=int(arguments.folds) if arguments.folds.isdecimal() else arguments.folds,
         split=arguments.split,
