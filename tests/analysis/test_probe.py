@@ -212,7 +212,7 @@ def test_random_networks_are_a_control_with_mean_and_range(
     assert row.high is not None
     assert row.low < 0.65
     assert row.high > 0.8
-    assert row.note == f"mean and range of 3 networks with random weights, {len(table)} recordings"
+    assert row.note == f"mean and range of 3 networks with random weights (of another origin), {len(table)} recordings"
     others = cohort(3, seed=9).assign(ecg=lambda each: "z/" + each["ecg"])
     empty = open_run(write_run(tmp_path / "others", others))
     with pytest.raises(RunError, match="random network 1 has none of the recordings"):

@@ -131,6 +131,14 @@ def acquisition_features(selection: Selection) -> tuple[Floats, list[str]]:
     return column_features(selection.table, names, "controls")
 
 
+def signal_features(simple: pa.Table, selection: Selection) -> tuple[Floats, list[str]]:
+    """Heart rate, amplitude and deviation of the leads that the network has seen, and the quality flags."""
+    seen = {lead for leads in selection.table["leads"].to_pylist() for lead in leads or ()}
+    names = [name for name in simple.column_names if "_" not in name or name.partition("_")[2] in {*seen, "rate"}]
+    table = simple.select(names).append_column("flags", selection.table["flags"])
+    return column_features(table, table.column_names, "controls")
+
+
 def measurement_features(selection: Selection, statements: pa.Table) -> tuple[Floats, list[str]]:
     """The measurements of the recording devices, from the run's table of statements: rate, intervals, axes."""
     names = [name for name in statements.column_names if pa.types.is_floating(statements.schema.field(name).type)]

@@ -21,7 +21,7 @@ from ecgfounder.analysis.checklist import checklist
 from ecgfounder.analysis.evaluation import Evaluation
 from ecgfounder.analysis.metrics import calibration_curve, net_benefit
 from ecgfounder.analysis.page import Page, shown_count
-from ecgfounder.analysis.probe import OVERLAP, ProbeResult
+from ecgfounder.analysis.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
 from ecgfounder.analysis.tables import EMBEDDING, Row, write_table
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.storage import Location
@@ -33,8 +33,10 @@ MARKER = "probe.json"
 _BENEFIT_THRESHOLDS = tuple(float(each) for each in np.round(np.arange(0.01, 0.61, 0.01), 2))
 
 
-def check_folder(folder: Location, marker: str = MARKER) -> None:
+def check_folder(folder: Location, marker: str = MARKER, begun: str | None = None) -> None:
     """Refuse a folder that holds other things than the results of an earlier analysis, which have a file of this name.
+
+    One with nothing but the folder `begun` is that of an analysis that was interrupted.
 
     Raises
     ------
@@ -44,9 +46,9 @@ def check_folder(folder: Location, marker: str = MARKER) -> None:
     if folder.is_local:
         if folder.path.exists() and not folder.path.is_dir():
             raise RunError(f"{folder} is a file; expected a folder for the output_dir")
-        other = folder.path.is_dir() and any(folder.path.iterdir())
+        other = folder.path.is_dir() and any(each.name != begun for each in folder.path.iterdir())
     else:
-        other = folder.is_folder()
+        other = any(True for _ in folder.names(skip=lambda name: name == begun))
     if other and not (folder / marker).exists():
         raise RunError(f"{folder} is not empty and holds no {marker}: give a new folder as the output_dir")
 
@@ -59,7 +61,7 @@ def write_report(result: ProbeResult, folder: Location) -> None:
     RunError
         If the folder cannot be written, or holds other things.
     """
-    check_folder(folder)
+    check_folder(folder, MARKER, CONTROLS_FOLDER)
     try:
         if folder.is_local:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -259,10 +261,11 @@ def _controls(page: Page, result: ProbeResult, metric: str) -> None:
             ),
             f"{label}: {_NAMES[metric]} of the embedding and of the controls.",
         )
-    if result.controls:
-        facts = [(control.name, control.what) for control in result.controls]
-        page.table("What each control is", ("Control", "Meaning"), facts, texts=2)
-    elif {row.control for row in rows} <= {EMBEDDING}:
+    facts = {control.name: control.what for control in result.controls}
+    facts |= {row.control: row.note for row in rows if row.control not in (EMBEDDING, *facts)}
+    if facts:
+        page.table("What each control is", ("Control", "Meaning"), list(facts.items()), texts=2)
+    else:
         page.text("There is no control. A figure without controls says little about an embedding.")
     compared = [row for row in result.rows if row.metric.endswith("difference") or row.metric.startswith("p-value")]
     if compared:

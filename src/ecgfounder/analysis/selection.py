@@ -6,7 +6,7 @@ features of its rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,15 @@ class Selection:
             return np.arange(self.table.num_rows)
         _, numbers = np.unique(np.array(self.texts(name, "group"), dtype=object).astype(str), return_inverse=True)
         return numbers.astype(np.int64)
+
+    def by_run(self) -> Iterator[tuple[EmbeddingRun, Numbers]]:
+        """Each run, and the rows of the table that are its recordings."""
+        if not isinstance(self.run, EmbeddingRuns):
+            yield self.run, np.arange(self.table.num_rows)
+            return
+        names = np.array(self.table[RUN_COLUMN].to_pylist(), dtype=object)
+        for name, run in zip(self.run.names, self.run.runs, strict=True):
+            yield run, np.flatnonzero(names == name)
 
     def features(self, kind: str = "mean") -> Floats:
         """float32 [recordings, d]; windows are averaged."""

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, named_runs, opened_runs
 from ecgfounder.commands.terminal import OK, Terminal
 from ecgfounder.errors import SettingsError
-from ecgfounder.storage import locate, output_place, storage_options
+from ecgfounder.storage import Location, folder_text, locate, output_place, storage_options
 
 if TYPE_CHECKING:
     from ecgfounder.analysis import ProbeResult, ProbeSettings
+    from ecgfounder.analysis.probe import MakeRandom, Runs
 
 
 def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,8 +101,16 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="RUN",
-        help="runs of networks with random weights (embed --checkpoint random:SEED), a control",
+        help="runs of networks with random weights (embed --checkpoint random:SEED), a control; else they are made",
     )
+    add(
+        "--random_networks",
+        type=int,
+        default=5,
+        metavar="N",
+        help="networks with random weights that embed the sample, from the cohort's files (default: %(default)s)",
+    )
+    add("--data_dir", metavar="DIR", help="folder of the cohort's files, if it has moved since the run")
     add(
         "--score",
         action="append",
@@ -185,24 +194,49 @@ def run_probe(arguments: argparse.Namespace) -> int:
     """
     settings = settings_of(arguments)
     from ecgfounder.analysis import probe
-    from ecgfounder.analysis.probe_report import check_folder, write_report
+    from ecgfounder.analysis.probe import CONTROLS_FOLDER, Originals
+    from ecgfounder.analysis.probe_report import MARKER, check_folder, write_report
+    from ecgfounder.checks import check_least
 
+    check_least("random_networks", arguments.random_networks, 0)
     console = Terminal()
-    folder = locate(output_place(arguments.output_dir, storage_options(arguments.storage_options)))
-    check_folder(folder)
+    options = storage_options(arguments.storage_options)
+    folder = locate(output_place(arguments.output_dir, options))
+    check_folder(folder, MARKER, CONTROLS_FOLDER)
+    data_dir = None if arguments.data_dir is None else folder_text(arguments.data_dir, options)
     run = opened_runs(arguments, console)
     result = probe(
         run,
         label_table(arguments),
         settings=settings,
         against=named_runs(arguments.against, arguments),
-        random=list(named_runs(arguments.random, arguments).values()),
+        random=_random(arguments, folder / CONTROLS_FOLDER, data_dir, console),
+        originals=Originals(data_dir, folder / CONTROLS_FOLDER, options),
         say=console.line,
     )
     write_report(result, folder)
     _print(result, console)
     console.line(f"{folder / 'report.html'} shows all figures; the tables are beside it ({result.seconds:.0f} s)")
     return OK
+
+
+def _random(
+    arguments: argparse.Namespace, folder: Location, data_dir: str | None, console: Terminal
+) -> Runs | MakeRandom:
+    """The runs of `--random`, or what makes them."""
+    from ecgfounder.random_networks import RandomNetworks
+
+    if arguments.random or not arguments.random_networks or arguments.controls == "none":
+        return list(named_runs(arguments.random, arguments).values())
+    return RandomNetworks(
+        folder,
+        n=arguments.random_networks,
+        features=arguments.features,
+        data_dir=data_dir,
+        options=storage_options(arguments.storage_options),
+        say=console.line,
+        progress=console.progress,
+    )
 
 
 def _print(result: ProbeResult, console: Terminal) -> None:
