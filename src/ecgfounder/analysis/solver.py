@@ -12,8 +12,9 @@ the intercept; that of `Ridge(alpha=1 / C)` for numbers. A recording without a l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,11 @@ MEMORY = 10
 
 MOST_ITERATIONS = 500
 
-TOLERANCE = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
+TOLERANCE: dict[np.dtype[Any], float] = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
 """Convergence: the distance of the scores from the solution's, in the norm of the Hessian, as a root mean square."""
+
+ROUGH: dict[np.dtype[Any], float] = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-4}
+"""Enough for models by which penalties and thresholds are chosen: a logit is right to about the fourth decimal."""
 
 EXACT_UP_TO = 1 << 24
 """Numbers in the training features up to which the arithmetic is float64; beyond it is float32, with sums in float64."""
@@ -100,47 +104,112 @@ class Basis:
     row_weights: Doubles | None = None
 
     @classmethod
-    def of(cls, X: Floats, rows: Numbers | None = None, row_weights: Doubles | None = None) -> Basis:
-        """The basis of some rows of `X`, of all by default; `row_weights` says how much each of them counts."""
+    def of(
+        cls,
+        X: Floats,
+        rows: Numbers | None = None,
+        row_weights: Doubles | None = None,
+        *,
+        rotation: Doubles | None = None,
+        exact: bool = True,
+    ) -> Basis:
+        """The basis of some rows of `X`, of all by default.
+
+        Parameters
+        ----------
+        X, rows : numpy.ndarray
+            float32 [n_all, d]; int64 [n].
+        row_weights : numpy.ndarray, optional
+            float64 [n]: how much each row counts.
+        rotation : numpy.ndarray, optional
+            float64 [d, d]: the rotation of similar rows, instead of this one's own, which saves finding it. The Hessian is
+            less diagonal then; the solutions of `fit_logistic` are the same, those of `fit_ridge` are not.
+        exact : bool
+            Whether the arithmetic may be float64.
+        """
         rows = np.arange(len(X)) if rows is None else rows
         n, d = len(rows), X.shape[1]
-        counts = float(n) if row_weights is None else float(row_weights.sum())
-        total = np.zeros(d)
-        for part in blocks(n):
-            if row_weights is None:
-                total += X[rows[part]].sum(axis=0, dtype=np.float64)
-            else:
-                total += row_weights[part] @ X[rows[part]]
-        mean = total / counts
-        gram = np.zeros((d, d))
-        dtype = np.dtype(np.float64 if n * d <= EXACT_UP_TO else np.float32)
+        dtype = np.dtype(np.float64 if exact and n * d <= EXACT_UP_TO else np.float32)
+        mean, square, gram = _moments(X, rows, row_weights, dtype, with_gram=rotation is None and n > d)
         centre = mean.astype(dtype)
-        for part in blocks(n):
-            centred = X[rows[part]] - centre
-            counted = centred if row_weights is None else centred * row_weights[part, None].astype(dtype)
-            gram += counted.T @ centred
-        shift = mean - centre  # of the rounding of the mean
-        gram = gram / counts - np.outer(shift, shift)
-        deviation = np.sqrt(np.maximum(np.diag(gram), 0))
+        deviation = np.sqrt(np.maximum(square, 0))
         varies = deviation > 1e-7 * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
         scale = np.where(varies, deviation, 1.0)
-        gram = gram / np.outer(scale, scale)
-        gram[~varies] = gram[:, ~varies] = 0
-        values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False)
-        kept = values > _LEAST_EIGENVALUE * max(values[-1], 1e-300)
-        kept[: max(0, d - max(n - 1, 0))] = False  # n recordings span n - 1 directions
-        rotation = np.ascontiguousarray(vectors[:, kept])
+        if rotation is not None:
+            rotation = rotation.copy()
+        elif gram is not None:
+            gram /= np.outer(scale, scale)
+            gram[~varies] = gram[:, ~varies] = 0
+            rotation = _eigenvectors(gram)
+        else:
+            Z = (X[rows] - mean) * (varies / scale)
+            Z *= 1.0 if row_weights is None else np.sqrt(row_weights)[:, None]
+            rotation = _eigenvectors_of_few(Z)
         rotation[~varies] = 0  # exactly
         rotated = np.ones((n, rotation.shape[1] + 1), dtype)
         turn = (rotation / scale[:, None]).astype(dtype)
+        variances = np.zeros(rotation.shape[1])
         for part in blocks(n):
-            rotated[part, :-1] = (X[rows[part]] - centre) @ turn
-        return cls(rotated, np.append(values[kept], 1.0), centre.astype(np.float64), scale, rotation, row_weights)
+            rotated[part, :-1] = turned = (X[rows[part]] - centre) @ turn
+            squares = turned**2 if row_weights is None else turned**2 * row_weights[part, None].astype(dtype)
+            variances += squares.sum(axis=0, dtype=np.float64)
+        variances /= n if row_weights is None else row_weights.sum()
+        return cls(rotated, np.append(variances, 1.0), centre.astype(np.float64), scale, rotation, row_weights)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the features vary in all directions."""
+        n_features, n_directions = self.rotation.shape
+        return bool(n_features == n_directions)
 
     def weights(self, W: Doubles, iterations: int = 0, converged: bool = True) -> Weights:
         """Models of the rotated features as models of the features."""
         weight = (self.rotation / self.scale[:, None]) @ W[:-1]
         return Weights(weight, W[-1] - self.mean @ weight, iterations, converged)
+
+
+def _moments(
+    X: Floats, rows: Numbers, row_weights: Doubles | None, dtype: np.dtype[Any], *, with_gram: bool
+) -> tuple[Doubles, Doubles, Doubles | None]:
+    """The mean of each feature, its mean square around that, and the mean of the products of features if asked for."""
+    n, d = len(rows), X.shape[1]
+    total = np.zeros(d)
+    for part in blocks(n):
+        if row_weights is None:
+            total += X[rows[part]].sum(axis=0, dtype=np.float64)
+        else:
+            total += row_weights[part] @ X[rows[part]]
+    counts = float(n) if row_weights is None else float(row_weights.sum())
+    mean = total / counts
+    centre = mean.astype(dtype)
+    shift = mean - centre  # of the rounding of the mean
+    gram = np.zeros((d, d)) if with_gram else None
+    square = np.zeros(d)
+    for part in blocks(n):
+        centred = X[rows[part]] - centre
+        counted = centred if row_weights is None else centred * row_weights[part, None].astype(dtype)
+        if gram is None:
+            square += (counted * centred).sum(axis=0, dtype=np.float64)
+        else:
+            gram += counted.T @ centred
+    if gram is None:
+        return mean, square / counts - shift**2, None
+    gram = gram / counts - np.outer(shift, shift)
+    return mean, np.diag(gram).copy(), gram
+
+
+def _eigenvectors(gram: Doubles) -> Doubles:
+    """The directions in which features vary, from the mean of their products."""
+    values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False)
+    kept = values > _LEAST_EIGENVALUE * max(values[-1], 1e-300)
+    return np.ascontiguousarray(vectors[:, kept])
+
+
+def _eigenvectors_of_few(Z: Doubles) -> Doubles:
+    """The same from the recordings themselves, of which there are at most as many as features."""
+    values, vectors = scipy.linalg.eigh(Z @ Z.T, overwrite_a=True, check_finite=False)
+    kept = values > _LEAST_EIGENVALUE * max(values[-1], 1e-300)
+    return np.asarray(Z.T @ (vectors[:, kept] / np.sqrt(values[kept])))
 
 
 def blocks(n: int) -> Iterator[slice]:
@@ -149,7 +218,9 @@ def blocks(n: int) -> Iterator[slice]:
         yield slice(first, min(n, first + ROWS_AT_ONCE))
 
 
-def fit_logistic(basis: Basis, Y: Floats, C: Sequence[Sequence[float]]) -> Weights:
+def fit_logistic(
+    basis: Basis, Y: Floats, C: Sequence[Sequence[float]], tolerance: Mapping[np.dtype[Any], float] = TOLERANCE
+) -> Weights:
     """Fit logistic regressions for all labels and penalties together.
 
     Parameters
@@ -160,6 +231,8 @@ def fit_logistic(basis: Basis, Y: Floats, C: Sequence[Sequence[float]]) -> Weigh
         float32 [n, n_labels]: 0, 1, or NaN where a label is unknown.
     C : sequence of sequence of float
         For each label, its inverse penalties. The models are ordered by label, then by penalty.
+    tolerance : mapping of numpy.dtype to float
+        `TOLERANCE`, or `ROUGH`.
 
     Returns
     -------
@@ -174,7 +247,7 @@ def fit_logistic(basis: Basis, Y: Floats, C: Sequence[Sequence[float]]) -> Weigh
     if basis.row_weights is not None:
         counted = known * basis.row_weights[:, None].astype(dtype)
     problem = _Logistic(basis.rotated, basis.variances, np.where(known, Y, 0).astype(dtype), counted, label_of)
-    W, iterations, converged = problem.solve(penalty)
+    W, iterations, converged = problem.solve(penalty, tolerance[dtype])
     return basis.weights(W, iterations, converged)
 
 
@@ -217,7 +290,7 @@ class _Logistic:
     counted: AnyFloats | None
     label_of: Numbers
 
-    def solve(self, penalty: Doubles) -> tuple[Doubles, int, bool]:
+    def solve(self, penalty: Doubles, tolerance: float) -> tuple[Doubles, int, bool]:
         """The weights [r + 1, columns], the iterations of the slowest column, and whether all converged."""
         n, width = self.Z.shape
         n_columns = len(penalty)
@@ -243,7 +316,7 @@ class _Logistic:
             diagonal = 1.0 / (curvature * self.variances[:, None] + penalties)
             distance = np.sqrt((gradient**2 * diagonal).sum(axis=0) / np.maximum(curvature, 1e-12))
             solution[:, at] = W
-            open_ = distance > TOLERANCE[self.Z.dtype]
+            open_ = distance > tolerance
             if not open_.any() or iteration == MOST_ITERATIONS:
                 return solution, iteration, not open_.any()
             if not open_.all():
