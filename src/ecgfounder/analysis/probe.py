@@ -53,7 +53,7 @@ from ecgfounder.analysis.splits import (
     grouped_folds,
     refuse_shared_groups,
 )
-from ecgfounder.analysis.tables import EMBEDDING, Row, as_table, numbers_of, rows_of, write_table
+from ecgfounder.analysis.tables import EMBEDDING, Row, as_table, make_folder, numbers_of, rows_of, write_table
 from ecgfounder.analysis.windows import Windows, means_of, with_columns
 from ecgfounder.checks import check_choice, check_least
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
@@ -752,6 +752,7 @@ class _Probe:
             self.say(f"Not read again: {record}: {reason}")
         listed = ""
         if self.originals.folder is not None:
+            make_folder(self.originals.folder)
             write_table(table, self.originals.folder, NOT_READ)
             listed = f" {CONTROLS_FOLDER}/{NOT_READ}.csv names them."
         rest = "there is none" if len(rows) == n else f"it is on the other {n - len(rows):,}"

@@ -22,7 +22,7 @@ from ecgfounder.analysis.evaluation import Evaluation
 from ecgfounder.analysis.metrics import calibration_curve, net_benefit
 from ecgfounder.analysis.page import Page, shown_count
 from ecgfounder.analysis.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
-from ecgfounder.analysis.tables import EMBEDDING, Row, write_table
+from ecgfounder.analysis.tables import EMBEDDING, Row, make_folder, write_table
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
@@ -63,8 +63,7 @@ def write_report(result: ProbeResult, folder: Location) -> None:
     """
     check_folder(folder, MARKER, CONTROLS_FOLDER)
     try:
-        if folder.is_local:
-            folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / MARKER, orjson.dumps(_about(result), option=orjson.OPT_INDENT_2))
         write_table(result.table, folder, "results")
         write_table(result.predictions, folder, "predictions")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgfounder.analysis.selection import Selection
+from ecgfounder.analysis.tables import make_folder
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ECGFounderError, ReadError, StorageError
@@ -169,8 +170,7 @@ def _kept(folder: Location | None) -> dict[str, Mapping[str, float | None]]:
 def _keep(known: Mapping[str, Mapping[str, float | None]], folder: Location | None) -> None:
     if folder is None:
         return
-    if folder.is_local:
-        folder.path.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     table = pa.Table.from_pylist([{"key": key, **row} for key, row in known.items()], schema=SCHEMA)
     with writing(folder / KEPT) as file:
         pq.write_table(table, file, compression="zstd")

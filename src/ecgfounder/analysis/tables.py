@@ -133,6 +133,12 @@ def as_table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
 
 
+def make_folder(folder: Location) -> None:
+    """Make a folder and those above it; a store elsewhere needs none."""
+    if folder.is_local:
+        folder.path.mkdir(parents=True, exist_ok=True)
+
+
 def write_table(table: pa.Table, folder: Location, stem: str) -> None:
     """Write a table as Parquet and CSV."""
     with writing(folder / f"{stem}.pq") as file:
