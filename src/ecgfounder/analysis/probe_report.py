@@ -24,6 +24,7 @@ from ecgfounder.analysis.page import Page, shown_count
 from ecgfounder.analysis.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
 from ecgfounder.analysis.tables import EMBEDDING, Row, make_folder, write_table
 from ecgfounder.errors import RunError, StorageError
+from ecgfounder.network.named_head import metadata_of
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
 
@@ -74,11 +75,17 @@ def write_report(result: ProbeResult, folder: Location) -> None:
                 "weight": np.ascontiguousarray(weights.weight.T, dtype=np.float32),
                 "bias": weights.bias.astype(np.float32),
             }
-            write_whole(folder / "probe.safetensors", save(tensors, {"labels": "\n".join(result.evaluation.labels)}))
+            write_whole(folder / "probe.safetensors", save(tensors, _metadata(result)))
         write_whole(folder / "report.html", page_of(result).encode())
     except (OSError, StorageError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise RunError(f"{folder} could not be written: {reason}") from error
+
+
+def _metadata(result: ProbeResult) -> dict[str, str]:
+    runs = [run for run, rows in result.selection.by_run() if len(rows)]
+    checkpoints = sorted({str(run.record.fingerprint["checkpoint_sha256"]) for run in runs})
+    return metadata_of(result.evaluation.labels, tuple(checkpoints), is_number=result.labels.is_number)
 
 
 def _about(result: ProbeResult) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from ecgfounder.machine import usable_cores, usable_memory
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
-from ecgfounder.stages.pooling import diagnostic_head, pooling_of
+from ecgfounder.stages.pooling import chosen_head, pooling_of
 from ecgfounder.stages.read import Job
 from ecgfounder.stages.record import Recorder
 from ecgfounder.stages.trouble import StoreTrouble
@@ -82,7 +82,7 @@ class Worker:
         checkpoint = checkpoint_here(work.network, work.task.options, pieces)
         self._engine = _engine(work, checkpoint)
         self._network = _Shared(self._engine)
-        head = diagnostic_head(self._engine.head) if work.predictions else None
+        head = chosen_head(work.predictions, self._engine.head)
         self._keep = pooling_of(work.pooling, head)
         self._size = work.network.batch_size or self._engine.batch_size
         self.facts = Facts(
