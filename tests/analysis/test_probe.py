@@ -31,7 +31,9 @@ from ecgfounder.analysis.fitting import Task
 from ecgfounder.analysis.probe_report import page_of, write_report
 from ecgfounder.analysis.splits import cross_validation, grouped_folds
 from ecgfounder.analysis.tables import Row
-from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.errors import CheckpointError, RunError, SettingsError
+from ecgfounder.network.head import Head
+from ecgfounder.network.named_head import NamedHead
 from ecgfounder.results import EmbeddingRun, open_run
 from ecgfounder.storage import locate
 from tests.builders.probes import cohort, write_run
@@ -172,6 +174,32 @@ def test_the_network_s_own_statement_and_the_device_s_measurements_are_controls(
     measured = row_of(found, "af", "auroc", "device measurements")
     assert (measured.estimate or 0) > 0.9
     assert measured.n_records == len(table)
+
+
+def test_a_head_that_is_fitted_already_goes_through_the_same_metrics(run: EmbeddingRun, table: pd.DataFrame) -> None:
+    folds = table.assign(fold=table["patient"].str[1:].astype(int) % 10 + 1)
+    options: dict[str, Any] = {
+        **QUICK,
+        "label": ("af", "sinus"),
+        "split": "fold",
+        "test": ("9", "10"),
+        "controls": "none",
+    }
+    first = probe(run, folds, **options)
+    assert first.final is not None
+    weights = first.final.weights
+    head = Head(weights.weight.T.astype(np.float32)[:1], weights.bias.astype(np.float32)[:1], ("af",))
+    named = NamedHead(head, "", ("0" * 64,), "probe.safetensors")
+    found = probe(run, folds, **options, heads=[named])
+    for metric in ("auroc", "auprc", "brier", "calibration_slope"):
+        again = row_of(found, "af", metric, "head: probe.safetensors")
+        assert again.estimate == pytest.approx(row_of(first, "af", metric).estimate, abs=1e-5)
+        assert again.low == pytest.approx(row_of(first, "af", metric).low, abs=1e-4)
+    assert not any(row.label == "sinus" and row.control.startswith("head") for row in found.rows)
+    with pytest.raises(CheckpointError, match="fitted on embeddings of another checkpoint"):
+        probe(run, folds, **options, heads=[replace(named, checkpoints=("1" * 64,))])
+    with pytest.raises(SettingsError, match=r"names none of the labels sinus; it has: af\."):
+        probe(run, folds, **{**options, "label": ("sinus",)}, heads=[named])
 
 
 def test_another_run_is_compared_on_the_recordings_that_both_have(

@@ -129,6 +129,8 @@ def test_several_runs_are_one_and_a_recording_in_both_is_named(
         (["--codes", "patient", "--code_classes", "CODES", "kind"], "has no column 'kind'; its columns are: , class"),
         (["--label", "af", "--names", "a", "b"], "Invalid value for --names"),
         (["--label", "af", "--random", "no/such/run"], "holds no run"),
+        (["--label", "af", "--head", "no/such/head.pth"], "No such file"),
+        (["--label", "af", "--random_networks", "-1"], "Invalid value for --random_networks"),
         ([], "give the labels in one way"),
     ],
 )

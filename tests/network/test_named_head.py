@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save
 
 from ecgfounder.errors import CheckpointError
+from ecgfounder.network.checkpoint import head_in
 from ecgfounder.network.named_head import metadata_of, read_head
 
 RNG = np.random.default_rng(0)
@@ -69,3 +70,23 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
         read_head(path)
     with pytest.raises(CheckpointError, match="No such file"):
         read_head(tmp_path / "absent.safetensors")
+
+
+def test_a_fine_tuned_checkpoint_has_a_head_with_names_too(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    state = {"dense.weight": torch.from_numpy(WEIGHT), "dense.bias": torch.from_numpy(BIAS)}
+    path = tmp_path / "finetuned.pth"
+    torch.save({"state_dict": state, "labels": ["af", "lbbb"]}, path)
+    found = head_in(path)
+    assert (found.head.labels, found.name) == (("af", "lbbb"), "finetuned.pth")
+    assert np.array_equal(found.head.weight, WEIGHT)
+    found.check(hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(CheckpointError, match="another checkpoint"):
+        found.check("0" * 64)
+    assert head_in(written(tmp_path / "probe.safetensors")).head.labels == ("af", "a\nb")
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(CheckpointError, match="a head of 2 classes without names"):
+        head_in(path)
+    torch.save({"state_dict": {"other.weight": torch.zeros(2)}}, path)
+    with pytest.raises(CheckpointError, match="has no head"):
+        head_in(path)

@@ -58,6 +58,7 @@ from ecgfounder.analysis.windows import Windows, means_of, with_columns
 from ecgfounder.checks import check_choice, check_least
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.escaping import counted
+from ecgfounder.network.named_head import NamedHead
 from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 from ecgfounder.results.several import RUN_COLUMN
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
@@ -313,6 +314,7 @@ def probe(
     settings: ProbeSettings | None = None,
     against: Mapping[str, EmbeddingRun | EmbeddingRuns] | None = None,
     random: Runs | MakeRandom = (),
+    heads: Sequence[NamedHead] = (),
     originals: Originals | None = None,
     say: Say | None = None,
     **options: Any,
@@ -332,6 +334,9 @@ def probe(
     random : sequence of EmbeddingRun or EmbeddingRuns, or callable
         Runs of these recordings, or some of them, by networks with random weights (`checkpoint="random:SEED"`), a control; or
         a function that makes them, as `ecgfounder.random_networks.RandomNetworks` does.
+    heads : sequence of NamedHead
+        Heads that are fitted already (`ecgfounder.network.checkpoint.head_in`): of a fine-tuned checkpoint, if the run was made
+        with it, or of another probe. Their logits for labels of the same names go through the same metrics.
     originals : Originals, optional
         Where the cohort's files are, if they have moved, and where what controls measure in them is kept.
     say : callable, optional
@@ -353,7 +358,7 @@ def probe(
         raise SettingsError("give settings or options, not both")
     settings = settings or ProbeSettings(**options)
     doing = _Probe(run, labels, settings, originals or Originals(), say or (lambda line: None))
-    return doing.execute(against or {}, random)
+    return doing.execute(against or {}, random, heads)
 
 
 class _Probe:
@@ -468,7 +473,12 @@ class _Probe:
 
     # --- the work ------------------------------------------------------------------------------------------------------
 
-    def execute(self, against: Mapping[str, EmbeddingRun | EmbeddingRuns], random: Runs | MakeRandom) -> ProbeResult:
+    def execute(
+        self,
+        against: Mapping[str, EmbeddingRun | EmbeddingRuns],
+        random: Runs | MakeRandom,
+        heads: Sequence[NamedHead],
+    ) -> ProbeResult:
         settings = self.settings
         X = self._features(self.selection)
         n_patients = len(np.unique(self.groups))
@@ -487,6 +497,8 @@ class _Probe:
         self._warn_of_the_rest(evaluation)
         rows = self._rows(evaluation, EMBEDDING, self.data)
         controls = self._scores()
+        for head in heads:
+            controls += self._head(evaluation, head, rows)
         for name, other in against.items():
             controls += self._against(X, evaluation, name, other, rows)
         if settings.controls != "none":
@@ -558,6 +570,26 @@ class _Probe:
             what = f"the column {column} as a score for {label}, without any training"
             controls.append(Control(f"score: {column}", what, evaluation))
         return controls
+
+    def _head(self, evaluation: Evaluation, named: NamedHead, rows: list[Row]) -> list[Control]:
+        """A head that is fitted already, on the labels that it names."""
+        for run, used in self.selection.by_run():
+            if len(used):
+                named.check(str(run.record.fingerprint["checkpoint_sha256"]))
+        known = named.head.labels or ()
+        labels = [label for label in self.labels.names if label in known]
+        if not labels or self.labels.is_number:
+            raise SettingsError(
+                f"Invalid value for the 'head' parameter. {named.name} names none of the labels {', '.join(self.labels.names)}; "
+                f"it has: {', '.join(known[:_NAMED_LABELS])}{' and others' if len(known) > _NAMED_LABELS else ''}."
+            )
+        at = [known.index(label) for label in labels]
+        X = self.selection.features("mean")
+        scores = X.astype(np.float64) @ named.head.weight[at].T.astype(np.float64) + named.head.bias[at]
+        what = f"the head in {named.name}, as it is, without any training here"
+        control = Control(f"head: {named.name}", what, evaluate_scores(scores, self.data.only(labels), is_logit=True))
+        rows += self._differences(evaluation, [control])
+        return [control]
 
     def _statement(self, column: str) -> Doubles | None:
         """The probability of the network's own statement: of several windows or leads, by the mean of their logits.
@@ -855,6 +887,8 @@ _COMPARED = ("embedding (sample)", _SIMPLE, _WITH_FILE)
 """Controls that are no other features than the embedding's, or were compared with it already."""
 
 _NAMED = 5
+
+_NAMED_LABELS = 20
 
 _SECONDS_PER_FILE = 0.01
 """Of a core, for the features of a recording of ten seconds, beside reading it."""

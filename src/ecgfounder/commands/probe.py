@@ -112,6 +112,13 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--data_dir", metavar="DIR", help="folder of the cohort's files, if it has moved since the run")
     add(
+        "--head",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="heads that are fitted already: the fine-tuned checkpoint that the run was made with, or a probe.safetensors",
+    )
+    add(
         "--score",
         action="append",
         default=[],
@@ -197,6 +204,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
     from ecgfounder.analysis.probe import CONTROLS_FOLDER, Originals
     from ecgfounder.analysis.probe_report import MARKER, check_folder, write_report
     from ecgfounder.checks import check_least
+    from ecgfounder.network.checkpoint import head_in
 
     check_least("random_networks", arguments.random_networks, 0)
     console = Terminal()
@@ -211,6 +219,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
         settings=settings,
         against=named_runs(arguments.against, arguments),
         random=_random(arguments, folder / CONTROLS_FOLDER, data_dir, console),
+        heads=[head_in(path) for path in arguments.head],
         originals=Originals(data_dir, folder / CONTROLS_FOLDER, options),
         say=console.line,
     )

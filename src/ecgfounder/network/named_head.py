@@ -73,6 +73,17 @@ def metadata_of(labels: tuple[str, ...], checkpoints: tuple[str, ...], *, is_num
     }
 
 
+def is_head(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is rather that of a probe than a checkpoint: a safetensors file of its size with its tensors."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            names = json.loads(file.read(min(length, LARGEST)))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(names, dict) and {"weight", "bias"} <= set(names)
+
+
 def read_head(path: str | os.PathLike[str]) -> NamedHead:
     """Read a head.
 
@@ -110,7 +121,7 @@ def read_head(path: str | os.PathLike[str]) -> NamedHead:
             f"{list(weight.shape)}; a probe of other features cannot be used here"
         )
     head = Head(weight.astype(np.float32), bias.astype(np.float32), labels)
-    return NamedHead(head, hashlib.sha256(content).hexdigest(), checkpoints, str(file))
+    return NamedHead(head, hashlib.sha256(content).hexdigest(), checkpoints, file.name)
 
 
 def _metadata(content: bytes) -> dict[str, str]:
