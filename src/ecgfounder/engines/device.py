@@ -78,7 +78,10 @@ class DeviceEngine(Engine):
             found = self._maps(torch.from_numpy(batch).pin_memory().to(self._device, non_blocking=True))
             maps = torch.empty(found.shape, dtype=torch.float32, pin_memory=True)
             maps.copy_(found, non_blocking=True)
-            self._local.stream.synchronize()
+            # The thread sleeps; `synchronize` of a stream would keep a core busy.
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            done.record(self._local.stream)
+            done.synchronize()
         return maps.numpy()
 
     def _in_passes_that_fit(self, batch: Array, compute: Callable[[Array], Array]) -> Array:
