@@ -94,6 +94,14 @@ def test_a_difference_is_paired() -> None:
     assert found.low == pytest.approx(0.1 - 0.0196, abs=0.003)
 
 
+def test_a_metric_of_1_in_every_draw_has_no_interval() -> None:
+    found = interval(1.0, np.ones(200), "logit")
+    assert (found.value, found.n_draws, found.n_unscored) == (1.0, 200, 0)
+    assert np.isnan(found.low)
+    some = interval(1.0, np.r_[np.ones(150), np.full(50, 0.9)], "logit")
+    assert (some.low, some.high) == (0.9, 1.0)
+
+
 def test_without_draws_there_is_no_interval() -> None:
     found = interval(0.7, np.array([np.nan, np.nan]), "normal")
     assert isinstance(found, Estimate)

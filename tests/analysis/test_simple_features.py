@@ -150,7 +150,7 @@ def test_the_control_predicts_what_the_signal_says_simply(
     assert of["simple features"].n_records == N
     (difference,) = (row for row in found.rows if row.metric == "auroc difference" and row.control == "simple features")
     assert (difference.high or 0) < 0
-    assert "heart rate, amplitude and deviation of each lead" in page_of(found)
+    assert "what the signal says simply: heart rate, amplitude and deviation of I II V1" in page_of(found)
     # Without the files, what was measured is still there.
     assert probe(run, **options(tmp_path / "controls", tmp_path)).table.equals(found.table)
 

@@ -765,8 +765,10 @@ class _Probe:
             return [], there
         data = data if whole else data.at(readable)
         X, used = signal_features(found.table.take(taken), there)
-        what = "heart rate, amplitude and deviation of each lead, quality flags"
-        controls = self._of_columns(_SIMPLE, what, X, used, data)
+        leads = [name.removeprefix("amplitude_") for name in used if name.startswith("amplitude_")]
+        others = [name.replace("_", " ") for name in used if name in ("heart_rate", "flags")]
+        shown = [*others, *([f"amplitude and deviation of {' '.join(leads)}"] if leads else [])]
+        controls = self._of_columns(_SIMPLE, "what the signal says simply", X, shown, data)
         own = own if whole else evaluate_features(features[readable], data)
         rows += self._differences(own, controls)
         if controls and not whole:

@@ -109,6 +109,8 @@ def _row(
         notes.append(f"few patients (fewer than {few} in the rarer class)")
     if estimate.n_unscored:
         notes.append(f"{estimate.n_unscored} of {estimate.n_draws} draws could not be scored")
+    if _finite(estimate.low) is None and _finite(estimate.value) is not None and estimate.n_unscored < estimate.n_draws:
+        notes.append("no interval: the same in every draw")
     if label == MACRO:
         notes.append(f"mean of {len(evaluation.labels)} labels")
     numbers = numbers_of(counts)
