@@ -158,7 +158,7 @@ class Worker:
             self._pool, self._stage, attempt.finish, self._size, self._interruption, trouble=attempt.trouble
         )
         if group.is_trial and not group.jobs:
-            self._network.embed(self._synthetic)
+            self._stage.network.embed(self._synthetic)
         attempt.pipeline.read(self._taken(group))
         if attempt.trouble.reason is not None or attempt.pipeline.is_abandoned or self._interruption.requested:
             self._end_readers()  # they may still hold jobs of this group
@@ -171,7 +171,7 @@ class Worker:
     def _takes_synthetic(self) -> bool:
         """Whether the device's memory suffices for a synthetic recording of 10 s."""
         try:
-            self._network.embed(self._synthetic)
+            self._stage.network.embed(self._synthetic)
         except OutOfMemoryError:
             return False
         return True
