@@ -79,10 +79,16 @@ class Sites:
 
 
 def coverage_across_sites(
-    n_simulations: int, *, n_patients: int, prevalence: Sequence[float], of_site: float, n_draws: int = 200
+    n_simulations: int,
+    *,
+    n_patients: int,
+    prevalence: Sequence[float],
+    of_site: float,
+    n_draws: int = 200,
+    n_true: int = 30_000,
 ) -> dict[str, float]:
-    """How often the intervals have the true AUROC of the same fitted probes in them, which is that in 30,000 new patients."""
-    population = Sites(30_000, 10**6, prevalence=prevalence, of_site=of_site)
+    """How often the intervals have the true AUROC of the same fitted probes in them, which is that in very many new patients."""
+    population = Sites(n_true, 10**6, prevalence=prevalence, of_site=of_site)
     inside = dict.fromkeys(CONTROLS, 0)
     for seed in range(n_simulations):
         study = Sites(n_patients, seed, prevalence=prevalence, of_site=of_site)

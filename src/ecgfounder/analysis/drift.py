@@ -23,6 +23,7 @@ from ecgfounder.analysis.drift_labels import measure_labels
 from ecgfounder.analysis.drift_result import DriftResult, DriftSettings, Figures
 from ecgfounder.analysis.factors import FEWEST_PATIENTS, Factor, factor_of
 from ecgfounder.analysis.labels import LabelSet
+from ecgfounder.analysis.page import shown_count
 from ecgfounder.analysis.selection import Selection, select
 from ecgfounder.analysis.solver import Numbers
 from ecgfounder.errors import RunError, SettingsError
@@ -104,7 +105,18 @@ class _Drift:
 
     def _factor(self, name: str) -> Factor:
         as_levels, as_number = name in self.settings.as_levels, name in self.settings.as_number
-        return factor_of(self.selection, name, self.study.groups, as_levels=as_levels, as_number=as_number)
+        column, others = name, f"{name}_table"  # the table's column, where the manifest has one of this name
+        if others in self.selection.table.column_names:
+            of_table = self.selection.table[name].null_count == self.selection.table.num_rows
+            column = others if of_table else name
+            used = (
+                "the manifest has no value, those of the table are used"
+                if of_table
+                else "those of the manifest are used"
+            )
+            self.study.notes.append(f"{name} is a column of the manifest and of the table: {used}")
+        factor = factor_of(self.selection, column, self.study.groups, as_levels=as_levels, as_number=as_number)
+        return replace(factor, name=name)
 
     def _sample(self, groups: Numbers) -> Numbers:
         """Recordings of at most so many patients, and of these at most ten times as many."""
@@ -167,9 +179,9 @@ class _Drift:
     def _note_left_out(self, factor: Factor) -> None:
         notes = self.study.notes
         if factor.n_missing:
-            notes.append(f"{factor.name}: {counted(factor.n_missing, 'recording')} without a value, left out of it")
+            notes.append(f"{factor.name}: {shown_count(factor.n_missing)} recordings without a value, left out of it")
         if factor.n_left_out:
-            recordings = counted(factor.n_left_out, "recording")
+            recordings = f"{shown_count(factor.n_left_out)} recordings"
             notes.append(
                 f"{factor.name}: {recordings} of levels with fewer than {FEWEST_PATIENTS} patients, left out of it"
             )

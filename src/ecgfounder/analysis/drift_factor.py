@@ -27,6 +27,7 @@ from ecgfounder.analysis.factors import FEWEST_PATIENTS, Factor
 from ecgfounder.analysis.fitting import Task
 from ecgfounder.analysis.fourier import Fourier, standard
 from ecgfounder.analysis.intervals import FEW_PATIENTS, Estimate, difference, interval
+from ecgfounder.analysis.page import shown_count
 from ecgfounder.analysis.solver import Floats, Numbers
 from ecgfounder.analysis.splits import Split, cross_validation, grouped_folds
 from ecgfounder.escaping import counted
@@ -204,7 +205,7 @@ def _add_tests(study: Study, factor: Factor) -> None:
     if varies.any():
         n_varying = len(np.unique(groups[rows[varies]]))
         study.notes.append(
-            f"{factor.name} varies within {counted(n_varying, 'patient')}, whose recordings are permuted within the patient; "
+            f"{factor.name} varies within {shown_count(n_varying)} patients, whose recordings are permuted within the patient; "
             "whole patients are permuted among the others"
         )
     for test, how, at in (
@@ -304,10 +305,12 @@ def add_probe_rows(study: Study, probe: FactorProbe, found: Evaluation, control:
 def _add_chance(study: Study, probe: FactorProbe) -> None:
     """The linear probe of levels that were exchanged between patients, through the whole pipeline."""
     settings, factor = study.settings, probe.factor
+    if not settings.chance:
+        return
     kept = sample_of_patients(study.groups, FOR_CHANCE, settings.seed)
     data = replace(probe.data.at(kept), n_draws=2)
     own = evaluate_features(study.X[kept], data)
-    if not own.labels or not settings.chance:
+    if not own.labels:
         return
 
     def remade(Y: Floats, of: Data) -> Data:

@@ -25,6 +25,7 @@ from ecgfounder.analysis.drift_result import (
     WITHIN,
     DriftResult,
     DriftRow,
+    rounded,
     told,
 )
 from ecgfounder.analysis.factors import Factor
@@ -98,6 +99,7 @@ def page_of(result: DriftResult) -> str:
         if factor.why_not is None:
             page.section(factor.name)
             _factor(page, result, factor)
+            _left_of_factor(page, result, factor)
             for label in result.labels:
                 _label(page, result, factor, label)
     page.section("Recordings and method")
@@ -147,10 +149,9 @@ def _bar(row: DriftRow, name: str, *, main: bool = True) -> Bar:
 
 def _axis(name: str, bars: Sequence[Bar], reference: float) -> Axis:
     lowest = min([reference, *(bar.low for bar in bars)])
-    low = max(-1.0, float(np.floor(lowest * 10) / 10))
-    step = 0.1 if low >= 0 else 0.2
-    ticks = [low + step * number for number in range(round((1 - low) / step) + 1)]
-    return Axis(name, low, 1.0, [round(each, 1) for each in ticks])
+    step = 0.1 if lowest >= 0 else 0.2
+    low = max(-1.0, step * float(np.floor(lowest / step)))
+    return Axis(name, low, 1.0, [round(low + step * number, 1) for number in range(round((1 - low) / step) + 1)])
 
 
 def _factor(page: Page, result: DriftResult, factor: Factor) -> None:
@@ -183,7 +184,7 @@ _NAMES = {
 
 
 def _chance(row: DriftRow) -> str:
-    return "" if row.chance is None else f"{row.chance + 0.0:.4g}" if abs(row.chance) >= 1e-4 else "0"
+    return "" if row.chance is None else rounded(row.chance)
 
 
 def _levels(page: Page, result: DriftResult, factor: Factor) -> None:
@@ -250,15 +251,6 @@ def _label(page: Page, result: DriftResult, factor: Factor, label: str) -> None:
     differences = _rows(result, factor, ["auroc difference"], label=label)
     table = [(row.control, told(row), row.note) for row in [*rows, *differences]]
     page.table(f"AUROC of {label}, and differences", ("What", "Estimate", "Note"), table, texts=3)
-    if any(LEACE in row.control for row in rows):
-        left = [row for row in _rows(result, factor, ["auroc", "r2", "variance removed"]) if _is_removal(row)]
-        page.text(
-            f"After LEACE, embeddings know nothing linear of {factor.name} in the training part. Where {factor.name} and {label} "
-            f"go together, this takes what is known of {label} too: the loss is no estimate of what {factor.name} contributed. "
-            "The removal of random directions of equal variance shows what any removal does."
-        )
-        shown = [(row.control, _NAMES[row.metric], told(row), row.note) for row in left]
-        page.table(f"What is left of {factor.name}", ("Removal", "Figure", "Estimate", "Note"), shown, texts=4)
     by_level = _rows(result, factor, ["auroc"], label=label, with_level=True)
     if by_level:
         names = list(dict.fromkeys(row.level for row in by_level))
@@ -266,6 +258,19 @@ def _label(page: Page, result: DriftResult, factor: Factor, label: str) -> None:
         shown = [(name, found.get((name, WITHIN), "–"), found.get((name, LEFT_OUT), "–")) for name in names]
         header = (factor.name, "Trained on all levels", "Trained on the others")
         page.table(f"AUROC of {label} in each level with enough patients", header, shown)
+
+
+def _left_of_factor(page: Page, result: DriftResult, factor: Factor) -> None:
+    rows = [row for row in _rows(result, factor, ["auroc", "r2", "variance removed"]) if _is_removal(row)]
+    if rows:
+        table = [(row.control, _NAMES[row.metric], told(row), row.note) for row in rows]
+        header = ("Removal", "Figure", "Estimate", "Note")
+        page.table(f"What is left of {factor.name} after a removal", header, table, texts=4)
+        page.text(
+            f"After LEACE, embeddings know nothing linear of {factor.name} in the training part. Where {factor.name} and a label "
+            f"go together, this takes what is known of the label too: what the label then loses is no estimate of what "
+            f"{factor.name} contributed. The removal of random directions of equal variance shows what any removal does."
+        )
 
 
 def _is_removal(row: DriftRow) -> bool:

@@ -121,7 +121,7 @@ class DriftSettings:
             for column in getattr(self, name):
                 if column not in self.by:
                     raise SettingsError(
-                        f"Invalid value for the '{name}' parameter. It must be columns of 'by', got {column!r}."
+                        f"Invalid value for the '{name}' parameter. It must name columns of the 'by' parameter, got {column!r}."
                     )
         if both := set(self.as_levels) & set(self.as_number):
             raise SettingsError(f"as_levels and as_number contradict each other for {sorted(both)[0]!r}: choose one")
@@ -255,7 +255,7 @@ class DriftResult:
                 level = f" {row.level}" if row.level else ""
                 yield f"{where}{level}: {row.control}: {row.note}"
             elif not row.level and row.metric in _IN_SUMMARY and row.estimate is not None:
-                chance = "" if row.chance is None else f"; chance {_rounded(row.chance)}"
+                chance = "" if row.chance is None else f"; chance {rounded(row.chance)}"
                 yield f"{where}: {row.metric}, {row.control}: {told(row)}{chance}"
         for note in self.notes:
             yield f"Note: {note}"
@@ -265,13 +265,16 @@ def told(row: DriftRow) -> str:
     """A figure with its interval, in words."""
     if row.estimate is None:
         return "–"
+    if row.metric == "p-value":
+        return f"{row.estimate:.3g}"
     if row.low is None or row.high is None:
-        return _rounded(row.estimate)
-    return f"{_rounded(row.estimate)} ({_rounded(row.low)} to {_rounded(row.high)})"
+        return rounded(row.estimate)
+    return f"{rounded(row.estimate)} ({rounded(row.low)} to {rounded(row.high)})"
 
 
-def _rounded(value: float) -> str:
-    return f"{value + 0.0:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+def rounded(value: float) -> str:
+    """A figure with three decimals, without any if it is large; 0 without a sign."""
+    return f"{round(value, 3) + 0.0:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 class Figures:
