@@ -221,6 +221,20 @@ def _gpu(facts: Facts) -> str:
     return _table(title, header, rows) + f"\n\n{peak}"
 
 
+def _drift(facts: Facts) -> str:
+    header = ("Drift by site", "Recordings", "Used", "Core-s", "Wall, s", "Peak memory, MiB", "of it embeddings")
+    rows = [
+        (
+            row["what"],
+            f"{row['recordings']:,} of {row['patients']:,} patients",
+            f"{row['used_recordings']:,} of {row['used_patients']:,} patients",
+            *(_number(row[name]) for name in ("cpu_seconds", "wall_seconds", "memory_mib", "embeddings_mib")),
+        )
+        for row in facts["rows"]
+    ]
+    return _table(f"Drift, {facts['features']:,} features, one core", header, rows)
+
+
 _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "end_to_end": _end_to_end,
     "null_engine": _null_engine,
@@ -231,6 +245,7 @@ _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "starting": _starting,
     "latency": _latency,
     "gpu": _gpu,
+    "drift": _drift,
 }
 
 

@@ -37,6 +37,7 @@ from ecgfounder.cli import COMMANDS, main
 from ecgfounder.commands.chat import dummy_main, mimic_main
 from ecgfounder.commands.compare import add_compare_arguments
 from ecgfounder.commands.doctor import add_doctor_arguments
+from ecgfounder.commands.drift import add_drift_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
 from ecgfounder.commands.inspect import add_inspect_arguments
@@ -69,6 +70,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": add_export_arguments,
     "compare": add_compare_arguments,
     "doctor": add_doctor_arguments,
+    "drift": add_drift_arguments,
     "verify": add_verify_arguments,
     "probe": add_probe_arguments,
 }
