@@ -58,6 +58,7 @@ class Sizes:
     gpu_batches: tuple[int, ...] = (1, 8, 32, 64, 128, 512)
     gpu_lengths: tuple[int, ...] = (1250, 2500, 5500, 15000)
     gpu_recordings: int = 4000
+    analysis: tuple[int, ...] = (20_000, 200_000)
 
 
 QUICK = Sizes(
@@ -77,6 +78,7 @@ QUICK = Sizes(
     gpu_batches=(1,),
     gpu_lengths=(257,),
     gpu_recordings=4,
+    analysis=(400,),
 )
 
 
@@ -535,6 +537,13 @@ def gpu(bench: Bench) -> Facts:
     return measured(bench)
 
 
+def analysis(bench: Bench) -> Facts:
+    """Neighbours and duplicates in runs of several sizes: `benchmarks.alike`."""
+    from benchmarks.alike import alike
+
+    return alike(bench.folder, bench.environment, bench.sizes.analysis, bench.sizes.rounds)
+
+
 PARTS: dict[str, Callable[[Bench], Facts]] = {
     "end_to_end": end_to_end,
     "stages": stages,
@@ -544,5 +553,6 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "scaling": scaling,
     "starting": starting,
     "latency": latency,
+    "analysis": analysis,
     "gpu": gpu,
 }

@@ -4,16 +4,20 @@ In: opened runs and tables of labels. Out: results as frozen objects, tables, pa
 """
 
 from ecgfounder.analysis.compare import CompareSettings, Comparison, compare
+from ecgfounder.analysis.duplicates import Duplicates, DuplicateSettings, duplicates
 from ecgfounder.analysis.neighbours import Neighbours, neighbours
 from ecgfounder.analysis.probe import ProbeResult, ProbeSettings, probe
 
 __all__ = [
     "CompareSettings",
     "Comparison",
+    "DuplicateSettings",
+    "Duplicates",
     "Neighbours",
     "ProbeResult",
     "ProbeSettings",
     "compare",
+    "duplicates",
     "neighbours",
     "probe",
 ]
