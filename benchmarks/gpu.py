@@ -434,7 +434,8 @@ def _runs(card: _Card) -> Iterator[Facts]:
 def _run(bench: Bench, what: str, precision: str, n: int, parts: list[Facts]) -> Facts:
     output = bench.output("gpu")
     requests = [bench.request(output, **settings) for settings in parts]
-    row: Facts = {"what": what, "precision": precision, "batch": parts[0]["batch_size"], "length": inputs.LENGTH}
+    length = inputs.WFDB_LENGTH if what.startswith("WFDB") else inputs.LENGTH
+    row: Facts = {"what": what, "precision": precision, "batch": parts[0]["batch_size"], "length": length}
     try:
         children = run_children("benchmarks.child", requests, cores=[None] * len(parts), environment=bench.environment)
     except RuntimeError as error:
@@ -471,7 +472,7 @@ def _launched(bench: Bench, settings: Facts, n: int) -> Facts:
     row: Facts = {
         "what": "two processes by accelerate launch, start-up in",
         "precision": "float32",
-        "length": inputs.LENGTH,
+        "length": inputs.WFDB_LENGTH,
     }
     if done.returncode:
         return row | {"skipped": f"exit status {done.returncode}: {done.stderr.strip()[-300:]}"}

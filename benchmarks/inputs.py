@@ -17,6 +17,7 @@ import numpy.typing as npt
 SAMPLING_RATE = 500
 SECONDS = 11
 LENGTH = SAMPLING_RATE * SECONDS
+WFDB_LENGTH = SAMPLING_RATE * 10
 DISTINCT = 250
 """Number of different recordings; a larger cohort holds copies of them as separate files."""
 
@@ -97,14 +98,15 @@ def _recording(folder: Path, number: int) -> Path:
 
 
 def write_wfdb_cohort(folder: Path, n: int) -> Path:
-    """A folder of `n` WFDB records of 12 leads in format 16, as in MIMIC-IV-ECG; returns it."""
+    """A folder of `n` WFDB records of 12 leads of 10 s in format 16, as in MIMIC-IV-ECG; returns it."""
     cohort = folder / f"wfdb_{n}"
     if (cohort / ".whole").exists():
         return cohort
     shutil.rmtree(cohort, ignore_errors=True)
     cohort.mkdir(parents=True)
     leads = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-    samples = [counts(number).T.astype("<i2") for number in range(min(n, DISTINCT))]
+    # Without the end of a Philips recording, which holds a calibration pulse between zeros.
+    samples = [counts(number)[:, :WFDB_LENGTH].T.astype("<i2") for number in range(min(n, DISTINCT))]
     for number in range(n):
         name, values = f"ecg_{number:06d}", samples[number % DISTINCT]
         lines = [f"{name} {len(leads)} {SAMPLING_RATE} {len(values)}"]

@@ -16,6 +16,7 @@ from ecgfounder.engines.engine import CPU_ROWS
 from ecgfounder.errors import EmbeddingError
 from ecgfounder.network.bundles import FEATURES
 from ecgfounder.network.checkpoint import build_network, head_of, load_backbone, load_state_dict
+from ecgfounder.network.head import pooled
 from tests.builders.engines import MADE, Array, needs_native, relative, signals
 from tests.builders.weights import drawn_state
 
@@ -135,6 +136,13 @@ def test_a_row_has_the_same_bytes_in_any_batch_slot_and_order(engine: Engine, le
     assert np.array_equal(engine.embed(np.repeat(batch[4:5], 9, axis=0)), np.repeat(expected[4:5], 9, axis=0))
 
 
+def test_means_are_the_feature_maps_pooled(engine: Engine) -> None:
+    batch = engine.empty((CPU_ROWS + 1, 12, 700))
+    batch[:] = signals(CPU_ROWS + 1, 700)
+    expected = np.stack([pooled(feature_map) for feature_map in engine.embed(batch)])
+    assert engine.means(batch).tobytes() == expected.tobytes()
+
+
 def test_a_row_does_not_see_its_neighbours(engine: Engine) -> None:
     batch = signals(4, 700)
     expected = engine.embed(batch)
@@ -180,10 +188,13 @@ def test_long_recordings_have_the_same_bytes_in_a_batch_and_alone(engine: Engine
 def test_what_is_no_batch_of_signals_is_refused(engine: Engine, batch: Array) -> None:
     with pytest.raises(EmbeddingError, match=r"expected float32 signals \[B, 12, L >= 1\]"):
         engine.embed(batch)
+    with pytest.raises(EmbeddingError, match="expected float32 signals"):
+        engine.means(batch)
 
 
 def test_an_empty_batch_gives_an_empty_result(engine: Engine) -> None:
     assert engine.embed(np.zeros((0, 12, 5500), np.float32)).shape == (0, 22, FEATURES)
+    assert engine.means(np.zeros((0, 12, 5500), np.float32)).shape == (0, FEATURES)
 
 
 def test_engines_say_what_they_are(every: dict[str, Engine]) -> None:

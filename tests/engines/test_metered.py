@@ -91,6 +91,18 @@ def test_no_more_than_the_first_recordings_are_measured_and_the_reference_is_clo
     assert (pair[0].closed, pair[1].closed) == (1, 1)
 
 
+def test_means_are_measured_as_maps_are_and_computed_by_the_engine_in_use_after_that(
+    pair: tuple[Scaled, Scaled],
+) -> None:
+    engine = MeteredEngine(*pair)
+    np.testing.assert_allclose(engine.means(rows(RECORDINGS_MEASURED, 3.0)), 2.7, rtol=1e-6)
+    assert engine.relative_error == pytest.approx(0.1, rel=1e-5)
+    pair[0].samples_per_pass = 256
+    assert engine.means(rows(2, 3.0)).shape == (2, FEATURES)
+    assert engine.samples_per_pass == 256
+    assert pair[1].rows == [RECORDINGS_MEASURED]
+
+
 def test_a_batch_that_fills_the_measure_exactly_ends_it(pair: tuple[Scaled, Scaled]) -> None:
     engine = MeteredEngine(*pair)
     engine.embed(rows(RECORDINGS_MEASURED))

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgfounder.preprocess import amplitudes, calibration, quality, recipes
+from ecgfounder.preprocess import amplitudes, baseline, calibration, dead_leads, limb_leads, quality, recipes, signals
 from ecgfounder.preprocess.recipes import ZSCORE
 
 needs_compiled = pytest.mark.skipif(quality._passes is None, reason="the module in C was not built")
-MODULES = (amplitudes, calibration, quality, recipes)
+MODULES = (amplitudes, baseline, calibration, dead_leads, limb_leads, quality, recipes, signals)
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def in_python() -> Iterator[None]:
 
 
 @st.composite
-def signals(draw: st.DrawFn) -> np.ndarray:
+def leads_of_samples(draw: st.DrawFn) -> np.ndarray:
     """Leads with offsets, plateaus and pulses, in steps of their resolution; perhaps a part of longer rows."""
     n_leads, n_samples = draw(st.integers(1, 4)), draw(st.integers(2, 700))
     rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
@@ -43,7 +43,7 @@ def signals(draw: st.DrawFn) -> np.ndarray:
 
 
 @needs_compiled
-@given(signals(), st.sampled_from([100.0, 250.0, 500.0]))
+@given(leads_of_samples(), st.sampled_from([100.0, 250.0, 500.0]))
 @settings(max_examples=400, deadline=None)
 def test_extremes_and_flags_are_the_same(samples: np.ndarray, rate: float) -> None:
     leads = ("I", "II", "V1", "V2")[: len(samples)]
@@ -60,6 +60,42 @@ def test_extremes_and_flags_are_the_same(samples: np.ndarray, rate: float) -> No
 
 
 @needs_compiled
+@given(leads_of_samples(), st.sampled_from([1, 3, 16]), st.integers(1, 40))
+@settings(max_examples=300, deadline=None)
+def test_moments_are_the_same_to_rounding(samples: np.ndarray, every: int, size: int) -> None:
+    rate, off = 50.0 * size, 2.0 * float(np.abs(samples).max())
+
+    def found() -> list[object]:
+        lead = dict(zip(("I", "II", "III"), np.resize(samples, (3, samples.shape[1])), strict=True))
+        return [
+            *amplitudes.moments(samples, every),
+            *baseline._by_block(samples, every, size),
+            *(dead_leads._peaks(row, rate) for row in samples if row.size > round(rate * dead_leads.SLOPE)),
+            limb_leads._rms_off(lead, (-0.5, 1.0), "III"),
+        ]
+
+    compiled = found()
+    with in_python():
+        for one, other in zip(compiled, found(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * (1 + off * off))
+
+
+@needs_compiled
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_found_wherever_it_is(value: float) -> None:
+    samples = np.full((3, 50), np.finfo(np.float32).max)  # the sum overflows, every sample is finite
+    assert signals._finite(samples)[1] is None
+    for place in ((0, 0), (1, 31), (2, 49)):
+        spoilt = samples.copy()
+        spoilt[place] = value
+        replaced, finite = signals._finite(spoilt)
+        assert finite is not None
+        assert np.argwhere(~finite).tolist() == [list(place)]
+        assert replaced[place] == 0
+        assert (signals._finite(spoilt[:, :30])[1] is None) == (place[1] >= 30)
+
+
+@needs_compiled
 @given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=40), st.integers(1, 9))
 @settings(max_examples=500, deadline=None)
 def test_runs_are_found_wherever_they_are(values: list[float], least: int) -> None:
@@ -69,7 +105,7 @@ def test_runs_are_found_wherever_they_are(values: list[float], least: int) -> No
 
 
 @needs_compiled
-@given(signals(), st.sampled_from([1, 7, 8, 9, 128, 129, 1000, 5000]))
+@given(leads_of_samples(), st.sampled_from([1, 7, 8, 9, 128, 129, 1000, 5000]))
 @settings(max_examples=300, deadline=None)
 def test_the_z_score_has_the_same_bytes(samples: np.ndarray, length: int) -> None:
     longer = np.tile(samples, (1, -(-length // samples.shape[1])))[:, :length]
@@ -96,6 +132,19 @@ def test_arrays_of_other_sizes_are_refused() -> None:
         lambda: passes.plateau_starts(two, rows + 1, 1, 2, 0.9, 1.1, 0.1),
         lambda: passes.plateau_starts(two, rows - 1, 1, 2, 0.9, 1.1, 0.1),
         lambda: passes.plateau_starts(two, rows, 0, 2, 0.9, 1.1, 0.1),
+        lambda: passes.row_moments(two, 0, np.zeros(2), np.zeros(2)),
+        lambda: passes.row_moments(two, 1, np.zeros(2), np.zeros(3)),
+        lambda: passes.row_moments(np.zeros((2, 0), np.float32), 1, np.zeros(2), np.zeros(2)),
+        lambda: passes.block_moments(two, 1, 6, np.zeros(4), np.zeros(4)),
+        lambda: passes.block_moments(two, 5, 2, np.zeros(4), np.zeros(4)),
+        lambda: passes.block_moments(two, 1, 1 << 62, np.zeros(4), np.zeros(4)),
+        lambda: passes.block_moments(two, 1, 0, np.zeros(2), np.zeros(2)),
+        lambda: passes.block_moments(two, 1, 2, np.zeros(3), np.zeros(3)),
+        lambda: passes.slopes(few, 1, 5),
+        lambda: passes.slopes(two[0].astype(np.float64), 1, 5),
+        lambda: passes.slopes(two[0], 1, 0),
+        lambda: passes.combination_rms(two[0], 1.0, two[1], 1.0, few),
+        lambda: passes.combination_rms(few[:0], 1.0, few[:0], 1.0, few[:0]),
         lambda: passes.zscore(two, 0.0, 1e-8, few),
         lambda: passes.zscore(np.zeros((0, 0), np.float32), 0.0, 1e-8, np.zeros((0, 0), np.float32)),
     ]

@@ -14,6 +14,7 @@ from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.errors import PrepareError
 from ecgfounder.ledger.entry import Commitment, Entry, Line, key_text, unpacked
 from ecgfounder.ledger.ledger import LedgerWriter, lines_of
+from ecgfounder.network.head import Head, pooled
 from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.parquet import ParquetSink
 from ecgfounder.sinks.sink import Output, ShardWritten, Written
@@ -282,6 +283,46 @@ class Maps:
         maps = np.zeros((len(batch), 3, 4), dtype=np.float32)
         maps[self.row, 2, 3] = self.value
         return maps
+
+
+class Pooling(Maps):
+    """A network that pools itself, and counts what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(1, np.nan)
+        self.asked: list[str] = []
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        self.asked.append("maps")
+        return super().embed(batch)
+
+    def means(self, batch: np.ndarray) -> np.ndarray:
+        self.asked.append("means")
+        return np.stack([pooled(feature_map) for feature_map in super().embed(batch)])
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        self.asked.append("memory")
+        return np.empty(shape, np.float32)
+
+
+@pytest.mark.parametrize("pooling", ["none", "mean", "both"])
+@pytest.mark.parametrize("with_head", [False, True])
+def test_a_network_that_pools_is_asked_for_means_if_nothing_else_is_kept(pooling: str, with_head: bool) -> None:
+    head = Head(np.ones((2, 4), np.float32), np.zeros(2, np.float32)) if with_head else None
+    network, batch = (
+        Pooling(),
+        Batch(np.zeros((2, 12, 50), np.float32), tuple((Gathering(Opened(job(0), 2)), n) for n in (0, 1))),
+    )
+    stage = EmbedStage.of(network, pooling, head)
+    found = stage(batch)
+    assert network.asked == ["means" if pooling == "mean" and not with_head else "maps"]
+    assert [each.reason for each in found] == ["", NOT_FINITE]
+    expected = EmbedStage(Maps(1, np.nan), pooling_of(pooling, head))(batch)
+    assert found[0].kept is not None
+    assert expected[0].kept is not None
+    assert np.array_equal(found[0].kept.embedding, expected[0].kept.embedding)
+    assert stage.empty((3, 4)).shape == (3, 4)
+    assert network.asked[1:] == ["memory"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -44,7 +44,7 @@ from ecgfounder.machine import usable_cores, usable_memory
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
-from ecgfounder.stages.pooling import diagnostic_head, pooling_of
+from ecgfounder.stages.pooling import diagnostic_head
 from ecgfounder.stages.read import Job
 from ecgfounder.stages.record import Recorder
 from ecgfounder.stages.trouble import StoreTrouble
@@ -81,9 +81,8 @@ class Worker:
         self._work = work
         checkpoint = checkpoint_here(work.network, work.task.options, pieces)
         self._engine = _engine(work, checkpoint)
-        self._network = _Shared(self._engine)
         head = diagnostic_head(self._engine.head) if work.predictions else None
-        self._keep = pooling_of(work.pooling, head)
+        self._stage = EmbedStage.of(_Shared(self._engine), work.pooling, head)
         self._size = work.network.batch_size or self._engine.batch_size
         self.facts = Facts(
             host=socket.gethostname(),
@@ -143,9 +142,8 @@ class Worker:
         attempt = _Attempt(self._work, group, self._sight.check, self.facts)
         if self._pool is None:
             self._pool = self._new_pool()
-        stage = EmbedStage(self._network, self._keep)
         attempt.pipeline = Pipeline(
-            self._pool, stage, attempt.finish, self._size, self._interruption, trouble=attempt.trouble
+            self._pool, self._stage, attempt.finish, self._size, self._interruption, trouble=attempt.trouble
         )
         if group.is_trial and not group.jobs:
             self._engine.embed(synthetic_ecg(self._engine.in_channels)[None])
@@ -196,6 +194,13 @@ class _Shared:
     def embed(self, batch: Array) -> Array:
         with self._free:
             return self._engine.embed(batch)
+
+    def means(self, batch: Array) -> Array:
+        with self._free:
+            return self._engine.means(batch)
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        return self._engine.empty(shape)
 
 
 class _GroupPart(GroupWriter):

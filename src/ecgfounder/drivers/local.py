@@ -64,7 +64,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         threads = self.embed.network.threads
-        self._batcher: Batcher[Tag] = Batcher(self.batch_size)
+        self._batcher: Batcher[Tag] = Batcher(self.batch_size, empty=self.embed.empty)
         self._arriving: dict[int, Gathering] = {}  # records with inputs still to be read, by place
         self._to_embed: queue.Queue[Batch[Tag] | None] = queue.Queue(threads + 1)
         self._to_finish: queue.Queue[list[Row] | None] = queue.Queue(4 * threads + 4)

@@ -43,7 +43,7 @@ class Stream:
     def __init__(self, embed: EmbedStage, batch_size: int) -> None:
         self._embed = embed
         self._threads = embed.network.threads
-        self._batcher: Batcher[Tag] = Batcher(batch_size, max_age=math.inf)
+        self._batcher: Batcher[Tag] = Batcher(batch_size, max_age=math.inf, empty=embed.empty)
         # Enough that every thread has a batch even if lengths differ, and small enough to bound memory.
         self._ahead = 2 * batch_size * (self._threads + 1)
         self._places: deque[_Place] = deque()

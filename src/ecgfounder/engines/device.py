@@ -58,9 +58,13 @@ class DeviceEngine(Engine):
         """Feature maps [B, T, 1024], float32 and contiguous, of float32 signals [B, C, L], both on the device."""
 
     def _embed(self, batch: Array) -> Array:
+        return self._guarded(batch, self._in_passes)
+
+    def _guarded(self, batch: Array, compute: Callable[[Array], Array]) -> Array:
+        """What `compute` makes of a batch; PyTorch's errors become an `EmbeddingError`."""
         try:
             with torch.inference_mode():
-                return self._in_passes(batch)
+                return compute(batch)
         except (RuntimeError, MemoryError) as error:
             reason = " ".join(str(error).split())[:200]
             raise EmbeddingError(f"PyTorch could not compute a batch of {list(batch.shape)}: {reason}") from error
@@ -68,18 +72,30 @@ class DeviceEngine(Engine):
     def _in_passes(self, batch: Array) -> Array:
         return self._in_passes_that_fit(batch, self._pass)
 
-    def _pass(self, batch: Array) -> Array:
-        """Compute a pass through pinned memory on this thread's stream, so that another thread's pass can overlap."""
+    def empty(self, shape: tuple[int, ...]) -> Array:
         if self._device.type != "cuda":
-            return self._maps(torch.from_numpy(batch).to(self._device)).cpu().numpy()
+            return super().empty(shape)
+        return torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy()
+
+    def _pass(self, batch: Array, compute: Callable[[Tensor], Tensor] | None = None) -> Array:
+        """Compute a pass (feature maps by default) through pinned memory on this thread's stream.
+
+        So another thread's pass can overlap. Memory of `empty` is pinned already.
+        """
+        compute = compute or self._maps
+        if self._device.type != "cuda":
+            return compute(torch.from_numpy(batch).to(self._device)).cpu().numpy()
         if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.device(self._device), torch.cuda.stream(self._local.stream):
-            found = self._maps(torch.from_numpy(batch).pin_memory().to(self._device, non_blocking=True))
-            maps = torch.empty(found.shape, dtype=torch.float32, pin_memory=True)
-            maps.copy_(found, non_blocking=True)
-            self._local.stream.synchronize()
-        return maps.numpy()
+            found = compute(torch.from_numpy(batch).pin_memory().to(self._device, non_blocking=True))
+            here = torch.empty(found.shape, dtype=torch.float32, pin_memory=True)
+            here.copy_(found, non_blocking=True)
+            # The thread sleeps; `synchronize` of a stream would keep a core busy.
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            done.record(self._local.stream)
+            done.synchronize()
+        return here.numpy()
 
     def _in_passes_that_fit(self, batch: Array, compute: Callable[[Array], Array]) -> Array:
         """Apply `compute` to the batch, in smaller passes once a pass has not fitted the memory.

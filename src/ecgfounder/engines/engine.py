@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ecgfounder.errors import EmbeddingError
 from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, spec_of
-from ecgfounder.network.head import Head
+from ecgfounder.network.head import Head, pooled
 
 Array = npt.NDArray[np.float32]
 
@@ -77,17 +77,36 @@ class Engine(ABC):
         EmbeddingError
             If the batch has another form, or cannot be computed (too long for the memory).
         """
-        if batch.ndim != 3 or batch.dtype != np.float32 or batch.shape[1] != self.in_channels or batch.shape[2] < 1:
-            raise EmbeddingError(
-                f"expected float32 signals [B, {self.in_channels}, L >= 1], got {batch.dtype} {list(batch.shape)}"
-            )
+        self._check_form(batch)
         if len(batch) == 0:
             return np.zeros((0, -(-batch.shape[2] // SAMPLES_PER_TOKEN), FEATURES), np.float32)
         return self._embed(batch)
 
+    def means(self, batch: Array) -> Array:
+        """The mean over T of each feature map, float32 [B, 1024]: the bytes of `ecgfounder.network.head.pooled`.
+
+        Parameters and errors: as for `embed`.
+        """
+        self._check_form(batch)
+        return self._means(batch) if len(batch) else np.zeros((0, FEATURES), np.float32)
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """A float32 array for a batch, its values undefined, in memory from which the engine computes without another copy."""
+        return np.empty(shape, np.float32)
+
+    def _check_form(self, batch: Array) -> None:
+        if batch.ndim != 3 or batch.dtype != np.float32 or batch.shape[1] != self.in_channels or batch.shape[2] < 1:
+            raise EmbeddingError(
+                f"expected float32 signals [B, {self.in_channels}, L >= 1], got {batch.dtype} {list(batch.shape)}"
+            )
+
     @abstractmethod
     def _embed(self, batch: Array) -> Array:
         """`embed` for a valid batch that is not empty."""
+
+    def _means(self, batch: Array) -> Array:
+        """`means` for a valid batch that is not empty."""
+        return np.stack([pooled(feature_map) for feature_map in self._embed(batch)])
 
     @abstractmethod
     def describe(self) -> str:

@@ -128,6 +128,19 @@ def average(x, out, length, parts, divisor, channels, PART: tl.constexpr, BLOCK_
     tl.store(target, mean.to(out.dtype.element_ty), mask=c < channels)
 
 
+@triton.jit(do_not_specialize=["length"])
+def mean(x, out, length, channels, BLOCK_C: tl.constexpr):
+    """The mean over time: [B * length, channels] to float32 [B, channels]; added up in float64, one time step after the other."""
+    signal = tl.program_id(0)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    at = x + signal.to(tl.int64) * length * channels + c
+    total = tl.load(at, mask=c < channels, other=0.0).to(tl.float64)
+    for _ in range(1, length):
+        at += channels
+        total += tl.load(at, mask=c < channels, other=0.0).to(tl.float64)
+    tl.store(out + signal.to(tl.int64) * channels + c, (total / length).to(tl.float32), mask=c < channels)
+
+
 @triton.jit(do_not_specialize=["rows", "length", "out_length"])
 def gate(
     x,

@@ -48,6 +48,16 @@ class MeteredEngine(Engine):
                 self._measure(batch, maps, self._reference)
         return maps
 
+    def _means(self, batch: Array) -> Array:
+        if self._reference is not None:
+            return super()._means(batch)
+        means = self._engine.means(batch)
+        self.samples_per_pass = self._engine.samples_per_pass
+        return means
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        return self._engine.empty(shape)
+
     def _measure(self, batch: Array, maps: Array, reference: Engine) -> None:
         """Measure on what both can compute: no record fails for it, and one that fails by itself spoils nothing."""
         rows = min(len(batch), RECORDINGS_MEASURED - self.measured)

@@ -102,6 +102,14 @@ class TritonEngine(DeviceEngine):
     def _maps(self, signals: Tensor) -> Tensor:
         return self._net.feature_map(signals).float()
 
+    def _means(self, batch: Array) -> Array:
+        """The means of `FusedNet.mean`, which are a thousandth of what the maps would be to copy."""
+
+        def compute(rows: Array) -> Array:
+            return self._pass(rows, lambda signals: self._net.mean(self._net.feature_map(signals)))
+
+        return self._guarded(batch, lambda rows: self._in_passes_that_fit(rows, compute))
+
     def describe(self) -> str:
         import triton
 
@@ -254,6 +262,14 @@ class FusedNet:
             x, activated = self._gate(x, residual, scale, block, length, out_length)
             length = out_length
         return x.view(n, length, -1)
+
+    def mean(self, maps: Tensor) -> Tensor:
+        """The mean over T of feature maps [B, T, 1024]: float32 [B, 1024], the bytes of `ecgfounder.network.head.pooled`."""
+        n, length, channels = maps.shape
+        out = self._empty(n, channels, dtype=torch.float32)
+        columns = 64
+        self._kernels.mean[(n, -(-channels // columns))](maps, out, length, channels, BLOCK_C=columns, num_warps=2)
+        return out
 
     def _empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.empty(shape, dtype=dtype or self._dtype, device=self._device)

@@ -11,8 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.preprocess.amplitudes import extremes
+from ecgfounder.preprocess.amplitudes import extremes, moments
 from ecgfounder.preprocess.recipes import Samples
+
+try:
+    import ecgfounder.preprocess._passes as _passes
+except ImportError:  # not built
+    _passes = None  # type: ignore[assignment]
 
 Array = npt.NDArray[np.float64]
 
@@ -28,12 +33,19 @@ _ROUGHLY = 30.0
 _USUAL_SPREAD = 0.18
 
 
-def may_dominate(samples: Samples, sampling_rate: float, *, per_lead: bool) -> bool:
-    """Whether the standard deviation is unusually large for the amplitude within blocks; a quick test before `ecg_shares`."""
-    axis = 1 if per_lead else None
-    low, high = extremes(samples, sampling_rate)
-    spread = samples[:, :: max(1, int(sampling_rate / _ROUGHLY))].std(axis=axis)
-    return bool(np.any(spread > _USUAL_SPREAD * (high - low).mean(axis=axis)))
+def may_dominate(
+    samples: Samples, sampling_rate: float, *, per_lead: bool, edges: tuple[Samples, Samples] | None = None
+) -> bool:
+    """Whether the standard deviation is unusually large for the amplitude within blocks; a quick test before `ecg_shares`.
+
+    `edges` are the `extremes` of the samples, if they are known.
+    """
+    low, high = edges or extremes(samples, sampling_rate)
+    mean, variance = moments(samples, max(1, int(sampling_rate / _ROUGHLY)))
+    moves = (high - low).mean(axis=1)
+    if per_lead:
+        return bool(np.any(variance > np.square(_USUAL_SPREAD * moves)))
+    return float(variance.mean() + mean.var()) > (_USUAL_SPREAD * float(moves.mean())) ** 2
 
 
 def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int, int]], *, per_lead: bool) -> Array:
@@ -57,7 +69,7 @@ def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int
     """
     every = max(1, int(sampling_rate / _ENOUGH))
     size = max(1, round(_BLOCK * sampling_rate / every))
-    means, within = _by_block(samples[:, ::every], size)
+    means, within = _by_block(samples, every, size)
     size *= every
     wander = means - _smooth(means, max(1, round(SMOOTHING * sampling_rate / size)))
     of_ecg, squares = within + np.square(wander), within + np.square(means)
@@ -73,23 +85,22 @@ def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int
     return np.asarray(np.sqrt(np.minimum(shares, 1.0)))
 
 
-def _by_block(samples: Samples, size: int) -> tuple[Array, Array]:
-    """Mean of each block, and variance within it; each float64 [n_leads, n_blocks]."""
-    count = max(1, samples.shape[1] // size)
-    size = min(size, samples.shape[1])
+def _by_block(samples: Samples, every: int, size: int) -> tuple[Array, Array]:
+    """Mean of each block of `size` of every `every`-th sample, and variance within it; each float64 [n_leads, n_blocks]."""
+    n_samples = -(-samples.shape[1] // every)
+    count = max(1, n_samples // size)
+    size = min(size, n_samples)
     means = np.empty((len(samples), count))
     within = np.empty((len(samples), count))
-    ones = np.full(size, 1 / size, dtype=np.float32)
+    if _passes is not None:
+        _passes.block_moments(samples, every, size, means, within)
+        return means, within
     step = max(1, _SAMPLES_AT_ONCE // (size * len(samples)))
     for first in range(0, count, step):
         end = min(first + step, count)
-        part = samples[:, first * size : end * size].reshape(-1, size)
-        mean = part @ ones
-        # Deviations are small where offsets are large, so that their squares are exact enough in float32.
-        deviation = part - mean[:, None]
-        np.square(deviation, out=deviation)
-        means[:, first:end] = mean.reshape(len(samples), -1)
-        within[:, first:end] = (deviation @ ones).reshape(len(samples), -1)
+        part = samples[:, first * size * every : end * size * every : every].astype(np.float64)
+        part = part.reshape(len(samples), -1, size)
+        means[:, first:end], within[:, first:end] = part.mean(axis=2), part.var(axis=2)
     return means, within
 
 

@@ -15,6 +15,11 @@ import numpy.typing as npt
 from ecgfounder.preprocess.amplitudes import BLOCK
 from ecgfounder.preprocess.recipes import Samples
 
+try:
+    import ecgfounder.preprocess._passes as _passes
+except ImportError:  # not built
+    _passes = None  # type: ignore[assignment]
+
 Array = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
 
@@ -80,14 +85,18 @@ def _usual_maximum(steep: npt.NDArray[np.floating], sampling_rate: float) -> flo
     """The median over blocks of the highest value."""
     size = max(1, round(BLOCK * sampling_rate))
     starts = np.arange(max(1, steep.size // size)) * size
-    return float(np.median(np.maximum.reduceat(steep, starts)))
+    return float(np.median(np.maximum.reduceat(steep, starts).astype(np.float64)))
 
 
 def _peaks(lead: Samples, sampling_rate: float) -> float:
     """The usual maximum of the slopes by their mean; 0 for slopes that are all very small."""
-    steep = np.abs(_slopes(lead, sampling_rate))
-    mean = float(steep.mean())
-    return _usual_maximum(steep, sampling_rate) / mean if mean > _LEAST_SLOPE else 0.0
+    if _passes is not None:
+        lag, size = max(1, round(SLOPE * sampling_rate)), max(1, round(BLOCK * sampling_rate))
+        mean, usual = _passes.slopes(lead, lag, size)
+    else:
+        steep = np.abs(_slopes(lead, sampling_rate))
+        mean, usual = float(steep.mean(dtype=np.float64)), _usual_maximum(steep, sampling_rate)
+    return usual / mean if mean > _LEAST_SLOPE else 0.0
 
 
 def _beats(samples: Samples, guides: list[int], sampling_rate: float) -> Places:

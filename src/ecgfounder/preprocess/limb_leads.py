@@ -6,13 +6,18 @@ In: the limb leads and V6 by name, in mV, as they were recorded. Out: what contr
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from ecgfounder.ecg.leads import FROM_I_AND_II
-from ecgfounder.preprocess.amplitudes import extremes, resolution
+from ecgfounder.preprocess.amplitudes import extremes, moments, resolution
 from ecgfounder.preprocess.recipes import Samples
+
+try:
+    import ecgfounder.preprocess._passes as _passes
+except ImportError:  # not built
+    _passes = None  # type: ignore[assignment]
 
 LIMB_LEADS_AND_V6 = ("I", "II", "III", "aVR", "aVL", "aVF", "V6")
 """The leads that this module uses."""
@@ -38,11 +43,19 @@ def violates_einthoven(lead: Mapping[str, Samples], derived: Collection[str] = (
     """Whether III differs from II - I; False unless all three are there and none is derived."""
     if not {"I", "II", "III"} <= lead.keys() - set(derived):
         return False
-    expected = lead["II"] - lead["I"]
-    off = _rms(expected - lead["III"])
-    if off <= DEVIATION or off <= DEVIATION_SHARE * _deviation(expected):
+    off = _rms_off(lead, (-1.0, 1.0), "III")
+    if off <= DEVIATION or off <= DEVIATION_SHARE * _deviation(lead["II"] - lead["I"]):
         return False
     return off > max(resolution(lead[name]) for name in ("I", "II", "III"))
+
+
+def _rms_off(lead: Mapping[str, Samples], weights: tuple[float, float], name: str) -> float:
+    """Root mean square of what a lead differs from a combination of I and II."""
+    of_i, of_ii = weights
+    if _passes is not None:
+        return _passes.combination_rms(lead["I"], of_i, lead["II"], of_ii, lead[name])
+    off = (of_i * lead["I"] + of_ii * lead["II"] - lead[name]).astype(np.float64)
+    return math.sqrt(float(np.square(off).mean()))
 
 
 def _rms(samples: Samples) -> float:
@@ -66,11 +79,11 @@ def violations_of_goldberger(lead: Mapping[str, Samples], derived: Collection[st
     stored = [name for name in _AUGMENTED if name in lead and name not in derived]
     if not stored or not {"I", "II"} <= lead.keys():
         return []
-    expected = {name: of_i * lead["I"] + of_ii * lead["II"] for name, (of_i, of_ii) in _AUGMENTED.items()}
     # A standard deviation is at most the root mean square, which takes less time.
-    suspects = [name for name in stored if _rms(lead[name] - expected[name]) > DEVIATION]
+    suspects = [name for name in stored if _rms_off(lead, _AUGMENTED[name], name) > DEVIATION]
     if not suspects:
         return []
+    expected = {name: of_i * lead["I"] + of_ii * lead["II"] for name, (of_i, of_ii) in _AUGMENTED.items()}
     step = max(resolution(lead[name]) for name in ("I", "II"))
     limit = {name: max(DEVIATION, step, DEVIATION_SHARE * _deviation(samples)) for name, samples in expected.items()}
     found: list[str] = []
@@ -87,16 +100,19 @@ def violations_of_goldberger(lead: Mapping[str, Samples], derived: Collection[st
     return found
 
 
-def exchanged_electrodes(lead: Mapping[str, Samples], sampling_rate: float) -> str | None:
+def exchanged_electrodes(
+    samples: Samples, leads: Sequence[str], sampling_rate: float, edges: tuple[Samples, Samples] | None = None
+) -> str | None:
     """The pair of limb electrodes that was probably exchanged; None if there is none, or I or II is missing.
 
     Exchanging right and left arm inverts lead I; exchanging right arm and left leg inverts lead II and makes aVR what aVF was.
     Both leads normally resemble V6, which depends little on the limb electrodes. With the right leg's electrode on an arm, the
-    lead between the two legs has hardly any potential.
+    lead between the two legs has hardly any potential. `edges` are the `extremes` of the samples, if they are known.
     """
+    lead = dict(zip(leads, samples, strict=True))
     if not {"I", "II"} <= lead.keys():
         return None
-    up, down = _deflections(lead, sampling_rate)
+    up, down = _deflections(samples, leads, edges or extremes(samples, sampling_rate))
     if up["I"] + down["I"] >= SOME_POTENTIAL:
         if up["II"] + down["II"] < NO_POTENTIAL:
             return "RA-RL"
@@ -116,14 +132,15 @@ def exchanged_electrodes(lead: Mapping[str, Samples], sampling_rate: float) -> s
     return {"I": "RA-LA", "II": "RA-LL"}[min(opposite, key=lambda name: opposite[name])]
 
 
-def _deflections(lead: Mapping[str, Samples], sampling_rate: float) -> tuple[dict[str, float], dict[str, float]]:
+def _deflections(
+    samples: Samples, leads: Sequence[str], edges: tuple[Samples, Samples]
+) -> tuple[dict[str, float], dict[str, float]]:
     """How far each lead's beats go above and below its mean, in mV: the median over blocks, because of artefacts."""
-    samples = np.stack(list(lead.values()))
-    low, high = (np.sort(extreme, axis=1) for extreme in extremes(samples, sampling_rate))
+    low, high = (np.sort(extreme, axis=1) for extreme in edges)
     middle = low.shape[1] // 2
-    mean = samples[:, ::4].mean(axis=1)  # every fourth sample suffices for the mean
+    mean, _variance = moments(samples, 4)  # every fourth sample suffices for the mean
     up, down = high[:, middle] - mean, mean - low[:, middle]
-    return dict(zip(lead, up.tolist(), strict=True)), dict(zip(lead, down.tolist(), strict=True))
+    return dict(zip(leads, up.tolist(), strict=True)), dict(zip(leads, down.tolist(), strict=True))
 
 
 def _correlation_of_slopes(one: Samples, other: Samples, sampling_rate: float) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.preprocess.amplitudes import BLOCK, extremes, resolution
+from ecgfounder.preprocess.amplitudes import BLOCK, Extremes, extremes_by, resolution
 from ecgfounder.preprocess.baseline import SMOOTHING, ecg_shares, may_dominate
 from ecgfounder.preprocess.calibration import (
     PULSE,
@@ -143,6 +143,7 @@ def assess(
     sampling_rate: float,
     derived: Collection[str] = (),
     span: tuple[int, int] | None = None,
+    edges: Extremes | None = None,
 ) -> list[str]:
     """Flags from the samples.
 
@@ -158,6 +159,8 @@ def assess(
         Those of `leads` that were computed from others.
     span : tuple of (int, int), optional
         First sample and end of what the network sees. A calibration pulse that the span cuts is found by its samples outside.
+    edges : Extremes, optional
+        Of the samples; shared with other flags, so that each part's extremes are computed once.
 
     Returns
     -------
@@ -177,12 +180,13 @@ def assess(
         flags.append(flag("calibration_pulse", (f"{pulses[0][0] / sampling_rate:.4g}",)))
     start, stop = without_pulses(samples, pulses, first + before, end - after)
     heart = samples[:, start:stop]
-    amplitude = _amplitude_flags(heart, leads, sampling_rate)
+    low, high = (edges or Extremes(samples, sampling_rate)).of(start, stop)
+    amplitude = _amplitude_flags(heart, leads, sampling_rate, low, high)
     dropouts = _dropouts(heart, sampling_rate) if amplitude != [_LOW] else []
     if dropouts:
         total = sum(until - since for since, until in dropouts) / sampling_rate
         flags.append(flag("dropout", (f"{(start + dropouts[0][0]) / sampling_rate:.4g}", f"{total:.3g}")))
-    return flags + amplitude + limb_lead_flags(heart, leads, sampling_rate, derived)
+    return flags + amplitude + limb_lead_flags(heart, leads, sampling_rate, derived, (low, high))
 
 
 def share_of_non_finite(finite: npt.NDArray[np.bool_]) -> list[str]:
@@ -224,11 +228,10 @@ def _dropouts(samples: Samples, sampling_rate: float) -> list[tuple[int, int]]:
     fewest = round(DROPOUT / _STILL_BLOCK) - 1  # whole blocks in the shortest dropout
     if count < fewest:
         return []
-    starts = np.arange(count) * size
     still = np.ones(count, dtype=np.bool_)
-    for lead in samples:  # the first lead that moves ends the search in nearly all recordings
-        moves = np.maximum.reduceat(lead, starts) - np.minimum.reduceat(lead, starts)
-        still &= moves < STILL
+    for row in range(len(samples)):  # the first lead that moves ends the search in nearly all recordings
+        low, high = extremes_by(size, samples[row : row + 1])
+        still &= (high - low)[0] < STILL
         if np.count_nonzero(still) < fewest:
             return []
     edges = np.flatnonzero(np.diff(np.concatenate([[False], still, [False]]).astype(np.int8)))
@@ -246,19 +249,26 @@ def _dropouts(samples: Samples, sampling_rate: float) -> list[tuple[int, int]]:
     return found
 
 
-def _amplitude_flags(samples: Samples, leads: Sequence[str], sampling_rate: float) -> list[str]:
-    low, high = extremes(samples, sampling_rate)
+def _amplitude_flags(
+    samples: Samples, leads: Sequence[str], sampling_rate: float, low: Samples, high: Samples
+) -> list[str]:
+    """The flags from a part's samples and their extremes by block."""
     moves = high - low
+    least, most = float(moves.min()), float(moves.max())
     flags: list[str] = []
-    if moves.max() < AMPLITUDE[0]:
+    if most < AMPLITUDE[0]:
         return [_LOW]
-    wild = np.any(moves > AMPLITUDE[1], axis=1)
-    if wild.any():
+    if most > AMPLITUDE[1]:
+        wild = np.any(moves > AMPLITUDE[1], axis=1)
         flags.append(flag("implausible_amplitude", _named(leads, wild.tolist())))
-    flat = np.mean(moves < FLAT, axis=1) >= FLAT_SHARE
+    flat = np.zeros(len(samples), np.bool_)
+    if least < FLAT:
+        flat = np.mean(moves < FLAT, axis=1) >= FLAT_SHARE
     if flat.any():
         flags.append(flag("flat_lead", _named(leads, flat.tolist())))
-    small = ~flat & (np.sort(moves, axis=1)[:, moves.shape[1] // 2] < DEAD_MOVES)
+    small = np.zeros(len(samples), np.bool_)
+    if least < DEAD_MOVES:
+        small = ~flat & (np.sort(moves, axis=1)[:, moves.shape[1] // 2] < DEAD_MOVES)
     if small.any():
         dead = dead_leads(samples[:, : round(LIMB_SECONDS * sampling_rate)], small, sampling_rate)
         if dead:
@@ -342,20 +352,26 @@ def _is_cut_off(lead: Samples, places: npt.NDArray[np.intp], least: int) -> bool
 
 
 def limb_lead_flags(
-    samples: Samples, leads: Sequence[str], sampling_rate: float, derived: Collection[str] = ()
+    samples: Samples,
+    leads: Sequence[str],
+    sampling_rate: float,
+    derived: Collection[str] = (),
+    edges: tuple[Samples, Samples] | None = None,
 ) -> list[str]:
-    """`einthoven_violated`, `goldberger_violated` and `limb_leads_swapped`, from the leads that are there; as in `assess`."""
+    """`einthoven_violated`, `goldberger_violated` and `limb_leads_swapped`, from the leads that are there; as in `assess`.
+
+    `edges` are the extremes of all samples by block, if they are known.
+    """
     enough = round(LIMB_SECONDS * sampling_rate)
-    lead: Mapping[str, Samples] = {
-        name: samples[row, :enough] for row, name in enumerate(leads) if name in LIMB_LEADS_AND_V6
-    }
+    first = samples[:, :enough]
+    lead: Mapping[str, Samples] = {name: first[row] for row, name in enumerate(leads) if name in LIMB_LEADS_AND_V6}
     flags: list[str] = []
     if violates_einthoven(lead, derived):
         flags.append("einthoven_violated")
     violations = violations_of_goldberger(lead, derived)
     if violations:
         flags.append(flag("goldberger_violated", violations))
-    exchanged = exchanged_electrodes(lead, sampling_rate)
+    exchanged = exchanged_electrodes(first, leads, sampling_rate, edges if samples.shape[1] <= enough else None)
     if exchanged:
         flags.append(flag("limb_leads_swapped", (exchanged,)))
     return flags
@@ -380,11 +396,21 @@ def resampling_flags(sampling_rate: float, target: float, method: str) -> list[s
 
 
 def baseline_flags(
-    samples: Samples, sampling_rate: float, spans: Sequence[tuple[int, int]], *, per_lead: bool
+    samples: Samples,
+    sampling_rate: float,
+    spans: Sequence[tuple[int, int]],
+    *,
+    per_lead: bool,
+    edges: tuple[Samples, Samples] | None = None,
 ) -> list[str]:
-    """`baseline_dominates` for inputs that are divided by their standard deviation; as in `baseline.ecg_shares`."""
+    """`baseline_dominates` for inputs that are divided by their standard deviation; as in `baseline.ecg_shares`.
+
+    `edges` are the samples' extremes by block, if they are known.
+    """
     long_enough = [(start, stop) for start, stop in spans if stop - start >= SHORTEST * sampling_rate]
-    if not long_enough or (len(spans) == 1 and not may_dominate(samples, sampling_rate, per_lead=per_lead)):
+    if not long_enough:
+        return []
+    if len(spans) == 1 and not may_dominate(samples, sampling_rate, per_lead=per_lead, edges=edges):
         return []
     shares = ecg_shares(samples, sampling_rate, long_enough, per_lead=per_lead).min(axis=1)
     affected = int(np.count_nonzero(shares < BASELINE_SHARE))

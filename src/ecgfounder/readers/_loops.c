@@ -163,26 +163,33 @@ static void fill_signal(const Frames *all, Py_ssize_t signal, Py_ssize_t first, 
 {
     const unsigned char *at = all->data + 2 * (first * all->n_signals + signal);
     const double scale = all->scales[signal], offset = all->offsets[signal];
-    float *out = all->out + signal * all->n_frames;
+    float *out = all->out + signal * all->n_frames + first;
     long long *facts = all->facts + FACTS * signal;
-    int low = (int)facts[1], high = (int)facts[2];
-    unsigned int sum = (unsigned int)facts[0];
-    Py_ssize_t i;
-    for (i = first; i < end; i++, at += 2 * all->n_signals) {
-        const int count = (short)(unsigned short)(at[0] | at[1] << 8);
-        sum += (unsigned int)count;
-        if (count == NO_SAMPLE) {
-            out[i] = Py_NAN;
-            facts[3]++;
-            continue;
-        }
-        out[i] = (float)(count * scale + offset);
-        low = count < low ? count : low;
-        high = count > high ? count : high;
+    short counts[FRAMES_AT_ONCE];
+    short least = 32767, most = -32768, low = (short)facts[1];
+    unsigned short sum = (unsigned short)facts[0];
+    Py_ssize_t i, n = end - first;
+    for (i = 0; i < n; i++, at += 2 * all->n_signals)
+        counts[i] = (short)(unsigned short)(at[0] | at[1] << 8);
+    for (i = 0; i < n; i++) {  /* compilers turn these loops into vector instructions */
+        sum = (unsigned short)(sum + (unsigned short)counts[i]);
+        least = counts[i] < least ? counts[i] : least;
+        most = counts[i] > most ? counts[i] : most;
     }
-    facts[0] = sum & 0xFFFF;
-    facts[1] = low;
-    facts[2] = high;
+    for (i = 0; i < n; i++)
+        out[i] = (float)(counts[i] * scale + offset);
+    if (least == NO_SAMPLE)
+        for (i = 0, least = 32767; i < n; i++) {
+            if (counts[i] == NO_SAMPLE) {
+                out[i] = Py_NAN;
+                facts[3]++;
+            } else if (counts[i] < least) {
+                least = counts[i];
+            }
+        }
+    facts[0] = sum;
+    facts[1] = least < low ? least : low;
+    facts[2] = most > facts[2] ? most : facts[2];
 }
 
 static PyObject *interleaved(PyObject *module, PyObject *arguments)

@@ -70,7 +70,7 @@ from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage, Network
-from ecgfounder.stages.pooling import diagnostic_head, pooling_of
+from ecgfounder.stages.pooling import diagnostic_head
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
 from ecgfounder.stages.trouble import StoreTrouble
@@ -562,7 +562,7 @@ class Run:
             self.console.progress(0, 0, started.plan.n_todo)
         assert started.pool is not None
         assert isinstance(started.engine, Network)
-        stage = EmbedStage(started.engine, pooling_of(self.settings.pooling, started.head))
+        stage = EmbedStage.of(started.engine, self.settings.pooling, started.head)
         size = self._batch_size(started.engine)
         pipeline = Pipeline(started.pool, stage, finish, size, self.interruption, trouble=self._trouble)
         pipeline.run(self._jobs(started, recorder))

@@ -17,6 +17,12 @@ import numpy.typing as npt
 
 Tag = TypeVar("Tag")
 Array = npt.NDArray[np.float32]
+Empty = Callable[[tuple[int, ...]], Array]
+"""Makes a float32 array of a shape, its values undefined."""
+
+
+def _pageable(shape: tuple[int, ...]) -> Array:
+    return np.empty(shape, np.float32)
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,17 @@ class Batch(Generic[Tag]):
 class _Bucket(Generic[Tag]):
     """Inputs of one shape, copied into an array that grows up to `most` rows."""
 
-    def __init__(self, since: float, shape: tuple[int, ...], rows: int, most: int) -> None:
+    def __init__(self, since: float, shape: tuple[int, ...], rows: int, most: int, empty: Empty) -> None:
         self.since = since
         self.tags: list[Tag] = []
         self._most = most
-        self._data = np.empty((min(rows, most), *shape), np.float32)
+        self._empty = empty
+        self._data = empty((min(rows, most), *shape))
 
     def add(self, data: Array, tag: Tag) -> None:
         used = len(self.tags)
         if used == len(self._data):
-            grown = np.empty((min(2 * used, self._most), *data.shape), np.float32)
+            grown = self._empty((min(2 * used, self._most), *data.shape))
             grown[:used] = self._data
             self._data = grown
         self._data[used] = data
@@ -65,6 +72,8 @@ class Batcher(Generic[Tag]):
         than this is a batch of one.
     max_age : float, default: 2.0
         Seconds after which a bucket is released as a smaller batch.
+    empty : callable, optional
+        Makes the arrays of batches.
     """
 
     def __init__(
@@ -73,11 +82,13 @@ class Batcher(Generic[Tag]):
         *,
         max_bytes: int = 256 << 20,
         max_age: float = 2.0,
+        empty: Empty = _pageable,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.batch_size = batch_size
         self.max_bytes = max_bytes
         self.max_age = max_age
+        self._empty = empty
         self._clock = clock
         self._buckets: OrderedDict[tuple[int, ...], _Bucket[Tag]] = OrderedDict()
         self._waiting_bytes = 0
@@ -88,7 +99,7 @@ class Batcher(Generic[Tag]):
         bucket = self._buckets.get(data.shape)
         if bucket is None:
             rows = self.batch_size if data.shape == self._filled else 1
-            bucket = self._buckets[data.shape] = _Bucket(self._clock(), data.shape, rows, self.batch_size)
+            bucket = self._buckets[data.shape] = _Bucket(self._clock(), data.shape, rows, self.batch_size, self._empty)
         bucket.add(data, tag)
         self._waiting_bytes += data.nbytes
         if len(bucket.tags) >= self.batch_size:

@@ -1,13 +1,14 @@
 """Embed a batch: run the network on its rows and pool each feature map.
 
 In: a batch whose rows are tagged with their records. Out: an embedding or an error for each row. If a batch cannot be computed,
-its rows are computed one by one, so that no record fails because of another.
+its rows are computed one by one, so that no record fails because of another. A network that can pools where it computes, which
+saves the feature maps' way out of a GPU.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.errors import EmbeddingError
+from ecgfounder.network.head import Head
 from ecgfounder.stages.batch import Batch
 from ecgfounder.stages.collect import Embedded, Gathering
-from ecgfounder.stages.pooling import InputEmbedding
+from ecgfounder.stages.pooling import InputEmbedding, only_mean, pooling_of
 
 FloatArray = npt.NDArray[np.float32]
 Tag = tuple[Gathering, int]
@@ -37,17 +39,45 @@ class Network(Protocol):
         ...
 
 
+@runtime_checkable
+class PoolingNetwork(Network, Protocol):
+    """A network that pools, and has memory for batches that it takes without another copy."""
+
+    def means(self, batch: FloatArray) -> FloatArray:
+        """float32 [B, C, L] -> float32 [B, 1024]: `ecgfounder.network.head.pooled` of each feature map, the same bytes."""
+        ...
+
+    def empty(self, shape: tuple[int, ...]) -> FloatArray:
+        """A float32 array for a batch, its values undefined."""
+        ...
+
+
 @dataclass(frozen=True)
 class EmbedStage:
-    """The network, and the function `keep` that makes an embedding of an input's feature map [T, 1024]."""
+    """The network, and the function `keep` that makes an embedding of an input's feature map [T, 1024].
+
+    With `only_mean`, `keep` does no more than make the mean.
+    """
 
     network: Network
     keep: Callable[[FloatArray], InputEmbedding]
+    only_mean: bool = False
+
+    @classmethod
+    def of(cls, network: Network, pooling: str, head: Head | None) -> EmbedStage:
+        """The stage for a choice of pooling; a head adds its probabilities."""
+        return cls(network, pooling_of(pooling, head), only_mean(pooling, head))
+
+    def empty(self, shape: tuple[int, ...]) -> FloatArray:
+        """A float32 array for a batch, its values undefined."""
+        if isinstance(self.network, PoolingNetwork):
+            return self.network.empty(shape)
+        return np.empty(shape, np.float32)
 
     def __call__(self, batch: Batch[Tag]) -> list[Embedded]:
         began = time.perf_counter()
         try:
-            maps = self.network.embed(batch.data)
+            kept = self._kept(batch.data)
         except EmbeddingError as error:
             if len(batch.tags) == 1:
                 gathering, number = batch.tags[0]
@@ -55,10 +85,14 @@ class EmbedStage:
             rows = (Batch(batch.data[row : row + 1], (tag,)) for row, tag in enumerate(batch.tags))
             return [self(row)[0] for row in rows]
         share = (time.perf_counter() - began) / len(batch.tags)
-        return [self._row(tag, each, share) for tag, each in zip(batch.tags, maps, strict=True)]
+        return [self._row(tag, each, share) for tag, each in zip(batch.tags, kept, strict=True)]
 
-    def _row(self, tag: Tag, feature_map: FloatArray, seconds: float) -> Embedded:
-        kept = self.keep(feature_map)
+    def _kept(self, data: FloatArray) -> Iterator[InputEmbedding]:
+        if self.only_mean and isinstance(self.network, PoolingNetwork):
+            return map(InputEmbedding, self.network.means(data))
+        return map(self.keep, self.network.embed(data))
+
+    def _row(self, tag: Tag, kept: InputEmbedding, seconds: float) -> Embedded:
         if kept.is_finite:
             return Embedded(*tag, kept, seconds)
         return Embedded(*tag, None, seconds, EmbeddingError.__name__, NOT_FINITE)

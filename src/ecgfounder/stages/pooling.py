@@ -58,6 +58,11 @@ def pooling_of(pooling: str, head: Head | None = None) -> Callable[[FloatArray],
     return keep
 
 
+def only_mean(pooling: str, head: Head | None) -> bool:
+    """Whether `pooling_of` makes nothing but the mean, so that the feature map is not needed."""
+    return pooling == "mean" and head is None
+
+
 def diagnostic_head(head: Head | None) -> Head:
     """The checkpoint's head, if the names of its classes are known: the published one, or one with labels of its own.
 

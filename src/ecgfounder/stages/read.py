@@ -216,19 +216,20 @@ class ReadTask:
             known.identity = identity_of(source)
         finally:
             self._upcoming.end(job)
-        known.facts = Facts(
-            format=recording.source_format,
-            sampling_rate=recording.sampling_rate,
-            n_samples=recording.n_samples,
-            device=dict(recording.meta),
-            statements=source_statements(source) if self.statements else None,
-            heart_rate=heart_rate(recording) if self.heart_rate else None,
-        )
+        facts: dict[str, Any] = {
+            "format": recording.source_format,
+            "sampling_rate": recording.sampling_rate,
+            "n_samples": recording.n_samples,
+            "device": dict(recording.meta),
+            "statements": source_statements(source) if self.statements else None,
+            "heart_rate": heart_rate(recording) if self.heart_rate else None,
+        }
+        known.facts = Facts(**facts)
         need = to_prepare(recording, n_bytes, self.preparation)
         if n_bytes or need > LARGE_BYTES:
             ask(need)
         read = time.perf_counter()
         signal = prepare(recording, self.preparation)
-        known.facts = replace(known.facts, leads=signal.leads, flags=signal.flags, starts=signal.starts)
+        known.facts = Facts(**facts, leads=signal.leads, flags=signal.flags, starts=signal.starts)
         known.seconds = {"read": read - began, "prepare": time.perf_counter() - read}
         return signal
