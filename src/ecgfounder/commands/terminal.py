@@ -72,10 +72,13 @@ _FLAGS = "|".join(
             "one_per_patient",
         ),
         *(
+            "as_levels",
+            "as_number",
             "output_dir",
             "output_file",
             "output_format",
             "path_column",
+            "random_directions",
             "random_networks",
             "ray_address",
             "read_memory",
@@ -90,8 +93,9 @@ _FLAGS = "|".join(
     )
 )
 _WORDS = (
-    "actors|baseline|checkpoint|classes|codes|combine|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
-    "group|head|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|predictions|reader|"
+    "actors|baseline|by|chance|checkpoint|classes|codes|combine|compiled|controls|dataset|days|device|driver|dtype|engine|features|"
+    "folds|format|group|head|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|"
+    "predictions|reader|"
     "recipe|refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
@@ -116,7 +120,10 @@ def as_flags(text: str) -> str:
 def as_command(work: Callable[[], int]) -> int:
     """Run a command: errors of the package are printed as one line, not as a traceback; signal n gives exit status 128 + n."""
     with _steady_streams(), _log_in_lines(LineFormatter()), listening(_stop):
-        return status_of(work, lambda text: print(f"ecgfounder: {text}", file=sys.stderr))
+        status = status_of(work, lambda text: print(f"ecgfounder: {text}", file=sys.stderr))
+    if (ray := sys.modules.get("ecgfounder.drivers.ray")) is not None:
+        ray.leave(status)
+    return status
 
 
 def status_of(work: Callable[[], int], tell: Callable[[str], None]) -> int:
