@@ -216,6 +216,11 @@ def test_another_run_is_compared_on_the_recordings_that_both_have(
     difference = row_of(found, "af", "auroc difference", "against: blurred")
     assert difference.low is not None
     assert difference.low > 0.1
+    repeated = probe(run, table, **options, against={"blurred": other}, refit=2)
+    spread = row_of(repeated, "af", "auroc difference", "refit, against: blurred")
+    assert spread.low is not None
+    assert 0.1 < spread.low < (spread.estimate or 0) < (spread.high or 0)
+    assert (spread.n_records, spread.note) == (len(blurred), "mean and range over 2 divisions into folds")
     same = probe(run, table, **options, against={"itself": run})
     itself = row_of(same, "af", "auroc difference", "against: itself")
     assert (itself.estimate, itself.low, itself.high) == (0, 0, 0)

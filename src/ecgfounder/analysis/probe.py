@@ -368,6 +368,8 @@ class _Probe:
         self.run, self.settings, self.originals, self.say = run, settings, originals, say
         self.started = time.monotonic()
         self.warnings: list[str] = []
+        self.compared: list[tuple[str, Floats | Windows, Numbers]] = []
+        """The runs that are compared: name, features, and the recordings that they have."""
         selection = select(
             run,
             table,
@@ -630,6 +632,7 @@ class _Probe:
             self.warnings.append(
                 f"{counted(lost, 'recording')} of the probe {'is' if lost == 1 else 'are'} not in {name}."
             )
+        self.compared.append((name, theirs, shared))
         whole = not lost
         data = self.data if whole else self.data.at(shared)
         own = evaluation if whole else evaluate_features(X[shared], data)
@@ -859,20 +862,32 @@ class _Probe:
         return rows
 
     def _refits(self, X: Floats | Windows) -> list[Row]:
-        """The spread of the metric between divisions into folds."""
+        """The spread between divisions into folds: of the metric, and of its difference to that of each compared run."""
         metric = "r2" if self.labels.is_number else "auroc"
-        found: dict[str, list[float]] = {}
+        found: dict[tuple[str, str, str], list[float]] = {}
         for number in range(self.settings.refit):
             seed = self.settings.seed + 1 + number
             data = replace(self.data, splits=self._made_folds(self.data.Y, self.groups, seed), seed=seed, n_draws=2)
-            for label, estimates in evaluate_features(X, data).estimates.items():
-                found.setdefault(label, []).append(estimates[metric].value)
+            own = evaluate_features(X, data)
+            for label, estimates in own.estimates.items():
+                found.setdefault((label, metric, "refit"), []).append(estimates[metric].value)
+            for name, theirs, shared in self.compared:
+                whole = len(shared) == len(X)
+                here = data if whole else data.at(shared)
+                mine = own if whole else evaluate_features(X[shared], here)
+                other = evaluate_features(theirs, here)
+                for label in mine.estimates:
+                    if label in other.estimates and (label != MACRO or other.labels == mine.labels):
+                        apart = mine.estimates[label][metric].value - other.estimates[label][metric].value
+                        found.setdefault((label, f"{metric} difference", f"refit, against: {name}"), []).append(apart)
         rows = []
-        for label, values in found.items():
+        n_shared = {f"refit, against: {name}": shared for name, _, shared in self.compared}
+        for (label, what, control), values in found.items():
             note = f"mean and range over {counted(len(values), 'division')} into folds"
-            numbers = (len(X), len(np.unique(self.groups)), None)
-            where = (self.settings.describe_split(), "refit", self.settings.seed)
-            rows.append(Row(label, metric, float(np.mean(values)), min(values), max(values), *numbers, *where, note))
+            groups = self.groups[n_shared[control]] if control in n_shared else self.groups
+            numbers = (len(groups), len(np.unique(groups)), None)
+            where = (self.settings.describe_split(), control, self.settings.seed)
+            rows.append(Row(label, what, float(np.mean(values)), min(values), max(values), *numbers, *where, note))
         return rows
 
     def _final(self, X: Floats | Windows, evaluation: Evaluation) -> Fitted:
