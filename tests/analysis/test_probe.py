@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import orjson
@@ -375,6 +376,13 @@ def test_files_hold_the_figures_the_predictions_and_the_probe(
     assert len(as_text) == stored.num_rows
     predictions = pq.read_table(folder / "predictions.pq").to_pandas()
     assert len(predictions) == 2 * len(table)
+    figures = sorted((folder / "figures").iterdir())
+    names = ["01-auroc-of-the-probe-on-patients-that-it-w.svg", "02-af-auroc-of-the-embedding-and-of-the-con.svg"]
+    assert [each.name for each in figures][:2] == names
+    for each in figures:
+        root = ElementTree.parse(each).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in each.read_text()
     about = orjson.loads((folder / "probe.json").read_bytes())
     assert about["left_out"]["failed"] == 0
     assert [each["label"] for each in about["probe"]] == ["af", "sinus"]
@@ -385,7 +393,9 @@ def test_files_hold_the_figures_the_predictions_and_the_probe(
     scores = X @ tensors["weight"].T + tensors["bias"]
     assert result.final is not None
     assert np.allclose(scores, result.final.weights.scores(X), atol=1e-4)
+    (folder / "figures" / "31-earlier.svg").write_text("")
     write_report(result, locate(folder))  # its own folder may be written again
+    assert sorted((folder / "figures").iterdir()) == figures
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.doc").write_text("mine")
     with pytest.raises(RunError, match=r"is not empty and holds no probe\.json"):

@@ -1,7 +1,7 @@
 """A probe's result as files: tables, predictions, the fitted probe, a page.
 
 In: a `ProbeResult` and a folder. Out: results.pq and .csv, predictions.pq and .csv, checklist.csv, probe.safetensors, probe.json,
-report.html.
+report.html, figures/.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from ecgfounder.storage.writing import write_whole
 
 MARKER = "probe.json"
 """The file by which a folder is known as that of a probe."""
+
+FIGURES = "figures"
+"""The folder with the page's figures as files."""
 
 _BENEFIT_THRESHOLDS = tuple(float(each) for each in np.round(np.arange(0.01, 0.61, 0.01), 2))
 
@@ -76,7 +79,14 @@ def write_report(result: ProbeResult, folder: Location) -> None:
                 "bias": weights.bias.astype(np.float32),
             }
             write_whole(folder / "probe.safetensors", save(tensors, _metadata(result)))
-        write_whole(folder / "report.html", page_of(result).encode())
+        page = _page(result)
+        make_folder(folder / FIGURES)
+        if folder.is_local:  # those of an earlier probe with other labels
+            for old in (folder / FIGURES).path.glob("[0-9][0-9]*-*.svg"):
+                old.unlink()
+        for name, content in page.files.items():
+            write_whole(folder / FIGURES / name, content)
+        write_whole(folder / "report.html", page.html.encode())
     except (OSError, StorageError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise RunError(f"{folder} could not be written: {reason}") from error
@@ -113,6 +123,10 @@ def _about(result: ProbeResult) -> dict[str, Any]:
 
 def page_of(result: ProbeResult) -> str:
     """The HTML page of a result; it holds aggregates only."""
+    return _page(result).html
+
+
+def _page(result: ProbeResult) -> Page:
     data = result.data
     page = Page(
         "What do the embeddings know?",
@@ -142,7 +156,7 @@ def page_of(result: ProbeResult) -> str:
     page.text("Items that begin with 'To be written' are the author's.")
     items = [(item.number, item.topic, item.text) for item in checklist(result)]
     page.table("What the command knows is filled in", ("Item", "Topic", "Text"), items, texts=3)
-    return page.html
+    return page
 
 
 def _overview(page: Page, result: ProbeResult, metric: str) -> None:
