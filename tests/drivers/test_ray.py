@@ -144,7 +144,11 @@ def test_a_worker_that_is_killed_loses_nothing(
     assert driver.end() == COMPLETE, driver.said
     check(out, "parquet", expected)
     assert '"processed":61' in driver.said
-    assert re.search(r"\d+ of 61 recordings, \d+ failed.*ECG/s, \d workers?, slowest stage: ", driver.said)
+    workers_too = r"\d workers?, slowest stage: read, failures: \w+Error \d"
+    assert re.search(rf"done \d+ of 61, failed \d+, [0-9.]+ ECG/s, about [0-9:]+ left; {workers_too}", driver.said)
+    assert re.search(
+        r"a worker on \S+ died: .*process has died.*; \d+ recordings? that it had are done again", driver.said
+    )
 
 
 def test_a_driver_that_is_killed_takes_its_workers_along_and_a_local_run_goes_on(
