@@ -58,6 +58,9 @@ class Sizes:
     gpu_batches: tuple[int, ...] = (1, 8, 32, 64, 128, 512)
     gpu_lengths: tuple[int, ...] = (1250, 2500, 5500, 15000)
     gpu_recordings: int = 4000
+    drift: int = 200_000
+    drift_features: int = 1024
+    analysis: tuple[int, ...] = (20_000, 200_000)
 
 
 QUICK = Sizes(
@@ -77,6 +80,9 @@ QUICK = Sizes(
     gpu_batches=(1,),
     gpu_lengths=(257,),
     gpu_recordings=4,
+    drift=600,
+    drift_features=16,
+    analysis=(400,),
 )
 
 
@@ -528,11 +534,28 @@ def starting(bench: Bench) -> Facts:
     return {"help_seconds": spread(took[1:])}
 
 
+def drift(bench: Bench) -> Facts:
+    """`ecgfounder.analysis.drift` by site, without and with a label, on one core each: `benchmarks.drift`."""
+    request = {"recordings": bench.sizes.drift, "features": bench.sizes.drift_features, "by": ["site"]}
+    rows = []
+    for what, further in (("a factor", {}), ("a factor and a label", {"label": ["af"]})):
+        child = run_child("benchmarks.drift", {**request, **further}, environment={"OPENBLAS_NUM_THREADS": "1"})
+        rows.append({"what": what, **child.report})
+    return {"features": bench.sizes.drift_features, "rows": rows}
+
+
 def gpu(bench: Bench) -> Facts:
     """The GPU, if there is one: `benchmarks.gpu`."""
     from benchmarks.gpu import gpu as measured
 
     return measured(bench)
+
+
+def analysis(bench: Bench) -> Facts:
+    """Neighbours and duplicates in runs of several sizes: `benchmarks.alike`."""
+    from benchmarks.alike import alike
+
+    return alike(bench.folder, bench.environment, bench.sizes.analysis, bench.sizes.rounds)
 
 
 PARTS: dict[str, Callable[[Bench], Facts]] = {
@@ -544,5 +567,7 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "scaling": scaling,
     "starting": starting,
     "latency": latency,
+    "analysis": analysis,
     "gpu": gpu,
+    "drift": drift,
 }

@@ -37,6 +37,7 @@ from ecgfounder.cli import COMMANDS, main
 from ecgfounder.commands.chat import dummy_main, mimic_main
 from ecgfounder.commands.compare import add_compare_arguments
 from ecgfounder.commands.doctor import add_doctor_arguments
+from ecgfounder.commands.drift import add_drift_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
 from ecgfounder.commands.inspect import add_inspect_arguments
@@ -69,6 +70,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": add_export_arguments,
     "compare": add_compare_arguments,
     "doctor": add_doctor_arguments,
+    "drift": add_drift_arguments,
     "verify": add_verify_arguments,
     "probe": add_probe_arguments,
 }
@@ -397,6 +399,14 @@ def test_the_page_on_neighbours_runs(workplace: Workplace, monkeypatch: pytest.M
     read_page("neighbours.md", workplace)
     assert workplace.names["found"].rows.shape == (12, 5)
     assert (workplace.folder / "neighbours" / "hubs.csv").exists()
+
+
+def test_the_page_on_duplicates_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(workplace.folder / "cache"))
+    assert main(["demo", str(workplace.folder / "demo")]) == 0
+    read_page("duplicates.md", workplace)
+    assert workplace.names["found"].n_of["same_file"] == 0
+    assert (workplace.folder / "duplicates" / "recordings.csv").exists()
 
 
 def written_script(workplace: Workplace) -> str:

@@ -72,10 +72,13 @@ _FLAGS = "|".join(
             "one_per_patient",
         ),
         *(
+            "as_levels",
+            "as_number",
             "output_dir",
             "output_file",
             "output_format",
             "path_column",
+            "random_directions",
             "ray_address",
             "read_memory",
             "read_timeout",
@@ -89,7 +92,7 @@ _FLAGS = "|".join(
     )
 )
 _WORDS = (
-    "actors|baseline|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
+    "actors|baseline|by|chance|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
     "group|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|predictions|reader|"
     "recipe|refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
