@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recordings", type=int, help="recordings end to end (default: 1000)")
     parser.add_argument("--gpu_recordings", type=int, help="recordings of each run on a GPU (default: 4000)")
     parser.add_argument("--growth", type=int, nargs="+", help="sizes of the growing runs (default: 100 1000 10000)")
+    parser.add_argument("--analysis", type=int, nargs="+", help="recordings of searches (default: 20000 200000)")
     parser.add_argument("--folder", type=Path, default=Path("build/benchmarks"), help="inputs and outputs")
     parser.add_argument("--json", type=Path, help="results (default: results.json in --folder)")
     chosen = parser.parse_args(arguments)
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def sizes_of(chosen: argparse.Namespace) -> Sizes:
     sizes = QUICK if chosen.quick else Sizes()
-    given = {name: getattr(chosen, name) for name in ("rounds", "recordings", "gpu_recordings", "growth")}
+    given = {name: getattr(chosen, name) for name in ("rounds", "recordings", "gpu_recordings", "growth", "analysis")}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value}
     return replace(sizes, **given)
 

@@ -60,6 +60,7 @@ class Sizes:
     gpu_recordings: int = 4000
     drift: int = 200_000
     drift_features: int = 1024
+    analysis: tuple[int, ...] = (20_000, 200_000)
 
 
 QUICK = Sizes(
@@ -81,6 +82,7 @@ QUICK = Sizes(
     gpu_recordings=4,
     drift=600,
     drift_features=16,
+    analysis=(400,),
 )
 
 
@@ -549,6 +551,13 @@ def gpu(bench: Bench) -> Facts:
     return measured(bench)
 
 
+def analysis(bench: Bench) -> Facts:
+    """Neighbours and duplicates in runs of several sizes: `benchmarks.alike`."""
+    from benchmarks.alike import alike
+
+    return alike(bench.folder, bench.environment, bench.sizes.analysis, bench.sizes.rounds)
+
+
 PARTS: dict[str, Callable[[Bench], Facts]] = {
     "end_to_end": end_to_end,
     "stages": stages,
@@ -558,6 +567,7 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "scaling": scaling,
     "starting": starting,
     "latency": latency,
+    "analysis": analysis,
     "gpu": gpu,
     "drift": drift,
 }

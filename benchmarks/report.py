@@ -181,6 +181,29 @@ def _starting(facts: Facts) -> str:
     return _table("Start-up", ("", "median (range)"), [("`ecgfounder --help`, s", _spread(facts["help_seconds"]))])
 
 
+_SEARCHES = {
+    "query": "the 10 nearest of one, all embeddings read",
+    "build": "the same, and an index built",
+    "indexed": "the same with the index",
+    "bulk": "the 10 nearest of all, with the index",
+    "duplicates": "duplicates, without the signals",
+}
+
+
+def _analysis(facts: Facts) -> str:
+    rows = [
+        (
+            f"{row['recordings']:,}",
+            _SEARCHES[row["what"]],
+            *(_spread(row[name]) for name in ("seconds", "core_seconds", "memory_mib")),
+            row["found"],
+        )
+        for row in facts["rows"]
+    ]
+    header = ("recordings", "search", "s", "core-s", "memory, MiB", "found")
+    return _table("Searches in embeddings: synthetic, float16 [1024] in Parquet, one process", header, rows)
+
+
 def _gpu(facts: Facts) -> str:
     card = facts["card"]
     peaks = ", ".join(f"{name} {_number(value)}" for name, value in card["peak_tflops"].items())
@@ -244,6 +267,7 @@ _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "scaling": _scaling,
     "starting": _starting,
     "latency": _latency,
+    "analysis": _analysis,
     "gpu": _gpu,
     "drift": _drift,
 }

@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "run": "cohort distributed drivers ecg engines ledger network preprocess readers sinks stages storage",
     "results": "cohort ledger network sinks storage",
     "chat": "cohort ledger preprocess results storage",
-    "analysis": "preprocess results storage",
+    "analysis": "cohort ecg preprocess readers results storage",
     "dataset": "cohort preprocess readers storage",
     "model": "net1d network",
     "embedder": "drivers ecg engines network preprocess readers stages storage",

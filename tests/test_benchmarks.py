@@ -26,7 +26,7 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The results file and the printed tables of a run of the parts that need no network."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    parts = ("stages", "growth", "null_engine", "starting", "drift")
+    parts = ("stages", "growth", "null_engine", "starting", "analysis", "drift")
     done = run("benchmarks", "--quick", "--folder", str(folder), "--only", *parts)
     return folder / "results.json", done.stdout
 
@@ -43,7 +43,11 @@ def spreads(facts: Any) -> list[dict[str, float]]:
 @pytest.mark.slow
 def test_results_are_json_with_machine_versions_and_every_part(quick: tuple[Path, str]) -> None:
     results = json.loads(quick[0].read_text())
-    assert set(results["parts"]) == {"stages", "growth", "null_engine", "starting", "drift"} == set(results["seconds"])
+    assert (
+        set(results["parts"])
+        == set(results["seconds"])
+        == {"stages", "growth", "null_engine", "starting", "analysis", "drift"}
+    )
     assert results["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert {"python", "numpy", "torch"} <= set(results["machine"]["versions"])
     assert [row["recordings"] for row in results["parts"]["growth"]["rows"]] == [10, 20]

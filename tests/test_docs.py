@@ -401,6 +401,14 @@ def test_the_page_on_neighbours_runs(workplace: Workplace, monkeypatch: pytest.M
     assert (workplace.folder / "neighbours" / "hubs.csv").exists()
 
 
+def test_the_page_on_duplicates_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(workplace.folder / "cache"))
+    assert main(["demo", str(workplace.folder / "demo")]) == 0
+    read_page("duplicates.md", workplace)
+    assert workplace.names["found"].n_of["same_file"] == 0
+    assert (workplace.folder / "duplicates" / "recordings.csv").exists()
+
+
 def written_script(workplace: Workplace) -> str:
     """The script of `--write_slurm` with the reader's folders, and without what `Workplace` adds to a command."""
     script = (

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "probe": "test what embeddings know about labels by a linear probe",
     "neighbours": "find the most similar recordings",
     "drift": "measure what embeddings know about site, device or year",
+    "duplicates": "find recordings that are there more than once",
     "compare": "compare two runs: settings, records, embeddings",
     "doctor": "check the installation and a checkpoint",
     "verify": "check that embeddings do not depend on batch, processes or engine",
@@ -37,7 +38,7 @@ COMMANDS: dict[str, str] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect",),
-    "learn": ("probe", "neighbours", "drift", "compare"),
+    "learn": ("probe", "neighbours", "drift", "duplicates", "compare"),
     "check": ("doctor", "verify", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
@@ -51,6 +52,7 @@ EXAMPLES: dict[str, str] = {
     "probe": "probe embeddings/ --labels labels.csv --on study_id --label af --group patient --output_dir probe/",
     "neighbours": "neighbours embeddings/ --record a/1.xml -k 5",
     "drift": "drift embeddings/ --by site device_model --group subject_id --output_dir drift/",
+    "duplicates": "duplicates embeddings/ --group subject_id --split split --output_dir duplicates/",
     "compare": "compare embeddings/ filtered/ --group subject_id --output_dir comparison/",
     "inspect": "inspect ecg.xml --plot ecg.png",
     "doctor": "doctor --checkpoint checkpoints/",
@@ -59,7 +61,7 @@ EXAMPLES: dict[str, str] = {
 }
 """One example of each command."""
 
-CALCULATING = ("probe", "neighbours", "drift", "compare")
+CALCULATING = ("probe", "neighbours", "drift", "duplicates", "compare")
 """Commands that calculate with NumPy, on all cores."""
 
 

@@ -9,11 +9,13 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ecgfounder.analysis.search import (
     ASKED_FOR_HUBS,
@@ -25,6 +27,7 @@ from ecgfounder.analysis.search import (
     Rows,
     Vectors,
     open_index,
+    present_index,
     search_all,
     search_units,
 )
@@ -205,8 +208,8 @@ def neighbours(
     selection = select(run, labels, on, group=group, where=where, exclude_flags=exclude_flags)
     vectors = vectors_of(selection)
     groups = None if group is None else selection.groups(group)
-    space = Space.of(vectors.sample(SAMPLE)[1], whiten=whiten)
-    searched = _index(selection, vectors, space, index=x is None if index is None else index, may_exist=index is None)
+    searched = _index(selection, vectors, whiten, index=x is None if index is None else index, may_exist=index is None)
+    space = Space.of(vectors.sample(SAMPLE)[1], whiten=whiten) if searched is None else searched.space
     if x is None:
         return _of_all(selection, vectors, space, searched, k, groups)
     queries, called = _queries(selection, vectors, space, x, groups, names)
@@ -228,20 +231,26 @@ def vectors_of(selection: Selection) -> Vectors:
     return X if len(X) == selection.table.num_rows else InMemory(selection.features())
 
 
-def _index(selection: Selection, vectors: Vectors, space: Space, *, index: bool, may_exist: bool) -> Index | None:
-    folder = cache_folder() / "neighbours"
+def index_folder() -> Path:
+    """The folder of the indexes."""
+    return cache_folder() / "neighbours"
+
+
+def _index(selection: Selection, vectors: Vectors, whiten: bool, *, index: bool, may_exist: bool) -> Index | None:
+    folder = index_folder()
     if not index and not (may_exist and folder.is_dir()):
         return None
-    key = _key(selection, whitened=space.axes is not None)
-    if index or (folder / key).is_dir():
-        return open_index(folder, key, vectors, space)
-    return None
+    key = index_key(selection, whitened=whiten)
+    present = present_index(folder, key, len(vectors))
+    if present is None and index:
+        return open_index(folder, key, vectors, Space.of(vectors.sample(SAMPLE)[1], whiten=whiten))
+    return present
 
 
-def _key(selection: Selection, *, whitened: bool) -> str:
-    """Names settings and contents: a hash of the run's digest and of the selected rows of its manifest."""
+def index_key(selection: Selection, *, whitened: bool) -> str:
+    """Names settings and contents: a hash of the run's digest and of the outputs of the selected rows in their order."""
     digest = hashlib.sha256(selection.run.digest().encode())
-    names = [name for name in (RUN_COLUMN, "record", "output", "input_sha256") if name in selection.table.column_names]
+    names = [name for name in (RUN_COLUMN, "output") if name in selection.table.column_names]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, selection.table.select(names).schema) as writer:
         writer.write_table(selection.table.select(names).combine_chunks())
@@ -272,18 +281,24 @@ def _queries(
         called = tuple(names) if names is not None else tuple(str(number) for number in range(len(given)))
         return Queries(space.units(given), np.full(len(given), -1)), called
     wanted = [x] if isinstance(x, str) else list(x)
-    place = {name: row for row, name in enumerate(selection.table["record"].to_pylist())}
-    if missing := [name for name in wanted if name not in place]:
+    last = _last_rows(selection.table["record"], wanted)
+    if missing := [name for name in wanted if name not in last]:
         raise SettingsError(
             f"Invalid value for the 'x' parameter. {missing[0]!r} is no recording of the run that is searched (the manifest's "
             "column 'record' has their names)."
         )
-    rows = np.array([place[name] for name in wanted], dtype=np.int64)
+    rows = np.array([last[name] for name in wanted], dtype=np.int64)
     X, _ = selection.run.arrays_of(selection.table.take(pa.array(rows)), "mean")
     embeddings = (
         Selection(selection.run, selection.table.take(pa.array(rows)), {}).features() if len(X) != len(rows) else X[:]
     )
     return Queries(space.units(embeddings), rows, None if groups is None else groups[rows]), tuple(wanted)
+
+
+def _last_rows(column: pa.ChunkedArray, names: Sequence[str]) -> dict[str, int]:
+    """The last row of each of some names that a column has."""
+    rows = np.flatnonzero(pc.is_in(column, value_set=pa.array(list(names), pa.string())).to_numpy())
+    return dict(zip(column.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
 
 
 def _of_all(

@@ -45,9 +45,10 @@ SAMPLE_OF_DIRECTIONS = 20_000
 """Recordings of which the principal directions are taken."""
 ASKED_FOR_HUBS, HUB_NEIGHBOURS = 2_000, 10
 """Recordings, spread over the run, whose nearest ones are looked for when an index is built, and how many."""
+_FEW_QUERIES = 4
 _SLACK = 1e-4  # of rounding in a bound
 _QUERIES_AT_ONCE, _COLUMNS_AT_ONCE, _GATHERED_AT_ONCE = 1024, 16_384, 512
-_ROWS_AT_ONCE = 16_384
+_ROWS_AT_ONCE, _PAIRS_AT_ONCE = 16_384, 2048
 _GROUP = 16  # columns of which the maximum is looked at first
 
 _VECTORS, _REDUCED, _REST, _LENGTHS = "vectors.npy", "reduced.npy", "rest.npy", "lengths.npy"
@@ -177,10 +178,17 @@ def _best_of(blocks: Iterable[tuple[Rows, Floats]], queries: Queries, k: int, gr
     """The best of blocks of unit vectors."""
     best = _Best(len(queries), k)
     for rows, units in blocks:
-        similarity = queries.units @ units.T
+        similarity = _products(queries.units, units)
         _leave_out(similarity, rows, queries, groups)
         best.add(rows, similarity)
     return best.found(exact=True)
+
+
+def _products(queries: Floats, units: Floats) -> Floats:
+    """All products of two sets of vectors; for few queries, without the threads of a matrix product, which would wait."""
+    if len(queries) > _FEW_QUERIES:
+        return np.asarray(queries @ units.T)
+    return np.stack([np.einsum("nd,d->n", units, query) for query in queries])
 
 
 def _leave_out(similarity: Floats, rows: Rows, queries: Queries, groups: Rows | None) -> None:
@@ -213,6 +221,20 @@ class Index:
     def vectors(self, rows: Rows) -> Floats:
         """Embeddings float32 [m, d]."""
         return np.asarray(self._vectors[rows], dtype=np.float32)
+
+    def directions(self, rows: Rows | None = None) -> Floats:
+        """float32 [m, r + 1]: principal directions and what is outside of them; the product of two bounds their similarity."""
+        chosen = slice(None) if rows is None else rows
+        return np.column_stack([self._reduced[chosen], self._rest[chosen]])
+
+    def similarity(self, one: Rows, other: Rows) -> Floats:
+        """Similarities float32 [m] of pairs of recordings."""
+        found = np.empty(len(one), np.float32)
+        for first in range(0, len(one), _PAIRS_AT_ONCE):
+            part = slice(first, first + _PAIRS_AT_ONCE)
+            left, right = (self.space.units(self.vectors(rows[part])) for rows in (one, other))
+            found[part] = np.einsum("md,md->m", left, right)
+        return found
 
     def search(self, queries: Queries, k: int, groups: Rows | None = None) -> Found:
         """The nearest recordings; exact where the bound proves it after at most `MOST_LOOKED_AT` similarities."""
@@ -287,8 +309,8 @@ class Index:
                 products[torch.nonzero(inside)[:, 0], own[inside] - begin] = -torch.inf
                 if patients is not None:
                     products[patients[own][:, None] == patients[begin : begin + len(part)][None, :]] = -torch.inf
-                largest, columns = _largest(products, min(n_candidates, len(part)))
-                values.append(largest)
+                highest, columns = largest(products, min(n_candidates, len(part)))
+                values.append(highest)
                 places.append(columns + begin)
             top = torch.topk(torch.cat(values, dim=1), n_candidates, dim=1, sorted=False)
             candidates = torch.gather(torch.cat(places, dim=1), 1, top.indices).numpy()
@@ -305,7 +327,7 @@ class Index:
         return best.found(exact=False)
 
 
-def _largest(values: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def largest(values: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The n largest of each row [q, m] and their columns, in any order: they are in the n groups with the largest maxima."""
     import torch
 
@@ -319,6 +341,16 @@ def _largest(values: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     top = torch.topk(among, n, dim=1, sorted=False)
     group = torch.gather(chosen, 1, top.indices // _GROUP)
     return top.values, group * _GROUP + top.indices % _GROUP
+
+
+def present_index(folder: Path, key: str, n: int) -> Index | None:
+    """The index of a key for so many recordings, if it is in a cache folder and is to be trusted."""
+    place = folder / key
+    if _is_ours(place):
+        with suppress(OSError, ValueError, KeyError, json.JSONDecodeError):
+            if json.loads((place / _ABOUT).read_bytes()) == _about(key, n):
+                return Index(place)
+    return None
 
 
 def open_index(folder: Path, key: str, vectors: Vectors, space: Space) -> Index:
@@ -337,14 +369,15 @@ def open_index(folder: Path, key: str, vectors: Vectors, space: Space) -> Index:
         If it cannot be written.
     """
     place = folder / key
-    if _is_ours(place):
-        with suppress(OSError, ValueError, KeyError, json.JSONDecodeError):
-            about = json.loads((place / _ABOUT).read_bytes())
-            if about == _about(key, len(vectors)):
-                return Index(place)
+    present = present_index(folder, key, len(vectors))
+    if present is not None:
+        return present
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if place.exists():
+            present = present_index(folder, key, len(vectors))  # another process may have been faster
+            if present is not None:
+                return present
             shutil.rmtree(place)
         aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -169,6 +170,7 @@ def select(
     group: str | None = None,
     where: str | None = None,
     exclude_flags: Collection[str] = (),
+    repeated: bool = False,
 ) -> Selection:
     """Choose the recordings of an analysis.
 
@@ -186,6 +188,8 @@ def select(
         A condition on the columns, see `ecgfounder.analysis.where`.
     exclude_flags : collection of str
         Names of quality flags; recordings that have one are left out.
+    repeated : bool, default: False
+        Keep recordings that are in several rows, or in several runs.
 
     Raises
     ------
@@ -199,11 +203,12 @@ def select(
             "labels and on belong together: the table, and the column that it has in common with the run"
         )
     selection = Selection(run, run.records, {"failed": run.failures.num_rows})
-    selection = selection.kept(_first_of(selection.table, ["output"]), "the same recording in another row")
-    if isinstance(run, EmbeddingRuns) and run.repeated.num_rows:
+    if not repeated:
+        selection = selection.kept(_first_of(selection.table, ["output"]), "the same recording in another row")
+    if not repeated and isinstance(run, EmbeddingRuns) and run.repeated.num_rows:
         selection = selection.kept(_first(selection.keys), "the same recording in an earlier run")
     if on is not None:
-        selection = _joined(selection, labels, on)
+        selection = _joined(selection, labels, on, repeated)
     if exclude_flags:
         flagged = [
             any(flag.partition(":")[0] in exclude_flags for flag in flags or ())
@@ -221,13 +226,13 @@ def select(
     return selection
 
 
-def _joined(selection: Selection, labels: Any, on: str) -> Selection:
+def _joined(selection: Selection, labels: Any, on: str, repeated: bool) -> Selection:
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the counts are in `left_out`
         joined = selection.run.join(labels, on)
-    with_row = joined.table.filter(pa.array(_first_of(joined.table, ["output"])))
+    with_row = joined.table if repeated else joined.table.filter(pa.array(_first_of(joined.table, ["output"])))
     names = [RUN_COLUMN] if RUN_COLUMN in with_row.column_names else []
     keys = set(zip(*(with_row[name].to_pylist() for name in (*names, "output")), strict=True))
     present = set(zip(*(selection.table[name].to_pylist() for name in (*names, "output")), strict=True))
@@ -237,11 +242,16 @@ def _joined(selection: Selection, labels: Any, on: str) -> Selection:
     return Selection(selection.run, table, left_out)
 
 
-def _first_of(table: pa.Table, names: list[str]) -> list[bool]:
+def _first_of(table: pa.Table, names: list[str]) -> npt.NDArray[np.bool_]:
     """Whether each row is the first with its values; runs count apart."""
-    if RUN_COLUMN in table.column_names:
-        names = [RUN_COLUMN, *names]
-    return _first(list(zip(*(table[name].to_pylist() for name in names), strict=True)))
+    names = [name for name in (RUN_COLUMN, *names) if name in table.column_names]
+    if len(pc.unique(table[names[-1]])) == table.num_rows:
+        return np.ones(table.num_rows, dtype=bool)
+    numbered = table.select(names).append_column(_NUMBER, pa.array(np.arange(table.num_rows)))
+    firsts = numbered.group_by(names, use_threads=False).aggregate([(_NUMBER, "min")])[f"{_NUMBER}_min"].to_numpy()
+    mask = np.zeros(table.num_rows, dtype=bool)
+    mask[firsts] = True
+    return mask
 
 
 def _first(values: list[Any]) -> list[bool]:

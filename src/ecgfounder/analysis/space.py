@@ -78,8 +78,10 @@ class Space:
         moved = vectors - self.centre.astype(np.float32)
         if self.axes is not None:
             moved = moved @ self.axes.astype(np.float32)
-        lengths = np.sqrt(np.einsum("nd,nd->n", moved, moved, dtype=np.float64)).astype(np.float32)
-        return np.asarray(moved / np.maximum(lengths, _SHORTEST)[:, None], dtype=np.float32), lengths
+        units = np.asarray(moved, dtype=np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", units, units))
+        units /= np.maximum(lengths, _SHORTEST)[:, None]
+        return units, lengths
 
     def product_with(self, units: Floats) -> tuple[Floats, Floats]:
         """What gives the similarity of unit vectors to embeddings x: (x . v - c) / length; v float32 [q, d] and c [q]."""

@@ -118,7 +118,10 @@ def as_flags(text: str) -> str:
 def as_command(work: Callable[[], int]) -> int:
     """Run a command: errors of the package are printed as one line, not as a traceback; signal n gives exit status 128 + n."""
     with _steady_streams(), _log_in_lines(LineFormatter()), listening(_stop):
-        return status_of(work, lambda text: print(f"ecgfounder: {text}", file=sys.stderr))
+        status = status_of(work, lambda text: print(f"ecgfounder: {text}", file=sys.stderr))
+    if (ray := sys.modules.get("ecgfounder.drivers.ray")) is not None:
+        ray.leave(status)
+    return status
 
 
 def status_of(work: Callable[[], int], tell: Callable[[str], None]) -> int:

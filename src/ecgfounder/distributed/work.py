@@ -172,6 +172,8 @@ class Outcome:
         The bottleneck, as `ecgfounder.drivers.local.Pipeline.slowest`.
     left : tuple of int
         The places of records that are not in the part, to be done in other groups.
+    too_large : tuple of int
+        Those of them for which the memory of the worker's device did not suffice: to be tried once on another machine.
     trouble : str or None
         Why the worker has left records that it should have done.
     obsolete : tuple of str
@@ -193,6 +195,7 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     slowest: str | None = None
     left: tuple[int, ...] = ()
+    too_large: tuple[int, ...] = ()
     trouble: str | None = None
     obsolete: tuple[str, ...] = ()
     good: int | None = None

@@ -232,15 +232,15 @@ class Returned:
         self._told = self._began = time.monotonic()
         self._troubles = 0
 
-    def take(self, outcome: Outcome) -> bool:
-        """Count an outcome; returns whether the worker had trouble."""
+    def take(self, outcome: Outcome, machine: str = "") -> bool:
+        """Count an outcome that came from a machine; returns whether the worker had trouble."""
         if outcome.lost:
             self._schedule.finish(self.published(outcome.number))
             return False
         if outcome.undecided:
             self.close(outcome.number)
             return self._troubled(outcome.trouble or "")
-        self._schedule.finish(outcome)
+        self._schedule.finish(outcome, machine)
         remove_obsolete(self._run.folder, outcome.obsolete)
         engine = self._started.engine
         if isinstance(engine, EngineElsewhere):
