@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -144,7 +146,11 @@ def test_a_worker_that_is_killed_loses_nothing(
     assert driver.end() == COMPLETE, driver.said
     check(out, "parquet", expected)
     assert '"processed":61' in driver.said
-    assert re.search(r"\d+ of 61 recordings, \d+ failed.*ECG/s, \d workers?, slowest stage: ", driver.said)
+    workers_too = r"\d workers?, slowest stage: read, failures: \w+Error \d"
+    assert re.search(rf"done \d+ of 61, failed \d+, [0-9.]+ ECG/s, about [0-9:]+ left; {workers_too}", driver.said)
+    assert re.search(
+        r"a worker on \S+ died: .*process has died.*; \d+ recordings? that it had are done again", driver.said
+    )
 
 
 def test_a_driver_that_is_killed_takes_its_workers_along_and_a_local_run_goes_on(
@@ -231,15 +237,11 @@ def test_an_own_cluster_on_this_machine_listens_on_loopback_alone(
 
 def family_of(pid: int) -> set[int]:
     """A process and all that it has started."""
-    import psutil
-
     return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
 
 
 def open_ports(pids: set[int]) -> set[str]:
     """The addresses on which processes listen."""
-    import psutil
-
     found = psutil.net_connections("tcp")
     return {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN and each.pid in pids}
 
@@ -432,6 +434,60 @@ def test_a_run_to_a_bucket_loses_a_worker(
     found = json_objects(out) if form == "json" else rows_of_shards(out)
     assert found == expected[form]
     check_sealed(out, COUNT - FAILED, FAILED)
+
+
+@pytest.mark.slow
+def test_reading_processes_are_kept_from_group_to_group_and_end_with_their_worker(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(
+        out, format="parquet", ray_address=machines.address, num_workers=1, filters={"slow": 0.3}, group_size=4
+    )
+    until(lambda: len(parts(out)) >= 2)
+    worker = workers(machines.address)[0]
+    readers = until(lambda: readers_of(worker))
+    before = len(parts(out))
+    until(lambda: len(parts(out)) >= before + 2)
+    assert readers_of(worker) == readers
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not any(map(psutil.pid_exists, readers)), 20)
+    assert driver.end() == COMPLETE, driver.said
+    check(out, "parquet", expected)
+
+
+def readers_of(worker: int) -> set[int]:
+    """The reading processes of a worker."""
+    return {child.pid for child in psutil.Process(worker).children() if "spawn_main" in " ".join(child.cmdline())}
+
+
+@pytest.mark.slow
+def test_the_command_says_and_does_the_same_as_without_a_cluster(
+    machines: Machines, made: Path, demo_cohort: Path, tmp_path: Path
+) -> None:
+    """The dry run, the run and the run again: exit status, standard output, and messages but for the engine and times."""
+
+    def command(where: str, *flags: str) -> tuple[int, str, str]:
+        words = [
+            "--dataset",
+            str(demo_cohort / "dataset"),
+            "--data_dir",
+            str(demo_cohort / "ecg"),
+            "--num_workers",
+            "2",
+        ]
+        words += ["--checkpoint", str(made / "weights.pth"), "--output_dir", str(tmp_path / where)]
+        words += ["--driver", "ray", "--ray_address", machines.address] if where == "on_ray" else []
+        program = [sys.executable, "-m", "ecgfounder.cli", "embed", *words, *flags]
+        environment = os.environ | {"PYTHONPATH": python_path()}
+        done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=200, check=False)
+        lines = [line for line in done.stderr.splitlines() if not re.search(r" done \d+ of \d+, failed ", line)]
+        varying = r"engine .*|\d\d:\d\d:\d\d.*|free: \S+ GB|\d+(\.\d+)? (s|ECG/s|ms)\b|on_ray|local"
+        return done.returncode, re.sub(varying, "...", done.stdout), re.sub(varying, "...", "\n".join(lines))
+
+    for flags in (("--dry_run",), (), ()):
+        assert command("on_ray", *flags) == command("local", *flags)
+    assert json_outputs(tmp_path / "on_ray") == json_outputs(tmp_path / "local")
 
 
 # --- the memory of a worker's device -----------------------------------------------------------------------------------
@@ -628,8 +684,6 @@ def free_port() -> int:
 
 def metrics() -> bytes:
     """What the agents of Ray's machines here tell to Prometheus."""
-    import psutil
-
     found = b""
     for process in psutil.process_iter(["cmdline"]):
         if (process.info["cmdline"] or [""])[0] != "ray::DashboardAgent":

@@ -156,7 +156,7 @@ def main(text: str) -> int:
     """Run what was given, with short times; 0 complete, 2 refused, 3 stopped by trouble, 128 + n by signal n."""
     import logging
 
-    from ecgfounder import embed_cohort
+    from ecgfounder import embed_cohort, embedding
     from ecgfounder.drivers import ray as driver
     from ecgfounder.drivers.interruption import listening
     from ecgfounder.errors import ECGFounderError, StorageError
@@ -174,7 +174,7 @@ def main(text: str) -> int:
     driver.HEAD_SECONDS = given.pop("head", 40.0)
     if "memory" in given:
         on_ray.RayRun.opener = staticmethod(partial(open_with_little_memory, *given.pop("memory")))
-    grouped.TELL_SECONDS = 1.0
+    embedding.MINUTE = 1.0
     driver.LOOK_SECONDS = 0.5
     on_ray.PAUSE_SECONDS = 0.5
     steps = {

@@ -60,7 +60,7 @@ class Selection:
     def kept(self, mask: Any, reason: str) -> Selection:
         """The rows of a mask; the others are counted under a reason."""
         mask = pa.array(np.asarray(mask, dtype=bool)) if not isinstance(mask, pa.ChunkedArray) else mask
-        table = self.table.filter(mask)
+        table = self.table if pc.all(mask, skip_nulls=False).as_py() else self.table.filter(mask)
         left_out = {**self.left_out, reason: self.left_out.get(reason, 0) + self.table.num_rows - table.num_rows}
         return Selection(self.run, table, left_out)
 

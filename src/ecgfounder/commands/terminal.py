@@ -25,10 +25,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
-from ecgfounder.commands.progress import Minutes, Pace
 from ecgfounder.drivers.interruption import Stopped, listening
 from ecgfounder.errors import ECGFounderError, SettingsError
 from ecgfounder.escaping import one_line
+from ecgfounder.run.pace import Minutes, Pace
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -337,18 +337,18 @@ class Terminal:
     def event(self, name: str, **values: object) -> None:
         """What only machines need to know; see `JsonTerminal`."""
 
-    def progress(self, done: int, failed: int, total: int) -> None:
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None:
         """Show how far the run is; on the main process only."""
         if self._quiet:
             return
         if not self._has_bar:
-            self._minutes.count(done, failed, total)
+            self._minutes.count(done, failed, total, one_line(detail))
             return
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, unit="ECG", file=sys.stderr, smoothing=0.05)
-        self._bar.set_postfix_str(f"failed {failed}", refresh=False)
+        self._bar.set_postfix_str(f"failed {failed}{', ' if detail else ''}{one_line(detail)}", refresh=False)
         self._bar.update(done + failed - self._bar.n)
 
     @contextmanager
@@ -390,7 +390,7 @@ class JsonTerminal(Terminal):
         self.event("message", message=one_line(as_flags(text)))
 
     def minute(self, pace: Pace) -> None:
-        self.event("progress", **asdict(pace))
+        self.event("progress", **{name: value for name, value in asdict(pace).items() if value != ""})
 
     def event(self, name: str, **values: object) -> None:
         self._print(json_line(name, **values))
