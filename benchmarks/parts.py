@@ -60,6 +60,10 @@ class Sizes:
     gpu_recordings: int = 4000
     drift: int = 200_000
     drift_features: int = 1024
+    probe: int = 200_000
+    probe_sample: int = 5_000
+    probe_features: int = 1024
+    probe_labels: int = 10
     analysis: tuple[int, ...] = (20_000, 200_000)
 
 
@@ -82,6 +86,10 @@ QUICK = Sizes(
     gpu_recordings=4,
     drift=600,
     drift_features=16,
+    probe=2000,
+    probe_sample=300,
+    probe_features=16,
+    probe_labels=2,
     analysis=(400,),
 )
 
@@ -544,6 +552,24 @@ def drift(bench: Bench) -> Facts:
     return {"features": bench.sizes.drift_features, "rows": rows}
 
 
+def probe(bench: Bench) -> Facts:
+    """The evaluation of a probe, and of one on the sample of its controls, on one core each: `benchmarks.probe`."""
+    sizes = bench.sizes
+    rows = []
+    for what, recordings, folds, draws in (
+        ("5 folds, 3 inner ones", sizes.probe, 5, 1000),
+        ("a given split", sizes.probe, 1, 1000),
+        ("a control on the sample", sizes.probe_sample, 5, 1000),
+        ("a permutation on the sample", sizes.probe_sample, 5, 2),
+    ):
+        request = {"recordings": recordings, "features": sizes.probe_features, "labels": sizes.probe_labels}
+        child = run_child(
+            "benchmarks.probe", {**request, "folds": folds, "draws": draws}, environment={"OPENBLAS_NUM_THREADS": "1"}
+        )
+        rows.append({"what": what, **child.report})
+    return {"features": sizes.probe_features, "rows": rows}
+
+
 def gpu(bench: Bench) -> Facts:
     """The GPU, if there is one: `benchmarks.gpu`."""
     from benchmarks.gpu import gpu as measured
@@ -570,4 +596,5 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "analysis": analysis,
     "gpu": gpu,
     "drift": drift,
+    "probe": probe,
 }

@@ -529,7 +529,7 @@ def test_the_page_of_commands_names_each_and_no_other() -> None:
     add_embed_arguments(parser)
     flags = set(re.findall(r"`[^`]*?(--\w+)", page))
     known = {flag for action in parser._actions for flag in action.option_strings}
-    assert flags <= known | {"--checkpoint", "--plot", "--record", "--to", "--help", "--print_completion"}
+    assert flags <= known | {"--by", "--checkpoint", "--plot", "--record", "--to", "--help", "--print_completion"}
 
 
 def test_the_tree_of_a_run_s_folder_is_complete(

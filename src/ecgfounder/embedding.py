@@ -84,7 +84,7 @@ def embed_cohort(
     device: str | None = None,
     compiled: bool = False,
     pooling: str = "none",
-    predictions: bool = False,
+    predictions: bool | str | os.PathLike[str] = False,
     statements: bool = False,
     heart_rate: bool = False,
     dtype: str = "float32",
@@ -164,8 +164,11 @@ def embed_cohort(
         Whether to compile the network with `torch.compile`; see `load`.
     pooling : {"none", "mean", "both"}
         The feature map [T, 1024], its mean over T [1024], or both (in Parquet).
-    predictions, statements : bool, default: False
-        Whether to write the head's probabilities, and the devices' diagnostic statements, to separate tables.
+    predictions : bool or str or os.PathLike, default: False
+        Whether to write the head's probabilities to a separate table; or the probe.safetensors of `ecgfounder probe`, whose
+        probabilities are written instead.
+    statements : bool, default: False
+        Whether to write the devices' diagnostic statements to a separate table.
     heart_rate : bool, default: False
         Whether to measure the heart rate of each recording, for the manifest's column `heart_rate`.
     dtype : {"float32", "float16"}
@@ -289,7 +292,7 @@ def embed_cohort(
         device=device,
         compile=compiled,
         pooling=pooling,
-        predictions=predictions,
+        predictions=predictions if isinstance(predictions, bool) else os.fspath(predictions),
         statements=statements,
         heart_rate=heart_rate,
         dtype=dtype,

@@ -136,7 +136,7 @@ def test_leace_leaves_no_site_and_takes_what_goes_with_it(result: DriftResult) -
 
 @pytest.mark.parametrize("confounded", [False, True])
 def test_intervals_have_the_true_auroc_of_all_within_and_across_sites(confounded: bool) -> None:
-    """30 simulations; the slow test has 400."""
+    """30 simulations; the slow test has 200."""
     prevalence, of_site = ((0.2, 0.5, 0.8), 1.0) if confounded else ((0.4, 0.4, 0.4), 0.0)
     found = coverage_across_sites(30, n_patients=200, prevalence=prevalence, of_site=of_site, n_draws=60, n_true=5000)
     for name in CONTROLS:
@@ -148,9 +148,9 @@ def test_intervals_have_the_true_auroc_of_all_within_and_across_sites(confounded
     ("prevalence", "of_site"), [((0.4, 0.4, 0.4), 0.0), ((0.2, 0.5, 0.8), 1.0), ((0.1, 0.5, 0.9), 2.0)]
 )
 def test_intervals_cover_in_hundreds_of_simulations(prevalence: tuple[float, ...], of_site: float) -> None:
-    found = coverage_across_sites(400, n_patients=300, prevalence=prevalence, of_site=of_site)
+    found = coverage_across_sites(200, n_patients=300, prevalence=prevalence, of_site=of_site, n_true=10_000)
     for name in CONTROLS:
-        assert 0.91 <= found[name] <= 0.99, (name, found[name])
+        assert 0.9 <= found[name] <= 0.99, (name, found[name])
 
 
 def test_a_feature_that_only_a_curve_can_use_is_found_by_the_non_linear_probe(tmp_path: Path) -> None:
@@ -238,6 +238,9 @@ def test_with_few_patients_what_can_be_said_is_said(tmp_path: Path) -> None:
     assert value(found, "site", "p-value", "between patients") < 0.05
     assert "not scored: fewer than 20 patients" in found.row("site", "none", "linear", level="site B").note
     assert "the label af is not scored" in "; ".join(found.notes)
+    assert "site, linear: not scored: fewer than 20 patients of the rarer class in the training part (site B)" in str(
+        found
+    )
     page_of(found)
 
 

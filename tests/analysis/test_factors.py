@@ -86,10 +86,10 @@ def test_few_different_numbers_are_levels_and_many_are_a_number_in_quarters(run:
     assert sites.names[:3] == ("0", "1", "10")  # no decimals
 
 
-def test_infinite_numbers_and_missing_ones_have_no_part(run: EmbeddingRun) -> None:
-    values = [*np.arange(60.0), np.inf, -np.inf, np.nan]
+def test_infinite_huge_and_missing_numbers_have_no_part(run: EmbeddingRun) -> None:
+    values = [*np.arange(60.0), np.inf, -np.inf, np.nan, 1e300]
     found = taken(run, values)
-    assert found.n_missing == 3
+    assert found.n_missing == 4
     assert np.isfinite(found.values).sum() == 60  # type: ignore[arg-type]
     assert (found.codes[60:] == -1).all()
     assert np.isfinite(found.concept()).all()

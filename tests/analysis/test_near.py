@@ -7,12 +7,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 
 from ecgfounder.analysis import near
 from ecgfounder.analysis.near import near_pairs
 from ecgfounder.analysis.search import Index, InMemory, open_index
 from ecgfounder.analysis.space import Space
-from tests.analysis.test_search import brute, made_up
+from tests.builders.vectors import brute, made_up
 
 
 def index_of(X: np.ndarray, folder: Path) -> Index:
@@ -38,7 +39,7 @@ def test_copies_are_found_by_parts(tmp_path: Path, bulge: int) -> None:
     X[copies] = X[copies - 1000] + 0.02 * np.random.default_rng(1).standard_normal((100, 40)).astype(np.float32)
     index = index_of(X, tmp_path)
     with mock.patch.multiple(near, REACH=300, PART=60):
-        sizes = [len(part) for part in near._parts(near_torch(index), seed=0)]
+        sizes = [len(part) for part in near._parts(torch.from_numpy(index.directions()), seed=0)]
         found = near_pairs(index, 0.99, 10)
     assert sum(sizes) == 2000
     assert max(sizes) <= 60
@@ -46,12 +47,6 @@ def test_copies_are_found_by_parts(tmp_path: Path, bulge: int) -> None:
     pairs = {tuple(pair) for pair in found.rows.tolist()}
     assert np.mean([(copy - 1000, copy) in pairs for copy in copies.tolist()]) > 0.98
     assert len(found) <= 2000 * 10
-
-
-def near_torch(index: Index):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.from_numpy(index.directions())
 
 
 def test_nothing_is_found_where_nothing_is_alike(tmp_path: Path) -> None:

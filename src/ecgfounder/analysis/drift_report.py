@@ -93,7 +93,8 @@ def page_of(result: DriftResult) -> str:
         f"{len(result.groups):,} recordings of {n_patients:,} {unit}. Probes are tested on patients that they were not trained "
         "on; intervals (95 %) are over patients. Whole patients are permuted, or the recordings within each patient."
     )
-    page.notes([*result.notes, *(f"{name} is not tested: {reason}" for name, reason in result.not_tested.items())])
+    not_tested = [f"{name} is not tested: {reason}" for name, reason in result.not_tested.items()]
+    page.notes([*result.notes, *not_tested, *result.without_figure])
     _overview(page, result)
     for factor in result.factors:
         if factor.why_not is None:
@@ -165,8 +166,6 @@ def _factor(page: Page, result: DriftResult, factor: Factor) -> None:
     probes = [row for row in found if not _is_removal(row)]
     rows = [(_NAMES[row.metric], row.control, told(row), _chance(row), row.note) for row in probes]
     page.table("Probes of the factor", ("Figure", "Probe", "Estimate", "Chance", "Note"), rows, texts=5)
-    skipped = [row for row in result.rows if row.factor == factor.name and row.metric == "none"]
-    page.notes([f"{row.level or factor.name}, {row.control}: {row.note}" for row in skipped[:_MOST_NAMED]])
     _levels(page, result, factor)
 
 

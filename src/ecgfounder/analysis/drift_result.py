@@ -48,6 +48,8 @@ LEVELS = pa.schema(
 )
 
 
+_MOST_NAMED = 3
+
 _IN_SUMMARY = ("kernel share", "p-value", "auroc", "r2")
 """Metrics that are in the summary; all are in the table."""
 
@@ -235,6 +237,15 @@ class DriftResult:
             rows += [(factor.name, each.name, each.n_records, each.n_patients, pooled) for each in factor.rare]
         return pa.table([list(column) for column in zip(*rows, strict=True)] or [[]] * len(LEVELS), schema=LEVELS)
 
+    @property
+    def without_figure(self) -> list[str]:
+        """What has no figure, and why."""
+        levels: dict[tuple[str, str, str], list[str]] = {}
+        for row in self.rows:
+            if row.metric == "none":
+                levels.setdefault((row.factor, row.control, row.note), []).append(row.level)
+        return [f"{factor}, {control}: {note}{_which(names)}" for (factor, control, note), names in levels.items()]
+
     def row(self, factor: str, metric: str, control: str, label: str = "", level: str = "") -> DriftRow:
         """One figure; raises `KeyError` if it is not there."""
         wanted = (factor, metric, control, label, level)
@@ -249,16 +260,21 @@ class DriftResult:
     def _lines(self) -> Iterator[str]:
         for name, reason in self.not_tested.items():
             yield f"{name}: not tested: {reason}"
+        yield from self.without_figure
         for row in self.rows:
             where = f"{row.factor}, {row.label}" if row.label else row.factor
-            if row.metric == "none":
-                level = f" {row.level}" if row.level else ""
-                yield f"{where}{level}: {row.control}: {row.note}"
-            elif not row.level and row.metric in _IN_SUMMARY and row.estimate is not None:
+            if not row.level and row.metric in _IN_SUMMARY and row.estimate is not None:
                 chance = "" if row.chance is None else f"; chance {rounded(row.chance)}"
                 yield f"{where}: {row.metric}, {row.control}: {told(row)}{chance}"
         for note in self.notes:
             yield f"Note: {note}"
+
+
+def _which(levels: list[str]) -> str:
+    named = [level for level in levels if level]
+    if not named:
+        return ""
+    return f" ({', '.join(named)})" if len(named) <= _MOST_NAMED else f" ({len(named):,} levels)"
 
 
 def told(row: DriftRow) -> str:

@@ -42,7 +42,7 @@ CLASSES = (SAME_FILE, SAME_SIGNAL, SAME_PATIENT, CANDIDATE)
 FLOOR = 0.5
 """Similarity below which no pair is looked at; in large cohorts, it is the median of the nearest one of another patient."""
 
-NEAREST_SAMPLE = 3_000
+NEAREST_SAMPLE = 2_000
 """Recordings, spread over the search, whose nearest one of another patient is looked for among all."""
 
 NOT_COMPARED, TOO_MANY = "the signals were not compared", "more pairs than signals may be compared"

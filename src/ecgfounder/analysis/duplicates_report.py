@@ -78,8 +78,8 @@ def page_of(found: Duplicates) -> str:
     page.section("Summary")
     used, more = found.counts["used"], sum(found.sizes) - len(found.sizes)
     page.text(
-        f"{used:,} recordings were searched. If one of each cluster of the same file or signal is kept, {shown_count(more)} can "
-        "be left out. Which ones is in the table of recordings beside this page, in the column keep."
+        f"{shown_count(used)} recordings were searched. If one of each cluster of the same file or signal is kept, "
+        f"{shown_count(more)} can be left out. Which ones is in the table of recordings beside this page, in the column keep."
     )
     page.notes([note.for_page() for note in found.notes])
     rows = [(name, _MEANING[name], shown_count(number)) for name, number in found.n_of.items()]

@@ -34,6 +34,7 @@ POOLED = "(other levels)"
 _QUARTERS = (0.25, 0.5, 0.75)
 _MISSING = ("", "nan", "none", "null", "<na>", "nat")
 _LONGEST_NAME = 60
+_LARGEST = 1e30  # beyond it, numbers mean nothing, and their squares are not finite
 _SECONDS_A_YEAR = 365.2425 * 24 * 3600
 
 
@@ -190,7 +191,7 @@ def _numbers(column: pa.ChunkedArray, name: str, *, required: bool) -> Doubles |
         is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         if is_number or pa.types.is_boolean(kind) or (required and _is_text(kind)):
             found: Doubles = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
-            return np.where(np.isfinite(found), found, np.nan)
+            return np.where(np.abs(found) < _LARGEST, found, np.nan)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SettingsError(
             f"the column {name!r} of the 'as_number' parameter holds values that are no numbers"

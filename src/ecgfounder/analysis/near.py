@@ -66,7 +66,10 @@ def near_pairs(index: Index, floor: float, k: int) -> NearPairs:
             if reached >= REACH:
                 break
         among = torch.cat(others)
-        found += [_nearest(points, own, among, floor, k) for own in torch.split(part, _QUERIES_AT_ONCE)]
+        near_points = points[among]
+        for start in range(0, len(part), _QUERIES_AT_ONCE):  # the part is the first of its nearest ones
+            own = torch.arange(start, min(start + _QUERIES_AT_ONCE, len(part)))
+            found.append(_nearest(near_points, own, among, floor, k))
     pairs = np.unique(np.concatenate(found), axis=0) if found else np.empty((0, 2), np.int64)
     similarity = index.similarity(pairs[:, 0], pairs[:, 1])
     kept = similarity >= floor
@@ -75,19 +78,19 @@ def near_pairs(index: Index, floor: float, k: int) -> NearPairs:
     return NearPairs(pairs[order], similarity[order])
 
 
-def _nearest(points: torch.Tensor, own: torch.Tensor, among: torch.Tensor, floor: float, k: int) -> Rows:
-    """Pairs int64 [m, 2] of some recordings with their nearest ones of others, by the bound."""
+def _nearest(points: torch.Tensor, own: torch.Tensor, rows: torch.Tensor, floor: float, k: int) -> Rows:
+    """Pairs int64 [m, 2] of rows: some of the points, by their places, with their nearest ones of all, by the bound."""
     import torch
 
-    bounds = points[own] @ points[among].T
-    bounds[own[:, None] == among[None, :]] = -torch.inf
+    bounds = points[own] @ points.T
+    bounds[torch.arange(len(own)), own] = -torch.inf
     has = bounds.amax(dim=1) >= floor
     if not has.any():
         return np.empty((0, 2), np.int64)
     own, bounds = own[has], bounds[has]
-    best, columns = largest(bounds, min(k, len(among)))
+    best, columns = largest(bounds, min(k, len(rows)))
     chosen = best >= floor
-    left, right = own[:, None].expand_as(columns)[chosen].numpy(), among[columns[chosen]].numpy()
+    left, right = rows[own][:, None].expand_as(columns)[chosen].numpy(), rows[columns[chosen]].numpy()
     return np.stack([np.minimum(left, right), np.maximum(left, right)], axis=1)
 
 

@@ -90,7 +90,7 @@ class Files:
         hints = Hints(given.get("sampling_rate"), given.get("unit"), None if leads is None else tuple(leads))
         try:
             source = make_source(path, hints, self._options)
-        except ReadError:
+        except (ReadError, StorageError):
             return UNREADABLE
         try:
             recording, identity = read_source(source, reader=fingerprint.get("reader", "auto")), identity_of(source)

@@ -79,6 +79,7 @@ _FLAGS = "|".join(
             "output_format",
             "path_column",
             "random_directions",
+            "random_networks",
             "ray_address",
             "read_memory",
             "read_timeout",
@@ -92,8 +93,9 @@ _FLAGS = "|".join(
     )
 )
 _WORDS = (
-    "actors|baseline|by|chance|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
-    "group|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|predictions|reader|"
+    "actors|baseline|by|chance|checkpoint|classes|codes|combine|compiled|controls|dataset|days|device|driver|dtype|engine|features|"
+    "folds|format|group|head|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|"
+    "predictions|reader|"
     "recipe|refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ecgfounder._version import __version__
 from ecgfounder.ledger.groups.epochs import Epoch
 from ecgfounder.ledger.groups.lease import USUAL, Intervals
+from ecgfounder.network.head import Head
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
 
@@ -62,8 +63,8 @@ class Work:
         Settings for reading and preparing.
     network : NetworkChoice
         The network.
-    pooling, predictions, format, dtype, shard_size, record_column : str, bool, str, str, int, str
-        The form of the outputs.
+    pooling, predictions, format, dtype, shard_size, record_column : str, bool or Head, str, str, int, str
+        The form of the outputs; a head is that of a probe's file.
     num_workers : int
         Maximum number of reading processes of a worker.
     read_timeout : float
@@ -88,7 +89,7 @@ class Work:
     task: ReadTask
     network: NetworkChoice
     pooling: str = "none"
-    predictions: bool = False
+    predictions: bool | Head = False
     format: str = "json"
     dtype: str = "float32"
     shard_size: int = 1000

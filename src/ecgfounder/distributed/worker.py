@@ -44,7 +44,7 @@ from ecgfounder.machine import usable_cores, usable_memory
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
-from ecgfounder.stages.pooling import diagnostic_head
+from ecgfounder.stages.pooling import chosen_head
 from ecgfounder.stages.read import Job
 from ecgfounder.stages.record import Recorder
 from ecgfounder.stages.trouble import StoreTrouble
@@ -86,7 +86,7 @@ class Worker:
         self._work = work
         checkpoint = checkpoint_here(work.network, work.task.options, pieces)
         self._engine = _engine(work, checkpoint)
-        head = diagnostic_head(self._engine.head) if work.predictions else None
+        head = chosen_head(work.predictions, self._engine.head)
         self._stage = EmbedStage.of(_Shared(self._engine), work.pooling, head)
         self._size = work.network.batch_size or self._engine.batch_size
         self.facts = Facts(

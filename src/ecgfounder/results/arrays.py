@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ class StoredRows:
                 embedding = embeddings[wanted[at] - self.starts[needed[number]]]
                 out[places[at]] = pooled(embedding) if embedding.ndim > out.ndim - 1 else embedding
 
+    @cached_property
     def shards(self) -> dict[str, tuple[RowNumbers, pa.Array]] | None:
         """For each shard its records and their keys; None unless all records are single vectors in shards."""
         is_vector = self.column == MEANS or self.store.form.inner == 1
@@ -143,7 +145,7 @@ class StoredRows:
 
     def in_storage_order(self) -> RowNumbers:
         """int64 [rows]: the rows in the order in which they are stored, if all are in shards."""
-        shards = self.shards()
+        shards = self.shards
         return np.arange(len(self)) if shards is None else np.concatenate([rows for rows, _ in shards.values()])
 
 
@@ -225,7 +227,7 @@ class Embeddings:
             float32 [m, ...], these rows.
         """
         for part, first in zip(self._parts, self._bounds[:-1].tolist(), strict=True):
-            shards = part.shards() if self._loaded is None and self.ndim == 2 else None
+            shards = part.shards if self._loaded is None and self.ndim == 2 else None
             if shards is None:
                 for begin in range(first, first + len(part), rows_at_once):
                     rows = np.arange(begin, min(begin + rows_at_once, first + len(part)))
@@ -257,7 +259,22 @@ class Embeddings:
             starts = np.linspace(0, len(self) - at_once, max(1, size // at_once)).astype(np.int64)
             chosen = [np.arange(start, start + min(at_once, size)) for start in starts]
             rows = np.unique(np.concatenate(stored)[np.unique(np.concatenate(chosen))])
-        return rows, self[rows]
+        return rows, self._vectors_of(rows)
+
+    def _vectors_of(self, rows: RowNumbers) -> Array:
+        """Some rows, in ascending order; of vectors in shards, a part of a shard at a time."""
+        parts = [part.shards for part in self._parts]
+        if self._loaded is not None or self.ndim != 2 or None in parts:
+            return self[rows]
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for part, shards, first in zip(self._parts, parts, self._bounds[:-1].tolist(), strict=True):
+            for name, (records, keys) in (shards or {}).items():
+                here = np.flatnonzero(np.isin(first + records, rows))
+                for at, block in (
+                    _block_list(part, name, first + records[here], keys.take(pa.array(here))) if len(here) else ()
+                ):
+                    out[np.searchsorted(rows, at)] = block
+        return out
 
     def save(self, path: str | os.PathLike[str]) -> Array:
         """Write the whole array as a .npy file, also if it is larger than memory, and return it memory-mapped.

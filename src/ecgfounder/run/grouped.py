@@ -30,11 +30,13 @@ from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.record import now
 from ecgfounder.ledger.removal import remove_obsolete
 from ecgfounder.machine import is_launched
+from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
 from ecgfounder.run.run import SHORT_SECONDS, Opening, Run, Started
 from ecgfounder.run.summary import Summary
 from ecgfounder.sinks.sink import FailuresOnly
 from ecgfounder.stages.collect import Finished
+from ecgfounder.stages.pooling import chosen_head
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
 from ecgfounder.storage import is_url
@@ -172,7 +174,7 @@ class GroupedRun(Run):
                 batch_size=settings.batch_size,
             ),
             pooling=settings.pooling,
-            predictions=settings.predictions,
+            predictions=_predictions(settings.predictions),
             format=settings.format,
             dtype=settings.dtype,
             shard_size=settings.shard_size,
@@ -380,3 +382,8 @@ class CalledRun(GroupedRun):
         while not self._is_cut_short and (group := schedule.next(1)) is not None:
             given.append(group.number)
             yield group
+
+
+def _predictions(predictions: bool | str) -> bool | Head:
+    """What workers, which may not see a probe's file, are told of the predictions."""
+    return chosen_head(predictions, None) or False if isinstance(predictions, str) else predictions
