@@ -51,7 +51,7 @@ test: $(TOOLS)
 	$(PYTEST) -m 'not slow and not services'
 
 test-services: $(SERVICES)/.ready
-	PYTHONPATH=$(abspath $(SERVICES)):$(abspath $(RAY)) $(PYTEST) -m 'services and not slow'
+	PYTHONPATH=$(abspath $(SERVICES)):$(abspath $(RAY)) $(PYTEST) --dist loadgroup -m 'services and not slow'
 
 $(SERVICES)/.ready: $(TOOLS)
 	rm -rf $(SERVICES)

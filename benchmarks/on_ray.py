@@ -48,7 +48,7 @@ class Quiet:
     def line(self, text: str) -> None:
         print(text, file=sys.stderr)
 
-    def progress(self, done: int, failed: int, total: int) -> None: ...
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None: ...
 
 
 def core_seconds() -> float:

@@ -58,6 +58,12 @@ class Sizes:
     gpu_batches: tuple[int, ...] = (1, 8, 32, 64, 128, 512)
     gpu_lengths: tuple[int, ...] = (1250, 2500, 5500, 15000)
     gpu_recordings: int = 4000
+    drift: int = 200_000
+    drift_features: int = 1024
+    probe: int = 200_000
+    probe_sample: int = 5_000
+    probe_features: int = 1024
+    probe_labels: int = 10
     analysis: tuple[int, ...] = (20_000, 200_000)
 
 
@@ -78,6 +84,12 @@ QUICK = Sizes(
     gpu_batches=(1,),
     gpu_lengths=(257,),
     gpu_recordings=4,
+    drift=600,
+    drift_features=16,
+    probe=2000,
+    probe_sample=300,
+    probe_features=16,
+    probe_labels=2,
     analysis=(400,),
 )
 
@@ -530,6 +542,34 @@ def starting(bench: Bench) -> Facts:
     return {"help_seconds": spread(took[1:])}
 
 
+def drift(bench: Bench) -> Facts:
+    """`ecgfounder.analysis.drift` by site, without and with a label, on one core each: `benchmarks.drift`."""
+    request = {"recordings": bench.sizes.drift, "features": bench.sizes.drift_features, "by": ["site"]}
+    rows = []
+    for what, further in (("a factor", {}), ("a factor and a label", {"label": ["af"]})):
+        child = run_child("benchmarks.drift", {**request, **further}, environment={"OPENBLAS_NUM_THREADS": "1"})
+        rows.append({"what": what, **child.report})
+    return {"features": bench.sizes.drift_features, "rows": rows}
+
+
+def probe(bench: Bench) -> Facts:
+    """The evaluation of a probe, and of one on the sample of its controls, on one core each: `benchmarks.probe`."""
+    sizes = bench.sizes
+    rows = []
+    for what, recordings, folds, draws in (
+        ("5 folds, 3 inner ones", sizes.probe, 5, 1000),
+        ("a given split", sizes.probe, 1, 1000),
+        ("a control on the sample", sizes.probe_sample, 5, 1000),
+        ("a permutation on the sample", sizes.probe_sample, 5, 2),
+    ):
+        request = {"recordings": recordings, "features": sizes.probe_features, "labels": sizes.probe_labels}
+        child = run_child(
+            "benchmarks.probe", {**request, "folds": folds, "draws": draws}, environment={"OPENBLAS_NUM_THREADS": "1"}
+        )
+        rows.append({"what": what, **child.report})
+    return {"features": sizes.probe_features, "rows": rows}
+
+
 def gpu(bench: Bench) -> Facts:
     """The GPU, if there is one: `benchmarks.gpu`."""
     from benchmarks.gpu import gpu as measured
@@ -555,4 +595,6 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "latency": latency,
     "analysis": analysis,
     "gpu": gpu,
+    "drift": drift,
+    "probe": probe,
 }

@@ -244,6 +244,42 @@ def _gpu(facts: Facts) -> str:
     return _table(title, header, rows) + f"\n\n{peak}"
 
 
+def _drift(facts: Facts) -> str:
+    header = ("Drift by site", "Recordings", "Used", "Core-s", "Wall, s", "Peak memory, MiB", "of it embeddings")
+    rows = [
+        (
+            row["what"],
+            f"{row['recordings']:,} of {row['patients']:,} patients",
+            f"{row['used_recordings']:,} of {row['used_patients']:,} patients",
+            *(_number(row[name]) for name in ("cpu_seconds", "wall_seconds", "memory_mib", "embeddings_mib")),
+        )
+        for row in facts["rows"]
+    ]
+    return _table(f"Drift, {facts['features']:,} features, one core", header, rows)
+
+
+def _probe(facts: Facts) -> str:
+    header = (
+        "Probe",
+        "Recordings",
+        "Labels, penalties, draws",
+        "Core-s",
+        "Wall, s",
+        "Peak memory, MiB",
+        "of it embeddings",
+    )
+    rows = [
+        (
+            row["what"],
+            f"{row['recordings']:,} of {row['patients']:,} patients",
+            f"{row['labels']}, {row['penalties']}, {row['draws']:,}",
+            *(_number(row[name]) for name in ("cpu_seconds", "wall_seconds", "memory_mib", "embeddings_mib")),
+        )
+        for row in facts["rows"]
+    ]
+    return _table(f"Linear probe, {facts['features']:,} features, one core", header, rows)
+
+
 _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "end_to_end": _end_to_end,
     "null_engine": _null_engine,
@@ -255,6 +291,8 @@ _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "latency": _latency,
     "analysis": _analysis,
     "gpu": _gpu,
+    "drift": _drift,
+    "probe": _probe,
 }
 
 

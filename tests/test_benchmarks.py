@@ -26,7 +26,7 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The results file and the printed tables of a run of the parts that need no network."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    parts = ("stages", "growth", "null_engine", "starting", "analysis")
+    parts = ("stages", "growth", "null_engine", "starting", "analysis", "drift", "probe")
     done = run("benchmarks", "--quick", "--folder", str(folder), "--only", *parts)
     return folder / "results.json", done.stdout
 
@@ -44,11 +44,15 @@ def spreads(facts: Any) -> list[dict[str, float]]:
 def test_results_are_json_with_machine_versions_and_every_part(quick: tuple[Path, str]) -> None:
     results = json.loads(quick[0].read_text())
     assert (
-        set(results["parts"]) == {"stages", "growth", "null_engine", "starting", "analysis"} == set(results["seconds"])
+        set(results["parts"])
+        == set(results["seconds"])
+        == {"stages", "growth", "null_engine", "starting", "analysis", "drift", "probe"}
     )
     assert results["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert {"python", "numpy", "torch"} <= set(results["machine"]["versions"])
     assert [row["recordings"] for row in results["parts"]["growth"]["rows"]] == [10, 20]
+    assert [row["used_recordings"] for row in results["parts"]["drift"]["rows"]] == [600, 600]
+    assert [row["recordings"] for row in results["parts"]["probe"]["rows"]] == [2000, 2000, 300, 300]
 
 
 @pytest.mark.slow
@@ -72,6 +76,8 @@ def test_the_tables_go_between_a_pages_markers_and_nowhere_else(quick: tuple[Pat
         assert "old" not in text
         assert text.count("### Each stage alone") == 1
     assert "### Each stage alone" in quick[1]
+    assert "### Drift, 16 features, one core" in quick[1]
+    assert "### Linear probe, 16 features, one core" in quick[1]
 
 
 def test_a_page_without_markers_is_refused() -> None:

@@ -37,6 +37,7 @@ from ecgfounder.cli import COMMANDS, main
 from ecgfounder.commands.chat import dummy_main, mimic_main
 from ecgfounder.commands.compare import add_compare_arguments
 from ecgfounder.commands.doctor import add_doctor_arguments
+from ecgfounder.commands.drift import add_drift_arguments
 from ecgfounder.commands.embed import add_embed_arguments, advice, report, settings_of
 from ecgfounder.commands.export import add_export_arguments
 from ecgfounder.commands.inspect import add_inspect_arguments
@@ -69,6 +70,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "export": add_export_arguments,
     "compare": add_compare_arguments,
     "doctor": add_doctor_arguments,
+    "drift": add_drift_arguments,
     "verify": add_verify_arguments,
     "probe": add_probe_arguments,
 }
@@ -527,7 +529,7 @@ def test_the_page_of_commands_names_each_and_no_other() -> None:
     add_embed_arguments(parser)
     flags = set(re.findall(r"`[^`]*?(--\w+)", page))
     known = {flag for action in parser._actions for flag in action.option_strings}
-    assert flags <= known | {"--checkpoint", "--plot", "--record", "--to", "--help", "--print_completion"}
+    assert flags <= known | {"--by", "--checkpoint", "--plot", "--record", "--to", "--help", "--print_completion"}
 
 
 def test_the_tree_of_a_run_s_folder_is_complete(

@@ -17,13 +17,16 @@ import numpy as np
 import orjson
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 import ecgfounder
 from ecgfounder.cli import main
 from ecgfounder.commands.arguments import preparation_of
 from ecgfounder.demo import DemoPaths, write_demo
 from ecgfounder.embedding import embed_cohort
-from ecgfounder.errors import CohortError, RunError, SettingsError
+from ecgfounder.errors import CheckpointError, CohortError, RunError, SettingsError
+from ecgfounder.network.checkpoint import sha256_of
+from ecgfounder.network.named_head import metadata_of
 from ecgfounder.results.run import open_run
 from ecgfounder.run.settings import Settings
 
@@ -266,3 +269,30 @@ def test_arrays_are_there_at_once(demo: DemoPaths, tmp_path: Path) -> None:
     assert X.shape == (12, 1024)
     assert np.isfinite(np.asarray(X)).all()
     assert meta.num_rows == 12
+
+
+def test_predictions_may_be_those_of_a_probe(demo: DemoPaths, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight, bias = rng.standard_normal((2, 1024)).astype(np.float32) / 100, np.array([0.1, -0.2], np.float32)
+    labels = ("af", "low ejection fraction")
+    told = metadata_of(labels, (sha256_of(demo.checkpoint),), is_number=False)
+    probe = tmp_path / "probe.safetensors"
+    save_file({"weight": weight, "bias": bias}, probe, told)
+    done = embed(demo, tmp_path / "out", predictions=probe, pooling="mean", format="parquet", num_workers=0)
+    predictions = done.run.predictions
+    assert predictions.column_names == ["record", "window_start", "lead", *labels]
+    X, meta = done.run.arrays()
+    assert predictions["record"].to_pylist() == meta["record"].to_pylist()
+    expected = 1 / (1 + np.exp(-(np.asarray(X) @ weight.T + bias)))
+    found = np.stack([predictions[name].to_numpy() for name in labels], axis=1)
+    assert np.allclose(found, expected, atol=1e-4)
+    # Another probe is another run, and one of another checkpoint is refused.
+    save_file({"weight": weight, "bias": bias + 1}, probe, told)
+    with pytest.raises(RunError, match="predictions: sha256:"):
+        embed(demo, tmp_path / "out", predictions=probe, pooling="mean", format="parquet")
+    save_file({"weight": weight, "bias": bias}, probe, metadata_of(labels, ("0" * 64,), is_number=False))
+    with pytest.raises(CheckpointError, match="another checkpoint"):
+        embed(demo, tmp_path / "new", predictions=str(probe))
+    with pytest.raises(CheckpointError, match="No such file"):
+        embed(demo, tmp_path / "new", predictions=str(tmp_path / "absent.safetensors"))
+    assert not (tmp_path / "new").exists()

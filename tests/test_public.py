@@ -68,6 +68,7 @@ PUBLIC = {
         "ECGFounderError",
         "EmbeddingError",
         "MissingDependencyError",
+        "OutOfMemoryError",
         "PrepareError",
         "ReadError",
     ),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ECGFounderError,
         EmbeddingError,
         MissingDependencyError,
+        OutOfMemoryError,
         PrepareError,
         ReadError,
         RunError,
@@ -78,6 +79,7 @@ __all__ = [
     "MissingDependencyError",
     "Net1D",
     "Notch",
+    "OutOfMemoryError",
     "Preparation",
     "PrepareError",
     "ReadError",
@@ -112,8 +114,8 @@ _NAMES_BY_MODULE = {
     "ecg.leads": "STANDARD_LEADS",
     "ecg.recording": "Recording",
     "embedder": "Embedder load recording_from_array",
-    "errors": "CheckpointError CohortError ECGFounderError EmbeddingError MissingDependencyError PrepareError ReadError "
-    "RunError SettingsError StorageError UnsupportedFormatError",
+    "errors": "CheckpointError CohortError ECGFounderError EmbeddingError MissingDependencyError OutOfMemoryError "
+    "PrepareError ReadError RunError SettingsError StorageError UnsupportedFormatError",
     "model": "BUNDLES Bundle ft_12lead_ECGFounder ft_1lead_ECGFounder",
     "net1d": "Net1D",
     "preprocess": "FILTERED PAPER RECIPES ZSCORE Butterworth Filter MedianBaseline Notch Preparation Recipe Signal prepare "

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "inspect": "show what is in ECG files",
     "probe": "test what embeddings know about labels by a linear probe",
     "neighbours": "find the most similar recordings",
+    "drift": "measure what embeddings know about site, device or year",
     "duplicates": "find recordings that are there more than once",
     "compare": "compare two runs: settings, records, embeddings",
     "doctor": "check the installation and a checkpoint",
@@ -37,7 +38,7 @@ COMMANDS: dict[str, str] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect",),
-    "learn": ("probe", "neighbours", "duplicates", "compare"),
+    "learn": ("probe", "neighbours", "drift", "duplicates", "compare"),
     "check": ("doctor", "verify", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
@@ -50,6 +51,7 @@ EXAMPLES: dict[str, str] = {
     "upgrade": "upgrade embeddings/",
     "probe": "probe embeddings/ --labels labels.csv --on study_id --label af --group patient --output_dir probe/",
     "neighbours": "neighbours embeddings/ --record a/1.xml -k 5",
+    "drift": "drift embeddings/ --by site device_model --group subject_id --output_dir drift/",
     "duplicates": "duplicates embeddings/ --group subject_id --split split --output_dir duplicates/",
     "compare": "compare embeddings/ filtered/ --group subject_id --output_dir comparison/",
     "inspect": "inspect ecg.xml --plot ecg.png",
@@ -59,7 +61,7 @@ EXAMPLES: dict[str, str] = {
 }
 """One example of each command."""
 
-CALCULATING = ("probe", "neighbours", "duplicates", "compare")
+CALCULATING = ("probe", "neighbours", "drift", "duplicates", "compare")
 """Commands that calculate with NumPy, on all cores."""
 
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.readers.source import Hints
 from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.run.choice import make_run
+from ecgfounder.run.pace import MINUTE, Minutes
 from ecgfounder.run.settings import CALLED, Carrier, Settings, shard_and_group
 from ecgfounder.run.summary import Summary
 from ecgfounder.storage import folder_text, output_place, working_folder
@@ -83,7 +84,7 @@ def embed_cohort(
     device: str | None = None,
     compiled: bool = False,
     pooling: str = "none",
-    predictions: bool = False,
+    predictions: bool | str | os.PathLike[str] = False,
     statements: bool = False,
     heart_rate: bool = False,
     dtype: str = "float32",
@@ -163,8 +164,11 @@ def embed_cohort(
         Whether to compile the network with `torch.compile`; see `load`.
     pooling : {"none", "mean", "both"}
         The feature map [T, 1024], its mean over T [1024], or both (in Parquet).
-    predictions, statements : bool, default: False
-        Whether to write the head's probabilities, and the devices' diagnostic statements, to separate tables.
+    predictions : bool or str or os.PathLike, default: False
+        Whether to write the head's probabilities to a separate table; or the probe.safetensors of `ecgfounder probe`, whose
+        probabilities are written instead.
+    statements : bool, default: False
+        Whether to write the devices' diagnostic statements to a separate table.
     heart_rate : bool, default: False
         Whether to measure the heart rate of each recording, for the manifest's column `heart_rate`.
     dtype : {"float32", "float16"}
@@ -288,7 +292,7 @@ def embed_cohort(
         device=device,
         compile=compiled,
         pooling=pooling,
-        predictions=predictions,
+        predictions=predictions if isinstance(predictions, bool) else os.fspath(predictions),
         statements=statements,
         heart_rate=heart_rate,
         dtype=dtype,
@@ -311,8 +315,8 @@ def embed_cohort(
         carrier=None if isinstance(driver, str) else driver,
     )
     interruption = Interruption()
-    with _progress(progress) as told, _interruptible(interruption):
-        summary = make_run(settings, _Lines(told), interruption).execute()
+    with _progress(progress) as told, _interruptible(interruption), closing(_Lines(told)) as console:
+        summary = make_run(settings, console, interruption).execute()
     if summary.signal is not None:
         raise KeyboardInterrupt(
             f"stopped after {counted(summary.processed, 'recording')}; finished recordings are committed, and the same call "
@@ -325,17 +329,24 @@ def embed_cohort(
     return CohortRun(summary, open_run(settings.output_dir, allow_incomplete=True, storage_options=storage_options))
 
 
-@dataclass(frozen=True)
 class _Lines:
-    """A console whose lines go to the package's log."""
+    """A console whose lines go to the package's log; with workers elsewhere, a line a minute about all of them."""
 
-    told: Progress
+    def __init__(self, told: Progress) -> None:
+        self._told = told
+        self._minutes = Minutes(lambda pace: self.line(str(pace)), MINUTE)
 
     def line(self, text: str) -> None:
         log.info("%s", one_line(text))
 
-    def progress(self, done: int, failed: int, total: int) -> None:
-        self.told(done, failed, total)
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None:
+        self._told(done, failed, total)
+        if detail:
+            self._minutes.count(done, failed, total, detail)
+
+    def close(self) -> None:
+        """Say no more."""
+        self._minutes.close()
 
 
 @contextmanager

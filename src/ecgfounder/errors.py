@@ -36,6 +36,10 @@ class EmbeddingError(ECGFounderError):
     """The network's output for one recording is not usable (not finite)."""
 
 
+class OutOfMemoryError(EmbeddingError):
+    """A recording that alone is too long for the memory of the device on which the network is computed."""
+
+
 class OutputError(ECGFounderError):
     """An embedding that cannot be written to the output folder: its name is too long, or a folder has that name."""
 

@@ -7,7 +7,9 @@ import pytest
 
 from ecgfounder.analysis.intervals import Estimate, combined, difference, drawn_patients, interval
 from ecgfounder.analysis.metrics import BinaryTest
-from tests.harness.probes import coverage, delong_error, obuchowski_error, simulated
+from tests.harness.probes import bca, coverage, delong_error, obuchowski_error, simulated
+
+KINDS = ("auto", "percentile", "bca")
 
 
 def test_a_draw_takes_as_many_patients_as_there_are() -> None:
@@ -50,6 +52,24 @@ def test_intervals_cover_in_a_thousand_simulations_and_those_over_recordings_do_
         assert of_recordings["auroc"] < 0.85
 
 
+@pytest.mark.slow
+def test_with_few_patients_the_logit_scale_covers_best() -> None:
+    """The figures of 1,000 simulations are in docs/probe.md: they decided for the kind of interval."""
+    found = {kind: coverage(500, n_patients=200, n_draws=500, prevalence=0.05, kind=kind) for kind in KINDS}
+    assert found["auto"]["auroc"] > found["bca"]["auroc"] > found["percentile"]["auroc"]
+    assert all(each["auprc"] <= found["auto"]["auprc"] + 0.01 for each in found.values())
+
+
+def test_bca_is_the_percentile_interval_where_nothing_is_skewed() -> None:
+    part = simulated(150, np.random.default_rng(0))
+    draws = drawn_patients(150, 400, np.random.default_rng(1))
+    corrected = bca(part, draws)["brier"]
+    plain = combined([part.metrics()], [part.metrics(draws)], "percentile")[0]["brier"]
+    width = plain.high - plain.low
+    assert corrected.low == pytest.approx(plain.low, abs=0.1 * width)
+    assert corrected.high == pytest.approx(plain.high, abs=0.1 * width)
+
+
 def test_draws_that_lack_a_class_are_counted() -> None:
     part = BinaryTest(np.array([True, False, False]), np.array([1.0, 0.0, 2.0]), np.arange(3), 3, {})
     weights = drawn_patients(3, 200, np.random.default_rng(0))
@@ -72,6 +92,14 @@ def test_a_difference_is_paired() -> None:
     shared = rng.standard_normal(2000)
     found = difference(shared + 0.1, shared + 0.01 * rng.standard_normal(2000), 0.1)
     assert found.low == pytest.approx(0.1 - 0.0196, abs=0.003)
+
+
+def test_a_metric_of_1_in_every_draw_has_no_interval() -> None:
+    found = interval(1.0, np.ones(200), "logit")
+    assert (found.value, found.n_draws, found.n_unscored) == (1.0, 200, 0)
+    assert np.isnan(found.low)
+    some = interval(1.0, np.r_[np.ones(150), np.full(50, 0.9)], "logit")
+    assert (some.low, some.high) == (0.9, 1.0)
 
 
 def test_without_draws_there_is_no_interval() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import orjson
@@ -31,7 +32,9 @@ from ecgfounder.analysis.fitting import Task
 from ecgfounder.analysis.probe_report import page_of, write_report
 from ecgfounder.analysis.splits import cross_validation, grouped_folds
 from ecgfounder.analysis.tables import Row
-from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.errors import CheckpointError, RunError, SettingsError
+from ecgfounder.network.head import Head
+from ecgfounder.network.named_head import NamedHead
 from ecgfounder.results import EmbeddingRun, open_run
 from ecgfounder.storage import locate
 from tests.builders.probes import cohort, write_run
@@ -174,6 +177,32 @@ def test_the_network_s_own_statement_and_the_device_s_measurements_are_controls(
     assert measured.n_records == len(table)
 
 
+def test_a_head_that_is_fitted_already_goes_through_the_same_metrics(run: EmbeddingRun, table: pd.DataFrame) -> None:
+    folds = table.assign(fold=table["patient"].str[1:].astype(int) % 10 + 1)
+    options: dict[str, Any] = {
+        **QUICK,
+        "label": ("af", "sinus"),
+        "split": "fold",
+        "test": ("9", "10"),
+        "controls": "none",
+    }
+    first = probe(run, folds, **options)
+    assert first.final is not None
+    weights = first.final.weights
+    head = Head(weights.weight.T.astype(np.float32)[:1], weights.bias.astype(np.float32)[:1], ("af",))
+    named = NamedHead(head, "", ("0" * 64,), "probe.safetensors")
+    found = probe(run, folds, **options, heads=[named])
+    for metric in ("auroc", "auprc", "brier", "calibration_slope"):
+        again = row_of(found, "af", metric, "head: probe.safetensors")
+        assert again.estimate == pytest.approx(row_of(first, "af", metric).estimate, abs=1e-5)
+        assert again.low == pytest.approx(row_of(first, "af", metric).low, abs=1e-4)
+    assert not any(row.label == "sinus" and row.control.startswith("head") for row in found.rows)
+    with pytest.raises(CheckpointError, match="fitted on embeddings of another checkpoint"):
+        probe(run, folds, **options, heads=[replace(named, checkpoints=("1" * 64,))])
+    with pytest.raises(SettingsError, match=r"names none of the labels sinus; it has: af\."):
+        probe(run, folds, **{**options, "label": ("sinus",)}, heads=[named])
+
+
 def test_another_run_is_compared_on_the_recordings_that_both_have(
     tmp_path: Path, run: EmbeddingRun, table: pd.DataFrame
 ) -> None:
@@ -188,6 +217,11 @@ def test_another_run_is_compared_on_the_recordings_that_both_have(
     difference = row_of(found, "af", "auroc difference", "against: blurred")
     assert difference.low is not None
     assert difference.low > 0.1
+    repeated = probe(run, table, **options, against={"blurred": other}, refit=2)
+    spread = row_of(repeated, "af", "auroc difference", "refit, against: blurred")
+    assert spread.low is not None
+    assert 0.1 < spread.low < (spread.estimate or 0) < (spread.high or 0)
+    assert (spread.n_records, spread.note) == (len(blurred), "mean and range over 2 divisions into folds")
     same = probe(run, table, **options, against={"itself": run})
     itself = row_of(same, "af", "auroc difference", "against: itself")
     assert (itself.estimate, itself.low, itself.high) == (0, 0, 0)
@@ -212,7 +246,7 @@ def test_random_networks_are_a_control_with_mean_and_range(
     assert row.high is not None
     assert row.low < 0.65
     assert row.high > 0.8
-    assert row.note == f"mean and range of 3 networks with random weights, {len(table)} recordings"
+    assert row.note == f"mean and range of 3 networks with random weights (of another origin), {len(table)} recordings"
     others = cohort(3, seed=9).assign(ecg=lambda each: "z/" + each["ecg"])
     empty = open_run(write_run(tmp_path / "others", others))
     with pytest.raises(RunError, match="random network 1 has none of the recordings"):
@@ -224,6 +258,18 @@ def test_the_effective_rank_counts_directions() -> None:
     assert effective_rank(X) == pytest.approx(8, abs=0.1)
     assert effective_rank(X[:, :1] * np.ones(8, np.float32)) == pytest.approx(1, abs=1e-3)
     assert effective_rank(np.ones((10, 3), np.float32)) == 1
+
+
+def test_a_model_of_windows_scores_recordings(tmp_path: Path, table: pd.DataFrame) -> None:
+    folder = write_run(tmp_path / "run", table, stride=2.0, n_windows=2)
+    options: dict[str, Any] = {**QUICK, "label": ("af",), "controls": "none", "folds": 3}
+    mean, logit = (probe(open_run(folder), table, **options, combine=combine) for combine in ("mean", "logit"))
+    for found in (mean, logit):
+        assert row_of(found, "af", "auroc").n_records == len(table)
+        assert 0.8 < (row_of(found, "af", "auroc").estimate or 0) < 1
+        assert found.predictions.num_rows == len(table)
+    assert not np.allclose(mean.evaluation.scores, logit.evaluation.scores)
+    assert "the mean of the logits" in page_of(logit)
 
 
 def test_numbers_are_predicted(run: EmbeddingRun, table: pd.DataFrame) -> None:
@@ -293,6 +339,7 @@ def test_without_a_group_there_is_a_warning_that_stays(run: EmbeddingRun, table:
         ({}, "give the labels in one way"),
         ({"label": ("af",), "number": ("age",)}, "give the labels in one way"),
         ({"label": ("af",), "controls": "some"}, "'controls' parameter"),
+        ({"label": ("af",), "combine": "max"}, "'combine' parameter"),
         ({"label": ("af",), "folds": 1}, "'folds' parameter"),
         ({"label": ("af",), "sensitivity": 1.0}, "'sensitivity' parameter"),
         ({"label": ("af",), "split": "fold", "test_runs": ("a",)}, "contradict"),
@@ -329,6 +376,13 @@ def test_files_hold_the_figures_the_predictions_and_the_probe(
     assert len(as_text) == stored.num_rows
     predictions = pq.read_table(folder / "predictions.pq").to_pandas()
     assert len(predictions) == 2 * len(table)
+    figures = sorted((folder / "figures").iterdir())
+    names = ["01-auroc-of-the-probe-on-patients-that-it-w.svg", "02-af-auroc-of-the-embedding-and-of-the-con.svg"]
+    assert [each.name for each in figures][:2] == names
+    for each in figures:
+        root = ElementTree.parse(each).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in each.read_text()
     about = orjson.loads((folder / "probe.json").read_bytes())
     assert about["left_out"]["failed"] == 0
     assert [each["label"] for each in about["probe"]] == ["af", "sinus"]
@@ -339,7 +393,9 @@ def test_files_hold_the_figures_the_predictions_and_the_probe(
     scores = X @ tensors["weight"].T + tensors["bias"]
     assert result.final is not None
     assert np.allclose(scores, result.final.weights.scores(X), atol=1e-4)
+    (folder / "figures" / "31-earlier.svg").write_text("")
     write_report(result, locate(folder))  # its own folder may be written again
+    assert sorted((folder / "figures").iterdir()) == figures
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.doc").write_text("mine")
     with pytest.raises(RunError, match=r"is not empty and holds no probe\.json"):

@@ -99,3 +99,29 @@ def test_the_same_bytes_twice() -> None:
     X, Y = problem(300, 10, 3)
     first, second = (fit_logistic(Basis.of(X), Y, [C] * 3) for _ in range(2))
     assert first.weight.tobytes() == second.weight.tobytes()
+
+
+def test_another_rotation_gives_the_same_models() -> None:
+    """Inner folds take the rotation of the training part: it speeds the solver up and decides nothing."""
+    X, Y = problem(300, 12, 2)
+    rows = np.flatnonzero(np.arange(300) % 3)
+    whole = Basis.of(X)
+    assert whole.is_full
+    own, borrowed = Basis.of(X, rows), Basis.of(X, rows, rotation=whole.rotation)
+    assert np.allclose(own.scale, borrowed.scale)
+    found = [fit_logistic(basis, Y[rows], [C, C]) for basis in (own, borrowed)]
+    assert np.abs(found[0].scores(X) - found[1].scores(X)).max() < 1e-4
+    rough = fit_logistic(Basis.of(X, rows, rotation=whole.rotation, exact=False), Y[rows], [C, C], solver.ROUGH)
+    assert rough.iterations < found[1].iterations
+    assert np.abs(found[0].scores(X) - rough.scores(X)).max() < 0.02
+
+
+def test_few_recordings_have_as_many_directions_less_one() -> None:
+    X, _ = problem(40, 90, 1)
+    basis = Basis.of(X)
+    assert basis.rotation.shape == (90, 39)
+    assert not basis.is_full
+    assert np.allclose(basis.rotation.T @ basis.rotation, np.eye(39), atol=1e-8)
+    # The same directions vary as much as in the products of features.
+    expected = np.linalg.eigvalsh(np.corrcoef(X.astype(np.float64).T))[-39:]
+    assert np.allclose(np.sort(basis.variances[:-1]), expected, atol=1e-6)

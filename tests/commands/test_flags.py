@@ -72,6 +72,7 @@ def changed(*words: str) -> dict[str, Any]:
         ("--num_workers 0", {"num_workers": 0}),
         ("--pooling mean", {"pooling": "mean"}),
         ("--predictions", {"predictions": True}),
+        ("--predictions probe.safetensors", {"predictions": "probe.safetensors"}),
         ("--statements", {"statements": True}),
         ("--heart_rate", {"heart_rate": True}),
         ("--format parquet", {"format": "parquet"}),

@@ -39,6 +39,7 @@ def parsed(*words: str) -> argparse.Namespace:
         ("--zero_likelihood unknown", {"zero_likelihood": "unknown"}),
         ("--least_likelihood 50", {"least_likelihood": 50.0}),
         ("--features mean_std", {"features": "mean_std"}),
+        ("--combine logit", {"combine": "logit"}),
         ("--one_per_patient random --group p", {"one_per_patient": "random", "group": "p"}),
         ("--folds 3", {"folds": 3}),
         ("--folds strat_fold", {"folds": "strat_fold"}),
@@ -128,6 +129,8 @@ def test_several_runs_are_one_and_a_recording_in_both_is_named(
         (["--codes", "patient", "--code_classes", "CODES", "kind"], "has no column 'kind'; its columns are: , class"),
         (["--label", "af", "--names", "a", "b"], "Invalid value for --names"),
         (["--label", "af", "--random", "no/such/run"], "holds no run"),
+        (["--label", "af", "--head", "no/such/head.pth"], "No such file"),
+        (["--label", "af", "--random_networks", "-1"], "Invalid value for --random_networks"),
         ([], "give the labels in one way"),
     ],
 )

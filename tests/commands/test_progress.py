@@ -16,17 +16,17 @@ import orjson
 import pytest
 
 from ecgfounder.cli import main
-from ecgfounder.commands import progress
-from ecgfounder.commands.progress import Minutes, Pace, duration
 from ecgfounder.commands.terminal import JsonTerminal, Terminal
 from ecgfounder.errors import StorageError
+from ecgfounder.run import pace
+from ecgfounder.run.pace import Minutes, Pace, duration
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the time."""
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
     return lambda seconds: now.__setitem__(0, 1000.0 + seconds)
 
 
@@ -77,6 +77,7 @@ def test_without_work_in_the_last_minutes_no_time_is_predicted(clock: Callable[[
         str(Pace(1200, 3, 800_000, 20.25, 39_451.0))
         == "done 1,200 of 800,000, failed 3, 20.2 ECG/s, about 10:57:31 left"
     )
+    assert str(Pace(5, 1, 10, 0.0, None, "3 workers")) == "done 5 of 10, failed 1, 0.0 ECG/s; 3 workers"
 
 
 def test_a_line_comes_also_while_nothing_is_done_and_none_after_the_end(
@@ -101,6 +102,24 @@ def test_a_line_comes_also_while_nothing_is_done_and_none_after_the_end(
         re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  done 2 of 10, failed 1, 0\.0 ECG/s", line) for line in stopped
     )
     assert not [thread for thread in threading.enumerate() if thread.name == "ecgfounder-tick"]
+
+
+def test_what_a_run_says_of_its_workers_is_in_the_same_line(
+    quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    for console in (Terminal(), JsonTerminal()):
+        console.progress(2, 1, 10, "3 workers")
+        said = ""
+
+        def lines() -> list[str]:
+            nonlocal said
+            said += capsys.readouterr().err
+            return said.splitlines()
+
+        wait_until(lambda lines=lines: len(lines()) >= 2)
+        console.close()
+        assert all(line.endswith(("0.0 ECG/s; 3 workers", '"detail":"3 workers"}')) for line in said.splitlines())
 
 
 def test_the_main_process_of_a_launch_says_that_the_counts_are_its_own(

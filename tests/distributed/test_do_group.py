@@ -16,7 +16,7 @@ from ecgfounder.distributed import Group, Outcome, Work, Worker, do_group
 from ecgfounder.distributed import worker as workers
 from ecgfounder.distributed.checkpoint import CheckpointAbsent, checkpoint_here, pieces_of
 from ecgfounder.distributed.work import NetworkChoice
-from ecgfounder.errors import CheckpointError, RunError
+from ecgfounder.errors import CheckpointError, OutOfMemoryError, RunError
 from ecgfounder.ledger.entry import PartHeader
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.groups.epochs import take_epoch
@@ -225,6 +225,47 @@ def test_a_store_that_does_not_answer_leaves_all_records(
     assert (outcome.trouble, outcome.left, outcome.published) == ("gone", tuple(range(COUNT)), False)
     again = worker.submit(Group(2, jobs)).result(60)
     assert again.done == COUNT - BAD
+
+
+class LittleMemory(NullEngine):
+    """An engine with memory for so many samples of one row, or for none."""
+
+    def __init__(self, samples: int) -> None:
+        super().__init__(1)
+        self.samples = samples
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        if batch.shape[2] > self.samples:
+            raise OutOfMemoryError("CUDA out of memory")
+        return super().embed(batch)
+
+
+def test_recordings_too_large_for_the_device_are_left_once_and_fail_the_second_time(
+    make: Make, jobs: tuple[Job, ...], open_worker: Open
+) -> None:
+    work = make()
+    long = np.random.default_rng(1).standard_normal((12, 8000)).astype(np.float32)
+    np.save(jobs[2].path, long)
+    with mock.patch.object(workers, "create_engine", side_effect=lambda *_, **__: LittleMemory(6000)):
+        worker = open_worker(work)
+    outcome = worker.submit(Group(1, jobs)).result(60)
+    assert (outcome.left, outcome.too_large, outcome.trouble) == ((2,), (2,), None)
+    assert (outcome.done, outcome.failed) == (COUNT - BAD - 1, BAD)
+    again = worker.submit(Group(2, jobs[2:3], losses=1)).result(60)
+    assert (again.left, again.too_large, again.reasons) == ((), (), {"OutOfMemoryError": 1})
+    assert entries_of(work)[jobs[2].key] == "failed"
+
+
+@pytest.mark.parametrize("losses", [0, 1])
+def test_a_device_without_memory_for_any_recording_is_trouble_and_no_recording_fails(
+    losses: int, make: Make, jobs: tuple[Job, ...], open_worker: Open
+) -> None:
+    with mock.patch.object(workers, "create_engine", side_effect=lambda *_, **__: LittleMemory(6000)):
+        worker = open_worker(make())
+    with mock.patch.object(worker._engine, "samples", 10):
+        outcome = worker.submit(Group(1, jobs, losses=losses)).result(60)
+    assert (outcome.done, outcome.failed, len(outcome.left)) == (0, BAD, COUNT - BAD)
+    assert outcome.trouble == "cpu has not enough memory for a recording of 10 s: CUDA out of memory"
 
 
 def test_an_error_that_nobody_expects_is_raised_and_the_worker_goes_on(

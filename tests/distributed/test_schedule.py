@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,21 @@ def test_it_is_tried_on_another_machine_where_there_is_one() -> None:
     schedule.lose(group.number, "m")
     assert schedule.next(2, "m", others=True) is None
     assert schedule.next(2, "n", others=True) is not None
+
+
+def test_recordings_too_large_for_a_machine_are_done_once_more_and_elsewhere() -> None:
+    schedule = schedule_of(10)
+    first = schedule.next(2, "m")
+    assert first is not None
+    schedule.finish(replace(outcome_of(first, left=(2, 5, 6)), too_large=(2, 6)), "m")
+    assert (schedule.done, schedule.open_records) == (7, 3)
+    here = schedule.next(2, "m", others=True)
+    there = schedule.next(2, "n", others=True)
+    assert here is not None
+    assert there is not None
+    assert [job.place for job in here.jobs] == [5]
+    assert [job.place for job in there.jobs] == [2, 6]
+    assert (here.losses, there.losses, there.is_alone) == (0, 1, True)
 
 
 def test_after_a_death_a_group_is_done_alone() -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -40,9 +42,11 @@ from tests.harness.ray_runs import (
     until,
     workers,
 )
+from tests.harness.ray_started import Started, started
 from tests.harness.store_faults import check_sealed, json_objects, rows_of_shards
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(280)]
+# One group, so that processes of pytest-xdist share a cluster.
+pytestmark = [pytest.mark.services, pytest.mark.timeout(280), pytest.mark.xdist_group("ray")]
 ray = pytest.importorskip("ray", reason="Ray is not installed (make test-services)")
 
 COUNT, FAILED = 61, 2
@@ -142,7 +146,11 @@ def test_a_worker_that_is_killed_loses_nothing(
     assert driver.end() == COMPLETE, driver.said
     check(out, "parquet", expected)
     assert '"processed":61' in driver.said
-    assert re.search(r"\d+ of 61 recordings, \d+ failed.*ECG/s, \d workers?, slowest stage: ", driver.said)
+    workers_too = r"\d workers?, slowest stage: read, failures: \w+Error \d"
+    assert re.search(rf"done \d+ of 61, failed \d+, [0-9.]+ ECG/s, about [0-9:]+ left; {workers_too}", driver.said)
+    assert re.search(
+        r"a worker on \S+ died: .*process has died.*; \d+ recordings? that it had are done again", driver.said
+    )
 
 
 def test_a_driver_that_is_killed_takes_its_workers_along_and_a_local_run_goes_on(
@@ -229,15 +237,11 @@ def test_an_own_cluster_on_this_machine_listens_on_loopback_alone(
 
 def family_of(pid: int) -> set[int]:
     """A process and all that it has started."""
-    import psutil
-
     return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
 
 
 def open_ports(pids: set[int]) -> set[str]:
     """The addresses on which processes listen."""
-    import psutil
-
     found = psutil.net_connections("tcp")
     return {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN and each.pid in pids}
 
@@ -433,6 +437,207 @@ def test_a_run_to_a_bucket_loses_a_worker(
 
 
 @pytest.mark.slow
+def test_reading_processes_are_kept_from_group_to_group_and_end_with_their_worker(
+    machines: Machines, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(
+        out, format="parquet", ray_address=machines.address, num_workers=1, filters={"slow": 0.3}, group_size=4
+    )
+    until(lambda: len(parts(out)) >= 2)
+    worker = workers(machines.address)[0]
+    readers = until(lambda: readers_of(worker))
+    before = len(parts(out))
+    until(lambda: len(parts(out)) >= before + 2)
+    assert readers_of(worker) == readers
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not any(map(psutil.pid_exists, readers)), 20)
+    assert driver.end() == COMPLETE, driver.said
+    check(out, "parquet", expected)
+
+
+def readers_of(worker: int) -> set[int]:
+    """The reading processes of a worker."""
+    return {child.pid for child in psutil.Process(worker).children() if "spawn_main" in " ".join(child.cmdline())}
+
+
+@pytest.mark.slow
+def test_the_command_says_and_does_the_same_as_without_a_cluster(
+    machines: Machines, made: Path, demo_cohort: Path, tmp_path: Path
+) -> None:
+    """The dry run, the run and the run again: exit status, standard output, and messages but for the engine and times."""
+
+    def command(where: str, *flags: str) -> tuple[int, str, str]:
+        words = [
+            "--dataset",
+            str(demo_cohort / "dataset"),
+            "--data_dir",
+            str(demo_cohort / "ecg"),
+            "--num_workers",
+            "2",
+        ]
+        words += ["--checkpoint", str(made / "weights.pth"), "--output_dir", str(tmp_path / where)]
+        words += ["--driver", "ray", "--ray_address", machines.address] if where == "on_ray" else []
+        program = [sys.executable, "-m", "ecgfounder.cli", "embed", *words, *flags]
+        environment = os.environ | {"PYTHONPATH": python_path()}
+        done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=200, check=False)
+        lines = [line for line in done.stderr.splitlines() if not re.search(r" done \d+ of \d+, failed ", line)]
+        varying = r"engine .*|\d\d:\d\d:\d\d.*|free: \S+ GB|\d+(\.\d+)? (s|ECG/s|ms)\b|on_ray|local"
+        return done.returncode, re.sub(varying, "...", done.stdout), re.sub(varying, "...", "\n".join(lines))
+
+    for flags in (("--dry_run",), (), ()):
+        assert command("on_ray", *flags) == command("local", *flags)
+    assert json_outputs(tmp_path / "on_ray") == json_outputs(tmp_path / "local")
+
+
+# --- the memory of a worker's device -----------------------------------------------------------------------------------
+
+LONG = 12_000
+"""Samples of one recording that is longer than all others, which have at most 1,200."""
+
+
+@pytest.fixture(scope="module")
+def with_a_long_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long") / "cohort"
+    write_cohort(folder, 40)
+    samples = np.random.default_rng(1).standard_normal((12, LONG)).astype(np.float32)
+    np.save(folder / "ecg_09.npy", samples)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "others", "fails"),
+    [(5100, None, False), (5100, 5100, True), (100, None, False)],
+    ids=["another has enough", "none has enough for one", "the first has none left"],
+)
+def test_a_recording_for_which_device_memory_does_not_suffice_is_tried_elsewhere(
+    first: int,
+    others: int | None,
+    fails: bool,
+    machines: Machines,
+    begin: Begin,
+    with_a_long_one: Path,
+    tmp_path: Path,
+) -> None:
+    """Batches are halved as in a local run, no worker dies, and a recording fails when it does not fit a second one."""
+    out, local = tmp_path / "out", tmp_path / "local"
+    given = {"dataset": str(with_a_long_one), "engine": "torch", "device": "cpu"}
+    memory = [str(tmp_path / "claim"), first, others]
+    driver = begin(out, **given, ray_address=machines.address, group_size=16, memory=memory, filters={"slow": 0.02})
+    assert driver.end(200) == COMPLETE, driver.said
+    alone = begin(local, **(given | LOCAL))
+    assert alone.end() == COMPLETE, alone.said
+    expected = json_outputs(local)
+    if fails:
+        del expected["ecg_09.json"]
+    assert json_outputs(out) == expected
+    failures = (out / "_run/failures.csv").read_text()
+    assert ("ecg_09.npy" in failures) == fails
+    assert ("CUDA out of memory" in failures) == fails
+    assert len(failures.splitlines()) == 1 + FAILED + fails
+    assert "died" not in driver.said
+    assert "cannot work" not in driver.said
+    assert re.search(r"GPU memory ran out on \d recordings of \d+ samples; continuing with", driver.said)
+
+
+# --- nodes that are taken away, and a head that does not answer ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def several() -> Iterator[Started]:
+    """A head without cores and two nodes with one each."""
+    with started(0, 1, 1) as made:
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_machine_that_is_taken_away_with_notice_counts_against_no_recording(
+    in_time: bool, several: Started, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """With time enough its worker leaves in order; without, it dies and Ray says that it was pre-empted."""
+    out = tmp_path / "out"
+    taken = several.nodes[-1]
+    # Each node has recordings for 8 s in hand, and the notice is long or short of them.
+    driver = begin(out, format="parquet", ray_address=several.address, filters={"slow": 0.5})
+    until(lambda: len(workers(several.address)) == 2 and parts(out))
+    if in_time:
+        several.drain(taken, 60)
+        until(lambda: f"{HOST} will be taken away in " in driver.said, 30)
+        until(lambda: not taken.is_alive, 60)  # it has ended itself, because nothing is left there
+    else:
+        for pid in workers(several.address):
+            if pid in taken.pids:
+                os.kill(pid, signal.SIGSTOP)  # it cannot leave in order
+        several.drain(taken, 2)
+        several.lose(taken)
+    several.add(1)
+    assert driver.end(200) == COMPLETE, driver.said
+    check(out, "parquet", expected)
+    assert "cannot work" not in driver.said
+    assert "Workers do not start" not in driver.said
+    if in_time:
+        assert "died" not in driver.said
+        several.lose(taken)
+    else:
+        assert re.search(
+            r"was taken away \(pre-emption\): .*spot instance reclaimed; \d+ recordings that it", driver.said
+        )
+
+
+HOST = socket.gethostname()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["head killed", "head suspended", "head and driver killed"])
+def test_a_head_that_is_lost_ends_the_run_in_order_and_another_driver_goes_on(
+    fault: str, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """Workers on nodes that live end by themselves, publish nothing after the lease, and Ray does not kill the driver."""
+    out = tmp_path / "out"
+    with started(0, 1, 1) as own:
+        driver = begin(out, format="parquet", ray_address=own.address, filters={"slow": 1.0}, head=8.0, group_size=4)
+        until(lambda: len(workers(own.address)) == 2 and parts(out))
+        lost = time.monotonic()
+        own.head.signal(signal.SIGSTOP if fault == "head suspended" else signal.SIGKILL)
+        if fault == "head and driver killed":
+            driver.kill()
+            assert driver.end() == -signal.SIGKILL
+        else:
+            assert driver.end(60) == STOPPED, driver.said
+            assert re.search(r"stopped: the head of the Ray cluster has not answered for \d+ s", driver.said)
+        until(lambda: not workers(own.address), 45)
+        assert time.monotonic() - lost < 60
+        published = set(parts(out))
+        again = begin(out, format="parquet", **LOCAL)
+        assert again.end() == COMPLETE, again.said
+        assert '"processed":61' not in again.said
+        own.head.signal(signal.SIGCONT)
+        time.sleep(3.0)
+        assert set(parts(out)) <= published
+    check(out, "parquet", expected)
+
+
+@pytest.mark.slow
+def test_a_head_that_is_cut_off_for_some_seconds_changes_nothing(
+    several: Started, begin: Begin, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    driver = begin(out, format="parquet", ray_address=several.address, filters={"slow": 0.5}, group_size=4)
+    until(lambda: parts(out))
+    several.head.signal(signal.SIGSTOP)
+    before = len(parts(out))
+    until(lambda: len(parts(out)) >= before + 2, 30)  # groups are handed out without the head
+    several.head.signal(signal.SIGCONT)
+    assert driver.end(200) == COMPLETE, driver.said
+    check(out, "parquet", expected)
+
+
+# --- jobs and metrics --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_job_that_is_submitted_and_its_metrics(
     made: Path, expected: dict[str, Any], tmp_path: Path, graph_cache: Path
@@ -479,8 +684,6 @@ def free_port() -> int:
 
 def metrics() -> bytes:
     """What the agents of Ray's machines here tell to Prometheus."""
-    import psutil
-
     found = b""
     for process in psutil.process_iter(["cmdline"]):
         if (process.info["cmdline"] or [""])[0] != "ray::DashboardAgent":
@@ -499,3 +702,69 @@ def test_no_cluster_at_an_address_is_said_in_one_line(begin: Begin, tmp_path: Pa
     driver = begin(tmp_path / "out", ray_address="127.0.0.1:1")
     assert driver.end(100) == REFUSED
     assert "No Ray cluster answers at 127.0.0.1:1 (ray_address): " in driver.said
+
+
+# --- what Ray says of a death, without a cluster -------------------------------------------------------------------------
+
+
+def died(reason: str, death: Any = None) -> Exception:
+    from ray.core.generated.common_pb2 import ActorDiedErrorContext
+
+    context = ActorDiedErrorContext(
+        class_name="Host", actor_id=bytes(16), pid=7, node_ip_address="10.0.0.7", error_message=reason
+    )
+    if death is not None:
+        context.node_death_info.reason = death
+    return ray.exceptions.ActorDiedError(context)
+
+
+def deaths() -> dict[str, tuple[Exception, bool, bool]]:
+    from ray.core.generated.common_pb2 import NodeDeathInfo
+
+    errors = ray.exceptions
+    gone = "The actor died because its node has died. Node Id: 0a1b"
+    taken = f"{gone}\n\tthe actor's node was preempted: spot instance reclaimed"
+    low = "Task was killed due to the node running low on memory. To see the logs, use `ray logs raylet.out -ip 10.0.0.7`."
+    return {
+        "killed": (
+            died("The actor is dead because its worker process has died. exit code 2. End of file."),
+            False,
+            False,
+        ),
+        "out of memory": (errors.OutOfMemoryError(low), False, False),
+        "node lost": (died(gone), True, False),
+        "pre-empted": (died(taken, NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED), True, True),
+        "not startable": (errors.ActorUnschedulableError("The node specified doesn't exist any more"), True, False),
+    }
+
+
+@pytest.mark.parametrize("case", ["killed", "out of memory", "node lost", "pre-empted", "not startable"])
+def test_only_the_death_of_a_machine_is_not_counted_against_recordings(case: str) -> None:
+    from types import SimpleNamespace
+
+    from ecgfounder.drivers.ray import Actor, ActorSettings, Fleet, Needs
+
+    error, with_machine, preempted = deaths()[case]
+    machine = {"NodeID": "m", "Alive": True, "Resources": {"CPU": 1.0}, "NodeManagerHostname": "host"}
+
+    def get(_reference: Any) -> Any:
+        raise error
+
+    fake = SimpleNamespace(
+        nodes=lambda: [machine],
+        available_resources=dict,
+        remote=lambda kind: kind,
+        kill=lambda _handle: None,
+        get=get,
+        exceptions=ray.exceptions,
+        _private=SimpleNamespace(state=SimpleNamespace(state=SimpleNamespace(get_draining_nodes=dict))),
+    )
+    fleet = Fleet(fake, ActorSettings("local"), print, list, print, needs=Needs(1, 0))
+    actor = Actor(None, "m", "host", 1.0, 0.0, facts="open", groups={"result": "group"})
+    fleet.actors.append(actor)
+    (event,) = fleet._event(actor, "result")
+    fleet.close()
+    assert (event.with_machine, event.preempted, event.groups) == (with_machine, preempted, ("group",))
+    assert event.reason
+    assert "actor_id" not in event.reason
+    assert "died unexpectedly before finishing" not in event.reason

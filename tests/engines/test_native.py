@@ -12,7 +12,7 @@ import ecgfounder.engines.native as native_engine
 from ecgfounder.engines import create_engine, native_usable
 from ecgfounder.engines.engine import CPU_ROWS
 from ecgfounder.engines.native import NativeEngine, instructions
-from ecgfounder.errors import EmbeddingError, SettingsError
+from ecgfounder.errors import EmbeddingError, OutOfMemoryError, SettingsError
 from ecgfounder.network.bundles import FEATURES
 from tests.builders.engines import Array, made, needs_native, signals
 
@@ -141,7 +141,7 @@ def test_memory_that_is_not_there_is_an_embedding_error(native: NativeEngine, mo
         raise MemoryError
 
     monkeypatch.setattr(NativeEngine, "_space", fail)
-    with pytest.raises(EmbeddingError, match=r"\[1, 1, 500\] cannot be computed: not enough memory"):
+    with pytest.raises(OutOfMemoryError, match=r"\[1, 1, 500\] cannot be computed: not enough memory"):
         native.embed(signals(1, 500, channels=1))
 
 

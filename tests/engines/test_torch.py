@@ -16,7 +16,7 @@ import torch
 from ecgfounder.engines import create_engine
 from ecgfounder.engines.engine import CPU_ROWS
 from ecgfounder.engines.torch import TorchEngine
-from ecgfounder.errors import EmbeddingError, SettingsError
+from ecgfounder.errors import OutOfMemoryError, SettingsError
 from ecgfounder.network.bundles import FEATURES
 from tests.builders.engines import Array, made, relative, signals
 
@@ -186,5 +186,5 @@ def test_what_torch_cannot_compute_is_an_embedding_error(
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(torch_engine, "_in_fixed_passes", fail)
-    with pytest.raises(EmbeddingError, match=r"could not compute a batch of \[1, 1, 500\]: .*can't allocate memory"):
+    with pytest.raises(OutOfMemoryError, match=r"could not compute a batch of \[1, 1, 500\]: .*can't allocate memory"):
         torch_engine.embed(signals(1, 500, channels=1))

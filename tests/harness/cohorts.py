@@ -36,7 +36,7 @@ class Lines:
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def progress(self, done: int, failed: int, total: int) -> None: ...
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None: ...
 
 
 def write_formats(folder: Path) -> int:

@@ -10,8 +10,9 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
 
-from ecgfounder.analysis.intervals import combined, drawn_patients
+from ecgfounder.analysis.intervals import Estimate, combined, drawn_patients
 from ecgfounder.analysis.metrics import BinaryTest
 
 METRICS = ("auroc", "auprc", "brier")
@@ -56,7 +57,7 @@ def coverage(
     kind: str = "auto",
     draw_recordings: bool = False,
 ) -> dict[str, float]:
-    """How often the interval has the true value in it."""
+    """How often the interval has the true value in it; `kind` is one of `ecgfounder.analysis.intervals.combined`, or "bca"."""
     truth = true_values(intraclass, prevalence)
     inside = dict.fromkeys(METRICS, 0)
     for seed in range(n_simulations):
@@ -65,10 +66,30 @@ def coverage(
         if draw_recordings:
             part = BinaryTest(part.y, part.scores, np.arange(len(part.y)), len(part.y), {})
         weights = drawn_patients(part.n_patients, n_draws, rng)
-        found, _ = combined([part.metrics()], [part.metrics(weights)], kind)
+        if kind == "bca":
+            found = bca(part, weights)
+        else:
+            found, _ = combined([part.metrics()], [part.metrics(weights)], kind)
         for name in METRICS:
             inside[name] += found[name].low <= truth[name] <= found[name].high
     return {name: count / n_simulations for name, count in inside.items()}
+
+
+def bca(part: BinaryTest, weights: npt.NDArray[np.float64]) -> dict[str, Estimate]:
+    """Efron's bias-corrected and accelerated interval (1987), with the acceleration by leaving out one patient at a time."""
+    values, draws = part.metrics(), part.metrics(weights)
+    without = part.metrics(1.0 - np.eye(part.n_patients))
+    found = {}
+    for name in METRICS:
+        value, drawn = float(values[name][0]), draws[name][np.isfinite(draws[name])]
+        apart = np.nanmean(without[name]) - without[name][np.isfinite(without[name])]
+        acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
+        share = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn)
+        bias = norm.ppf(np.clip(share, 1 / len(drawn), 1 - 1 / len(drawn)))
+        moved = bias + norm.ppf([0.025, 0.975])
+        low, high = np.quantile(drawn, norm.cdf(bias + moved / (1 - acceleration * moved)))
+        found[name] = Estimate(value, float(low), float(high), len(weights))
+    return found
 
 
 def delong_error(part: BinaryTest) -> float:

@@ -1,6 +1,7 @@
 """Runs on a cluster of this machine whose workers, machines and drivers are killed at random, and that are started again.
 
-In: a seed. Out: each run with what was killed; an error at the first record that is lost, doubled or changed.
+In: a seed. Out: each run with what was killed; an error at the first record that is lost, doubled or changed. With `--started`,
+the machines are `ray start` processes.
 
     python -m tests.harness.ray_kills --kills 100 --seed 1 --portion 1/4
 """
@@ -31,6 +32,7 @@ from tests.harness import store_faults
 from tests.harness.object_server import ObjectServer, program, running
 from tests.harness.outputs import json_outputs
 from tests.harness.ray_runs import COMPLETE, REFUSED, Driver, Machines, cluster, workers
+from tests.harness.ray_started import Started, started
 
 COUNT, FAILED = 61, 2
 LONGEST_PAUSE = 6.0
@@ -42,7 +44,7 @@ class _Script:
 
     seed: int
     folder: Path
-    machines: Machines
+    machines: Machines | Started
     server: ObjectServer | None
     expected: dict[str, Any] = field(default_factory=dict)
     killed: Counter[str] = field(default_factory=Counter)
@@ -149,6 +151,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--portion", default="1/1", help="I/N: the I-th of N portions")
+    parser.add_argument("--started", action="store_true", help="machines are `ray start` processes")
     arguments = parser.parse_args()
     part, parts = map(int, arguments.portion.split("/"))
     most = -(-arguments.kills // parts)
@@ -163,7 +166,7 @@ def main() -> int:
             print("SeaweedFS is not installed: runs to folders alone", file=sys.stderr)
         else:
             server = stack.enter_context(running(Path(stack.enter_context(tempfile.TemporaryDirectory())), weed))
-        machines = stack.enter_context(cluster(1, 1))
+        machines = stack.enter_context(started(1, 1) if arguments.started else cluster(1, 1))
         script = _Script(arguments.seed, folder, machines, server)
         for form in ("json", "parquet"):
             script.expect(form)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.places import ROOT
 COMPLETE, STOPPED, REFUSED = 0, 3, 2
 OBJECT_STORE_BYTES = 80 << 20
 
-_HEALTH = {
+HEALTH = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 500,
@@ -67,7 +68,7 @@ def cluster(head_cpus: int = 1, *others: int, dashboard: int | None = None) -> I
                 "num_cpus": head_cpus,
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "include_dashboard": dashboard is not None,
-                "_system_config": _HEALTH,
+                "_system_config": HEALTH,
             }
             if dashboard is not None:
                 head |= {"dashboard_host": "127.0.0.1", "dashboard_port": dashboard}
@@ -155,13 +156,14 @@ def main(text: str) -> int:
     """Run what was given, with short times; 0 complete, 2 refused, 3 stopped by trouble, 128 + n by signal n."""
     import logging
 
-    from ecgfounder import embed_cohort
+    from ecgfounder import embed_cohort, embedding
     from ecgfounder.drivers import ray as driver
     from ecgfounder.drivers.interruption import listening
     from ecgfounder.errors import ECGFounderError, StorageError
     from ecgfounder.ledger.groups.lease import Intervals
     from ecgfounder.preprocess.recipes import Recipe
     from ecgfounder.run import grouped, on_ray
+    from tests.harness.device_memory import open_with_little_memory
     from tests.harness.filters import Deadly, Slow
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -169,7 +171,10 @@ def main(text: str) -> int:
     grouped.GroupedRun.intervals = Intervals(renew=0.3, stale=5.0, give_up=6.0, look=0.1)
     driver.TELL_SECONDS = given.pop("tell", 60.0)
     driver.PATIENCE_SECONDS = given.pop("patience", 1800.0)
-    grouped.TELL_SECONDS = 1.0
+    driver.HEAD_SECONDS = given.pop("head", 40.0)
+    if "memory" in given:
+        on_ray.RayRun.opener = staticmethod(partial(open_with_little_memory, *given.pop("memory")))
+    embedding.MINUTE = 1.0
     driver.LOOK_SECONDS = 0.5
     on_ray.PAUSE_SECONDS = 0.5
     steps = {
@@ -200,4 +205,8 @@ def main(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    ended = main(sys.argv[1])
+    from ecgfounder.drivers.ray import leave
+
+    leave(ended)
+    sys.exit(ended)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ecgfounder.network.head import pooled
+
 
 class NullEngine:
     """Maps that depend on every sample of their own row and on nothing else, computed in no time."""
@@ -19,6 +21,12 @@ class NullEngine:
         padded = np.pad(batch, ((0, 0), (0, 0), (0, steps * 256 - batch.shape[2])))
         return padded.reshape(len(batch), batch.shape[1], steps, 256).sum(axis=3).transpose(0, 2, 1).copy()
 
+    def means(self, batch: np.ndarray) -> np.ndarray:
+        return np.stack([pooled(each) for each in self.embed(batch)])
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.empty(shape, np.float32)
+
     def describe(self) -> str:
         return "null"
 
@@ -30,4 +38,4 @@ class Silent:
 
     def line(self, text: str) -> None: ...
 
-    def progress(self, done: int, failed: int, total: int) -> None: ...
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None: ...

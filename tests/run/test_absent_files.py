@@ -37,7 +37,7 @@ class Heard:
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def progress(self, done: int, failed: int, total: int) -> None: ...
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None: ...
 
 
 Start = Callable[..., tuple[Summary, list[str]]]

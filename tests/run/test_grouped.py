@@ -136,8 +136,11 @@ def test_groups_give_what_one_process_gives(
     check_complete(tmp_path / "out", summary, expected(form), form)
     before, after = (orjson.loads((tmp_path / out / "_run/run.json").read_bytes()) for out in ("local", "out"))
     assert before["fingerprint"] == after["fingerprint"]
+    assert after["engine"] == before["engine"]
+    assert after["engine"]["name"] == "null"
     again = start(tmp_path / "out", form)
     assert (again.processed, again.plan.done, again.plan.failed) == (0, DONE, FAILED)
+    assert orjson.loads((tmp_path / "out/_run/run.json").read_bytes())["engine"] == before["engine"]
 
 
 @pytest.mark.parametrize("form", FORMS)

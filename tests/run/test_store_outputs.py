@@ -48,7 +48,7 @@ class Lines:
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def progress(self, done: int, failed: int, total: int) -> None:
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None:
         self.act()
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from ecgfounder.analysis.evaluation import MACRO, Data, Evaluation, evaluate_features
 from ecgfounder.analysis.selection import Selection
 from ecgfounder.analysis.solver import Basis, Floats, Numbers
+from ecgfounder.analysis.windows import Windows
 from ecgfounder.errors import SettingsError
 
 SAMPLE = 5000
@@ -130,6 +131,14 @@ def acquisition_features(selection: Selection) -> tuple[Floats, list[str]]:
     return column_features(selection.table, names, "controls")
 
 
+def signal_features(simple: pa.Table, selection: Selection) -> tuple[Floats, list[str]]:
+    """Heart rate, amplitude and deviation of the leads that the network has seen, and the quality flags."""
+    seen = {lead for leads in selection.table["leads"].to_pylist() for lead in leads or ()}
+    names = [name for name in simple.column_names if "_" not in name or name.partition("_")[2] in {*seen, "rate"}]
+    table = simple.select(names).append_column("flags", selection.table["flags"])
+    return column_features(table, table.column_names, "controls")
+
+
 def measurement_features(selection: Selection, statements: pa.Table) -> tuple[Floats, list[str]]:
     """The measurements of the recording devices, from the run's table of statements: rate, intervals, axes."""
     names = [name for name in statements.column_names if pa.types.is_floating(statements.schema.field(name).type)]
@@ -179,7 +188,7 @@ class Permutations:
         return float((1 + (values >= self.observed[label]).sum()) / (1 + len(values)))
 
 
-def permutations(X: Floats, data: Data, observed: Evaluation, n: int, remake: Remake) -> Permutations:
+def permutations(X: Floats | Windows, data: Data, observed: Evaluation, n: int, remake: Remake) -> Permutations:
     """Evaluate the whole pipeline `n` times, on labels that were exchanged between patients."""
     metric = "r2" if data.task.is_number else "auroc"
     values: dict[str, list[float]] = {name: [] for name in observed.estimates}

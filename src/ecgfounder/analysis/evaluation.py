@@ -6,7 +6,7 @@ parts, the fitted models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from ecgfounder.analysis.intervals import Estimate, combined, drawn_patients, in
 from ecgfounder.analysis.metrics import BinaryTest, NumberTest
 from ecgfounder.analysis.solver import Doubles, Floats, Numbers
 from ecgfounder.analysis.splits import Split
+from ecgfounder.analysis.windows import Windows, means_of
 
 FEWEST_IN_TEST, FEWEST_IN_TRAINING = 10, 20
 """With fewer patients in the rarer class, a label is counted and not scored."""
@@ -164,21 +165,24 @@ class Evaluation:
     fitted: tuple[Fitted, ...] = ()
 
 
-def evaluate_features(X: Floats, data: Data) -> Evaluation:
+def evaluate_features(X: Floats | Windows, data: Data) -> Evaluation:
     """Fit and test a probe of features on each split."""
+    return evaluate_made_features(lambda split: X, data)
+
+
+def evaluate_made_features(make: Callable[[Split], Floats | Windows], data: Data) -> Evaluation:
+    """Fit and test a probe on each split, of features [n, d] that are made for it, from its training part alone."""
     counts, not_scored = _scorable(data)
     scored = data.only([name for name in data.task.labels if name not in not_scored])
     if not scored.task.labels:
         return _nothing(data, counts, not_scored)
-    fitted = tuple(
-        fit_split(X, scored.Y, scored.groups, split, scored.task, scored.seed + number)
-        for number, split in enumerate(scored.splits)
-    )
-    of_splits = [
-        (models.weights.scores(X[split.test]), models.thresholds)
-        for models, split in zip(fitted, scored.splits, strict=True)
-    ]
-    return _measured(scored, of_splits, counts, not_scored, fitted=fitted)
+    fitted, of_splits = [], []
+    for number, split in enumerate(scored.splits):
+        X = make(split)
+        models = fit_split(X, scored.Y, scored.groups, split, scored.task, scored.seed + number)
+        fitted.append(models)
+        of_splits.append((models.weights.scores(means_of(X[split.test])), models.thresholds))
+    return _measured(scored, of_splits, counts, not_scored, fitted=tuple(fitted))
 
 
 def evaluate_scores(scores: Doubles, data: Data, *, is_logit: bool) -> Evaluation:

@@ -17,8 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.analysis.metrics import f_max_threshold, sensitivity_threshold, youden_threshold
-from ecgfounder.analysis.solver import Basis, Doubles, Floats, Numbers, Weights, fit_logistic, fit_ridge
+from ecgfounder.analysis.solver import (
+    ROUGH,
+    TOLERANCE,
+    Basis,
+    Doubles,
+    Floats,
+    Numbers,
+    Weights,
+    fit_logistic,
+    fit_ridge,
+)
 from ecgfounder.analysis.splits import Split, grouped_folds
+from ecgfounder.analysis.windows import Windows, means_of
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """The grid of the inverse penalty C, for standardised features; see `solver`."""
@@ -82,13 +93,14 @@ class Fitted:
     thresholds: tuple[Mapping[str, float], ...]
 
 
-def fit_split(X: Floats, Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
+def fit_split(X: Floats | Windows, Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
     """Fit the models of one split.
 
     Parameters
     ----------
-    X : numpy.ndarray
-        float32 [n, d]: the features of all recordings; only rows of the training and the validation part are read.
+    X : numpy.ndarray or Windows
+        float32 [n, d]: the features of all recordings; only rows of the training and the validation part are read. Windows:
+        the models are fitted to windows, each of which counts as a part of its recording, and score recordings.
     Y : numpy.ndarray
         float32 [n, n_labels]; NaN where unknown.
     groups : numpy.ndarray
@@ -100,22 +112,23 @@ def fit_split(X: Floats, Y: Floats, groups: Numbers, split: Split, task: Task, s
     seed : int
         Seed of the inner folds.
     """
+    every = [task.penalties] * len(task.labels)
+    own = None if task.is_number else _basis(X, Y, split.train)
     if split.validation is not None:
-        models = _fit(X, Y, split.train, [task.penalties] * len(task.labels), task)
-        held = [_Held(Y[split.validation], models.scores(X[split.validation]), task)]
-        chosen = _best(held)
-        picked = [label * len(task.penalties) + best for label, best in enumerate(chosen)]
-        weights = Weights(models.weight[:, picked], models.bias[picked], models.iterations, models.converged)
+        models = _fit(X, Y, split.train, every, task, own, rough=True)
+        held = [_Held(Y[split.validation], models.scores(means_of(X[split.validation])), task)]
     else:
-        _, own = np.unique(groups[split.train], return_inverse=True)
-        fold = grouped_folds(own, Y[split.train], task.inner_folds, np.random.default_rng([seed, 1]))
+        _, patients = np.unique(groups[split.train], return_inverse=True)
+        fold = grouped_folds(patients, Y[split.train], task.inner_folds, np.random.default_rng([seed, 1]))
+        rotation = own[0].rotation if own is not None and own[0].is_full else None
         held = []
         for each in range(task.inner_folds):
             inside, outside = split.train[fold != each], split.train[fold == each]
-            models = _fit(X, Y, inside, [task.penalties] * len(task.labels), task)
-            held.append(_Held(Y[outside], models.scores(X[outside]), task))
-        chosen = _best(held)
-        weights = _fit(X, Y, split.train, [(task.penalties[best],) for best in chosen], task)
+            basis = None if task.is_number else _basis(X, Y, inside, rotation, exact=False)
+            models = _fit(X, Y, inside, every, task, basis, rough=True)
+            held.append(_Held(Y[outside], models.scores(means_of(X[outside])), task))
+    chosen = _best(held)
+    weights = _fit(X, Y, split.train, [(task.penalties[best],) for best in chosen], task, own)
     thresholds = tuple(
         {} if task.is_number else _mean_thresholds([part.thresholds(label, best) for part in held])
         for label, best in enumerate(chosen)
@@ -123,16 +136,37 @@ def fit_split(X: Floats, Y: Floats, groups: Numbers, split: Split, task: Task, s
     return Fitted(weights, tuple(task.penalties[best] for best in chosen), thresholds)
 
 
-def _fit(X: Floats, Y: Floats, rows: Numbers, C: Sequence[Sequence[float]], task: Task) -> Weights:
-    if not task.is_number:
-        return fit_logistic(Basis.of(X, rows), Y[rows], C)
+def _fit(
+    X: Floats | Windows,
+    Y: Floats,
+    rows: Numbers,
+    C: Sequence[Sequence[float]],
+    task: Task,
+    own: tuple[Basis, Floats] | None,
+    *,
+    rough: bool = False,
+) -> Weights:
+    """The models of some recordings; `own` is their basis with their labels, for labels that are not numbers."""
+    if own is not None:
+        return fit_logistic(*own, C, ROUGH if rough else TOLERANCE)
     models = []
     for label, penalties in enumerate(C):
-        known = rows[np.isfinite(Y[rows, label])]
-        models.append(fit_ridge(Basis.of(X, known), Y[known, label].astype(np.float64), penalties))
+        basis, y = _basis(X, Y[:, label], rows[np.isfinite(Y[rows, label])])
+        models.append(fit_ridge(basis, y.astype(np.float64), penalties))
     return Weights(
         np.concatenate([each.weight for each in models], axis=1), np.concatenate([each.bias for each in models])
     )
+
+
+def _basis(
+    X: Floats | Windows, Y: Floats, rows: Numbers, rotation: Doubles | None = None, *, exact: bool = True
+) -> tuple[Basis, Floats]:
+    """The basis of some recordings, and their labels; with a row for each window."""
+    if not isinstance(X, Windows):
+        return Basis.of(X, rows, rotation=rotation, exact=exact), Y[rows]
+    inside = X[rows]
+    basis = Basis.of(inside.X, row_weights=inside.weights, rotation=rotation, exact=exact)
+    return basis, Y[rows][inside.owner]
 
 
 @dataclass(frozen=True, eq=False)

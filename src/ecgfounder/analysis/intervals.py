@@ -101,6 +101,8 @@ def interval(value: float, draws: Doubles, kind: str) -> Estimate:
     unscored = len(draws) - len(finite)
     if len(finite) < 2 or not np.isfinite(value):
         return Estimate(value, n_draws=len(draws), n_unscored=unscored)
+    if kind == "logit" and not 0 < value < 1 and np.ptp(finite) == 0:
+        return Estimate(value, n_draws=len(draws), n_unscored=unscored)  # no draw shows what may happen
     tail = (1 - LEVEL) / 2
     if kind == "logit" and 0 < value < 1:
         inside = finite[(finite > 0) & (finite < 1)]

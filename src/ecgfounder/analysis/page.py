@@ -1,11 +1,12 @@
 """One HTML page of an analysis: self-contained, printable, readable by screen readers, in light and dark.
 
-In: sections of texts, tables and figures. Out: HTML that loads nothing. All text is escaped; only figures of
-`ecgfounder.analysis.charts` are taken as markup.
+In: sections of texts, tables and figures. Out: HTML that loads nothing, and the figures as files. All text is escaped; only
+figures of `ecgfounder.analysis.charts` are taken as markup.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -13,9 +14,37 @@ from html import escape
 FEWEST = 11
 """Smaller counts are not shown, because they may identify patients."""
 
-_STYLE = """
-:root { color-scheme: light dark; --page: #fff; --ink: #1b1b1b; --soft: #595959; --line: #c9c9c9; --back: #f4f4f2;
-  --c1: #00606f; --c2: #b3480f; --c3: #5b4ba8; --c4: #6b6b00; --c5: #a11d5b; }
+_LONGEST_NAME = 40
+
+_LIGHT = {
+    "page": "#fff",
+    "ink": "#1b1b1b",
+    "soft": "#595959",
+    "line": "#c9c9c9",
+    "back": "#f4f4f2",
+    "c1": "#00606f",
+    "c2": "#b3480f",
+    "c3": "#5b4ba8",
+    "c4": "#6b6b00",
+    "c5": "#a11d5b",
+}
+
+_FIGURES = """
+svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
+.axis { stroke: var(--soft); fill: none; } .grid { stroke: var(--line); stroke-width: .6; fill: none; } .reference { stroke:
+var(--soft);
+  stroke-dasharray: 3 4; fill: none; }
+.back { fill: var(--page); fill-opacity: .85; }
+.s1 { stroke: var(--c1); fill: none; } .s2 { stroke: var(--c2); fill: none; stroke-dasharray: 7 3; }
+.s3 { stroke: var(--c3); fill: none; stroke-dasharray: 2 3; } .s4 { stroke: var(--c4); fill: none; stroke-dasharray: 9 3 2 3; }
+.s5 { stroke: var(--c5); fill: none; stroke-dasharray: 4 2; } .series { stroke-width: 2; } .dot { stroke-dasharray: none; fill:
+var(--page); }
+"""
+
+_STYLE = f"""
+:root {{ color-scheme: light dark; {"; ".join(f"--{name}: {colour}" for name, colour in _LIGHT.items())}; }}
+{_FIGURES}"""
+_STYLE += """
 @media (prefers-color-scheme: dark) { :root { --page: #161718; --ink: #ececec; --soft: #ababab; --line: #4a4a4a; --back: #212325;
   --c1: #5cc5d6; --c2: #f0975f; --c3: #b3a5f2; --c4: #cfcf5a; --c5: #f08bbb; } }
 * { box-sizing: border-box; }
@@ -30,16 +59,8 @@ text-align: left; padding-bottom: .3rem; } th, td { padding: .3rem .7rem .3rem 0
 text-align: left; vertical-align: top; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
 white-space: nowrap; } .notes { background: var(--back); padding: .6rem 1rem .6rem 2.2rem; border-left: 4px solid var(--c2); }
 figure { margin: 1rem 0; } .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; } .figures figure { flex: 1 1 20rem;
-max-width: 27rem; } svg { max-width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font: 12px system-ui,
-sans-serif; }
-.axis { stroke: var(--soft); fill: none; } .grid { stroke: var(--line); stroke-width: .6; fill: none; } .reference { stroke:
-var(--soft);
-  stroke-dasharray: 3 4; fill: none; }
-.back { fill: var(--page); fill-opacity: .85; }
-.s1 { stroke: var(--c1); fill: none; } .s2 { stroke: var(--c2); fill: none; stroke-dasharray: 7 3; }
-.s3 { stroke: var(--c3); fill: none; stroke-dasharray: 2 3; } .s4 { stroke: var(--c4); fill: none; stroke-dasharray: 9 3 2 3; }
-.s5 { stroke: var(--c5); fill: none; stroke-dasharray: 4 2; } .series { stroke-width: 2; } .dot { stroke-dasharray: none; fill:
-var(--page); } details { margin: .6rem 0; } summary { cursor: pointer; }
+max-width: 27rem; } svg { max-width: 100%; height: auto; display: block; } details { margin: .6rem 0; }
+summary { cursor: pointer; }
 @media print { :root { --page: #fff; --ink: #000; --soft: #333; --line: #aaa; } body { font-size: 10pt; } .wide { overflow:
 visible; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } details > *:not(summary) { display: block; } }
@@ -54,6 +75,7 @@ class Page:
     subtitle: str = ""
     _parts: list[str] = field(default_factory=list)
     _headings: list[str] = field(default_factory=list)
+    _drawn: list[tuple[str, str]] = field(default_factory=list)
 
     def section(self, heading: str) -> None:
         """Begin a section."""
@@ -89,12 +111,25 @@ class Page:
 
     def figures(self, figures: Sequence[tuple[str, str]]) -> None:
         """Figures beside each other: markup of `ecgfounder.analysis.charts`, and captions."""
+        self._drawn += figures
         shown = [f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in figures]
         self._parts.append(f'<div class="figures">{"".join(shown)}</div>')
 
     def figure(self, svg: str, caption: str) -> None:
         """A figure of the page's width."""
+        self._drawn.append((svg, caption))
         self._parts.append(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>")
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The figures as SVG files for papers and slides, by name: their number, and the first words of the caption."""
+        style = re.sub(r"var\(--(\w+)\)", lambda found: _LIGHT[found[1]], _FIGURES).replace("svg text", "text")
+        files = {}
+        for number, (svg, caption) in enumerate(self._drawn, start=1):
+            words = re.sub(r"[^a-z0-9]+", "-", caption.lower())[:_LONGEST_NAME].strip("-")
+            start, title, rest = svg.partition("<title>")
+            files[f"{number:02d}-{words}.svg"] = f"{start}<style>{style}</style>{title}{rest}\n".encode()
+        return files
 
     @property
     def html(self) -> str:

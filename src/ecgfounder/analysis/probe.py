@@ -8,6 +8,7 @@ comes with an interval over patients and with controls. docs/probe.md describes 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,12 +29,21 @@ from ecgfounder.analysis.controls import (
     measurement_features,
     permutations,
     sample_of_patients,
+    signal_features,
 )
 from ecgfounder.analysis.evaluation import MACRO, Data, Evaluation, evaluate_features, evaluate_scores
 from ecgfounder.analysis.fitting import INNER_FOLDS, PENALTIES, Fitted, Task, fit_split
 from ecgfounder.analysis.intervals import FEW_PATIENTS, difference
 from ecgfounder.analysis.labels import LabelSet
-from ecgfounder.analysis.selection import FEATURE_CHOICES, ONE_PER_PATIENT_CHOICES, Selection, one_per_group, select
+from ecgfounder.analysis.selection import (
+    COMBINE_CHOICES,
+    FEATURE_CHOICES,
+    ONE_PER_PATIENT_CHOICES,
+    Selection,
+    one_per_group,
+    select,
+)
+from ecgfounder.analysis.simple_features import originals_of, simple_features
 from ecgfounder.analysis.solver import Doubles, Floats, Numbers
 from ecgfounder.analysis.splits import (
     Split,
@@ -43,12 +53,15 @@ from ecgfounder.analysis.splits import (
     grouped_folds,
     refuse_shared_groups,
 )
-from ecgfounder.analysis.tables import EMBEDDING, Row, as_table, numbers_of, rows_of
+from ecgfounder.analysis.tables import EMBEDDING, Row, as_table, make_folder, numbers_of, rows_of, write_table
+from ecgfounder.analysis.windows import Windows, means_of, with_columns
 from ecgfounder.checks import check_choice, check_least
-from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.escaping import counted
+from ecgfounder.network.named_head import NamedHead
 from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 from ecgfounder.results.several import RUN_COLUMN
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
 
 CONTROL_CHOICES = ("none", "sample", "full")
 
@@ -58,6 +71,36 @@ _STRAW_MAN = 20
 OVERLAP = "Overlap of these recordings with the network's pretraining data cannot be excluded."
 
 Say = Callable[[str], None]
+
+Runs = Sequence[EmbeddingRun | EmbeddingRuns]
+
+MakeRandom = Callable[[Selection], Runs]
+"""Makes, or goes on with, runs of some recordings by networks with random weights (`ecgfounder.random_networks`)."""
+
+CONTROLS_FOLDER = "controls"
+"""The folder, below that of the results, with what controls were made of: features of files, runs of random networks."""
+
+NOT_READ = "not_read"
+"""The name of the table of recordings whose file could not be read again."""
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Where a cohort's files are, for the controls that need them.
+
+    Attributes
+    ----------
+    data_dir : str or None
+        The folder that relative paths are relative to; None for the one that the run had.
+    folder : Location or None
+        Where what was measured is kept.
+    options : StorageOptions
+        Options of object stores.
+    """
+
+    data_dir: str | None = None
+    folder: Location | None = None
+    options: StorageOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +133,10 @@ class ProbeSettings:
         Columns of times, and the days after the ECG between which a label's time must be; other labels are unknown.
     features : str
         "mean", "mean_std" or "leads".
+    combine : str
+        How the windows (or leads) of a recording become one score. "mean": their embeddings are averaged, then the model is
+        fitted. "logit": the model is fitted to windows, each of which weighs as the part of its recording that it is, and their
+        logits are averaged.
     one_per_patient : str or None
         "first", "last" (by `ecg_time`) or "random": one recording of each patient.
     folds : int or str
@@ -132,6 +179,7 @@ class ProbeSettings:
     label_time: str | None = None
     days: tuple[float, float] | None = None
     features: str = "mean"
+    combine: str = "mean"
     one_per_patient: str | None = None
     folds: int | str = 5
     split: str | None = None
@@ -152,6 +200,7 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         check_choice("controls", self.controls, CONTROL_CHOICES)
         check_choice("features", self.features, FEATURE_CHOICES)
+        check_choice("combine", self.combine, COMBINE_CHOICES)
         check_choice("zero_likelihood", self.zero_likelihood, label_columns.ZERO_CHOICES)
         if self.one_per_patient is not None:
             check_choice("one_per_patient", self.one_per_patient, ONE_PER_PATIENT_CHOICES)
@@ -264,7 +313,9 @@ def probe(
     *,
     settings: ProbeSettings | None = None,
     against: Mapping[str, EmbeddingRun | EmbeddingRuns] | None = None,
-    random: Sequence[EmbeddingRun | EmbeddingRuns] = (),
+    random: Runs | MakeRandom = (),
+    heads: Sequence[NamedHead] = (),
+    originals: Originals | None = None,
     say: Say | None = None,
     **options: Any,
 ) -> ProbeResult:
@@ -280,8 +331,14 @@ def probe(
         The settings; None makes them of `options`.
     against : mapping of str to EmbeddingRun or EmbeddingRuns, optional
         Other runs of these recordings, by name, whose probes are compared on the recordings that both have.
-    random : sequence of EmbeddingRun or EmbeddingRuns
-        Runs of these recordings, or some of them, by networks with random weights (`checkpoint="random:SEED"`), a control.
+    random : sequence of EmbeddingRun or EmbeddingRuns, or callable
+        Runs of these recordings, or some of them, by networks with random weights (`checkpoint="random:SEED"`), a control; or
+        a function that makes them, as `ecgfounder.random_networks.RandomNetworks` does.
+    heads : sequence of NamedHead
+        Heads that are fitted already (`ecgfounder.network.checkpoint.head_in`): of a fine-tuned checkpoint, if the run was made
+        with it, or of another probe. Their logits for labels of the same names go through the same metrics.
+    originals : Originals, optional
+        Where the cohort's files are, if they have moved, and where what controls measure in them is kept.
     say : callable, optional
         Called with lines on the progress.
     **options : Any
@@ -300,14 +357,19 @@ def probe(
     if settings is not None and options:
         raise SettingsError("give settings or options, not both")
     settings = settings or ProbeSettings(**options)
-    return _Probe(run, labels, settings, say or (lambda line: None)).execute(against or {}, random)
+    doing = _Probe(run, labels, settings, originals or Originals(), say or (lambda line: None))
+    return doing.execute(against or {}, random, heads)
 
 
 class _Probe:
-    def __init__(self, run: EmbeddingRun | EmbeddingRuns, table: Any, settings: ProbeSettings, say: Say) -> None:
-        self.run, self.settings, self.say = run, settings, say
+    def __init__(
+        self, run: EmbeddingRun | EmbeddingRuns, table: Any, settings: ProbeSettings, originals: Originals, say: Say
+    ) -> None:
+        self.run, self.settings, self.originals, self.say = run, settings, originals, say
         self.started = time.monotonic()
         self.warnings: list[str] = []
+        self.compared: list[tuple[str, Floats | Windows, Numbers]] = []
+        """The runs that are compared: name, features, and the recordings that they have."""
         selection = select(
             run,
             table,
@@ -414,10 +476,13 @@ class _Probe:
     # --- the work ------------------------------------------------------------------------------------------------------
 
     def execute(
-        self, against: Mapping[str, EmbeddingRun | EmbeddingRuns], random: Sequence[EmbeddingRun | EmbeddingRuns]
+        self,
+        against: Mapping[str, EmbeddingRun | EmbeddingRuns],
+        random: Runs | MakeRandom,
+        heads: Sequence[NamedHead],
     ) -> ProbeResult:
         settings = self.settings
-        X = self.selection.features(settings.features)
+        X = self._features(self.selection)
         n_patients = len(np.unique(self.groups))
         self.say(
             f"{counted(len(X), 'recording')} of {counted(n_patients, 'patient')}, {counted(len(self.labels.names), 'label')}, "
@@ -434,12 +499,14 @@ class _Probe:
         self._warn_of_the_rest(evaluation)
         rows = self._rows(evaluation, EMBEDDING, self.data)
         controls = self._scores()
+        for head in heads:
+            controls += self._head(evaluation, head, rows)
         for name, other in against.items():
             controls += self._against(X, evaluation, name, other, rows)
-        if random:
-            controls += self._random(X, evaluation, random, rows)
         if settings.controls != "none":
-            controls += self._controls(X, evaluation, took, rows)
+            controls += self._controls(X, evaluation, took, random, rows)
+        elif not callable(random):
+            controls += self._random(X, evaluation, random, rows)
         for control in controls:
             rows += self._rows(control.evaluation, control.name, self.data)
         rows += self._refits(X)
@@ -456,6 +523,10 @@ class _Probe:
             tuple(self.warnings),
             time.monotonic() - self.started,
         )
+
+    def _features(self, selection: Selection) -> Floats | Windows:
+        kind = self.settings.features
+        return selection.windows(kind) if self.settings.combine == "logit" else selection.features(kind)
 
     def _rows(self, evaluation: Evaluation, control: str, data: Data) -> list[Row]:
         return rows_of(evaluation, control, self.settings.describe_split(), data.seed, FEW_PATIENTS)
@@ -502,6 +573,26 @@ class _Probe:
             controls.append(Control(f"score: {column}", what, evaluation))
         return controls
 
+    def _head(self, evaluation: Evaluation, named: NamedHead, rows: list[Row]) -> list[Control]:
+        """A head that is fitted already, on the labels that it names."""
+        for run, used in self.selection.by_run():
+            if len(used):
+                named.check(str(run.record.fingerprint["checkpoint_sha256"]))
+        known = named.head.labels or ()
+        labels = [label for label in self.labels.names if label in known]
+        if not labels or self.labels.is_number:
+            raise SettingsError(
+                f"Invalid value for the 'head' parameter. {named.name} names none of the labels {', '.join(self.labels.names)}; "
+                f"it has: {', '.join(known[:_NAMED_LABELS])}{' and others' if len(known) > _NAMED_LABELS else ''}."
+            )
+        at = [known.index(label) for label in labels]
+        X = self.selection.features("mean")
+        scores = X.astype(np.float64) @ named.head.weight[at].T.astype(np.float64) + named.head.bias[at]
+        what = f"the head in {named.name}, as it is, without any training here"
+        control = Control(f"head: {named.name}", what, evaluate_scores(scores, self.data.only(labels), is_logit=True))
+        rows += self._differences(evaluation, [control])
+        return [control]
+
     def _statement(self, column: str) -> Doubles | None:
         """The probability of the network's own statement: of several windows or leads, by the mean of their logits.
 
@@ -520,24 +611,29 @@ class _Probe:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(1 / (1 + np.exp(-sums / counts)))
 
-    def _shared(self, name: str, other: EmbeddingRun | EmbeddingRuns) -> tuple[Floats, Numbers]:
+    def _shared(self, name: str, other: EmbeddingRun | EmbeddingRuns) -> tuple[Floats | Windows, Numbers]:
         """The features of another run for the recordings that both have, and these recordings."""
         found, rows = select(other).in_order_of(self.selection.keys)
         if not len(rows):
             raise RunError(f"the run {name} has none of the recordings")
-        lost = self.selection.table.num_rows - len(rows)
-        if lost:
-            self.warnings.append(
-                f"{counted(lost, 'recording')} of the probe {'is' if lost == 1 else 'are'} not in {name}."
-            )
-        return found.features(self.settings.features), rows
+        return self._features(found), rows
 
     def _against(
-        self, X: Floats, evaluation: Evaluation, name: str, other: EmbeddingRun | EmbeddingRuns, rows: list[Row]
+        self,
+        X: Floats | Windows,
+        evaluation: Evaluation,
+        name: str,
+        other: EmbeddingRun | EmbeddingRuns,
+        rows: list[Row],
     ) -> list[Control]:
         """The probe of another run, and the embedding's own on the recordings that both have."""
         theirs, shared = self._shared(name, other)
-        whole = len(shared) == len(X)
+        if lost := len(X) - len(shared):
+            self.warnings.append(
+                f"{counted(lost, 'recording')} of the probe {'is' if lost == 1 else 'are'} not in {name}."
+            )
+        self.compared.append((name, theirs, shared))
+        whole = not lost
         data = self.data if whole else self.data.at(shared)
         own = evaluation if whole else evaluate_features(X[shared], data)
         control = Control(
@@ -551,10 +647,10 @@ class _Probe:
             control,
         ]
 
-    def _random(
-        self, X: Floats, evaluation: Evaluation, runs: Sequence[EmbeddingRun | EmbeddingRuns], rows: list[Row]
-    ) -> list[Control]:
+    def _random(self, X: Floats | Windows, evaluation: Evaluation, runs: Runs, rows: list[Row]) -> list[Control]:
         """The mean and range of the metric over networks with random weights, on the recordings that all have."""
+        if not runs:
+            return []
         features, every = [], np.arange(len(X))
         for number, run in enumerate(runs, start=1):
             theirs, shared = self._shared(f"random network {number}", run)
@@ -563,11 +659,11 @@ class _Probe:
         whole = len(every) == len(X)
         data = self.data if whole else self.data.at(every)
         own = evaluation if whole else evaluate_features(X[every], data)
-        own_rank = effective_rank(X[every])
+        own_rank = effective_rank(means_of(X[every]))
         found = []
         for number, (theirs, shared) in enumerate(features, start=1):
             chosen = theirs[np.searchsorted(shared, every)]
-            rank = effective_rank(chosen)
+            rank = effective_rank(means_of(chosen))
             if rank < own_rank / _STRAW_MAN:
                 self.warnings.append(
                     f"Random network {number} varies in {rank:.1f} directions, the embedding in {own_rank:.1f}: it may "
@@ -580,7 +676,7 @@ class _Probe:
             values = [each.estimates[label][metric].value for each in found if label in each.estimates]
             if values:
                 networks, recordings = counted(len(values), "network"), counted(len(every), "recording")
-                note = f"mean and range of {networks} with random weights, {recordings}"
+                note = f"mean and range of {networks} with random weights ({_initialisation(runs)}), {recordings}"
                 numbers = numbers_of(own.counts.get(label))
                 rows.append(
                     Row(label, metric, float(np.mean(values)), min(values), max(values), *numbers, *where, note)
@@ -603,25 +699,25 @@ class _Probe:
         numbers: Doubles = cast.to_numpy(zero_copy_only=False).astype(np.float64)
         return numbers
 
-    def _controls(self, X: Floats, evaluation: Evaluation, took: float, rows: list[Row]) -> list[Control]:
+    def _controls(
+        self, X: Floats | Windows, evaluation: Evaluation, took: float, random: Runs | MakeRandom, rows: list[Row]
+    ) -> list[Control]:
         settings = self.settings
         size = SAMPLE if settings.controls == "sample" else len(X)
         kept = sample_of_patients(self.groups, size, settings.seed)
-        n_fits = settings.permutations + 1 + 2 * bool(settings.baseline)
-        share = len(kept) / len(X)
-        self.say(
-            f"Controls on {counted(len(kept), 'recording')}, {counted(n_fits, 'probe')}: about {_minutes(took * share * n_fits)} "
-            "(controls='none' leaves them out)"
-        )
         whole = len(kept) == len(X)
         table = self.selection.table.take(pa.array(kept))
         sampled = replace(self.selection, table=table)
         data = self.data if whole else self.data.at(kept)
         features = X if whole else X[kept]
         controls = []
+        began = time.monotonic()
         own = evaluation if whole else evaluate_features(features, data)
+        self._forecast(len(kept), took if whole else time.monotonic() - began, table)
         if not whole:
             controls.append(Control("embedding (sample)", "the embedding's probe on the sample of the controls", own))
+        simple, readable = self._simple(sampled, features, data, own, rows)
+        controls += simple
         found, used = acquisition_features(sampled)
         controls += self._of_columns("acquisition", "how recordings were made", found, used, data)
         if self.run.statements is not None:
@@ -633,14 +729,92 @@ class _Probe:
             found, used = column_features(table, settings.baseline, "baseline")
             controls += self._of_columns("baseline", "the columns of the baseline", found, used, data)
             if used:
-                both = evaluate_features(np.concatenate([features, found], axis=1), data)
+                both = evaluate_features(with_columns(features, found), data)
                 what = f"the embedding and the columns {', '.join(used)}"
                 controls.append(Control("baseline and embedding", what, both))
-        rows += self._differences(own, controls)
+        rows += self._differences(own, [each for each in controls if each.name not in _COMPARED])
         if own.labels and settings.permutations:
             last = permutations(features, data, own, settings.permutations, self._remade)
             rows += self._permutation_rows(last, data)
-        return controls
+        return controls + self._random(X, evaluation, self._made(random, readable), rows)
+
+    def _forecast(self, n: int, took: float, table: pa.Table) -> None:
+        """Say how long the controls will take; networks with random weights have a forecast of their own."""
+        n_fits = self.settings.permutations + 2 + 2 * bool(self.settings.baseline)
+        reading = _SECONDS_PER_FILE * n + (pc.sum(table["seconds_read"]).as_py() or 0.0)
+        self.say(
+            f"Controls on {counted(n, 'recording')}: {counted(n_fits, 'probe')}, about {_minutes(took * n_fits)}; simple "
+            f"features of their files, at most about {_minutes(reading)} (controls='none' leaves them out)"
+        )
+
+    def _simple(
+        self, sampled: Selection, features: Floats | Windows, data: Data, own: Evaluation, rows: list[Row]
+    ) -> tuple[list[Control], Selection]:
+        """The control of simple features of the signal, and the recordings whose file can be read again, which it is on."""
+        where = self.originals
+        try:
+            originals = originals_of(sampled, where.data_dir, where.options)
+        except RunError as error:
+            self.warnings.append(f"No control '{_SIMPLE}': {error}.")
+            return [], sampled
+        found = simple_features(originals, where.folder, where.options, self.say)
+        readable = np.setdiff1d(np.arange(len(originals)), list(found.not_read))
+        if found.not_read:
+            self._name_not_read(sampled, found.not_read)
+        whole = len(readable) == len(originals)
+        taken = pa.array(readable)
+        there = replace(sampled, table=sampled.table.take(taken))
+        if not len(readable):
+            return [], there
+        data = data if whole else data.at(readable)
+        X, used = signal_features(found.table.take(taken), there)
+        leads = [name.removeprefix("amplitude_") for name in used if name.startswith("amplitude_")]
+        others = [name.replace("_", " ") for name in used if name in ("heart_rate", "flags")]
+        shown = [*others, *([f"amplitude and deviation of {' '.join(leads)}"] if leads else [])]
+        controls = self._of_columns(_SIMPLE, "what the signal says simply", X, shown, data)
+        own = own if whole else evaluate_features(features[readable], data)
+        rows += self._differences(own, controls)
+        if controls and not whole:
+            told = "the embedding's probe on the recordings whose files are there still"
+            controls.append(Control(_WITH_FILE, told, own))
+        return controls, there
+
+    def _name_not_read(self, sampled: Selection, not_read: Mapping[int, str]) -> None:
+        """Say how many files could not be read again, and write which."""
+        n, rows = sampled.table.num_rows, list(not_read)
+        names = [name for name in (RUN_COLUMN, "record") if name in sampled.table.column_names]
+        table = sampled.table.select(names).take(pa.array(rows))
+        table = table.append_column("reason", pa.array([not_read[row] for row in rows]))
+        for record, reason in zip(table["record"].to_pylist()[:_NAMED], table["reason"].to_pylist(), strict=False):
+            self.say(f"Not read again: {record}: {reason}")
+        listed = ""
+        if self.originals.folder is not None:
+            make_folder(self.originals.folder)
+            write_table(table, self.originals.folder, NOT_READ)
+            listed = f" {CONTROLS_FOLDER}/{NOT_READ}.csv names them."
+        rest = "there is none" if len(rows) == n else f"it is on the other {n - len(rows):,}"
+        self.warnings.append(
+            f"Control '{_SIMPLE}': the files of {len(rows):,} of {counted(n, 'recording')} could not be read again, because they "
+            f"are not there any more or have changed; {rest}.{listed} data_dir says where a cohort has moved to."
+        )
+
+    def _made(self, random: Runs | MakeRandom, readable: Selection) -> Runs:
+        """The runs with random weights; where they cannot be made, the reason is a warning."""
+        reason = "none was given, and none is made without a folder for them"
+        if callable(random) and not readable.table.num_rows:
+            reason = "no file of the cohort could be read again"
+        elif callable(random):
+            try:
+                return random(readable)
+            except ECGFounderError as error:
+                reason = str(error)
+        elif random:
+            return random
+        self.warnings.append(
+            f"No control with random weights: {reason.rstrip('.')}. Embed these recordings, or some of them, with "
+            "checkpoint random:1, random:2 ... and give the runs as 'random'."
+        )
+        return ()
 
     def _of_columns(self, name: str, what: str, X: Floats, used: Sequence[str], data: Data) -> list[Control]:
         if not X.shape[1]:
@@ -655,7 +829,7 @@ class _Probe:
         for control in controls:
             other = control.evaluation
             for label in own.estimates:
-                if label not in other.estimates or control.name == "embedding (sample)":
+                if label not in other.estimates:
                     continue
                 if label == MACRO and other.labels != own.labels:
                     continue
@@ -687,29 +861,64 @@ class _Probe:
                 rows.append(Row(label, f"p-value of {found.metric}", p, None, None, *numbers, *where, note))
         return rows
 
-    def _refits(self, X: Floats) -> list[Row]:
-        """The spread of the metric between divisions into folds."""
+    def _refits(self, X: Floats | Windows) -> list[Row]:
+        """The spread between divisions into folds: of the metric, and of its difference to that of each compared run."""
         metric = "r2" if self.labels.is_number else "auroc"
-        found: dict[str, list[float]] = {}
+        found: dict[tuple[str, str, str], list[float]] = {}
         for number in range(self.settings.refit):
             seed = self.settings.seed + 1 + number
             data = replace(self.data, splits=self._made_folds(self.data.Y, self.groups, seed), seed=seed, n_draws=2)
-            for label, estimates in evaluate_features(X, data).estimates.items():
-                found.setdefault(label, []).append(estimates[metric].value)
+            own = evaluate_features(X, data)
+            for label, estimates in own.estimates.items():
+                found.setdefault((label, metric, "refit"), []).append(estimates[metric].value)
+            for name, theirs, shared in self.compared:
+                whole = len(shared) == len(X)
+                here = data if whole else data.at(shared)
+                mine = own if whole else evaluate_features(X[shared], here)
+                other = evaluate_features(theirs, here)
+                for label in mine.estimates:
+                    if label in other.estimates and (label != MACRO or other.labels == mine.labels):
+                        apart = mine.estimates[label][metric].value - other.estimates[label][metric].value
+                        found.setdefault((label, f"{metric} difference", f"refit, against: {name}"), []).append(apart)
         rows = []
-        for label, values in found.items():
+        n_shared = {f"refit, against: {name}": shared for name, _, shared in self.compared}
+        for (label, what, control), values in found.items():
             note = f"mean and range over {counted(len(values), 'division')} into folds"
-            numbers = (len(X), len(np.unique(self.groups)), None)
-            where = (self.settings.describe_split(), "refit", self.settings.seed)
-            rows.append(Row(label, metric, float(np.mean(values)), min(values), max(values), *numbers, *where, note))
+            groups = self.groups[n_shared[control]] if control in n_shared else self.groups
+            numbers = (len(groups), len(np.unique(groups)), None)
+            where = (self.settings.describe_split(), control, self.settings.seed)
+            rows.append(Row(label, what, float(np.mean(values)), min(values), max(values), *numbers, *where, note))
         return rows
 
-    def _final(self, X: Floats, evaluation: Evaluation) -> Fitted:
+    def _final(self, X: Floats | Windows, evaluation: Evaluation) -> Fitted:
         if len(evaluation.fitted) == 1:
             return evaluation.fitted[0]
         data = self.data.only(evaluation.labels)
         everything = Split(np.arange(len(X)), np.arange(0))
         return fit_split(X, data.Y, data.groups, everything, data.task, data.seed)
+
+
+_SIMPLE, _WITH_FILE = "simple features", "embedding (with files)"
+
+_COMPARED = ("embedding (sample)", _SIMPLE, _WITH_FILE)
+"""Controls that are no other features than the embedding's, or were compared with it already."""
+
+_NAMED = 5
+
+_NAMED_LABELS = 20
+
+_SECONDS_PER_FILE = 0.01
+"""Of a core, for the features of a recording of ten seconds, beside reading it."""
+
+_MADE_HERE = re.compile(r"(he-normal-v\d+)-seed\d+\.safetensors$")
+
+
+def _initialisation(runs: Runs) -> str:
+    """How the weights of runs were made, by the names of their checkpoints."""
+    names = {each.record.checkpoint.name for run in runs for each in getattr(run, "runs", [run])}
+    found = [_MADE_HERE.search(name) for name in sorted(names)]
+    known = sorted({each[1] for each in found if each is not None})
+    return ", ".join([*known, *(["of another origin"] if None in found else [])])
 
 
 def _minutes(seconds: float) -> str:

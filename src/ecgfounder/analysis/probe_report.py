@@ -1,7 +1,7 @@
 """A probe's result as files: tables, predictions, the fitted probe, a page.
 
 In: a `ProbeResult` and a folder. Out: results.pq and .csv, predictions.pq and .csv, checklist.csv, probe.safetensors, probe.json,
-report.html.
+report.html, figures/.
 """
 
 from __future__ import annotations
@@ -21,20 +21,26 @@ from ecgfounder.analysis.checklist import checklist
 from ecgfounder.analysis.evaluation import Evaluation
 from ecgfounder.analysis.metrics import calibration_curve, net_benefit
 from ecgfounder.analysis.page import Page, shown_count
-from ecgfounder.analysis.probe import OVERLAP, ProbeResult
-from ecgfounder.analysis.tables import EMBEDDING, Row, write_table
+from ecgfounder.analysis.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
+from ecgfounder.analysis.tables import EMBEDDING, Row, make_folder, write_table
 from ecgfounder.errors import RunError, StorageError
+from ecgfounder.network.named_head import metadata_of
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
 
 MARKER = "probe.json"
 """The file by which a folder is known as that of a probe."""
 
+FIGURES = "figures"
+"""The folder with the page's figures as files."""
+
 _BENEFIT_THRESHOLDS = tuple(float(each) for each in np.round(np.arange(0.01, 0.61, 0.01), 2))
 
 
-def check_folder(folder: Location, marker: str = MARKER) -> None:
+def check_folder(folder: Location, marker: str = MARKER, begun: str | None = None) -> None:
     """Refuse a folder that holds other things than the results of an earlier analysis, which have a file of this name.
+
+    One with nothing but the folder `begun` is that of an analysis that was interrupted.
 
     Raises
     ------
@@ -44,9 +50,9 @@ def check_folder(folder: Location, marker: str = MARKER) -> None:
     if folder.is_local:
         if folder.path.exists() and not folder.path.is_dir():
             raise RunError(f"{folder} is a file; expected a folder for the output_dir")
-        other = folder.path.is_dir() and any(folder.path.iterdir())
+        other = folder.path.is_dir() and any(each.name != begun for each in folder.path.iterdir())
     else:
-        other = folder.is_folder()
+        other = any(True for _ in folder.names(skip=lambda name: name == begun))
     if other and not (folder / marker).exists():
         raise RunError(f"{folder} is not empty and holds no {marker}: give a new folder as the output_dir")
 
@@ -59,10 +65,9 @@ def write_report(result: ProbeResult, folder: Location) -> None:
     RunError
         If the folder cannot be written, or holds other things.
     """
-    check_folder(folder)
+    check_folder(folder, MARKER, CONTROLS_FOLDER)
     try:
-        if folder.is_local:
-            folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / MARKER, orjson.dumps(_about(result), option=orjson.OPT_INDENT_2))
         write_table(result.table, folder, "results")
         write_table(result.predictions, folder, "predictions")
@@ -73,11 +78,24 @@ def write_report(result: ProbeResult, folder: Location) -> None:
                 "weight": np.ascontiguousarray(weights.weight.T, dtype=np.float32),
                 "bias": weights.bias.astype(np.float32),
             }
-            write_whole(folder / "probe.safetensors", save(tensors, {"labels": "\n".join(result.evaluation.labels)}))
-        write_whole(folder / "report.html", page_of(result).encode())
+            write_whole(folder / "probe.safetensors", save(tensors, _metadata(result)))
+        page = _page(result)
+        make_folder(folder / FIGURES)
+        if folder.is_local:  # those of an earlier probe with other labels
+            for old in (folder / FIGURES).path.glob("[0-9][0-9]*-*.svg"):
+                old.unlink()
+        for name, content in page.files.items():
+            write_whole(folder / FIGURES / name, content)
+        write_whole(folder / "report.html", page.html.encode())
     except (OSError, StorageError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise RunError(f"{folder} could not be written: {reason}") from error
+
+
+def _metadata(result: ProbeResult) -> dict[str, str]:
+    runs = [run for run, rows in result.selection.by_run() if len(rows)]
+    checkpoints = sorted({str(run.record.fingerprint["checkpoint_sha256"]) for run in runs})
+    return metadata_of(result.evaluation.labels, tuple(checkpoints), is_number=result.labels.is_number)
 
 
 def _about(result: ProbeResult) -> dict[str, Any]:
@@ -105,6 +123,10 @@ def _about(result: ProbeResult) -> dict[str, Any]:
 
 def page_of(result: ProbeResult) -> str:
     """The HTML page of a result; it holds aggregates only."""
+    return _page(result).html
+
+
+def _page(result: ProbeResult) -> Page:
     data = result.data
     page = Page(
         "What do the embeddings know?",
@@ -134,7 +156,7 @@ def page_of(result: ProbeResult) -> str:
     page.text("Items that begin with 'To be written' are the author's.")
     items = [(item.number, item.topic, item.text) for item in checklist(result)]
     page.table("What the command knows is filled in", ("Item", "Topic", "Text"), items, texts=3)
-    return page.html
+    return page
 
 
 def _overview(page: Page, result: ProbeResult, metric: str) -> None:
@@ -259,10 +281,11 @@ def _controls(page: Page, result: ProbeResult, metric: str) -> None:
             ),
             f"{label}: {_NAMES[metric]} of the embedding and of the controls.",
         )
-    if result.controls:
-        facts = [(control.name, control.what) for control in result.controls]
-        page.table("What each control is", ("Control", "Meaning"), facts, texts=2)
-    elif {row.control for row in rows} <= {EMBEDDING}:
+    facts = {control.name: control.what for control in result.controls}
+    facts |= {row.control: row.note for row in rows if row.control not in (EMBEDDING, *facts)}
+    if facts:
+        page.table("What each control is", ("Control", "Meaning"), list(facts.items()), texts=2)
+    else:
         page.text("There is no control. A figure without controls says little about an embedding.")
     compared = [row for row in result.rows if row.metric.endswith("difference") or row.metric.startswith("p-value")]
     if compared:
@@ -335,6 +358,7 @@ def _method(page: Page, result: ProbeResult) -> None:
     page.table("Recordings that were left out", ("Rule", "Recordings"), left)
     grid = ", ".join(f"{value:g}" for value in result.settings.penalties)
     page.text(
-        f"Labels: {result.labels.how}. Features: {result.settings.features}, standardised on the training part. Inverse penalties"
-        f" C that were tried: {grid}. Seed {result.settings.seed}. {OVERLAP}"
+        f"Labels: {result.labels.how}. Features: {result.settings.features}, of several windows or leads the mean of the "
+        f"{'logits' if result.settings.combine == 'logit' else 'embeddings'}, standardised on the training part. Inverse "
+        f"penalties C that were tried: {grid}. Seed {result.settings.seed}. {OVERLAP}"
     )

@@ -6,7 +6,7 @@ features of its rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from ecgfounder.analysis.solver import Floats, Numbers
 from ecgfounder.analysis.where import rows_where
+from ecgfounder.analysis.windows import Windows
 from ecgfounder.checks import check_choice
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.preprocess.quality import FLAGS
@@ -26,6 +27,10 @@ from ecgfounder.results.several import RUN_COLUMN
 FEATURE_CHOICES = ("mean", "mean_std", "leads")
 """Features of a recording: the mean over its tokens (and windows and leads); mean and standard deviation over its tokens; the
 mean of each lead, one after the other."""
+
+COMBINE_CHOICES = ("mean", "logit")
+"""How the windows (or leads) of a recording become one score: by the mean of their embeddings, or by the mean of the logits of a
+model that is fitted to windows."""
 
 ONE_PER_PATIENT_CHOICES = ("first", "last", "random")
 
@@ -99,21 +104,44 @@ class Selection:
         _, numbers = np.unique(np.array(self.texts(name, "group"), dtype=object).astype(str), return_inverse=True)
         return numbers.astype(np.int64)
 
+    def by_run(self) -> Iterator[tuple[EmbeddingRun, Numbers]]:
+        """Each run, and the rows of the table that are its recordings."""
+        if not isinstance(self.run, EmbeddingRuns):
+            yield self.run, np.arange(self.table.num_rows)
+            return
+        names = np.array(self.table[RUN_COLUMN].to_pylist(), dtype=object)
+        for name, run in zip(self.run.names, self.run.runs, strict=True):
+            yield run, np.flatnonzero(names == name)
+
     def features(self, kind: str = "mean") -> Floats:
         """float32 [recordings, d]; windows are averaged."""
         check_choice("features", kind, FEATURE_CHOICES)
-        numbered = self.table.append_column(_NUMBER, pa.array(np.arange(self.table.num_rows)))
-        X, meta = self.run.arrays_of(numbered, "none" if kind == "mean_std" else "mean")
-        owner = meta[_NUMBER].to_numpy().astype(np.int64)
+        X, meta, owner = self._stored(kind)
         if kind == "mean_std":
-            if X.ndim != 3:
-                raise SettingsError("features='mean_std' needs feature maps: make the run without pooling='mean'")
             return _averaged(X, owner, self.table.num_rows, with_deviation=True)
         if kind == "leads":
             return _by_lead(X, owner, meta["lead"].to_pylist(), self.table.num_rows)
         if len(X) == self.table.num_rows and np.array_equal(owner, np.arange(len(owner))):
             return np.asarray(X)
         return _averaged(X, owner, self.table.num_rows)
+
+    def windows(self, kind: str = "mean") -> Windows:
+        """The features of every window (and lead) by itself."""
+        if kind == "leads":
+            raise SettingsError(
+                "features='leads' puts the leads of a recording together, so that combine='logit' has none"
+            )
+        X, _, owner = self._stored(kind)
+        each = _averaged(X, np.arange(len(X)), len(X), with_deviation=True) if kind == "mean_std" else np.asarray(X)
+        return Windows.of(each, owner)
+
+    def _stored(self, kind: str) -> tuple[Any, pa.Table, Numbers]:
+        """The stored embeddings or feature maps, their table, and the row of this table that each is of."""
+        numbered = self.table.append_column(_NUMBER, pa.array(np.arange(self.table.num_rows)))
+        X, meta = self.run.arrays_of(numbered, "none" if kind == "mean_std" else "mean")
+        if kind == "mean_std" and X.ndim != 3:
+            raise SettingsError("features='mean_std' needs feature maps: make the run without pooling='mean'")
+        return X, meta, meta[_NUMBER].to_numpy().astype(np.int64)
 
 
 def _text(value: Any) -> str:

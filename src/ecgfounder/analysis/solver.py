@@ -12,8 +12,9 @@ the intercept; that of `Ridge(alpha=1 / C)` for numbers. A recording without a l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,11 @@ MEMORY = 10
 
 MOST_ITERATIONS = 500
 
-TOLERANCE = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
+TOLERANCE: dict[np.dtype[Any], float] = {np.dtype(np.float64): 1e-7, np.dtype(np.float32): 1e-5}
 """Convergence: the distance of the scores from the solution's, in the norm of the Hessian, as a root mean square."""
+
+ROUGH: dict[np.dtype[Any], float] = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-4}
+"""Enough for models by which penalties and thresholds are chosen: a logit is right to about the fourth decimal."""
 
 EXACT_UP_TO = 1 << 24
 """Numbers in the training features up to which the arithmetic is float64; beyond it is float32, with sums in float64."""
@@ -83,6 +87,8 @@ class Basis:
         float64 or float32 (see `EXACT_UP_TO`) [n, r + 1]; the last column is 1, for the intercept.
     variances : numpy.ndarray
         float64 [r + 1]: the mean square of each column.
+    row_weights : numpy.ndarray or None
+        float64 [n]: how much each row counts; None if all count 1.
     mean, scale : numpy.ndarray
         float64 [d]: what was subtracted, the mean to the precision of `rotated`, and the standard deviation (1 for a feature that
         does not vary).
@@ -95,44 +101,115 @@ class Basis:
     mean: Doubles
     scale: Doubles
     rotation: Doubles
+    row_weights: Doubles | None = None
 
     @classmethod
-    def of(cls, X: Floats, rows: Numbers | None = None) -> Basis:
-        """The basis of some rows of `X`, of all by default."""
+    def of(
+        cls,
+        X: Floats,
+        rows: Numbers | None = None,
+        row_weights: Doubles | None = None,
+        *,
+        rotation: Doubles | None = None,
+        exact: bool = True,
+    ) -> Basis:
+        """The basis of some rows of `X`, of all by default.
+
+        Parameters
+        ----------
+        X, rows : numpy.ndarray
+            float32 [n_all, d]; int64 [n].
+        row_weights : numpy.ndarray, optional
+            float64 [n]: how much each row counts.
+        rotation : numpy.ndarray, optional
+            float64 [d, d]: the rotation of similar rows, instead of this one's own, which saves finding it. The Hessian is
+            less diagonal then; the solutions of `fit_logistic` are the same, those of `fit_ridge` are not.
+        exact : bool
+            Whether the arithmetic may be float64.
+        """
         rows = np.arange(len(X)) if rows is None else rows
         n, d = len(rows), X.shape[1]
-        total = np.zeros(d)
-        for part in blocks(n):
-            total += X[rows[part]].sum(axis=0, dtype=np.float64)
-        mean = total / n
-        gram = np.zeros((d, d))
-        dtype = np.dtype(np.float64 if n * d <= EXACT_UP_TO else np.float32)
+        dtype = np.dtype(np.float64 if exact and n * d <= EXACT_UP_TO else np.float32)
+        mean, square, gram = _moments(X, rows, row_weights, dtype, with_gram=rotation is None and n > d)
         centre = mean.astype(dtype)
-        for part in blocks(n):
-            centred = X[rows[part]] - centre
-            gram += centred.T @ centred
-        shift = mean - centre  # of the rounding of the mean
-        gram = gram / n - np.outer(shift, shift)
-        deviation = np.sqrt(np.maximum(np.diag(gram), 0))
+        deviation = np.sqrt(np.maximum(square, 0))
         varies = deviation > 1e-7 * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
         scale = np.where(varies, deviation, 1.0)
-        gram = gram / np.outer(scale, scale)
-        gram[~varies] = gram[:, ~varies] = 0
-        values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False)
-        kept = values > _LEAST_EIGENVALUE * max(values[-1], 1e-300)
-        kept[: max(0, d - max(n - 1, 0))] = False  # n recordings span n - 1 directions
-        rotation = np.ascontiguousarray(vectors[:, kept])
+        if rotation is not None:
+            rotation = rotation.copy()
+        elif gram is not None:
+            gram /= np.outer(scale, scale)
+            gram[~varies] = gram[:, ~varies] = 0
+            rotation = _eigenvectors(gram)
+        else:
+            Z = (X[rows] - mean) * (varies / scale)
+            Z *= 1.0 if row_weights is None else np.sqrt(row_weights)[:, None]
+            rotation = _eigenvectors_of_few(Z)
         rotation[~varies] = 0  # exactly
         rotated = np.ones((n, rotation.shape[1] + 1), dtype)
         turn = (rotation / scale[:, None]).astype(dtype)
+        variances = np.zeros(rotation.shape[1])
         for part in blocks(n):
-            rotated[part, :-1] = (X[rows[part]] - centre) @ turn
-        return cls(rotated, np.append(values[kept], 1.0), centre.astype(np.float64), scale, rotation)
+            rotated[part, :-1] = turned = (X[rows[part]] - centre) @ turn
+            squares = turned**2 if row_weights is None else turned**2 * row_weights[part, None].astype(dtype)
+            variances += squares.sum(axis=0, dtype=np.float64)
+        variances /= n if row_weights is None else row_weights.sum()
+        return cls(rotated, np.append(variances, 1.0), centre.astype(np.float64), scale, rotation, row_weights)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the features vary in all directions."""
+        n_features, n_directions = self.rotation.shape
+        return bool(n_features == n_directions)
 
     def weights(self, W: Doubles, iterations: int = 0, converged: bool = True) -> Weights:
         """Models of the rotated features as models of the features."""
         weight = (self.rotation / self.scale[:, None]) @ W[:-1]
         return Weights(weight, W[-1] - self.mean @ weight, iterations, converged)
+
+
+def _moments(
+    X: Floats, rows: Numbers, row_weights: Doubles | None, dtype: np.dtype[Any], *, with_gram: bool
+) -> tuple[Doubles, Doubles, Doubles | None]:
+    """The mean of each feature, its mean square around that, and the mean of the products of features if asked for."""
+    n, d = len(rows), X.shape[1]
+    total = np.zeros(d)
+    for part in blocks(n):
+        if row_weights is None:
+            total += X[rows[part]].sum(axis=0, dtype=np.float64)
+        else:
+            total += row_weights[part] @ X[rows[part]]
+    counts = float(n) if row_weights is None else float(row_weights.sum())
+    mean = total / counts
+    centre = mean.astype(dtype)
+    shift = mean - centre  # of the rounding of the mean
+    gram = np.zeros((d, d)) if with_gram else None
+    square = np.zeros(d)
+    for part in blocks(n):
+        centred = X[rows[part]] - centre
+        counted = centred if row_weights is None else centred * row_weights[part, None].astype(dtype)
+        if gram is None:
+            square += (counted * centred).sum(axis=0, dtype=np.float64)
+        else:
+            gram += counted.T @ centred
+    if gram is None:
+        return mean, square / counts - shift**2, None
+    gram = gram / counts - np.outer(shift, shift)
+    return mean, np.diag(gram).copy(), gram
+
+
+def _eigenvectors(gram: Doubles) -> Doubles:
+    """The directions in which features vary, from the mean of their products."""
+    values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False)
+    kept = values > _LEAST_EIGENVALUE * max(values[-1], 1e-300)
+    return np.ascontiguousarray(vectors[:, kept])
+
+
+def _eigenvectors_of_few(Z: Doubles) -> Doubles:
+    """The same from the recordings themselves, of which there are at most as many as features."""
+    values, vectors = scipy.linalg.eigh(Z @ Z.T, overwrite_a=True, check_finite=False)
+    kept = values > _LEAST_EIGENVALUE * max(values[-1], 1e-300)
+    return np.asarray(Z.T @ (vectors[:, kept] / np.sqrt(values[kept])))
 
 
 def blocks(n: int) -> Iterator[slice]:
@@ -141,7 +218,9 @@ def blocks(n: int) -> Iterator[slice]:
         yield slice(first, min(n, first + ROWS_AT_ONCE))
 
 
-def fit_logistic(basis: Basis, Y: Floats, C: Sequence[Sequence[float]]) -> Weights:
+def fit_logistic(
+    basis: Basis, Y: Floats, C: Sequence[Sequence[float]], tolerance: Mapping[np.dtype[Any], float] = TOLERANCE
+) -> Weights:
     """Fit logistic regressions for all labels and penalties together.
 
     Parameters
@@ -152,6 +231,8 @@ def fit_logistic(basis: Basis, Y: Floats, C: Sequence[Sequence[float]]) -> Weigh
         float32 [n, n_labels]: 0, 1, or NaN where a label is unknown.
     C : sequence of sequence of float
         For each label, its inverse penalties. The models are ordered by label, then by penalty.
+    tolerance : mapping of numpy.dtype to float
+        `TOLERANCE`, or `ROUGH`.
 
     Returns
     -------
@@ -161,14 +242,12 @@ def fit_logistic(basis: Basis, Y: Floats, C: Sequence[Sequence[float]]) -> Weigh
     label_of = np.repeat(np.arange(len(C)), [len(each) for each in C])
     penalty = np.array([1.0 / each for of_label in C for each in of_label])
     known = np.isfinite(Y)
-    problem = _Logistic(
-        basis.rotated,
-        basis.variances,
-        np.where(known, Y, 0).astype(basis.rotated.dtype),
-        None if known.all() else known,
-        label_of,
-    )
-    W, iterations, converged = problem.solve(penalty)
+    dtype = basis.rotated.dtype
+    counted: AnyFloats | None = None if known.all() else known.astype(dtype)
+    if basis.row_weights is not None:
+        counted = known * basis.row_weights[:, None].astype(dtype)
+    problem = _Logistic(basis.rotated, basis.variances, np.where(known, Y, 0).astype(dtype), counted, label_of)
+    W, iterations, converged = problem.solve(penalty, tolerance[dtype])
     return basis.weights(W, iterations, converged)
 
 
@@ -184,12 +263,14 @@ def fit_ridge(basis: Basis, y: Doubles, C: Sequence[float]) -> Weights:
     C : sequence of float
         Inverse penalties.
     """
-    n = len(y)
-    moments = basis.rotated[:, :-1].T.astype(np.float64) @ (y - y.mean())
+    counts = np.ones(len(y)) if basis.row_weights is None else basis.row_weights
+    n = counts.sum()
+    mean = counts @ y / n
+    moments = basis.rotated[:, :-1].T.astype(np.float64) @ (counts * (y - mean))
     W = np.empty((len(basis.variances), len(C)))
     for column, each in enumerate(C):
         W[:-1, column] = moments / (n * basis.variances[:-1] + 1.0 / each)
-    W[-1] = y.mean() - basis.rotated[:, :-1].mean(axis=0, dtype=np.float64) @ W[:-1]
+    W[-1] = mean - (counts @ basis.rotated[:, :-1].astype(np.float64) / n) @ W[:-1]
     return basis.weights(W)
 
 
@@ -201,21 +282,25 @@ def sigmoid(scores: AnyFloats) -> AnyFloats:
 
 @dataclass(frozen=True, eq=False)
 class _Logistic:
-    """The loss of all columns. `label_of` gives each column's label."""
+    """The loss of all columns. `label_of` gives each column's label, `counted` how much each row counts for each label."""
 
     Z: AnyFloats
     variances: Doubles
     Y: AnyFloats
-    known: npt.NDArray[np.bool_] | None
+    counted: AnyFloats | None
     label_of: Numbers
 
-    def solve(self, penalty: Doubles) -> tuple[Doubles, int, bool]:
+    def solve(self, penalty: Doubles, tolerance: float) -> tuple[Doubles, int, bool]:
         """The weights [r + 1, columns], the iterations of the slowest column, and whether all converged."""
         n, width = self.Z.shape
         n_columns = len(penalty)
-        counts = np.full(len(self.Y[0]), n) if self.known is None else self.known.sum(axis=0)
-        n_known = np.maximum(counts[self.label_of], 1).astype(np.float64)
-        share = np.clip(self.Y.sum(axis=0, dtype=np.float64)[self.label_of] / n_known, 1e-6, 1 - 1e-6)
+        if self.counted is None:
+            counts, positive = np.full(self.Y.shape[1], float(n)), self.Y.sum(axis=0, dtype=np.float64)
+        else:
+            counts = self.counted.sum(axis=0, dtype=np.float64)
+            positive = (self.Y * self.counted).sum(axis=0, dtype=np.float64)
+        n_known = np.where(counts > 0, counts, 1.0)
+        share = np.clip((positive / n_known)[self.label_of], 1e-6, 1 - 1e-6)
         W = np.zeros((width, n_columns))
         W[-1] = np.log(share / (1 - share))
         penalties = np.zeros((width, n_columns))
@@ -231,7 +316,7 @@ class _Logistic:
             diagonal = 1.0 / (curvature * self.variances[:, None] + penalties)
             distance = np.sqrt((gradient**2 * diagonal).sum(axis=0) / np.maximum(curvature, 1e-12))
             solution[:, at] = W
-            open_ = distance > TOLERANCE[self.Z.dtype]
+            open_ = distance > tolerance
             if not open_.any() or iteration == MOST_ITERATIONS:
                 return solution, iteration, not open_.any()
             if not open_.all():
@@ -252,22 +337,22 @@ class _Logistic:
             history = [*history[-(MEMORY - 1) :], (change, difference, rho)]
             iteration += 1
 
-    def _labels(self, rows: slice, at: Numbers) -> tuple[AnyFloats, npt.NDArray[np.bool_] | None]:
+    def _labels(self, rows: slice, at: Numbers) -> tuple[AnyFloats, AnyFloats | None]:
         labels = self.label_of[at]
-        return self.Y[rows][:, labels], None if self.known is None else self.known[rows][:, labels]
+        return self.Y[rows][:, labels], None if self.counted is None else self.counted[rows][:, labels]
 
     def _gradient(self, S: AnyFloats, at: Numbers, W: Doubles, penalties: Doubles) -> tuple[Doubles, Doubles]:
         """The gradient of each column, and the sum of p (1 - p) over its recordings."""
         gradient = penalties * W
         curvature = np.zeros(len(at))
         for rows in blocks(len(S)):
-            y, known = self._labels(rows, at)
+            y, counted = self._labels(rows, at)
             p = sigmoid(S[rows])
             residual = p - y
             spread = p * (1 - p)
-            if known is not None:
-                residual *= known
-                spread *= known
+            if counted is not None:
+                residual *= counted
+                spread *= counted
             gradient += self.Z[rows].T @ residual
             curvature += spread.sum(axis=0, dtype=np.float64)
         return gradient, curvature
@@ -279,11 +364,11 @@ class _Logistic:
         loss = 0.5 * (penalties * W**2).sum(axis=0)
         length = step.astype(self.Z.dtype)
         for rows in blocks(len(S)):
-            y, known = self._labels(rows, at)
+            y, counted = self._labels(rows, at)
             scores = S[rows] if T is None else S[rows] + T[rows] * length
             each = np.maximum(scores, 0) - y * scores + np.log1p(np.exp(-np.abs(scores)))
-            if known is not None:
-                each *= known
+            if counted is not None:
+                each *= counted
             loss += each.sum(axis=0, dtype=np.float64)
         return np.asarray(loss)
 

@@ -109,6 +109,8 @@ def _row(
         notes.append(f"few patients (fewer than {few} in the rarer class)")
     if estimate.n_unscored:
         notes.append(f"{estimate.n_unscored} of {estimate.n_draws} draws could not be scored")
+    if _finite(estimate.low) is None and _finite(estimate.value) is not None and estimate.n_unscored < estimate.n_draws:
+        notes.append("no interval: the same in every draw")
     if label == MACRO:
         notes.append(f"mean of {len(evaluation.labels)} labels")
     numbers = numbers_of(counts)
@@ -131,6 +133,12 @@ def _finite(value: float) -> float | None:
 def as_table(rows: Sequence[Row]) -> pa.Table:
     """Rows as a table."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+
+
+def make_folder(folder: Location) -> None:
+    """Make a folder and those above it; a store elsewhere needs none."""
+    if folder.is_local:
+        folder.path.mkdir(parents=True, exist_ok=True)
 
 
 def write_table(table: pa.Table, folder: Location, stem: str) -> None:

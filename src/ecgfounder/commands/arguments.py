@@ -123,7 +123,14 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the embeddings, or a URL (s3://, gs://, az://); its subfolder _run/ holds the run record",
     )
     add("--pooling", default="none", help="none: [T, 1024]; mean: [1024]; both, in Parquet (default: %(default)s)")
-    add("--predictions", action="store_true", help="the head's probabilities too, in _run/predictions.pq")
+    add(
+        "--predictions",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="PROBE",
+        help="the head's probabilities too, in _run/predictions.pq; or those of the probe in a probe.safetensors",
+    )
     add(
         "--statements",
         action="store_true",

@@ -28,7 +28,6 @@ from ecgfounder.commands.arguments import (
     hints_of,
     preparation_of,
 )
-from ecgfounder.commands.progress import duration
 from ecgfounder.commands.terminal import (
     OK,
     REFUSED,
@@ -44,6 +43,7 @@ from ecgfounder.drivers.interruption import Interruption, listening
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.machine import is_launched
+from ecgfounder.run.pace import duration
 from ecgfounder.storage import folder_text, output_place, path_here, storage_options
 
 if TYPE_CHECKING:

@@ -1,19 +1,25 @@
-"""`ecgfounder export`: write a run's embeddings in another format.
+"""`ecgfounder export`: write a run's embeddings in another format, a copy for sharing, or a dataset card.
 
-In: arguments. Out: a new run's folder, and an exit status.
+In: arguments. Out: a new run's folder, a folder of shards, or Markdown; and an exit status.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
 from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import Terminal
+from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.escaping import counted, one_line
+from ecgfounder.results.dataset_card import CARD_NAME, FEWEST, dataset_card
 from ecgfounder.results.export import TARGETS, export_run, export_runs
+from ecgfounder.results.revealed import identifying, n_rare, what_it_reveals
+from ecgfounder.results.run import open_run
+from ecgfounder.results.share import share_run
 from ecgfounder.storage import storage_options as make_options
 
 
@@ -24,12 +30,22 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "runs", nargs="+", metavar="RUN", help="output folder of a run; several are written to folders with their names"
     )
     add("--names", nargs="+", metavar="NAME", help="names of several runs (default: those of their folders)")
-    add("--to", required=True, choices=TARGETS, help="json: a file per ECG; npy: the same as arrays; parquet: shards")
-    add("--output_dir", required=True, help="new or empty folder to write to")
+    add(
+        "--to",
+        required=True,
+        choices=(*TARGETS, "share", "card"),
+        help="json: a file per ECG; npy: the same as arrays; parquet: shards; share: a copy without what leads back to the "
+        "files; card: the dataset card of the folder, and what sharing it would reveal",
+    )
+    add("--output_dir", help="new or empty folder to write to (card: default is standard output)")
     add_storage_argument(parser)
     add("--layout", choices=LAYOUT_CHOICES, help="how files are named (default: as in the run)")
     add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
     add("--allow_incomplete", action="store_true", help="export what there is of a run that is not complete")
+    only = parser.add_argument_group("with --to share").add_argument
+    only("--columns", nargs="+", default=[], metavar="COLUMN", help="columns of the manifest to copy (default: none)")
+    only("--group", metavar="COLUMN", help="column of patients, which get random names")
+    only("--keys", metavar="FILE", help="new Parquet file, not to be shared, that says which key is which recording")
 
 
 def run_export(arguments: argparse.Namespace) -> int:
@@ -40,6 +56,14 @@ def run_export(arguments: argparse.Namespace) -> int:
     ECGFounderError
         As `export_run` does.
     """
+    shared = [name for name in ("columns", "group", "keys") if getattr(arguments, name)]
+    if shared and arguments.to != "share":
+        raise SettingsError(f"--{shared[0]} is for --to share")
+    if arguments.to in ("card", "share"):
+        if len(arguments.runs) > 1 or arguments.names is not None:
+            raise SettingsError(f"--to {arguments.to} takes one run")
+        return _card(arguments) if arguments.to == "card" else _share(arguments)
+    _require_folder(arguments)
     options = {
         "layout": arguments.layout,
         "shard_size": arguments.shard_size,
@@ -54,6 +78,64 @@ def run_export(arguments: argparse.Namespace) -> int:
             f"{counted(n_records, 'embedding')} of {arguments.runs[0]} written to {arguments.output_dir} as {arguments.to}"
         ),
         file=sys.stderr,
+    )
+    return 0
+
+
+def _require_folder(arguments: argparse.Namespace) -> None:
+    if arguments.output_dir is None:
+        raise SettingsError(f"--to {arguments.to} needs --output_dir, a new or empty folder")
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    options = make_options(arguments.storage_options)
+    run = open_run(arguments.runs[0], allow_incomplete=arguments.allow_incomplete, storage_options=options)
+    card = dataset_card(run)
+    if arguments.output_dir is None:
+        print(card, end="")
+    else:
+        place = Path(arguments.output_dir, CARD_NAME)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with open(place, "x", encoding="utf-8") as file:
+                file.write(card)
+        except OSError as error:
+            raise RunError(f"{place} could not be written: {error.strerror or error}") from error
+    console = Terminal()
+    console.line(f"Sharing {arguments.runs[0]} would reveal:")
+    for each in what_it_reveals(run):
+        console.line(f"- {each}")
+    console.line("--to share makes a copy with the embeddings alone.")
+    return 0
+
+
+def _share(arguments: argparse.Namespace) -> int:
+    _require_folder(arguments)
+    options = make_options(arguments.storage_options)
+    n_records = share_run(
+        arguments.runs[0],
+        arguments.output_dir,
+        columns=arguments.columns,
+        group=arguments.group,
+        keys=arguments.keys,
+        shard_size=arguments.shard_size,
+        allow_incomplete=arguments.allow_incomplete,
+        storage_options=options,
+    )
+    console = Terminal()
+    run = open_run(arguments.runs[0], allow_incomplete=arguments.allow_incomplete, storage_options=options)
+    distinct = identifying(run, arguments.columns)
+    for name in arguments.columns:
+        if name in distinct:
+            console.line(f"WARNING: the copied column {name} has another value in every recording, as identifiers have")
+        elif rare := n_rare(run.records[name]):
+            console.line(
+                f"WARNING: the copied column {name} has {counted(rare, 'value')} of fewer than {FEWEST} recordings, which may "
+                "tell a person or a place"
+            )
+    console.line(
+        f"{counted(n_records, 'recording')} copied to {arguments.output_dir}. The copy is not anonymous: read its {CARD_NAME}, "
+        "look at it, and share it under the cohort's terms."
     )
     return 0
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, named_runs, opened_runs
 from ecgfounder.commands.terminal import OK, Terminal
 from ecgfounder.errors import SettingsError
-from ecgfounder.storage import locate, output_place, storage_options
+from ecgfounder.storage import Location, folder_text, locate, output_place, storage_options
 
 if TYPE_CHECKING:
     from ecgfounder.analysis import ProbeResult, ProbeSettings
+    from ecgfounder.analysis.probe import MakeRandom, Runs
 
 
 def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,12 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--days", nargs=2, type=float, metavar=("FROM", "TO"), help="a label is known only so many days after the ECG")
     add("--one_per_patient", help="first, last or random: one recording of each patient")
     add("--features", default="mean", help="mean, mean_std (over tokens) or leads (default: %(default)s)")
+    add(
+        "--combine",
+        default="mean",
+        help="mean: embeddings of windows (and leads) are averaged; logit: logits of a model fitted to windows are "
+        "(default: %(default)s)",
+    )
     add = parser.add_argument_group("split").add_argument
     add("--folds", default="5", metavar="N|COLUMN", help="folds by patient, or the column that gives them (default: 5)")
     add("--split", metavar="COLUMN", help="column that gives the split")
@@ -94,7 +101,22 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="RUN",
-        help="runs of networks with random weights (embed --checkpoint random:SEED), a control",
+        help="runs of networks with random weights (embed --checkpoint random:SEED), a control; else they are made",
+    )
+    add(
+        "--random_networks",
+        type=int,
+        default=5,
+        metavar="N",
+        help="networks with random weights that embed the sample, from the cohort's files (default: %(default)s)",
+    )
+    add("--data_dir", metavar="DIR", help="folder of the cohort's files, if it has moved since the run")
+    add(
+        "--head",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="heads that are fitted already: the fine-tuned checkpoint that the run was made with, or a probe.safetensors",
     )
     add(
         "--score",
@@ -132,6 +154,7 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         label_time=arguments.label_time,
         days=None if arguments.days is None else tuple(arguments.days),
         features=arguments.features,
+        combine=arguments.combine,
         one_per_patient=arguments.one_per_patient,
         folds=int(arguments.folds) if arguments.folds.isdecimal() else arguments.folds,
         split=arguments.split,
@@ -178,24 +201,51 @@ def run_probe(arguments: argparse.Namespace) -> int:
     """
     settings = settings_of(arguments)
     from ecgfounder.analysis import probe
-    from ecgfounder.analysis.probe_report import check_folder, write_report
+    from ecgfounder.analysis.probe import CONTROLS_FOLDER, Originals
+    from ecgfounder.analysis.probe_report import MARKER, check_folder, write_report
+    from ecgfounder.checks import check_least
+    from ecgfounder.network.checkpoint import head_in
 
+    check_least("random_networks", arguments.random_networks, 0)
     console = Terminal()
-    folder = locate(output_place(arguments.output_dir, storage_options(arguments.storage_options)))
-    check_folder(folder)
+    options = storage_options(arguments.storage_options)
+    folder = locate(output_place(arguments.output_dir, options))
+    check_folder(folder, MARKER, CONTROLS_FOLDER)
+    data_dir = None if arguments.data_dir is None else folder_text(arguments.data_dir, options)
     run = opened_runs(arguments, console)
     result = probe(
         run,
         label_table(arguments),
         settings=settings,
         against=named_runs(arguments.against, arguments),
-        random=list(named_runs(arguments.random, arguments).values()),
+        random=_random(arguments, folder / CONTROLS_FOLDER, data_dir, console),
+        heads=[head_in(path) for path in arguments.head],
+        originals=Originals(data_dir, folder / CONTROLS_FOLDER, options),
         say=console.line,
     )
     write_report(result, folder)
     _print(result, console)
     console.line(f"{folder / 'report.html'} shows all figures; the tables are beside it ({result.seconds:.0f} s)")
     return OK
+
+
+def _random(
+    arguments: argparse.Namespace, folder: Location, data_dir: str | None, console: Terminal
+) -> Runs | MakeRandom:
+    """The runs of `--random`, or what makes them."""
+    from ecgfounder.random_networks import RandomNetworks
+
+    if arguments.random or not arguments.random_networks or arguments.controls == "none":
+        return list(named_runs(arguments.random, arguments).values())
+    return RandomNetworks(
+        folder,
+        n=arguments.random_networks,
+        features=arguments.features,
+        data_dir=data_dir,
+        options=storage_options(arguments.storage_options),
+        say=console.line,
+        progress=console.progress,
+    )
 
 
 def _print(result: ProbeResult, console: Terminal) -> None:

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ecgfounder.commands.arguments import add_storage_argument
-from ecgfounder.commands.progress import duration
 from ecgfounder.commands.terminal import OK, SOME_FAILED
 from ecgfounder.escaping import counted, one_line
+from ecgfounder.run.pace import duration
 from ecgfounder.storage import output_place, storage_options
 
 if TYPE_CHECKING:

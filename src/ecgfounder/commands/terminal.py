@@ -25,10 +25,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
-from ecgfounder.commands.progress import Minutes, Pace
 from ecgfounder.drivers.interruption import Stopped, listening
 from ecgfounder.errors import ECGFounderError, SettingsError
 from ecgfounder.escaping import one_line
+from ecgfounder.run.pace import Minutes, Pace
 
 if TYPE_CHECKING:
     from ecgfounder.ledger.manifest import Tally
@@ -72,10 +72,14 @@ _FLAGS = "|".join(
             "one_per_patient",
         ),
         *(
+            "as_levels",
+            "as_number",
             "output_dir",
             "output_file",
             "output_format",
             "path_column",
+            "random_directions",
+            "random_networks",
             "ray_address",
             "read_memory",
             "read_timeout",
@@ -89,8 +93,9 @@ _FLAGS = "|".join(
     )
 )
 _WORDS = (
-    "actors|baseline|checkpoint|classes|codes|compiled|controls|dataset|days|device|driver|dtype|engine|features|folds|format|"
-    "group|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|predictions|reader|"
+    "actors|baseline|by|chance|checkpoint|classes|codes|combine|compiled|controls|dataset|days|device|driver|dtype|engine|features|"
+    "folds|format|group|head|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|"
+    "predictions|reader|"
     "recipe|refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )
 _SETTING = re.compile(rf"(?<![\w.'\"-])({_FLAGS}|{_WORDS})=(?:(True)\b|'([^']*)'|(\d[\d.]*\d|\d))")
@@ -115,7 +120,10 @@ def as_flags(text: str) -> str:
 def as_command(work: Callable[[], int]) -> int:
     """Run a command: errors of the package are printed as one line, not as a traceback; signal n gives exit status 128 + n."""
     with _steady_streams(), _log_in_lines(LineFormatter()), listening(_stop):
-        return status_of(work, lambda text: print(f"ecgfounder: {text}", file=sys.stderr))
+        status = status_of(work, lambda text: print(f"ecgfounder: {text}", file=sys.stderr))
+    if (ray := sys.modules.get("ecgfounder.drivers.ray")) is not None:
+        ray.leave(status)
+    return status
 
 
 def status_of(work: Callable[[], int], tell: Callable[[str], None]) -> int:
@@ -329,18 +337,18 @@ class Terminal:
     def event(self, name: str, **values: object) -> None:
         """What only machines need to know; see `JsonTerminal`."""
 
-    def progress(self, done: int, failed: int, total: int) -> None:
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None:
         """Show how far the run is; on the main process only."""
         if self._quiet:
             return
         if not self._has_bar:
-            self._minutes.count(done, failed, total)
+            self._minutes.count(done, failed, total, one_line(detail))
             return
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, unit="ECG", file=sys.stderr, smoothing=0.05)
-        self._bar.set_postfix_str(f"failed {failed}", refresh=False)
+        self._bar.set_postfix_str(f"failed {failed}{', ' if detail else ''}{one_line(detail)}", refresh=False)
         self._bar.update(done + failed - self._bar.n)
 
     @contextmanager
@@ -382,7 +390,7 @@ class JsonTerminal(Terminal):
         self.event("message", message=one_line(as_flags(text)))
 
     def minute(self, pace: Pace) -> None:
-        self.event("progress", **asdict(pace))
+        self.event("progress", **{name: value for name, value in asdict(pace).items() if value != ""})
 
     def event(self, name: str, **values: object) -> None:
         self._print(json_line(name, **values))

@@ -120,8 +120,8 @@ class Schedule:
         share = math.ceil(left / (SHARES * max(1, workers)))
         return min(self.group_size, max(share, min(SMALLEST, self.group_size)))
 
-    def finish(self, outcome: Outcome) -> None:
-        """Count a group that came back, and keep what it has left for other groups."""
+    def finish(self, outcome: Outcome, machine: str = "") -> None:
+        """Count a group that came back from a machine, and keep what it has left for other groups."""
         group = self._given.pop(outcome.number)
         self.count(outcome.done, outcome.failed)
         self.reasons.update(outcome.reasons)
@@ -131,7 +131,9 @@ class Schedule:
         left = set(outcome.left)
         if self._good is None and outcome.good is not None:
             self._good = next((job for job in group.jobs if job.place == outcome.good), None)
-        self._put_back([job for job in group.jobs if job.place in left], group.losses, group.avoid)
+        large = left.intersection(outcome.too_large)
+        self._put_back([job for job in group.jobs if job.place in left - large], group.losses, group.avoid)
+        self._put_back([job for job in group.jobs if job.place in large], max(1, group.losses), machine)
 
     def count(self, done: int, failed: int) -> None:
         """Count records that are published."""

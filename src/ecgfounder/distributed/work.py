@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ecgfounder._version import __version__
 from ecgfounder.ledger.groups.epochs import Epoch
 from ecgfounder.ledger.groups.lease import USUAL, Intervals
+from ecgfounder.network.head import Head
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
 
@@ -62,8 +63,8 @@ class Work:
         Settings for reading and preparing.
     network : NetworkChoice
         The network.
-    pooling, predictions, format, dtype, shard_size, record_column : str, bool, str, str, int, str
-        The form of the outputs.
+    pooling, predictions, format, dtype, shard_size, record_column : str, bool or Head, str, str, int, str
+        The form of the outputs; a head is that of a probe's file.
     num_workers : int
         Maximum number of reading processes of a worker.
     read_timeout : float
@@ -88,7 +89,7 @@ class Work:
     task: ReadTask
     network: NetworkChoice
     pooling: str = "none"
-    predictions: bool = False
+    predictions: bool | Head = False
     format: str = "json"
     dtype: str = "float32"
     shard_size: int = 1000
@@ -172,6 +173,8 @@ class Outcome:
         The bottleneck, as `ecgfounder.drivers.local.Pipeline.slowest`.
     left : tuple of int
         The places of records that are not in the part, to be done in other groups.
+    too_large : tuple of int
+        Those of them for which the memory of the worker's device did not suffice: to be tried once on another machine.
     trouble : str or None
         Why the worker has left records that it should have done.
     obsolete : tuple of str
@@ -193,6 +196,7 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
     slowest: str | None = None
     left: tuple[int, ...] = ()
+    too_large: tuple[int, ...] = ()
     trouble: str | None = None
     obsolete: tuple[str, ...] = ()
     good: int | None = None

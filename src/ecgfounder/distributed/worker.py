@@ -30,7 +30,7 @@ from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.engines.trial import refuse_overflow, synthetic_ecg
-from ecgfounder.errors import RunError, SettingsError, StorageError
+from ecgfounder.errors import OutOfMemoryError, RunError, SettingsError, StorageError
 from ecgfounder.ledger.entry import Commitment, Entry, Line, PartEnd, PartHeader
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.groups.epochs import Epoch, is_visible
@@ -44,7 +44,7 @@ from ecgfounder.machine import usable_cores, usable_memory
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
-from ecgfounder.stages.pooling import diagnostic_head
+from ecgfounder.stages.pooling import chosen_head
 from ecgfounder.stages.read import Job
 from ecgfounder.stages.record import Recorder
 from ecgfounder.stages.trouble import StoreTrouble
@@ -52,6 +52,11 @@ from ecgfounder.storage import Location, is_url, require_folder
 
 READING_SHARE = 0.25
 """Share of a machine's memory that reading large files may take by default."""
+
+IN_HAND = 2
+"""Groups in hand: one that is read, and one that is finished."""
+LAST_SECONDS = 12.0
+"""Time for the end of groups in hand when the driver is gone: a pipeline leaves what is in progress sooner."""
 
 Array = npt.NDArray[np.float32]
 
@@ -81,7 +86,7 @@ class Worker:
         self._work = work
         checkpoint = checkpoint_here(work.network, work.task.options, pieces)
         self._engine = _engine(work, checkpoint)
-        head = diagnostic_head(self._engine.head) if work.predictions else None
+        head = chosen_head(work.predictions, self._engine.head)
         self._stage = EmbedStage.of(_Shared(self._engine), work.pooling, head)
         self._size = work.network.batch_size or self._engine.batch_size
         self.facts = Facts(
@@ -96,7 +101,7 @@ class Worker:
         self._interruption = Interruption()
         self._pool: ReaderPool | None = None
         self._asked: queue.Queue[tuple[Group, Future[Outcome]] | None] = queue.Queue()
-        self._in_hand = threading.Semaphore(2)  # a group that is read, and one that is finished
+        self._in_hand = threading.Semaphore(IN_HAND)
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="ecgfounder-finish")
         # Reading processes end with the thread that has started them: it lives as long as the worker.
         self._reader = threading.Thread(target=self._serve, name="ecgfounder-groups", daemon=True)
@@ -113,6 +118,13 @@ class Worker:
     def stop(self) -> None:
         """Take no more records: what is in progress is finished and published, the rest is left."""
         self._interruption.request(0)
+
+    def outlive(self) -> None:
+        """Return when the driver is gone, and what was in hand is published or left, or has had time enough."""
+        self._sight.over.wait()
+        deadline = time.monotonic() + LAST_SECONDS
+        for _ in range(IN_HAND):
+            self._in_hand.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
         """End the reading processes and free the network's memory, after the groups that were submitted."""
@@ -139,18 +151,30 @@ class Worker:
         self._end_readers()
 
     def _read(self, group: Group) -> _Attempt:
-        attempt = _Attempt(self._work, group, self._sight.check, self.facts)
+        attempt = _Attempt(self._work, group, self._sight.check, self.facts, self._takes_synthetic)
         if self._pool is None:
             self._pool = self._new_pool()
         attempt.pipeline = Pipeline(
             self._pool, self._stage, attempt.finish, self._size, self._interruption, trouble=attempt.trouble
         )
         if group.is_trial and not group.jobs:
-            self._engine.embed(synthetic_ecg(self._engine.in_channels)[None])
+            self._stage.network.embed(self._synthetic)
         attempt.pipeline.read(self._taken(group))
         if attempt.trouble.reason is not None or attempt.pipeline.is_abandoned or self._interruption.requested:
             self._end_readers()  # they may still hold jobs of this group
         return attempt
+
+    @property
+    def _synthetic(self) -> Array:
+        return synthetic_ecg(self._engine.in_channels)[None]
+
+    def _takes_synthetic(self) -> bool:
+        """Whether the device's memory suffices for a synthetic recording of 10 s."""
+        try:
+            self._stage.network.embed(self._synthetic)
+        except OutOfMemoryError:
+            return False
+        return True
 
     def _taken(self, group: Group) -> Iterator[Job]:
         """The group's jobs, until its time is over or no more are wanted."""
@@ -223,8 +247,12 @@ class _Attempt:
 
     pipeline: Pipeline
 
-    def __init__(self, work: Work, group: Group, check: Callable[[], None], facts: Facts) -> None:
+    def __init__(
+        self, work: Work, group: Group, check: Callable[[], None], facts: Facts, takes_synthetic: Callable[[], bool]
+    ) -> None:
         self._work = work
+        self._takes_synthetic = takes_synthetic
+        self._too_large: list[Finished] = []
         self._group = group
         self._facts = facts
         self.trouble = StoreTrouble(work.task.options)
@@ -234,13 +262,26 @@ class _Attempt:
     def finish(self, finished: Sequence[Finished]) -> None:
         """Called with finished records, as they come."""
         if not self._group.is_trial:
-            self._recorder.finish(finished)
+            self._too_large += [each for each in finished if each.kind == OutOfMemoryError.__name__]
+            self._recorder.finish([each for each in finished if each.kind != OutOfMemoryError.__name__])
+
+    def _judge_too_large(self) -> None:
+        """Let recordings fail for which the memory of a second device did not suffice, unless it does for none."""
+        if not self._too_large:
+            return
+        if not self._takes_synthetic():
+            self.trouble.end(
+                f"{self._facts.device} has not enough memory for a recording of 10 s: {self._too_large[0].reason}"
+            )
+        elif self._group.losses:
+            self._recorder.finish(self._too_large)
 
     def end(self) -> Outcome:
         """Wait for the last records, and publish the part."""
         outcome = Outcome(number=self._group.number, facts=self._facts)
         try:
             self.pipeline.complete()
+            self._judge_too_large()
             self._recorder.close()
             if self._group.is_trial:
                 return outcome
@@ -269,6 +310,7 @@ class _Attempt:
             seconds=_seconds(entries),
             slowest=self.pipeline.slowest if self.pipeline.seconds else None,
             left=tuple(job.place for job in self._group.jobs if job.key not in written),
+            too_large=tuple(each.job.place for each in self._too_large if each.job.key not in written),
             trouble=self.trouble.reason,
             obsolete=tuple(self._recorder.take_obsolete()),
             good=next((job.place for job in self._group.jobs if job.key in good), None),

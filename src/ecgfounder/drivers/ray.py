@@ -6,6 +6,7 @@ the results of groups. It knows neither what a group is nor what a result means,
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import math
@@ -15,6 +16,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -38,13 +40,24 @@ TELL_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 1800.0
 """Time without a result after which a worker that has groups counts as dead: three times as long as a group takes records."""
+OPENING_SECONDS = 120.0
+"""Time for which a worker that has not opened is waited for where a group should be done on another machine."""
 LOOK_SECONDS = 5.0
 """Time between two looks at the cluster's machines."""
+ANSWER_SECONDS = 5.0
+"""Time for which an answer of the cluster's head is waited for before the last one is used."""
+HEAD_SECONDS = 40.0
+"""Time without an answer of the head after which it counts as lost: Ray itself ends the process after 60 s."""
+SHUTDOWN_SECONDS = 15.0
+"""Time for the end of the connection, which a head that does not answer holds up for ever."""
+
+log = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s/:\[\]]+):\d{1,5}")
-_NODE_DIED = re.compile(
-    r"node (has )?died|node was (terminated|preempted|drained)|node is dead|preempt|raylet", re.IGNORECASE
-)
+MOST_SAID = 300
+"""Characters of a message of Ray that are shown."""
+_IDENTIFIER = re.compile(r"(class_name|actor_id|pid|name|namespace|ip): ")
+_NODE_DIED = re.compile(r"node (has )?died|node was (terminated|preempted|drained)|node is dead", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,32 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         with _own_signals():
-            ray.shutdown()
+            _disconnect(ray)
+
+
+def _disconnect(ray: Any) -> None:
+    """End the connection, or leave it behind if the cluster's head holds that up."""
+    global _left_behind
+    ending = threading.Thread(target=ray.shutdown, name="ecgfounder-ray-shutdown", daemon=True)
+    ending.start()
+    ending.join(SHUTDOWN_SECONDS)
+    if ending.is_alive():
+        _left_behind = True
+        atexit.unregister(ray.shutdown)
+
+
+_left_behind = False
+
+
+def leave(status: int) -> None:
+    """End this process, a command, with this exit status if it has left a connection behind, else do nothing.
+
+    Ray's code crashes at the usual end of an interpreter that still has such a connection.
+    """
+    if _left_behind:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _refuse_deaf(address: str) -> None:
@@ -201,6 +239,9 @@ class Opened(Protocol):
 
     def stop(self) -> None: ...
 
+    def outlive(self) -> None:
+        """Return when its driver is gone for good, and what it had in hand is finished or left."""
+
 
 class Host:
     """The actor: holds one worker. Its methods return what went wrong as a text that quotes no file."""
@@ -226,7 +267,8 @@ class Host:
         except Exception as error:  # noqa: BLE001 - whatever this machine lacks: no recording has been read yet
             return "refused", f"{socket.gethostname()}: {type(error).__name__}: {error}"
         assert self._worker is not None
-        return "opened", self._worker.facts
+        threading.Thread(target=_end_without_driver, args=(self._worker,), name="ecgfounder-end", daemon=True).start()
+        return "opened", (self._worker.facts, ray.get_runtime_context().get_node_id())
 
     def do(self, group: Any) -> tuple[str, Any]:
         """Do a group: "done" with its result, or "broken" with the kind of the error."""
@@ -263,6 +305,12 @@ class Host:
                 self._meters["seconds"].inc(seconds, {"stage": stage})
 
 
+def _end_without_driver(worker: Opened) -> None:
+    """End this process when its driver is gone: a cluster without a head does not do it."""
+    worker.outlive()
+    os._exit(1)
+
+
 # --- at the driver -----------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +330,8 @@ class Actor:
         The groups that it has, by the reference of the result.
     heard : float
         When it got its first group, or gave its last result.
+    is_leaving : bool
+        Whether its machine is about to be taken away: it gets no more groups.
     """
 
     handle: Any
@@ -294,10 +344,15 @@ class Actor:
     groups: dict[Any, Any] = field(default_factory=dict)
     heard: float = 0.0
     paused_until: float = 0.0
+    is_leaving: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.facts is not None and not self.is_leaving
 
     @property
     def has_room(self) -> bool:
-        return self.facts is not None and len(self.groups) < IN_HAND and time.monotonic() >= self.paused_until
+        return self.is_open and len(self.groups) < IN_HAND and time.monotonic() >= self.paused_until
 
 
 @dataclass(frozen=True)
@@ -332,6 +387,8 @@ class Died:
     ----------
     with_machine : bool
         Whether its machine is gone, so that the groups are not the cause.
+    preempted : bool
+        Whether the machine was taken away by whoever lends it.
     was_open : bool
         Whether it had started.
     """
@@ -341,9 +398,84 @@ class Died:
     reason: str
     with_machine: bool
     was_open: bool
+    preempted: bool = False
 
 
 Event = Started | Refused | Done | Died
+
+
+@dataclass(frozen=True)
+class View:
+    """The cluster, as its head has described it.
+
+    Attributes
+    ----------
+    machines : tuple of mapping
+        Those that are alive.
+    leaving : mapping of str to int
+        By the identifiers of machines that will be taken away: when, in ms since 1970; 0 if that is not known.
+    free : mapping of str to float
+        Resources of all machines that nobody has.
+    at : float
+        When the head was asked.
+    """
+
+    machines: tuple[Mapping[str, Any], ...]
+    leaving: Mapping[str, int]
+    free: Mapping[str, float]
+    at: float
+
+
+class Head:
+    """The head of the cluster, asked from a thread, because Ray waits for its answer without end."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._asked = threading.Event()
+        self._closed = False
+        self._answered = threading.Condition()
+        self.view = View((), {}, {}, time.monotonic())
+        self._thread = threading.Thread(target=self._watch, name="ecgfounder-ray-head", daemon=True)
+        self._thread.start()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last question that was answered."""
+        return time.monotonic() - self.view.at
+
+    def look(self) -> View:
+        """A view that is newer than this call; the last one, if the head does not answer."""
+        began = time.monotonic()
+        self._asked.set()
+        with self._answered:
+            self._answered.wait_for(lambda: self.view.at >= began, ANSWER_SECONDS)
+        return self.view
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._closed = True
+        self._asked.set()
+        self._thread.join(ANSWER_SECONDS)
+
+    def _watch(self) -> None:
+        while not self._closed:
+            self._asked.clear()
+            began = time.monotonic()
+            try:
+                view = self._ask(began)
+            except Exception as error:  # noqa: BLE001 - Ray raises nothing narrower; `silence` tells
+                log.debug("the head of the Ray cluster does not answer: %s", error)
+            else:
+                with self._answered:
+                    self.view = view
+                    self._answered.notify_all()
+            self._asked.wait(LOOK_SECONDS)
+
+    def _ask(self, began: float) -> View:
+        machines = tuple(node for node in self._ray.nodes() if node["Alive"])
+        # Ray has no public question for it; its own libraries use this one.
+        leaving = self._ray._private.state.state.get_draining_nodes()
+        return View(machines, leaving, self._ray.available_resources(), began)
 
 
 class Fleet:
@@ -384,8 +516,10 @@ class Fleet:
         self.needs = needs
         self.actors: list[Actor] = []
         self._refused: set[str] = set()
+        self._leaving: set[str] = set()
         self._looked = -math.inf
         self._told = time.monotonic()
+        self._head = Head(ray)
         self._kind = ray.remote(Host)
         self._options: dict[str, Any] = {
             "num_cpus": needs.cpus,
@@ -397,36 +531,71 @@ class Fleet:
 
     @property
     def open_actors(self) -> list[Actor]:
-        return [actor for actor in self.actors if actor.facts is not None]
+        return [actor for actor in self.actors if actor.is_open]
+
+    @property
+    def machines(self) -> set[str]:
+        """The machines that have workers, or soon will."""
+        since = time.monotonic() - OPENING_SECONDS
+        opening = [actor for actor in self.actors if actor.facts is None and actor.machine and actor.since > since]
+        return {actor.machine for actor in self.open_actors + opening}
+
+    @property
+    def lost(self) -> str | None:
+        """Why the cluster cannot be used any more; None while its head answers."""
+        silence = self._head.silence
+        return f"the head of the Ray cluster has not answered for {silence:.0f} s" if silence > HEAD_SECONDS else None
 
     def tend(self, wanted: int) -> None:
         """Start workers where there is room, up to the number that is wanted; tell if none can start."""
         now = time.monotonic()
-        if now - self._looked >= LOOK_SECONDS or not self.actors:
-            self._looked = now
-            self._grow(max(wanted, self._settings.least))
+        view = self._head.view if self._looked > 0 else self._head.look()
+        if view.at > self._looked:
+            self._looked = view.at
+            self._let_go(view)
+            self._grow(max(wanted, self._settings.least), view)
+        for actor in [actor for actor in self.actors if actor.is_leaving and not actor.groups]:
+            self.release(actor)
         if self.open_actors:
             self._told = now
         elif now - self._told >= TELL_SECONDS:
             self._told = now
-            self._tell(self._what_is_missing())
+            self._tell(self._what_is_missing(view))
 
-    def _grow(self, wanted: int) -> None:
+    def _let_go(self, view: View) -> None:
+        """Let workers on machines that will be taken away finish what they have begun, and no more."""
+        for actor in self.actors:
+            if actor.machine not in view.leaving or actor.is_leaving:
+                continue
+            actor.is_leaving = True
+            if actor.facts is not None:
+                actor.handle.stop.remote()
+            if actor.machine not in self._leaving:
+                self._leaving.add(actor.machine)
+                left = view.leaving[actor.machine] / 1000 - time.time()
+                when = f" in {max(0.0, left):.0f} s" if view.leaving[actor.machine] else ""
+                self._tell(
+                    f"{actor.host} will be taken away{when} (pre-emption): its workers finish what they have begun, and the rest "
+                    "of their groups is done by others"
+                )
+
+    def _grow(self, wanted: int, view: View) -> None:
         most = min(wanted, self._settings.most or wanted)
-        for node in self._nodes():
-            if node["NodeID"] in self._refused:
+        waiting = sum(not actor.machine for actor in self.actors)  # for any machine
+        for node in view.machines:
+            if node["NodeID"] in self._refused or node["NodeID"] in view.leaving:
                 continue
             here = sum(actor.machine == node["NodeID"] for actor in self.actors)
-            for _ in range(self.needs.fit(node) - here):
-                if len(self.actors) >= most:
+            for _ in range(self.needs.fit(node) - here - waiting):
+                if self._staying >= most:
                     return
                 self._start(node)
-        waiting = sum(not actor.machine for actor in self.actors)
-        if not waiting and len(self.actors) < min(self._settings.least, most) and not self._refused:
+        if not waiting and self._staying < min(self._settings.least, most) and not self._refused:
             self._start(None)  # a cluster that grows makes a machine for it
 
-    def _nodes(self) -> list[dict[str, Any]]:
-        return [node for node in self._ray.nodes() if node["Alive"]]
+    @property
+    def _staying(self) -> int:
+        return sum(not actor.is_leaving for actor in self.actors)
 
     def _start(self, node: Mapping[str, Any] | None) -> None:
         options, machine, host, share = self._options, "", "a new machine", 1.0
@@ -439,9 +608,8 @@ class Fleet:
         actor.opening = actor.handle.open.remote(__version__, self._opener, share, None)
         self.actors.append(actor)
 
-    def _what_is_missing(self) -> str:
-        nodes = self._nodes()
-        free = self._ray.available_resources()
+    def _what_is_missing(self, view: View) -> str:
+        nodes, free = view.machines, view.free
         has = {name: sum(node["Resources"].get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
         wanted = [f"{self.needs.cpus:g} CPUs"] + ([f"{self.needs.gpus:g} GPUs"] if self.needs.gpus else [])
         shown = ", ".join(f"{free.get(name, 0.0):g} of {total:g} {name}s free" for name, total in has.items())
@@ -483,9 +651,12 @@ class Fleet:
         try:
             kind, value = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            return [self._lose(actor, str(error))]
+            return [self._lose(actor, _why(error), error)]
         if kind == "opened":
-            actor.facts, actor.opening = value, None
+            (actor.facts, machine), actor.opening = value, None
+            if not actor.machine:
+                names = {node["NodeID"]: node["NodeManagerHostname"] for node in self._head.look().machines}
+                actor.machine, actor.host = machine, names.get(machine, actor.facts.host)
             return [Started(actor)]
         if kind == "absent":
             if self._sent is None:
@@ -501,13 +672,19 @@ class Fleet:
         actor.heard = time.monotonic()
         return [Done(actor, actor.groups.pop(reference), value)]
 
-    def _lose(self, actor: Actor, reason: str) -> Died:
+    def _lose(self, actor: Actor, reason: str, error: Exception | None = None) -> Died:
         groups = tuple(actor.groups.values())
         was_open = actor.facts is not None
         self.release(actor)
-        alive = {node["NodeID"] for node in self._nodes()}
-        gone = bool(_NODE_DIED.search(reason)) or bool(actor.machine and actor.machine not in alive)
-        return Died(actor, groups, reason.partition("\n")[0], gone, was_open)
+        alive = {node["NodeID"] for node in self._head.look().machines}
+        preempted = bool(getattr(error, "preempted", False))
+        gone = (
+            preempted
+            or isinstance(error, self._ray.exceptions.ActorUnschedulableError)
+            or bool(_NODE_DIED.search(reason))
+            or bool(actor.machine and actor.machine not in alive)
+        )
+        return Died(actor, groups, reason, gone, was_open, preempted)
 
     def release(self, actor: Actor) -> None:
         """End a worker."""
@@ -523,8 +700,16 @@ class Fleet:
 
     def close(self) -> None:
         """End all workers."""
+        self._head.close()
         for actor in list(self.actors):
             self.release(actor)
+
+
+def _why(error: Exception) -> str:
+    """What Ray says of the death of a worker, in one line: the first line says nothing, and others are identifiers."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if not _IDENTIFIER.match(line)]
+    return " ".join(said[1:] or said)[:MOST_SAID]
 
 
 @dataclass(frozen=True)

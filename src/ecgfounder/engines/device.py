@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ecgfounder.engines.engine import CPU_ROWS, Array, Engine
-from ecgfounder.errors import EmbeddingError, SettingsError
+from ecgfounder.errors import EmbeddingError, OutOfMemoryError, SettingsError
 from ecgfounder.network.head import Head
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,9 @@ class DeviceEngine(Engine):
                 return compute(batch)
         except (RuntimeError, MemoryError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise EmbeddingError(f"PyTorch could not compute a batch of {list(batch.shape)}: {reason}") from error
+            lacks_memory = isinstance(error, MemoryError) or out_of_memory(error)
+            kind = OutOfMemoryError if lacks_memory else EmbeddingError
+            raise kind(f"PyTorch could not compute a batch of {list(batch.shape)}: {reason}") from error
 
     def _in_passes(self, batch: Array) -> Array:
         return self._in_passes_that_fit(batch, self._pass)

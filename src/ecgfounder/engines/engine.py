@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.errors import EmbeddingError
+from ecgfounder.errors import EmbeddingError, OutOfMemoryError
 from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, spec_of
 from ecgfounder.network.head import Head, pooled
 
@@ -75,7 +75,9 @@ class Engine(ABC):
         Raises
         ------
         EmbeddingError
-            If the batch has another form, or cannot be computed (too long for the memory).
+            If the batch has another form, or cannot be computed.
+        OutOfMemoryError
+            If it is too large for the memory; on a GPU, if one row is.
         """
         self._check_form(batch)
         if len(batch) == 0:
@@ -138,7 +140,7 @@ class CpuEngine(Engine):
                 rows = np.ascontiguousarray(batch[start : start + CPU_ROWS])
                 self._fill(maps[start : start + CPU_ROWS], rows)
         except MemoryError as error:
-            raise EmbeddingError(f"a batch of {list(batch.shape)} cannot be computed: not enough memory") from error
+            raise OutOfMemoryError(f"a batch of {list(batch.shape)} cannot be computed: not enough memory") from error
         return maps
 
     @abstractmethod

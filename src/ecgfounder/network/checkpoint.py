@@ -25,7 +25,8 @@ import numpy as np
 from ecgfounder.errors import CheckpointError, StorageError
 from ecgfounder.machine import cache_folder, is_reachable
 from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, SPECS, NetworkSpec, spec_of
-from ecgfounder.network.head import Head
+from ecgfounder.network.head import Head, labels_of
+from ecgfounder.network.named_head import NamedHead, is_head, read_head
 from ecgfounder.network.random_weights import INITIALISATION, random_weights, seed_of
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, is_url, locate, path_here
 from ecgfounder.storage.copies import copy_of
@@ -441,6 +442,27 @@ def labels_in(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """
     head = load_checkpoint(path).head()
     return None if head is None else head.labels
+
+
+def head_in(path: str | os.PathLike[str]) -> NamedHead:
+    """The head with names of a fine-tuned checkpoint, of a published one, or of a probe's file.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_checkpoint` and `read_head` do, or if the checkpoint has no head, or one without names.
+    """
+    if is_head(path):
+        return read_head(path)
+    head = load_checkpoint(path).head()
+    labels = labels_of(head)
+    if head is None or labels is None:
+        found = "no head" if head is None else f"a head of {head.n_classes} classes without names"
+        raise CheckpointError(
+            f"{os.fspath(path)} has {found}; expected a list of distinct names under 'labels', or a probe.safetensors"
+        )
+    sha256 = sha256_of(path)
+    return NamedHead(replace(head, labels=labels), sha256, (sha256,), os.path.basename(path))
 
 
 def head_of(state: Mapping[str, torch.Tensor]) -> Head | None:

@@ -10,7 +10,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ecgfounder.distributed.checkpoint import pieces_of
@@ -30,17 +30,17 @@ from ecgfounder.ledger.liveness import own_name
 from ecgfounder.ledger.record import now
 from ecgfounder.ledger.removal import remove_obsolete
 from ecgfounder.machine import is_launched
+from ecgfounder.network.head import Head
 from ecgfounder.run.budget import make_budget
 from ecgfounder.run.run import SHORT_SECONDS, Opening, Run, Started
 from ecgfounder.run.summary import Summary
 from ecgfounder.sinks.sink import FailuresOnly
 from ecgfounder.stages.collect import Finished
+from ecgfounder.stages.pooling import chosen_head
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
 from ecgfounder.storage import is_url
 
-TELL_SECONDS = 60.0
-"""Time between two lines about the progress of all workers."""
 TROUBLES = 3
 """Groups in a row that workers give back because of the same or other trouble, until the run ends."""
 
@@ -58,6 +58,7 @@ class EngineElsewhere:
     description: str
     samples_per_pass: int | None = None
     relative_error: float | None = None
+    is_known: bool = True
 
     def describe(self) -> str:
         return self.description
@@ -65,6 +66,11 @@ class EngineElsewhere:
     @classmethod
     def of(cls, facts: Facts) -> EngineElsewhere:
         return cls(facts.engine, facts.precision, facts.device, facts.batch_size, facts.description)
+
+    def learn(self, facts: Facts) -> None:
+        """Become what a worker says of its engine."""
+        self.name, self.precision, self.device = facts.engine, facts.precision, facts.device
+        self.description, self.is_known = facts.description, True
 
 
 class GroupedRun(Run):
@@ -104,14 +110,36 @@ class GroupedRun(Run):
         if plan.n_todo:
             engine = self._open_workers(opening, plan.n_todo, stack)
         else:
-            settings = self.settings
-            engine = EngineElsewhere(
-                settings.engine, settings.precision, settings.device or "", settings.batch_size or 0, "not started"
-            )
+            engine = self._unknown_engine("not started")
+            before = self.folder.read()
+            if before is not None:  # its results are those of that engine
+                engine.name, engine.precision, engine.device = (
+                    before.engine.name,
+                    before.engine.precision,
+                    before.engine.device,
+                )
         started = Started(opening, launch, stamp, run_id, plan, engine, began)
         self._announce(started)
         self._begin_record(started)
         return started
+
+    def _unknown_engine(self, description: str) -> EngineElsewhere:
+        """The engine that was asked for, where no worker has described its own."""
+        settings = self.settings
+        size = settings.batch_size or 0
+        return EngineElsewhere(
+            settings.engine, settings.precision, settings.device or "", size, description, is_known=False
+        )
+
+    def note_engine(self, facts: Facts, started: Started) -> None:
+        """Record the engine, as the first worker describes it that is heard of."""
+        engine = started.engine
+        if not isinstance(engine, EngineElsewhere) or engine.is_known or not facts.engine:
+            return
+        engine.learn(facts)
+        record = self.folder.read()
+        if record is not None and self.settings.shard[1] == 1:
+            self.folder.write(replace(record, engine=self._record(started).engine))
 
     @abstractmethod
     def _open_workers(self, opening: Opening, n_todo: int, stack: ExitStack) -> EngineElsewhere:
@@ -146,7 +174,7 @@ class GroupedRun(Run):
                 batch_size=settings.batch_size,
             ),
             pooling=settings.pooling,
-            predictions=settings.predictions,
+            predictions=_predictions(settings.predictions),
             format=settings.format,
             dtype=settings.dtype,
             shard_size=settings.shard_size,
@@ -229,19 +257,19 @@ class Returned:
         self._started = started
         self._schedule = schedule
         self._recorder = recorder
-        self._told = self._began = time.monotonic()
         self._troubles = 0
 
-    def take(self, outcome: Outcome) -> bool:
-        """Count an outcome; returns whether the worker had trouble."""
+    def take(self, outcome: Outcome, machine: str = "") -> bool:
+        """Count an outcome that came from a machine; returns whether the worker had trouble."""
         if outcome.lost:
             self._schedule.finish(self.published(outcome.number))
             return False
         if outcome.undecided:
             self.close(outcome.number)
             return self._troubled(outcome.trouble or "")
-        self._schedule.finish(outcome)
+        self._schedule.finish(outcome, machine)
         remove_obsolete(self._run.folder, outcome.obsolete)
+        self._run.note_engine(outcome.facts, self._started)
         engine = self._started.engine
         if isinstance(engine, EngineElsewhere):
             engine.samples_per_pass = outcome.samples_per_pass or engine.samples_per_pass
@@ -314,30 +342,22 @@ class Returned:
         self._run.check()
         self._recorder.finish([])
         done, failed = self._schedule.done, self._schedule.failed + self._recorder.failed
-        self._run.console.progress(done, failed, self._schedule.total)
-        if time.monotonic() - self._told >= TELL_SECONDS:
-            self._told = time.monotonic()
-            self._run.console.line(self._line(done, failed, workers))
+        self._run.console.progress(done, failed, self._schedule.total, self._detail(workers))
 
-    def _line(self, done: int, failed: int, workers: int) -> str:
-        rate = (done + failed) / (time.monotonic() - self._began)
-        reasons = ", ".join(f"{kind} {count:,}" for kind, count in self._schedule.reasons.most_common(3))
+    def _detail(self, workers: int) -> str:
+        """The workers, their bottleneck, and the most frequent reasons of failures."""
         slowest = self._schedule.slowest.most_common(1)
-        return (
-            f"{done + failed:,} of {counted(self._schedule.total, 'recording')}, {failed:,} failed"
-            f"{f' ({reasons})' if reasons else ''}, {rate:.1f} ECG/s, {counted(workers, 'worker')}"
-            f"{f', slowest stage: {slowest[0][0]}' if slowest else ''}"
-        )
+        reasons = ", ".join(f"{kind} {count:,}" for kind, count in self._schedule.reasons.most_common(3))
+        said = [counted(workers, "worker")] if workers else []
+        said += [f"slowest stage: {slowest[0][0]}"] if slowest else []
+        return ", ".join([*said, *([f"failures: {reasons}"] if reasons else [])])
 
 
 class CalledRun(GroupedRun):
     """A run whose groups are carried by a function of the caller."""
 
     def _open_workers(self, opening: Opening, n_todo: int, stack: ExitStack) -> EngineElsewhere:
-        settings = self.settings
-        return EngineElsewhere(
-            settings.engine, settings.precision, settings.device or "", settings.batch_size or 0, "of the workers"
-        )
+        return self._unknown_engine("of the workers")
 
     def _carry(self, schedule: Schedule, returned: Returned) -> None:
         """Call the function until nothing is left, or a call brings nothing."""
@@ -362,3 +382,8 @@ class CalledRun(GroupedRun):
         while not self._is_cut_short and (group := schedule.next(1)) is not None:
             given.append(group.number)
             yield group
+
+
+def _predictions(predictions: bool | str) -> bool | Head:
+    """What workers, which may not see a probe's file, are told of the predictions."""
+    return chosen_head(predictions, None) or False if isinstance(predictions, str) else predictions

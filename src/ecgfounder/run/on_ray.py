@@ -17,6 +17,7 @@ from ecgfounder.distributed.work import Group, Work
 from ecgfounder.distributed.worker import open_worker
 from ecgfounder.drivers.ray import Actor, Died, Done, Event, Fleet, Needs, Refused, connected, needs_of
 from ecgfounder.errors import RunError
+from ecgfounder.escaping import counted
 from ecgfounder.run.grouped import EngineElsewhere, GroupedRun, Returned
 from ecgfounder.run.run import Opening
 from ecgfounder.stages.read import Job
@@ -52,10 +53,12 @@ class RayRun(GroupedRun):
         stack.callback(self._fleet.close)
         while not self._fleet.open_actors:
             self._fleet.tend(_wanted(n_todo))
+            if self._fleet.lost is not None:
+                raise RunError(f"No worker has started: {self._fleet.lost}")
             for event in self._fleet.events(LOOK_SECONDS):
                 if isinstance(event, Refused) and not self._fleet.actors:
                     raise RunError(event.reason)
-                self._note_start(event)
+                self._note(event)
         return EngineElsewhere.of(self._fleet.open_actors[0].facts)
 
     def _work_for(self, needs: Needs) -> Work:
@@ -63,8 +66,8 @@ class RayRun(GroupedRun):
         network = self.work.network if needs.gpus else replace(self.work.network, device="cpu")
         return replace(self.work, network=network, cores=max(1, int(needs.cpus)))
 
-    def _note_start(self, event: Event) -> None:
-        """Note how the start of a worker ended.
+    def _note(self, event: Event) -> None:
+        """Say what became of workers.
 
         Raises
         ------
@@ -75,7 +78,9 @@ class RayRun(GroupedRun):
             self.console.line(f"A machine takes no part: {event.reason}")
         elif not isinstance(event, Died):
             self._failed_starts = 0
-        elif not event.was_open and not event.with_machine:
+        elif event.was_open:
+            self.console.line(_obituary(event))
+        elif not event.with_machine:
             self._failed_starts += 1
             if self._failed_starts >= STARTS_THAT_MAY_FAIL:
                 raise RunError(f"Workers do not start on {event.actor.host}: {event.reason}")
@@ -88,9 +93,12 @@ class RayRun(GroupedRun):
         try:
             while not loop.is_over and not self._is_cut_short:
                 self._fleet.tend(_wanted(schedule.open_records))
+                if self._fleet.lost is not None:
+                    self.end(self._fleet.lost)
+                    break
                 loop.hand_out()
                 for event in self._fleet.events(LOOK_SECONDS):
-                    self._note_start(event)
+                    self._note(event)
                     loop.take(event)
                 returned.tick(len(self._fleet.open_actors))
             self._fleet.stop()
@@ -127,7 +135,7 @@ class _Loop:
     def hand_out(self) -> None:
         """Give groups to workers with room; end workers that are not needed any more."""
         actors = self._fleet.open_actors
-        machines = {actor.machine for actor in actors}
+        machines = self._fleet.machines
         # One group for each before the next one, so that the last groups go to different workers.
         for depth in range(2):
             for actor in actors:
@@ -158,7 +166,7 @@ class _Loop:
             self._tester = None
             self._returned.blame(self._suspects.popleft())
         elif isinstance(event, Done):
-            if self._returned.take(event.result):
+            if self._returned.take(event.result, event.actor.machine):
                 event.actor.paused_until = time.monotonic() + PAUSE_SECONDS
         elif isinstance(event, Died):
             self._lose(event)
@@ -179,6 +187,19 @@ class _Loop:
                 suspect = self._returned.lose(group.number, event.actor.machine)
                 if suspect is not None:
                     self._suspects.append(suspect)
+
+
+def _obituary(event: Died) -> str:
+    """What is said of a worker that has died."""
+    if event.preempted:
+        what = f"{event.actor.host} was taken away (pre-emption)"
+    elif event.with_machine:
+        what = f"{event.actor.host} is lost"
+    else:
+        what = f"a worker on {event.actor.host} died"
+    again = sum(len(group.jobs) for group in event.groups if not group.is_trial)
+    rest = f"; {counted(again, 'recording')} that it had are done again, unless they are published" if again else ""
+    return f"{what}: {event.reason}{rest}"
 
 
 def _wanted(records: int) -> int:

@@ -58,6 +58,7 @@ from ecgfounder.ledger.removal import clean_scratch, remove_left_behind, remove_
 from ecgfounder.machine import is_launched, usable_memory
 from ecgfounder.network.checkpoint import find_checkpoint, labels_in, sha256_of
 from ecgfounder.network.head import Head
+from ecgfounder.network.named_head import read_head
 from ecgfounder.run.budget import make_budget
 from ecgfounder.run.jobs import jobs_of, refuse_collisions, refuse_decimal_ids
 from ecgfounder.run.others import Ended, Others, by_leases, by_parts, shard_of_rank, wait_for_others
@@ -70,7 +71,7 @@ from ecgfounder.sinks.json import JsonSink
 from ecgfounder.sinks.sink import Sink
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage, Network
-from ecgfounder.stages.pooling import diagnostic_head
+from ecgfounder.stages.pooling import chosen_head
 from ecgfounder.stages.read import Job, ReadTask
 from ecgfounder.stages.record import Recorder
 from ecgfounder.stages.trouble import StoreTrouble
@@ -226,6 +227,8 @@ class Run:
         require_folder(self.naming.data_dir, "data_dir", settings.storage_options)
         checkpoint = find_checkpoint(settings.checkpoint, settings.mode, settings.storage_options)
         digest = sha256_of(checkpoint)
+        if isinstance(settings.predictions, str):
+            read_head(settings.predictions).check(digest)
         cohort = open_cohort(
             settings.dataset,
             split=settings.split,
@@ -284,7 +287,7 @@ class Run:
             pool = self._pool(plan, launch)
             stack.callback(pool.close)
             engine = self._engine(launch, opening)
-            head = diagnostic_head(engine.head) if self.settings.predictions else None
+            head = chosen_head(self.settings.predictions, engine.head)
             started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began, pool, head)
         # Written when no process can be refused any more, and before any process has a result.
         with launch.together():
@@ -486,9 +489,11 @@ class Run:
         )
 
     def _labels(self, started: Started) -> tuple[str, ...] | None:
-        """The checkpoint's own names of its head's classes, if predictions are written; the engine may be elsewhere."""
+        """The names of the head's classes, if predictions are written and it has names; the engine may be elsewhere."""
         if not self.settings.predictions:
             return None
+        if isinstance(self.settings.predictions, str):
+            return read_head(self.settings.predictions).head.labels
         return labels_in(started.opening.checkpoint) if started.head is None else started.head.labels
 
     def _process(self, started: Started) -> Recorder:

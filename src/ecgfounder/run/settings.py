@@ -18,6 +18,7 @@ from ecgfounder.distributed.work import Group, Outcome, Work
 from ecgfounder.drivers.ray import ActorSettings
 from ecgfounder.engines.choice import ENGINE_CHOICES, PRECISION_CHOICES
 from ecgfounder.errors import ReadError, SettingsError
+from ecgfounder.network.named_head import read_head
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.readers import READER_CHOICES
 from ecgfounder.readers.quantities import hinted_scale
@@ -76,8 +77,8 @@ class Settings:
         Implementation of the network; see `ecgfounder.engines.create_engine`.
     pooling : str
         "none" keeps the feature map [T, C], "mean" its mean over T, "both" both, as two columns.
-    predictions : bool
-        Whether to write the head's probabilities.
+    predictions : bool or str
+        Whether to write the head's probabilities; or the file of a probe, whose probabilities are written instead.
     statements : bool
         Whether to write the recording device's diagnostic statements and intervals.
     heart_rate : bool
@@ -126,7 +127,7 @@ class Settings:
     device: str | None = None
     compile: bool = False
     pooling: str = "none"
-    predictions: bool = False
+    predictions: bool | str = False
     statements: bool = False
     heart_rate: bool = False
     dtype: str = "float32"
@@ -240,7 +241,9 @@ class Settings:
             },
             "precision": self.precision,
             "pooling": self.pooling,
-            "predictions": self.predictions,
+            "predictions": f"sha256:{read_head(self.predictions).sha256}"
+            if isinstance(self.predictions, str)
+            else self.predictions,
             "statements": self.statements,
             "heart_rate": self.heart_rate,
             "dtype": self.dtype,

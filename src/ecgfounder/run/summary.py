@@ -19,7 +19,8 @@ class Console(Protocol):
 
     def line(self, text: str) -> None: ...
 
-    def progress(self, done: int, failed: int, total: int) -> None: ...
+    def progress(self, done: int, failed: int, total: int, detail: str = "") -> None:
+        """The counts, and what else a log should say of them once a minute."""
 
 
 @dataclass(frozen=True)

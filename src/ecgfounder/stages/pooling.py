@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ecgfounder.errors import CheckpointError
 from ecgfounder.network.bundles import N_STATEMENTS
 from ecgfounder.network.head import PLACE_COLUMNS, Head, labels_of, pooled
+from ecgfounder.network.named_head import read_head
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -58,6 +59,21 @@ def pooling_of(pooling: str, head: Head | None = None) -> Callable[[FloatArray],
     return keep
 
 
+def chosen_head(predictions: bool | str | Head, own: Head | None) -> Head | None:
+    """The head for predictions: none, the checkpoint's own, that of a probe's file, or one that was read already.
+
+    Raises
+    ------
+    CheckpointError
+        As `diagnostic_head` and `read_head` do.
+    """
+    if not predictions:
+        return None
+    if isinstance(predictions, str):
+        predictions = read_head(predictions).head
+    return diagnostic_head(predictions if isinstance(predictions, Head) else own)
+
+
 def only_mean(pooling: str, head: Head | None) -> bool:
     """Whether `pooling_of` makes nothing but the mean, so that the feature map is not needed."""
     return pooling == "mean" and head is None
@@ -80,7 +96,7 @@ def diagnostic_head(head: Head | None) -> Head:
     taken = [name for name in PLACE_COLUMNS if name in (head.labels or ())]
     if taken:
         raise CheckpointError(
-            f"predictions=True: the checkpoint names a class {taken[0]!r}, as a column of the table that says whose predictions "
-            "they are. Give the class another name."
+            f"predictions: the checkpoint or probe names a class {taken[0]!r}, as a column of the table that says whose "
+            "predictions they are. Give the class another name."
         )
     return head

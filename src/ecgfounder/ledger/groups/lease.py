@@ -222,6 +222,11 @@ class LeaseSight:
         What the driver has locked.
     ended : callable
         Called once, in the thread, when the driver is gone.
+
+    Attributes
+    ----------
+    over : threading.Event
+        Set when the driver is gone.
     """
 
     def __init__(
@@ -232,7 +237,7 @@ class LeaseSight:
         self._tell = ended
         self._stopped = threading.Event()
         self._clock = AwakeClock(3 * intervals.renew)
-        self.is_over = False
+        self.over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ecgfounder-lease-sight", daemon=True)
         self._thread.start()
 
@@ -250,7 +255,7 @@ class LeaseSight:
         Superseded
             If it is gone.
         """
-        if self.is_over:
+        if self.over.is_set():
             raise Superseded(f"{self._folder.folder.folder.folder}: its driver does not renew its lease any more")
 
     def _watch(self) -> None:
@@ -264,7 +269,7 @@ class LeaseSight:
             if number > seen:
                 seen, since = number, now
             elif now - since > self._intervals.give_up:
-                self.is_over = True
+                self.over.set()
                 self._tell()
                 return
 

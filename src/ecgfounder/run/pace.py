@@ -29,6 +29,8 @@ class Pace:
         Records per second in the last minutes.
     seconds_left : float or None
         Time left at this rate; None if nothing was done in the last minutes.
+    detail : str
+        What else is to be said, of workers elsewhere.
     """
 
     done: int
@@ -36,10 +38,12 @@ class Pace:
     total: int
     rate: float
     seconds_left: float | None
+    detail: str = ""
 
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", about {duration(self.seconds_left)} left"
-        return f"done {self.done:,} of {self.total:,}, failed {self.failed:,}, {self.rate:.1f} ECG/s{left}"
+        more = f"; {self.detail}" if self.detail else ""
+        return f"done {self.done:,} of {self.total:,}, failed {self.failed:,}, {self.rate:.1f} ECG/s{left}{more}"
 
 
 class Minutes:
@@ -57,10 +61,12 @@ class Minutes:
         self._tell = tell
         self._ticking = Ticking(self._tick, seconds, lambda _reason: None)
         self._counts: tuple[int, int, int] | None = None
+        self._detail = ""
         self._past: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
 
-    def count(self, done: int, failed: int, total: int) -> None:
-        """Set the counts."""
+    def count(self, done: int, failed: int, total: int, detail: str = "") -> None:
+        """Set the counts, and what else is to be said."""
+        self._detail = detail
         begins = self._counts is None
         self._counts = done, failed, total
         if begins:
@@ -82,7 +88,7 @@ class Minutes:
         self._past.append((time.monotonic(), done + failed))
         (began, before), (now, worked) = self._past[0], self._past[-1]
         rate = (worked - before) / (now - began) if now > began else 0.0
-        self._tell(Pace(done, failed, total, rate, (total - worked) / rate if rate else None))
+        self._tell(Pace(done, failed, total, rate, (total - worked) / rate if rate else None, self._detail))
 
 
 def duration(seconds: float) -> str:
