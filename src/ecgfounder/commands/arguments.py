@@ -129,7 +129,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="PROBE",
-        help="the head's probabilities too, in _run/predictions.pq; or those of the probe in a probe.safetensors",
+        help="the head's probabilities too, in _run/predictions.pq; or those of the probe in a probe.safetensors "
+        "(default: %(default)s)",
     )
     add(
         "--statements",
