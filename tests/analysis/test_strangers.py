@@ -8,7 +8,7 @@ import pytest
 
 from ecgfounder.analysis.search import search_units
 from ecgfounder.analysis.space import Space
-from ecgfounder.analysis.strangers import FEWEST, Strangers, fit
+from ecgfounder.analysis.strangers import FEWEST, WIDE_OF_DUPLICATES, Strangers, fit
 
 
 def nearest(X: npt.NDArray[np.float64], groups: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float32]:
@@ -38,6 +38,18 @@ def test_duplicates_among_the_nearest_do_not_lower_the_threshold() -> None:
     assert clean is not None
     assert with_some is not None
     assert clean.threshold(1) <= with_some.threshold(1) < 0.999
+
+
+def test_where_none_is_known_a_fifth_may_be_duplicates() -> None:
+    found = nearest(np.random.default_rng(0).standard_normal((2000, 20)))
+    clean = fit([found], [2000], 2000)
+    found[::5] = 0.999
+    robust, other = fit([found], [2000], 2000, WIDE_OF_DUPLICATES), fit([found], [2000], 2000)
+    assert clean is not None
+    assert robust is not None
+    assert other is not None
+    assert clean.threshold(1) < robust.threshold(1) < 0.95
+    assert other.threshold(1) > 0.99
 
 
 def test_a_search_among_more_recordings_has_a_higher_threshold() -> None:

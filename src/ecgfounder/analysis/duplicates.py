@@ -27,7 +27,7 @@ from ecgfounder.analysis.same_signal import DIFFERENT, Alignment, align
 from ecgfounder.analysis.search import Index, Queries, Rows, open_index, search_all
 from ecgfounder.analysis.selection import Selection, select
 from ecgfounder.analysis.space import SAMPLE, Floats, Space
-from ecgfounder.analysis.strangers import Strangers, fit
+from ecgfounder.analysis.strangers import WIDE_OF_DUPLICATES, WINDOW, Strangers, fit
 from ecgfounder.checks import check_least
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.escaping import counted, one_line
@@ -507,7 +507,8 @@ class _Search:
         """The distribution of strangers, without pairs that are known to be the same."""
         nearest = [each.without(self.clusters) for each in found]
         self.nearest = np.concatenate([np.empty(0, np.float32), *nearest])
-        self.strangers = fit(nearest, [each.size for each in found], n)
+        window = WIDE_OF_DUPLICATES if self.files is None else WINDOW
+        self.strangers = fit(nearest, [each.size for each in found], n, window)
 
     @property
     def _threshold(self) -> float:

@@ -16,6 +16,7 @@ from ecgfounder.analysis.duplicates import CANDIDATE, SAME_FILE, SAME_PATIENT, S
 from ecgfounder.analysis.page import Page, shown_count
 from ecgfounder.analysis.probe_report import check_folder
 from ecgfounder.analysis.same_signal import ONLY_HERE, OVERLAP, SAME
+from ecgfounder.analysis.strangers import WIDE_OF_DUPLICATES, WINDOW
 from ecgfounder.analysis.tables import write_table
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.storage import Location
@@ -160,12 +161,13 @@ def _curve(found: Duplicates) -> str:
 def _method(page: Page, found: Duplicates) -> None:
     settings = found.settings
     other = "another recording" if settings.group is None else f"another patient (column {settings.group})"
+    low, high = WINDOW if settings.signals else WIDE_OF_DUPLICATES
     compared = shown_count(found.counts["pairs whose signals were compared"])
     page.text(
         "The same file: files with equal SHA-256. Embeddings are means over tokens, windows and leads, from which the mean of "
         "the cohort is subtracted; the similarity is their cosine. The largest similarity s of each recording of a sample with "
-        f"one of {other} is described by a Gumbel distribution of -log(1 - s²) / 2, fitted between median and 95 % quantile, "
-        "known duplicates left out. The threshold is the similarity above which "
+        f"one of {other} is described by a Gumbel distribution of -log(1 - s²) / 2, fitted between its {low:.0%} and {high:.0%} "
+        "quantiles, known duplicates left out. The threshold is the similarity above which "
         f"{settings.false_pairs:g} {'pair' if settings.false_pairs == 1 else 'pairs'} of different patients can be expected "
         "in the whole search.",
         (

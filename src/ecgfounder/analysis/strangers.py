@@ -20,6 +20,9 @@ from ecgfounder.analysis.solver import Doubles, Floats
 WINDOW = (0.5, 0.95)
 """Quantiles between which the distribution is fitted: what is above may be duplicates that are not known yet."""
 
+WIDE_OF_DUPLICATES = (0.25, 0.75)
+"""The same where no duplicates are known, so that there may be many: up to a quarter of the recordings may have one."""
+
 FEWEST = 30
 """Recordings below which nothing is fitted."""
 
@@ -70,7 +73,9 @@ class Strangers:
         return float(np.sqrt(-np.expm1(-2 * max(0.0, y))))
 
 
-def fit(nearest: Sequence[Floats | Doubles], searched: Sequence[int], n: int) -> Strangers | None:
+def fit(
+    nearest: Sequence[Floats | Doubles], searched: Sequence[int], n: int, window: tuple[float, float] = WINDOW
+) -> Strangers | None:
     """The distribution for a search among n recordings, from samples.
 
     Parameters
@@ -81,6 +86,8 @@ def fit(nearest: Sequence[Floats | Doubles], searched: Sequence[int], n: int) ->
         Recordings of each part.
     n : int
         Recordings of the whole search.
+    window : tuple of (float, float), default: WINDOW
+        Quantiles between which the distribution is fitted.
 
     Returns
     -------
@@ -94,7 +101,7 @@ def fit(nearest: Sequence[Floats | Doubles], searched: Sequence[int], n: int) ->
         if len(y) < max(FEWEST, len(finite) / 2):
             continue
         place = (np.arange(len(y)) + 0.5) / len(y)
-        inside = (place >= WINDOW[0]) & (place <= WINDOW[1])
+        inside = (place >= window[0]) & (place <= window[1])
         scale, location = np.polyfit(-np.log(-np.log(place[inside])), y[inside], 1)
         if not scale > _NO_SPREAD:
             continue
