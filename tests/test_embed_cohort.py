@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import ecgfounder
 from ecgfounder.cli import main
 from ecgfounder.commands.arguments import preparation_of
 from ecgfounder.demo import DemoPaths, write_demo
+from ecgfounder.distributed import Group, Outcome, Work, do_group
 from ecgfounder.embedding import embed_cohort
 from ecgfounder.errors import CheckpointError, CohortError, RunError, SettingsError
 from ecgfounder.network.checkpoint import sha256_of
@@ -286,6 +287,14 @@ def test_predictions_may_be_those_of_a_probe(demo: DemoPaths, tmp_path: Path) ->
     expected = 1 / (1 + np.exp(-(np.asarray(X) @ weight.T + bias)))
     found = np.stack([predictions[name].to_numpy() for name in labels], axis=1)
     assert np.allclose(found, expected, atol=1e-4)
+    # Workers elsewhere, which may not see the probe's file, are told its weights.
+
+    def carry(work: Work, groups: Iterator[Group]) -> Iterator[Outcome]:
+        return (do_group(work, group) for group in groups)
+
+    settings: dict[str, Any] = {"pooling": "mean", "format": "parquet", "shard_size": 5, "driver": carry}
+    grouped = embed(demo, tmp_path / "groups", predictions=probe, **settings)
+    assert grouped.run.predictions.select(["record", *labels]).equals(predictions.select(["record", *labels]))
     # Another probe is another run, and one of another checkpoint is refused.
     save_file({"weight": weight, "bias": bias + 1}, probe, told)
     with pytest.raises(RunError, match="predictions: sha256:"):
