@@ -69,7 +69,7 @@ test-ray: $(SERVICES)/.ready
 	PYTHONPATH=$(abspath $(SERVICES)):$(abspath $(RAY)) $(BIN)/python -m pytest -q tests/drivers/test_ray.py
 
 test-all: $(SERVICES)/.ready
-	PYTHONPATH=$(abspath $(SERVICES)):$(abspath $(RAY)) $(PYTEST)
+	PYTHONPATH=$(abspath $(SERVICES)):$(abspath $(RAY)) $(PYTEST) --dist loadgroup
 
 # The tests of `make test`. Fails if coverage is below the limit in pyproject.toml.
 coverage: $(TOOLS)

@@ -91,7 +91,7 @@ def test_identifiers_stay_and_paths_do_not_come_in(
     table.head(5).to_csv(dataset, index=False)
     settings = {**SETTINGS, "data_dir": folder / "ecg", "checkpoint": "random:9", "id_column": "study_id"}
     run = embed_cohort(str(dataset), tmp_path / "run", **settings).run
-    make = RandomNetworks(locate(tmp_path / "controls"), n=1, num_workers=0)
+    make = RandomNetworks(str(tmp_path / "controls"), n=1, num_workers=0)
     (found,) = make(select(run))
     assert found.records["record"].to_pylist() == ["0", "1", "2", "3", "4"]
     files = [path for path in (tmp_path / "controls").rglob("*") if path.is_file()]

@@ -7,6 +7,7 @@ ordinary runs: what is finished is not done again, and an interrupted one goes o
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from ecgfounder.escaping import counted
 from ecgfounder.preprocess.preparation import preparation_from
 from ecgfounder.results import EmbeddingRun, EmbeddingRuns, open_run
 from ecgfounder.results.originals import original_paths
-from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, locate
 
 MEASURED = 64
 """Recordings that are embedded first, for the forecast."""
@@ -34,7 +35,7 @@ class RandomNetworks:
 
     Attributes
     ----------
-    folder : Location
+    folder : str or os.PathLike or Location
         The folder in which each run has one of its own.
     n : int
         Number of networks; their seeds are 1 to n.
@@ -52,7 +53,7 @@ class RandomNetworks:
         As in `ecgfounder.embed_cohort`.
     """
 
-    folder: Location
+    folder: str | os.PathLike[str] | Location
     n: int = 5
     features: str = "mean"
     data_dir: str | None = None
@@ -124,7 +125,7 @@ class _Part:
 
     def folder(self, seed: int) -> Location:
         """The folder of a seed's run; runs with other settings have another one."""
-        return self.maker.folder / f"random-{seed}-{self.key}"
+        return locate(self.maker.folder) / f"random-{seed}-{self.key}"
 
     def n_absent(self, seed: int) -> int:
         """The number of recordings that a seed's run lacks."""

@@ -129,7 +129,7 @@ def test_features_are_those_of_the_leads_that_the_network_has_seen(run: Embeddin
 
 
 def options(folder: Path | None = None, data_dir: Path | None = None) -> dict[str, Any]:
-    where = Originals(None if data_dir is None else str(data_dir), None if folder is None else locate(folder))
+    where = Originals(None if data_dir is None else str(data_dir), folder)
     return {
         "label": ("fast",),
         "group": "patient",

@@ -368,6 +368,16 @@ def test_closing_in_the_middle_of_a_file_ends_the_workers_at_once() -> None:
             os.kill(pid, 0)
 
 
+def test_a_reading_process_loads_scipy_and_torch_only_if_it_needs_them() -> None:
+    """Each of many starts costs a core-second more otherwise."""
+    program = (
+        "import sys, ecgfounder.drivers.processes; print({'torch', 'scipy', 'pyarrow', 'pandas'} & set(sys.modules))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
+
+
 ORPHANING = """
 import sys
 sys.path.insert(0, sys.argv[1])

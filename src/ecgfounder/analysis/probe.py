@@ -8,6 +8,7 @@ comes with an interval over patients and with controls. docs/probe.md describes 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,7 @@ from ecgfounder.escaping import counted
 from ecgfounder.network.named_head import NamedHead
 from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 from ecgfounder.results.several import RUN_COLUMN
-from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions
+from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, locate
 
 CONTROL_CHOICES = ("none", "sample", "full")
 
@@ -92,15 +93,20 @@ class Originals:
     ----------
     data_dir : str or None
         The folder that relative paths are relative to; None for the one that the run had.
-    folder : Location or None
+    folder : str or os.PathLike or Location or None
         Where what was measured is kept.
     options : StorageOptions
         Options of object stores.
     """
 
     data_dir: str | None = None
-    folder: Location | None = None
+    folder: str | os.PathLike[str] | Location | None = None
     options: StorageOptions = NO_OPTIONS
+
+    @property
+    def place(self) -> Location | None:
+        """The folder as a location."""
+        return None if self.folder is None else locate(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -757,7 +763,7 @@ class _Probe:
         except RunError as error:
             self.warnings.append(f"No control '{_SIMPLE}': {error}.")
             return [], sampled
-        found = simple_features(originals, where.folder, where.options, self.say)
+        found = simple_features(originals, where.place, where.options, self.say)
         readable = np.setdiff1d(np.arange(len(originals)), list(found.not_read))
         if found.not_read:
             self._name_not_read(sampled, found.not_read)
@@ -788,9 +794,9 @@ class _Probe:
         for record, reason in zip(table["record"].to_pylist()[:_NAMED], table["reason"].to_pylist(), strict=False):
             self.say(f"Not read again: {record}: {reason}")
         listed = ""
-        if self.originals.folder is not None:
-            make_folder(self.originals.folder)
-            write_table(table, self.originals.folder, NOT_READ)
+        if (folder := self.originals.place) is not None:
+            make_folder(folder)
+            write_table(table, folder, NOT_READ)
             listed = f" {CONTROLS_FOLDER}/{NOT_READ}.csv names them."
         rest = "there is none" if len(rows) == n else f"it is on the other {n - len(rows):,}"
         self.warnings.append(

@@ -13,8 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import maximum_filter1d, uniform_filter1d
-from scipy.signal import butter, find_peaks, resample_poly, sosfiltfilt
 
 from ecgfounder.ecg.leads import KNOWN_LEADS, has_signal
 from ecgfounder.ecg.recording import Recording
@@ -88,6 +86,9 @@ def _energy(samples: FloatArray, rate: float) -> tuple[FloatArray, float]:
     float
         Seconds.
     """
+    from scipy.ndimage import uniform_filter1d
+    from scipy.signal import resample_poly, sosfiltfilt  # loading it takes as long as hundreds of recordings
+
     factor = max(1, int(rate // 240))  # 5 to 20 Hz needs no more than 240 Hz
     if factor > 1:
         samples = resample_poly(samples, 1, factor, axis=1, padtype="line")
@@ -108,12 +109,17 @@ def _energy(samples: FloatArray, rate: float) -> tuple[FloatArray, float]:
 
 @lru_cache(maxsize=64)
 def _band_pass(rate: float) -> FloatArray:
+    from scipy.signal import butter
+
     sections: FloatArray = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
     return sections
 
 
 def _beats(energy: FloatArray, step: float) -> FloatArray:
     """Places of beats in the energy."""
+    from scipy.ndimage import maximum_filter1d
+    from scipy.signal import find_peaks
+
     peaks, _ = find_peaks(energy, distance=max(1, round(REFRACTORY_SECONDS / step)))
     if not len(peaks):
         return np.zeros(0)
