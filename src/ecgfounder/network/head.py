@@ -50,8 +50,9 @@ class Head:
         """Logits [B, n_classes] of feature maps [B, T, 1024]."""
         # One row at a time, because a matrix product of B rows may round a row differently for different B.
         logits = np.empty((len(feature_map), self.n_classes), np.float32)
-        for row, features in enumerate(feature_map.mean(axis=1, dtype=np.float32)):
-            logits[row] = self.weight @ features + self.bias
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller decides about what is not finite
+            for row, features in enumerate(feature_map.mean(axis=1, dtype=np.float32)):
+                logits[row] = self.weight @ features + self.bias
         return logits
 
     def probabilities(self, feature_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
