@@ -179,14 +179,17 @@ def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
         return list(threads.map(begin, range(count)))
 
 
-def test_of_sixteen_that_create_at_once_exactly_one_wins(store: Store) -> None:
-    for attempt in range(2 if isinstance(store, ObjectStore) else 20):  # each takes seconds there
+def test_of_many_that_create_at_once_exactly_one_wins(store: Store) -> None:
+    elsewhere = isinstance(store, ObjectStore)  # where the tests' server answers them one after the other, in seconds
+    count = 6 if elsewhere else 16
+    for attempt in range(2 if elsewhere else 20):
         name = f"folder{attempt}/lock"
-        contents = [bytes([number]) * 10_000 for number in range(16)]
-        came = at_once(16, lambda number, name=name, contents=contents: store.create(name, contents[number]))
+        contents = [bytes([number]) * 10_000 for number in range(count)]
+        came = at_once(count, lambda number, name=name, contents=contents: store.create(name, contents[number]))
         winners = [number for number, what in enumerate(came) if isinstance(what, Status)]
         assert len(winners) == 1
-        assert all(isinstance(what, Conflict) for number, what in enumerate(came) if number not in winners)
+        others = [what for number, what in enumerate(came) if number not in winners]
+        assert [what for what in others if not isinstance(what, Conflict)] == []
         assert store.read(name) == contents[winners[0]]
         assert names_in(store.list(f"folder{attempt}")) == [name]
 
