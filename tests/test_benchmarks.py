@@ -67,13 +67,13 @@ def test_the_tables_go_between_a_pages_markers_and_nowhere_else(quick: tuple[Pat
     from benchmarks.report import BEGIN, END
 
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nan earlier table\n{END}\nafter\n")
     for _ in range(2):  # again gives the same page
         run("benchmarks.report", str(quick[0]), str(page))
         text = page.read_text()
         assert text.startswith(f"before\n{BEGIN}\n")
         assert text.endswith(f"{END}\nafter\n")
-        assert "old" not in text
+        assert "an earlier table" not in text
         assert text.count("### Each stage alone") == 1
     assert "### Each stage alone" in quick[1]
     assert "### Drift, 16 features, one core" in quick[1]
