@@ -188,3 +188,18 @@ def test_what_torch_cannot_compute_is_an_embedding_error(
     monkeypatch.setattr(torch_engine, "_in_fixed_passes", fail)
     with pytest.raises(OutOfMemoryError, match=r"could not compute a batch of \[1, 1, 500\]: .*can't allocate memory"):
         torch_engine.embed(signals(1, 500, channels=1))
+
+
+def test_batches_have_memory_also_where_none_can_be_pinned(
+    checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = create_engine("torch", mode="12lead", checkpoint=checkpoint_12lead, device="cpu")
+    monkeypatch.setattr(engine, "_device", torch.device("cuda"))
+    if torch.cuda.is_available():
+
+        def refused(*_: object, **__: object) -> None:
+            raise RuntimeError("CUDA error: out of memory")
+
+        monkeypatch.setattr(torch, "empty", refused)
+    batch = engine.empty((2, 12, 50))
+    assert (batch.shape, batch.dtype) == ((2, 12, 50), np.float32)

@@ -77,7 +77,10 @@ class DeviceEngine(Engine):
     def empty(self, shape: tuple[int, ...]) -> Array:
         if self._device.type != "cuda":
             return super().empty(shape)
-        return torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy()
+        try:
+            return torch.empty(shape, dtype=torch.float32, pin_memory=True).numpy()
+        except RuntimeError:  # no more memory can be pinned: a pass copies the batch
+            return super().empty(shape)
 
     def _pass(self, batch: Array, compute: Callable[[Tensor], Tensor] | None = None) -> Array:
         """Compute a pass (feature maps by default) through pinned memory on this thread's stream.
