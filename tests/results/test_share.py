@@ -217,6 +217,32 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert not exists or not any((tmp_path / "copy").iterdir())
 
 
+def test_a_folder_or_a_file_that_another_process_has_made_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Made(tmp_path / "run", format="parquet").make()
+    theirs, keys, whole = tmp_path / "copy" / "theirs", tmp_path / "keys.parquet", share.card_of_copy
+
+    def meanwhile(path: Path) -> None:
+        def card(*arguments: Any) -> str:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("theirs")
+            return whole(*arguments)
+
+        monkeypatch.setattr(share, "card_of_copy", card)
+
+    meanwhile(theirs)
+    with pytest.raises(RunError, match="could not be written: Directory not empty"):
+        share_run(run, tmp_path / "copy", keys=keys)
+    assert not keys.exists()
+    meanwhile(keys)
+    with pytest.raises(RunError, match="could not be written: File exists"):
+        share_run(run, tmp_path / "other", keys=keys)
+    assert theirs.read_text() == keys.read_text() == "theirs"
+    assert not (tmp_path / "other").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
 # --- the card and the findings ----------------------------------------------------------------------------------------
 
 

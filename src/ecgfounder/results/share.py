@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, storage_order
 from ecgfounder.sinks.parquet import MAX_BYTES, nested, write_table
 from ecgfounder.storage import StorageOptions
-from ecgfounder.storage.replace import replacing
+from ecgfounder.storage.replace import replacing, sync, sync_folder
 
 GROUP = "group"
 """The copy's column of pseudonyms, by which recordings of a patient can be kept together."""
@@ -92,8 +93,8 @@ def share_run(
     Raises
     ------
     RunError
-        If the run does not exist, is not complete or has no embeddings, a folder or file is not new, or writing fails. What was
-        written until then is removed.
+        If the run does not exist, is not complete or has no embeddings, a folder or file is not new, or writing fails. The copy
+        appears as a whole or not at all.
     SettingsError
         If a column does not exist, or would lead back to the files.
     """
@@ -102,24 +103,22 @@ def share_run(
     target = _new_folder(output_dir, source)
     table = _new_file(keys, target)
     copy = _Copy.of(source, columns, group)
-    made = not target.exists()
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        if table is not None:  # before anything else: a copy without its keys could not be traced any more
-            _write_private(copy.names(), table)
-        copy.write(target, shard_size)
+        aside.mkdir(parents=True)
+        copy.write(aside, shard_size)
         card = card_of_copy(source.record, copy.n_records, copy.counted_facts(), list(copy.facts))
-        with replacing(target / CARD_NAME) as file:
+        with replacing(aside / CARD_NAME) as file:
             file.write(card.encode())
-        for path in (*target.iterdir(), target):
+        for path in (*aside.iterdir(), aside):
             os.utime(path, (_ONE_TIME, _ONE_TIME))
-    except BaseException as error:
-        _remove(target, made=made)
-        if table is not None:
-            table.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise RunError(f"{target} could not be written: {error.strerror or error}") from error
-        raise
+        with _private(copy.names(), table):  # a copy is never there without its keys
+            os.replace(aside, target)  # refused if another process has filled the folder meanwhile
+            sync_folder(target.parent)
+    except OSError as error:
+        raise RunError(f"{target} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return copy.n_records
 
 
@@ -157,21 +156,21 @@ def _new_file(keys: str | os.PathLike[str] | None, target: Path) -> Path | None:
     return table
 
 
-def _write_private(names: pa.Table, table: Path) -> None:
-    """Write the table of keys, which nobody else on the machine may read."""
-    with os.fdopen(os.open(table, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        pq.write_table(names, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _remove(target: Path, *, made: bool) -> None:
-    """Remove what was written; a folder that was there before stays."""
-    if made:
-        shutil.rmtree(target, ignore_errors=True)
+@contextmanager
+def _private(names: pa.Table, table: Path | None) -> Iterator[None]:
+    """Write the table of keys, which nobody else on the machine may read; it is removed again if the block raises."""
+    if table is None:
+        yield
         return
-    for path in target.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    with os.fdopen(os.open(table, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        try:
+            pq.write_table(names, file, compression="zstd")
+            file.flush()
+            sync(file.fileno())
+            yield
+        except BaseException:
+            table.unlink()
+            raise
 
 
 @dataclass(frozen=True)
