@@ -232,7 +232,7 @@ def test_a_folder_or_a_file_that_another_process_has_made_meanwhile_stays(
         monkeypatch.setattr(share, "card_of_copy", card)
 
     meanwhile(theirs)
-    with pytest.raises(RunError, match="could not be written: Directory not empty"):
+    with pytest.raises(RunError, match="could not be written: another process"):
         share_run(run, tmp_path / "copy", keys=keys)
     assert not keys.exists()
     meanwhile(keys)

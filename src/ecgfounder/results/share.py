@@ -30,7 +30,7 @@ from ecgfounder.results.run import EmbeddingRun, open_run
 from ecgfounder.results.store import MEANS, Array, EmbeddingStore, Form, storage_order
 from ecgfounder.sinks.parquet import MAX_BYTES, nested, write_table
 from ecgfounder.storage import StorageOptions
-from ecgfounder.storage.replace import replacing, sync, sync_folder
+from ecgfounder.storage.replace import place_folder, replacing, sync, sync_folder
 
 GROUP = "group"
 """The copy's column of pseudonyms, by which recordings of a patient can be kept together."""
@@ -113,7 +113,9 @@ def share_run(
         for path in (*aside.iterdir(), aside):
             os.utime(path, (_ONE_TIME, _ONE_TIME))
         with _private(copy.names(), table):  # a copy is never there without its keys
-            os.replace(aside, target)  # refused if another process has filled the folder meanwhile
+            place_folder(aside, target)
+            if aside.exists():
+                raise RunError(f"{target} could not be written: another process has filled the folder meanwhile")
             sync_folder(target.parent)
     except OSError as error:
         raise RunError(f"{target} could not be written: {error.strerror or error}") from error
