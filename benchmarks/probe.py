@@ -1,4 +1,4 @@
-"""The evaluation of `ecgfounder.analysis.probe` on synthetic embeddings in memory: `python -m benchmarks.probe REQUEST`.
+"""The evaluation of `ecgfounder.analysis.probing.probe` on synthetic embeddings in memory: `python -m benchmarks.probe REQUEST`.
 
 In: a request as JSON: recordings, features, labels, and the outer folds (1: a given split with a validation part). Out: a line of
 JSON: seconds of processor time and wall time, peak memory. Reading embeddings, and files for controls, has no part in it.
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ecgfounder.analysis.evaluation import Data, evaluate_features
-from ecgfounder.analysis.fitting import PENALTIES, Task
-from ecgfounder.analysis.splits import Split, cross_validation, grouped_folds
+from ecgfounder.analysis.statistics.evaluation import Data, evaluate_features
+from ecgfounder.analysis.statistics.fitting import PENALTIES, Task
+from ecgfounder.analysis.statistics.splits import Split, cross_validation, grouped_folds
 
 PER_PATIENT = (1, 2, 3, 6)
 DIRECTIONS = 64

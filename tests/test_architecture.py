@@ -69,6 +69,18 @@ MAY_IMPORT = {
 Each stands below what it may import, so that no circle of packages can come in.
 """
 
+WITHIN_ANALYSIS = {
+    "statistics": "",
+    "rows": "statistics",
+    "pages": "statistics",
+    "similarity": "rows",
+    "probing": "pages rows statistics",
+    "acquisition": "pages probing rows statistics",
+    "duplication": "pages rows similarity statistics",
+    "comparison": "pages similarity statistics",
+}
+"""Which packages of `analysis` may import which."""
+
 NEVER_LOADS = {
     "drivers": "ledger sinks distributed run results commands cli",
     "distributed": "run results commands cli",
@@ -297,6 +309,15 @@ def test_all_of_the_package_is_read(texts: dict[str, str], imports: list[Import]
 
 def test_packages_import_only_what_they_may(imports: list[Import]) -> None:
     assert wrong_arrows(imports) == []
+
+
+def test_packages_of_analysis_import_only_what_they_may(imports: list[Import]) -> None:
+    names = [(each.importer.split("."), each.imported.split(".")) for each in imports]
+    inside = [(here[1], there[1]) for here, there in names if here[0] == there[0] == "analysis" and len(here) == len(there) == 3]
+    drawn = {(here, there) for here, there in inside if here != there}
+    assert drawn == {(here, there) for here, allowed in WITHIN_ANALYSIS.items() for there in allowed.split()}
+    order = list(WITHIN_ANALYSIS)
+    assert [(here, there) for here, there in drawn if order.index(there) >= order.index(here)] == []
 
 
 def test_every_arrow_of_the_table_is_one_that_is_needed(imports: list[Import]) -> None:

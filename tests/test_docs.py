@@ -364,7 +364,7 @@ def test_a_cohorts_page_works_on_its_layout(
     build(workplace.folder / "data", demo)
     workplace.not_run.add(
         "probe"
-    )  # of so few recordings; `tests/analysis/test_pages.py` runs it on runs of the same layout
+    )  # of so few recordings; `tests/analysis/pages/test_pages.py` runs it on runs of the same layout
     read_page(f"cohorts/{page}.md", workplace)
     X, meta = open_run(workplace.folder / "embeddings" / run).arrays(pooling="mean")
     assert X.shape == (len(flags), 1024)

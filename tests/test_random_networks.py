@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from ecgfounder import random_networks as module
-from ecgfounder.analysis.probe import Originals, probe
-from ecgfounder.analysis.selection import Selection, select
+from ecgfounder.analysis.probing.probe import Originals, probe
+from ecgfounder.analysis.rows.selection import Selection, select
 from ecgfounder.cli import main
 from ecgfounder.embedding import embed_cohort
 from ecgfounder.errors import RunError, SettingsError

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.analysis.discrepancy import Test, between_patients, within_patients
-from ecgfounder.analysis.fitting import Task, fit_split
-from ecgfounder.analysis.intervals import interval
-from ecgfounder.analysis.solver import Doubles, Floats, Numbers
-from ecgfounder.analysis.splits import Split
-from ecgfounder.analysis.strata import Pairs, areas, ratio
+from ecgfounder.analysis.acquisition.discrepancy import Test, between_patients, within_patients
+from ecgfounder.analysis.statistics.fitting import Task, fit_split
+from ecgfounder.analysis.statistics.intervals import interval
+from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
+from ecgfounder.analysis.statistics.splits import Split
+from ecgfounder.analysis.statistics.strata import Pairs, areas, ratio
 from tests.builders.sites import features_of
 
 Levels = npt.NDArray[np.int64]

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from ecgfounder.analysis.intervals import Estimate, combined, drawn_patients
-from ecgfounder.analysis.metrics import BinaryTest
+from ecgfounder.analysis.statistics.intervals import Estimate, combined, drawn_patients
+from ecgfounder.analysis.statistics.metrics import BinaryTest
 
 METRICS = ("auroc", "auprc", "brier")
 
@@ -57,7 +57,7 @@ def coverage(
     kind: str = "auto",
     draw_recordings: bool = False,
 ) -> dict[str, float]:
-    """How often the interval has the true value in it; `kind` is one of `ecgfounder.analysis.intervals.combined`, or "bca"."""
+    """How often the interval has the true value in it; `kind` is one of `statistics.intervals.combined`, or "bca"."""
     truth = true_values(intraclass, prevalence)
     inside = dict.fromkeys(METRICS, 0)
     for seed in range(n_simulations):

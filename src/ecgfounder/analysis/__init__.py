@@ -3,12 +3,12 @@
 In: opened runs and tables of labels. Out: results as frozen objects, tables, pages.
 """
 
-from ecgfounder.analysis.compare import CompareSettings, Comparison, compare
-from ecgfounder.analysis.drift import drift
-from ecgfounder.analysis.drift_result import DriftResult, DriftSettings
-from ecgfounder.analysis.duplicates import Duplicates, DuplicateSettings, duplicates
-from ecgfounder.analysis.neighbours import Neighbours, neighbours
-from ecgfounder.analysis.probe import ProbeResult, ProbeSettings, probe
+from ecgfounder.analysis.acquisition.drift import drift
+from ecgfounder.analysis.acquisition.drift_result import DriftResult, DriftSettings
+from ecgfounder.analysis.comparison.compare import CompareSettings, Comparison, compare
+from ecgfounder.analysis.duplication.duplicates import Duplicates, DuplicateSettings, duplicates
+from ecgfounder.analysis.probing.probe import ProbeResult, ProbeSettings, probe
+from ecgfounder.analysis.similarity.neighbours import Neighbours, neighbours
 
 __all__ = [
     "CompareSettings",

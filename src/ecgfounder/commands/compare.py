@@ -47,10 +47,10 @@ def run_compare(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.compare` does.
+        As `ecgfounder.analysis.comparison.compare` does.
     """
-    from ecgfounder.analysis.compare import MARKER, CompareSettings, compare, write_comparison
-    from ecgfounder.analysis.probe_report import check_folder
+    from ecgfounder.analysis.comparison.compare import MARKER, CompareSettings, compare, write_comparison
+    from ecgfounder.analysis.pages.tables import check_results_folder
     from ecgfounder.results import open_run
 
     settings = CompareSettings(
@@ -64,7 +64,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     )
     options = storage_options(arguments.storage_options)
     folder = locate(output_place(arguments.output_dir, options))
-    check_folder(folder, MARKER)
+    check_results_folder(folder, MARKER)
     a, b = (
         open_run(each, allow_incomplete=arguments.allow_incomplete, storage_options=options)
         for each in (arguments.a, arguments.b)

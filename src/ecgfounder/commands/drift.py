@@ -86,16 +86,16 @@ def run_drift(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.drift` does.
+        As `ecgfounder.analysis.acquisition.drift` does.
     """
     settings = settings_of(arguments)
     from ecgfounder.analysis import drift
-    from ecgfounder.analysis.drift_report import MARKER, write_drift
-    from ecgfounder.analysis.probe_report import check_folder
+    from ecgfounder.analysis.acquisition.drift_report import MARKER, write_drift
+    from ecgfounder.analysis.pages.tables import check_results_folder
 
     console = Terminal()
     folder = locate(output_place(arguments.output_dir, storage_options(arguments.storage_options)))
-    check_folder(folder, MARKER)
+    check_results_folder(folder, MARKER)
     result = drift(opened_runs(arguments, console), label_table(arguments), settings=settings, say=console.line)
     write_drift(result, folder)
     for reason, number in result.selection.left_out.items():

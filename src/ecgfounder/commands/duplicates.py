@@ -42,11 +42,11 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.duplicates` does.
+        As `ecgfounder.analysis.duplication.duplicates` does.
     """
-    from ecgfounder.analysis.duplicates import DuplicateSettings, duplicates
-    from ecgfounder.analysis.duplicates_report import MARKER, write_duplicates
-    from ecgfounder.analysis.probe_report import check_folder
+    from ecgfounder.analysis.duplication.duplicates import DuplicateSettings, duplicates
+    from ecgfounder.analysis.duplication.duplicates_report import MARKER, write_duplicates
+    from ecgfounder.analysis.pages.tables import check_results_folder
 
     settings = DuplicateSettings(
         group=arguments.group,
@@ -59,7 +59,7 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
     )
     options = storage_options(arguments.storage_options)
     folder = locate(output_place(arguments.output_dir, options))
-    check_folder(folder, MARKER)
+    check_results_folder(folder, MARKER)
     console = Terminal()
     found = duplicates(
         opened_runs(arguments, console),

@@ -51,7 +51,7 @@ def add_neighbours_arguments(parser: argparse.ArgumentParser) -> None:
 def run_neighbours(arguments: argparse.Namespace) -> int:
     """Search and report; exit status 1 if a file could not be embedded."""
     from ecgfounder.analysis import neighbours
-    from ecgfounder.analysis.probe_report import check_folder
+    from ecgfounder.analysis.pages.tables import check_results_folder
 
     console = Terminal()
     if arguments.query and arguments.record:
@@ -64,7 +64,7 @@ def run_neighbours(arguments: argparse.Namespace) -> int:
     out = None
     if arguments.output_dir is not None:
         out = locate(output_place(arguments.output_dir, storage_options(arguments.storage_options)))
-        check_folder(out, "neighbours.pq")
+        check_results_folder(out, "neighbours.pq")
     run = opened_runs(arguments, console)
     x: Sequence[str] | npt.NDArray[np.floating] | None = arguments.record or None
     names: list[str] | None = None
@@ -134,7 +134,7 @@ def _embedder(run: EmbeddingRun | EmbeddingRuns, arguments: argparse.Namespace) 
     if preparation is None:
         raise SettingsError(
             "The run has a recipe that is not built in, or of another version: files cannot be embedded as the run's were. "
-            "Embed them in Python, and give the embeddings to ecgfounder.analysis.neighbours."
+            "Embed them in Python, and give the embeddings to ecgfounder.analysis.similarity.neighbours."
         )
     embedder = load(
         preparation.mode,
@@ -186,7 +186,7 @@ def _report_all(found: Neighbours, console: Terminal) -> None:
 
 
 def _write(found: Neighbours, out: Location, console: Terminal) -> None:
-    from ecgfounder.analysis.tables import write_table
+    from ecgfounder.analysis.pages.tables import write_table
     from ecgfounder.storage.replace import make_folders
 
     try:

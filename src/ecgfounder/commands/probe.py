@@ -15,7 +15,7 @@ from ecgfounder.storage import Location, folder_text, locate, output_place, stor
 
 if TYPE_CHECKING:
     from ecgfounder.analysis import ProbeResult, ProbeSettings
-    from ecgfounder.analysis.probe import MakeRandom, Runs
+    from ecgfounder.analysis.probing.probe import MakeRandom, Runs
 
 
 def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -197,12 +197,13 @@ def run_probe(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.probe` does.
+        As `ecgfounder.analysis.probing.probe` does.
     """
     settings = settings_of(arguments)
     from ecgfounder.analysis import probe
-    from ecgfounder.analysis.probe import CONTROLS_FOLDER, Originals
-    from ecgfounder.analysis.probe_report import MARKER, check_folder, write_report
+    from ecgfounder.analysis.pages.tables import check_results_folder
+    from ecgfounder.analysis.probing.probe import CONTROLS_FOLDER, Originals
+    from ecgfounder.analysis.probing.probe_report import MARKER, write_report
     from ecgfounder.checks import check_least
     from ecgfounder.network.checkpoint import head_in
 
@@ -210,7 +211,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
     console = Terminal()
     options = storage_options(arguments.storage_options)
     folder = locate(output_place(arguments.output_dir, options))
-    check_folder(folder, MARKER, CONTROLS_FOLDER)
+    check_results_folder(folder, MARKER, CONTROLS_FOLDER)
     data_dir = None if arguments.data_dir is None else folder_text(arguments.data_dir, options)
     run = opened_runs(arguments, console)
     result = probe(

@@ -1,0 +1,156 @@
+"""Figures as SVG: lines, and estimates with intervals.
+
+In: numbers. Out: markup for `pages.page`, which has the styles; each figure has a text for those who cannot see it. Series
+differ in dashes as well as in colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH, _HEIGHT = 420, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 46
+
+N_STYLES = 5
+"""Series that differ in style."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: its name, and its points in order; `dots` marks each point."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis: its title, range and ticks."""
+
+    title: str
+    low: float
+    high: float
+    ticks: Sequence[float]
+
+    def place(self, value: float, start: float, end: float) -> float:
+        """Where a value is, between two coordinates; values beyond the range are at its end."""
+        inside = min(max(value, self.low), self.high)
+        return start + (inside - self.low) / (self.high - self.low) * (end - start)
+
+
+def unit_axis(title: str) -> Axis:
+    """An axis from 0 to 1."""
+    return Axis(title, 0.0, 1.0, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
+
+
+def line_chart(
+    series: Sequence[Series], x: Axis, y: Axis, about: str, *, diagonal: bool = False, legend_left: bool = True
+) -> str:
+    """Lines.
+
+    Parameters
+    ----------
+    series : sequence of Series
+        At most `N_STYLES` of them differ in style.
+    x, y : Axis
+        The axes.
+    about : str
+        What the figure shows, for those who cannot see it.
+    diagonal : bool, default: False
+        Draw the line on which both values are equal.
+    legend_left : bool, default: True
+        Whether the names of several series are at the left.
+    """
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+
+    def at(point: tuple[float, float]) -> str:
+        return f"{x.place(point[0], _LEFT, right):.1f},{y.place(point[1], bottom, _TOP):.1f}"
+
+    parts = []
+    for tick in x.ticks:
+        where = x.place(tick, _LEFT, right)
+        parts.append(f'<line class="grid" x1="{where:.1f}" x2="{where:.1f}" y1="{_TOP}" y2="{bottom}"/>')
+        parts.append(f'<text x="{where:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
+    for tick in y.ticks:
+        where = y.place(tick, bottom, _TOP)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{where:.1f}" y2="{where:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{where + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x.title)}</text>')
+    middle = (_TOP + bottom) / 2
+    parts.append(
+        f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y.title)}</text>'
+    )
+    if diagonal:
+        ends = (max(x.low, y.low), min(x.high, y.high))
+        parts.append(f'<polyline class="reference" points="{" ".join(at((end, end)) for end in ends)}"/>')
+    for number, each in enumerate(series):
+        style = f"s{number % N_STYLES + 1}"
+        parts.append(f'<polyline class="series {style}" points="{" ".join(map(at, each.points))}"/>')
+        if each.dots:
+            for point in each.points:
+                cx, cy = at(point).split(",")
+                parts.append(f'<circle class="series dot {style}" cx="{cx}" cy="{cy}" r="3.5"/>')
+    if len(series) > 1:
+        parts.append(_legend([each.name for each in series], _LEFT + 8 if legend_left else right - 88))
+    return _svg(_WIDTH, _HEIGHT, about, "".join(parts))
+
+
+def _legend(names: Sequence[str], left: float) -> str:
+    lines = [f'<rect class="back" x="{left}" y="{_TOP + 2}" width="84" height="{16 * len(names) + 8}"/>']
+    for number, name in enumerate(names):
+        y = _TOP + 14 + 16 * number
+        lines.append(
+            f'<line class="series s{number % N_STYLES + 1}" x1="{left + 4}" x2="{left + 30}" y1="{y}" y2="{y}"/>'
+        )
+        lines.append(f'<text x="{left + 36}" y="{y + 4}">{escape(name)}</text>')
+    return "".join(lines)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An estimate with its interval, and whether it stands out."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    main: bool = True
+
+
+def interval_chart(bars: Sequence[Bar], x: Axis, about: str, *, reference: float | None = None) -> str:
+    """Estimates with intervals, one below the other; `reference` is a vertical line."""
+    left, row, width = 290, 24, 860
+    right, bottom = width - 90, 10 + row * len(bars)
+    height = bottom + 44
+    parts = []
+    for tick in x.ticks:
+        where = x.place(tick, left, right)
+        parts.append(f'<line class="grid" x1="{where:.1f}" x2="{where:.1f}" y1="6" y2="{bottom}"/>')
+        parts.append(f'<text x="{where:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
+    if reference is not None:
+        where = x.place(reference, left, right)
+        parts.append(f'<line class="reference" x1="{where:.1f}" x2="{where:.1f}" y1="6" y2="{bottom}"/>')
+    for number, bar in enumerate(bars):
+        y = 10 + row * (number + 0.5)
+        style = "s1" if bar.main else "s2"
+        low, value, high = (x.place(each, left, right) for each in (bar.low, bar.value, bar.high))
+        parts.append(f'<text x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(bar.name))}</text>')
+        parts.append(f'<line class="series {style}" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<circle class="series dot {style}" cx="{value:.1f}" cy="{y:.1f}" r="4.5"/>')
+        parts.append(f'<text x="{right + 8}" y="{y + 4:.1f}">{bar.value:.3f}</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{height - 8}" text-anchor="middle">{escape(x.title)}</text>')
+    return _svg(width, height, about, "".join(parts))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 42 else f"{name[:41]}…"
+
+
+def _svg(width: int, height: int, about: str, inside: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" xmlns="http://www.w3.org/2000/svg">'
+        f"<title>{escape(about)}</title>{inside}</svg>"
+    )

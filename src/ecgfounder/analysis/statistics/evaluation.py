@@ -1,0 +1,294 @@
+"""Evaluating features, or scores that are there already, on splits.
+
+In: features or scores, and `Data`: labels, patients, splits. Out: an `Evaluation`: metrics with intervals, scores of the test
+parts, the fitted models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.analysis.statistics.fitting import Fitted, Task, fit_split
+from ecgfounder.analysis.statistics.intervals import Estimate, combined, drawn_patients, interval, kind_of
+from ecgfounder.analysis.statistics.metrics import BinaryTest, NumberTest
+from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
+from ecgfounder.analysis.statistics.splits import Split
+from ecgfounder.analysis.statistics.windows import Windows, means_of
+
+FEWEST_IN_TEST, FEWEST_IN_TRAINING = 10, 20
+"""With fewer patients in the rarer class, a label is counted and not scored."""
+
+MACRO = "(macro)"
+"""The name of the mean over labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What features are evaluated on.
+
+    Attributes
+    ----------
+    Y : numpy.ndarray
+        float32 [n, n_labels]; NaN where unknown.
+    groups : numpy.ndarray
+        int64 [n]: the number of each recording's patient.
+    splits : tuple of Split
+        The splits.
+    task : Task
+        What is predicted.
+    seed : int
+        Seed of inner folds and draws.
+    n_draws : int
+        Draws of patients for an interval.
+    """
+
+    Y: Floats
+    groups: Numbers
+    splits: tuple[Split, ...]
+    task: Task
+    seed: int = 0
+    n_draws: int = 1000
+
+    def counts(self) -> dict[str, Counts]:
+        """The patients and recordings of each label."""
+        return {name: self._counts(label) for label, name in enumerate(self.task.labels)}
+
+    def _counts(self, label: int) -> Counts:
+        y = self.Y[:, label]
+        known = np.isfinite(y)
+        test = np.unique(np.concatenate([split.test for split in self.splits]))
+        rows = test[known[test]]
+
+        def patients(of: Numbers, value: float) -> int:
+            return len(np.unique(self.groups[of[y[of] == value]]))
+
+        n_patients = len(np.unique(self.groups[rows]))
+        if self.task.is_number:
+            in_training = min(len(np.unique(self.groups[split.train[known[split.train]]])) for split in self.splits)
+            return Counts(len(rows), n_patients, n_patients, 0, n_patients, in_training, True)
+        positive, negative = patients(rows, 1), patients(rows, 0)
+        in_training = min(min(patients(split.train, 1), patients(split.train, 0)) for split in self.splits)
+        both = all(patients(split.test, 1) and patients(split.test, 0) for split in self.splits)
+        return Counts(
+            len(rows), n_patients, positive, int((y[rows] == 1).sum()), min(positive, negative), in_training, both
+        )
+
+    def only(self, labels: Sequence[str]) -> Data:
+        """The same with some of the labels."""
+        at = [self.task.labels.index(name) for name in labels]
+        return replace(self, Y=self.Y[:, at], task=replace(self.task, labels=tuple(labels)))
+
+    def at(self, rows: Numbers) -> Data:
+        """The same with some of the recordings, in ascending order."""
+        place = np.full(len(self.Y), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+
+        def moved(part: Numbers) -> Numbers:
+            return place[part][place[part] >= 0]
+
+        splits = tuple(
+            Split(moved(each.train), moved(each.test), None if each.validation is None else moved(each.validation))
+            for each in self.splits
+        )
+        _, groups = np.unique(self.groups[rows], return_inverse=True)
+        return replace(self, Y=self.Y[rows], groups=groups, splits=splits)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of the test parts together: recordings and patients of a label.
+
+    Attributes
+    ----------
+    n_records, n_patients, n_pos_patients, n_pos_records : int
+        Recordings and patients whose label is known; those with a positive one. For numbers, all patients.
+    rarer : int
+        Patients of the rarer class.
+    in_training : int
+        Patients of the rarer class in the smallest training part.
+    in_each_test : bool
+        Whether every test part has both classes.
+    """
+
+    n_records: int
+    n_patients: int
+    n_pos_patients: int
+    n_pos_records: int
+    rarer: int
+    in_training: int
+    in_each_test: bool
+
+    def why_not_scored(self) -> str | None:
+        """The reason why the label is not scored; None if it is."""
+        if self.rarer < FEWEST_IN_TEST:
+            return f"fewer than {FEWEST_IN_TEST} patients of the rarer class in the test part"
+        if self.in_training < FEWEST_IN_TRAINING:
+            return f"fewer than {FEWEST_IN_TRAINING} patients of the rarer class in the training part"
+        return None if self.in_each_test else "a test part without one of the classes"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The result for one set of features or scores.
+
+    Attributes
+    ----------
+    counts : dict of str to Counts
+        Of every label, also of those that are not scored.
+    not_scored : dict of str to str
+        The labels that are not scored, with the reason.
+    estimates : dict of str to dict of str to Estimate
+        By label, then by metric. "(macro)" is the mean over labels, if there are several.
+    draws : dict of str to dict of str to numpy.ndarray
+        The same in each draw of patients.
+    scores : numpy.ndarray
+        float64 [n, scored labels]: logits, or predicted numbers, of the test parts; NaN elsewhere.
+    fold : numpy.ndarray
+        int64 [n]: the split in whose test part a recording is; -1 for none.
+    labels : tuple of str
+        The scored labels.
+    fitted : tuple of Fitted
+        The models of each split; empty for scores that were there already.
+    """
+
+    counts: dict[str, Counts]
+    not_scored: dict[str, str]
+    estimates: dict[str, dict[str, Estimate]]
+    draws: dict[str, dict[str, Doubles]]
+    scores: Doubles
+    fold: Numbers
+    labels: tuple[str, ...]
+    fitted: tuple[Fitted, ...] = ()
+
+
+def evaluate_features(X: Floats | Windows, data: Data) -> Evaluation:
+    """Fit and test a probe of features on each split."""
+    return evaluate_made_features(lambda split: X, data)
+
+
+def evaluate_made_features(make: Callable[[Split], Floats | Windows], data: Data) -> Evaluation:
+    """Fit and test a probe on each split, of features [n, d] that are made for it, from its training part alone."""
+    counts, not_scored = _scorable(data)
+    scored = data.only([name for name in data.task.labels if name not in not_scored])
+    if not scored.task.labels:
+        return _nothing(data, counts, not_scored)
+    fitted, of_splits = [], []
+    for number, split in enumerate(scored.splits):
+        X = make(split)
+        models = fit_split(X, scored.Y, scored.groups, split, scored.task, scored.seed + number)
+        fitted.append(models)
+        of_splits.append((models.weights.scores(means_of(X[split.test])), models.thresholds))
+    return _measured(scored, of_splits, counts, not_scored, fitted=tuple(fitted))
+
+
+def evaluate_scores(scores: Doubles, data: Data, *, is_logit: bool) -> Evaluation:
+    """Test scores that are there already, without any training.
+
+    Thresholds are chosen on the validation part, or without one on the training part.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        float64 [n, n_labels]; a recording without a score counts as one without a label.
+    data : Data
+        Labels and splits.
+    is_logit : bool
+        Whether they are logits of probabilities.
+    """
+    Y = np.where(np.isfinite(scores), data.Y, np.float32(np.nan)).astype(np.float32)
+    data = replace(data, Y=Y)
+    counts, not_scored = _scorable(data)
+    labels = [name for name in data.task.labels if name not in not_scored]
+    if not labels:
+        return _nothing(data, counts, not_scored)
+    scores = scores[:, [data.task.labels.index(name) for name in labels]]
+    data = data.only(labels)
+    of_splits = []
+    for split in data.splits:
+        rows = split.train if split.validation is None else split.validation
+        thresholds: list[Mapping[str, float]] = []
+        for label in range(len(labels)):
+            y = data.Y[rows, label]
+            known = rows[np.isfinite(y)]
+            positive = data.Y[known, label] > 0.5
+            both = positive.any() and not positive.all()
+            thresholds.append(
+                data.task.thresholds(positive, scores[known, label]) if both and not data.task.is_number else {}
+            )
+        of_splits.append((scores[split.test], tuple(thresholds)))
+    return _measured(data, of_splits, counts, not_scored, is_logit=is_logit)
+
+
+def _scorable(data: Data) -> tuple[dict[str, Counts], dict[str, str]]:
+    counts = data.counts()
+    reasons = {name: each.why_not_scored() for name, each in counts.items()}
+    return counts, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _nothing(data: Data, counts: dict[str, Counts], not_scored: dict[str, str]) -> Evaluation:
+    n = len(data.Y)
+    return Evaluation(counts, not_scored, {}, {}, np.empty((n, 0)), np.full(n, -1, dtype=np.int64), ())
+
+
+def _measured(
+    data: Data,
+    of_splits: Sequence[tuple[Doubles, Sequence[Mapping[str, float]]]],
+    counts: dict[str, Counts],
+    not_scored: dict[str, str],
+    *,
+    is_logit: bool = True,
+    fitted: tuple[Fitted, ...] = (),
+) -> Evaluation:
+    labels = data.task.labels
+    values: list[list[dict[str, Doubles]]] = [[] for _ in labels]
+    draws: list[list[dict[str, Doubles]]] = [[] for _ in labels]
+    scores = np.full((len(data.Y), len(labels)), np.nan)
+    fold = np.full(len(data.Y), -1, dtype=np.int64)
+    for number, (split, (of_test, thresholds)) in enumerate(zip(data.splits, of_splits, strict=True)):
+        scores[split.test], fold[split.test] = of_test, number
+        patients, patient = np.unique(data.groups[split.test], return_inverse=True)
+        drawn = drawn_patients(len(patients), data.n_draws, np.random.default_rng([data.seed, 2, number]))
+        for label in range(len(labels)):
+            y = data.Y[split.test, label]
+            known = np.isfinite(y) & np.isfinite(of_test[:, label])
+            part = _part(
+                y[known], of_test[known, label], patient[known], len(patients), thresholds[label], data.task, is_logit
+            )
+            values[label].append(part.metrics())
+            draws[label].append(part.metrics(drawn))
+    estimates: dict[str, dict[str, Estimate]] = {}
+    kept: dict[str, dict[str, Doubles]] = {}
+    for label, name in enumerate(labels):
+        estimates[name], kept[name] = combined(values[label], draws[label])
+    if len(labels) > 1:
+        estimates[MACRO], kept[MACRO] = _macro(estimates, kept)
+    return Evaluation(counts, not_scored, estimates, kept, scores, fold, labels, fitted)
+
+
+def _part(
+    y: Floats,
+    scores: Doubles,
+    patient: Numbers,
+    n_patients: int,
+    thresholds: Mapping[str, float],
+    task: Task,
+    is_logit: bool,
+) -> BinaryTest | NumberTest:
+    if task.is_number:
+        return NumberTest(y.astype(np.float64), scores, patient, n_patients)
+    positive: npt.NDArray[np.bool_] = y > 0.5
+    return BinaryTest(positive, scores, patient, n_patients, thresholds, is_logit)
+
+
+def _macro(
+    estimates: Mapping[str, Mapping[str, Estimate]], draws: Mapping[str, Mapping[str, Doubles]]
+) -> tuple[dict[str, Estimate], dict[str, Doubles]]:
+    """The mean over labels of the metrics that all have."""
+    names = [name for name in next(iter(estimates.values())) if all(name in each for each in estimates.values())]
+    means = {name: np.mean([each[name] for each in draws.values()], axis=0) for name in names}
+    values = {name: float(np.mean([each[name].value for each in estimates.values()])) for name in names}
+    return {name: interval(values[name], means[name], kind_of(name)) for name in names}, means

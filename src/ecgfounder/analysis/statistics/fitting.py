@@ -1,0 +1,212 @@
+"""Fitting one split: scaling, penalty, model and thresholds, from its training part (and validation part) alone.
+
+In: features, labels, patients and a split. Out: a `Fitted` with the models and all that was chosen. No function here reads the
+features or labels of the test part.
+
+The penalty of each label is the one with the smallest mean log loss (for numbers: mean squared error) over the inner folds, or on
+the validation part. A threshold is chosen on the validation part, or in each inner fold by the model of that fold; then their
+mean is taken, on the logit scale. Scores of models of different folds are never put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.analysis.statistics.metrics import f_max_threshold, sensitivity_threshold, youden_threshold
+from ecgfounder.analysis.statistics.solver import (
+    ROUGH,
+    TOLERANCE,
+    Basis,
+    Doubles,
+    Floats,
+    Numbers,
+    Weights,
+    fit_logistic,
+    fit_ridge,
+)
+from ecgfounder.analysis.statistics.splits import Split, grouped_folds
+from ecgfounder.analysis.statistics.windows import Windows, means_of
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""The grid of the inverse penalty C, for standardised features; see `solver`."""
+
+INNER_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        The names of the labels.
+    is_number : bool
+        Whether they are numbers (ridge regression) instead of binary labels (logistic regression).
+    sensitivity : float
+        The sensitivity that the threshold of that name is chosen for.
+    penalties : tuple of float
+        The grid of inverse penalties.
+    inner_folds : int
+        Grouped folds of the training part, where there is no validation part.
+    """
+
+    labels: tuple[str, ...]
+    is_number: bool = False
+    sensitivity: float = 0.9
+    penalties: tuple[float, ...] = PENALTIES
+    inner_folds: int = INNER_FOLDS
+
+    @property
+    def sensitivity_name(self) -> str:
+        return f"sensitivity={self.sensitivity:g}"
+
+    def thresholds(self, y: npt.NDArray[np.bool_], scores: Doubles) -> dict[str, float]:
+        """The thresholds for these scores, by name."""
+        return {
+            "youden": youden_threshold(y, scores),
+            self.sensitivity_name: sensitivity_threshold(y, scores, self.sensitivity),
+            "fmax": f_max_threshold(y, scores),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The models of one split.
+
+    Attributes
+    ----------
+    weights : Weights
+        A model per label.
+    C : tuple of float
+        The inverse penalty of each.
+    thresholds : tuple of mapping of str to float
+        The thresholds of each, by name, as logits; empty for numbers.
+    """
+
+    weights: Weights
+    C: tuple[float, ...]
+    thresholds: tuple[Mapping[str, float], ...]
+
+
+def fit_split(X: Floats | Windows, Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
+    """Fit the models of one split.
+
+    Parameters
+    ----------
+    X : numpy.ndarray or Windows
+        float32 [n, d]: the features of all recordings; only rows of the training and the validation part are read. Windows:
+        the models are fitted to windows, each of which counts as a part of its recording, and score recordings.
+    Y : numpy.ndarray
+        float32 [n, n_labels]; NaN where unknown.
+    groups : numpy.ndarray
+        int64 [n]: the patient of each recording.
+    split : Split
+        The rows.
+    task : Task
+        What is predicted.
+    seed : int
+        Seed of the inner folds.
+    """
+    every = [task.penalties] * len(task.labels)
+    own = None if task.is_number else _basis(X, Y, split.train)
+    if split.validation is not None:
+        models = _fit(X, Y, split.train, every, task, own, rough=True)
+        held = [_Held(Y[split.validation], models.scores(means_of(X[split.validation])), task)]
+    else:
+        _, patients = np.unique(groups[split.train], return_inverse=True)
+        fold = grouped_folds(patients, Y[split.train], task.inner_folds, np.random.default_rng([seed, 1]))
+        rotation = own[0].rotation if own is not None and own[0].is_full else None
+        held = []
+        for each in range(task.inner_folds):
+            inside, outside = split.train[fold != each], split.train[fold == each]
+            basis = None if task.is_number else _basis(X, Y, inside, rotation, exact=False)
+            models = _fit(X, Y, inside, every, task, basis, rough=True)
+            held.append(_Held(Y[outside], models.scores(means_of(X[outside])), task))
+    chosen = _best(held)
+    weights = _fit(X, Y, split.train, [(task.penalties[best],) for best in chosen], task, own)
+    thresholds = tuple(
+        {} if task.is_number else _mean_thresholds([part.thresholds(label, best) for part in held])
+        for label, best in enumerate(chosen)
+    )
+    return Fitted(weights, tuple(task.penalties[best] for best in chosen), thresholds)
+
+
+def _fit(
+    X: Floats | Windows,
+    Y: Floats,
+    rows: Numbers,
+    C: Sequence[Sequence[float]],
+    task: Task,
+    own: tuple[Basis, Floats] | None,
+    *,
+    rough: bool = False,
+) -> Weights:
+    """The models of some recordings; `own` is their basis with their labels, for labels that are not numbers."""
+    if own is not None:
+        return fit_logistic(*own, C, ROUGH if rough else TOLERANCE)
+    models = []
+    for label, penalties in enumerate(C):
+        basis, y = _basis(X, Y[:, label], rows[np.isfinite(Y[rows, label])])
+        models.append(fit_ridge(basis, y.astype(np.float64), penalties))
+    return Weights(
+        np.concatenate([each.weight for each in models], axis=1), np.concatenate([each.bias for each in models])
+    )
+
+
+def _basis(
+    X: Floats | Windows, Y: Floats, rows: Numbers, rotation: Doubles | None = None, *, exact: bool = True
+) -> tuple[Basis, Floats]:
+    """The basis of some recordings, and their labels; with a row for each window."""
+    if not isinstance(X, Windows):
+        return Basis.of(X, rows, rotation=rotation, exact=exact), Y[rows]
+    inside = X[rows]
+    basis = Basis.of(inside.X, row_weights=inside.weights, rotation=rotation, exact=exact)
+    return basis, Y[rows][inside.owner]
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """Labels of held-out recordings, and their scores [n, labels x penalties]."""
+
+    Y: Floats
+    scores: Doubles
+    task: Task
+
+    def losses(self) -> Doubles:
+        """The mean loss of each label and penalty; NaN for a label without a recording."""
+        n_penalties = len(self.task.penalties)
+        losses = np.full((len(self.task.labels), n_penalties), np.nan)
+        for label in range(len(self.task.labels)):
+            known = np.isfinite(self.Y[:, label])
+            if known.any():
+                y = self.Y[known, label][:, None].astype(np.float64)
+                scores = self.scores[known, label * n_penalties : (label + 1) * n_penalties]
+                each = (y - scores) ** 2 if self.task.is_number else np.logaddexp(0, scores) - y * scores
+                losses[label] = each.mean(axis=0)
+        return losses
+
+    def thresholds(self, label: int, penalty: int) -> dict[str, float] | None:
+        """The thresholds of one model; None where a class is missing."""
+        known = np.isfinite(self.Y[:, label])
+        y = self.Y[known, label] > 0.5
+        if not y.any() or y.all():
+            return None
+        return self.task.thresholds(y, self.scores[known, label * len(self.task.penalties) + penalty])
+
+
+def _best(held: Sequence[_Held]) -> list[int]:
+    """The penalty of each label with the smallest mean loss."""
+    losses = np.stack([part.losses() for part in held])
+    known = np.isfinite(losses)
+    mean = np.where(known, losses, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return [int(np.argmin(of_label)) for of_label in mean]
+
+
+def _mean_thresholds(found: Sequence[dict[str, float] | None]) -> dict[str, float]:
+    given = [each for each in found if each is not None]
+    return {name: float(np.mean([each[name] for each in given])) for name in given[0]} if given else {}
