@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-FEWEST = 11
-"""Smaller counts are not shown, because they may identify patients."""
+from ecgfounder.results.small_cells import FEWEST
 
 _LONGEST_NAME = 40
 
