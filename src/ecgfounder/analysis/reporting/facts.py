@@ -221,15 +221,22 @@ def _round_edges(values: Doubles) -> list[float]:
 # --- flags -------------------------------------------------------------------------------------------------------------
 
 
-def lists_of(column: pa.ChunkedArray, known: Sequence[str], *, detail: str | None = None) -> npt.NDArray[np.bool_]:
-    """Which of some known texts each recording's list has, bool [n, len(known)]; texts end where `detail` begins in them."""
+def lists_of(column: pa.ChunkedArray, known: Sequence[str], of: Callable[[str], str]) -> npt.NDArray[np.bool_]:
+    """Which of some known names each recording's list has, bool [n, len(known)]; `of` gives the name of a text."""
     lists = column.combine_chunks()
     found = np.zeros((len(lists), len(known)), dtype=bool)
     owner, texts = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
     encoded = pc.dictionary_encode(texts)
     place = {name: number for number, name in enumerate(known)}
-    cut = [text if detail is None else str(text).partition(detail)[0] for text in encoded.dictionary.to_pylist()]
-    columns = np.array([*(place.get(text, -1) for text in cut), -1], dtype=np.int64)
-    codes = columns[pc.fill_null(encoded.indices, len(cut)).to_numpy()]
+    columns = np.array([*(place.get(of(str(text)), -1) for text in encoded.dictionary.to_pylist()), -1], dtype=np.int64)
+    codes = columns[pc.fill_null(encoded.indices, len(columns) - 1).to_numpy()]
     found[owner[codes >= 0], codes[codes >= 0]] = True
     return found
+
+
+def name_of_flag(flag: str) -> str:
+    """
+    >>> name_of_flag("clipped:V1")
+    'clipped'
+    """
+    return flag.partition(":")[0]
