@@ -179,6 +179,21 @@ class Cells:
         shown = [_span([names[each] for each in group], unknown) for group in groups]
         return self._registered(shown, place[codes])
 
+    def offender(self, codes: Numbers, n: int) -> int | None:
+        """A cell of a division that may not be shown as it is: of few patients, or one by which another table tells of few."""
+        sizes = self._sizes(codes, n)
+        small = [number for number in range(n) if 0 < sizes[number] < FEWEST]
+        if small:
+            return small[0]
+        used, found = np.unique(codes, return_inverse=True)
+        at = self._offender(found.astype(np.int64), len(used)) if len(used) > 1 else None
+        return None if at is None else int(used[at])
+
+    def show(self, names: Sequence[str], codes: Numbers) -> Partition:
+        """A division that has no `offender`; cells without recordings are left out."""
+        used, found = np.unique(codes, return_inverse=True)
+        return self._registered([names[each] for each in used], found.astype(np.int64))
+
     def of(self, mask: Mask) -> int | None:
         """The number of some recordings; None if it may not be shown."""
         n = int(np.count_nonzero(mask))

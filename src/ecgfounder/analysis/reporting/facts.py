@@ -17,6 +17,7 @@ from ecgfounder.analysis.reporting.cells import Cells, Partition
 from ecgfounder.analysis.statistics.solver import Doubles, Numbers
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.plot import filter_settings
+from ecgfounder.ecg.recorder import FORMAT_NAMES
 from ecgfounder.escaping import one_line
 
 UNKNOWN = "not stated"
@@ -71,7 +72,7 @@ def cohort_facts(table: pa.Table) -> list[Values]:
         null_handling="skip",
     )
     found = [
-        of_texts("Format", table["format"]),
+        of_texts("Format", table["format"], lambda name: FORMAT_NAMES.get(name, "another format")),
         of_texts("Device", device),
         of_texts("Software of the device", table["software_version"]),
         _filters(table),
@@ -87,9 +88,10 @@ def cohort_facts(table: pa.Table) -> list[Values]:
     return [each for each in found if each.is_known]
 
 
-def of_texts(title: str, column: pa.ChunkedArray, name_of: Callable[[str], str] | None = None) -> Values:
+def of_texts(title: str, column: pa.ChunkedArray | pa.Array, name_of: Callable[[str], str] | None = None) -> Values:
     """Values without an order; empty texts are unknown, and control characters are escaped."""
-    encoded = pc.dictionary_encode(column.cast(pa.string()).combine_chunks())
+    plain = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    encoded = pc.dictionary_encode(plain.cast(pa.string()))
     texts = [short_name(text) if name_of is None else name_of(text) for text in encoded.dictionary.to_pylist()]
     codes = pc.fill_null(encoded.indices, len(texts)).to_numpy().astype(np.int64)
     return _merged(title, [*texts, UNKNOWN], codes)

@@ -17,9 +17,8 @@ from ecgfounder.analysis.reporting.cells import Mask
 from ecgfounder.analysis.reporting.facts import lists_of, short_name
 from ecgfounder.analysis.rows.selection import Selection
 from ecgfounder.analysis.statistics.solver import Numbers
-from ecgfounder.ledger.tables import LIKELY
 from ecgfounder.network.bundles import published_labels
-from ecgfounder.network.head import PLACE_COLUMNS
+from ecgfounder.network.head import LIKELY, PLACE_COLUMNS
 
 _BLANKS = re.compile(r"[\s*.,;:_-]+")
 

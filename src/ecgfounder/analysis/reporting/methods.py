@@ -1,6 +1,6 @@
 """How the embeddings were made, for a methods section: settings, versions, checkpoint, a paragraph, what to cite.
 
-In: the record of a run. Out: rows of a table, and sentences. Only settings of a closed list are told: no path, no name of a
+In: an opened run. Out: rows of a table, and sentences. Only settings of a closed list are told: no path, no name of a
 dataset, a column or a file.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ecgfounder._version import __version__
-from ecgfounder.ledger.record import RunRecord
+from ecgfounder.results import EmbeddingRun
 from ecgfounder.results.dataset_card import CITATION
 
 VERSIONS = ("python", "numpy", "scipy", "torch", "onnxruntime", "lxml", "pyarrow")
@@ -47,14 +47,15 @@ def word(value: object) -> str:
     return value if isinstance(value, str) and _WORD.fullmatch(value) else "–"
 
 
-def settings_of(record: RunRecord) -> list[tuple[str, str]]:
+def settings_of(run: EmbeddingRun) -> list[tuple[str, str]]:
     """The settings of a run that decide its embeddings, and what it was made with, by name."""
-    told, form = record.fingerprint, record.form
+    record, form = run.record, run.record.form
+    told = record.fingerprint
     prepared: Mapping[str, Any] = told["preparation"]
     name, version = form.recipe
     rows = [
         ("Network", f"ECGFounder, {word(form.mode)}"),
-        ("Checkpoint, SHA-256", checkpoint_of(record)),
+        ("Checkpoint, SHA-256", checkpoint_of(run)),
         ("Recipe", f"{word(name)}, version {word(version)}{_described(name)}"),
         ("Lead", word(prepared.get("lead"))),
         ("Missing leads", word(prepared.get("missing_leads"))),
@@ -78,9 +79,9 @@ def settings_of(record: RunRecord) -> list[tuple[str, str]]:
     return [row for row in rows if row[1] != "–"]
 
 
-def checkpoint_of(record: RunRecord) -> str:
+def checkpoint_of(run: EmbeddingRun) -> str:
     """The hash of the weights."""
-    sha256 = str(record.fingerprint.get("checkpoint_sha256"))
+    sha256 = str(run.record.fingerprint.get("checkpoint_sha256"))
     return sha256 if _SHA256.fullmatch(sha256) else "–"
 
 
@@ -92,20 +93,20 @@ def _month(time: str) -> str:
     return time[:7] if _DATE.match(time) else "–"
 
 
-def methods_text(record: RunRecord, counts: str, quality: str) -> list[str]:
+def methods_text(run: EmbeddingRun, counts: str, quality: str) -> list[str]:
     """Paragraphs for a methods section.
 
     Parameters
     ----------
-    record : RunRecord
+    run : EmbeddingRun
         The run, or the first of several.
     counts : str
         A sentence about the recordings.
     quality : str
         A sentence about flags and failures.
     """
-    told, form = record.fingerprint, record.form
-    prepared: Mapping[str, Any] = told["preparation"]
+    record, form = run.record, run.record.form
+    prepared: Mapping[str, Any] = record.fingerprint["preparation"]
     name, version = form.recipe
     recipe = f"the recipe {word(name)} (version {word(version)}{'; ' + RECIPES[name] if name in RECIPES else ''})"
     leads = (
@@ -124,11 +125,12 @@ def methods_text(record: RunRecord, counts: str, quality: str) -> list[str]:
     )
     channels = "12-lead" if form.mode == "12lead" else "1-lead"
     pooled = {"none": "one vector of 1,024 numbers for every 0.512 s", "mean": "the mean over time, 1,024 numbers"}
-    resampling = word(prepared.get("resampling"))
+    resampled = word(prepared.get("resampling"))
+    resampling = "resampled" if resampled == "–" else f"{resampled} resampling"
     return [
         f"Embeddings of electrocardiograms were computed with ECGFounder [1], its {channels} network, by the program ecgfounder "
-        f"(version {word(record.program.version)}; weights with SHA-256 {checkpoint_of(record)}). {counts}",
-        f"Recordings were read in millivolts; the network was given {leads}, at 500 Hz (other rates: {resampling} resampling), "
+        f"(version {word(record.program.version)}; weights with SHA-256 {checkpoint_of(run)}). {counts}",
+        f"Recordings were read in millivolts; the network was given {leads}, at 500 Hz (other rates: {resampling}), "
         f"prepared by {recipe}, {windows}. Recordings were never padded to a common length. The embedding is "
         f"{pooled.get(form.pooling, 'both the vectors over time and their mean')}.",
         f"{quality} {PRETRAINING}",
