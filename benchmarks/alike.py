@@ -66,6 +66,7 @@ def write_run(folder: Path, n: int) -> Path:
         "leads": pa.array([["I"]] * n, pa.list_(pa.string())),
         "window_starts": pa.array([[0.0]] * n, pa.list_(pa.float64())),
         "input_sha256": [f"{number:064x}" for number in range(n)],
+        **_facts(n, rng),
     }
     arrays = [
         pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(n, field.type)
@@ -74,9 +75,13 @@ def write_run(folder: Path, n: int) -> Path:
     table = pa.table(arrays, schema=SCHEMA)
     patients = pa.array(np.arange(n) // PER_PATIENT)
     parts = pa.array(np.arange(n) // PER_PATIENT % 5 == 0).cast(pa.string())
-    pq.write_table(
-        table.append_column("patient", patients).append_column("part", parts), run / "_run" / "manifest.pq.part"
+    site = pa.array(
+        rng.choice([f"site {number}" for number in range(12)], -(-n // PER_PATIENT))[np.arange(n) // PER_PATIENT]
     )
+    year = pa.array(rng.integers(2005, 2025, n))
+    for name, column in {"patient": patients, "part": parts, "site": site, "year": year}.items():
+        table = table.append_column(name, column)
+    pq.write_table(table, run / "_run" / "manifest.pq.part")
     fingerprint = {
         "preparation": {
             "mode": "12lead",
@@ -100,6 +105,22 @@ def write_run(folder: Path, n: int) -> Path:
     )
     (run / "_run" / "manifest.pq.part").replace(run / "_run" / "manifest.pq")
     return run
+
+
+def _facts(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    """What a report counts: devices, filters, rates, lengths, flags."""
+    flags = ("resampled:250", "clipped:V1", "calibration_pulse:10.0", "flat_lead:V6", "baseline_dominates:20")
+    has = rng.random((n, len(flags))) < (0.2, 0.1, 0.05, 0.02, 0.01)
+    rate = np.where(has[:, 0], 250.0, 500.0)
+    return {
+        "sampling_rate": rate,
+        "n_samples": (rate * rng.choice([10, 11, 5], n, p=[0.8, 0.15, 0.05])).astype(np.int64),
+        "flags": [[flag for flag, there in zip(flags, row, strict=True) if there] for row in has.tolist()],
+        "device_model": rng.choice([f"model {number}" for number in range(30)], n, p=np.arange(1, 31) / 465),
+        "software_version": rng.choice(["1.0", "1.1", "2.0"], n),
+        "highpass_hz": rng.choice([0.05, 0.5], n),
+        "lowpass_hz": rng.choice([40.0, 150.0], n),
+    }
 
 
 def copy_of(number: int, n: int) -> int:

@@ -353,7 +353,7 @@ def _map(page: Page, report: Report, sample: Sample, places: Floats, method: str
                 rows.append((name, *(f"{each:.2f}" for each in centre_and_spread(places, mask))))
         if shown:
             page.heading(f"{title}, {method}")
-            page.figures(shown)
+            page.figures(shown, small=True)
         if rows:
             header = (title, "Centre, x", "Centre, y", "Spread, x", "Spread, y")
             page.table(
@@ -374,8 +374,9 @@ def _panels(report: Report, sample: Sample) -> Iterator[tuple[str, list[tuple[st
     """What maps are drawn of: names, and which recordings of the sample."""
     titles = ("Device", "Format", "Sampling rate")
     tables = [*(each for title in titles for each in report.facts if each.title == title), *report.by, *report.labels]
-    for table in tables:
-        if len(table.cells.names) > 1:
+    for number, table in enumerate(tables):
+        same = any(np.array_equal(table.cells.codes, each.cells.codes) for each in tables[:number])
+        if len(table.cells.names) > 1 and not same:
             codes = table.cells.codes[sample.rows]
             order = np.argsort([-n for n in table.cells.counts], kind="stable")[:_MOST_PANELS]
             yield table.title, [(table.cells.names[each], codes == each) for each in sorted(order.tolist())]
