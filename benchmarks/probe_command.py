@@ -72,7 +72,7 @@ def write_run(folder: Path, n: int, width: int, n_labels: int) -> Path:
     same = ("format", "sampling_rate", "n_samples", "leads", "shape", "window_starts", "flags")
     columns: dict[str, Any] = {name: [told[name]] * n for name in same}
     columns |= {"record": names, "input_sha256": hashes, "seconds_read": [told["seconds_read"]] * n}
-    kept = {"patient": pa.array(patients)}
+    kept = {"patient": pa.array([f"P{number:07d}" for number in patients])}  # in the order of the numbers
     kept |= {f"label {number}": pa.array(Y[:, number]) for number in range(n_labels)}
     store_run(run, vectors(), columns, kept, few.run.record)
     shutil.rmtree(folder / "few")
