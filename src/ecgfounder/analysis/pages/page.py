@@ -64,7 +64,8 @@ summary { cursor: pointer; }
 main > figure { overflow-x: auto; }
 @media print { :root { --page: #fff; --ink: #000; --soft: #333; --line: #aaa; } body { font-size: 10pt; } .wide { overflow:
 visible; }
-  figure, tr { break-inside: avoid; } caption, thead, h3, h2 { break-after: avoid; } details > *:not(summary) { display: block; } }
+  figure, tr { break-inside: avoid; } caption, thead, h3, h2 { break-after: avoid; }
+  details > *:not(summary) { display: block; } }
 """
 
 
