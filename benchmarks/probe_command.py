@@ -80,7 +80,7 @@ def write_run(folder: Path, n: int, width: int, n_labels: int) -> Path:
 
 
 def _sample(patients: npt.NDArray[np.int64]) -> list[int]:
-    from ecgfounder.analysis.controls import SAMPLE, sample_of_patients
+    from ecgfounder.analysis.probing.controls import SAMPLE, sample_of_patients
 
     rows: list[int] = sample_of_patients(patients, SAMPLE, 0).tolist()
     return rows
