@@ -105,9 +105,10 @@ def _row(
     few: int,
 ) -> Row:
     notes = []
-    rarer = min(evaluation.counts[name].rarer for name in evaluation.labels) if counts is None else counts.rarer
-    if rarer < few:
-        notes.append(f"few patients (fewer than {few} in the rarer class)")
+    rarest = min((evaluation.counts[name] for name in evaluation.labels), key=lambda each: each.rarer)
+    rarest = rarest if counts is None else counts
+    if rarest.rarer < few:
+        notes.append(f"few patients (fewer than {few} {rarest.which})")
     if estimate.n_unscored:
         notes.append(f"{estimate.n_unscored} of {estimate.n_draws} draws could not be scored")
     if _finite(estimate.low) is None and _finite(estimate.value) is not None and estimate.n_unscored < estimate.n_draws:

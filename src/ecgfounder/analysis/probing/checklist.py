@@ -10,9 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecgfounder.analysis.probing.probe import OVERLAP, ProbeResult
+from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME
 from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS
 
 AUTHOR = "To be written by the author."
+
+_MODELS = {
+    BINARY: "Logistic regression with an L2 penalty",
+    NUMBER: "Ridge regression",
+    TIME: "Cox regression with an L2 penalty, Efron's correction for ties, Breslow's baseline hazard",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ def checklist(result: ProbeResult) -> list[Item]:
     left = (
         "; ".join(f"{reason}: {number:,}" for reason, number in result.selection.left_out.items() if number) or "none"
     )
-    model = "Ridge regression" if result.labels.is_number else "Logistic regression with an L2 penalty"
+    model = _MODELS[result.labels.kind]
     grid = ", ".join(f"{value:g}" for value in settings.penalties)
     inner = (
         "on the validation part"
