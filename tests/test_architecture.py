@@ -313,7 +313,11 @@ def test_packages_import_only_what_they_may(imports: list[Import]) -> None:
 
 def test_packages_of_analysis_import_only_what_they_may(imports: list[Import]) -> None:
     names = [(each.importer.split("."), each.imported.split(".")) for each in imports]
-    inside = [(here[1], there[1]) for here, there in names if here[0] == there[0] == "analysis" and len(here) == len(there) == 3]
+    inside = [
+        (here[1], there[1])
+        for here, there in names
+        if here[0] == there[0] == "analysis" and len(here) == len(there) == 3
+    ]
     drawn = {(here, there) for here, there in inside if here != there}
     assert drawn == {(here, there) for here, allowed in WITHIN_ANALYSIS.items() for there in allowed.split()}
     order = list(WITHIN_ANALYSIS)
