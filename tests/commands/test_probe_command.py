@@ -53,6 +53,7 @@ def parsed(*words: str) -> argparse.Namespace:
         ("--permutations 199", {"permutations": 199}),
         ("--baseline age sex", {"baseline": ("age", "sex")}),
         ("--score af=ATRIAL=X", {"score": {"af": "ATRIAL=X"}}),
+        ("--subgroups sex age:10", {"subgroups": ("sex", "age:10")}),
         ("--seed 4", {"seed": 4}),
     ],
 )

@@ -105,6 +105,13 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="columns whose probe is a control, e.g. age sex device",
     )
+    add(
+        "--subgroups",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns whose values are subgroups that are tested too; age:10 makes bands, e.g. sex age:10 site flags",
+    )
     add("--against", nargs="+", default=[], metavar="RUN", help="runs of the same recordings that are compared")
     add(
         "--random",
@@ -180,6 +187,7 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         permutations=arguments.permutations,
         baseline=tuple(arguments.baseline),
         score=scores,
+        subgroups=tuple(arguments.subgroups),
         refit=arguments.refit,
         seed=arguments.seed,
     )

@@ -183,7 +183,7 @@ def test_censoring_does_not_move_the_figures() -> None:
 
 
 def test_intervals_cover_the_true_value() -> None:
-    found = coverage(200, n_patients=120, n_draws=200)
+    found = coverage(200, n_patients=120, n_draws=120)
     assert all(0.89 <= share <= 0.99 for share in found.values()), found
     assert kind_of("uno_c") == kind_of("risk@3") == kind_of("brier@3") == "logit"
     assert kind_of("calibration_ratio@3") == "normal"

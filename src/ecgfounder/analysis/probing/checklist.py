@@ -75,7 +75,7 @@ def checklist(result: ProbeResult) -> list[Item]:
             f"95 % intervals from {settings.n_draws:,} draws of patients of the test part. No class weights.",
         ),
         Item("13", "Class imbalance", "No weights and no resampling; the prevalence is in the table."),
-        Item("14", "Fairness", AUTHOR),
+        Item("14", "Fairness", f"Subgroups that were tested: {', '.join(settings.subgroups) or 'none'}. {AUTHOR}"),
         Item("15", "Model output", "Logits and probabilities; thresholds chosen without the test part."),
         Item("16", "Training versus evaluation", f"Separate {unit}; no patient is in both."),
         Item("17-19", "Ethics, open science, patient involvement", AUTHOR),

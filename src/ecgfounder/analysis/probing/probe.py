@@ -33,6 +33,7 @@ from ecgfounder.analysis.probing.controls import (
     signal_features,
 )
 from ecgfounder.analysis.probing.simple_features import originals_of, simple_features
+from ecgfounder.analysis.probing.subgroups import subgroup_rows, subgroups_of
 from ecgfounder.analysis.rows import labels as label_columns
 from ecgfounder.analysis.rows.labels import LabelSet
 from ecgfounder.analysis.rows.selection import (
@@ -168,6 +169,8 @@ class ProbeSettings:
         Columns, such as age, sex and device, whose probe is a control, alone and with the embedding.
     score : mapping of str to str
         For labels, columns with scores that are there already.
+    subgroups : tuple of str
+        Columns whose values are subgroups, in which all is tested too; see `ecgfounder.analysis.probing.subgroups`.
     refit : int
         Repeat the cross-validation with so many further seeds, for the spread between training sets.
     seed : int
@@ -208,6 +211,7 @@ class ProbeSettings:
     permutations: int = 20
     baseline: tuple[str, ...] = ()
     score: Mapping[str, str] = field(default_factory=dict)
+    subgroups: tuple[str, ...] = ()
     refit: int = 0
     seed: int = 0
 
@@ -450,6 +454,7 @@ class _Probe:
         )
         if found.kind == TIME:
             self._check_horizons()
+        self.subgroups = subgroups_of(selection, settings.subgroups)
         if settings.group is None:
             self.warnings.append(
                 "No group was given: if patients have several recordings, the probe is tested on patients that it knows, and the "
@@ -580,6 +585,7 @@ class _Probe:
             controls += self._random(X, evaluation, random, rows)
         for control in controls:
             rows += self._rows(control.evaluation, control.name, self.data)
+        rows += subgroup_rows(evaluation, self.data, self.subgroups, settings.describe_split(), settings.seed)
         rows += self._refits(X)
         final = self._final(X, evaluation)
         return ProbeResult(
@@ -613,6 +619,11 @@ class _Probe:
             self.warnings.append(
                 f"{len(evaluation.labels)} labels were tested; intervals and p-values are of each by itself, without a "
                 "correction for their number."
+            )
+        if self.subgroups:
+            self.warnings.append(
+                f"{counted(len(self.subgroups), 'subgroup')} were tested for each label; without any true gap, about one in 20 "
+                "gaps has an interval without 0."
             )
         slow = [number for number, each in enumerate(evaluation.fitted) if not each.weights.converged]
         if slow:

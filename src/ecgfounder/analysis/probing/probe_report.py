@@ -22,6 +22,8 @@ from ecgfounder.analysis.pages.tables import EMBEDDING, Row, check_results_folde
 from ecgfounder.analysis.probing.checklist import checklist
 from ecgfounder.analysis.probing.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
 from ecgfounder.analysis.probing.risk_figures import risk_figures
+from ecgfounder.analysis.probing.subgroup_section import subgroup_section
+from ecgfounder.analysis.probing.subgroups import PREFIX
 from ecgfounder.analysis.statistics.evaluation import Evaluation
 from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME
 from ecgfounder.analysis.statistics.metrics import calibration_curve, net_benefit
@@ -140,6 +142,9 @@ def _page(result: ProbeResult) -> Page:
     _metrics(page, result)
     page.section("Controls")
     _controls(page, result, main)
+    if result.settings.subgroups:
+        own = [row for row in result.rows if row.metric == main and row.control.startswith((EMBEDDING, PREFIX))]
+        subgroup_section(page, result, _axis(main, own), _NAMES[main])
     if result.labels.kind == BINARY:
         page.section("Calibration and decisions")
         _curves(page, result)
@@ -275,6 +280,7 @@ def _cells(rows: Sequence[Row], label: str, metrics: Sequence[str], digits: int 
 
 def _controls(page: Page, result: ProbeResult, metric: str) -> None:
     rows = [row for row in result.rows if row.metric == metric and row.estimate is not None]
+    rows = [row for row in rows if not row.control.startswith(PREFIX)]
     for label in dict.fromkeys(row.label for row in rows):
         of_label = [row for row in rows if row.label == label]
         if len(of_label) < 2:

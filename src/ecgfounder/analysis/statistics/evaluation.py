@@ -23,6 +23,8 @@ from ecgfounder.analysis.statistics.windows import Windows, means_of
 FEWEST_IN_TEST, FEWEST_IN_TRAINING = 10, 20
 """With fewer patients in the rarer class, a label is counted and not scored."""
 
+Test = BinaryTest | NumberTest | TimeTest
+
 MACRO = "(macro)"
 """The name of the mean over labels."""
 
@@ -92,6 +94,11 @@ class Data:
         return Counts(
             len(rows), n_patients, positive, int((y[rows] == 1).sum()), min(positive, negative), in_training, both
         )
+
+    def draws(self, number: int) -> Doubles:
+        """How often each patient of a split's test part is in each draw: float64 [n_draws, patients]."""
+        n_patients = len(np.unique(self.groups[self.splits[number].test]))
+        return drawn_patients(n_patients, self.n_draws, np.random.default_rng([self.seed, 2, number]))
 
     def only(self, labels: Sequence[str]) -> Data:
         """The same with some of the labels."""
@@ -186,6 +193,21 @@ class Evaluation:
     labels: tuple[str, ...]
     fitted: tuple[Fitted, ...] = ()
     risks: Doubles | None = None
+
+    def test_of(self, data: Data, number: int, label: str, mask: npt.NDArray[np.bool_]) -> Test | None:
+        """The recordings of a split's test part that are in a mask [n] and whose label is known; None if there are none.
+
+        Patients are numbered as in `Data.draws`.
+        """
+        split, at = data.splits[number], self.labels.index(label)
+        y, of_test = data.Y[split.test, data.task.labels.index(label)], self.scores[split.test]
+        known = np.isfinite(y) & np.isfinite(of_test[:, at]) & mask[split.test]
+        if not known.any():
+            return None
+        risks = None if self.risks is None else self.risks[split.test]
+        scored = _Scored(of_test, self.fitted[number].thresholds, risks)
+        patients, patient = np.unique(data.groups[split.test], return_inverse=True)
+        return _part(y, scored, known, at, patient, len(patients), data.task, True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +311,7 @@ def _measured(
         if scored.risks is not None:
             risks[split.test] = scored.risks
         patients, patient = np.unique(data.groups[split.test], return_inverse=True)
-        drawn = drawn_patients(len(patients), data.n_draws, np.random.default_rng([data.seed, 2, number]))
+        drawn = data.draws(number)
         for label in range(len(labels)):
             y = data.Y[split.test, label]
             known = np.isfinite(y) & np.isfinite(of_test[:, label])
@@ -314,7 +336,7 @@ def _part(
     n_patients: int,
     task: Task,
     is_logit: bool,
-) -> BinaryTest | NumberTest | TimeTest:
+) -> Test:
     """The recordings of a test part whose label is known."""
     scores, patient = scored.scores[known, label], patient[known]
     if task.kind == NUMBER:
