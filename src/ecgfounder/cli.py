@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "drift": "measure what embeddings know about site, device or year",
     "duplicates": "find recordings that are there more than once",
     "compare": "compare two runs: settings, records, embeddings",
+    "localisation": "measure how far evidence lies where the event is",
     "doctor": "check the installation and a checkpoint",
     "verify": "check that embeddings do not depend on batch, processes or engine",
     "demo": "make a small cohort and embed it",
@@ -39,7 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect",),
     "learn": ("probe", "neighbours", "drift", "duplicates", "compare"),
-    "check": ("doctor", "verify", "demo"),
+    "check": ("doctor", "verify", "localisation", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
 
@@ -57,6 +58,7 @@ EXAMPLES: dict[str, str] = {
     "inspect": "inspect ecg.xml --plot ecg.png",
     "doctor": "doctor --checkpoint checkpoints/",
     "verify": "verify ecgs/ --checkpoint checkpoints/",
+    "localisation": "localisation --checkpoint checkpoints/",
     "demo": "demo demo/",
 }
 """One example of each command."""
