@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "duplicates": "find recordings that are there more than once",
     "compare": "compare two runs: settings, records, embeddings",
     "report": "make one page about a run, for a methods supplement",
+    "localisation": "measure how far evidence lies where the event is",
     "doctor": "check the installation and a checkpoint",
     "verify": "check that embeddings do not depend on batch, processes or engine",
     "demo": "make a small cohort and embed it",
@@ -40,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect",),
     "learn": ("probe", "neighbours", "drift", "duplicates", "compare", "report"),
-    "check": ("doctor", "verify", "demo"),
+    "check": ("doctor", "verify", "localisation", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
 
@@ -59,6 +60,7 @@ EXAMPLES: dict[str, str] = {
     "inspect": "inspect ecg.xml --plot ecg.png",
     "doctor": "doctor --checkpoint checkpoints/",
     "verify": "verify ecgs/ --checkpoint checkpoints/",
+    "localisation": "localisation --checkpoint checkpoints/",
     "demo": "demo demo/",
 }
 """One example of each command."""

@@ -70,7 +70,8 @@ overflow-wrap: anywhere; font-size: .85rem; } .picture img { max-width: 100%; he
 main > figure { overflow-x: auto; } main > figure > svg { min-width: 40rem; }
 @media print { :root { --page: #fff; --ink: #000; --soft: #333; --line: #aaa; } body { font-size: 10pt; } .wide { overflow:
 visible; }
-  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } details > *:not(summary) { display: block; } }
+  figure, tr { break-inside: avoid; } caption, thead, h3, h2 { break-after: avoid; }
+  details > *:not(summary) { display: block; } }
 """
 
 
