@@ -46,6 +46,7 @@ def write_run(folder: Path, n: int) -> Path:
             part = latent[first : first + SHARD]
             yield part @ mixture + _NOISE * rng.standard_normal((len(part), LENGTH), dtype=np.float32) + 3
 
+    facts = np.random.default_rng(1)
     columns: dict[str, Any] = {
         "record": [f"p{number // PER_PATIENT:07d}/{number:08d}.xml" for number in range(n)],
         "format": ["philips_sierra"] * n,
@@ -53,14 +54,14 @@ def write_run(folder: Path, n: int) -> Path:
         "leads": pa.array([["I"]] * n, pa.list_(pa.string())),
         "window_starts": pa.array([[0.0]] * n, pa.list_(pa.float64())),
         "input_sha256": [f"{number:064x}" for number in range(n)],
-        **_facts(n, rng),
+        **_facts(n, facts),
     }
-    sites = rng.choice([f"site {number}" for number in range(12)], -(-n // PER_PATIENT))
+    sites = facts.choice([f"site {number}" for number in range(12)], -(-n // PER_PATIENT))
     kept = {
         "patient": pa.array(np.arange(n) // PER_PATIENT),
         "part": pa.array(np.arange(n) // PER_PATIENT % 5 == 0).cast(pa.string()),
         "site": pa.array(sites[np.arange(n) // PER_PATIENT]),
-        "year": pa.array(rng.integers(2005, 2025, n)),
+        "year": pa.array(facts.integers(2005, 2025, n)),
     }
     fingerprint = {
         "preparation": {
