@@ -90,7 +90,7 @@ class Cells:
     def few(self, mask: Mask) -> bool:
         """Whether some recordings, but not none, are of too few patients."""
         n = int(np.count_nonzero(mask))
-        return 0 < n < FEWEST * self._most_of_one and self.size(mask) < FEWEST
+        return 0 < n < self.largest_few and self.size(mask) < FEWEST
 
     def size(self, mask: Mask) -> int:
         """The number of patients of some recordings."""
@@ -103,12 +103,11 @@ class Cells:
     def by_name(self, names: Sequence[str], codes: Numbers, most: int = MOST_CELLS) -> Partition:
         """A division by values that have no order; `codes` are the number of each recording's value among `names`."""
         counts = np.bincount(codes, minlength=len(names))
-        sizes = self._sizes(codes, len(names))
+        enough = self._enough(codes, len(names))
         there = np.flatnonzero(counts).tolist()
         ordered = sorted(there, key=lambda each: (-counts[each], names[each]))
-        pooled = {each for each in ordered[most:] if len(ordered) > most + 1} | {
-            x for x in ordered if sizes[x] < FEWEST
-        }
+        listed = ordered if len(ordered) <= most + 1 else ordered[:most]
+        pooled = set(ordered) - {each for each in listed if enough[each]}
         trial: Trial | None = None
         place = np.zeros(len(names), dtype=np.int64)
         while True:
@@ -185,8 +184,8 @@ class Cells:
 
     def show(self, codes: Numbers, n: int) -> None:
         """Remember a division that has no offender and is shown."""
-        used, found = np.unique(codes, return_inverse=True)
-        self._registered([""] * len(used), found.astype(np.int64))
+        used = np.bincount(codes, minlength=n) > 0
+        self._registered([""] * int(used.sum()), (np.cumsum(used) - 1)[codes])
 
     def patients_by(self, partition: Partition) -> tuple[int, ...] | None:
         """The number of patients in each cell.
@@ -199,10 +198,21 @@ class Cells:
         told += [count - each for count, each in zip(partition.counts, numbers, strict=True)]
         return None if any(0 < each < FEWEST for each in told) or not numbers else tuple(numbers)
 
-    def _sizes(self, codes: Numbers, n: int) -> Numbers:
-        """The number of patients of each code."""
-        pairs = np.unique(codes * max(self._n_patients, 1) + self.patients)
-        return np.bincount(pairs // max(self._n_patients, 1), minlength=n)
+    def _enough(self, codes: Numbers, n: int) -> Mask:
+        """Whether each code has enough patients: bool [n]."""
+        counts = np.bincount(codes, minlength=n)
+        enough = counts >= self.largest_few
+        unsure = ~enough & (counts >= FEWEST)
+        if unsure.any():
+            rows = np.flatnonzero(unsure[codes])
+            pairs = np.unique(codes[rows] * self._n_patients + self.patients[rows])
+            enough |= np.bincount(pairs // self._n_patients, minlength=n) >= FEWEST
+        return enough
+
+    @property
+    def largest_few(self) -> int:
+        """So many recordings, and more, are of enough patients, whoever they are of."""
+        return FEWEST * self._most_of_one
 
     def _registered(self, names: Sequence[str], codes: Numbers, *, has_others: bool = False) -> Partition:
         """A division that is shown."""
@@ -233,7 +243,6 @@ class Trial:
     def __init__(self, cells: Cells, codes: Numbers, n: int) -> None:
         self._cells, self._codes, self.n = cells, codes, n
         self._counts = np.bincount(codes, minlength=n)
-        self._largest_few = FEWEST * cells._most_of_one
         largest = int(self._counts.argmax()) if n else 0
         rest = np.flatnonzero(codes != largest)  # what the largest cell has in common is what remains
         of_rest = codes[rest]
@@ -242,7 +251,7 @@ class Trial:
             common = np.bincount(of_rest * m + others[rest], minlength=n * m).reshape(n, m)
             common[largest] = cells._totals[len(self._common)] - common.sum(axis=0)
             self._common.append(common)
-        self._patients: dict[int, Numbers] = {}
+        self._large: dict[int, Mask] = {}
 
     def offender(self, coarse: Numbers, n: int) -> int | None:
         """A cell that may not be shown: of few patients, or one by which a division that is shown tells of few.
@@ -255,7 +264,7 @@ class Trial:
             The number of cells now.
         """
         counts = np.bincount(coarse, weights=self._counts, minlength=n).astype(np.int64)
-        for cell in np.flatnonzero((counts > 0) & (counts < self._largest_few)):
+        for cell in np.flatnonzero((counts > 0) & (counts < self._cells.largest_few)):
             if self._cells.few(coarse[self._codes] == cell):
                 return int(cell)
         if np.count_nonzero(counts) < 2:
@@ -263,21 +272,21 @@ class Trial:
         for number, (others, m) in enumerate(self._cells._shown):
             common = np.zeros((n, m), dtype=np.int64)
             np.add.at(common, coarse, self._common[number])
-            large = common >= self._largest_few
+            large = common >= self._cells.largest_few
             if ((common >= FEWEST) & ~large).any() and not _is_one(large):
-                np.maximum.at(large, coarse, self._patients_of(number) >= FEWEST)
+                np.maximum.at(large, coarse, self._large_parts(number))
             for rows, columns in self._borders(common, large):
                 ours, theirs = np.isin(coarse[self._codes], rows), np.isin(others, columns)
                 if self._cells.few(ours ^ theirs):
                     return int(min(rows, key=lambda row: (counts[row] or self._cells.n, row)))
         return None
 
-    def _patients_of(self, number: int) -> Numbers:
-        """The patients of what each finest cell has in common with each of a division that is shown."""
-        if number not in self._patients:
+    def _large_parts(self, number: int) -> Mask:
+        """Whether each finest cell has enough patients in common with each of a division that is shown."""
+        if number not in self._large:
             others, m = self._cells._shown[number]
-            self._patients[number] = self._cells._sizes(self._codes * m + others, self.n * m).reshape(self.n, m)
-        return self._patients[number]
+            self._large[number] = self._cells._enough(self._codes * m + others, self.n * m).reshape(self.n, m)
+        return self._large[number]
 
     def _borders(self, common: Numbers, large: Mask) -> Iterator[tuple[Numbers, Numbers]]:
         """Cells of both divisions, of which one's together contain the other's together, with a rest that may be small."""
@@ -289,7 +298,7 @@ class Trial:
         for inside in _closed_sets(between > 0):
             rest = int(between[np.ix_(~inside, inside)].sum())
             rows, columns = np.flatnonzero(inside[group[:n]]), np.flatnonzero(inside[group[n:]])
-            if 0 < rest < self._largest_few and len(columns) > 0 and len(rows) > 0:
+            if 0 < rest < self._cells.largest_few and len(columns) > 0 and len(rows) > 0:
                 yield rows, columns
 
 

@@ -452,6 +452,8 @@ class _Work:
 
     def _flags_by(self, table: Table, flags: Sequence[Mark]) -> FlagsBy | None:
         """The frequent flags by the values of a column; None if that would tell of few patients."""
+        if len(table.cells.names) < 2:
+            return None
         levels = _Merged.of(table.cells)
         chosen: list[Mark] = []
         for flag in [each for each in flags if each.n not in (None, 0)][:_MOST_FLAGS_BY_LEVEL]:

@@ -253,20 +253,14 @@ def _number(mark: Mark, total: int | None) -> tuple[str, str]:
 
 
 def _statements(page: Page, report: Report) -> None:
-    for marks, n, what in (
-        (
-            report.predicted,
-            report.n_predicted,
-            "predicted by the network's head with a probability of at least one half",
-        ),
-        (
-            report.stated,
-            report.n_stated,
-            "printed by the device, in the words of the head's classes; other texts are not shown",
-        ),
+    for marks, n, told, what in (
+        (report.predicted, report.n_predicted, "have predictions", "predicted with a probability of at least one half"),
+        (report.stated, report.n_stated, "have a statement of the device", "printed by the device"),
     ):
         if n is not None:
-            page.text(f"{counted(n, 'recording')} with statements {what}.")
+            page.text(
+                f"{n:,} of the recordings {told}. Statements are counted in the words of the network's classes alone."
+            )
         if marks:
             rows = [(mark.name, *_number(mark, report.n)) for mark in marks]
             page.table(f"The most frequent statements, {what}", ("Statement", "Recordings", "Share"), rows)
