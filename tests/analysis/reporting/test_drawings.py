@@ -14,7 +14,7 @@ from PIL import Image
 from ecgfounder import open_run
 from ecgfounder.analysis import report
 from ecgfounder.analysis.reporting.drawings import OF_EACH, draw, png_of
-from ecgfounder.analysis.reporting.report_page import page_of
+from ecgfounder.analysis.reporting.report_page import report_html
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.storage import NO_OPTIONS
 from tests.builders.probes import write_signals
@@ -41,7 +41,7 @@ def test_a_few_of_each_flag_are_drawn(place: Path) -> None:
     assert [each.why for each in drawings] == ["flag clipped"] * OF_EACH
     assert n_unread == 2  # the changed file, and the one that failed because it is not there
     assert [each.name for each in drawings] == [None] * OF_EACH
-    page = page_of(found, drawings, n_unread)
+    page = report_html(found, drawings, n_unread)
     images = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)">', page)
     assert [about for _, about in images] == ["An ECG on paper; flag clipped"] * OF_EACH
     for data, _ in images:
@@ -56,14 +56,14 @@ def test_a_few_of_each_flag_are_drawn(place: Path) -> None:
 def test_names_of_drawn_recordings_are_shown_if_they_are_asked_for(place: Path) -> None:
     found = report(open_run(place / "run"), drawings=True, names=True, map="pca")
     drawings, _ = draw(found, str(place / "data"), NO_OPTIONS)
-    page = page_of(found, drawings)
+    page = report_html(found, drawings)
     for each in drawings:
         assert each.name is not None
         assert f"flag clipped: {each.name}</figcaption>" in page
 
 
 def test_without_drawings_there_are_no_pictures(place: Path) -> None:
-    page = page_of(report(open_run(place / "run"), map="pca"))
+    page = report_html(report(open_run(place / "run"), map="pca"))
     assert "<img" not in page
     assert "img-src" not in page
 

@@ -18,7 +18,7 @@ from ecgfounder.analysis.comparison.compare import write_comparison
 from ecgfounder.analysis.duplication.duplicates_report import write_duplicates
 from ecgfounder.analysis.probing.probe_report import write_report
 from ecgfounder.analysis.reporting.included import Included, read_included
-from ecgfounder.analysis.reporting.report_page import page_of
+from ecgfounder.analysis.reporting.report_page import report_html
 from ecgfounder.errors import RunError
 from ecgfounder.storage import locate
 from tests.builders.probes import cohort, write_run
@@ -98,7 +98,7 @@ def test_no_name_and_no_exact_count_comes_along(folder: Path, name: str) -> None
 def test_they_are_on_the_page(folder: Path, tmp_path: Path) -> None:
     run = open_run(write_hospital_run(tmp_path / "run"))
     names = ("probe", "drift", "duplicates", "comparison")
-    page = html.unescape(page_of(report(run, included=[read(folder, name) for name in names], map="pca")))
+    page = html.unescape(report_html(report(run, included=[read(folder, name) for name in names], map="pca")))
     for title in ("Linear probe", "Drift", "Duplicates", "Comparison of two runs"):
         assert f">{title}</h2>" in page
     assert "Saint Nowhere" not in page
@@ -106,7 +106,7 @@ def test_they_are_on_the_page(folder: Path, tmp_path: Path) -> None:
 
 def test_what_is_not_of_enough_patients_leaves_a_sentence(tmp_path: Path) -> None:
     run = open_run(write_hospital_run(tmp_path / "run"))
-    page = page_of(report(run, included=[Included("Drift", "What is known.", ())], map="pca"))
+    page = report_html(report(run, included=[Included("Drift", "What is known.", ())], map="pca"))
     assert "No figure is of 11 patients or more." in page
 
 

@@ -18,7 +18,7 @@ from ecgfounder.analysis import ReportSettings, report
 from ecgfounder.analysis.reporting.failures import KINDS
 from ecgfounder.analysis.reporting.included import read_included
 from ecgfounder.analysis.reporting.report import Report
-from ecgfounder.analysis.reporting.report_page import FIGURES, HIDDEN, PAGE, page_of, write_report_page
+from ecgfounder.analysis.reporting.report_page import FIGURES, HIDDEN, PAGE, report_html, write_report_page
 from ecgfounder.errors import MissingDependencyError, RunError, SettingsError
 from ecgfounder.results.small_cells import FEWEST, OTHERS
 from ecgfounder.storage import locate
@@ -61,7 +61,7 @@ def all_readable(folder: Path) -> str:
 
 def test_counts_are_those_of_the_manifest(hospital: Path, found: Report) -> None:
     records = open_run(hospital).records.to_pandas()
-    page = page_of(found)
+    page = report_html(found)
     assert "240 recordings of 120 patients were embedded. 33 recordings failed." in page
     rates = dict(row[:2] for row in table(page, "Recordings by sampling rate")[1:])
     assert rates == {f"{rate:g} Hz": str(n) for rate, n in records["sampling_rate"].value_counts().items()}
@@ -81,14 +81,14 @@ def test_counts_are_those_of_the_manifest(hospital: Path, found: Report) -> None
 
 
 def test_rare_sites_and_devices_are_pooled(found: Report) -> None:
-    page = page_of(found)
+    page = report_html(found)
     assert [row[0] for row in table(page, "Recordings by site")[1:]] == ["South", OTHERS]
     assert [row[0] for row in table(page, "Recordings by device")[1:]] == ["TC70", OTHERS]
     assert "Format: not shown" in page  # one format, and six recordings of another
 
 
 def test_failures_have_reasons_in_words_of_the_program(hospital: Path) -> None:
-    page = page_of(report(open_run(hospital), map="pca"))  # each recording is its own patient
+    page = report_html(report(open_run(hospital), map="pca"))  # each recording is its own patient
     reasons = dict(row[:2] for row in table(page, "Why recordings failed")[1:])
     assert reasons == {
         "the file, or one that belongs to it, is not there": "22",
@@ -122,8 +122,8 @@ def test_rules_leave_recordings_out_and_say_so(hospital: Path) -> None:
     kept = run.records.to_pandas().query("year < 2003 and sampling_rate == 500")
     assert found.cells.n == len(kept)
     assert [reason for reason, _ in found.left_out] == ["flags: resampled", "not a condition on year"]
-    assert "year &lt; 2003" not in page_of(found)
-    assert "year &lt; 2003" in page_of(report(run, where="year < 2003", names=True, **GIVEN))
+    assert "year &lt; 2003" not in report_html(found)
+    assert "year &lt; 2003" in report_html(report(run, where="year < 2003", names=True, **GIVEN))
     few = report(run, where='site != "Saint Nowhere"', **GIVEN)
     assert few.left_out == (("not a condition on site", "of under 11 patients"),)
 
@@ -156,21 +156,21 @@ def test_nobody_is_quoted(hospital: Path, found: Report, tmp_path: Path) -> None
 
 
 def test_names_are_shown_if_they_are_asked_for(hospital: Path) -> None:
-    page = html.unescape(page_of(report(open_run(hospital), names=True, **GIVEN)))
+    page = html.unescape(report_html(report(open_run(hospital), names=True, **GIVEN)))
     assert "Miller/MRN-8675309_20210304/00000.xml" in page
     assert "missing leads V1: absent" in page
     assert "Saint Nowhere" not in page
 
 
 def test_a_column_of_identifiers_is_not_listed(hospital: Path) -> None:
-    page = page_of(report(open_run(hospital), by=("patient", "remark"), map="pca"))
+    page = report_html(report(open_run(hospital), by=("patient", "remark"), map="pca"))
     assert "patient: not shown" in page
     assert "8675309" not in page
     assert "Strange" not in page
 
 
 def test_no_cell_of_few_patients_is_in_a_page(found: Report) -> None:
-    page = page_of(found)
+    page = report_html(found)
     for caption in re.findall(r"<caption>(.*?)</caption>", page):
         rows = table(page, html.unescape(caption))
         if "Recordings" in rows[0]:
@@ -187,7 +187,7 @@ def test_markup_in_names_is_text(hospital: Path, tmp_path: Path) -> None:
     column = pa.array([evil if n % 2 else "MAC 5500" for n in range(manifest.num_rows)])
     manifest = manifest.set_column(manifest.column_names.index("device_model"), "device_model", column)
     pq.write_table(manifest, place / "_run" / "manifest.pq")
-    page = page_of(report(open_run(place), map="pca"))
+    page = report_html(report(open_run(place), map="pca"))
     assert "<script" not in page
     assert "\x1b" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J" in page
@@ -205,13 +205,15 @@ def test_forms_of_runs(tmp_path: Path, form: str, stored: str) -> None:
     means = np.array([each.mean(axis=0) if each.ndim == 2 else each for each in (e for _, e in run)])
     expected = means.reshape(len(PATHS), -1, means.shape[-1]).mean(axis=1)
     np.testing.assert_allclose(found.embedded.sample.norms, np.linalg.norm(expected, axis=1), rtol=1e-5)
-    page = page_of(found)
+    page = report_html(found)
     assert f"Recordings of fewer than {FEWEST} patients were embedded." in page
     assert f"Recordings of fewer than {FEWEST} patients failed." in page
 
 
 def test_a_run_without_embeddings(tmp_path: Path) -> None:
-    page = page_of(report(open_run(Made(tmp_path / "run", done_order=()).make(), allow_incomplete=True), names=True))
+    page = report_html(
+        report(open_run(Made(tmp_path / "run", done_order=()).make(), allow_incomplete=True), names=True)
+    )
     assert "0 recordings were embedded" in page
     assert "There are no embeddings." in page
 
@@ -219,19 +221,19 @@ def test_a_run_without_embeddings(tmp_path: Path) -> None:
 def test_a_run_with_one_recording(tmp_path: Path) -> None:
     found = report(open_run(Made(tmp_path / "run", rows=[("a/1.xml", 1)], done_order=["a/1.xml"]).make()), map="pca")
     assert found.n is None
-    assert "None failed." in page_of(found)
+    assert "None failed." in report_html(found)
 
 
 def test_a_run_that_is_not_complete(tmp_path: Path) -> None:
     run = open_run(Made(tmp_path / "run", outcome="interrupted").make(), allow_incomplete=True)
-    assert "is not complete" in page_of(report(run, map="pca"))
+    assert "is not complete" in report_html(report(run, map="pca"))
 
 
 def test_several_runs(tmp_path: Path, hospital: Path) -> None:
     other = write_hospital_run(tmp_path / "other", data=7)
     found = report(open_run([hospital, other], names=["one", "two"]), **GIVEN)
     assert (found.n, found.n_patients) == (480, 120)
-    page = page_of(found)
+    page = report_html(found)
     assert table(page, "The runs")[0] == ["Setting", "Run 1", "Run 2"]
     assert "one" not in [cell for row in table(page, "The runs") for cell in row]
 

@@ -11,7 +11,7 @@ import pytest
 from ecgfounder import open_run
 from ecgfounder.analysis import report
 from ecgfounder.analysis.reporting.drawings import Drawing, png_of
-from ecgfounder.analysis.reporting.report_page import page_of
+from ecgfounder.analysis.reporting.report_page import report_html
 from ecgfounder.demo.demo import write_demo_cohort
 from ecgfounder.readers import read_ecg
 from tests.builders.reports import CANARIES, write_hospital_run
@@ -51,7 +51,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_demo_cohort(place / "demo")
     recording = read_ecg(sorted((place / "demo").rglob("*.xml"))[0])
     found = report(run, group="patient", by=("site", "year"), label=("af",), map="pca", drawings=True)
-    (place / "report.html").write_text(page_of(found, [Drawing("flag clipped", png_of(recording), None)]))
+    (place / "report.html").write_text(report_html(found, [Drawing("flag clipped", png_of(recording), None)]))
     return place / "report.html"
 
 

@@ -246,14 +246,14 @@ def report(
     settings : ReportSettings, optional
         The settings; or give its attributes as keywords.
     included : sequence of Included
-        Results of other analyses (`ecgfounder.analysis.reporting.included.read_included`).
+        Results of other analyses (`ecgfounder.analysis.read_included`).
     say : callable, optional
         Receives lines about the progress.
 
     Returns
     -------
     Report
-        `ecgfounder.analysis.reporting.report_page.page_of` makes the page of it.
+        `ecgfounder.analysis.report_html` makes the page of it.
 
     Raises
     ------

@@ -72,7 +72,7 @@ def write_report_page(report: Report, folder: Location, drawings: Sequence[Drawi
         raise RunError(f"{folder} could not be written: {reason}") from error
 
 
-def page_of(report: Report, drawings: Sequence[Drawing] = (), n_unread: int = 0) -> str:
+def report_html(report: Report, drawings: Sequence[Drawing] = (), n_unread: int = 0) -> str:
     """The HTML page of a report; it holds aggregates only, unless names or drawings were asked for."""
     return _page(report, drawings, n_unread).html
 
