@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "results": "cohort ledger network sinks storage",
     "chat": "cohort ledger preprocess results storage",
     "analysis": "cohort ecg network preprocess readers results storage",
+    "viewer": "analysis ecg ledger network preprocess results storage",
     "dataset": "cohort preprocess readers storage",
     "model": "net1d network",
     "embedder": "drivers ecg engines network preprocess readers stages storage",
@@ -94,6 +95,7 @@ NEVER_LOADS = {
     "results": "stages drivers run engines commands",
     "chat": "stages drivers run engines commands",
     "analysis": "stages drivers run engines commands",
+    "viewer": "stages drivers run engines commands",
     "embedder": "cohort ledger sinks run results commands cli",
     "dataset": "ledger sinks engines stages drivers run results",
     "model": "readers ledger engines stages drivers run results",
@@ -313,7 +315,11 @@ def test_packages_import_only_what_they_may(imports: list[Import]) -> None:
 
 def test_packages_of_analysis_import_only_what_they_may(imports: list[Import]) -> None:
     names = [(each.importer.split("."), each.imported.split(".")) for each in imports]
-    inside = [(here[1], there[1]) for here, there in names if here[0] == there[0] == "analysis" and len(here) == len(there) == 3]
+    inside = [
+        (here[1], there[1])
+        for here, there in names
+        if here[0] == there[0] == "analysis" and len(here) == len(there) == 3
+    ]
     drawn = {(here, there) for here, there in inside if here != there}
     assert drawn == {(here, there) for here, allowed in WITHIN_ANALYSIS.items() for there in allowed.split()}
     order = list(WITHIN_ANALYSIS)

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "export": "write a run's embeddings in another format",
     "upgrade": "convert a run's folder of an older version to the current layout",
     "inspect": "show what is in ECG files",
+    "view": "look at a run in a browser: a map, ECGs, failures",
     "probe": "test what embeddings know about labels by a linear probe",
     "neighbours": "find the most similar recordings",
     "drift": "measure what embeddings know about site, device or year",
@@ -37,7 +38,7 @@ COMMANDS: dict[str, str] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
-    "look": ("inspect",),
+    "look": ("inspect", "view"),
     "learn": ("probe", "neighbours", "drift", "duplicates", "compare"),
     "check": ("doctor", "verify", "demo"),
 }
@@ -55,13 +56,14 @@ EXAMPLES: dict[str, str] = {
     "duplicates": "duplicates embeddings/ --group subject_id --split split --output_dir duplicates/",
     "compare": "compare embeddings/ filtered/ --group subject_id --output_dir comparison/",
     "inspect": "inspect ecg.xml --plot ecg.png",
+    "view": "view embeddings/ --labels labels.csv --on study_id --group subject_id",
     "doctor": "doctor --checkpoint checkpoints/",
     "verify": "verify ecgs/ --checkpoint checkpoints/",
     "demo": "demo demo/",
 }
 """One example of each command."""
 
-CALCULATING = ("probe", "neighbours", "drift", "duplicates", "compare")
+CALCULATING = ("view", "probe", "neighbours", "drift", "duplicates", "compare")
 """Commands that calculate with NumPy, on all cores."""
 
 
