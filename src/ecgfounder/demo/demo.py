@@ -6,14 +6,13 @@ with random weights. Every call writes the same ECGs and weights.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.demo.synthetic_ecg import COUNTS_PER_MV, RESOLUTION_UV, Rhythm, synthetic_ecg
 from ecgfounder.demo.weights import write_demo_checkpoint
 from ecgfounder.network.bundles import SPECS
 
@@ -22,9 +21,6 @@ These embeddings are meaningless: the demo's checkpoint holds random weights.
 For meaningful embeddings, download the published weights (about 350 MB each) and pass them with --checkpoint:
   hf download {SPECS["12lead"].repo_id} {SPECS["12lead"].filename} --local-dir checkpoints
   hf download {SPECS["1lead"].repo_id} {SPECS["1lead"].filename} --local-dir checkpoints   (for --mode 1lead)"""
-
-_RESOLUTION_UV = 5.0
-_COUNTS_PER_MV = 1000 / _RESOLUTION_UV
 
 
 @dataclass(frozen=True)
@@ -136,7 +132,7 @@ def write_demo_cohort(folder: Path) -> None:
             version=study.version,
             encoding=study.encoding,
             compressed=study.compressed,
-            resolution_uv=_RESOLUTION_UV,
+            resolution_uv=RESOLUTION_UV,
         )
         _write(folder / "ecg" / study.path, document)
     whole = (folder / "ecg" / _STUDIES[0].path).read_bytes()
@@ -185,100 +181,19 @@ def _save_dataset(folder: Path) -> None:
 
 
 # -- One ECG -----------------------------------------------------------------------------------------------------------
-# The heart is modelled as a dipole: each wave is a Gaussian in time along a vector (left, down, front) in mV, and a lead is the
-# projection on the lead's direction.
-
-
-@dataclass(frozen=True)
-class _Wave:
-    """A Gaussian around `time` (s from the R peak), of standard deviation `width` (s), along `vector` (mV)."""
-
-    time: float
-    width: float
-    vector: tuple[float, float, float]
-
-
-_QRS = (
-    _Wave(-0.024, 0.009, (-0.12, -0.02, 0.22)),
-    _Wave(0.0, 0.011, (0.85, 0.75, -0.25)),
-    _Wave(0.026, 0.011, (-0.14, -0.20, -0.55)),
-)
-_PREMATURE_QRS = (_Wave(0.0, 0.035, (-0.70, 0.90, 0.95)), _Wave(0.07, 0.030, (0.35, -0.40, -0.50)))
-_P_VECTOR = (0.07, 0.10, 0.03)
-_P_WIDTH = 0.022
-_T_VECTOR = (0.26, 0.24, 0.22)
-_T_WIDTH = 0.050
-_T_TIME = 0.30  # after R at 60 beats a minute; proportional to the square root of the interval (Bazett)
-
-
-def _direction(degrees: float, down: float, gain: float) -> tuple[float, float, float]:
-    """A chest electrode `degrees` in front of the left axis, in the horizontal plane."""
-    return (
-        gain * math.cos(math.radians(degrees)),
-        gain * down,
-        gain * math.sin(math.radians(degrees)),
-    )
-
-
-# Directions of leads I, II and V1 to V6; the other limb leads are derived from I and II.
-_DIRECTIONS = np.array(
-    [
-        (1.0, 0.0, 0.0),
-        (0.5, math.sqrt(0.75), 0.0),
-        _direction(120, 0.0, 1.1),
-        _direction(96, 0.0, 1.5),
-        _direction(74, 0.1, 1.5),
-        _direction(52, 0.2, 1.4),
-        _direction(25, 0.2, 1.2),
-        _direction(0, 0.2, 1.0),
-    ]
-)
 
 
 def _counts(study: _Study) -> npt.NDArray[np.int64]:
     """Samples of one study in counts, [12, n_samples], in the order of the standard leads."""
     rng = np.random.default_rng([study.patient, study.number])
-    n_samples = round((_CALIBRATED_ECG if study.calibration else 10) * study.sampling_rate)
-    times = np.arange(n_samples) / study.sampling_rate
-    dipole = np.zeros((3, n_samples))
-    for wave, at in _waves(study, rng):
-        dipole += np.array(wave.vector)[:, None] * np.exp(-0.5 * ((times - at - wave.time) / wave.width) ** 2)
-    signals = _DIRECTIONS @ dipole
-    signals += rng.normal(0, 0.008, signals.shape)  # muscle and amplifier noise
-    for signal in signals:  # baseline wander by breathing, different for each electrode
-        frequency, phase = rng.uniform(0.15, 0.35), rng.uniform(0, 2 * math.pi)
-        signal += rng.uniform(0.02, 0.08) * np.sin(2 * math.pi * frequency * times + phase)
-    if study.pr is None:  # fibrillation waves, largest in leads II and V1
-        fibrillation = 0.05 * np.sin(2 * math.pi * 6.1 * times + 2 * np.sin(2 * math.pi * 0.4 * times))
-        signals[[1, 2]] += fibrillation
-    stored = np.rint(signals * _COUNTS_PER_MV).astype(np.int64)
-    i, ii = stored[0], stored[1]
-    iii = ii - i
-    limb_leads = np.stack([i, ii, iii, -((i + ii) >> 1), (i - iii) >> 1, (ii + iii) >> 1])
-    counts = np.concatenate([limb_leads, stored[2:]])
+    early = frozenset(range(study.premature, _MOST_BEATS, study.premature)) if study.premature else frozenset()
+    rhythm = Rhythm(study.rate, study.pr, study.jitter, early)
+    seconds = _CALIBRATED_ECG if study.calibration else 10
+    counts, _ = synthetic_ecg(rhythm, rng, seconds, study.sampling_rate)
     return _with_calibration(counts, study.sampling_rate) if study.calibration else counts
 
 
-def _waves(study: _Study, rng: np.random.Generator) -> Iterable[tuple[_Wave, float]]:
-    """All waves of 11 s, each with the time of the R peak of its beat."""
-    mean_interval = 60 / study.rate
-    at, beat = rng.uniform(0.1, 0.1 + mean_interval / 2), 1
-    while at < 11.5:
-        interval = mean_interval * max(0.5, 1 + study.jitter * rng.standard_normal())
-        t_time = _T_TIME * math.sqrt(mean_interval)
-        if study.premature and beat % study.premature == 0:
-            early = at - 0.3 * mean_interval
-            yield from ((wave, early) for wave in _PREMATURE_QRS)
-            yield _Wave(t_time + 0.04, _T_WIDTH, (0.30, -0.35, -0.30)), early
-        else:
-            yield from ((wave, at) for wave in _QRS)
-            yield _Wave(t_time, _T_WIDTH * min(1.2, math.sqrt(mean_interval)), _T_VECTOR), at
-            if study.pr is not None:
-                yield _Wave(-study.pr, _P_WIDTH, _P_VECTOR), at
-        at += interval
-        beat += 1
-
-
+_MOST_BEATS = 100
 _CALIBRATED_ECG = 10.6  # s of ECG in a recording that ends with a calibration pulse
 
 
@@ -286,5 +201,5 @@ def _with_calibration(counts: npt.NDArray[np.int64], sampling_rate: int) -> npt.
     """Extend to 11 s: zeros, a pulse of 1 mV from 10.7 to 10.9 s, zeros."""
     recording = np.zeros((len(counts), 11 * sampling_rate), dtype=np.int64)
     recording[:, : counts.shape[1]] = counts
-    recording[:, round(10.7 * sampling_rate) : round(10.9 * sampling_rate)] = round(_COUNTS_PER_MV)
+    recording[:, round(10.7 * sampling_rate) : round(10.9 * sampling_rate)] = round(COUNTS_PER_MV)
     return recording

@@ -1,18 +1,33 @@
 /* The most costly loops of reading HL7 aECG and CardioSoft files (whole numbers in a text), SCP-ECG files (Huffman codes) and WFDB
    records (16-bit counts of all signals in turn).
 
-   `_whole_numbers` of `quantities.py`, `_decode_single` of `scp.py` and `columns_of` of `wfdb/stored.py` are the same in Python, and
+   `millivolts_in` of `quantities.py`, `_decode_single` of `scp.py` and `columns_of` of `wfdb/stored.py` are the same in Python, and
    are used if this module is not built; all results and errors are the same. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <limits.h>
 
 #define MOST_DIGITS 9
-#define OTHER_NUMBERS (-1)
-#define STRAY_SIGN (-2)
+#define OTHER (-1)
 
-/* The number of numbers, or a negative code. `out` has space for one number for every two characters, and one more. */
-static Py_ssize_t parse(const unsigned char *text, Py_ssize_t length, double *out)
+/* Counts x scale + offset in float64, then rounded to float32; and the range of counts. */
+typedef struct {
+    const double scale, offset;
+    float *out;
+    long long low, high;
+} Millivolts;
+
+static void put(Millivolts *to, Py_ssize_t i, long long count)
+{
+    const double product = (double)count * to->scale;
+    to->out[i] = (float)(to->offset == 0 ? product : product + to->offset);
+    to->low = count < to->low ? count : to->low;
+    to->high = count > to->high ? count : to->high;
+}
+
+/* The number of numbers, or OTHER. `out` has space for one number for every two characters, and one more. */
+static Py_ssize_t parse(const unsigned char *text, Py_ssize_t length, Millivolts *to)
 {
     Py_ssize_t n = 0, n_commas = 0, i = 0;
     int several_per_comma = 0, too_long = 0, stray_sign = 0, after_digit = 0, after_sign = 0;
@@ -31,7 +46,7 @@ static Py_ssize_t parse(const unsigned char *text, Py_ssize_t length, double *ou
             while (++i < length && text[i] >= '0' && text[i] <= '9');
             too_long |= i - first > MOST_DIGITS;
             several_per_comma |= n_commas != n;
-            out[n++] = (double)(long long)(first > 0 && text[first - 1] == '-' ? 0 - value : value);
+            put(to, n++, (long long)(first > 0 && text[first - 1] == '-' ? 0 - value : value));
             after_digit = 1;
             after_sign = 0;
             continue;
@@ -43,35 +58,37 @@ static Py_ssize_t parse(const unsigned char *text, Py_ssize_t length, double *ou
         } else if (c == ',') {
             n_commas++;
             after_sign = 0;
-        } else if (c == ' ' || c == '\t' || c == '\r' || c == '\n') {
+        } else if (c == '\t' || c == '\r' || c == '\n') {
             after_sign = 0;
         } else {
-            return OTHER_NUMBERS;
+            return OTHER;
         }
         after_digit = 0;
         i++;
     }
-    if (n_commas > 0 && (several_per_comma || n_commas > n))
-        return OTHER_NUMBERS;
-    if (stray_sign)
-        return STRAY_SIGN;
-    return too_long ? OTHER_NUMBERS : n;
+    return stray_sign || too_long || (n_commas > 0 && (several_per_comma || n_commas > n)) ? OTHER : n;
 }
 
 static PyObject *whole_numbers(PyObject *module, PyObject *arguments)
 {
-    Py_buffer text, out;
-    Py_ssize_t n = 0;
+    const char *text;
+    Py_ssize_t length, n = 0;
+    double scale, offset;
+    Py_buffer out;
+    long long low = LLONG_MAX, high = LLONG_MIN;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "y*w*:whole_numbers", &text, &out))
+    if (!PyArg_ParseTuple(arguments, "s#ddw*:whole_numbers", &text, &length, &scale, &offset, &out))
         return NULL;
-    if (out.len / (Py_ssize_t)sizeof(double) < text.len / 2 + 1)
-        PyErr_SetString(PyExc_ValueError, "one float64 for every two characters, and one more, are needed");
-    else
-        n = parse(text.buf, text.len, out.buf);
-    PyBuffer_Release(&text);
+    if (out.len / (Py_ssize_t)sizeof(float) < length / 2 + 1) {
+        PyErr_SetString(PyExc_ValueError, "one float32 for every two characters, and one more, are needed");
+    } else {
+        Millivolts to = {scale, offset, out.buf, low, high};
+        n = parse((const unsigned char *)text, length, &to);
+        low = to.low;
+        high = to.high;
+    }
     PyBuffer_Release(&out);
-    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(n);
+    return PyErr_Occurred() ? NULL : Py_BuildValue("nLL", n, n > 0 ? low : 0, n > 0 ? high : 0);
 }
 
 #define ENDS_EARLY 1
@@ -236,9 +253,9 @@ static PyObject *interleaved(PyObject *module, PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"whole_numbers", whole_numbers, METH_VARARGS,
-     "whole_numbers(text, out) -> int\n\n"
-     "Fill `out` with the numbers of `text`; returns their number. OTHER_NUMBERS: a number that is too long, an empty field or\n"
-     "another character. STRAY_SIGN: a sign that does not begin a number."},
+     "whole_numbers(text, scale, offset, out, /)\n--\n\n"
+     "Fill `out` (float32) with the numbers of a str x scale + offset; returns how many there are, the lowest and the highest.\n"
+     "Their number is -1 where one is too long, a field is empty, a sign begins no number, or there is another character."},
     {"huffman", huffman, METH_VARARGS,
      "huffman(data, entries, lookup, longest, out) -> int\n\n"
      "Fill `out` (int64) with the values of codes: `entries` (int64 [n, 4]) has the bits of each code's prefix, its extra bits,\n"
@@ -252,10 +269,6 @@ static PyMethodDef methods[] = {
 
 static int add_constants(PyObject *module)
 {
-    if (PyModule_AddIntConstant(module, "OTHER_NUMBERS", OTHER_NUMBERS) < 0)
-        return -1;
-    if (PyModule_AddIntConstant(module, "STRAY_SIGN", STRAY_SIGN) < 0)
-        return -1;
     if (PyModule_AddIntConstant(module, "ENDS_EARLY", ENDS_EARLY) < 0)
         return -1;
     return PyModule_AddIntConstant(module, "NO_CODE", NO_CODE);

@@ -3,8 +3,6 @@ import numpy.typing as npt
 
 ENDS_EARLY: int
 NO_CODE: int
-OTHER_NUMBERS: int
-STRAY_SIGN: int
 
 def huffman(
     data: bytes,
@@ -14,7 +12,7 @@ def huffman(
     out: npt.NDArray[np.int64],
     /,
 ) -> int: ...
-def whole_numbers(text: bytes, out: npt.NDArray[np.float64], /) -> int: ...
+def whole_numbers(text: str, scale: float, offset: float, out: npt.NDArray[np.float32], /) -> tuple[int, int, int]: ...
 def interleaved(
     data: bytes,
     offset: int,

@@ -16,7 +16,7 @@ from ecgfounder.ecg.leads import canonical_lead
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers.quantities import millivolts_per, numbers_of, optional_number, to_millivolts
+from ecgfounder.readers.quantities import millivolts_in, millivolts_per, optional_number
 from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import in_words, standard_leads_in
 from ecgfounder.readers.xml import integer, number, parse_or_repair, root_of, text_of
@@ -127,14 +127,16 @@ def _resolution_mv(element: etree._Element) -> float:
 
 
 def _samples(strip: etree._Element, leads: list[etree._Element], resolution_mv: float) -> Samples:
-    counts = [numbers_of(lead.text or "", f"{in_words(_name(lead))}: WaveformData") for lead in leads]
-    longest = max(len(values) for values in counts)
+    rows = [
+        millivolts_in(lead.text or "", resolution_mv, 0.0, f"{in_words(_name(lead))}: WaveformData") for lead in leads
+    ]
+    longest = max(len(row) for row in rows)
     stated = text_of(strip.find("{*}ChannelSampleCountTotal"))
     if stated and (total := integer(stated, "ChannelSampleCountTotal")) != longest:
         raise ReadError(f"ChannelSampleCountTotal is {total}, but the leads have {longest} samples")
     samples = np.full((len(leads), longest), np.nan, dtype=np.float32)
-    for row, lead, values in zip(samples, leads, counts, strict=True):
-        row[: len(values)] = to_millivolts(values, resolution_mv, 0.0, in_words(_name(lead)))
+    for filled, row in zip(samples, rows, strict=True):
+        filled[: len(row)] = row
     return samples
 
 

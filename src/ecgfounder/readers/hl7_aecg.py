@@ -11,14 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from lxml import etree
 
 from ecgfounder.ecg.leads import STANDARD_LEADS, canonical_lead
-from ecgfounder.ecg.recording import Recording
+from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers.quantities import millivolts_per, numbers_of, optional_number, to_millivolts
+from ecgfounder.readers.quantities import millivolts_in, millivolts_per, optional_number
 from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import Piece, in_words, join, standard_leads_in
 from ecgfounder.readers.xml import number, parse, root_of, text_of
@@ -80,7 +79,7 @@ def read(source: Source) -> Recording:
         sampling_rate=whole.sampling_rate,
         leads=whole.leads,
         source_format=FORMAT,
-        meta=_meta(chosen),
+        meta=_meta(chosen, sets),
     )
 
 
@@ -156,21 +155,17 @@ def _piece(sequences: list[_Sequence]) -> Piece | None:
     times = [sequence.value for sequence in sequences if sequence.is_time]
     if not times or times[0] is None:
         raise ReadError("expected a time sequence (TIME_ABSOLUTE or TIME_RELATIVE) beside the leads, found none")
-    together = np.empty((len(leads), max(len(lead.counts) for lead in leads)), dtype=np.float32)
+    together = np.full((len(leads), max(len(lead.samples) for lead in leads)), np.nan, dtype=np.float32)
     for row, lead in zip(together, leads, strict=True):
-        n_samples = len(lead.counts)
-        to_millivolts(lead.counts, lead.scale_mv, lead.origin_mv, in_words(lead.name), out=row[:n_samples])
-        row[n_samples:] = np.nan
+        row[: len(lead.samples)] = lead.samples
     return Piece(together, _rate(times[0]), tuple(lead.name for lead in leads), _start(times[0]))
 
 
 class _Lead(NamedTuple):
-    """One lead's digits as numbers, and what makes millivolts of them."""
+    """One lead's samples in millivolts."""
 
     name: str
-    counts: npt.NDArray[np.float64]
-    scale_mv: float
-    origin_mv: float
+    samples: Samples
 
 
 def _lead(sequence: _Sequence) -> _Lead | None:
@@ -190,8 +185,8 @@ def _lead(sequence: _Sequence) -> _Lead | None:
     scale_mv = number(scale.get("value"), f"{called}: scale") * factor
     if scale_mv == 0:
         raise ReadError(f"{called}: the scale is 0")
-    counts = numbers_of(sequence.digits, f"{called}: digits")
-    return _Lead(name, counts, scale_mv, _origin_mv(sequence.origin, unit, called))
+    origin_mv = _origin_mv(sequence.origin, unit, called)
+    return _Lead(name, millivolts_in(sequence.digits, scale_mv, origin_mv, f"{called}: digits"))
 
 
 def _origin_mv(origin: etree._Element | None, scale_unit: str, called: str) -> float:
@@ -241,7 +236,7 @@ def _start(time: etree._Element) -> float | None:
     return since / timedelta(seconds=1) + (optional_number(f"0.{fraction}") or 0.0)
 
 
-def _meta(series: etree._Element) -> dict[str, str | float]:
+def _meta(series: etree._Element, sets: list[list[_Sequence]]) -> dict[str, str | float]:
     author = series.find("{*}author/{*}seriesAuthor")
     meta: dict[str, str | float] = {}
     if author is not None:
@@ -257,9 +252,10 @@ def _meta(series: etree._Element) -> dict[str, str | float]:
         if frequency:
             meta[key] = frequency
     scales = {
-        (scale.get("value"), scale.get("unit"))
-        for sequence_set in _sets(series)
-        for scale in sequence_set.iterfind(".//{*}scale")
+        (sequence.scale.get("value"), sequence.scale.get("unit"))
+        for sequences in sets
+        for sequence in sequences
+        if sequence.scale is not None
     }
     if len(scales) == 1:
         text, unit = scales.pop()

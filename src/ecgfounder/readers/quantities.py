@@ -162,6 +162,37 @@ def optional_number(text: str | None) -> float | None:
         return None
 
 
+def millivolts_in(text: str, scale: float, offset: float, what: str) -> Samples:
+    """The numbers in a text x scale + offset, computed in float64.
+
+    Parameters
+    ----------
+    text : str
+        As in `numbers_of`.
+    scale, offset : float
+        Millivolts per number, and millivolts at 0.
+    what : str
+        Name of the lead in the error message.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 [n], in millivolts. NaN for an empty field between two commas, which marks a missing sample.
+
+    Raises
+    ------
+    ReadError
+        If anything in the text is not a finite decimal number, or a sample is larger than a kilovolt.
+    """
+    if _loops is not None and text.isascii():
+        filled = np.empty(len(text) // 2 + 1, dtype=np.float32)
+        n_samples, low, high = _loops.whole_numbers(text, scale, offset, filled)
+        if n_samples >= 0:
+            check_millivolts(low, high, scale, offset, what)
+            return filled[:n_samples]
+    return to_millivolts(numbers_of(text, what), scale, offset, what)
+
+
 def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
     """The numbers in a text, all separated by white space or all by single commas.
 
@@ -186,17 +217,8 @@ def numbers_of(text: str, what: str) -> npt.NDArray[np.float64]:
         raw = text.encode("ascii")
     except UnicodeEncodeError as error:
         raise ReadError(f"{what} contains characters that are not part of a number") from error
-    values = _whole_numbers(raw, what) if _loops is None else _whole_numbers_compiled(raw, what)
+    values = _whole_numbers(raw, what)
     return _decimal_numbers(raw, what) if values is None else values
-
-
-def _whole_numbers_compiled(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:
-    """`_whole_numbers` in C."""
-    values = np.empty(len(raw) // 2 + 1, dtype=np.float64)
-    n_values = _loops.whole_numbers(raw, values)
-    if n_values == _loops.STRAY_SIGN:
-        raise ReadError(f"{what} contains a sign that does not begin a number")
-    return None if n_values == _loops.OTHER_NUMBERS else values[:n_values]
 
 
 def _whole_numbers(raw: bytes, what: str) -> npt.NDArray[np.float64] | None:

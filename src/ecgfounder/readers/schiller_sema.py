@@ -18,7 +18,7 @@ from ecgfounder.ecg.leads import canonical_lead
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers.quantities import millivolts_per, numbers_of, optional_number, to_millivolts
+from ecgfounder.readers.quantities import millivolts_in, millivolts_per, optional_number
 from ecgfounder.readers.source import Source
 from ecgfounder.readers.timeline import in_words, standard_leads_in
 from ecgfounder.readers.xml import integer, number, parse, root_of, text_of
@@ -157,11 +157,11 @@ def _lead_samples(channel: etree._Element, resolution_mv: float) -> Samples:
     called = in_words(_name(channel))
     if _text(channel, "datastype").upper() != "COMMASEPARATE":
         raise UnsupportedFormatError(f"{called}: expected the datastype COMMASEPARATE, found another")
-    counts = numbers_of(_text(channel, "data"), f"{called}: data")
+    samples = millivolts_in(_text(channel, "data"), resolution_mv, 0.0, f"{called}: data")
     stated = integer(_text(channel, "samplecount"), f"{called}: samplecount")
-    if stated != len(counts):
-        raise ReadError(f"{called}: samplecount is {stated}, but the lead has {len(counts)} samples")
-    return to_millivolts(counts, resolution_mv, 0.0, called)
+    if stated != len(samples):
+        raise ReadError(f"{called}: samplecount is {stated}, but the lead has {len(samples)} samples")
+    return samples
 
 
 # --- What is said beside the samples ---------------------------------------------------------------------------------

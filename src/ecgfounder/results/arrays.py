@@ -269,7 +269,8 @@ class Embeddings:
         out = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for part, shards, first in zip(self._parts, parts, self._bounds[:-1].tolist(), strict=True):
             for name, (records, keys) in (shards or {}).items():
-                here = np.flatnonzero(np.isin(first + records, rows))
+                numbers = first + records
+                here = np.flatnonzero(rows[np.searchsorted(rows[:-1], numbers)] == numbers)
                 for at, block in (
                     _block_list(part, name, first + records[here], keys.take(pa.array(here))) if len(here) else ()
                 ):

@@ -259,14 +259,11 @@ class _Shard:
         self._cache = cache
         try:
             self._file = pq.ParquetFile(os.fspath(place) if place.is_local else place.open())
-            keys = self._column("key").to_pylist()
+            self._keys = self._column("key")
         except (FileNotFoundError, Missing) as error:
             raise RunError(f"{place} is missing. The run's command embeds its recordings again.") from error
         except (OSError, pa.ArrowException, KeyError, StorageError) as error:
             raise RunError(f"{place} cannot be read as a run's shard: {error}") from error
-        self._spans: dict[str, tuple[int, int]] = {}
-        for row, key in enumerate(keys):
-            self._spans[key] = (self._spans.get(key, (row, 0))[0], row + 1)
         groups = self._file.metadata
         self._bounds = np.cumsum([0, *(groups.row_group(group).num_rows for group in range(groups.num_row_groups))])
 
@@ -288,7 +285,7 @@ class _Shard:
 
     def vectors(self, keys: pa.Array, column: str) -> Iterator[tuple[RowNumbers, Array]]:
         """See `EmbeddingStore.vectors`; nothing is kept in the cache."""
-        found = pc.index_in(self._column("key"), value_set=keys).combine_chunks()
+        found = pc.index_in(self._keys, value_set=keys).combine_chunks()
         if missing := len(keys) - len(pc.unique(found.drop_null())):
             raise RunError(f"{self._path} lacks rows of {missing} recordings. The run's command embeds them again.")
         places = found.fill_null(-1).to_numpy().astype(np.int64)
@@ -315,6 +312,14 @@ class _Shard:
     @cached_property
     def _shapes(self) -> list[list[int]]:
         return list(self._column("shape").to_pylist())
+
+    @cached_property
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        """The first row of each key, and the row after its last one."""
+        spans: dict[str, tuple[int, int]] = {}
+        for row, key in enumerate(self._keys.to_pylist()):
+            spans[key] = (spans.get(key, (row, 0))[0], row + 1)
+        return spans
 
     def _span(self, key: str) -> tuple[int, int]:
         if key not in self._spans:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from ecgfounder.analysis.rows import selection
 from ecgfounder.analysis.rows.selection import one_per_group, select
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.results import open_run
@@ -114,3 +116,25 @@ def test_what_cannot_be_chosen_is_refused(
 ) -> None:
     with pytest.raises(error, match=said):
         select(open_run(run(tmp_path / "run")), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n_chunks", [0, 1, 3])
+@pytest.mark.parametrize("ends", ["different", "repeated text", "repeated end", "short", "missing"])
+def test_texts_with_different_ends_are_known_to_differ(ends: str, n_chunks: int) -> None:
+    shard = "embeddings-0.parquet::"
+    texts: list[str | None] = [f"{shard}{number:016x}" for number in range(50)]
+    if ends == "repeated text":
+        texts[30] = texts[3]
+    elif ends == "repeated end":
+        texts[30] = f"other {texts[3]}"
+    elif ends == "short":
+        texts[30] = "short"
+    elif ends == "missing":
+        texts[30] = None
+    parts = [texts[number::n_chunks] for number in range(n_chunks)]
+    column = pa.chunked_array(parts, pa.string())
+    assert selection._ends_differ(column) == (ends == "different" or not n_chunks)
+    table = pa.table({"output": column})
+    values = column.to_pylist()
+    expected = [value not in values[:number] for number, value in enumerate(values)]
+    assert selection._first_of(table, ["output"]).tolist() == expected

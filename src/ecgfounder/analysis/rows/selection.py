@@ -273,13 +273,34 @@ def _joined(selection: Selection, labels: Any, on: str, repeated: bool) -> Selec
 def _first_of(table: pa.Table, names: list[str]) -> npt.NDArray[np.bool_]:
     """Whether each row is the first with its values; runs count apart."""
     names = [name for name in (RUN_COLUMN, *names) if name in table.column_names]
-    if len(pc.unique(table[names[-1]])) == table.num_rows:
+    if _ends_differ(table[names[-1]]) or len(pc.unique(table[names[-1]])) == table.num_rows:
         return np.ones(table.num_rows, dtype=bool)
     numbered = table.select(names).append_column(_NUMBER, pa.array(np.arange(table.num_rows)))
     firsts = numbered.group_by(names, use_threads=False).aggregate([(_NUMBER, "min")])[f"{_NUMBER}_min"].to_numpy()
     mask = np.zeros(table.num_rows, dtype=bool)
     mask[firsts] = True
     return mask
+
+
+def _ends_differ(column: pa.ChunkedArray) -> bool:
+    """Whether all texts differ, shown by hashes of their ends; much faster than comparing millions of texts."""
+    hashes = []
+    for texts in column.chunks:
+        if not pa.types.is_string(texts.type) or texts.null_count or texts.offset or not len(texts):
+            return False
+        _, offsets, content = texts.buffers()
+        stops = np.frombuffer(offsets, np.int32, len(texts) + 1)
+        if np.diff(stops).min() < _END:
+            return False
+        ends = np.ndarray(stops[-1] - _END + 1, f"V{_END}", content, strides=(1,))[stops[1:] - _END]
+        halves = ends.view(np.uint64).reshape(-1, 2)
+        hashes.append(halves[:, 0] * _ODD + halves[:, 1])
+    ordered = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
+    return bool((ordered[1:] != ordered[:-1]).all())
+
+
+_END = 16
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _first(values: list[Any]) -> list[bool]:
