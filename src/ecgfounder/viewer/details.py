@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ecgfounder.ecg.plot import MM_PER_MILLIVOLT, MM_PER_SECOND, Row, footer_of, heading_of, rows_of
+from ecgfounder.errors import RunError
 from ecgfounder.preprocess.beats import heart_rate
 from ecgfounder.preprocess.quality import FLAGS
 from ecgfounder.viewer.atlas import Atlas
@@ -52,8 +53,11 @@ def _shown(value: Any) -> str:
 
 
 def neighbours_of(atlas: Atlas, row: int) -> dict[str, Any]:
-    """The nearest recordings, and whether they are of the same patient."""
-    rows, similarity, exact = atlas.places.nearest(row)
+    """The nearest recordings, and whether they are of the same patient; or the reason why they are not known."""
+    try:
+        rows, similarity, exact = atlas.places.nearest(row)
+    except RunError as error:
+        return {"reason": str(error)}
     same = set(atlas.of_same_patient(row).tolist())
     found = [
         {**name, "similarity": float(value), "same_patient": name["row"] in same}

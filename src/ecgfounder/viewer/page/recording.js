@@ -72,10 +72,13 @@ export class RecordingPanel {
     try {
       told = await this.atlas.server.neighbours(row);
     } catch (error) {
-      if (asked === this.asked) this.near.replaceChildren(element("p", null, `None: ${error.message}.`));
-      return;
+      told = { reason: error.message };
     }
     if (asked !== this.asked) return;
+    if (told.reason) {
+      this.near.replaceChildren(element("p", null, `None: ${told.reason}.`));
+      return;
+    }
     const several = this.about.runs.length > 1, { group } = this.about;
     const header = ["recording", ...(several ? ["run"] : []), ...(group ? [group] : []), "similarity", ""];
     const rows = told.neighbours.map((each) => [

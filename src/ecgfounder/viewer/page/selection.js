@@ -10,7 +10,6 @@ export class SelectionPanel {
     this.place = place;
     this.atlas = atlas;
     this.about = about;
-    this.first = 0;
     this.result = element("div", { id: "result" });
     place.replaceChildren(this.conditionForm(), this.modes(), this.result);
     this.empty();
@@ -92,21 +91,20 @@ export class SelectionPanel {
   /** Show the selection of the points. */
   async show() {
     const { points, server } = this.atlas;
+    const asked = (this.asked = {});
     if (!points.nSelected) {
       this.empty();
       return;
     }
-    const asked = (this.asked = {});
     const told = await server.select(points.bits());
     if (asked !== this.asked) return; // another selection was made meanwhile
     this.selection = told.selection;
-    this.first = 0;
+    [this.nSelected, this.nRest] = [told.n, points.n - told.n];
     this.list = element("div", { id: "rows" });
     this.columns = element("div", { id: "composition" }, ...this.composed(told.columns, COLUMNS_SHOWN));
-    const rest = points.n - told.n;
     this.result.replaceChildren(
       element("h2", null, `${counted(told.n, "recording")} selected`),
-      element("p", null, `${count(rest)} are the rest. `,
+      element("p", null, `${count(this.nRest)} are the rest. `,
         element("a", { href: server.saved(told.selection, "csv"), download: "selection.csv" }, "Save as CSV"), " ",
         element("a", { href: server.saved(told.selection, "parquet"), download: "selection.parquet" }, "Save as Parquet")),
       element("h3", null, "Beside the rest"), this.columns, this.predictions(),
@@ -127,7 +125,7 @@ export class SelectionPanel {
   }
 
   sharesOf(column) {
-    const nSelected = this.atlas.points.nSelected, nRest = this.atlas.points.n - nSelected;
+    const { nSelected, nRest } = this;
     const rows = column.shares.map((each) => [each.value ?? "missing",
       `${count(each.selected)} (${percent(each.selected / Math.max(1, nSelected))})`,
       `${count(each.rest)} (${percent(each.rest / Math.max(1, nRest))})`,
@@ -161,13 +159,21 @@ export class SelectionPanel {
 
   /** Show a page of the selected recordings. */
   async page(first) {
-    const { rows, total } = await this.atlas.server.rows(this.selection, first);
+    const { list, selection } = this;
+    try {
+      list.replaceChildren(...this.listed(await this.atlas.server.rows(selection, first), first));
+    } catch (error) {
+      tell(error.message);
+    }
+  }
+
+  listed({ rows, total }, first) {
     const { group } = this.about;
     const header = ["recording", ...(this.about.runs.length > 1 ? ["run"] : []), ...(group ? [group] : [])];
     const cells = rows.map((each) => [button(each.record, () => this.atlas.open(each.row), { class: "link" }), ...header.slice(1).map((name) => each[name] ?? "")]);
-    this.list.replaceChildren(table(`${count(first + 1)} to ${count(first + rows.length)} of ${count(total)}`, header, cells),
+    return [table(`${count(first + 1)} to ${count(first + rows.length)} of ${count(total)}`, header, cells),
       element("div", { class: "bar" }, button("Earlier", () => this.page(first - 100), { disabled: first === 0 }),
-        button("Later", () => this.page(first + rows.length), { disabled: first + rows.length >= total })));
+        button("Later", () => this.page(first + rows.length), { disabled: first + rows.length >= total }))];
   }
 }
 
