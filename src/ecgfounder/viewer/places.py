@@ -11,7 +11,6 @@ the cache of neighbours, outside the run.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -232,14 +231,8 @@ class Places:
         with tempfile.TemporaryDirectory(prefix="ecgfounder-umap-") as folder:
             place = Path(folder, "umap.npy")
             words = [sys.executable, "-m", "ecgfounder.viewer.umap_process", str(index.folder), str(place), str(FITTED)]
-            environment = {**os.environ, "NUMBA_CACHE_DIR": str(Path(folder, "numba"))}
             self._child = subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=environment,
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
             with self._child as child:
                 if self._is_closed:

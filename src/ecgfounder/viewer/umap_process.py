@@ -33,7 +33,7 @@ def main(words: list[str]) -> None:
     """Make the map."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     directions = Index(Path(words[0])).directions()
-    _tell("loading", 0.0)
+    _tell("loading, which takes a minute the first time", 0.0)
     np.save(words[1], places_of(directions, int(words[2])))
 
 

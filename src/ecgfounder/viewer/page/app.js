@@ -99,7 +99,9 @@ class Atlas {
   }
 
   recolour() {
+    performance.mark("colour");
     this.chart.colour(colourBy(this.column, this.points));
+    performance.measure("colour", "colour");
     showLegend(byId("legend"), this.column, this.points, (holds) => this.selected(holds));
     root.dataset.scheme = isDark() ? "dark" : "light";
   }

@@ -12,7 +12,9 @@ const FAINTEST = [0.45, 0.95]; // with many recordings in a pixel, and with one 
 export class Painter {
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = canvas.getContext("2d", { willReadFrequently: false });
+    this.context = canvas.getContext("2d");
+    this.nSeen = Infinity; // recordings in view in the last frame
+    this.heaviest = 1;
   }
 
   /** Take the canvas's size in pixels. */
@@ -26,15 +28,18 @@ export class Painter {
   /** Draw points as a view shows them, in colours by code. */
   draw(points, view, colours) {
     performance.mark("draw");
-    this.sums.fill(0);
-    const size = Math.max(1, Math.round(sizeOf(points.nShown) * Math.min(2, view.ratio)));
-    const heaviest = this.collect(points, view, colours, discOf(size), size);
-    this.shade(heaviest);
+    const size = sizeOf(this.nSeen, view);
+    this.collect(points, view, colours, size);
+    const better = sizeOf(this.nSeen, view); // the last frame may have had many more or fewer recordings in view
+    if (better !== size) this.collect(points, view, colours, better);
+    this.shade();
     this.context.putImageData(this.image, 0, 0);
     performance.measure("draw", "draw");
   }
 
-  collect(points, view, colours, disc, size) {
+  collect(points, view, colours, size) {
+    this.sums.fill(0);
+    const disc = discOf(size);
     const { n, places, codes, shown, selected } = points;
     const { sums } = this, { width, height } = this.canvas;
     const choice = points.nSelected > 0;
@@ -42,11 +47,12 @@ export class Painter {
     const [dimRed, dimGreen, dimBlue] = dimmed();
     const scale = view.scale, left = width / 2 - view.x * scale, top = height / 2 + view.y * scale;
     const margin = size, nDisc = disc.length;
-    let heaviest = 1;
+    let heaviest = 1, nSeen = 0;
     for (let row = 0; row < n; row++) {
       if (shown[row] === 0) continue;
       const x = Math.floor(places[2 * row] * scale + left), y = Math.floor(top - places[2 * row + 1] * scale);
       if (x < -margin || y < -margin || x >= width + margin || y >= height + margin) continue;
+      nSeen++;
       let weight = 1, red = dimRed, green = dimGreen, blue = dimBlue;
       if (!choice || selected[row] === 1) {
         const code = 3 * codes[row];
@@ -66,11 +72,12 @@ export class Painter {
         if (sum > heaviest) heaviest = sum;
       }
     }
-    return heaviest;
+    this.heaviest = heaviest;
+    this.nSeen = nSeen;
   }
 
-  shade(heaviest) {
-    const { sums, pixels } = this;
+  shade() {
+    const { sums, pixels, heaviest } = this;
     const faintest = Math.max(FAINTEST[0], FAINTEST[1] - 0.12 * Math.log(heaviest));
     const scale = (1 - faintest) / Math.max(Math.log(heaviest), 1e-9);
     const opaque = new Uint8Array(1024);
@@ -88,8 +95,9 @@ export class Painter {
   }
 }
 
-function sizeOf(n) {
-  return SIZES.find(([most]) => n <= most)[1];
+/** The diameter of a point in pixels, with so many recordings in view. */
+function sizeOf(n, view) {
+  return Math.max(1, Math.round(SIZES.find(([most]) => n <= most)[1] * Math.min(2, view.ratio)));
 }
 
 /** Where the pixels of a point are, x and y one after the other. */
