@@ -283,7 +283,9 @@ def _probe(facts: Facts) -> str:
 _SEEN = {
     "usable_seconds": "s from opening the page to the first frame with all recordings",
     "move_ms": "ms from frame to frame while the map is moved",
+    "move_core_ms": "core-ms of the page's process for such a frame",
     "zoom_ms": "ms from frame to frame while it is zoomed",
+    "zoom_core_ms": "core-ms of the page's process for such a frame, zoomed",
     "recolour_ms": "ms to colour by another column that has arrived, and to draw",
     "lasso_ms": "ms from the end of a lasso to the frame that shows the selection",
     "composition_seconds": "s from a selection to its composition",

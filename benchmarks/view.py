@@ -25,13 +25,14 @@ from tests.harness.browser import Tab, browser_program, running_browser
 GROUPS = 12
 FEATURES = 16
 
+_N_FRAMES = 30
 _FRAMES = """new Promise((done) => {
   const times = [], stage = document.getElementById("stage"), box = stage.getBoundingClientRect();
   let last = 0;
   const step = (now) => {
     if (last) times.push(now - last);
     last = now;
-    if (times.length === 24) return done(times.slice(4));
+    if (times.length === N_FRAMES) return done(times);
     DO;
     requestAnimationFrame(step);
   };
@@ -137,13 +138,16 @@ def _of_page(tab: Tab) -> dict[str, list[float]]:
     last = f"{drawn}.at(-1)"
     facts = {"usable_seconds": [tab.evaluate(f"({last}.startTime + {last}.duration) / 1000")]}
     tab.settle(0.5)
-    for name, does in (("move_ms", _MOVE), ("zoom_ms", _ZOOM)):
-        facts[name] = tab.evaluate(_FRAMES.replace("DO", does))
+    renderer = _renderer(tab)
+    for name, does in (("move", _MOVE), ("zoom", _ZOOM)):
+        before = _cpu_seconds(renderer)
+        facts[f"{name}_ms"] = tab.evaluate(_FRAMES.replace("DO", does).replace("N_FRAMES", str(_N_FRAMES)))
+        facts[f"{name}_core_ms"] = [(_cpu_seconds(renderer) - before) / _N_FRAMES * 1000]
     facts["recolour_ms"] = [_recolour(tab, name) for name in ("rhythm", "age", "rhythm", "heart_rate")]
     _choose(tab, "rhythm")
     facts["lasso_ms"] = [_lasso(tab) for _ in range(3)]
     facts["composition_seconds"] = [_composition(tab)]
-    facts["renderer_mb"] = [_renderer_mb(tab)]
+    facts["renderer_mb"] = [_memory_mb(renderer)]
     return facts
 
 
@@ -198,15 +202,22 @@ def _composition(tab: Tab) -> float:
     return time.perf_counter() - began
 
 
-def _renderer_mb(tab: Tab) -> float:
-    """Memory of the browser's process of the page, shared pages counted in part."""
+def _renderer(tab: Tab) -> int:
+    """The browser's process of the page, which is its largest one of this kind."""
     processes = tab.browser.command("SystemInfo.getProcessInfo")["processInfo"]
-    sizes = []
-    for each in processes:
-        if each["type"] == "renderer":
-            text = Path(f"/proc/{each['id']}/smaps_rollup").read_text()
-            sizes.append(int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1]) / 1024)
-    return max(sizes)
+    return max((each["id"] for each in processes if each["type"] == "renderer"), key=_memory_mb)
+
+
+def _memory_mb(process: int) -> float:
+    """Memory of a process, pages that it shares counted in part."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024 / 1e6
+
+
+def _cpu_seconds(process: int) -> float:
+    """Processor time of a process, of all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
