@@ -35,7 +35,7 @@ MAP_CHOICES = ("auto", "pca", "umap")
 
 MOST_STATEMENTS = 15
 _MOST_FLAGS_BY_LEVEL = 8
-_MOST_PAIRS = 240
+_MOST_ACROSS = 12
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 24
 _OUTSIDE = "not in the sample"
@@ -423,7 +423,7 @@ class _Work:
     def _joint(self, table: Table, other: Table) -> Joint | None:
         """A table of two facts, of which values that would tell of few patients are put together; None if that leaves nothing."""
         rows, columns = _Merged.of(table.cells), _Merged.of(other.cells)
-        if rows.n * columns.n > _MOST_PAIRS:
+        if min(rows.n, columns.n) > _MOST_ACROSS:
             return None
         n = columns.n
         trial = Trial(self.cells, table.cells.codes * n + other.cells.codes, rows.n * n)

@@ -20,7 +20,7 @@ from ecgfounder.analysis.reporting.density import Plane, centre_and_spread, draw
 from ecgfounder.analysis.reporting.drawings import Drawing
 from ecgfounder.analysis.reporting.included import about
 from ecgfounder.analysis.reporting.methods import citation, methods_text, settings_of
-from ecgfounder.analysis.reporting.report import Embedded, Mark, Report, Table
+from ecgfounder.analysis.reporting.report import Embedded, Joint, Mark, Report, Table
 from ecgfounder.analysis.reporting.vectors import FAR, Sample
 from ecgfounder.analysis.statistics.solver import Floats
 from ecgfounder.errors import RunError, StorageError
@@ -214,12 +214,7 @@ def _by(page: Page, report: Report, table: Table) -> None:
     _table(page, table, with_chart=True)
     for joint in report.joint:
         if joint.title == table.title:
-            rows = [
-                (level, *(f"{n:,}" for n in line))
-                for level, line in zip(joint.levels, joint.counts.tolist(), strict=True)
-            ]
-            caption = f"Recordings by {_lower(joint.title)} and {_lower(joint.other_title)}"
-            page.table(caption, (joint.title, *joint.values), rows)
+            _joint(page, joint)
     for flags in report.flags_by_level:
         if flags.title == table.title:
             rows = [
@@ -227,6 +222,16 @@ def _by(page: Page, report: Report, table: Table) -> None:
                 for level, line in zip(flags.levels, flags.shares.tolist(), strict=True)
             ]
             page.table(f"Share of recordings with a flag, by {_lower(table.title)}", (table.title, *flags.flags), rows)
+
+
+def _joint(page: Page, joint: Joint) -> None:
+    """The fact with more values is in the rows, so that the table fits a page."""
+    down, across = (joint.title, joint.levels), (joint.other_title, joint.values)
+    counts = joint.counts
+    if len(across[1]) > len(down[1]):
+        down, across, counts = across, down, counts.T
+    rows = [(name, *(f"{n:,}" for n in line)) for name, line in zip(down[1], counts.tolist(), strict=True)]
+    page.table(f"Recordings by {_lower(down[0])} and {_lower(across[0])}", (down[0], *across[1]), rows)
 
 
 def _failures(page: Page, report: Report) -> None:
@@ -321,8 +326,8 @@ def _maps(page: Page, report: Report, found: Embedded) -> None:
 
 
 def _map(page: Page, report: Report, sample: Sample, places: Floats, method: str) -> None:
-    plane = Plane.of(places, report.cells.patients[sample.rows])
-    everything = plane.classes()
+    patients = report.cells.patients[sample.rows]
+    everything = Plane.of(places, patients, len(places)).classes()
     if not everything.any():
         page.text(f"No square of the map has {FEWEST} patients or more.")
         return
@@ -336,13 +341,14 @@ def _map(page: Page, report: Report, sample: Sample, places: Floats, method: str
     for title, panels in _panels(report, sample):
         shown, hidden, rows = [], 0, []
         for name, mask in panels:
+            plane = Plane.of(places, patients, int(np.count_nonzero(mask)))
             grid = plane.classes(mask)
             if report.cells.few(_in_all(report, sample, mask)) or report.cells.few(_in_all(report, sample, ~mask)):
                 hidden += 1
                 continue
             if grid.any():
                 alone = f"{title}: {name}, among all recordings; {np.count_nonzero(grid):,} squares are coloured."
-                shown.append((drawing(everything, grid, alone), f"{title}: {name} ({method})"))
+                shown.append((drawing(plane.classes(), grid, alone), f"{title}: {name} ({method})"))
             if mask.any():
                 rows.append((name, *(f"{each:.2f}" for each in centre_and_spread(places, mask))))
         if shown:
