@@ -66,11 +66,8 @@ class Values:
 
 def cohort_facts(table: pa.Table) -> list[Values]:
     """The facts of the cohort's tables; those that no recording has are left out."""
-    device = pc.binary_join_element_wise(
-        *(pc.utf8_trim_whitespace(table[name].cast(pa.string())) for name in ("device_manufacturer", "device_model")),
-        " ",
-        null_handling="skip",
-    )
+    maker, model = (pc.fill_null(table[name].cast(pa.string()), "") for name in ("device_manufacturer", "device_model"))
+    device = pc.utf8_trim_whitespace(pc.binary_join_element_wise(maker, model, " "))
     found = [
         of_texts("Format", table["format"], lambda name: FORMAT_NAMES.get(name, "another format")),
         of_texts("Device", device),
