@@ -206,8 +206,8 @@ def test_forms_of_runs(tmp_path: Path, form: str, stored: str) -> None:
     expected = means.reshape(len(PATHS), -1, means.shape[-1]).mean(axis=1)
     np.testing.assert_allclose(found.embedded.sample.norms, np.linalg.norm(expected, axis=1), rtol=1e-5)
     page = report_html(found)
-    assert f"Recordings of fewer than {FEWEST} patients were embedded." in page
-    assert f"Recordings of fewer than {FEWEST} patients failed." in page
+    assert f"Fewer than {FEWEST} recordings were embedded." in page
+    assert f"Fewer than {FEWEST} recordings failed." in page
 
 
 def test_a_run_without_embeddings(tmp_path: Path) -> None:

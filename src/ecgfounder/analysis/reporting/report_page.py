@@ -96,7 +96,7 @@ def _page(report: Report, drawings: Sequence[Drawing], n_unread: int) -> Page:
     if report.labels:
         page.section("Labels")
         for table in report.labels:
-            _table(page, table)
+            _table(page, report, table)
     page.section("Embeddings")
     _embeddings(page, report)
     if report.embedded is not None:
@@ -147,7 +147,7 @@ def _summary(page: Page, report: Report) -> None:
 
 def _recordings(report: Report) -> str:
     if report.n is None:
-        return f"Recordings of fewer than {FEWEST} patients were embedded."
+        return f"{_few(report)} were embedded."
     if report.n_patients is not None:
         return f"{counted(report.n, 'recording')} of {counted(report.n_patients, 'patient')} were embedded."
     return f"{counted(report.n, 'recording')} {'was' if report.n == 1 else 'were'} embedded."
@@ -155,8 +155,18 @@ def _recordings(report: Report) -> str:
 
 def _outcome(report: Report) -> str:
     if report.failed.n is None:
-        return f"Recordings of fewer than {FEWEST} patients failed."
+        return f"{_few(report)} failed."
     return "None failed." if report.failed.n == 0 else f"{counted(report.failed.n, 'recording')} failed."
+
+
+def _few(report: Report) -> str:
+    """What is too little to be counted, at the beginning of a sentence."""
+    few = f"ewer than {FEWEST}"
+    return f"Recordings of f{few} patients" if report.settings.group is not None else f"F{few} recordings"
+
+
+def _unit(report: Report) -> str:
+    return "recordings" if report.settings.group is None else "patients"
 
 
 def _line(text: str) -> str:
@@ -173,19 +183,17 @@ def _cohort(page: Page, report: Report) -> None:
     same = [table for table in report.facts if len(table.cells.names) == 1]
     for table in report.facts:
         if table not in same:
-            _table(page, table, with_chart=table.title in _IN_CHARTS)
+            _table(page, report, table, with_chart=table.title in _IN_CHARTS)
     if same:
         page.table(
             "The same in all recordings", ("", "Value"), [(each.title, each.cells.names[0]) for each in same], texts=2
         )
 
 
-def _table(page: Page, table: Table, *, with_chart: bool = False) -> None:
+def _table(page: Page, report: Report, table: Table, *, with_chart: bool = False) -> None:
     cells = table.cells
     if not cells:
-        page.text(
-            f"{table.title}: {HIDDEN}; no value has {FEWEST} patients or more whose number does not tell of fewer others."
-        )
+        page.text(f"{table.title}: {HIDDEN}, because the numbers would tell of fewer than {FEWEST} {_unit(report)}.")
         return
     total = sum(cells.counts)
     patients = [] if table.patients is None else [f"{each:,}" for each in table.patients]
@@ -211,7 +219,7 @@ def _chart(cells: Partition, title: str) -> str:
 
 
 def _by(page: Page, report: Report, table: Table) -> None:
-    _table(page, table, with_chart=True)
+    _table(page, report, table, with_chart=True)
     for joint in report.joint:
         if joint.title == table.title:
             _joint(page, joint)
@@ -241,7 +249,7 @@ def _failures(page: Page, report: Report) -> None:
         rows = [(name, f"{n:,}") for name, n in zip(failed.reasons.names, failed.reasons.counts, strict=True)]
         page.table("Why recordings failed", ("Reason", "Recordings"), rows)
     elif failed.n:
-        page.text(f"Their reasons are {HIDDEN}: none is that of {FEWEST} patients or more.")
+        page.text(f"Their reasons are {HIDDEN}, because the numbers would tell of fewer than {FEWEST} {_unit(report)}.")
 
 
 def _flags(page: Page, report: Report) -> None:
@@ -310,8 +318,9 @@ def _maps(page: Page, report: Report, found: Embedded) -> None:
     sample = found.sample
     shares = sample.shares[:2]
     page.text(
-        f"Each square is coloured by how many recordings of the sample lie in it; squares of fewer than {FEWEST} patients are "
-        "empty. Squares at the border include what lies beyond it."
+        f"Each square is coloured by how many recordings of the sample lie in it; squares of fewer than {FEWEST} "
+        f"{_unit(report)} are empty, and squares are larger in maps of few recordings. Squares at the border include "
+        "what lies beyond it."
     )
     page.heading("Two directions of most variance (PCA)")
     page.text(f"They hold {shares[0]:.0%} and {shares[1]:.0%} of the variance.")
@@ -329,7 +338,7 @@ def _map(page: Page, report: Report, sample: Sample, places: Floats, method: str
     patients = report.cells.patients[sample.rows]
     everything = Plane.of(places, patients, len(places)).classes()
     if not everything.any():
-        page.text(f"No square of the map has {FEWEST} patients or more.")
+        page.text(f"No square of the map has {FEWEST} {_unit(report)} or more.")
         return
     whole = f"Density of {about(len(sample.rows))} recordings by {method}: {np.count_nonzero(everything):,} squares are coloured."
     page.figures(
