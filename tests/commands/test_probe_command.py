@@ -54,6 +54,8 @@ def parsed(*words: str) -> argparse.Namespace:
         ("--baseline age sex", {"baseline": ("age", "sex")}),
         ("--score af=ATRIAL=X", {"score": {"af": "ATRIAL=X"}}),
         ("--subgroups sex age:10", {"subgroups": ("sex", "age:10")}),
+        ("--learning_curve", {"learning_curve": ()}),
+        ("--learning_curve 10 50", {"learning_curve": (10, 50)}),
         ("--seed 4", {"seed": 4}),
     ],
 )

@@ -112,6 +112,13 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="columns whose values are subgroups that are tested too; age:10 makes bands, e.g. sex age:10 site flags",
     )
+    add(
+        "--learning_curve",
+        nargs="*",
+        type=int,
+        metavar="N",
+        help="also train on so many patients of the rarer class, 20 times each (without numbers: 10 30 100 300 1000)",
+    )
     add("--against", nargs="+", default=[], metavar="RUN", help="runs of the same recordings that are compared")
     add(
         "--random",
@@ -188,6 +195,7 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         baseline=tuple(arguments.baseline),
         score=scores,
         subgroups=tuple(arguments.subgroups),
+        learning_curve=None if arguments.learning_curve is None else tuple(arguments.learning_curve),
         refit=arguments.refit,
         seed=arguments.seed,
     )

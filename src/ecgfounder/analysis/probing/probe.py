@@ -32,6 +32,16 @@ from ecgfounder.analysis.probing.controls import (
     sample_of_patients,
     signal_features,
 )
+from ecgfounder.analysis.probing.learning_curve import (
+    OWN,
+    RANDOM,
+    SEEDS,
+    SHARED,
+    SIZES,
+    Point,
+    learning_curve,
+    point_row,
+)
 from ecgfounder.analysis.probing.simple_features import originals_of, simple_features
 from ecgfounder.analysis.probing.subgroups import subgroup_rows, subgroups_of
 from ecgfounder.analysis.rows import labels as label_columns
@@ -171,6 +181,11 @@ class ProbeSettings:
         For labels, columns with scores that are there already.
     subgroups : tuple of str
         Columns whose values are subgroups, in which all is tested too; see `ecgfounder.analysis.probing.subgroups`.
+    learning_curve : tuple of int or None
+        Numbers of patients of the rarer class (for numbers, of patients; for times, with the event) to train on, for learning
+        curves; an empty one is for `ecgfounder.analysis.probing.learning_curve.SIZES`.
+    curve_seeds : int
+        Training subsets of each size.
     refit : int
         Repeat the cross-validation with so many further seeds, for the spread between training sets.
     seed : int
@@ -212,6 +227,8 @@ class ProbeSettings:
     baseline: tuple[str, ...] = ()
     score: Mapping[str, str] = field(default_factory=dict)
     subgroups: tuple[str, ...] = ()
+    learning_curve: tuple[int, ...] | None = None
+    curve_seeds: int = SEEDS
     refit: int = 0
     seed: int = 0
 
@@ -224,8 +241,17 @@ class ProbeSettings:
             check_choice("one_per_patient", self.one_per_patient, ONE_PER_PATIENT_CHOICES)
             if self.group is None:
                 raise SettingsError("one_per_patient needs the column of the patient as 'group'")
-        for name, least in (("inner_folds", 2), ("n_draws", 2), ("permutations", 0), ("refit", 0), ("seed", 0)):
+        for name, least in (
+            ("inner_folds", 2),
+            ("n_draws", 2),
+            ("permutations", 0),
+            ("refit", 0),
+            ("curve_seeds", 1),
+            ("seed", 0),
+        ):
             check_least(name, getattr(self, name), least)
+        for size in self.learning_curve or ():
+            check_least("learning_curve", size, _SMALLEST_CURVE)
         if isinstance(self.folds, int):
             check_least("folds", self.folds, 2)
         if not 0 < self.sensitivity < 1:
@@ -295,6 +321,8 @@ class ProbeResult:
         The probe's own.
     controls : tuple of Control
         The controls, each with its evaluation.
+    curves : tuple of Point
+        The points of the learning curves.
     rows : tuple of Row
         All figures.
     final : Fitted or None
@@ -312,6 +340,7 @@ class ProbeResult:
     data: Data
     evaluation: Evaluation
     controls: tuple[Control, ...]
+    curves: tuple[Point, ...]
     rows: tuple[Row, ...]
     final: Fitted | None
     warnings: tuple[str, ...]
@@ -415,6 +444,8 @@ class _Probe:
         self.warnings: list[str] = []
         self.compared: list[tuple[str, Floats | Windows, Numbers]] = []
         """The runs that are compared: name, features, and the recordings that they have."""
+        self.random_features: tuple[list[Floats | Windows], Numbers] = ([], np.arange(0))
+        """The features of the random networks, and the recordings that they have."""
         selection = select(
             run,
             table,
@@ -586,6 +617,10 @@ class _Probe:
         for control in controls:
             rows += self._rows(control.evaluation, control.name, self.data)
         rows += subgroup_rows(evaluation, self.data, self.subgroups, settings.describe_split(), settings.seed)
+        curves = self._learning_curves(X, evaluation)
+        for point in curves:
+            which = evaluation.counts[point.label].which
+            rows.append(point_row(point, settings.describe_split(), self.task.metric, settings.seed, which))
         rows += self._refits(X)
         final = self._final(X, evaluation)
         return ProbeResult(
@@ -595,6 +630,7 @@ class _Probe:
             self.data,
             evaluation,
             tuple(controls),
+            tuple(curves),
             tuple(rows),
             final,
             tuple(self.warnings),
@@ -752,6 +788,8 @@ class _Probe:
                     "be no fair control."
                 )
             found.append(evaluate_features(chosen, data))
+            self.random_features[0].append(chosen)
+        self.random_features = self.random_features[0], every
         metric = self.data.task.metric
         where = (self.settings.describe_split(), "random weights", self.settings.seed)
         for label in own.estimates:
@@ -943,6 +981,32 @@ class _Probe:
                 rows.append(Row(label, f"p-value of {found.metric}", p, None, None, *numbers, *where, note))
         return rows
 
+    def _learning_curves(self, X: Floats | Windows, evaluation: Evaluation) -> list[Point]:
+        """The curves of the embedding, and of the random networks beside it on the recordings that these have."""
+        settings = self.settings
+        if settings.learning_curve is None:
+            return []
+        sizes = settings.learning_curve or SIZES
+        random, rows = self.random_features
+        whole = len(rows) == len(X)
+        parts: list[tuple[str, Sequence[Floats | Windows], Data]] = [(OWN, [X], self.data)]
+        if random:
+            data = self.data if whole else self.data.at(rows)
+            parts += [] if whole else [(SHARED, [X[rows]], data)]
+            parts.append((RANDOM, random, data))
+        points = []
+        for name, features, data in parts:
+            self.say(
+                f"{name[0].upper()}{name[1:]}: up to {counted(settings.curve_seeds, 'training subset')} of each size"
+            )
+            points += learning_curve(name, features, data, evaluation.labels, sizes, settings.curve_seeds)
+        absent = [label for label in evaluation.labels if not any(point.label == label for point in points)]
+        if absent:
+            self.warnings.append(
+                f"No learning curve of {', '.join(absent)}: each training part needs a size's patients, each test part 10."
+            )
+        return points
+
     def _refits(self, X: Floats | Windows) -> list[Row]:
         """The spread between divisions into folds: of the metric, and of its difference to that of each compared run."""
         metric = self.data.task.metric
@@ -981,6 +1045,11 @@ class _Probe:
 
 
 _NOT_AFTER = "the event, or the end of observation, not after the ECG"
+
+_LEAST = {"inner_folds": 2, "n_draws": 2, "permutations": 0, "refit": 0, "curve_seeds": 1, "seed": 0}
+
+_SMALLEST_CURVE = 4
+"""Of a learning curve: so that each inner fold has a patient of the rarer class."""
 
 _SIMPLE, _WITH_FILE = "simple features", "embedding (with files)"
 

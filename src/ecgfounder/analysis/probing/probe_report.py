@@ -20,6 +20,8 @@ from ecgfounder.analysis.pages.charts import N_STYLES, Axis, Bar, Series, interv
 from ecgfounder.analysis.pages.page import Page, shown_count
 from ecgfounder.analysis.pages.tables import EMBEDDING, Row, check_results_folder, make_folder, write_table
 from ecgfounder.analysis.probing.checklist import checklist
+from ecgfounder.analysis.probing.curve_section import curve_section
+from ecgfounder.analysis.probing.learning_curve import PREFIX as CURVE
 from ecgfounder.analysis.probing.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
 from ecgfounder.analysis.probing.risk_figures import risk_figures
 from ecgfounder.analysis.probing.subgroup_section import subgroup_section
@@ -145,6 +147,9 @@ def _page(result: ProbeResult) -> Page:
     if result.settings.subgroups:
         own = [row for row in result.rows if row.metric == main and row.control.startswith((EMBEDDING, PREFIX))]
         subgroup_section(page, result, _axis(main, own), _NAMES[main])
+    if result.curves:
+        own = [row for row in result.rows if row.metric == main and row.control.startswith(CURVE)]
+        curve_section(page, result, _axis(main, own), _NAMES[main])
     if result.labels.kind == BINARY:
         page.section("Calibration and decisions")
         _curves(page, result)
@@ -280,7 +285,7 @@ def _cells(rows: Sequence[Row], label: str, metrics: Sequence[str], digits: int 
 
 def _controls(page: Page, result: ProbeResult, metric: str) -> None:
     rows = [row for row in result.rows if row.metric == metric and row.estimate is not None]
-    rows = [row for row in rows if not row.control.startswith(PREFIX)]
+    rows = [row for row in rows if not row.control.startswith((PREFIX, CURVE))]
     for label in dict.fromkeys(row.label for row in rows):
         of_label = [row for row in rows if row.label == label]
         if len(of_label) < 2:
@@ -362,7 +367,7 @@ def _curves_of(result: ProbeResult, evaluation: Evaluation, number: int, label: 
         Axis("Threshold probability", 0.0, 0.6, (0.0, 0.2, 0.4, 0.6)),
         Axis("Net benefit", -0.1 * top, top, (0.0, round(top / 2, 3), top)),
         f"Net benefit of {label}",
-        legend_left=False,
+        legend="right",
     )
     return [(calibration, f"Calibration, {label}"), (decision, f"Decision curve, {label}")]
 

@@ -88,12 +88,17 @@ def _table(page: Page, label: str, rows: Sequence[Row], metric: str, name: str, 
         ]
         page.table(
             "Calibration, and the common threshold 'youden'" if "calibration_slope" in further else "Further figures",
-            ("Subgroup", *(each.replace("_", " ").replace("@", " at ").capitalize() for each in further)),
+            ("Subgroup", *map(_name_of, further)),
             more,
         )
     left = len(found) - len(scored)
     if left:
         page.text(f"Not scored, for too few patients: {counted(left, 'subgroup')}, named in results.pq.")
+
+
+def _name_of(metric: str) -> str:
+    words = metric.replace("_", " ").replace("@", " at ")
+    return words.replace("ppv", "PPV") if metric.startswith("ppv") else words.capitalize()
 
 
 def _at_youden(metric: str) -> bool:

@@ -72,7 +72,7 @@ class Data:
         n_patients = len(np.unique(self.groups[rows]))
         if self.task.kind == NUMBER:
             in_training = min(len(np.unique(self.groups[split.train[known[split.train]]])) for split in self.splits)
-            return Counts(len(rows), n_patients, n_patients, 0, n_patients, in_training, True)
+            return Counts(len(rows), n_patients, n_patients, 0, n_patients, in_training, True, "with a known number")
         if self.task.kind == TIME:
             y = np.where(known, y > 0, np.nan)  # the classes are those with the event, and all
             positive = patients(rows, 1)
@@ -149,12 +149,12 @@ class Counts:
     in_each_test: bool
     which: str = "of the rarer class"
 
-    def why_not_scored(self) -> str | None:
+    def why_not_scored(self, in_training: int = FEWEST_IN_TRAINING) -> str | None:
         """The reason why the label is not scored; None if it is."""
         if self.rarer < FEWEST_IN_TEST:
             return f"fewer than {FEWEST_IN_TEST} patients {self.which} in the test part"
-        if self.in_training < FEWEST_IN_TRAINING:
-            return f"fewer than {FEWEST_IN_TRAINING} patients {self.which} in the training part"
+        if self.in_training < in_training:
+            return f"fewer than {in_training} patients {self.which} in the training part"
         return None if self.in_each_test else "a test part without one of the classes"
 
 
@@ -219,14 +219,16 @@ class _Scored:
     risks: Doubles | None = None
 
 
-def evaluate_features(X: Floats | Windows, data: Data) -> Evaluation:
-    """Fit and test a probe of features on each split."""
-    return evaluate_made_features(lambda split: X, data)
+def evaluate_features(X: Floats | Windows, data: Data, *, small_training: bool = False) -> Evaluation:
+    """Fit and test a probe of features on each split; `small_training` allows fewer patients in the training part."""
+    return evaluate_made_features(lambda split: X, data, small_training=small_training)
 
 
-def evaluate_made_features(make: Callable[[Split], Floats | Windows], data: Data) -> Evaluation:
+def evaluate_made_features(
+    make: Callable[[Split], Floats | Windows], data: Data, *, small_training: bool = False
+) -> Evaluation:
     """Fit and test a probe on each split, of features [n, d] that are made for it, from its training part alone."""
-    counts, not_scored = _scorable(data)
+    counts, not_scored = _scorable(data, 1 if small_training else FEWEST_IN_TRAINING)
     scored = data.only([name for name in data.task.labels if name not in not_scored])
     if not scored.task.labels:
         return _nothing(data, counts, not_scored)
@@ -279,9 +281,9 @@ def evaluate_scores(scores: Doubles, data: Data, *, is_logit: bool) -> Evaluatio
     return _measured(data, of_splits, counts, not_scored, is_logit=is_logit)
 
 
-def _scorable(data: Data) -> tuple[dict[str, Counts], dict[str, str]]:
+def _scorable(data: Data, in_training: int = FEWEST_IN_TRAINING) -> tuple[dict[str, Counts], dict[str, str]]:
     counts = data.counts()
-    reasons = {name: each.why_not_scored() for name, each in counts.items()}
+    reasons = {name: each.why_not_scored(in_training) for name, each in counts.items()}
     return counts, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
