@@ -56,6 +56,7 @@ def parsed(*words: str) -> argparse.Namespace:
         ("--subgroups sex age:10", {"subgroups": ("sex", "age:10")}),
         ("--learning_curve", {"learning_curve": ()}),
         ("--learning_curve 10 50", {"learning_curve": (10, 50)}),
+        ("--label_noise", {"label_noise": True}),
         ("--seed 4", {"seed": 4}),
     ],
 )

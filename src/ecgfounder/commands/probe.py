@@ -119,6 +119,11 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also train on so many patients of the rarer class, 20 times each (without numbers: 10 30 100 300 1000)",
     )
+    add(
+        "--label_noise",
+        action="store_true",
+        help="name recordings whose leave-out prediction contradicts their label",
+    )
     add("--against", nargs="+", default=[], metavar="RUN", help="runs of the same recordings that are compared")
     add(
         "--random",
@@ -196,6 +201,7 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         score=scores,
         subgroups=tuple(arguments.subgroups),
         learning_curve=None if arguments.learning_curve is None else tuple(arguments.learning_curve),
+        label_noise=arguments.label_noise,
         refit=arguments.refit,
         seed=arguments.seed,
     )

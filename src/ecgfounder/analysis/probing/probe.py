@@ -32,6 +32,13 @@ from ecgfounder.analysis.probing.controls import (
     sample_of_patients,
     signal_features,
 )
+from ecgfounder.analysis.probing.label_noise import (
+    PLANTINGS,
+    Contradictions,
+    contradictions,
+    planted,
+    planted_rows,
+)
 from ecgfounder.analysis.probing.learning_curve import (
     OWN,
     RANDOM,
@@ -186,6 +193,8 @@ class ProbeSettings:
         curves; an empty one is for `ecgfounder.analysis.probing.learning_curve.SIZES`.
     curve_seeds : int
         Training subsets of each size.
+    label_noise : bool
+        Name recordings whose leave-out prediction contradicts their label, and measure by planted errors how many are found.
     refit : int
         Repeat the cross-validation with so many further seeds, for the spread between training sets.
     seed : int
@@ -229,6 +238,7 @@ class ProbeSettings:
     subgroups: tuple[str, ...] = ()
     learning_curve: tuple[int, ...] | None = None
     curve_seeds: int = SEEDS
+    label_noise: bool = False
     refit: int = 0
     seed: int = 0
 
@@ -266,6 +276,8 @@ class ProbeSettings:
                 "give the labels in one way: label (with codes or not), classes, number, or time with event"
             )
         self._check_times()
+        if self.label_noise and (self.number or self.time is not None):
+            raise SettingsError("label_noise is for labels of two or more classes, not for numbers and times")
         if self.split is not None and self.test_runs:
             raise SettingsError("split and test_runs contradict each other: choose one")
         if self.refit and not self.is_cross_validation:
@@ -321,6 +333,8 @@ class ProbeResult:
         The probe's own.
     controls : tuple of Control
         The controls, each with its evaluation.
+    noise : tuple of Contradictions
+        With `label_noise`: the recordings of each label that contradict it.
     curves : tuple of Point
         The points of the learning curves.
     rows : tuple of Row
@@ -340,6 +354,7 @@ class ProbeResult:
     data: Data
     evaluation: Evaluation
     controls: tuple[Control, ...]
+    noise: tuple[Contradictions, ...]
     curves: tuple[Point, ...]
     rows: tuple[Row, ...]
     final: Fitted | None
@@ -379,6 +394,29 @@ class ProbeResult:
                 part = part.append_column("probability", pa.array(0.5 * (1 + np.tanh(scores / 2)), from_pandas=True))
             parts.append(part.append_column("fold", pa.array(self.evaluation.fold[rows])))
         return pa.concat_tables(parts) if parts else facts.slice(0, 0) if n else facts
+
+    @property
+    def contradictions(self) -> pa.Table:
+        """With `label_noise`: a row per label and recording that contradicts it, the most contradictory first.
+
+        Its columns: (run,) record, label, value, confidence (the probability of the label that it has), rank, fold.
+        """
+        names = [name for name in (RUN_COLUMN, "record") if name in self.selection.table.column_names]
+        parts = []
+        for each in self.noise:
+            part = self.selection.table.select(names).take(pa.array(each.rows))
+            values = self.data.Y[each.rows, self.data.task.labels.index(each.label)].astype(np.float64)
+            columns = {
+                "label": pa.array([each.label] * len(each.rows), pa.string()),
+                "value": pa.array(values),
+                "confidence": pa.array(each.confidence[each.rows]),
+                "rank": pa.array(np.arange(1, len(each.rows) + 1)),
+                "fold": pa.array(self.evaluation.fold[each.rows]),
+            }
+            for name, column in columns.items():
+                part = part.append_column(name, column)
+            parts.append(part)
+        return pa.concat_tables(parts) if parts else self.selection.table.select(names).slice(0, 0)
 
 
 def probe(
@@ -617,6 +655,7 @@ class _Probe:
         for control in controls:
             rows += self._rows(control.evaluation, control.name, self.data)
         rows += subgroup_rows(evaluation, self.data, self.subgroups, settings.describe_split(), settings.seed)
+        noise = self._noise(X, evaluation, rows)
         curves = self._learning_curves(X, evaluation)
         for point in curves:
             which = evaluation.counts[point.label].which
@@ -630,6 +669,7 @@ class _Probe:
             self.data,
             evaluation,
             tuple(controls),
+            tuple(noise),
             tuple(curves),
             tuple(rows),
             final,
@@ -980,6 +1020,22 @@ class _Probe:
                 p = found.p_value(label)
                 rows.append(Row(label, f"p-value of {found.metric}", p, None, None, *numbers, *where, note))
         return rows
+
+    def _noise(self, X: Floats | Windows, evaluation: Evaluation, rows: list[Row]) -> list[Contradictions]:
+        """The recordings that contradict their labels; errors are planted in the sample of the controls."""
+        settings = self.settings
+        if not settings.label_noise:
+            return []
+        kept = sample_of_patients(self.groups, SAMPLE, settings.seed)
+        whole = len(kept) == len(X)
+        data = self.data if whole else self.data.at(kept)
+        self.say(
+            f"Label noise: {counted(PLANTINGS, 'probe')} with planted errors, on {counted(len(kept), 'recording')}"
+        )
+        own = evaluation if whole else evaluate_features(X[kept], replace(data, n_draws=2))
+        found = planted(X if whole else X[kept], data, own, self._remade)
+        rows += planted_rows(found, own, settings.describe_split(), settings.seed)
+        return [contradictions(evaluation, self.data, label) for label in evaluation.labels]
 
     def _learning_curves(self, X: Floats | Windows, evaluation: Evaluation) -> list[Point]:
         """The curves of the embedding, and of the random networks beside it on the recordings that these have."""

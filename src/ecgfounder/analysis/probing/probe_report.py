@@ -21,6 +21,8 @@ from ecgfounder.analysis.pages.page import Page, shown_count
 from ecgfounder.analysis.pages.tables import EMBEDDING, Row, check_results_folder, make_folder, write_table
 from ecgfounder.analysis.probing.checklist import checklist
 from ecgfounder.analysis.probing.curve_section import curve_section
+from ecgfounder.analysis.probing.label_noise import AMONG, FIRST, FOUND
+from ecgfounder.analysis.probing.label_noise import CONTROL as NOISE
 from ecgfounder.analysis.probing.learning_curve import PREFIX as CURVE
 from ecgfounder.analysis.probing.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
 from ecgfounder.analysis.probing.risk_figures import risk_figures
@@ -57,6 +59,8 @@ def write_report(result: ProbeResult, folder: Location) -> None:
         write_whole(folder / MARKER, orjson.dumps(_about(result), option=orjson.OPT_INDENT_2))
         write_table(result.table, folder, "results")
         write_table(result.predictions, folder, "predictions")
+        if result.settings.label_noise:
+            write_table(result.contradictions, folder, "label_noise")
         write_table(pa.Table.from_pylist([asdict(item) for item in checklist(result)]), folder, "checklist")
         if result.final is not None:
             weights = result.final.weights
@@ -147,6 +151,9 @@ def _page(result: ProbeResult) -> Page:
     if result.settings.subgroups:
         own = [row for row in result.rows if row.metric == main and row.control.startswith((EMBEDDING, PREFIX))]
         subgroup_section(page, result, _axis(main, own), _NAMES[main])
+    if result.settings.label_noise:
+        page.section("Label noise")
+        _noise(page, result)
     if result.curves:
         own = [row for row in result.rows if row.metric == main and row.control.startswith(CURVE)]
         curve_section(page, result, _axis(main, own), _NAMES[main])
@@ -315,6 +322,22 @@ def _controls(page: Page, result: ProbeResult, metric: str) -> None:
             table,
             texts=5,
         )
+
+
+def _noise(page: Page, result: ProbeResult) -> None:
+    page.text(
+        "Recordings whose leave-out prediction contradicts their label, by confident learning; label_noise.csv names them, to be "
+        "looked at. They may be wrong labels, or ECGs that are hard for the probe. Errors were planted in the labels of random "
+        "recordings, to see how many of them would be found."
+    )
+    planted = {(row.label, row.metric): row for row in result.rows if row.control == NOISE}
+    table = []
+    for each in result.noise:
+        cells = [planted.get((each.label, metric)) for metric in (FOUND, AMONG, FIRST)]
+        counts = shown_count(len(each.ranked)), shown_count(len(each.rows))
+        table.append((each.label, *counts, *("–" if row is None else _with_interval(row, 2) for row in cells)))
+    header = ("Label", "Recordings", "Contradict it", *(each.capitalize() for each in (FOUND, AMONG, FIRST)))
+    page.table("Contradictions, and shares of planted errors: mean and range", header, table)
 
 
 def _curves(page: Page, result: ProbeResult) -> None:
