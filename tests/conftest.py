@@ -13,6 +13,7 @@ import pytest
 
 from ecgfounder.storage import Location, locate, release_commits
 from tests.builders.weights import drawn_state
+from tests.harness.browser import Browser, browser_program, running_browser
 from tests.harness.hub_server import Hub, running_hub
 from tests.harness.object_server import Gateway, ObjectServer, gateway_to, program, running
 from tests.places import SHARED
@@ -130,6 +131,16 @@ def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSe
         pytest.skip("SeaweedFS is not installed (make test-services)")
     with running(tmp_path_factory.mktemp("objects"), weed) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window, started once; tests that use it are marked `services`."""
+    chromium = browser_program()
+    if chromium is None:
+        pytest.skip("no Chromium is installed (apt-get install chromium)")
+    with running_browser(chromium) as opened:
+        yield opened
 
 
 @pytest.fixture

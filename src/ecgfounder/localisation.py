@@ -69,7 +69,7 @@ class Localised:
     auroc : float
         Of the statement's logit, for recordings with and without the event: without it, there is nothing to locate.
     share : Figure
-        The share of the positive contributions that lies inside the event; `Localisation.chance` if they lay anywhere.
+        The share of the positive contributions of tokens that touch the event; `Localisation.chance` if they lay anywhere.
     highest : Figure
         How often the token with the highest contribution touches the event.
     top_drop, random_drop : Figure
@@ -95,8 +95,6 @@ class Localisation:
     n_recordings : int
         Synthetic recordings with the event, and as many without.
     chance : float
-        The share of the time that the event takes.
-    highest_chance : float
         The share of the tokens that touch the event.
     network, control : Localised
         Of the checkpoint, and of a network with random weights.
@@ -107,7 +105,6 @@ class Localisation:
     label: str
     n_recordings: int
     chance: float
-    highest_chance: float
     network: Localised
     control: Localised
     settings: str
@@ -118,7 +115,7 @@ class Localisation:
         of, random = self.network, self.control
         return (
             f"Evidence is not when. On {self.n_recordings} synthetic ECGs with one premature beat, {of.share.mean:.0%} of this "
-            f"network's positive evidence lay inside the beat ({random.share.mean:.0%} with random weights; {self.chance:.0%} "
+            f"network's positive evidence lay at the beat ({random.share.mean:.0%} with random weights; {self.chance:.0%} "
             "would be chance)."
         )
 
@@ -165,10 +162,8 @@ def measure(
         say(f"{name}: evidence and deletions on {2 * n} synthetic ECGs")
         measured = statement if statement in network.labels else network.labels[0]
         found.append(_localised(network, measured, planted, seed))
-    (of_model, chances), (of_control, _) = found
-    return Localisation(
-        statement, n, float(chances[:, 0].mean()), float(chances[:, 1].mean()), of_model, of_control, settings_of(model)
-    )
+    (of_model, chance), (of_control, _) = found
+    return Localisation(statement, n, chance, of_model, of_control, settings_of(model))
 
 
 def _statement(model: Embedder, label: str | None) -> str:
@@ -184,7 +179,8 @@ def _statement(model: Embedder, label: str | None) -> str:
     )
 
 
-def _localised(model: Embedder, label: str, planted: list[Planted], seed: int) -> tuple[Localised, Floats]:
+def _localised(model: Embedder, label: str, planted: list[Planted], seed: int) -> tuple[Localised, float]:
+    """What is measured of a network, and the share of tokens that touch the event."""
     rng = np.random.default_rng([seed, 1])
     with_event = [each for each in planted if each.event is not None]
     logits, shares, highest, chances, deleted = [], [], [], [], []
@@ -192,11 +188,11 @@ def _localised(model: Embedder, label: str, planted: list[Planted], seed: int) -
         found = model.evidence(each.recording, label)
         contributions = found.of(label).astype(np.float64)
         logits.append(float(found.logits[0]))
-        inside = _inside(each, found.token_times)
+        inside = _touching(each, found.token_times)
         positive = np.maximum(contributions, 0)
-        shares.append(positive @ inside / positive.sum() if positive.any() else np.nan)
-        highest.append(inside[np.argmax(contributions)] > 0)
-        chances.append((inside.mean(), (inside > 0).mean()))
+        shares.append(positive[inside].sum() / positive.sum() if positive.any() else np.nan)
+        highest.append(inside[np.argmax(contributions)])
+        chances.append(inside.mean())
         n_deleted = max(1, round(DELETED * len(contributions)))
         for tokens in (np.argsort(-contributions)[:n_deleted], rng.permutation(len(contributions))[:n_deleted]):
             deleted.append(_without(each.recording, found.token_times[tokens], _half_token(found.token_times)))
@@ -211,16 +207,15 @@ def _localised(model: Embedder, label: str, planted: list[Planted], seed: int) -
         Figure.of(drops[:, 0]),
         Figure.of(drops[:, 1]),
     )
-    return figures, np.array(chances)
+    return figures, float(np.mean(chances))
 
 
-def _inside(planted: Planted, token_times: Floats) -> Floats:
-    """The share of each token's own samples that lies inside the event."""
+def _touching(planted: Planted, token_times: Floats) -> npt.NDArray[np.bool_]:
+    """Whether some of each token's own samples lie inside the event."""
     assert planted.event is not None
     half = _half_token(token_times)
     start, stop = planted.event
-    overlap = np.minimum(token_times + half, stop) - np.maximum(token_times - half, start)
-    return np.asarray(np.clip(overlap / (2 * half), 0, 1), dtype=np.float64)
+    return np.asarray((token_times + half > start) & (token_times - half < stop))
 
 
 def _half_token(token_times: Floats) -> float:

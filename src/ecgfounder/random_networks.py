@@ -1,4 +1,4 @@
-"""Runs of a cohort's recordings by networks with random weights, the control of `ecgfounder.analysis.probing.probe`.
+"""Runs of a cohort's recordings by networks with random weights, the control of `ecgfounder.analysis.probe`.
 
 In: recordings of an opened run, and a folder. Out: a run for each seed, made with the settings of the opened one. They are
 ordinary runs: what is finished is not done again, and an interrupted one goes on.
@@ -31,7 +31,7 @@ _PATH_COLUMN, _ID_COLUMN = "ecg_paths", "identifier"
 
 @dataclass(frozen=True)
 class RandomNetworks:
-    """Makes runs of recordings by networks with random weights; give it to `ecgfounder.analysis.probing.probe` as `random`.
+    """Makes runs of recordings by networks with random weights; give it to `ecgfounder.analysis.probe` as `random`.
 
     Attributes
     ----------

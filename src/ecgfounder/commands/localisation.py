@@ -83,8 +83,8 @@ def table_of(found: Localisation) -> Iterator[str]:
     network, control = found.network, found.control
     yield f"{'AUROC of the statement':<44} {network.auroc:<26.3f} {control.auroc:<26.3f} 0.500"
     rows = (
-        ("positive evidence inside the beat, share", network.share, control.share, f"{found.chance:.3f}"),
-        ("highest token touches the beat, share", network.highest, control.highest, f"{found.highest_chance:.3f}"),
+        ("positive evidence at the beat, share", network.share, control.share, f"{found.chance:.3f}"),
+        ("highest evidence at the beat, share of ECGs", network.highest, control.highest, f"{found.chance:.3f}"),
         ("logit falls, highest fifth of time deleted", network.top_drop, control.top_drop, ""),
         ("logit falls, random fifth of time deleted", network.random_drop, control.random_drop, ""),
     )

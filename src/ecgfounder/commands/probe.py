@@ -232,7 +232,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.probing.probe` does.
+        As `ecgfounder.analysis.probe` does.
     """
     settings = settings_of(arguments)
     from ecgfounder.analysis import probe
