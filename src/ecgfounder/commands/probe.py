@@ -124,6 +124,20 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="name recordings whose leave-out prediction contradicts their label",
     )
+    add(
+        "--recalibrate",
+        action="store_true",
+        help="also test logits that are recalibrated on the validation part, or in the inner folds",
+    )
+    add(
+        "--prediction_interval",
+        nargs="?",
+        type=float,
+        const=0.9,
+        metavar="LEVEL",
+        help="for numbers: prediction intervals of this level (0.9), and their coverage",
+    )
+    add("--interval_by", metavar="COLUMN", help="prediction intervals of their own width by this column, e.g. age:10")
     add("--against", nargs="+", default=[], metavar="RUN", help="runs of the same recordings that are compared")
     add(
         "--random",
@@ -202,6 +216,9 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         subgroups=tuple(arguments.subgroups),
         learning_curve=None if arguments.learning_curve is None else tuple(arguments.learning_curve),
         label_noise=arguments.label_noise,
+        recalibrate=arguments.recalibrate,
+        prediction_interval=arguments.prediction_interval,
+        interval_by=arguments.interval_by,
         refit=arguments.refit,
         seed=arguments.seed,
     )

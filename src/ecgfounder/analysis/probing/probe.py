@@ -61,7 +61,14 @@ from ecgfounder.analysis.rows.selection import (
     one_per_group,
     select,
 )
-from ecgfounder.analysis.statistics.evaluation import MACRO, Data, Evaluation, evaluate_features, evaluate_scores
+from ecgfounder.analysis.statistics.evaluation import (
+    MACRO,
+    Data,
+    Evaluation,
+    evaluate_features,
+    evaluate_recalibrated,
+    evaluate_scores,
+)
 from ecgfounder.analysis.statistics.fitting import BINARY, INNER_FOLDS, NUMBER, PENALTIES, TIME, Fitted, Task, fit_split
 from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS, difference
 from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
@@ -195,6 +202,12 @@ class ProbeSettings:
         Training subsets of each size.
     label_noise : bool
         Name recordings whose leave-out prediction contradicts their label, and measure by planted errors how many are found.
+    recalibrate : bool
+        Also test logits that are recalibrated on the validation part, or in the inner folds.
+    prediction_interval : float or None
+        For numbers: the level of prediction intervals (0.9), whose coverage is tested.
+    interval_by : str or None
+        The column whose values, or bands (`age:10`), have prediction intervals of their own width.
     refit : int
         Repeat the cross-validation with so many further seeds, for the spread between training sets.
     seed : int
@@ -239,6 +252,9 @@ class ProbeSettings:
     learning_curve: tuple[int, ...] | None = None
     curve_seeds: int = SEEDS
     label_noise: bool = False
+    recalibrate: bool = False
+    prediction_interval: float | None = None
+    interval_by: str | None = None
     refit: int = 0
     seed: int = 0
 
@@ -276,6 +292,12 @@ class ProbeSettings:
                 "give the labels in one way: label (with codes or not), classes, number, or time with event"
             )
         self._check_times()
+        if self.recalibrate and (self.number or self.time is not None):
+            raise SettingsError("recalibrate is for probabilities of labels, not for numbers and times")
+        if self.prediction_interval is not None and not (self.number and 0 < self.prediction_interval < 1):
+            raise SettingsError("prediction_interval is for numbers, and a level between 0 and 1")
+        if self.interval_by is not None and self.prediction_interval is None:
+            raise SettingsError("interval_by needs prediction_interval")
         if self.label_noise and (self.number or self.time is not None):
             raise SettingsError("label_noise is for labels of two or more classes, not for numbers and times")
         if self.split is not None and self.test_runs:
@@ -346,6 +368,8 @@ class ProbeResult:
         What a reader must know.
     seconds : float
         The time that it took.
+    band_names : tuple of str
+        The bands with prediction intervals of their own, by their numbers in `data.bands`.
     """
 
     settings: ProbeSettings
@@ -360,6 +384,7 @@ class ProbeResult:
     final: Fitted | None
     warnings: tuple[str, ...]
     seconds: float
+    band_names: tuple[str, ...] = ()
 
     @property
     def table(self) -> pa.Table:
@@ -390,6 +415,10 @@ class ProbeResult:
             for at, horizon in enumerate(self.data.task.horizons):
                 risks = np.empty(0) if self.evaluation.risks is None else self.evaluation.risks[rows, at]
                 part = part.append_column(f"risk@{horizon:g}", pa.array(risks, from_pandas=True))
+            if self.data.task.interval is not None and self.evaluation.reach is not None:
+                reach = self.evaluation.reach[rows, number]
+                part = part.append_column("low", pa.array(scores - reach, from_pandas=True))
+                part = part.append_column("high", pa.array(scores + reach, from_pandas=True))
             if self.labels.kind == BINARY:
                 part = part.append_column("probability", pa.array(0.5 * (1 + np.tanh(scores / 2)), from_pandas=True))
             parts.append(part.append_column("fold", pa.array(self.evaluation.fold[rows])))
@@ -517,13 +546,21 @@ class _Probe:
         if found.kind == TIME:
             self._check_one_each()
             task = replace(task, horizons=tuple(sorted(set(settings.horizons))) or default_horizons(found.Y[:, 0]))
-        self.task = task
+        self.task = task = replace(task, interval=settings.prediction_interval)
         self.data = Data(
             found.Y, self.groups, self._splits(found.Y, settings.seed), task, settings.seed, settings.n_draws
         )
         if found.kind == TIME:
             self._check_horizons()
-        self.subgroups = subgroups_of(selection, settings.subgroups)
+        by_band = () if settings.interval_by is None else (settings.interval_by,)
+        bands = subgroups_of(selection, by_band, "interval_by")
+        self.band_names = tuple(each.level for each in bands)
+        if bands:
+            number = np.full(selection.table.num_rows, -1, dtype=np.int64)
+            for at, each in enumerate(bands):
+                number[each.inside] = at
+            self.data = replace(self.data, bands=number)
+        self.subgroups = subgroups_of(selection, tuple(dict.fromkeys((*settings.subgroups, *by_band))))
         if settings.group is None:
             self.warnings.append(
                 "No group was given: if patients have several recordings, the probe is tested on patients that it knows, and the "
@@ -652,6 +689,8 @@ class _Probe:
             controls += self._controls(X, evaluation, took, random, rows)
         elif not callable(random):
             controls += self._random(X, evaluation, random, rows)
+        if settings.recalibrate:
+            controls.append(self._recalibrated(evaluation, rows))
         for control in controls:
             rows += self._rows(control.evaluation, control.name, self.data)
         rows += subgroup_rows(evaluation, self.data, self.subgroups, settings.describe_split(), settings.seed)
@@ -675,6 +714,7 @@ class _Probe:
             final,
             tuple(self.warnings),
             time.monotonic() - self.started,
+            self.band_names,
         )
 
     def _features(self, selection: Selection) -> Floats | Windows:
@@ -1021,6 +1061,25 @@ class _Probe:
                 rows.append(Row(label, f"p-value of {found.metric}", p, None, None, *numbers, *where, note))
         return rows
 
+    def _recalibrated(self, evaluation: Evaluation, rows: list[Row]) -> Control:
+        """The recalibrated probe, and what it changes of the Brier score."""
+        found, lines = evaluate_recalibrated(evaluation, self.data)
+        where = (self.settings.describe_split(), RECALIBRATED, self.settings.seed)
+        for number, label in enumerate(evaluation.labels):
+            numbers = numbers_of(evaluation.counts[label])
+            before, after = evaluation.estimates[label]["brier"].value, found.estimates[label]["brier"].value
+            apart = difference(evaluation.draws[label]["brier"], found.draws[label]["brier"], before - after)
+            note = "embedding minus recalibrated, paired"
+            rows.append(Row(label, "brier difference", before - after, apart.low, apart.high, *numbers, *where, note))
+            of_label = np.array([line[number] for line in lines])
+            note = f"mean and range over {counted(len(lines), 'split')}"
+            for at, name in enumerate(("recalibration intercept", "recalibration slope")):
+                values = of_label[:, at]
+                figures = float(values.mean()), float(values.min()), float(values.max())
+                rows.append(Row(label, name, *figures, *numbers, *where, note))
+        where_from = "the validation part" if self.settings.validation else "the inner folds"
+        return Control(RECALIBRATED, f"the embedding's probe with logits recalibrated on {where_from}", found)
+
     def _noise(self, X: Floats | Windows, evaluation: Evaluation, rows: list[Row]) -> list[Contradictions]:
         """The recordings that contradict their labels; errors are planted in the sample of the controls."""
         settings = self.settings
@@ -1103,6 +1162,9 @@ class _Probe:
 _NOT_AFTER = "the event, or the end of observation, not after the ECG"
 
 _LEAST = {"inner_folds": 2, "n_draws": 2, "permutations": 0, "refit": 0, "curve_seeds": 1, "seed": 0}
+
+RECALIBRATED = "recalibrated"
+"""The name of the recalibrated probe in the table of results."""
 
 _SMALLEST_CURVE = 4
 """Of a learning curve: so that each inner fold has a patient of the rarer class."""
