@@ -65,6 +65,7 @@ class Sizes:
     probe_features: int = 1024
     probe_labels: int = 10
     analysis: tuple[int, ...] = (20_000, 200_000)
+    viewer: tuple[int, ...] = (100_000, 1_000_000)
 
 
 QUICK = Sizes(
@@ -91,6 +92,7 @@ QUICK = Sizes(
     probe_features=16,
     probe_labels=2,
     analysis=(400,),
+    viewer=(2000,),
 )
 
 
@@ -584,6 +586,13 @@ def analysis(bench: Bench) -> Facts:
     return alike(bench.folder, bench.environment, bench.sizes.analysis, bench.sizes.rounds)
 
 
+def viewer(bench: Bench) -> Facts:
+    """The viewer's page in a browser: `benchmarks.view`."""
+    from benchmarks.view import viewed
+
+    return viewed(bench.environment, bench.sizes.viewer, bench.sizes.rounds)
+
+
 PARTS: dict[str, Callable[[Bench], Facts]] = {
     "end_to_end": end_to_end,
     "stages": stages,
@@ -597,4 +606,5 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "gpu": gpu,
     "drift": drift,
     "probe": probe,
+    "viewer": viewer,
 }

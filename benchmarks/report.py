@@ -280,6 +280,27 @@ def _probe(facts: Facts) -> str:
     return _table(f"Linear probe, {facts['features']:,} features, one core", header, rows)
 
 
+_SEEN = {
+    "usable_seconds": "s from opening the page to the first frame with all recordings",
+    "move_ms": "ms from frame to frame while the map is moved",
+    "move_core_ms": "core-ms of the page's process for such a frame",
+    "zoom_ms": "ms from frame to frame while it is zoomed",
+    "zoom_core_ms": "core-ms of the page's process for such a frame, zoomed",
+    "recolour_ms": "ms to colour by another column that has arrived, and to draw",
+    "lasso_ms": "ms from the end of a lasso to the frame that shows the selection",
+    "composition_seconds": "s from a selection to its composition",
+    "renderer_mb": "MB of the browser's process of the page",
+}
+
+
+def _viewer(facts: Facts) -> str:
+    if not facts["rows"]:
+        return "### The viewer's page: no Chromium is installed"
+    sizes = [f"{row['recordings']:,} recordings" for row in facts["rows"]]
+    rows = [(what, *(_spread(row[name]) for row in facts["rows"])) for name, what in _SEEN.items()]
+    return _table("The viewer's page in a headless Chromium with software rendering", ("", *sizes), rows)
+
+
 _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "end_to_end": _end_to_end,
     "null_engine": _null_engine,
@@ -293,6 +314,7 @@ _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "gpu": _gpu,
     "drift": _drift,
     "probe": _probe,
+    "viewer": _viewer,
 }
 
 

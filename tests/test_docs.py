@@ -44,6 +44,7 @@ from ecgfounder.commands.inspect import add_inspect_arguments
 from ecgfounder.commands.probe import add_probe_arguments
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.commands.verify import add_verify_arguments
+from ecgfounder.commands.view import add_view_arguments
 from ecgfounder.drivers.launch import join_launch
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import MissingDependencyError, RunError
@@ -72,6 +73,7 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "doctor": add_doctor_arguments,
     "drift": add_drift_arguments,
     "verify": add_verify_arguments,
+    "view": add_view_arguments,
     "probe": add_probe_arguments,
 }
 
@@ -85,7 +87,7 @@ class Workplace:
         self.names: dict[str, Any] = {"__name__": "page"}
         self.said = ""
         self.runs = 0
-        self.not_run = {"doctor", "verify"}
+        self.not_run = {"doctor", "verify", "view"}
 
     def run(self, block: Block) -> None:
         if block.kind == "bash":
@@ -400,6 +402,13 @@ def test_the_page_on_neighbours_runs(workplace: Workplace, monkeypatch: pytest.M
     read_page("neighbours.md", workplace)
     assert workplace.names["found"].rows.shape == (12, 5)
     assert (workplace.folder / "neighbours" / "hubs.csv").exists()
+
+
+def test_the_page_on_the_viewer_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace.folder)
+    main(["demo", "demo"])
+    read_page("view.md", workplace)
+    assert workplace.said == "enter\n"
 
 
 def test_the_page_on_duplicates_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

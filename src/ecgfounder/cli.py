@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "export": "write a run's embeddings in another format",
     "upgrade": "convert a run's folder of an older version to the current layout",
     "inspect": "show what is in ECG files",
+    "view": "look at a run in a browser: a map, ECGs, failures",
     "probe": "test what embeddings know about labels by a linear probe",
     "neighbours": "find the most similar recordings",
     "drift": "measure what embeddings know about site, device or year",
@@ -39,7 +40,7 @@ COMMANDS: dict[str, str] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
-    "look": ("inspect",),
+    "look": ("inspect", "view"),
     "learn": ("probe", "neighbours", "drift", "duplicates", "compare", "report"),
     "check": ("doctor", "verify", "localisation", "demo"),
 }
@@ -58,6 +59,7 @@ EXAMPLES: dict[str, str] = {
     "compare": "compare embeddings/ filtered/ --group subject_id --output_dir comparison/",
     "report": "report embeddings/ --group subject_id --by site year --include probe/ drift/ --output_dir report/",
     "inspect": "inspect ecg.xml --plot ecg.png",
+    "view": "view embeddings/ --labels labels.csv --on study_id --group subject_id",
     "doctor": "doctor --checkpoint checkpoints/",
     "verify": "verify ecgs/ --checkpoint checkpoints/",
     "localisation": "localisation --checkpoint checkpoints/",
@@ -65,7 +67,7 @@ EXAMPLES: dict[str, str] = {
 }
 """One example of each command."""
 
-CALCULATING = ("probe", "neighbours", "drift", "duplicates", "compare", "report")
+CALCULATING = ("view", "probe", "neighbours", "drift", "duplicates", "compare", "report")
 """Commands that calculate with NumPy, on all cores."""
 
 

@@ -19,24 +19,31 @@ if TYPE_CHECKING:
     from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 
 
-def add_analysis_arguments(parser: argparse.ArgumentParser, *, writes: bool = True, run_names: str = "--names") -> None:
+def add_analysis_arguments(
+    parser: argparse.ArgumentParser, *, writes: bool = True, looks: bool = False, run_names: str = "--names"
+) -> None:
     """The flags of all analysis commands.
 
-    `writes` says whether a folder for the results is required, `run_names` what the flag for the names of runs is called.
+    `writes` says whether a folder for the results is required. A command that only `looks` has none, draws nothing at random, and
+    takes runs that are not complete. `run_names` is what the flag for the names of runs is called.
     """
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of a run; several are used as one")
     add = parser.add_argument_group("recordings").add_argument
     what = "names of several runs (default: those of their folders)"
     add(run_names, dest="run_names", nargs="+", metavar="NAME", help=what)
     add("--allow_different", action="store_true", help="use runs together that differ in what decides a vector")
-    add("--allow_incomplete", action="store_true", help="use what there is of runs that are not complete")
+    if looks:
+        parser.set_defaults(allow_incomplete=True)
+    else:
+        add("--allow_incomplete", action="store_true", help="use what there is of runs that are not complete")
     add("--labels", metavar="TABLE", help="table of labels; not needed for columns of --keep_columns")
     add("--on", metavar="COLUMN", help="column that the table and the runs have in common, e.g. study_id")
     add("--group", metavar="COLUMN", help="column with the patient")
     add("--where", metavar="EXPR", help="only these recordings, e.g. 'age >= 18 and not has(flags, \"clipped\")'")
     add("--exclude_flags", nargs="+", default=[], metavar="FLAG", help="leave out recordings with one of these flags")
-    add("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
-    add("--output_dir", required=writes, help="new folder for the results, or a URL")
+    if not looks:
+        add("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
+        add("--output_dir", required=writes, help="new folder for the results, or a URL")
     add_storage_argument(parser)
 
 

@@ -94,7 +94,7 @@ _FLAGS = "|".join(
 )
 _WORDS = (
     "actors|baseline|by|chance|checkpoint|classes|codes|combine|compiled|controls|dataset|days|device|driver|dtype|engine|features|"
-    "folds|format|group|head|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|precision|"
+    "folds|format|group|head|label|layout|lead|leads|measure|mode|names|number|on|overwrite|permutations|pooling|port|precision|"
     "predictions|reader|"
     "recipe|refit|remainder|resampling|sample|score|seed|sensitivity|shard|split|statements|stride|test|unit|validation|where|window"
 )

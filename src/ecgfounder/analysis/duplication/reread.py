@@ -1,6 +1,7 @@
 """The signals of a run's recordings, read again from the cohort's files.
 
-In: recordings of an opened run, or of several. Out: a `Trace` of each, or why there is none; nothing of the file is quoted.
+In: recordings of an opened run, or of several. Out: the `Recording` or the `Trace` of each, or why there is none; nothing of the
+file is quoted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from ecgfounder.analysis.duplication.same_signal import Trace
 from ecgfounder.cohort.sources import open_cohort
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ECGFounderError, MissingDependencyError, ReadError, StorageError
 from ecgfounder.readers import make_source, read_source
 from ecgfounder.readers.identity import absent_from, identity_of
@@ -28,7 +30,7 @@ GONE, UNREADABLE, CHANGED, NO_PATH = (
     "a file has changed since the run",
     "the dataset that has the paths cannot be opened",
 )
-"""Why the signals of two recordings cannot be compared."""
+"""Why a recording has no signal to show or to compare."""
 
 _KEPT = 2_000
 """Traces in memory."""
@@ -79,6 +81,11 @@ class Files:
         return found
 
     def _read(self, row: int) -> Trace | str:
+        found = self.recording(row)
+        return found if isinstance(found, str) else Trace.of(found)
+
+    def recording(self, row: int) -> Recording | str:
+        """The recording of a row of the table as it was read by the run, or a reason; it is not kept."""
         facts = self._table.slice(row, 1).to_pylist()[0]
         run = self._runs[facts.get(RUN_COLUMN, "")]
         path = self._path(facts, run)
@@ -100,7 +107,7 @@ class Files:
             return GONE if absent_from(source) else UNREADABLE
         if None not in (facts["input_sha256"], identity.sha256) and facts["input_sha256"] != identity.sha256:
             return CHANGED
-        return Trace.of(recording)
+        return recording
 
     def _path(self, facts: Mapping[str, Any], run: EmbeddingRun) -> str | None:
         """Where the file is: below the folder of the paths, or, for a run with identifiers, where the dataset says."""

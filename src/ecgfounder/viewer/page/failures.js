@@ -1,0 +1,47 @@
+// The panel of failures: which recordings have no embedding, and why.
+
+import { button, count, counted, element, table, tell } from "./dom.js";
+
+const PER_PAGE = 100;
+
+/** Shows failures, all or those with a text. */
+export class FailuresPanel {
+  constructor(place, server) {
+    this.place = place;
+    this.server = server;
+    this.text = element("input", { type: "search", id: "failed-text", maxlength: 2000, autocomplete: "off" });
+    this.list = element("div", { id: "failed" });
+    this.reasons = element("div", { id: "reasons" });
+    const form = element("form", { class: "bar", on: { submit: (event) => { event.preventDefault(); this.page(0); } } },
+      element("label", { for: "failed-text" }, "Name or reason contains"), this.text, element("button", null, "Find"));
+    place.replaceChildren(element("h2", null, "Failures"), this.reasons, form, this.list);
+  }
+
+  /** Show the failures from the first on. */
+  async page(first = 0) {
+    let told;
+    try {
+      told = await this.server.failures(this.text.value, first);
+    } catch (error) {
+      tell(error.message);
+      return;
+    }
+    this.showReasons(told);
+    const header = ["recording", ...(told.several ? ["run"] : []), "error", "reason"];
+    const rows = told.rows.map((each) => [each.record, ...(told.several ? [each.run] : []), each.error ?? "", each.reason ?? ""]);
+    if (!rows.length) {
+      this.list.replaceChildren(element("p", { class: "soft" }, this.text.value ? "None with this text." : "No recording failed."));
+      return;
+    }
+    this.list.replaceChildren(
+      table(`${count(first + 1)} to ${count(first + rows.length)} of ${count(told.total)}`, header, rows),
+      element("div", { class: "bar" }, button("Earlier", () => this.page(first - PER_PAGE), { disabled: first === 0 }),
+        button("Later", () => this.page(first + rows.length), { disabled: first + rows.length >= told.total })));
+  }
+
+  showReasons(told) {
+    const rows = told.reasons.map(({ error, reason, n }) => [
+      button(reason || error, () => { this.text.value = reason; this.page(0); }, { class: "link" }), error, count(n)]);
+    this.reasons.replaceChildren(rows.length ? table(counted(told.n_reasons, "reason"), ["reason", "error", "recordings"], rows, 2) : "");
+  }
+}

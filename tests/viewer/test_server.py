@@ -1,0 +1,222 @@
+"""The page's questions are answered, and what is wrong with them is said in a line."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecgfounder.results import open_run
+from ecgfounder.viewer import open_atlas
+from ecgfounder.viewer.details import ecg_of
+from tests.builders.atlas import FORMULA, HOSTILE, N_FILES, Shown
+from tests.harness.viewed import Served
+
+
+def mask_of(rows: np.ndarray, n: int) -> bytes:
+    mask = np.zeros(n, dtype=bool)
+    mask[rows] = True
+    return np.packbits(mask, bitorder="little").tobytes()
+
+
+def test_about(viewed: Served, shown: Shown) -> None:
+    told = viewed.ask("/api/about").json
+    assert (told["n"], told["n_failed"], told["group"]) == (len(shown.table), 1, "subject")
+    groups = {each["name"]: each["group"] for each in told["columns"]}
+    assert groups["rhythm"] == "recording"
+    assert groups["flag: clipped"] == "quality flags"
+    assert groups["probability: ATRIAL FIBRILLATION"] == "predicted by the network"
+    assert groups["device: qrs_ms"] == "measured by the device"
+    assert told["places"]["pca"]["state"] == "ready"
+
+
+def test_the_map_separates_the_clusters(viewed: Served, shown: Shown) -> None:
+    body = viewed.ask("/api/map", kind="pca").body
+    places = np.frombuffer(body, "<u2").reshape(-1, 2).astype(float)
+    assert len(places) == len(shown.table)
+    assert places.min() == 0
+    assert places.max() == 65_535
+    centres = pd.DataFrame(places).groupby(shown.table["rhythm"].to_numpy()).mean().to_numpy()
+    nearest = np.linalg.norm(places[:, None] - centres[None], axis=2).argmin(axis=1)
+    names = sorted(set(shown.table["rhythm"]))
+    assert (np.array(names)[nearest] == shown.table["rhythm"]).mean() > 0.98
+    assert viewed.ask("/api/map", kind="umap").status == 422
+
+
+def column_of(viewed: Served, name: str) -> tuple[dict, np.ndarray]:
+    body = viewed.ask("/api/column", name=name).body
+    length = int.from_bytes(body[:4], "little")
+    about = json.loads(body[4 : 4 + length])
+    kind = np.uint8 if about["kind"] == "category" else np.float32
+    return about, np.frombuffer(body[4 + length :], kind)
+
+
+def test_columns_as_typed_numbers(viewed: Served, shown: Shown) -> None:
+    about, codes = column_of(viewed, "rhythm")
+    assert [about["categories"][code] for code in codes] == shown.table["rhythm"].tolist()
+    assert about["counts"] == shown.table["rhythm"].value_counts().tolist()
+    about, ages = column_of(viewed, "age")
+    assert about["kind"] == "number"
+    assert np.allclose(ages, shown.table["age"])
+    about, flagged = column_of(viewed, "flag: clipped")
+    assert dict(zip(about["categories"], about["counts"], strict=True)) == {"no": 240, "yes": 60}
+    assert [about["categories"][code] for code in flagged[:6]] == ["yes", "no", "no", "no", "no", "yes"]
+    _, probability = column_of(viewed, "probability: ATRIAL FIBRILLATION")
+    assert np.allclose(probability, np.where(shown.table["rhythm"] == "af", 0.9, 0.1))  # the mean over two windows
+    about, widths = column_of(viewed, "device: qrs_ms")
+    assert about["n_missing"] == 150
+    assert np.isnan(widths[1])
+    assert widths[0] == 80
+    assert viewed.ask("/api/column", name="record").status == 422
+    assert viewed.ask("/api/column").json["error"] == "the parameter name is missing"
+
+
+def test_filter(viewed: Served, shown: Shown) -> None:
+    found = viewed.ask("/api/filter", "POST", b'age >= 60 and col("flag: clipped")').body
+    mask = np.unpackbits(np.frombuffer(found, np.uint8), count=len(shown.table), bitorder="little").astype(bool)
+    expected = (shown.table["age"] >= 60) & (np.arange(len(shown.table)) % 5 == 0)
+    assert np.array_equal(mask, expected)
+    found = viewed.ask("/api/filter", "POST", b'col("probability: ATRIAL FIBRILLATION") > 0.5').body
+    assert np.unpackbits(np.frombuffer(found, np.uint8)).sum() == (shown.table["rhythm"] == "af").sum()
+    for wrong in (b"age >", b"__import__('os')", b"nothing == 1", b"rhythm > 3", b"(" * 3000, b"\xff\xfe", b""):
+        answer = viewed.ask("/api/filter", "POST", wrong)
+        assert answer.status == 422
+        assert answer.json["error"]
+
+
+def test_a_selection_beside_the_rest(viewed: Served, shown: Shown) -> None:
+    is_af = (shown.table["rhythm"] == "af").to_numpy()
+    told = viewed.ask("/api/selection", "POST", mask_of(is_af, len(is_af))).json
+    assert told["n"] == is_af.sum()
+    first = told["columns"][0]
+    assert first["name"] == "rhythm"
+    shares = {each["value"]: (each["selected"], each["rest"]) for each in first["shares"]}
+    assert shares["af"] == (is_af.sum(), 0)
+    assert shares["sinus"] == (0, (shown.table["rhythm"] == "sinus").sum())
+    ages = next(each for each in told["columns"] if each["name"] == "age")["spread"]
+    assert np.isclose(ages["selected"][1], shown.table["age"][is_af].median(), atol=1e-3)
+    assert np.isclose(ages["rest"][1], shown.table["age"][~is_af].median(), atol=1e-3)
+    names = [each["name"] for each in told["columns"]]
+    assert "subject" not in names  # a column of identifiers
+    predicted = viewed.ask("/api/composition", selection=told["selection"]).json["columns"]
+    assert {each["name"] for each in predicted} == {"probability: ATRIAL FIBRILLATION", "probability: SINUS RHYTHM"}
+    assert predicted[0]["distance"] == 1
+    page = viewed.ask("/api/rows", selection=told["selection"], first=2).json
+    rows = np.flatnonzero(is_af)
+    assert [each["row"] for each in page["rows"]] == rows[2:102].tolist()
+    assert page["rows"][0]["record"] == shown.table["ecg"][rows[2]]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_selection_is_saved(viewed: Served, shown: Shown, form: str) -> None:
+    n = len(shown.table)
+    rows = [*range(0, 140, 7), N_FILES, N_FILES + 1, 8]
+    number = viewed.ask("/api/selection", "POST", mask_of(np.array(rows), n)).json["selection"]
+    answer = viewed.ask("/api/save", selection=number, format=form)
+    assert answer.status == 200
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="selection.{form}"'
+    read = pd.read_csv if form == "csv" else pd.read_parquet
+    table = read(io.BytesIO(answer.body))
+    assert len(table) == len(set(rows))
+    assert table["age"].tolist() == shown.table["age"][sorted(set(rows))].tolist()
+    assert {"pca_x", "pca_y"} <= set(table.columns)
+    hostile = table["record"][table["record"].str.contains("HYPERLINK")].item()
+    assert hostile == (f"'{FORMULA}" if form == "csv" else FORMULA)
+    assert viewed.ask("/api/save", selection=number, format="exe").status == 422
+    assert viewed.ask("/api/save", selection="x", format="csv").status == 422
+
+
+def test_search(viewed: Served, shown: Shown) -> None:
+    found = viewed.ask("/api/search", text="P001").json
+    assert [(each["row"], each["record"]) for each in found["found"]] == [(1, "p001/r.hea")]
+    by_study = viewed.ask("/api/search", text="5017").json["found"]
+    assert [(each["row"], each["by"], each["text"]) for each in by_study] == [(17, "study_id", "5017")]
+    by_patient = viewed.ask("/api/search", text="S0004").json["found"]
+    assert [each["row"] for each in by_patient] == [8, 9]
+    many = viewed.ask("/api/search", text="xml").json
+    assert len(many["found"]) == 50
+    assert many["total"] == len(shown.table) - N_FILES
+    hostile = viewed.ask("/api/search", text="<img").json["found"]
+    assert [each["record"] for each in hostile] == [HOSTILE]
+    assert viewed.ask("/api/search", text="nothing like it").json == {"found": [], "total": 0}
+    assert viewed.ask("/api/search", text="").status == 422
+    assert viewed.ask("/api/search", text="x" * 3000).status == 422
+
+
+def test_a_recording(viewed: Served) -> None:
+    told = viewed.ask("/api/recording", row=10).json
+    assert told["record"] == "sub/00010.xml"
+    assert told["subject"] == "S0005"
+    assert [each["row"] for each in told["others"]] == [11]
+    assert told["flags"][0]["name"] == "clipped"
+    assert told["flags"][0]["detail"] == "V1"
+    assert told["flags"][0]["meaning"]
+    assert told["statements"] == ["Sinus rhythm", "<b>Otherwise normal</b>"]
+    assert [name for name, _ in told["probabilities"]]
+    assert [name for name, _ in told["facts"] if name == "rhythm"] == ["rhythm"]
+    for row in ("300", "-1", "x", "1e3", "9" * 5000, ""):
+        assert viewed.ask("/api/recording", row=row).status == 422
+
+
+def test_neighbours_are_the_nearest(viewed: Served, shown: Shown) -> None:
+    told = viewed.ask("/api/neighbours", row=10).json
+    rows = [each["row"] for each in told["neighbours"]]
+    assert len(rows) == 10
+    assert 10 not in rows
+    assert told["exact"]
+    rhythm = shown.table["rhythm"]
+    assert (rhythm[rows] == rhythm[10]).all()
+    similarity = [each["similarity"] for each in told["neighbours"]]
+    assert similarity == sorted(similarity, reverse=True)
+    assert [each["same_patient"] for each in told["neighbours"]] == [each == 11 for each in rows]
+
+
+def test_an_ecg_on_paper(viewed: Served) -> None:
+    told = viewed.ask("/api/ecg", row=1).json
+    labels = [[trace["label"] for trace in row["traces"]] for row in told["rows"]]
+    assert labels == [["I", "aVR", "V1", "V4"], ["II", "aVL", "V2", "V5"], ["III", "aVF", "V3", "V6"], ["II"]]
+    strip = told["rows"][3]["traces"][0]["microvolts"]
+    assert len(strip) == 2500
+    assert max(strip) > 200
+    assert "heart rate" in told["heading"]
+
+
+def test_an_ecg_that_is_not_there_has_a_reason(viewed: Served) -> None:
+    assert viewed.ask("/api/ecg", row=20).json == {"reason": "a file is not there"}
+
+
+def test_an_ecg_that_has_changed_is_not_drawn(shown: Shown, tmp_path_factory: pytest.TempPathFactory) -> None:
+    moved = tmp_path_factory.mktemp("moved") / "data"
+    shutil.copytree(shown.data_dir, moved)
+    shutil.rmtree(moved / "p001")
+    shutil.copytree(moved / "p003", moved / "p001")
+    atlas = open_atlas(open_run(shown.folder), data_dir=str(moved))
+    atlas.places.wait(60)
+    assert ecg_of(atlas, 1) == {"reason": "a file has changed since the run"}
+    assert "rows" in ecg_of(atlas, 2)
+
+
+def test_failures_and_their_reasons(viewed: Served) -> None:
+    told = viewed.ask("/api/failures").json
+    assert told["rows"] == [{"record": "b/5.xml", "error": "ReadError", "reason": "no such file"}]
+    assert told["reasons"] == [{"error": "ReadError", "reason": "no such file", "n": 1}]
+    assert viewed.ask("/api/failures", text="SUCH").json["total"] == 1
+    assert viewed.ask("/api/failures", text="other").json["total"] == 0
+    assert viewed.ask("/api/failures", first="-5").json["total"] == 1
+
+
+def test_an_error_in_the_program_is_one_line_without_values(viewed: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(text: str) -> None:
+        raise KeyError(text)
+
+    viewer = viewed.server.viewer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(viewer, "search", broken)
+        with pytest.raises(ConnectionError):
+            viewed.ask("/api/search", text="Smith")
+    said = capsys.readouterr().err
+    assert said == "ecgfounder: a request of the page was not answered: KeyError\n"
