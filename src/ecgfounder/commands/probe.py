@@ -298,6 +298,7 @@ def _random(
         options=storage_options(arguments.storage_options),
         say=console.line,
         progress=console.progress,
+        ended=console.close,
     )
 
 
