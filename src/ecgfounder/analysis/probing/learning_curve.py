@@ -10,7 +10,8 @@ Seeds take the splits in turn, each with its own test part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,8 @@ SIZES = (10, 30, 100, 300, 1000)
 
 SEEDS = 20
 """Subsets of each size."""
+
+_LONG_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def learning_curve(
     labels: Sequence[str],
     sizes: Sequence[int],
     n_seeds: int,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Point]:
     """The curve of each label.
 
@@ -86,13 +90,15 @@ def learning_curve(
         Sizes; one that a training part is too small for is left out.
     n_seeds : int
         Subsets of each size.
+    say : callable
+        Called with a line after a size that took long.
     """
     points = []
     for label in labels:
         alone = data.only([label])
         few = min(len(in_order(alone, split, 0)[1]) for split in alone.splits)
         for size in (each for each in sorted(set(sizes)) if each <= few):
-            values, records, patients = [], [], []
+            began, values, records, patients = time.monotonic(), [], [], []
             for seed in range(n_seeds):
                 split = alone.splits[seed % len(alone.splits)]
                 train = subset(alone, split, seed, size)
@@ -102,6 +108,8 @@ def learning_curve(
                     values.append(found.estimates[label][data.task.metric].value)
                     records.append(len(train))
                     patients.append(len(np.unique(data.groups[train])))
+            if (took := time.monotonic() - began) > _LONG_SECONDS:
+                say(f"{curve[0].upper()}{curve[1:]}, {label}: {size:,} patients took {took:.0f} s")
             if values:
                 points.append(
                     Point(curve, label, size, tuple(values), float(np.mean(records)), float(np.mean(patients)))

@@ -1114,7 +1114,7 @@ class _Probe:
             self.say(
                 f"{name[0].upper()}{name[1:]}: up to {counted(settings.curve_seeds, 'training subset')} of each size"
             )
-            points += learning_curve(name, features, data, evaluation.labels, sizes, settings.curve_seeds)
+            points += learning_curve(name, features, data, evaluation.labels, sizes, settings.curve_seeds, self.say)
         absent = [label for label in evaluation.labels if not any(point.label == label for point in points)]
         if absent:
             self.warnings.append(
