@@ -63,6 +63,18 @@ def test_every_measurement_has_a_median_within_its_range(quick: tuple[Path, str]
 
 
 @pytest.mark.slow
+def test_the_whole_probe_command_is_measured_with_controls_on_files(tmp_path: Path) -> None:
+    flags = ["--random_networks", "1", "--permutations", "1", "--n_draws", "20", "--folds", "2"]
+    size = ["--recordings", "900", "--labels", "1", "--folder", str(tmp_path)]
+    facts = json.loads(run("benchmarks.probe_command", *size, "--", *flags).stdout)
+    assert (facts["status"], facts["recordings"], facts["labels"]) == (0, 900, 1)
+    assert facts["cpu_seconds"] > 0
+    controls = (tmp_path / "probe_results" / "results.csv").read_text()
+    assert "random weights" in controls
+    assert "simple features" in controls
+
+
+@pytest.mark.slow
 def test_the_tables_go_between_a_pages_markers_and_nowhere_else(quick: tuple[Path, str], tmp_path: Path) -> None:
     from benchmarks.report import BEGIN, END
 
