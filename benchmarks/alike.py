@@ -46,6 +46,7 @@ def write_run(folder: Path, n: int) -> Path:
             part = latent[first : first + SHARD]
             yield part @ mixture + _NOISE * rng.standard_normal((len(part), LENGTH), dtype=np.float32) + 3
 
+    facts = np.random.default_rng(1)
     columns: dict[str, Any] = {
         "record": [f"p{number // PER_PATIENT:07d}/{number:08d}.xml" for number in range(n)],
         "format": ["philips_sierra"] * n,
@@ -53,10 +54,14 @@ def write_run(folder: Path, n: int) -> Path:
         "leads": pa.array([["I"]] * n, pa.list_(pa.string())),
         "window_starts": pa.array([[0.0]] * n, pa.list_(pa.float64())),
         "input_sha256": [f"{number:064x}" for number in range(n)],
+        **_facts(n, facts),
     }
+    sites = facts.choice([f"site {number}" for number in range(12)], -(-n // PER_PATIENT))
     kept = {
         "patient": pa.array(np.arange(n) // PER_PATIENT),
         "part": pa.array(np.arange(n) // PER_PATIENT % 5 == 0).cast(pa.string()),
+        "site": pa.array(sites[np.arange(n) // PER_PATIENT]),
+        "year": pa.array(facts.integers(2005, 2025, n)),
     }
     fingerprint = {
         "preparation": {
@@ -79,6 +84,22 @@ def write_run(folder: Path, n: int) -> Path:
     record = RunRecord(outcome="complete", fingerprint=fingerprint, settings=told, run_id="alike", format_version=2)
     store_run(run, vectors(), columns, kept, record)
     return run
+
+
+def _facts(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    """What a report counts: devices, filters, rates, lengths, flags."""
+    flags = ("resampled:250", "clipped:V1", "calibration_pulse:10.0", "flat_lead:V6", "baseline_dominates:20")
+    has = rng.random((n, len(flags))) < (0.2, 0.1, 0.05, 0.02, 0.01)
+    rate = np.where(has[:, 0], 250.0, 500.0)
+    return {
+        "sampling_rate": rate,
+        "n_samples": (rate * rng.choice([10, 11, 5], n, p=[0.8, 0.15, 0.05])).astype(np.int64),
+        "flags": [[flag for flag, there in zip(flags, row, strict=True) if there] for row in has.tolist()],
+        "device_model": rng.choice([f"model {number}" for number in range(30)], n, p=np.arange(1, 31) / 465),
+        "software_version": rng.choice(["1.0", "1.1", "2.0"], n),
+        "highpass_hz": rng.choice([0.05, 0.5], n),
+        "lowpass_hz": rng.choice([40.0, 150.0], n),
+    }
 
 
 def store_run(

@@ -586,6 +586,13 @@ def analysis(bench: Bench) -> Facts:
     return alike(bench.folder, bench.environment, bench.sizes.analysis, bench.sizes.rounds)
 
 
+def report(bench: Bench) -> Facts:
+    """A report on runs of several sizes: `benchmarks.reporting`."""
+    from benchmarks.reporting import reported
+
+    return reported(bench.folder, bench.environment, bench.sizes.analysis)
+
+
 def viewer(bench: Bench) -> Facts:
     """The viewer's page in a browser: `benchmarks.view`."""
     from benchmarks.view import viewed
@@ -606,5 +613,6 @@ PARTS: dict[str, Callable[[Bench], Facts]] = {
     "gpu": gpu,
     "drift": drift,
     "probe": probe,
+    "report": report,
     "viewer": viewer,
 }

@@ -280,6 +280,13 @@ def _probe(facts: Facts) -> str:
     return _table(f"Linear probe, {facts['features']:,} features, one core", header, rows)
 
 
+def _report(facts: Facts) -> str:
+    header = ("Recordings", "Core-s", "Wall, s", "Peak memory, MiB", "Page, MB")
+    names = ("cpu_seconds", "wall_seconds", "memory_mib", "page_mb")
+    rows = [(f"{row['recordings']:,}", *(_number(row[name]) for name in names)) for row in facts["rows"]]
+    return _table("A report by site and year, without UMAP", header, rows)
+
+
 _SEEN = {
     "usable_seconds": "s from opening the page to the first frame with all recordings",
     "move_ms": "ms from frame to frame while the map is moved",
@@ -314,6 +321,7 @@ _RENDERERS: dict[str, Callable[[Facts], str]] = {
     "gpu": _gpu,
     "drift": _drift,
     "probe": _probe,
+    "report": _report,
     "viewer": _viewer,
 }
 

@@ -26,7 +26,7 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The results file and the printed tables of a run of the parts that need no network."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    parts = ("stages", "growth", "null_engine", "starting", "analysis", "drift", "probe")
+    parts = ("stages", "growth", "null_engine", "starting", "analysis", "drift", "probe", "report")
     done = run("benchmarks", "--quick", "--folder", str(folder), "--only", *parts)
     return folder / "results.json", done.stdout
 
@@ -46,7 +46,7 @@ def test_results_are_json_with_machine_versions_and_every_part(quick: tuple[Path
     assert (
         set(results["parts"])
         == set(results["seconds"])
-        == {"stages", "growth", "null_engine", "starting", "analysis", "drift", "probe"}
+        == {"stages", "growth", "null_engine", "starting", "analysis", "drift", "probe", "report"}
     )
     assert results["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert {"python", "numpy", "torch"} <= set(results["machine"]["versions"])
@@ -90,6 +90,7 @@ def test_the_tables_go_between_a_pages_markers_and_nowhere_else(quick: tuple[Pat
     assert "### Each stage alone" in quick[1]
     assert "### Drift, 16 features, one core" in quick[1]
     assert "### Linear probe, 16 features, one core" in quick[1]
+    assert "### A report by site and year, without UMAP" in quick[1]
 
 
 def test_a_page_without_markers_is_refused() -> None:

@@ -91,7 +91,8 @@ def test_what_tests_share_holds_no_tests() -> None:
 
 def test_folders_of_tests_are_those_of_packages_and_of_examples() -> None:
     here = {path.relative_to(TESTS).parent.as_posix() for path in modules() if is_test_module(path.stem)}
-    packages = {path.relative_to(SOURCES).parent.as_posix() for path in SOURCES.rglob("__init__.py")}
+    modules_of_packages = [path for path in SOURCES.rglob("*.py") if path.name != "__init__.py"]
+    packages = {path.relative_to(SOURCES).parent.as_posix() for path in modules_of_packages}
     assert here == packages | {"examples"}
 
 

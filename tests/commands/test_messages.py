@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -187,6 +189,10 @@ def test_a_run_with_nothing_to_do_tells_no_rates(
     assert "3 of 3 recordings embedded, 0 failed; nothing was left to do" in told
     assert "ECG/s" not in told
     assert "Time by stage" not in told
+    named = re.search(r"^A page about this run: ecgfounder (.+)$", told, re.MULTILINE)
+    assert named is not None
+    assert cli.main(shlex.split(named[1])) == 0
+    assert (tmp_path / "out-report" / "report.html").is_file()
 
 
 def test_a_dry_run_explains_what_changed(

@@ -244,11 +244,11 @@ class Tab:
             self._loaded = True
         elif method == "Network.requestWillBeSent":
             address = told["request"]["url"]
-            self._asked[told["requestId"]] = address
             if not address.startswith("data:"):
+                self._asked[told["requestId"]] = address
                 self.requests.append(address)
         elif method == "Network.loadingFailed" and not told.get("canceled"):
-            self.failed.append(self._asked.get(told["requestId"], ""))
+            self.failed.append(self._asked.get(told["requestId"], "data:"))
         elif method == "Network.responseReceived" and told["response"]["status"] >= 400:
             self.failed.append(told["response"]["url"])
         elif method == "Runtime.exceptionThrown":

@@ -8,7 +8,9 @@ from ecgfounder.analysis.acquisition.drift_result import DriftResult, DriftSetti
 from ecgfounder.analysis.comparison.compare import CompareSettings, Comparison, compare
 from ecgfounder.analysis.duplication.duplicates import Duplicates, DuplicateSettings, duplicates
 from ecgfounder.analysis.probing.probe import ProbeResult, ProbeSettings, probe
+from ecgfounder.analysis.reporting.included import Included, read_included
 from ecgfounder.analysis.reporting.report import Report, ReportSettings, report
+from ecgfounder.analysis.reporting.report_page import report_html
 from ecgfounder.analysis.similarity.neighbours import Neighbours, neighbours
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "DriftSettings",
     "DuplicateSettings",
     "Duplicates",
+    "Included",
     "Neighbours",
     "ProbeResult",
     "ProbeSettings",
@@ -28,5 +31,7 @@ __all__ = [
     "duplicates",
     "neighbours",
     "probe",
+    "read_included",
     "report",
+    "report_html",
 ]

@@ -292,6 +292,9 @@ def _report_run(summary: Summary, tally: Tally, settings: Settings, console: Ter
     if tally.pending:
         without = "" if settings.sample is None else " without --sample"
         console.line(f"Still to do: {counted(tally.pending, 'recording')}; the same command{without} does them")
+    elif tally.done:
+        place, page = str(settings.output_dir), f"{settings.output_dir}-report"
+        console.line(f"A page about this run: ecgfounder report {shlex.quote(place)} --output_dir {shlex.quote(page)}")
 
 
 _MEANINGS = {

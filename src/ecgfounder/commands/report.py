@@ -6,10 +6,14 @@ In: arguments. Out: a folder with the page and its figures, and an exit status.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, opened_runs
 from ecgfounder.commands.terminal import OK, Terminal
 from ecgfounder.storage import folder_text, locate, output_place, storage_options
+
+if TYPE_CHECKING:
+    from ecgfounder.analysis import ReportSettings
 
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,21 +41,11 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_report(arguments: argparse.Namespace) -> int:
-    """Write the page; returns the exit status 0.
+def settings_of(arguments: argparse.Namespace) -> ReportSettings:
+    """The settings from parsed arguments."""
+    from ecgfounder.analysis import ReportSettings
 
-    Raises
-    ------
-    ECGFounderError
-        As `ecgfounder.analysis.report` does.
-    """
-    from ecgfounder.analysis import ReportSettings, report
-    from ecgfounder.analysis.pages.tables import check_results_folder
-    from ecgfounder.analysis.reporting.drawings import draw
-    from ecgfounder.analysis.reporting.included import read_included
-    from ecgfounder.analysis.reporting.report_page import MARKER, PAGE, write_report_page
-
-    settings = ReportSettings(
+    return ReportSettings(
         on=arguments.on,
         group=arguments.group,
         where=arguments.where,
@@ -64,6 +58,23 @@ def run_report(arguments: argparse.Namespace) -> int:
         drawings=arguments.drawings,
         seed=arguments.seed,
     )
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Write the page; returns the exit status 0.
+
+    Raises
+    ------
+    ECGFounderError
+        As `ecgfounder.analysis.report` does.
+    """
+    from ecgfounder.analysis import report
+    from ecgfounder.analysis.pages.tables import check_results_folder
+    from ecgfounder.analysis.reporting.drawings import draw
+    from ecgfounder.analysis.reporting.included import read_included
+    from ecgfounder.analysis.reporting.report_page import MARKER, PAGE, write_report_page
+
+    settings = settings_of(arguments)
     console = Terminal()
     options = storage_options(arguments.storage_options)
     folder = locate(output_place(arguments.output_dir, options))

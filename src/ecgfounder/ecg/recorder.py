@@ -35,9 +35,17 @@ FORMAT_NAMES = {
 def recorder_of(recording: Recording) -> str:
     """The recorder in words: 'Philips TC50, from Philips Sierra ECG XML 1.04'; the format alone if the file names no device."""
     meta = {key: " ".join(str(value).split()) for key, value in recording.meta.items()}
-    maker, model = meta.get("device_manufacturer", ""), meta.get("device_model", "")
-    device = model if maker and model.lower().startswith(maker.lower()) else f"{maker} {model}".strip()
+    device = device_name(meta.get("device_manufacturer", ""), meta.get("device_model", ""))
     name = FORMAT_NAMES.get(recording.source_format, recording.source_format.replace("_", " "))
     version = meta.get("format_version", "")
     written = f"{name} {version}" if version and version not in name else name
     return f"{device}, from {written}" if device else written
+
+
+def device_name(maker: str, model: str) -> str:
+    """The manufacturer and the model, which may begin with the manufacturer.
+
+    >>> device_name("Philips", "TC50"), device_name("GE", "GE MAC 5500"), device_name("", "")
+    ('Philips TC50', 'GE MAC 5500', '')
+    """
+    return model if maker and model.lower().startswith(maker.lower()) else f"{maker} {model}".strip()

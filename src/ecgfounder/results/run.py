@@ -259,7 +259,8 @@ class EmbeddingRun:
     @cached_property
     def records(self) -> pa.Table:
         """The rows of the manifest that have an embedding: one per path, for any number of windows."""
-        return self.manifest.filter(pc.equal(self.manifest["status"], "done"))
+        done = pc.equal(self.manifest["status"], "done")
+        return self.manifest if pc.all(done, skip_nulls=False).as_py() else self.manifest.filter(done)
 
     @cached_property
     def _per_record(self) -> RowNumbers:

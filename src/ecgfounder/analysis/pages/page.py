@@ -61,7 +61,10 @@ text-align: left; padding-bottom: .3rem; } th, td { padding: .3rem .7rem .3rem 0
 text-align: left; vertical-align: top; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
 white-space: nowrap; } .notes { background: var(--back); padding: .6rem 1rem .6rem 2.2rem; border-left: 4px solid var(--c2); }
 figure { margin: 1rem 0; } .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; } .figures figure { flex: 1 1 20rem;
-max-width: 27rem; } svg { max-width: 100%; height: auto; display: block; } details { margin: .6rem 0; }
+max-width: 27rem; }
+.figures.small { gap: .3rem 1.2rem; }
+.figures.small figure { flex: 0 1 15rem; margin: .4rem 0; }
+svg { max-width: 100%; height: auto; display: block; } details { margin: .6rem 0; }
 summary { cursor: pointer; } pre { background: var(--back); padding: .8rem 1rem; overflow-x: auto; white-space: pre-wrap;
 overflow-wrap: anywhere; font-size: .85rem; } .picture img { max-width: 100%; height: auto; background: #fff; }
 main > figure { overflow-x: auto; }
@@ -115,11 +118,12 @@ class Page:
             f"<tbody>{''.join(body)}</tbody></table></div>"
         )
 
-    def figures(self, figures: Sequence[tuple[str, str]]) -> None:
-        """Figures beside each other: markup of `ecgfounder.analysis.pages.charts`, and captions."""
+    def figures(self, figures: Sequence[tuple[str, str]], *, small: bool = False) -> None:
+        """Figures beside each other, small ones closer: markup of `ecgfounder.analysis.pages.charts`, and captions."""
         self._drawn += figures
         shown = [f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in figures]
-        self._parts.append(f'<div class="figures">{"".join(shown)}</div>')
+        kind = "figures small" if small else "figures"
+        self._parts.append(f'<div class="{kind}">{"".join(shown)}</div>')
 
     def figure(self, svg: str, caption: str) -> None:
         """A figure of the page's width."""

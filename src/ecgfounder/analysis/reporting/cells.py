@@ -10,26 +10,25 @@ table together, or be contained in them, with a rest of a few patients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from ecgfounder.analysis.statistics.solver import Numbers
 from ecgfounder.results.small_cells import FEWEST, OTHERS, rare_values
 
 Mask = npt.NDArray[np.bool_]
-Bits = npt.NDArray[np.uint16]
 
 MOST_CELLS = 20
 """Rows of a table; the values that are less frequent are put together."""
 
-_MOST_GROUPS = 10
-
-_ONES = np.array([number.bit_count() for number in range(1 << 16)], dtype=np.uint8)
+_MOST_SETS = 10
+"""Groups of cells of which all sets are looked at; of more, each one and each two with what they lead to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +56,6 @@ class Partition:
         return bool(self.names)
 
 
-@dataclass(frozen=True, eq=False)
-class _Cell:
-    """A set of recordings as bits, and their number."""
-
-    bits: Bits
-    size: int
-
-
 class Cells:
     """What is shown of some recordings.
 
@@ -78,7 +69,8 @@ class Cells:
         self.patients = patients
         self._n_patients = int(patients.max()) + 1 if len(patients) else 0
         self._most_of_one = int(np.bincount(patients).max()) if len(patients) else 0
-        self._shown: list[list[_Cell]] = []
+        self._shown: list[tuple[npt.NDArray[np.int32], int]] = []
+        self._totals: list[Numbers] = []
 
     @property
     def n(self) -> int:
@@ -98,7 +90,7 @@ class Cells:
     def few(self, mask: Mask) -> bool:
         """Whether some recordings, but not none, are of too few patients."""
         n = int(np.count_nonzero(mask))
-        return 0 < n < FEWEST * self._most_of_one and self.size(mask) < FEWEST
+        return 0 < n < self.largest_few and self.size(mask) < FEWEST
 
     def size(self, mask: Mask) -> int:
         """The number of patients of some recordings."""
@@ -111,34 +103,37 @@ class Cells:
     def by_name(self, names: Sequence[str], codes: Numbers, most: int = MOST_CELLS) -> Partition:
         """A division by values that have no order; `codes` are the number of each recording's value among `names`."""
         counts = np.bincount(codes, minlength=len(names))
-        sizes = self._sizes(codes, len(names))
+        enough = self._enough(codes, len(names))
         there = np.flatnonzero(counts).tolist()
         ordered = sorted(there, key=lambda each: (-counts[each], names[each]))
-        pooled = {each for each in ordered[most:] if len(ordered) > most + 1} | {
-            x for x in ordered if sizes[x] < FEWEST
-        }
+        listed = ordered if len(ordered) <= most + 1 else ordered[:most]
+        pooled = set(ordered) - {each for each in listed if enough[each]}
+        trial: Trial | None = None
+        place = np.zeros(len(names), dtype=np.int64)
         while True:
             alone, others = self._divided(ordered, codes, len(names), pooled)
             if not alone:
                 return _nothing(codes)
-            place = np.full(len(names), len(alone))
+            if trial is None:  # the values that are put together now stay together
+                fine = np.full(len(names), len(alone))
+                fine[alone] = np.arange(len(alone))
+                trial, first = Trial(self, fine[codes], len(alone) + bool(others)), list(alone)
+            place[others] = len(alone)
             place[alone] = np.arange(len(alone))
-            found = place[codes]
-            offender = self._offender(found, len(alone) + bool(others))
+            coarse = np.array([place[each] for each in first] + [len(alone)] * (trial.n - len(first)), dtype=np.int64)
+            offender = trial.offender(coarse, len(alone) + bool(others))
             if offender is None:
                 break
             pooled = {*others, alone[min(offender, len(alone) - 1)]}
         shown = [names[each] for each in alone] + ([OTHERS] if others else [])
-        return self._registered(shown, found, has_others=bool(others))
+        return self._registered(shown, place[codes], has_others=bool(others))
 
     def _divided(self, ordered: list[int], codes: Numbers, n: int, pooled: set[int]) -> tuple[list[int], list[int]]:
         """The values that are shown alone, and those that are put together."""
 
         def size_of(values: Sequence[int]) -> int:
-            if len(values) == 1 and values[0] not in pooled:
-                return FEWEST
             if len(values) == 1:
-                return 0
+                return 0 if values[0] in pooled else FEWEST
             chosen = np.zeros(n, dtype=bool)
             chosen[list(values)] = True
             return self.size(chosen[codes])
@@ -156,20 +151,16 @@ class Cells:
         counts = np.bincount(codes, minlength=len(names))
         groups = [[int(each)] for each in np.flatnonzero(counts)]
         place = np.zeros(len(names), dtype=np.int64)
+        trial = Trial(self, codes, len(names))
         while len(groups) > 1:
             for number, group in enumerate(groups):
                 place[group] = number
-            found = place[codes]
-            sizes = self._sizes(found, len(groups))
-            small = [number for number in range(len(groups)) if sizes[number] < FEWEST]
-            offender = small[0] if small else self._offender(found, len(groups))
+            offender = trial.offender(place, len(groups))
             if offender is None:
                 break
             numbers = [int(counts[group].sum()) for group in groups]
-            other = min(
-                (each for each in (offender - 1, offender + 1) if 0 <= each < len(groups)),
-                key=lambda each: numbers[each],
-            )
+            beside = (each for each in (offender - 1, offender + 1) if 0 <= each < len(groups))
+            other = min(beside, key=lambda each: numbers[each])
             first, second = sorted((offender, other))
             groups[first : second + 1] = [groups[first] + groups[second]]
         if not groups or not self.are_enough:
@@ -179,32 +170,22 @@ class Cells:
         shown = [_span([names[each] for each in group], unknown) for group in groups]
         return self._registered(shown, place[codes])
 
-    def offender(self, codes: Numbers, n: int) -> int | None:
-        """A cell of a division that may not be shown as it is: of few patients, or one by which another table tells of few."""
-        sizes = self._sizes(codes, n)
-        small = [number for number in range(n) if 0 < sizes[number] < FEWEST]
-        if small:
-            return small[0]
-        used, found = np.unique(codes, return_inverse=True)
-        at = self._offender(found.astype(np.int64), len(used)) if len(used) > 1 else None
-        return None if at is None else int(used[at])
-
-    def show(self, names: Sequence[str], codes: Numbers) -> Partition:
-        """A division that has no `offender`; cells without recordings are left out."""
-        used, found = np.unique(codes, return_inverse=True)
-        return self._registered([names[each] for each in used], found.astype(np.int64))
-
     def of(self, mask: Mask) -> int | None:
         """The number of some recordings; None if it may not be shown."""
         n = int(np.count_nonzero(mask))
         if not self.are_enough or self.few(mask) or self.few(~mask):
             return None
-        found = 1 - mask.astype(np.int64)
         if 0 < n < self.n:
-            if self._offender(found, 2) is not None:
+            codes = 1 - mask.astype(np.int64)
+            if Trial(self, codes, 2).offender(np.arange(2), 2) is not None:
                 return None
-            self._registered(["", ""], found)
+            self._registered(["", ""], codes)
         return n
+
+    def show(self, codes: Numbers, n: int) -> None:
+        """Remember a division that has no offender and is shown."""
+        used = np.bincount(codes, minlength=n) > 0
+        self._registered([""] * int(used.sum()), (np.cumsum(used) - 1)[codes])
 
     def patients_by(self, partition: Partition) -> tuple[int, ...] | None:
         """The number of patients in each cell.
@@ -217,88 +198,152 @@ class Cells:
         told += [count - each for count, each in zip(partition.counts, numbers, strict=True)]
         return None if any(0 < each < FEWEST for each in told) or not numbers else tuple(numbers)
 
-    # --- what cells tell -----------------------------------------------------------------------------------------------
+    def _enough(self, codes: Numbers, n: int) -> Mask:
+        """Whether each code has enough patients: bool [n]."""
+        counts = np.bincount(codes, minlength=n)
+        enough = counts >= self.largest_few
+        unsure = ~enough & (counts >= FEWEST)
+        if unsure.any():
+            rows = np.flatnonzero(unsure[codes])
+            pairs = np.unique(codes[rows] * self._n_patients + self.patients[rows])
+            enough |= np.bincount(pairs // self._n_patients, minlength=n) >= FEWEST
+        return enough
 
-    def _sizes(self, codes: Numbers, n: int) -> Numbers:
-        """The number of patients of each code."""
-        pairs = np.unique(codes * max(self._n_patients, 1) + self.patients)
-        return np.bincount(pairs // max(self._n_patients, 1), minlength=n)
-
-    def _offender(self, codes: Numbers, n: int) -> int | None:
-        """A cell of a division that would tell of a few patients, together with a division that is shown already.
-
-        Two divisions tell a number exactly if cells of one together are known to contain cells of the other together. If the rest
-        is of few patients, no part of both that is large lies across this border: it is enough to look at the groups of cells
-        that have large parts in common.
-        """
-        cells = [_cell(codes == number) for number in range(n)]
-        for shown in self._shown:
-            common = np.array([[_ones(cell.bits & other.bits) for other in shown] for cell in cells])
-            group = _groups(common, lambda row, column, a=cells, b=shown: self._few_bits(a[row].bits & b[column].bits))  # type: ignore[misc]
-            for inside in _subsets(group):
-                rows = [number for number in range(n) if group[number] in inside]
-                columns = [number for number in range(len(shown)) if group[n + number] in inside]
-                ours, theirs = _together(cells, rows), _together(shown, columns)
-                if ours is None or theirs is None:
-                    continue
-                more, less = ours & ~theirs, theirs & ~ours
-                if not (more.any() and less.any()) and (self._few_bits(more) or self._few_bits(less)):
-                    return int(min(rows, key=lambda row: cells[row].size))
-        return None
-
-    def _few_bits(self, bits: Bits) -> bool:
-        n = _ones(bits)
-        if not 0 < n < FEWEST * self._most_of_one:
-            return False
-        return self.few(np.unpackbits(bits.view(np.uint8), count=self.n).astype(bool))
+    @property
+    def largest_few(self) -> int:
+        """So many recordings, and more, are of enough patients, whoever they are of."""
+        return FEWEST * self._most_of_one
 
     def _registered(self, names: Sequence[str], codes: Numbers, *, has_others: bool = False) -> Partition:
         """A division that is shown."""
-        cells = [_cell(codes == number) for number in range(len(names))]
-        if len(cells) > 1:
-            self._shown.append(cells)
-        return Partition(tuple(names), tuple(each.size for each in cells), codes, has_others)
+        counts = np.bincount(codes, minlength=len(names))
+        if len(names) > 1:
+            self._shown.append((codes.astype(np.int32), len(names)))
+            self._totals.append(counts)
+        return Partition(tuple(names), tuple(counts.tolist()), codes, has_others)
+
+
+class Trial:
+    """A division that is made coarser until it may be shown.
+
+    Two divisions tell a number exactly if cells of one together are known to contain cells of the other together. If the rest is
+    of few patients, no large part that two cells have in common lies across this border: cells with large parts in common are on
+    the same side of it. What is contained in what is read off the parts that cells have in common.
+
+    Parameters
+    ----------
+    cells : Cells
+        What is shown already.
+    codes : numpy.ndarray
+        int64 [n]: the finest cell of each recording.
+    n : int
+        The number of finest cells.
+    """
+
+    def __init__(self, cells: Cells, codes: Numbers, n: int) -> None:
+        self._cells, self._codes, self.n = cells, codes, n
+        self._counts = np.bincount(codes, minlength=n)
+        largest = int(self._counts.argmax()) if n else 0
+        rest = np.flatnonzero(codes != largest)  # what the largest cell has in common is what remains
+        of_rest = codes[rest]
+        self._common: list[Numbers] = []
+        for others, m in cells._shown:
+            common = np.bincount(of_rest * m + others[rest], minlength=n * m).reshape(n, m)
+            common[largest] = cells._totals[len(self._common)] - common.sum(axis=0)
+            self._common.append(common)
+        self._large: dict[int, Mask] = {}
+
+    def offender(self, coarse: Numbers, n: int) -> int | None:
+        """A cell that may not be shown: of few patients, or one by which a division that is shown tells of few.
+
+        Parameters
+        ----------
+        coarse : numpy.ndarray
+            int64 [finest cells]: the cell that each finest one belongs to now.
+        n : int
+            The number of cells now.
+        """
+        counts = np.bincount(coarse, weights=self._counts, minlength=n).astype(np.int64)
+        for cell in np.flatnonzero((counts > 0) & (counts < self._cells.largest_few)):
+            if self._cells.few(coarse[self._codes] == cell):
+                return int(cell)
+        if np.count_nonzero(counts) < 2:
+            return None
+        for number, (others, m) in enumerate(self._cells._shown):
+            common = np.zeros((n, m), dtype=np.int64)
+            np.add.at(common, coarse, self._common[number])
+            large = common >= self._cells.largest_few
+            if ((common >= FEWEST) & ~large).any() and not _is_one(large):
+                np.maximum.at(large, coarse, self._large_parts(number))
+            for rows, columns in self._borders(common, large):
+                ours, theirs = np.isin(coarse[self._codes], rows), np.isin(others, columns)
+                if self._cells.few(ours ^ theirs):
+                    return int(min(rows, key=lambda row: (counts[row] or self._cells.n, row)))
+        return None
+
+    def _large_parts(self, number: int) -> Mask:
+        """Whether each finest cell has enough patients in common with each of a division that is shown."""
+        if number not in self._large:
+            others, m = self._cells._shown[number]
+            self._large[number] = self._cells._enough(self._codes * m + others, self.n * m).reshape(self.n, m)
+        return self._large[number]
+
+    def _borders(self, common: Numbers, large: Mask) -> Iterator[tuple[Numbers, Numbers]]:
+        """Cells of both divisions, of which one's together contain the other's together, with a rest that may be small."""
+        n = len(common)
+        n_groups, group = _groups(large)
+        between = np.zeros((n_groups, n_groups), dtype=np.int64)
+        np.add.at(between, (group[:n, None], group[None, n:]), common)
+        np.fill_diagonal(between, 0)
+        for inside in _closed_sets(between > 0):
+            rest = int(between[np.ix_(~inside, inside)].sum())
+            rows, columns = np.flatnonzero(inside[group[:n]]), np.flatnonzero(inside[group[n:]])
+            if 0 < rest < self._cells.largest_few and len(columns) > 0 and len(rows) > 0:
+                yield rows, columns
+
+
+def _groups(large: Mask) -> tuple[int, Numbers]:
+    """The number of groups of rows and columns that large parts connect; the group of each row, then of each column."""
+    n, m = large.shape
+    rows, columns = np.nonzero(large)
+    links = csr_array((np.ones(len(rows), dtype=np.int8), (rows, n + columns)), shape=(n + m, n + m))
+    n_groups, group = connected_components(links, directed=False)
+    return int(n_groups), np.asarray(group, dtype=np.int64)
+
+
+def _is_one(large: Mask) -> bool:
+    return _groups(large)[0] == 1
+
+
+def _closed_sets(leads_to: Mask) -> Iterator[Mask]:
+    """Sets of nodes that no edge leaves, other than none and all.
+
+    >>> import numpy as np
+    >>> [each.tolist() for each in _closed_sets(np.array([[False, True], [False, False]]))]
+    [[False, True]]
+    """
+    if len(leads_to) == 1:
+        return
+    n_parts, part = connected_components(csr_array(leads_to.astype(np.int8)), directed=True, connection="strong")
+    if n_parts == 1:
+        return
+    starts, ends = np.nonzero(leads_to)
+    edges = np.zeros((n_parts, n_parts), dtype=bool)
+    edges[part[starts], part[ends]] = True
+    reach = edges | np.eye(n_parts, dtype=bool)
+    for _ in range(int(np.ceil(np.log2(n_parts))) + 1):
+        reach = (reach.astype(np.int64) @ reach.astype(np.int64)) > 0
+    sets: dict[bytes, Mask] = {}
+    most = n_parts if n_parts <= _MOST_SETS else 2
+    for size in range(1, most + 1):
+        for chosen in combinations(range(n_parts), size):
+            found: Mask = np.any(reach[list(chosen)], axis=0)
+            sets.setdefault(found.tobytes(), found)
+    yield from (found[part] for found in sets.values() if not found.all())
 
 
 def _nothing(codes: Numbers) -> Partition:
     return Partition((), (), np.full(len(codes), -1, dtype=np.int64))
-
-
-def _cell(mask: Mask) -> _Cell:
-    packed = np.packbits(mask)
-    bits = np.zeros(-(-len(packed) // 2) * 2, dtype=np.uint8)
-    bits[: len(packed)] = packed
-    return _Cell(bits.view(np.uint16), int(np.count_nonzero(mask)))
-
-
-def _together(cells: Sequence[_Cell], chosen: Sequence[int]) -> Bits | None:
-    """The recordings of some cells; None for none or all of them, which tell nothing."""
-    if not 0 < len(chosen) < len(cells):
-        return None
-    return reduce(np.bitwise_or, (cells[each].bits for each in chosen))
-
-
-def _groups(common: Numbers, is_few: Callable[[int, int], bool]) -> list[int]:
-    """The number of each row's group, then of each column's: those are in one that have a large part in common."""
-    n_rows, n_columns = common.shape
-    group = list(range(n_rows + n_columns))
-    for row, column in zip(*np.nonzero(common), strict=True):
-        ours, theirs = group[row], group[n_rows + column]
-        if ours != theirs and not is_few(row, column):
-            group = [ours if each == theirs else each for each in group]
-    return group
-
-
-def _subsets(group: Sequence[int]) -> Iterator[set[int]]:
-    """Sets of groups, each or the rest of each; of many groups only those of one or two."""
-    names = sorted(set(group))
-    most = len(names) // 2 if len(names) <= _MOST_GROUPS else 2
-    for size in range(1, most + 1):
-        yield from map(set, combinations(names, size))
-
-
-def _ones(bits: Bits) -> int:
-    return int(_ONES[bits].sum(dtype=np.int64))
 
 
 def _span(names: Sequence[str], unknown: str | None) -> str:

@@ -24,7 +24,7 @@ CLASSES = (FEWEST, 2 * FEWEST, 5 * FEWEST, 10 * FEWEST)
 """The smallest number of recordings of each class."""
 
 _IN_EACH = 15
-"""Recordings in a square on average, for maps of few recordings."""
+"""Recordings in a square on average, in maps of few recordings."""
 
 _SIZE = 240
 _OUTSIDE = 0.005
@@ -51,9 +51,9 @@ class Plane:
     patients: Numbers
 
     @classmethod
-    def of(cls, places: Floats, patients: Numbers) -> Plane:
-        """The plane that holds nearly all of some places."""
-        side = int(np.clip(np.sqrt(len(places) / _IN_EACH), 2, MOST_SQUARES))
+    def of(cls, places: Floats, patients: Numbers, n: int) -> Plane:
+        """The plane that holds nearly all of some places; its squares are of a size for `n` of them."""
+        side = int(np.clip(np.sqrt(n / _IN_EACH), 2, MOST_SQUARES))
         columns = []
         for values in places[:, :2].T.astype(np.float64):
             low, high = np.quantile(values, [_OUTSIDE, 1 - _OUTSIDE])

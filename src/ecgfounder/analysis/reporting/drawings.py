@@ -32,6 +32,7 @@ OF_EACH = 2
 MOST = 24
 _DPI = 100
 _COLOURS = 32
+_FILTERS = ("highpass_hz", "lowpass_hz", "notch_hz")
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,16 @@ def _read(path: str, run: EmbeddingRun, sha256: str | None, options: StorageOpti
 
 
 def _without_names(recording: Recording) -> Recording:
-    """The recording without the settings of its device, and without names of leads that the file chose."""
+    """The recording without what its device is called, and without names of leads that the file chose."""
     leads = tuple(
         lead if lead in KNOWN_LEADS else f"lead {number}" for number, lead in enumerate(recording.leads, start=1)
     )
-    return replace(recording, meta={}, leads=leads)
+    meta = {name: recording.meta[name] for name in _FILTERS if name in recording.meta}
+    return replace(recording, meta=meta, leads=leads)
 
 
 def png_of(recording: Recording) -> bytes:
-    """A recording on paper, without the name and settings of its device, as a small PNG.
+    """A recording on paper, without the name of its device, as a small PNG.
 
     Raises
     ------

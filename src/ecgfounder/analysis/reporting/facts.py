@@ -17,7 +17,7 @@ from ecgfounder.analysis.reporting.cells import Cells, Partition
 from ecgfounder.analysis.statistics.solver import Doubles, Numbers
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.plot import filter_settings
-from ecgfounder.ecg.recorder import FORMAT_NAMES
+from ecgfounder.ecg.recorder import FORMAT_NAMES, device_name
 from ecgfounder.escaping import one_line
 
 UNKNOWN = "not stated"
@@ -66,14 +66,11 @@ class Values:
 
 def cohort_facts(table: pa.Table) -> list[Values]:
     """The facts of the cohort's tables; those that no recording has are left out."""
-    device = pc.binary_join_element_wise(
-        *(pc.utf8_trim_whitespace(table[name].cast(pa.string())) for name in ("device_manufacturer", "device_model")),
-        " ",
-        null_handling="skip",
-    )
+    maker, model = (pc.fill_null(table[name].cast(pa.string()), "") for name in ("device_manufacturer", "device_model"))
+    device = pc.binary_join_element_wise(maker, model, "\n")
     found = [
         of_texts("Format", table["format"], lambda name: FORMAT_NAMES.get(name, "another format")),
-        of_texts("Device", device),
+        of_texts("Device", device, _device_in_words),
         of_texts("Software of the device", table["software_version"]),
         _filters(table),
         _each_number("Sampling rate", table["sampling_rate"], "Hz"),
@@ -141,6 +138,15 @@ def _durations(table: pa.Table) -> Values:
     with np.errstate(divide="ignore", invalid="ignore"):
         seconds = doubles(table["n_samples"]) / doubles(table["sampling_rate"])
     return intervals("Duration, s", seconds, _SECONDS)
+
+
+def _device_in_words(text: str) -> str:
+    """
+    >>> _device_in_words("GE Healthcare\\n MAC  5500"), _device_in_words("\\n")
+    ('GE Healthcare MAC 5500', 'not stated')
+    """
+    maker, _, model = text.partition("\n")
+    return short_name(device_name(" ".join(maker.split()), " ".join(model.split())))
 
 
 def _leads(table: pa.Table) -> Values:

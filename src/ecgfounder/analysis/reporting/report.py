@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgfounder.analysis.reporting.cells import Cells, Mask, Partition
+from ecgfounder.analysis.reporting.cells import Cells, Mask, Partition, Trial
 from ecgfounder.analysis.reporting.facts import Values, cohort_facts, intervals, lists_of, name_of_flag, of_column
 from ecgfounder.analysis.reporting.failures import kinds_of
 from ecgfounder.analysis.reporting.findings import Findings, predicted, stated
@@ -35,6 +35,7 @@ MAP_CHOICES = ("auto", "pca", "umap")
 
 MOST_STATEMENTS = 15
 _MOST_FLAGS_BY_LEVEL = 8
+_MOST_ACROSS = 12
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 24
 _OUTSIDE = "not in the sample"
@@ -245,14 +246,14 @@ def report(
     settings : ReportSettings, optional
         The settings; or give its attributes as keywords.
     included : sequence of Included
-        Results of other analyses (`ecgfounder.analysis.reporting.included.read_included`).
+        Results of other analyses (`ecgfounder.analysis.read_included`).
     say : callable, optional
         Receives lines about the progress.
 
     Returns
     -------
     Report
-        `ecgfounder.analysis.reporting.report_page.page_of` makes the page of it.
+        `ecgfounder.analysis.report_html` makes the page of it.
 
     Raises
     ------
@@ -422,15 +423,20 @@ class _Work:
     def _joint(self, table: Table, other: Table) -> Joint | None:
         """A table of two facts, of which values that would tell of few patients are put together; None if that leaves nothing."""
         rows, columns = _Merged.of(table.cells), _Merged.of(other.cells)
+        if min(rows.n, columns.n) > _MOST_ACROSS:
+            return None
+        n = columns.n
+        trial = Trial(self.cells, table.cells.codes * n + other.cells.codes, rows.n * n)
         while min(rows.n, columns.n) > 1:
-            codes = rows.codes * columns.n + columns.codes
-            offender = self.cells.offender(codes, rows.n * columns.n)
+            pairs = (rows.place[:, None] * columns.n + columns.place[None, :]).reshape(-1)
+            offender = trial.offender(pairs, rows.n * columns.n)
             if offender is None:
-                self.cells.show([""] * (rows.n * columns.n), codes)
+                codes = rows.place[table.cells.codes] * columns.n + columns.place[other.cells.codes]
+                self.cells.show(codes, rows.n * columns.n)
                 counts = np.bincount(codes, minlength=rows.n * columns.n).reshape(rows.n, columns.n)
                 return Joint(table.title, other.title, rows.names, columns.names, counts)
             row, column = divmod(offender, columns.n)
-            if rows.count(row) <= columns.count(column):
+            if rows.counts[row] <= columns.counts[column]:
                 rows = rows.without(row)
             else:
                 columns = columns.without(column)
@@ -446,11 +452,15 @@ class _Work:
 
     def _flags_by(self, table: Table, flags: Sequence[Mark]) -> FlagsBy | None:
         """The frequent flags by the values of a column; None if that would tell of few patients."""
-        levels, chosen = _Merged.of(table.cells), []
+        if len(table.cells.names) < 2:
+            return None
+        levels = _Merged.of(table.cells)
+        chosen: list[Mark] = []
         for flag in [each for each in flags if each.n not in (None, 0)][:_MOST_FLAGS_BY_LEVEL]:
+            trial = Trial(self.cells, table.cells.codes * 2 + flag.there, 2 * len(table.cells.names))
             merged = levels
             while merged.n > 1:
-                offender = self.cells.offender(merged.codes * 2 + flag.there, 2 * merged.n)
+                offender = trial.offender(merged.with_flag, 2 * merged.n)
                 if offender is None:
                     break
                 merged = merged.without(offender // 2)
@@ -458,15 +468,16 @@ class _Work:
                 levels = merged
                 chosen.append(flag)
         shown: list[Mark] = []
+        codes = levels.place[table.cells.codes]
         for flag in chosen:
-            codes = levels.codes * 2 + flag.there
-            if self.cells.offender(codes, 2 * levels.n) is None:
-                self.cells.show([""] * (2 * levels.n), codes)
+            trial = Trial(self.cells, codes * 2 + flag.there, 2 * levels.n)
+            if trial.offender(np.arange(2 * levels.n), 2 * levels.n) is None:
+                self.cells.show(codes * 2 + flag.there, 2 * levels.n)
                 shown.append(flag)
         if not shown:
             return None
-        totals = np.bincount(levels.codes, minlength=levels.n)
-        shares = [np.bincount(levels.codes[flag.there], minlength=levels.n) / totals for flag in shown]
+        totals = np.bincount(codes, minlength=levels.n)
+        shares = [np.bincount(codes[flag.there], minlength=levels.n) / totals for flag in shown]
         return FlagsBy(table.title, levels.names, tuple(flag.name for flag in shown), np.column_stack(shares))
 
     def _marks(self, findings: Findings | None) -> tuple[Mark, ...]:
@@ -533,31 +544,33 @@ class _Work:
 
 @dataclass(frozen=True, eq=False)
 class _Merged:
-    """The values of a division, some of them put together."""
+    """The values of a division, some of them put together; `place` is where each is now."""
 
     names: tuple[str, ...]
-    codes: Numbers
+    counts: tuple[int, ...]
+    place: Numbers
 
     @classmethod
     def of(cls, cells: Partition) -> _Merged:
-        return cls(cells.names, cells.codes)
+        return cls(cells.names, cells.counts, np.arange(len(cells.names)))
 
     @property
     def n(self) -> int:
         return len(self.names)
 
-    def count(self, value: int) -> int:
-        """The recordings of a value."""
-        return int(np.count_nonzero(self.codes == value))
+    @property
+    def with_flag(self) -> Numbers:
+        """The place of each value without a flag and with it, one after the other."""
+        return (self.place[:, None] * 2 + np.arange(2)).reshape(-1)
 
     def without(self, value: int) -> _Merged:
         """The same with a value and the smallest other one put together."""
-        other = min((each for each in range(self.n) if each != value), key=self.count)
+        other = min((each for each in range(self.n) if each != value), key=lambda each: self.counts[each])
         first, second = sorted((value, other))
-        name = f"{self.names[first]} or {self.names[second]}"
-        names = tuple(name if each == first else text for each, text in enumerate(self.names) if each != second)
-        codes = np.where(self.codes == second, first, self.codes)
-        return _Merged(names, codes - (codes > second))
+        names, counts = list(self.names), list(self.counts)
+        names[first], counts[first] = f"{names[first]} or {names.pop(second)}", counts[first] + counts.pop(second)
+        place = np.where(self.place == second, first, self.place)
+        return _Merged(tuple(names), tuple(counts), place - (place > second))
 
 
 def _runs(run: EmbeddingRun | EmbeddingRuns) -> tuple[EmbeddingRun, ...]:

@@ -20,7 +20,7 @@ from ecgfounder.analysis.reporting.density import Plane, centre_and_spread, draw
 from ecgfounder.analysis.reporting.drawings import Drawing
 from ecgfounder.analysis.reporting.included import about
 from ecgfounder.analysis.reporting.methods import citation, methods_text, settings_of
-from ecgfounder.analysis.reporting.report import Embedded, Mark, Report, Table
+from ecgfounder.analysis.reporting.report import Embedded, Joint, Mark, Report, Table
 from ecgfounder.analysis.reporting.vectors import FAR, Sample
 from ecgfounder.analysis.statistics.solver import Floats
 from ecgfounder.errors import RunError, StorageError
@@ -72,7 +72,7 @@ def write_report_page(report: Report, folder: Location, drawings: Sequence[Drawi
         raise RunError(f"{folder} could not be written: {reason}") from error
 
 
-def page_of(report: Report, drawings: Sequence[Drawing] = (), n_unread: int = 0) -> str:
+def report_html(report: Report, drawings: Sequence[Drawing] = (), n_unread: int = 0) -> str:
     """The HTML page of a report; it holds aggregates only, unless names or drawings were asked for."""
     return _page(report, drawings, n_unread).html
 
@@ -96,7 +96,7 @@ def _page(report: Report, drawings: Sequence[Drawing], n_unread: int) -> Page:
     if report.labels:
         page.section("Labels")
         for table in report.labels:
-            _table(page, table)
+            _table(page, report, table)
     page.section("Embeddings")
     _embeddings(page, report)
     if report.embedded is not None:
@@ -147,7 +147,7 @@ def _summary(page: Page, report: Report) -> None:
 
 def _recordings(report: Report) -> str:
     if report.n is None:
-        return f"Recordings of fewer than {FEWEST} patients were embedded."
+        return f"{_few(report)} were embedded."
     if report.n_patients is not None:
         return f"{counted(report.n, 'recording')} of {counted(report.n_patients, 'patient')} were embedded."
     return f"{counted(report.n, 'recording')} {'was' if report.n == 1 else 'were'} embedded."
@@ -155,8 +155,18 @@ def _recordings(report: Report) -> str:
 
 def _outcome(report: Report) -> str:
     if report.failed.n is None:
-        return f"Recordings of fewer than {FEWEST} patients failed."
+        return f"{_few(report)} failed."
     return "None failed." if report.failed.n == 0 else f"{counted(report.failed.n, 'recording')} failed."
+
+
+def _few(report: Report) -> str:
+    """What is too little to be counted, at the beginning of a sentence."""
+    few = f"ewer than {FEWEST}"
+    return f"Recordings of f{few} patients" if report.settings.group is not None else f"F{few} recordings"
+
+
+def _unit(report: Report) -> str:
+    return "recordings" if report.settings.group is None else "patients"
 
 
 def _line(text: str) -> str:
@@ -173,19 +183,17 @@ def _cohort(page: Page, report: Report) -> None:
     same = [table for table in report.facts if len(table.cells.names) == 1]
     for table in report.facts:
         if table not in same:
-            _table(page, table, with_chart=table.title in _IN_CHARTS)
+            _table(page, report, table, with_chart=table.title in _IN_CHARTS)
     if same:
         page.table(
             "The same in all recordings", ("", "Value"), [(each.title, each.cells.names[0]) for each in same], texts=2
         )
 
 
-def _table(page: Page, table: Table, *, with_chart: bool = False) -> None:
+def _table(page: Page, report: Report, table: Table, *, with_chart: bool = False) -> None:
     cells = table.cells
     if not cells:
-        page.text(
-            f"{table.title}: {HIDDEN}; no value has {FEWEST} patients or more whose number does not tell of fewer others."
-        )
+        page.text(f"{table.title}: {HIDDEN}, because the numbers would tell of fewer than {FEWEST} {_unit(report)}.")
         return
     total = sum(cells.counts)
     patients = [] if table.patients is None else [f"{each:,}" for each in table.patients]
@@ -211,15 +219,10 @@ def _chart(cells: Partition, title: str) -> str:
 
 
 def _by(page: Page, report: Report, table: Table) -> None:
-    _table(page, table, with_chart=True)
+    _table(page, report, table, with_chart=True)
     for joint in report.joint:
         if joint.title == table.title:
-            rows = [
-                (level, *(f"{n:,}" for n in line))
-                for level, line in zip(joint.levels, joint.counts.tolist(), strict=True)
-            ]
-            caption = f"Recordings by {_lower(joint.title)} and {_lower(joint.other_title)}"
-            page.table(caption, (joint.title, *joint.values), rows)
+            _joint(page, joint)
     for flags in report.flags_by_level:
         if flags.title == table.title:
             rows = [
@@ -229,6 +232,16 @@ def _by(page: Page, report: Report, table: Table) -> None:
             page.table(f"Share of recordings with a flag, by {_lower(table.title)}", (table.title, *flags.flags), rows)
 
 
+def _joint(page: Page, joint: Joint) -> None:
+    """The fact with more values is in the rows, so that the table fits a page."""
+    down, across = (joint.title, joint.levels), (joint.other_title, joint.values)
+    counts = joint.counts
+    if len(across[1]) > len(down[1]):
+        down, across, counts = across, down, counts.T
+    rows = [(name, *(f"{n:,}" for n in line)) for name, line in zip(down[1], counts.tolist(), strict=True)]
+    page.table(f"Recordings by {_lower(down[0])} and {_lower(across[0])}", (down[0], *across[1]), rows)
+
+
 def _failures(page: Page, report: Report) -> None:
     failed = report.failed
     page.text(_outcome(report))
@@ -236,7 +249,7 @@ def _failures(page: Page, report: Report) -> None:
         rows = [(name, f"{n:,}") for name, n in zip(failed.reasons.names, failed.reasons.counts, strict=True)]
         page.table("Why recordings failed", ("Reason", "Recordings"), rows)
     elif failed.n:
-        page.text(f"Their reasons are {HIDDEN}: none is that of {FEWEST} patients or more.")
+        page.text(f"Their reasons are {HIDDEN}, because the numbers would tell of fewer than {FEWEST} {_unit(report)}.")
 
 
 def _flags(page: Page, report: Report) -> None:
@@ -253,20 +266,14 @@ def _number(mark: Mark, total: int | None) -> tuple[str, str]:
 
 
 def _statements(page: Page, report: Report) -> None:
-    for marks, n, what in (
-        (
-            report.predicted,
-            report.n_predicted,
-            "predicted by the network's head with a probability of at least one half",
-        ),
-        (
-            report.stated,
-            report.n_stated,
-            "printed by the device, in the words of the head's classes; other texts are not shown",
-        ),
+    for marks, n, told, what in (
+        (report.predicted, report.n_predicted, "have predictions", "predicted with a probability of at least one half"),
+        (report.stated, report.n_stated, "have a statement of the device", "printed by the device"),
     ):
         if n is not None:
-            page.text(f"{counted(n, 'recording')} with statements {what}.")
+            page.text(
+                f"{n:,} of the recordings {told}. Statements are counted in the words of the network's classes alone."
+            )
         if marks:
             rows = [(mark.name, *_number(mark, report.n)) for mark in marks]
             page.table(f"The most frequent statements, {what}", ("Statement", "Recordings", "Share"), rows)
@@ -311,8 +318,9 @@ def _maps(page: Page, report: Report, found: Embedded) -> None:
     sample = found.sample
     shares = sample.shares[:2]
     page.text(
-        f"Each square is coloured by how many recordings of the sample lie in it; squares of fewer than {FEWEST} patients are "
-        "empty. Squares at the border include what lies beyond it."
+        f"Each square is coloured by how many recordings of the sample lie in it; squares of fewer than {FEWEST} "
+        f"{_unit(report)} are empty, and squares are larger in maps of few recordings. Squares at the border include "
+        "what lies beyond it."
     )
     page.heading("Two directions of most variance (PCA)")
     page.text(f"They hold {shares[0]:.0%} and {shares[1]:.0%} of the variance.")
@@ -327,10 +335,10 @@ def _maps(page: Page, report: Report, found: Embedded) -> None:
 
 
 def _map(page: Page, report: Report, sample: Sample, places: Floats, method: str) -> None:
-    plane = Plane.of(places, report.cells.patients[sample.rows])
-    everything = plane.classes()
+    patients = report.cells.patients[sample.rows]
+    everything = Plane.of(places, patients, len(places)).classes()
     if not everything.any():
-        page.text(f"No square of the map has {FEWEST} patients or more.")
+        page.text(f"No square of the map has {FEWEST} {_unit(report)} or more.")
         return
     whole = f"Density of {about(len(sample.rows))} recordings by {method}: {np.count_nonzero(everything):,} squares are coloured."
     page.figures(
@@ -342,18 +350,19 @@ def _map(page: Page, report: Report, sample: Sample, places: Floats, method: str
     for title, panels in _panels(report, sample):
         shown, hidden, rows = [], 0, []
         for name, mask in panels:
+            plane = Plane.of(places, patients, int(np.count_nonzero(mask)))
             grid = plane.classes(mask)
             if report.cells.few(_in_all(report, sample, mask)) or report.cells.few(_in_all(report, sample, ~mask)):
                 hidden += 1
                 continue
             if grid.any():
                 alone = f"{title}: {name}, among all recordings; {np.count_nonzero(grid):,} squares are coloured."
-                shown.append((drawing(everything, grid, alone), f"{title}: {name} ({method})"))
+                shown.append((drawing(plane.classes(), grid, alone), f"{title}: {name} ({method})"))
             if mask.any():
                 rows.append((name, *(f"{each:.2f}" for each in centre_and_spread(places, mask))))
         if shown:
             page.heading(f"{title}, {method}")
-            page.figures(shown)
+            page.figures(shown, small=True)
         if rows:
             header = (title, "Centre, x", "Centre, y", "Spread, x", "Spread, y")
             page.table(
@@ -374,8 +383,9 @@ def _panels(report: Report, sample: Sample) -> Iterator[tuple[str, list[tuple[st
     """What maps are drawn of: names, and which recordings of the sample."""
     titles = ("Device", "Format", "Sampling rate")
     tables = [*(each for title in titles for each in report.facts if each.title == title), *report.by, *report.labels]
-    for table in tables:
-        if len(table.cells.names) > 1:
+    for number, table in enumerate(tables):
+        same = any(np.array_equal(table.cells.codes, each.cells.codes) for each in tables[:number])
+        if len(table.cells.names) > 1 and not same:
             codes = table.cells.codes[sample.rows]
             order = np.argsort([-n for n in table.cells.counts], kind="stable")[:_MOST_PANELS]
             yield table.title, [(table.cells.names[each], codes == each) for each in sorted(order.tolist())]
