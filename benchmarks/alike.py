@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,53 +31,33 @@ _LARGEST_BULK = 200_000
 def write_run(folder: Path, n: int) -> Path:
     """A run of `n` recordings; it is made once and reused."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from ecgfounder.ledger.folder import RunFolder
-    from ecgfounder.ledger.manifest import SCHEMA
     from ecgfounder.ledger.record import CohortSettings, RunRecord
-    from ecgfounder.sinks.parquet import write_table
 
     run = folder / f"alike_{n}"
     if (run / "_run" / "manifest.pq").exists():
         return run
-    shutil.rmtree(run, ignore_errors=True)
-    (run / "_run").mkdir(parents=True)
     rng = np.random.default_rng(0)
     mixture = rng.standard_normal((LATENT, LENGTH)).astype(np.float32) / np.sqrt(LATENT)
     latent = _latent(n, rng)
-    outputs = []
-    for first in range(0, n, SHARD):
-        part = latent[first : first + SHARD]
-        vectors = part @ mixture + _NOISE * rng.standard_normal((len(part), LENGTH), dtype=np.float32) + 3
-        keys = [f"{number:016x}" for number in range(first, first + len(part))]
-        offsets = pa.array(np.arange(len(part) + 1, dtype=np.int32) * LENGTH)
-        stored = pa.ListArray.from_arrays(offsets, pa.array(vectors.astype(np.float16).reshape(-1)))
-        name = f"embeddings-{1:020d}-shard1of1-rank0of1-{first // SHARD:06d}.parquet"
-        with open(run / name, "wb") as file:
-            write_table(pa.table({"key": keys, "embedding": stored}), file)
-        outputs += [f"{name}::{key}" for key in keys]
+
+    def vectors() -> Iterator[npt.NDArray[np.float32]]:
+        for first in range(0, n, SHARD):
+            part = latent[first : first + SHARD]
+            yield part @ mixture + _NOISE * rng.standard_normal((len(part), LENGTH), dtype=np.float32) + 3
+
     columns: dict[str, Any] = {
-        "row_index": np.arange(n),
         "record": [f"p{number // PER_PATIENT:07d}/{number:08d}.xml" for number in range(n)],
-        "status": ["done"] * n,
-        "output": outputs,
         "format": ["philips_sierra"] * n,
         "shape": pa.array([[LENGTH]] * n, pa.list_(pa.int32())),
         "leads": pa.array([["I"]] * n, pa.list_(pa.string())),
         "window_starts": pa.array([[0.0]] * n, pa.list_(pa.float64())),
         "input_sha256": [f"{number:064x}" for number in range(n)],
     }
-    arrays = [
-        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(n, field.type)
-        for field in SCHEMA
-    ]
-    table = pa.table(arrays, schema=SCHEMA)
-    patients = pa.array(np.arange(n) // PER_PATIENT)
-    parts = pa.array(np.arange(n) // PER_PATIENT % 5 == 0).cast(pa.string())
-    pq.write_table(
-        table.append_column("patient", patients).append_column("part", parts), run / "_run" / "manifest.pq.part"
-    )
+    kept = {
+        "patient": pa.array(np.arange(n) // PER_PATIENT),
+        "part": pa.array(np.arange(n) // PER_PATIENT % 5 == 0).cast(pa.string()),
+    }
     fingerprint = {
         "preparation": {
             "mode": "12lead",
@@ -95,11 +76,53 @@ def write_run(folder: Path, n: int) -> Path:
         "checkpoint_sha256": "0" * 64,
     }
     told = CohortSettings(dataset="synthetic", data_dir="/synthetic")
-    RunFolder(run).write(
-        RunRecord(outcome="complete", fingerprint=fingerprint, settings=told, run_id="alike", format_version=2)
-    )
-    (run / "_run" / "manifest.pq.part").replace(run / "_run" / "manifest.pq")
+    record = RunRecord(outcome="complete", fingerprint=fingerprint, settings=told, run_id="alike", format_version=2)
+    store_run(run, vectors(), columns, kept, record)
     return run
+
+
+def store_run(
+    run: Path,
+    vectors: Iterable[npt.NDArray[np.float32]],
+    columns: dict[str, Any],
+    kept: dict[str, Any],
+    record: Any,
+) -> None:
+    """Write a run of vectors, a shard for each array; a folder without a manifest is what an earlier call left.
+
+    `columns` are those of the manifest with a value for each vector, without row_index, status and output; `kept` are columns
+    of the cohort's table; `record` is the `RunRecord`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ecgfounder.ledger.folder import RunFolder
+    from ecgfounder.ledger.manifest import SCHEMA
+    from ecgfounder.sinks.parquet import write_table
+
+    shutil.rmtree(run, ignore_errors=True)
+    (run / "_run").mkdir(parents=True)
+    outputs: list[str] = []
+    for shard, part in enumerate(vectors):
+        keys = [f"{number:016x}" for number in range(len(outputs), len(outputs) + len(part))]
+        offsets = pa.array(np.arange(len(part) + 1, dtype=np.int32) * part.shape[1])
+        stored = pa.ListArray.from_arrays(offsets, pa.array(part.astype(np.float16).reshape(-1)))
+        name = f"embeddings-{1:020d}-shard1of1-rank0of1-{shard:06d}.parquet"
+        with open(run / name, "wb") as file:
+            write_table(pa.table({"key": keys, "embedding": stored}), file)
+        outputs += [f"{name}::{key}" for key in keys]
+    n = len(outputs)
+    columns = {**columns, "row_index": np.arange(n), "status": ["done"] * n, "output": outputs}
+    arrays = [
+        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(n, field.type)
+        for field in SCHEMA
+    ]
+    table = pa.table(arrays, schema=SCHEMA)
+    for name, values in kept.items():
+        table = table.append_column(name, values)
+    pq.write_table(table, run / "_run" / "manifest.pq.part")
+    RunFolder(run).write(record)
+    (run / "_run" / "manifest.pq.part").replace(run / "_run" / "manifest.pq")
 
 
 def copy_of(number: int, n: int) -> int:

@@ -1,4 +1,4 @@
-"""`ecgfounder.analysis.acquisition.drift` on synthetic embeddings in memory: `python -m benchmarks.drift REQUEST`.
+"""`ecgfounder.analysis.drift` on synthetic embeddings in memory: `python -m benchmarks.drift REQUEST`.
 
 In: a request as JSON: recordings, features, and settings. Out: a line of JSON: what was used, seconds of processor time and wall
 time, peak memory. Reading the embeddings of a run has no part in it.

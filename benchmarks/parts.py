@@ -545,7 +545,7 @@ def starting(bench: Bench) -> Facts:
 
 
 def drift(bench: Bench) -> Facts:
-    """`ecgfounder.analysis.acquisition.drift` by site, without and with a label, on one core each: `benchmarks.drift`."""
+    """`ecgfounder.analysis.drift` by site, without and with a label, on one core each: `benchmarks.drift`."""
     request = {"recordings": bench.sizes.drift, "features": bench.sizes.drift_features, "by": ["site"]}
     rows = []
     for what, further in (("a factor", {}), ("a factor and a label", {"label": ["af"]})):

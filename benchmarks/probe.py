@@ -1,4 +1,4 @@
-"""The evaluation of `ecgfounder.analysis.probing.probe` on synthetic embeddings in memory: `python -m benchmarks.probe REQUEST`.
+"""The evaluation of `ecgfounder.analysis.probe` on synthetic embeddings in memory: `python -m benchmarks.probe REQUEST`.
 
 In: a request as JSON: recordings, features, labels, and the outer folds (1: a given split with a validation part). Out: a line of
 JSON: seconds of processor time and wall time, peak memory. Reading embeddings, and files for controls, has no part in it.

@@ -259,6 +259,7 @@ def code_15(data: Path, demo: Path) -> None:
         file.create_dataset("tracings", data=tracings, chunks=(1, 4096, 12), compression="gzip")
     labels = {name: [False, True, False] for name in ("1dAVb", "RBBB", "LBBB", "SB", "AF", "ST")}
     table = {"exam_id": exams, "age": [38, 73, 55], "is_male": [True, False, True], **labels, "patient_id": [7, 8, 9]}
+    table |= {"death": [False, None, True], "timey": [3.2, None, 1.5]}  # of first exams alone
     pd.DataFrame({**table, "trace_file": "exams_part0.hdf5"}).to_csv(root / "exams.csv", index=False)
 
 

@@ -27,7 +27,7 @@ from ecgfounder.distributed import Group, Outcome, Work, do_group
 from ecgfounder.embedding import embed_cohort
 from ecgfounder.errors import CheckpointError, CohortError, RunError, SettingsError
 from ecgfounder.network.checkpoint import sha256_of
-from ecgfounder.network.named_head import metadata_of
+from ecgfounder.network.named_head import PROBABILITIES, metadata_of
 from ecgfounder.results.run import open_run
 from ecgfounder.run.settings import Settings
 
@@ -276,7 +276,7 @@ def test_predictions_may_be_those_of_a_probe(demo: DemoPaths, tmp_path: Path) ->
     rng = np.random.default_rng(0)
     weight, bias = rng.standard_normal((2, 1024)).astype(np.float32) / 100, np.array([0.1, -0.2], np.float32)
     labels = ("af", "low ejection fraction")
-    told = metadata_of(labels, (sha256_of(demo.checkpoint),), is_number=False)
+    told = metadata_of(labels, (sha256_of(demo.checkpoint),), PROBABILITIES)
     probe = tmp_path / "probe.safetensors"
     save_file({"weight": weight, "bias": bias}, probe, told)
     done = embed(demo, tmp_path / "out", predictions=probe, pooling="mean", format="parquet", num_workers=0)
@@ -299,7 +299,7 @@ def test_predictions_may_be_those_of_a_probe(demo: DemoPaths, tmp_path: Path) ->
     save_file({"weight": weight, "bias": bias + 1}, probe, told)
     with pytest.raises(RunError, match="predictions: sha256:"):
         embed(demo, tmp_path / "out", predictions=probe, pooling="mean", format="parquet")
-    save_file({"weight": weight, "bias": bias}, probe, metadata_of(labels, ("0" * 64,), is_number=False))
+    save_file({"weight": weight, "bias": bias}, probe, metadata_of(labels, ("0" * 64,), PROBABILITIES))
     with pytest.raises(CheckpointError, match="another checkpoint"):
         embed(demo, tmp_path / "new", predictions=str(probe))
     with pytest.raises(CheckpointError, match="No such file"):

@@ -102,6 +102,52 @@ def test_identifiers_stay_and_paths_do_not_come_in(
         RandomNetworks(locate(tmp_path / "other"), n=1)(select(run))
 
 
+def test_several_runs_as_one_have_a_run_of_random_weights_each(
+    place: tuple[Path, pd.DataFrame],
+    tmp_path: Path,
+    embedded: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Halves of the cohort in two runs with other windows, probed as one: each network has a run for each, with its window."""
+    monkeypatch.setattr(module, "MEASURED", 2)
+    folder, table = place
+    halves = []
+    for number, part in enumerate((table.iloc[::2], table.iloc[1::2])):
+        window = {**SETTINGS, "window": 1.2 - 0.2 * number, "stride": 1.2 - 0.2 * number}
+        told: dict[str, Any] = {
+            "data_dir": folder / "ecg",
+            "checkpoint": "random:9",
+            "keep_columns": ["patient", "fast"],
+        }
+        halves.append(embed_cohort(part, tmp_path / f"half{number}", **told, **window).run.folder)
+    both = open_run(halves, names=["even", "odd"], allow_different=True)
+    make = RandomNetworks(locate(tmp_path / "controls"), n=1, num_workers=0)
+    selection = select(both)
+    found = make(selection)
+    calls = [(call["checkpoint"], call["preparation"].window, call["sample"]) for call in embedded]
+    assert calls == [("random:1", 1.2, 2), ("random:1", 1.2, None), ("random:1", 1.0, None)]
+    assert len(list((tmp_path / "controls").iterdir())) == 2
+    (network,) = found
+    theirs, rows = select(network).in_order_of(selection.keys)
+    assert rows.tolist() == list(range(len(table)))
+    assert np.array_equal(theirs.features(), selection.features())
+    options: dict[str, Any] = {
+        "label": ("fast",),
+        "group": "patient",
+        "folds": 2,
+        "n_draws": 20,
+        "permutations": 0,
+        "penalties": (1.0,),
+    }
+    result = probe(both, random=make, originals=Originals(folder=locate(tmp_path / "controls")), **options)
+    of = {row.control: row for row in result.rows if row.metric == "auroc"}
+    assert of["random weights"].n_records == len(table)
+    assert of["random weights"].estimate == of["embedding"].estimate
+    assert f"1 network with random weights (he-normal-v1), {len(table)} recordings" in of["random weights"].note
+    assert of["simple features"].n_records == len(table)
+    assert len(embedded) == 3  # what is there is not made again
+
+
 def test_what_cannot_be_made_again_is_said_and_the_probe_goes_on(
     place: tuple[Path, pd.DataFrame], tmp_path: Path
 ) -> None:

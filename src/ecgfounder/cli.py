@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "drift": "measure what embeddings know about site, device or year",
     "duplicates": "find recordings that are there more than once",
     "compare": "compare two runs: settings, records, embeddings",
+    "localisation": "measure how far evidence lies where the event is",
     "doctor": "check the installation and a checkpoint",
     "verify": "check that embeddings do not depend on batch, processes or engine",
     "demo": "make a small cohort and embed it",
@@ -40,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect", "view"),
     "learn": ("probe", "neighbours", "drift", "duplicates", "compare"),
-    "check": ("doctor", "verify", "demo"),
+    "check": ("doctor", "verify", "localisation", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
 
@@ -59,6 +60,7 @@ EXAMPLES: dict[str, str] = {
     "view": "view embeddings/ --labels labels.csv --on study_id --group subject_id",
     "doctor": "doctor --checkpoint checkpoints/",
     "verify": "verify ecgs/ --checkpoint checkpoints/",
+    "localisation": "localisation --checkpoint checkpoints/",
     "demo": "demo demo/",
 }
 """One example of each command."""

@@ -34,10 +34,12 @@ from ecgfounder.errors import (
     SettingsError,
 )
 from ecgfounder.escaping import facts_as_html, one_line
+from ecgfounder.evidence import ALL_LEADS as OCCLUDED_TOGETHER
+from ecgfounder.evidence import Evidence, Occluded, Occlusion, columns_of, contributions_of, times_of_tokens
 from ecgfounder.machine import usable_cores
 from ecgfounder.network.bundles import FEATURES, N_STATEMENTS, SAMPLES_PER_TOKEN, SPECS, published_labels, spec_of
 from ecgfounder.network.checkpoint import find_checkpoint, looks_like_checkpoint
-from ecgfounder.network.head import labels_of
+from ecgfounder.network.head import Head, labels_of
 from ecgfounder.preprocess.preparation import ALL_LEADS, Preparation, chosen_preparation
 from ecgfounder.preprocess.recipes import Recipe
 from ecgfounder.preprocess.signals import Signal, prepare
@@ -568,6 +570,127 @@ class Embedder:
             return found
         return np.stack(found) if found else np.empty((0, len(self.labels)), np.float32)
 
+    def evidence(
+        self,
+        x: AnyRecording,
+        labels: str | Sequence[str] | None = None,
+        *,
+        sampling_rate: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+    ) -> Evidence:
+        """What each token contributes to the logits of a recording.
+
+        The mean of the contributions over tokens plus the bias is the logit, exactly but for rounding. It is no account of when
+        something happened: every token depends on the whole of a 10 s recording. How far evidence lies where an event is, is
+        measured by `ecgfounder.localisation.measure` (`ecgfounder localisation`) for the checkpoint in use.
+
+        Parameters
+        ----------
+        x : str, os.PathLike, bytes, file object, Recording or array_like
+            One recording, as for `embed`.
+        labels : str or sequence of str, optional
+            Statements, of `labels`; None for all.
+        sampling_rate, leads, unit : float or None, sequence of str or None, str or None
+            As for `embed`.
+
+        Returns
+        -------
+        Evidence
+            Contributions float32 [T, n_labels] and the times of the tokens, with leading dimensions as in `embed`.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint has no head with names, as for `predict`.
+        ReadError, PrepareError, EmbeddingError, SettingsError, MissingDependencyError
+            As `embed` does, and if a statement does not exist.
+        """
+        head, columns = self._named_head(), columns_of(None if labels is None else _texts(labels), self.labels)
+        self._refuse_ragged_windows()
+        signal = self._prepare(x, _hints(sampling_rate, leads, unit), "")
+        kept = Kept(
+            lambda feature_map: InputEmbedding(contributions_of(feature_map, head, columns)), attrgetter("embedding")
+        )
+        contributions = self._of_signal(signal, kept)
+        n_tokens, rate = contributions.shape[-2], signal.sampling_rate
+        times = np.stack([times_of_tokens(n_tokens, start, rate) for start in signal.starts])
+        return Evidence(
+            contributions,
+            times if self.preparation.stride is not None else times[0],
+            tuple(self.labels[column] for column in columns),
+            head.bias[columns],
+        )
+
+    def occlusion(
+        self,
+        x: AnyRecording,
+        labels: str | Sequence[str] | None = None,
+        *,
+        seconds: float = 0.512,
+        sampling_rate: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+    ) -> Occlusion:
+        """How logits change when a part of the network's input is replaced: each span of time, in all leads and in each.
+
+        The parts are replaced after filters and normalisation, by zeros and by a straight line: what both fills agree on depends
+        less on the fill. An input with a part replaced is unlike all that the network has seen, so that changes are no causes.
+        The network runs once for each fill, lead and span: 521 times for 12 leads of 10 s.
+
+        Parameters
+        ----------
+        x : str, os.PathLike, bytes, file object, Recording or array_like
+            One recording, as for `embed`.
+        labels : str or sequence of str, optional
+            Statements, of `labels`; None for all.
+        seconds : float, default: 0.512
+            Length of a span; the default is that of a token.
+        sampling_rate, leads, unit : float or None, sequence of str or None, str or None
+            As for `embed`.
+
+        Returns
+        -------
+        Occlusion
+            The drops of logits, float32 [n_fills, n_rows, n_spans, n_labels], with their rows and spans.
+
+        Raises
+        ------
+        SettingsError
+            If the preparation makes several inputs of a recording, or `seconds` is not valid.
+        CheckpointError, ReadError, PrepareError, EmbeddingError, MissingDependencyError
+            As `evidence` does.
+        """
+        head, columns = self._named_head(), columns_of(None if labels is None else _texts(labels), self.labels)
+        if not self._one_input_each:
+            raise SettingsError("an occlusion is of one input: use a preparation without a stride and with one lead")
+        if not 0.02 <= seconds <= 60:
+            raise SettingsError(
+                f"Invalid value for the 'seconds' parameter. It must be from 0.02 to 60 s, got {seconds!r}."
+            )
+        signal = self._prepare(x, _hints(sampling_rate, leads, unit), "")
+        occluded = Occluded(signal.inputs[0], max(1, round(seconds * signal.sampling_rate)))
+        kept = Kept(
+            lambda feature_map: InputEmbedding(head.logits(feature_map[None])[0, columns]), attrgetter("embedding")
+        )
+        logits = self._of_signal(replace(signal, inputs=occluded, outer_shape=(len(occluded),)), kept)
+        bounds = np.array(occluded.bounds) / signal.sampling_rate + signal.starts[0]
+        names = (OCCLUDED_TOGETHER, *signal.leads) if len(signal.leads) > 1 else (OCCLUDED_TOGETHER,)
+        return Occlusion(
+            (logits[0] - logits[1:]).reshape(*occluded.shape, len(columns)),
+            names,
+            bounds,
+            tuple(self.labels[column] for column in columns),
+            logits[0],
+        )
+
+    def _of_signal(self, signal: Signal, kept: Kept) -> Array:
+        """The result of one prepared recording."""
+        [outcome] = Stream(EmbedStage(self.engine, kept.keep), self.engine.batch_size).results([lambda: signal])
+        if not isinstance(outcome, Finished):
+            raise outcome
+        return kept.result(outcome)
+
     @property
     def _one_input_each(self) -> bool:
         """Whether every recording is one input of the network, neither windows nor leads in sequence."""
@@ -587,13 +710,17 @@ class Embedder:
             return 0
         return -(-(spans[0][1] - spans[0][0]) // SAMPLES_PER_TOKEN)
 
-    def _embedding_view(self, pooling: str) -> Kept:
-        check_choice("pooling", pooling, _POOLING_CHOICES)
-        if pooling == "none" and self.preparation.remainder == "keep" and self.preparation.stride is not None:
+    def _refuse_ragged_windows(self) -> None:
+        if self.preparation.remainder == "keep" and self.preparation.stride is not None:
             raise SettingsError(
-                "remainder 'keep' gives a last window with fewer tokens, which one [W, T, 1024] array cannot hold: use "
+                "remainder 'keep' gives a last window with fewer tokens, which one [W, T, ...] array cannot hold: use "
                 "pooling='mean', or remainder 'drop' or 'pad'."
             )
+
+    def _embedding_view(self, pooling: str) -> Kept:
+        check_choice("pooling", pooling, _POOLING_CHOICES)
+        if pooling == "none":
+            self._refuse_ragged_windows()
         keep = pooling_of(pooling)
         # A copy: the feature maps of a batch are one array, which a view of one row would keep in memory.
         return Kept(
@@ -601,8 +728,11 @@ class Embedder:
         )
 
     def _prediction_view(self) -> Kept:
+        return Kept(pooling_of("mean", self._named_head()), attrgetter("probabilities"))
+
+    def _named_head(self) -> Head:
         head = self.engine.head
-        if labels_of(head) is None:
+        if head is None or labels_of(head) is None:
             found = "no head" if head is None else f"a head of {head.n_classes} classes without names"
             spec, n_classes = spec_of(self.mode), N_STATEMENTS
             raise CheckpointError(
@@ -610,7 +740,7 @@ class Embedder:
                 f"dense.bias [{n_classes}]), or one with a list of distinct names under 'labels', found {found}. The published "
                 f"files have it: {spec.filename} of {spec.repo_id}"
             )
-        return Kept(pooling_of("mean", head), attrgetter("probabilities"))
+        return head
 
     def _results(
         self,
@@ -705,6 +835,10 @@ class Kept:
 def _hints(sampling_rate: float | None, leads: Sequence[str] | None, unit: str | None) -> Hints:
     names = (leads,) if isinstance(leads, str) else leads
     return Hints(sampling_rate, unit, None if names is None else canonical_leads(names))
+
+
+def _texts(labels: str | Sequence[str]) -> Sequence[str]:
+    return [labels] if isinstance(labels, str) else labels
 
 
 def _is_single(x: object) -> bool:

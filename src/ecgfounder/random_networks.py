@@ -1,4 +1,4 @@
-"""Runs of a cohort's recordings by networks with random weights, the control of `ecgfounder.analysis.probing.probe`.
+"""Runs of a cohort's recordings by networks with random weights, the control of `ecgfounder.analysis.probe`.
 
 In: recordings of an opened run, and a folder. Out: a run for each seed, made with the settings of the opened one. They are
 ordinary runs: what is finished is not done again, and an interrupted one goes on.
@@ -31,7 +31,7 @@ _PATH_COLUMN, _ID_COLUMN = "ecg_paths", "identifier"
 
 @dataclass(frozen=True)
 class RandomNetworks:
-    """Makes runs of recordings by networks with random weights; give it to `ecgfounder.analysis.probing.probe` as `random`.
+    """Makes runs of recordings by networks with random weights; give it to `ecgfounder.analysis.probe` as `random`.
 
     Attributes
     ----------
@@ -80,12 +80,11 @@ class RandomNetworks:
         if todo:
             self._forecast(*todo[0][:2], sum(n for *_, n in todo))
         runs = [[part.embedded(seed) for part in parts] for seed in seeds]
-        return [
-            of_seed[0]
-            if len(of_seed) == 1
-            else open_run([run.folder for run in of_seed], names=[str(part.number) for part in parts])
-            for of_seed in runs
-        ]
+        if len(parts) == 1:
+            return [of_seed[0] for of_seed in runs]
+        told = isinstance(selection.run, EmbeddingRuns) and bool(selection.run.differences)  # then these differ as well
+        names = [str(part.number) for part in parts]
+        return [open_run([run.folder for run in of_seed], names=names, allow_different=told) for of_seed in runs]
 
     def _forecast(self, part: _Part, seed: int, n_todo: int) -> None:
         """Embed some recordings of the first run, and say how long all will take."""

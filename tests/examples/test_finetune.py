@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 import ecgfounder
 from ecgfounder.cli import main
 from examples import finetune
+from tests.builders.probes import write_signals
 from tests.places import ROOT
 
 TABLE = """\
@@ -92,6 +94,55 @@ def test_the_recipe_learns_and_what_it_writes_is_taken_by_the_commands(
     capsys.readouterr()
     main(["doctor", "--checkpoint", str(tuned)])
     assert "2 statements of its own (fast, slow): predictions work" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.services  # it takes half a minute
+@pytest.mark.timeout(900)
+def test_a_trained_checkpoint_goes_through_the_metrics_of_a_probe(checkpoint_steady: Path, tmp_path: Path) -> None:
+    """Its head is a control of a probe of its own embeddings, on the test part of its training; for others it is refused."""
+    table = write_signals(tmp_path / "ecg", 80)
+    table["part"] = ["train"] * 44 + ["validation"] * 8 + ["test"] * 28
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    cohort = ["--dataset", str(tmp_path / "labels.csv"), "--data_dir", str(tmp_path / "ecg"), "--num_workers", "0"]
+    words = [*cohort, "--patient_column", "patient", "--label_columns", "fast", "--checkpoint", str(checkpoint_steady)]
+    words += ["--window", "1.2", "--part_column", "part", "--epochs", "1", "--output_dir", str(tmp_path / "out")]
+    program = [sys.executable, str(ROOT / "examples" / "finetune.py"), *words]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=800, env=environment, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    tuned = tmp_path / "out" / "finetuned.pth"
+    embed = ["embed", *cohort, "--window", "1.2", "--pooling", "mean", "--format", "parquet"]
+    embed += ["--keep_columns", "patient", "fast", "part"]
+    probe = [
+        "--label",
+        "fast",
+        "--group",
+        "patient",
+        "--split",
+        "part",
+        "--validation",
+        "validation",
+        "--n_draws",
+        "50",
+    ]
+    probe += ["--controls", "none", "--head", str(tuned)]
+    own = [*embed, "--checkpoint", str(tuned), "--predictions", "--output_dir", str(tmp_path / "run")]
+    assert main(own) == 0
+    assert main(["probe", str(tmp_path / "run"), *probe, "--output_dir", str(tmp_path / "results")]) == 0
+    rows = pq.read_table(tmp_path / "results" / "results.pq").to_pylist()
+    found = {row["metric"]: row for row in rows if row["control"] == "head: finetuned.pth"}
+    predicted = (
+        pq.read_table(tmp_path / "run" / "_run" / "predictions.pq").to_pandas().groupby("record")["fast"].first()
+    )
+    tested = table[table["part"] == "test"]
+    probabilities = predicted[tested["ecg_paths"]].to_numpy()  # of one window each
+    assert found["auroc"]["n_records"] == len(tested) == len(probabilities)
+    assert found["auroc"]["estimate"] == pytest.approx(roc_auc_score(tested["fast"], probabilities), abs=1e-12)
+    assert found["brier"]["estimate"] == pytest.approx(brier_score_loss(tested["fast"], probabilities), abs=1e-6)
+    assert found["auroc difference"]["note"] == "embedding minus control, paired"
+    assert main([*embed, "--checkpoint", str(checkpoint_steady), "--output_dir", str(tmp_path / "other")]) == 0
+    assert main(["probe", str(tmp_path / "other"), *probe, "--output_dir", str(tmp_path / "refused")]) == 2
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.services

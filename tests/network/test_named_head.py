@@ -13,11 +13,11 @@ from safetensors.numpy import save
 
 from ecgfounder.errors import CheckpointError
 from ecgfounder.network.checkpoint import head_in
-from ecgfounder.network.named_head import metadata_of, read_head
+from ecgfounder.network.named_head import PROBABILITIES, metadata_of, read_head
 
 RNG = np.random.default_rng(0)
 WEIGHT, BIAS = RNG.standard_normal((2, 1024)).astype(np.float32), np.array([0.5, -1.0], np.float32)
-TOLD = metadata_of(("af", "a\nb"), ("0" * 64,), is_number=False)
+TOLD = metadata_of(("af", "a\nb"), ("0" * 64,), PROBABILITIES)
 
 
 def written(path: Path, weight: Any = WEIGHT, bias: Any = BIAS, told: dict[str, str] | None = None) -> Path:

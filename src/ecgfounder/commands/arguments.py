@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ecgfounder.errors import SettingsError
+from ecgfounder.storage import storage_options
 
 if TYPE_CHECKING:
     from ecgfounder.drivers.ray import ActorSettings
+    from ecgfounder.embedder import Embedder
     from ecgfounder.preprocess.preparation import Preparation
     from ecgfounder.readers.source import Hints
 
@@ -226,6 +228,21 @@ def preparation_of(arguments: argparse.Namespace) -> Preparation:
         "trim_zero_edges": arguments.trim_zero_edges,
     }
     return chosen_preparation(arguments.mode, None, choices)
+
+
+def loaded_network(arguments: argparse.Namespace, checkpoint: str | None = None) -> Embedder:
+    """The network from the flags of `add_network_arguments`, `add_signal_arguments` and `add_storage_argument`."""
+    from ecgfounder.embedder import load
+
+    return load(
+        arguments.mode,
+        checkpoint or arguments.checkpoint,
+        engine=arguments.engine,
+        precision=arguments.precision,
+        device=arguments.device,
+        preparation=preparation_of(arguments),
+        storage_options=dict(storage_options(arguments.storage_options).items),
+    )
 
 
 def hints_of(arguments: argparse.Namespace) -> Hints:

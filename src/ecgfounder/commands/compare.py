@@ -47,7 +47,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.comparison.compare` does.
+        As `ecgfounder.analysis.compare` does.
     """
     from ecgfounder.analysis.comparison.compare import MARKER, CompareSettings, compare, write_comparison
     from ecgfounder.analysis.pages.tables import check_results_folder

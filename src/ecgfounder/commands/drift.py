@@ -86,7 +86,7 @@ def run_drift(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.acquisition.drift` does.
+        As `ecgfounder.analysis.drift` does.
     """
     settings = settings_of(arguments)
     from ecgfounder.analysis import drift

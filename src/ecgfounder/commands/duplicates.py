@@ -42,7 +42,7 @@ def run_duplicates(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.duplication.duplicates` does.
+        As `ecgfounder.analysis.duplicates` does.
     """
     from ecgfounder.analysis.duplication.duplicates import DuplicateSettings, duplicates
     from ecgfounder.analysis.duplication.duplicates_report import MARKER, write_duplicates

@@ -15,12 +15,20 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ecgfounder.commands.arguments import add_signal_arguments, add_storage_argument, preparation_of
+from ecgfounder.commands.arguments import (
+    add_network_arguments,
+    add_signal_arguments,
+    add_storage_argument,
+    loaded_network,
+    preparation_of,
+)
+from ecgfounder.commands.evidence import Explainer, Shown, add_evidence_arguments
 from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import MissingDependencyError, PrepareError, ReadError, RunError, SettingsError, StorageError
 from ecgfounder.escaping import counted, one_line
@@ -68,6 +76,8 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="one JSON object per file and line")
     add_storage_argument(parser)
     add_signal_arguments(parser)
+    add_evidence_arguments(parser)
+    add_network_arguments(parser)
     add = parser.add_argument_group("reading").add_argument
     add("--sampling_rate", type=float, help="in Hz, for formats that do not state it")
     add("--unit", help="mV, uV, V or a number of units per mV, for formats that do not state it")
@@ -84,9 +94,9 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
     Raises
     ------
-    SettingsError, MissingDependencyError, RunError
-        If the flags are not valid, matplotlib is needed and not installed, or the lines or a drawing cannot be written; the
-        caller turns this into exit status 2.
+    SettingsError, MissingDependencyError, RunError, CheckpointError
+        If the flags are not valid, matplotlib is needed and not installed, the lines or a drawing cannot be written, or the
+        checkpoint of evidence cannot be used; the caller turns this into exit status 2.
     """
     options = storage_options(arguments.storage_options)
     look = partial(find_out, hints=_hints(arguments), preparation=preparation_of(arguments), options=options)
@@ -96,9 +106,23 @@ def run_inspect(arguments: argparse.Namespace) -> int:
         drawings = Drawings(_checked_plot(arguments.plot, alone=alone), arguments.title)
     elif arguments.title is not None:
         raise SettingsError("the 'title' parameter is the heading of a drawing: it needs the 'plot' parameter too.")
-    if alone:
-        return _inspect_one(arguments.paths[0], look, drawings, as_json=arguments.json)
-    return _inspect_many(arguments.paths, look, drawings, options, as_json=arguments.json)
+    if arguments.occlusion and not arguments.evidence:
+        raise SettingsError(
+            "the 'occlusion' parameter needs the 'evidence' parameter: the statements that are asked for."
+        )
+    with ExitStack() as stack:
+        explain = None
+        if arguments.evidence:
+            explain = Explainer.of(stack.enter_context(loaded_network(arguments)), arguments)
+        if alone:
+            return _inspect_one(arguments.paths[0], look, drawings, explain, as_json=arguments.json)
+        return _inspect_many(arguments.paths, look, drawings, explain, options, as_json=arguments.json)
+
+
+def _shown(explain: Explainer | None, finding: Finding, recording: Recording | None) -> Shown | None:
+    if explain is None or recording is None or finding.problem is not None:
+        return None
+    return explain.show(recording)
 
 
 @dataclass(frozen=True)
@@ -108,13 +132,14 @@ class Drawings:
     place: Path
     title: str | None
 
-    def draw(self, finding: Finding, recording: Recording, out: Path) -> None:
-        """Draw one recording."""
+    def draw(self, finding: Finding, recording: Recording, out: Path, shown: Shown | None) -> None:
+        """Draw one recording, with the bands of its evidence."""
         from ecgfounder.ecg.plot import plot_recording
 
         name = os.path.basename(finding.path.rstrip("/"))
         title = name if self.title is None else self.title.replace("{name}", name)
-        plot_recording(recording, out, title, heart_rate=finding.heart_rate)
+        bands = () if shown is None else shown.bands
+        plot_recording(recording, out, title, heart_rate=finding.heart_rate, bands=bands)
 
 
 def _is_folder(path: str, options: StorageOptions) -> bool:
@@ -215,11 +240,11 @@ class Finding:
     flags: tuple[str, ...] = ()
     problem: str | None = None
 
-    def as_json(self) -> str:
+    def as_json(self, shown: Shown | None = None) -> str:
         """One line of ASCII; bytes of a path that are not UTF-8 are lone surrogates."""
         if self.error is not None:
             return json.dumps({"path": self.path, "error": self.error})
-        return json.dumps(asdict(self), allow_nan=False)
+        return json.dumps({**asdict(self), **({} if shown is None else {"evidence": shown.as_json})}, allow_nan=False)
 
 
 def find_out(
@@ -360,25 +385,28 @@ def _problem(recording: Recording, preparation: Preparation) -> str | None:
 # --- one file --------------------------------------------------------------------------------------------------------
 
 
-def _inspect_one(path: str, look: LookAt, drawings: Drawings | None, *, as_json: bool) -> int:
+def _inspect_one(
+    path: str, look: LookAt, drawings: Drawings | None, explain: Explainer | None, *, as_json: bool
+) -> int:
     finding, recording = look(path)
+    shown = _shown(explain, finding, recording)
     if as_json:
-        _print(finding.as_json())
+        _print(finding.as_json(shown))
     elif finding.error is not None:
         _print(f"{finding.path}: {as_flags(finding.error)}")
     else:
-        for line in page(finding):
+        for line in page(finding, shown):
             _print(line)
     if recording is None:
         return SOME_NOT
     if drawings is not None:
-        drawings.draw(finding, recording, drawings.place)
+        drawings.draw(finding, recording, drawings.place, shown)
         print(f"drawn at 25 mm/s and 10 mm/mV: {one_line(str(drawings.place))}", file=sys.stderr)
     return ALL_GOOD if finding.problem is None else SOME_NOT
 
 
-def page(finding: Finding) -> Iterator[str]:
-    """The lines about one file that was read."""
+def page(finding: Finding, shown: Shown | None = None) -> Iterator[str]:
+    """The lines about one file that was read, and about its evidence."""
     for name, text in _rows_of_page(finding):
         yield f"{name:<11} {text}"
     for number, (lead, extremes) in enumerate(finding.range_mv.items()):
@@ -389,6 +417,8 @@ def page(finding: Finding) -> Iterator[str]:
     for number, flag in enumerate(finding.flags):
         yield f"{'flags' if number == 0 else '':<11} {flag}"
         yield from textwrap.wrap(_definition(flag), 108, initial_indent=" " * 14, subsequent_indent=" " * 14)
+    for name, text in () if shown is None else shown.lines:
+        yield from textwrap.wrap(text, 122, initial_indent=f"{name:<11} ", subsequent_indent=" " * 12)
 
 
 def _rows_of_page(finding: Finding) -> Iterator[tuple[str, str]]:
@@ -465,7 +495,13 @@ def kind_of(reason: str) -> str:
 
 
 def _inspect_many(
-    paths: Iterable[str], look: LookAt, drawings: Drawings | None, options: StorageOptions, *, as_json: bool
+    paths: Iterable[str],
+    look: LookAt,
+    drawings: Drawings | None,
+    explain: Explainer | None,
+    options: StorageOptions,
+    *,
+    as_json: bool,
 ) -> int:
     """A line per file as it is read, then the counts (on standard error beside JSON)."""
     tally = FindingCounts()
@@ -474,10 +510,11 @@ def _inspect_many(
         _print(f"{'format':<15} {'leads':>6} {'Hz':>7} {'s':>9}  file  [flags]")
     for path, name in _files(paths, options):
         finding, recording = (_nothing_in(path), None) if name is None else look(path)
+        shown = _shown(explain, finding, recording)
         tally.add(finding)
-        _print(finding.as_json() if as_json else table_line(finding))
+        _print(finding.as_json(shown) if as_json else table_line(finding, shown))
         if drawings is not None and recording is not None and name is not None:
-            drawings.draw(finding, recording, _place_of(name, drawings.place, taken))
+            drawings.draw(finding, recording, _place_of(name, drawings.place, taken), shown)
         if getattr(sys.stdout, "is_gone", False):  # the reader of the lines (head, less) has ended
             break
     if not as_json:
@@ -532,14 +569,17 @@ def _nothing_in(folder: str) -> Finding:
     return Finding(folder, error="a folder without a file whose name ends as an ECG's does")
 
 
-def table_line(finding: Finding) -> str:
-    """One file's line in the table."""
+def table_line(finding: Finding, shown: Shown | None = None) -> str:
+    """One file's line in the table, with the probabilities of the statements that are asked for."""
     if finding.error is not None:
         return f"{'-':<15} {'-':>6} {'-':>7} {'-':>9}  {finding.path}  not readable: {as_flags(finding.error)}"
     leads = f"{len(finding.leads)}+{len(finding.derived)}" if finding.derived else str(len(finding.leads))
     notes = " ".join(finding.flags)
     if finding.problem is not None:
         notes = f"{notes} cannot be embedded: {as_flags(finding.problem)}".strip()
+    if shown is not None:
+        asked = "; ".join(f"{label} {each['probability']:.3f}" for label, each in shown.as_json.items())
+        notes = f"{notes} {asked}".strip()
     line = f"{finding.format:<15} {leads:>6} {finding.sampling_rate:>7g} {_seconds(finding.seconds):>9}  {finding.path}"
     return f"{line}  {notes}" if notes else line
 

@@ -134,7 +134,7 @@ def _embedder(run: EmbeddingRun | EmbeddingRuns, arguments: argparse.Namespace) 
     if preparation is None:
         raise SettingsError(
             "The run has a recipe that is not built in, or of another version: files cannot be embedded as the run's were. "
-            "Embed them in Python, and give the embeddings to ecgfounder.analysis.similarity.neighbours."
+            "Embed them in Python, and give the embeddings to ecgfounder.analysis.neighbours."
         )
     embedder = load(
         preparation.mode,

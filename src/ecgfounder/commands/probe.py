@@ -37,6 +37,16 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="column of numbers, for a regression; may be repeated",
     )
+    add("--time", metavar="COLUMN", help="column with the time from the ECG to an event, or to the end of observation")
+    add("--event", metavar="COLUMN", help="column of 1 (event) and 0 (end of observation) at that time")
+    add(
+        "--horizons",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="TIME",
+        help="times up to which risks are tested (default: quartiles of the times of events)",
+    )
     add("--codes", metavar="COLUMN", help="column with lists or dictionaries of codes, e.g. scp_codes of PTB-XL")
     add(
         "--code_classes",
@@ -95,6 +105,13 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="columns whose probe is a control, e.g. age sex device",
     )
+    add(
+        "--subgroups",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns whose values are subgroups that are tested too; age:10 makes bands, e.g. sex age:10 site flags",
+    )
     add("--against", nargs="+", default=[], metavar="RUN", help="runs of the same recordings that are compared")
     add(
         "--random",
@@ -141,6 +158,9 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         label=tuple(arguments.label),
         classes=arguments.classes,
         number=tuple(arguments.number),
+        time=arguments.time,
+        event=arguments.event,
+        horizons=tuple(arguments.horizons),
         codes=arguments.codes,
         code_classes=_code_classes(arguments),
         zero_likelihood=arguments.zero_likelihood,
@@ -167,6 +187,7 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         permutations=arguments.permutations,
         baseline=tuple(arguments.baseline),
         score=scores,
+        subgroups=tuple(arguments.subgroups),
         refit=arguments.refit,
         seed=arguments.seed,
     )
@@ -197,7 +218,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ECGFounderError
-        As `ecgfounder.analysis.probing.probe` does.
+        As `ecgfounder.analysis.probe` does.
     """
     settings = settings_of(arguments)
     from ecgfounder.analysis import probe
@@ -255,7 +276,7 @@ def _print(result: ProbeResult, console: Terminal) -> None:
             console.line(f"Left out: {number:,} ({reason})")
     for warning in result.warnings:
         console.line(f"Note: {warning}")
-    metric = "r2" if result.labels.is_number else "auroc"
+    metric = result.data.task.metric
     for row in result.rows:
         if row.metric == metric and row.estimate is not None:
             low, high = ("–" if each is None else f"{each:.3f}" for each in (row.low, row.high))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,13 @@ MOST = 40.0
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_GAP = 9.0, 3.5, 1.5
 LETTER_WIDTH = 2.1
 """Of the heading: a little more than its letters need on average."""
+BAND_HEIGHT = 10.0
+LINE_HEIGHT = 3.8
+FOOTER_LETTER_WIDTH = 1.25
 
 FINE_LINE, BOLD_LINE, INK = "#f8d3d9", "#ea9aa8", "black"
 BOUNDARY = "#3d62a8"  # between leads of a row: a colour that no trace has
+FOR, AGAINST = "#1b5e9e", "#8c8c8c"  # bars of a band, up and down
 FONT = "DejaVu Sans"  # comes with matplotlib
 
 Millivolts = npt.NDArray[np.float64]
@@ -86,6 +91,28 @@ class Trace:
     start: float
     place: float
     millivolts: Millivolts
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Values over time, drawn as bars below the rows: up in blue for positive ones, down in grey for negative ones.
+
+    Attributes
+    ----------
+    name : str
+        One short word, drawn before it.
+    spans : numpy.ndarray
+        float64 [n, 2]: start and end of each value in seconds from the start of the recording.
+    values : numpy.ndarray
+        [n]; the longest bar is that of the largest absolute value of all.
+    caption : tuple of str
+        Lines of the footer.
+    """
+
+    name: str
+    spans: Millivolts
+    values: npt.NDArray[np.floating[Any]]
+    caption: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +237,12 @@ def _label_height(millivolts: Millivolts, sampling_rate: float, row_up: float) -
 
 
 def plot_recording(
-    recording: Recording, out: Path, title: str | None = None, *, heart_rate: float | None = None
+    recording: Recording,
+    out: Path,
+    title: str | None = None,
+    *,
+    heart_rate: float | None = None,
+    bands: Sequence[Band] = (),
 ) -> None:
     """Draw a recording into a file.
 
@@ -224,6 +256,8 @@ def plot_recording(
         Text above the chart, on the left. On the right is the recorder (`ecgfounder.ecg.recorder`).
     heart_rate : float, optional
         In beats per minute (`ecgfounder.preprocess.beats.heart_rate`), to be written beside the recorder.
+    bands : sequence of Band, optional
+        Drawn below the last row of each stretch of time.
 
     Raises
     ------
@@ -235,7 +269,7 @@ def plot_recording(
         If the file cannot be written.
     """
     check_plot_path(out)
-    figure = figure_of(recording, title, heart_rate)
+    figure = figure_of(recording, title, heart_rate, bands)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -259,7 +293,9 @@ def check_plot_path(out: Path) -> None:
         )
 
 
-def figure_of(recording: Recording, title: str | None = None, heart_rate: float | None = None) -> Figure:
+def figure_of(
+    recording: Recording, title: str | None = None, heart_rate: float | None = None, bands: Sequence[Band] = ()
+) -> Figure:
     """The drawing as a matplotlib figure of true size, with millimetres of paper as coordinates.
 
     Raises
@@ -273,19 +309,28 @@ def figure_of(recording: Recording, title: str | None = None, heart_rate: float 
         raise MissingDependencyError("matplotlib", "drawing a recording", "report") from error
 
     rows = rows_of(recording)
+    above_bands = set(_last_rows(rows)) if bands else set()
+    rows = tuple(
+        replace(row, down=row.down + len(bands) * BAND_HEIGHT) if number in above_bands else row
+        for number, row in enumerate(rows)
+    )
     rate = recording.sampling_rate
     seconds = max(trace.place + trace.millivolts.size / rate for row in rows for trace in row.traces)
     chart_width = max(NARROWEST_CHART, LEAD_IN + math.ceil(seconds * MM_PER_SECOND / 5) * 5 + TAIL)
+    captions = [one_line(line) for band in bands for line in band.caption]
+    letters = int(chart_width / FOOTER_LETTER_WIDTH)
+    footer = [*footer_of(recording, rows), *(part for line in captions for part in textwrap.wrap(line, letters))]
+    footer_height = FOOTER_HEIGHT + LINE_HEIGHT * (len(footer) - 2)
     chart_height = sum(row.up + row.down for row in rows)
     width = chart_width + 2 * MARGIN
-    height = chart_height + FOOTER_HEIGHT + MARGIN + TITLE_HEIGHT
+    height = chart_height + footer_height + MARGIN + TITLE_HEIGHT
 
     figure = Figure(figsize=(width / 25.4, height / 25.4), dpi=DPI, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(0, height))
     axes.axis("off")
-    _draw_grid(axes, chart_width, chart_height)
-    top = FOOTER_HEIGHT + chart_height
+    _draw_grid(axes, chart_width, chart_height, footer_height)
+    top = footer_height + chart_height
     facts = heading_of(recording, heart_rate)
     _text(axes, MARGIN + chart_width, top + 2, facts, size=9, ha="right", gid="facts")
     if title:
@@ -294,9 +339,17 @@ def figure_of(recording: Recording, title: str | None = None, heart_rate: float 
     for number, row in enumerate(rows):
         _draw_row(axes, row, number, top - row.up, rate, MARGIN + chart_width)
         top -= row.up + row.down
-    for line, text in enumerate(footer_of(recording, rows)):
-        _text(axes, MARGIN, FOOTER_HEIGHT - 4.2 - 3.8 * line, text, size=8 if line == 0 else 7)
+        for place, band in enumerate(bands if number in above_bands else ()):
+            _draw_band(axes, band, row, rate, top + BAND_HEIGHT * (len(bands) - place - 0.5), f"band-{place}-{number}")
+    for line, text in enumerate(footer):
+        _text(axes, MARGIN, footer_height - 4.2 - LINE_HEIGHT * line, text, size=8 if line == 0 else 7)
     return figure
+
+
+def _last_rows(rows: Sequence[Row]) -> list[int]:
+    """The number of the last row of each stretch of time."""
+    last = {round(row.traces[0].start - row.traces[0].place, 3): number for number, row in enumerate(rows)}
+    return list(last.values())
 
 
 def _points(millimetres: float) -> float:
@@ -308,11 +361,11 @@ def _text(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) 
     axes.text(x, y, text, fontsize=size, family=FONT, color=INK, va="bottom", parse_math=False, **style)
 
 
-def _draw_grid(axes: Axes, width: float, height: float) -> None:
-    """Draw a line every millimetre, every fifth one bold."""
+def _draw_grid(axes: Axes, width: float, height: float, bottom: float) -> None:
+    """Draw a line every millimetre, every fifth one bold, above `bottom`."""
     from matplotlib.collections import LineCollection
 
-    left, bottom = MARGIN, FOOTER_HEIGHT
+    left = MARGIN
     for bold in (False, True):
         columns = [x for x in range(round(width) + 1) if (x % 5 == 0) is bold]
         rows = [y for y in range(round(height) + 1) if (y % 5 == 0) is bold]
@@ -345,6 +398,31 @@ def _draw_row(axes: Axes, row: Row, number: int, baseline: float, sampling_rate:
         label = trace.label if trace.start == trace.place else f"{trace.label}  {trace.start:g} s"
         height = row.label_height(trace, sampling_rate)
         _text(axes, left + 1, baseline + height, label, size=9, weight="bold", gid=f"label-{number}-{trace.label}")
+
+
+def _draw_band(axes: Axes, band: Band, row: Row, sampling_rate: float, middle: float, gid: str) -> None:
+    """Draw a band's values in a row's stretch of time around a line at `middle` mm."""
+    from matplotlib.patches import Rectangle
+
+    offset = row.traces[0].start - row.traces[0].place
+    stop = max(trace.place + trace.millivolts.size / sampling_rate for trace in row.traces)
+    largest = float(np.abs(band.values).max(initial=0.0)) or 1.0
+    left = MARGIN + LEAD_IN
+    _draw_line(axes, [left, left + MM_PER_SECOND * stop], [middle, middle], f"{gid}-line", width=0.15)
+    _text(axes, MARGIN + 0.5, middle - 1, band.name, size=6)
+    for (first, last), value in zip(band.spans - offset, band.values, strict=True):
+        begin, end = max(0.0, float(first)), min(stop, float(last))
+        if end > begin:
+            bar = Rectangle(
+                (left + MM_PER_SECOND * begin + 0.15, middle),
+                max(0.1, MM_PER_SECOND * (end - begin) - 0.3),
+                float(value) / largest * 0.45 * BAND_HEIGHT,
+                facecolor=FOR if value > 0 else AGAINST,
+                edgecolor="none",
+                zorder=2,
+                gid=gid,
+            )
+            axes.add_patch(bar)
 
 
 def _draw_calibration(axes: Axes, number: int, baseline: float) -> None:

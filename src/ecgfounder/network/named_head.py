@@ -22,7 +22,7 @@ from ecgfounder.network.head import Head
 LARGEST = 64 << 20
 """Bytes of the largest file that is read as a head."""
 
-PROBABILITIES, NUMBERS = "probabilities", "numbers"
+PROBABILITIES, NUMBERS, HAZARDS = "probabilities", "numbers", "logarithms of hazards"
 """What a probe predicts, in its metadata."""
 
 _LONGEST_LABEL = 200
@@ -64,11 +64,11 @@ class NamedHead:
             )
 
 
-def metadata_of(labels: tuple[str, ...], checkpoints: tuple[str, ...], *, is_number: bool) -> dict[str, str]:
+def metadata_of(labels: tuple[str, ...], checkpoints: tuple[str, ...], kind: str) -> dict[str, str]:
     """The metadata of a head's file."""
     return {
         "labels": json.dumps(labels),
-        "kind": NUMBERS if is_number else PROBABILITIES,
+        "kind": kind,
         "checkpoint_sha256": json.dumps(checkpoints),
     }
 
@@ -110,7 +110,8 @@ def read_head(path: str | os.PathLike[str]) -> NamedHead:
     except Exception as error:  # a damaged file can raise any error
         raise CheckpointError(f"{file} is not the probe.safetensors of a probe ({type(error).__name__})") from error
     if told.get("kind") != PROBABILITIES:
-        raise CheckpointError(f"{file} predicts numbers, not probabilities")
+        predicted = HAZARDS if told.get("kind") == HAZARDS else NUMBERS
+        raise CheckpointError(f"{file} predicts {predicted}, not probabilities")
     if not all(label.strip() and len(label) <= _LONGEST_LABEL for label in labels) or len(set(labels)) < len(labels):
         raise CheckpointError(f"{file}: its labels must have names of at most {_LONGEST_LABEL} letters that differ")
     is_float = all(np.issubdtype(each.dtype, np.floating) for each in (weight, bias))

@@ -14,16 +14,17 @@ import pytest
 from ecgfounder.cli import main
 from tests.builders.probes import cohort, write_run
 from tests.harness.pages import DOCS, blocks_of, commands_of
+from tests.harness.times import with_hazards
 
 QUICK = ("--n_draws", "20", "--permutations", "1")
 
 
-def probe_command(page: str, data: Path) -> list[str]:
-    """The words of the page's probe command, with the data's folder for /data/."""
+def probe_command(page: str, data: Path, output: str) -> list[str]:
+    """The words of the page's probe command with this output, with the data's folder for /data/."""
     for block in blocks_of(DOCS / "cohorts" / f"{page}.md"):
         if block.kind == "bash":
             for words, _ in commands_of(block.text.replace("/data/", f"{data}/")):
-                if words[:2] == ["ecgfounder", "probe"]:
+                if words[:2] == ["ecgfounder", "probe"] and words[-1] == f"probes/{output}":
                     return words[1:]
     raise AssertionError(f"{page} has no probe command")
 
@@ -33,17 +34,26 @@ def table() -> pd.DataFrame:
     return cohort(200, per_patient=(1, 2))
 
 
-def scored(folder: Path) -> set[str]:
-    """The labels that have an AUROC of the embedding's own."""
+def scored(folder: Path, metric: str) -> set[str]:
+    """The labels that have a metric of the embedding's own."""
     rows = pq.read_table(folder / "results.pq").to_pylist()
-    return {row["label"] for row in rows if row["metric"] == "auroc" and row["control"] == "embedding"}
+    return {row["label"] for row in rows if row["metric"] == metric and row["control"] == "embedding"}
 
 
-def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, further: Sequence[str] = QUICK) -> set[str]:
+def run_page(
+    page: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    further: Sequence[str] = QUICK,
+    *,
+    output: str | None = None,
+    metric: str = "auroc",
+) -> set[str]:
+    output = output or page
     monkeypatch.chdir(folder)
-    assert main([*probe_command(page, folder / "data"), *further]) == 0
-    assert (folder / "probes" / page / "report.html").stat().st_size > 5000
-    return scored(folder / "probes" / page)
+    assert main([*probe_command(page, folder / "data", output), *further]) == 0
+    assert (folder / "probes" / output / "report.html").stat().st_size > 5000
+    return scored(folder / "probes" / output, metric)
 
 
 def test_ptb_xl(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +83,16 @@ def test_code_15(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.Monkey
     names = ["1dAVb", "RBBB", "LBBB", "SB", "AF", "ST"]
     for name in names:
         table[name] = table["af"] if name == "AF" else rng.random(len(table)) < 0.3
-    keep = ["patient_id", "age", "is_male", *names]
+    # Of first exams alone: years to death, or to the end of follow-up.
+    y = with_hazards(-2.0 + 1.5 * table["x0"].to_numpy(), rng, digits=2)
+    first = ~table["patient"].duplicated()
+    table["timey"] = [float(abs(each)) if one else None for each, one in zip(y, first, strict=True)]
+    table["death"] = [bool(each > 0) if one else None for each, one in zip(y, first, strict=True)]
+    keep = ["patient_id", "age", "is_male", *names, "death", "timey"]
     write_run(tmp_path / "embeddings" / "code-15", table, keep=keep, id_column="study_id")
     assert run_page("code-15", tmp_path, monkeypatch) == {*names, "(macro)"}
+    mortality = {"output": "code-15-mortality", "metric": "auroc@3"}
+    assert run_page("code-15", tmp_path, monkeypatch, (*QUICK, "--folds", "2"), **mortality) == {"death"}
 
 
 def test_mimic(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from ecgfounder.analysis import ProbeResult, ProbeSettings, probe
 from ecgfounder.analysis.pages.tables import Row
+from ecgfounder.analysis.probing import probe as probe_module
 from ecgfounder.analysis.probing.controls import (
     Permutations,
     column_features,
@@ -108,6 +109,28 @@ def test_controls_stand_beside_the_embedding(result: ProbeResult) -> None:
     assert difference.low is not None
     assert difference.low > 0.1
     assert "'acquisition' has no column that varies" in " ".join(result.warnings)
+
+
+@pytest.mark.parametrize("controls", ["none", "sample", "full"])
+def test_controls_are_on_a_sample_of_whole_patients_or_on_all(
+    run: EmbeddingRun, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, controls: str
+) -> None:
+    monkeypatch.setattr(probe_module, "SAMPLE", 300)
+    options: dict[str, Any] = {**QUICK, "label": ("af",), "folds": 2, "permutations": 1, "n_draws": 20}
+    said: list[str] = []
+    found = probe(run, table, **options, baseline=("age",), controls=controls, say=said.append)
+    on = {row.control: row.n_records for row in found.rows if row.metric == "auroc"}
+    assert on["embedding"] == len(table) > 320
+    if controls == "none":
+        assert set(on) == {"embedding"}
+        assert not any(each.startswith("Controls") for each in said)
+        return
+    own = {name: each for name, each in on.items() if name != "embedding"}
+    expected = {"baseline", "baseline and embedding", "permuted labels"}
+    assert set(own) == (expected | {"embedding (sample)"} if controls == "sample" else expected)
+    (size,) = set(own.values())
+    assert size == len(table) if controls == "full" else 290 < size <= 300
+    assert any(each.startswith(f"Controls on {size} recordings: 5 probes") for each in said)
 
 
 def test_the_same_seed_gives_the_same_table(run: EmbeddingRun, table: pd.DataFrame) -> None:

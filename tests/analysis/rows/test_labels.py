@@ -53,7 +53,7 @@ def test_classes_are_each_against_all_others() -> None:
 def test_numbers_are_numbers() -> None:
     found = number_labels(pa.table({"age": ["61", None, "47.5"], "lvef": [55, 60, None]}), ["age", "lvef"])
     assert values(found) == [[61, 55], [None, 60], [47.5, None]]
-    assert found.is_number
+    assert found.kind == "number"
     with pytest.raises(SettingsError, match="holds values that are no numbers"):
         number_labels(pa.table({"age": ["old"]}), ["age"])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecgfounder.analysis.statistics.evaluation import Data, evaluate_features, evaluate_scores
-from ecgfounder.analysis.statistics.fitting import Task, fit_split
+from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, Task, fit_split
 from ecgfounder.analysis.statistics.splits import Split
 
 TASK = Task(("a", "b"), penalties=(1e-3, 1e-1, 10.0))
@@ -23,7 +23,7 @@ def data(n_patients: int = 150, *, validation: bool = False, is_number: bool = F
         Y = (50 + 5 * X[:, :2] + rng.standard_normal((len(groups), 2))).astype(np.float32)
     train, held, test = (np.flatnonzero(part) for part in (groups % 5 < 3, groups % 5 == 3, groups % 5 == 4))
     split = Split(train, test, held) if validation else Split(np.sort(np.concatenate([train, held])), test)
-    return X, Data(Y, groups, (split,), replace(TASK, is_number=is_number), n_draws=20)
+    return X, Data(Y, groups, (split,), replace(TASK, kind=NUMBER if is_number else BINARY), n_draws=20)
 
 
 @pytest.mark.parametrize("validation", [False, True], ids=["inner folds", "validation part"])

@@ -26,7 +26,7 @@ from ecgfounder.analysis.acquisition.fourier import Fourier, standard
 from ecgfounder.analysis.pages.page import shown_count
 from ecgfounder.analysis.probing.controls import permutations, sample_of_patients
 from ecgfounder.analysis.statistics.evaluation import MACRO, Data, Evaluation, evaluate_features, evaluate_made_features
-from ecgfounder.analysis.statistics.fitting import Task
+from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, Task
 from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS, Estimate, difference, interval
 from ecgfounder.analysis.statistics.solver import Floats, Numbers
 from ecgfounder.analysis.statistics.splits import Split, cross_validation, grouped_folds
@@ -260,7 +260,8 @@ def _add_probe(study: Study, factor: Factor) -> FactorProbe:
     """Linear and non-linear probes of the factor, and the linear one of permuted levels."""
     settings = study.settings
     Y = factor.labels()
-    task = Task(factor.label_names, factor.is_number, penalties=settings.penalties, inner_folds=settings.inner_folds)
+    kind = NUMBER if factor.is_number else BINARY
+    task = Task(factor.label_names, kind, penalties=settings.penalties, inner_folds=settings.inner_folds)
     data = Data(Y, study.groups, study.folds(_strata(factor, Y), study.groups), task, settings.seed, settings.n_draws)
     probe = FactorProbe(factor, data)
     linear = evaluate_features(study.X, data)

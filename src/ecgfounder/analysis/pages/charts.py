@@ -13,6 +13,12 @@ from html import escape
 _WIDTH, _HEIGHT = 420, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 46
 
+_WIDEST_NAMES, _PER_LETTER, _PLOT = 290, 6.5, 340
+"""Of a chart of estimates: the width of names, at most and for each letter, and that of the plot."""
+
+_LEAST_SCALE = 0.62
+"""Letters are not made smaller than this part on a narrow page."""
+
 N_STYLES = 5
 """Series that differ in style."""
 
@@ -122,8 +128,9 @@ class Bar:
 
 def interval_chart(bars: Sequence[Bar], x: Axis, about: str, *, reference: float | None = None) -> str:
     """Estimates with intervals, one below the other; `reference` is a vertical line."""
-    left, row, width = 290, 24, 860
-    right, bottom = width - 90, 10 + row * len(bars)
+    left = min(_WIDEST_NAMES, round(20 + _PER_LETTER * max(len(_short(bar.name)) for bar in bars)))
+    row, right = 24, left + _PLOT
+    width, bottom = right + 62, 10 + row * len(bars)
     height = bottom + 44
     parts = []
     for tick in x.ticks:
@@ -142,15 +149,18 @@ def interval_chart(bars: Sequence[Bar], x: Axis, about: str, *, reference: float
         parts.append(f'<circle class="series dot {style}" cx="{value:.1f}" cy="{y:.1f}" r="4.5"/>')
         parts.append(f'<text x="{right + 8}" y="{y + 4:.1f}">{bar.value:.3f}</text>')
     parts.append(f'<text x="{(left + right) / 2}" y="{height - 8}" text-anchor="middle">{escape(x.title)}</text>')
-    return _svg(width, height, about, "".join(parts))
+    return _svg(width, height, about, "".join(parts), least=round(_LEAST_SCALE * width))
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 42 else f"{name[:41]}…"
 
 
-def _svg(width: int, height: int, about: str, inside: str) -> str:
+def _svg(width: int, height: int, about: str, inside: str, *, least: int = 0) -> str:
+    """The markup of a figure; a page that is narrower than `least` scrolls it."""
+    style = f' style="min-width: {least}px"' if least else ""
     return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" xmlns="http://www.w3.org/2000/svg">'
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"{style} '
+        'xmlns="http://www.w3.org/2000/svg">'
         f"<title>{escape(about)}</title>{inside}</svg>"
     )

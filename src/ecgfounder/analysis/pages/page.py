@@ -61,10 +61,11 @@ white-space: nowrap; } .notes { background: var(--back); padding: .6rem 1rem .6r
 figure { margin: 1rem 0; } .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; } .figures figure { flex: 1 1 20rem;
 max-width: 27rem; } svg { max-width: 100%; height: auto; display: block; } details { margin: .6rem 0; }
 summary { cursor: pointer; }
-main > figure { overflow-x: auto; } main > figure > svg { min-width: 40rem; }
+main > figure { overflow-x: auto; }
 @media print { :root { --page: #fff; --ink: #000; --soft: #333; --line: #aaa; } body { font-size: 10pt; } .wide { overflow:
 visible; }
-  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } details > *:not(summary) { display: block; } }
+  figure, tr { break-inside: avoid; } caption, thead, h3, h2 { break-after: avoid; }
+  details > *:not(summary) { display: block; } }
 """
 
 

@@ -105,12 +105,13 @@ def _row(
     few: int,
 ) -> Row:
     notes = []
-    rarer = min(evaluation.counts[name].rarer for name in evaluation.labels) if counts is None else counts.rarer
-    if rarer < few:
-        notes.append(f"few patients (fewer than {few} in the rarer class)")
+    rarest = min((evaluation.counts[name] for name in evaluation.labels), key=lambda each: each.rarer)
+    rarest = rarest if counts is None else counts
+    if rarest.rarer < few:
+        notes.append(f"few patients (fewer than {few} {rarest.which})")
     if estimate.n_unscored:
         notes.append(f"{estimate.n_unscored} of {estimate.n_draws} draws could not be scored")
-    if _finite(estimate.low) is None and _finite(estimate.value) is not None and estimate.n_unscored < estimate.n_draws:
+    if finite(estimate.low) is None and finite(estimate.value) is not None and estimate.n_unscored < estimate.n_draws:
         notes.append("no interval: the same in every draw")
     if label == MACRO:
         notes.append(f"mean of {len(evaluation.labels)} labels")
@@ -118,16 +119,17 @@ def _row(
     return Row(
         label,
         metric,
-        _finite(estimate.value),
-        _finite(estimate.low),
-        _finite(estimate.high),
+        finite(estimate.value),
+        finite(estimate.low),
+        finite(estimate.high),
         *numbers,
         *where,
         "; ".join(notes),
     )
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None for one that is not finite."""
     return float(value) if value == value and abs(value) != float("inf") else None
 
 

@@ -10,9 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecgfounder.analysis.probing.probe import OVERLAP, ProbeResult
+from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME
 from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS
 
 AUTHOR = "To be written by the author."
+
+_MODELS = {
+    BINARY: "Logistic regression with an L2 penalty",
+    NUMBER: "Ridge regression",
+    TIME: "Cox regression with an L2 penalty, Efron's correction for ties, Breslow's baseline hazard",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ def checklist(result: ProbeResult) -> list[Item]:
     left = (
         "; ".join(f"{reason}: {number:,}" for reason, number in result.selection.left_out.items() if number) or "none"
     )
-    model = "Ridge regression" if result.labels.is_number else "Logistic regression with an L2 penalty"
+    model = _MODELS[result.labels.kind]
     grid = ", ".join(f"{value:g}" for value in settings.penalties)
     inner = (
         "on the validation part"
@@ -68,7 +75,7 @@ def checklist(result: ProbeResult) -> list[Item]:
             f"95 % intervals from {settings.n_draws:,} draws of patients of the test part. No class weights.",
         ),
         Item("13", "Class imbalance", "No weights and no resampling; the prevalence is in the table."),
-        Item("14", "Fairness", AUTHOR),
+        Item("14", "Fairness", f"Subgroups that were tested: {', '.join(settings.subgroups) or 'none'}. {AUTHOR}"),
         Item("15", "Model output", "Logits and probabilities; thresholds chosen without the test part."),
         Item("16", "Training versus evaluation", f"Separate {unit}; no patient is in both."),
         Item("17-19", "Ethics, open science, patient involvement", AUTHOR),

@@ -171,7 +171,7 @@ class Permutations:
     Attributes
     ----------
     metric : str
-        "auroc" or "r2".
+        That by which features are compared.
     observed : dict of str to float
         By label: that of the real labels.
     values : dict of str to list of float
@@ -190,7 +190,7 @@ class Permutations:
 
 def permutations(X: Floats | Windows, data: Data, observed: Evaluation, n: int, remake: Remake) -> Permutations:
     """Evaluate the whole pipeline `n` times, on labels that were exchanged between patients."""
-    metric = "r2" if data.task.is_number else "auroc"
+    metric = data.task.metric
     values: dict[str, list[float]] = {name: [] for name in observed.estimates}
     rng = np.random.default_rng([data.seed, 5])
     for _ in range(n):

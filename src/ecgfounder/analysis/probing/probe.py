@@ -33,6 +33,7 @@ from ecgfounder.analysis.probing.controls import (
     signal_features,
 )
 from ecgfounder.analysis.probing.simple_features import originals_of, simple_features
+from ecgfounder.analysis.probing.subgroups import subgroup_rows, subgroups_of
 from ecgfounder.analysis.rows import labels as label_columns
 from ecgfounder.analysis.rows.labels import LabelSet
 from ecgfounder.analysis.rows.selection import (
@@ -44,7 +45,7 @@ from ecgfounder.analysis.rows.selection import (
     select,
 )
 from ecgfounder.analysis.statistics.evaluation import MACRO, Data, Evaluation, evaluate_features, evaluate_scores
-from ecgfounder.analysis.statistics.fitting import INNER_FOLDS, PENALTIES, Fitted, Task, fit_split
+from ecgfounder.analysis.statistics.fitting import BINARY, INNER_FOLDS, NUMBER, PENALTIES, TIME, Fitted, Task, fit_split
 from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS, difference
 from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
 from ecgfounder.analysis.statistics.splits import (
@@ -121,6 +122,11 @@ class ProbeSettings:
         A column with one of several classes, each of which becomes a label.
     number : tuple of str
         Columns of numbers, for a regression.
+    time, event : str or None
+        The column of the time from the ECG to an event or to the end of observation, and the column that says which (1 or 0),
+        for a Cox regression.
+    horizons : tuple of float
+        The times up to which risks are tested; empty for the quartiles of the times of events.
     codes : str or None
         A column of lists or dictionaries of codes.
     code_classes : mapping of str to str or None
@@ -163,6 +169,8 @@ class ProbeSettings:
         Columns, such as age, sex and device, whose probe is a control, alone and with the embedding.
     score : mapping of str to str
         For labels, columns with scores that are there already.
+    subgroups : tuple of str
+        Columns whose values are subgroups, in which all is tested too; see `ecgfounder.analysis.probing.subgroups`.
     refit : int
         Repeat the cross-validation with so many further seeds, for the spread between training sets.
     seed : int
@@ -172,6 +180,9 @@ class ProbeSettings:
     label: tuple[str, ...] = ()
     classes: str | None = None
     number: tuple[str, ...] = ()
+    time: str | None = None
+    event: str | None = None
+    horizons: tuple[float, ...] = ()
     codes: str | None = None
     code_classes: Mapping[str, str] | None = None
     zero_likelihood: str = "positive"
@@ -200,6 +211,7 @@ class ProbeSettings:
     permutations: int = 20
     baseline: tuple[str, ...] = ()
     score: Mapping[str, str] = field(default_factory=dict)
+    subgroups: tuple[str, ...] = ()
     refit: int = 0
     seed: int = 0
 
@@ -220,9 +232,14 @@ class ProbeSettings:
             raise SettingsError("Invalid value for the 'sensitivity' parameter. It must be between 0 and 1.")
         if not self.penalties or any(not value > 0 for value in self.penalties):
             raise SettingsError("Invalid value for the 'penalties' parameter. They must be positive numbers.")
+        if (self.time is None) != (self.event is None):
+            raise SettingsError("time and event belong together: the time, and whether the event was at its end")
         kinds = [bool(self.number), self.classes is not None, self.codes is not None or bool(self.label)]
-        if sum(kinds) != 1:
-            raise SettingsError("give the labels in one way: label (with codes or not), classes, or number")
+        if sum((*kinds, self.time is not None)) != 1:
+            raise SettingsError(
+                "give the labels in one way: label (with codes or not), classes, number, or time with event"
+            )
+        self._check_times()
         if self.split is not None and self.test_runs:
             raise SettingsError("split and test_runs contradict each other: choose one")
         if self.refit and not self.is_cross_validation:
@@ -232,6 +249,18 @@ class ProbeSettings:
         dates = (self.ecg_time, self.label_time, self.days)
         if self.days is not None and None in dates:
             raise SettingsError("days needs the columns of the times, ecg_time and label_time")
+
+    def _check_times(self) -> None:
+        if self.time is None:
+            if self.horizons:
+                raise SettingsError("horizons are times up to which risks are tested: they need time and event")
+            return
+        if not all(0 < each < float("inf") for each in self.horizons):
+            raise SettingsError("Invalid value for the 'horizons' parameter. They must be positive numbers.")
+        if self.combine == "logit":
+            raise SettingsError("combine='logit' fits windows; with a time to an event use 'mean'")
+        if self.days is not None:
+            raise SettingsError("days says when a label is known; with a time to an event use 'where'")
 
     @property
     def is_cross_validation(self) -> bool:
@@ -295,7 +324,10 @@ class ProbeResult:
 
     @property
     def predictions(self) -> pa.Table:
-        """A row per tested recording and label: record, label, value, score (logit or number), probability, fold."""
+        """A row per tested recording and label: record, label, value, score (logit or number), probability, fold.
+
+        For times: time and event, the score (the logarithm of the hazard ratio), and the risk up to each horizon.
+        """
         n, labels = len(self.data.Y), self.evaluation.labels
         rows = np.flatnonzero(self.evaluation.fold >= 0)
         parts = []
@@ -305,9 +337,16 @@ class ProbeResult:
             scores = self.evaluation.scores[rows, number]
             known = self.data.Y[rows, self.data.task.labels.index(label)].astype(np.float64)
             part = facts.append_column("label", pa.array([label] * len(rows), pa.string()))
-            part = part.append_column("value", pa.array(known, from_pandas=True))
+            if self.labels.kind == TIME:
+                part = part.append_column("time", pa.array(np.abs(known).astype(np.float32), from_pandas=True))
+                part = part.append_column("event", pa.array(known > 0))
+            else:
+                part = part.append_column("value", pa.array(known, from_pandas=True))
             part = part.append_column("score", pa.array(scores, from_pandas=True))
-            if not self.labels.is_number:
+            for at, horizon in enumerate(self.data.task.horizons):
+                risks = np.empty(0) if self.evaluation.risks is None else self.evaluation.risks[rows, at]
+                part = part.append_column(f"risk@{horizon:g}", pa.array(risks, from_pandas=True))
+            if self.labels.kind == BINARY:
                 part = part.append_column("probability", pa.array(0.5 * (1 + np.tanh(scores / 2)), from_pandas=True))
             parts.append(part.append_column("fold", pa.array(self.evaluation.fold[rows])))
         return pa.concat_tables(parts) if parts else facts.slice(0, 0) if n else facts
@@ -398,14 +437,24 @@ class _Probe:
             )
             found = replace(found, Y=found.Y[selection.table["__row"].to_numpy()])
             selection = replace(selection, table=selection.table.drop_columns(["__row"]))
+        if found.kind == TIME:
+            after = found.Y[:, 0] != 0
+            selection, found = selection.kept(after, _NOT_AFTER), replace(found, Y=found.Y[after])
         if not selection.table.num_rows:
             raise RunError("no recording with a known label is left")
         self.selection, self.labels = selection, found
         self.groups = self._groups()
-        task = Task(found.names, found.is_number, settings.sensitivity, settings.penalties, settings.inner_folds)
+        task = Task(found.names, found.kind, settings.sensitivity, settings.penalties, settings.inner_folds)
+        if found.kind == TIME:
+            self._check_one_each()
+            task = replace(task, horizons=tuple(sorted(set(settings.horizons))) or default_horizons(found.Y[:, 0]))
+        self.task = task
         self.data = Data(
             found.Y, self.groups, self._splits(found.Y, settings.seed), task, settings.seed, settings.n_draws
         )
+        if found.kind == TIME:
+            self._check_horizons()
+        self.subgroups = subgroups_of(selection, settings.subgroups)
         if settings.group is None:
             self.warnings.append(
                 "No group was given: if patients have several recordings, the probe is tested on patients that it knows, and the "
@@ -418,6 +467,8 @@ class _Probe:
         settings, table = self.settings, selection.table
         if settings.number:
             found = label_columns.number_labels(table, settings.number)
+        elif settings.time is not None:
+            found = label_columns.time_labels(table, settings.time, str(settings.event))
         elif settings.classes is not None:
             found = label_columns.class_labels(table, settings.classes)
         elif settings.codes is not None:
@@ -435,6 +486,25 @@ class _Probe:
             times = (str(settings.ecg_time), str(settings.label_time))
             found = label_columns.only_within_days(found, table, times, settings.days)
         return found
+
+    def _check_one_each(self) -> None:
+        """Refuse several recordings of a patient: a patient has one time to an event."""
+        several = int((np.bincount(self.groups) > 1).sum())
+        if several:
+            raise SettingsError(
+                f"{counted(several, 'patient')} {'has' if several == 1 else 'have'} several recordings with a time, of which one "
+                "is the index ECG, from which time counts: choose it with one_per_patient ('first' needs ecg_time)"
+            )
+
+    def _check_horizons(self) -> None:
+        """Refuse times that no recording of a test part is observed for."""
+        longest = min(float(np.abs(self.data.Y[split.test, 0]).max()) for split in self.data.splits)
+        beyond = [each for each in self.data.task.horizons if each >= longest]
+        if beyond:
+            raise SettingsError(
+                f"Invalid value for the 'horizons' parameter. In a test part no recording is observed beyond {beyond[0]:g}; "
+                f"the longest time there is {longest:g}."
+            )
 
     def _groups(self) -> Numbers:
         groups = self.selection.groups(self.settings.group)
@@ -469,7 +539,7 @@ class _Probe:
         return self._made_folds(Y, self.groups, seed)
 
     def _made_folds(self, Y: Floats, groups: Numbers, seed: int) -> tuple[Split, ...]:
-        strata = np.zeros_like(Y[:, :0]) if self.labels.is_number else Y
+        strata = np.zeros_like(Y[:, :0]) if self.labels.kind == NUMBER else self.task.strata(Y)
         rng = np.random.default_rng([seed, 0])
         return tuple(cross_validation(grouped_folds(groups, strata, int(self.settings.folds), rng)))
 
@@ -515,6 +585,7 @@ class _Probe:
             controls += self._random(X, evaluation, random, rows)
         for control in controls:
             rows += self._rows(control.evaluation, control.name, self.data)
+        rows += subgroup_rows(evaluation, self.data, self.subgroups, settings.describe_split(), settings.seed)
         rows += self._refits(X)
         final = self._final(X, evaluation)
         return ProbeResult(
@@ -541,13 +612,18 @@ class _Probe:
         few = [name for name in evaluation.labels if evaluation.counts[name].rarer < FEW_PATIENTS]
         if few:
             self.warnings.append(
-                f"Few patients: fewer than {FEW_PATIENTS} in the rarer class of {', '.join(few)}; their "
+                f"Few patients: fewer than {FEW_PATIENTS} {evaluation.counts[few[0]].which} of {', '.join(few)}; their "
                 "intervals may be too narrow."
             )
         if len(evaluation.labels) > 1:
             self.warnings.append(
                 f"{len(evaluation.labels)} labels were tested; intervals and p-values are of each by itself, without a "
                 "correction for their number."
+            )
+        if self.subgroups:
+            self.warnings.append(
+                f"{counted(len(self.subgroups), 'subgroup')} were tested for each label; without any true gap, about one in 20 "
+                "gaps has an interval without 0."
             )
         slow = [number for number, each in enumerate(evaluation.fitted) if not each.weights.converged]
         if slow:
@@ -569,7 +645,7 @@ class _Probe:
             values = self._numbers(column) if own is None else own
             finite = values[np.isfinite(values)]
             is_probability = (
-                not self.labels.is_number and len(finite) > 0 and bool(((finite >= 0) & (finite <= 1)).all())
+                self.labels.kind == BINARY and len(finite) > 0 and bool(((finite >= 0) & (finite <= 1)).all())
             )
             if is_probability:
                 inside = np.clip(values, 1e-12, 1 - 1e-12)
@@ -586,7 +662,7 @@ class _Probe:
                 named.check(str(run.record.fingerprint["checkpoint_sha256"]))
         known = named.head.labels or ()
         labels = [label for label in self.labels.names if label in known]
-        if not labels or self.labels.is_number:
+        if not labels or self.labels.kind != BINARY:
             raise SettingsError(
                 f"Invalid value for the 'head' parameter. {named.name} names none of the labels {', '.join(self.labels.names)}; "
                 f"it has: {', '.join(known[:_NAMED_LABELS])}{' and others' if len(known) > _NAMED_LABELS else ''}."
@@ -676,7 +752,7 @@ class _Probe:
                     "be no fair control."
                 )
             found.append(evaluate_features(chosen, data))
-        metric = "r2" if self.labels.is_number else "auroc"
+        metric = self.data.task.metric
         where = (self.settings.describe_split(), "random weights", self.settings.seed)
         for label in own.estimates:
             values = [each.estimates[label][metric].value for each in found if label in each.estimates]
@@ -831,7 +907,7 @@ class _Probe:
     def _differences(self, own: Evaluation, controls: Sequence[Control]) -> list[Row]:
         """The differences between the embedding and each control, in the same draws of patients."""
         rows = []
-        metric = "r2" if self.labels.is_number else "auroc"
+        metric = self.data.task.metric
         for control in controls:
             other = control.evaluation
             for label in own.estimates:
@@ -869,7 +945,7 @@ class _Probe:
 
     def _refits(self, X: Floats | Windows) -> list[Row]:
         """The spread between divisions into folds: of the metric, and of its difference to that of each compared run."""
-        metric = "r2" if self.labels.is_number else "auroc"
+        metric = self.data.task.metric
         found: dict[tuple[str, str, str], list[float]] = {}
         for number in range(self.settings.refit):
             seed = self.settings.seed + 1 + number
@@ -904,6 +980,8 @@ class _Probe:
         return fit_split(X, data.Y, data.groups, everything, data.task, data.seed)
 
 
+_NOT_AFTER = "the event, or the end of observation, not after the ECG"
+
 _SIMPLE, _WITH_FILE = "simple features", "embedding (with files)"
 
 _COMPARED = ("embedding (sample)", _SIMPLE, _WITH_FILE)
@@ -917,6 +995,14 @@ _SECONDS_PER_FILE = 0.01
 """Of a core, for the features of a recording of ten seconds, beside reading it."""
 
 _MADE_HERE = re.compile(r"(he-normal-v\d+)-seed\d+\.safetensors$")
+
+
+def default_horizons(y: Floats) -> tuple[float, ...]:
+    """The quartiles of the times of events, with two digits."""
+    events = y[y > 0]
+    if not len(events):
+        raise RunError("no recording has the event")
+    return tuple(sorted({float(f"{each:.2g}") for each in np.quantile(events, (0.25, 0.5, 0.75))}))
 
 
 def _initialisation(runs: Runs) -> str:

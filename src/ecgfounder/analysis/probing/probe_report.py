@@ -21,10 +21,14 @@ from ecgfounder.analysis.pages.page import Page, shown_count
 from ecgfounder.analysis.pages.tables import EMBEDDING, Row, check_results_folder, make_folder, write_table
 from ecgfounder.analysis.probing.checklist import checklist
 from ecgfounder.analysis.probing.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
+from ecgfounder.analysis.probing.risk_figures import risk_figures
+from ecgfounder.analysis.probing.subgroup_section import subgroup_section
+from ecgfounder.analysis.probing.subgroups import PREFIX
 from ecgfounder.analysis.statistics.evaluation import Evaluation
+from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME
 from ecgfounder.analysis.statistics.metrics import calibration_curve, net_benefit
 from ecgfounder.errors import RunError, StorageError
-from ecgfounder.network.named_head import metadata_of
+from ecgfounder.network.named_head import HAZARDS, NUMBERS, PROBABILITIES, metadata_of
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
 
@@ -72,10 +76,13 @@ def write_report(result: ProbeResult, folder: Location) -> None:
         raise RunError(f"{folder} could not be written: {reason}") from error
 
 
+_PREDICTED = {BINARY: PROBABILITIES, NUMBER: NUMBERS, TIME: HAZARDS}
+
+
 def _metadata(result: ProbeResult) -> dict[str, str]:
     runs = [run for run, rows in result.selection.by_run() if len(rows)]
     checkpoints = sorted({str(run.record.fingerprint["checkpoint_sha256"]) for run in runs})
-    return metadata_of(result.evaluation.labels, tuple(checkpoints), is_number=result.labels.is_number)
+    return metadata_of(result.evaluation.labels, tuple(checkpoints), _PREDICTED[result.labels.kind])
 
 
 def _about(result: ProbeResult) -> dict[str, Any]:
@@ -92,10 +99,18 @@ def _about(result: ProbeResult) -> dict[str, Any]:
         "not_scored": result.evaluation.not_scored,
         "split": result.settings.describe_split(),
         "probe": [{"label": label, "C": C, "thresholds": dict(thresholds)} for label, C, thresholds in models],
+        "baseline_hazard": _baseline(result),
         "controls": [{"name": control.name, "what": control.what} for control in result.controls],
         "warnings": list(result.warnings),
         "fingerprints": fingerprints,
     }
+
+
+def _baseline(result: ProbeResult) -> dict[str, float]:
+    """Of a time to an event, the cumulative hazard at a score of 0: a score s has the risk 1 - exp(-hazard * exp(s))."""
+    if result.final is None or result.final.baseline is None:
+        return {}
+    return {f"{time:g}": result.final.baseline.at(time) for time in result.data.task.horizons}
 
 
 # --- the page ----------------------------------------------------------------------------------------------------------
@@ -121,15 +136,21 @@ def _page(result: ProbeResult) -> Page:
         "once; intervals (95 %) are over patients, and are about the fitted probe on new patients."
     )
     page.notes(result.warnings)
-    main = "r2" if result.labels.is_number else "auroc"
+    main = result.data.task.metric
     _overview(page, result, main)
     page.section("Metrics")
     _metrics(page, result)
     page.section("Controls")
     _controls(page, result, main)
-    if not result.labels.is_number:
+    if result.settings.subgroups:
+        own = [row for row in result.rows if row.metric == main and row.control.startswith((EMBEDDING, PREFIX))]
+        subgroup_section(page, result, _axis(main, own), _NAMES[main])
+    if result.labels.kind == BINARY:
         page.section("Calibration and decisions")
         _curves(page, result)
+    elif result.labels.kind == TIME:
+        page.section("Risks")
+        risk_figures(page, result)
     page.section("Recordings and method")
     _method(page, result)
     page.section("TRIPOD+AI checklist")
@@ -163,6 +184,9 @@ _NAMES = {
     "mae": "MAE",
     "ppv": "PPV",
     "npv": "NPV",
+    "uno_c": "Uno's C",
+    "risk": "Observed risk",
+    "calibration_ratio": "Observed / predicted risk",
 }
 
 
@@ -209,7 +233,13 @@ def _metrics(page: Page, result: ProbeResult) -> None:
         first = next(row for row in own if row.label == label)
         counts[label] = tuple(map(shown_count, (first.n_records, first.n_patients, first.n_pos_patients)))
     table = [(label, *counts[label], *_cells(own, label, plain[:_IN_ONE_TABLE])) for label in labels]
-    header = ("Label", "Recordings", "Patients", "With the label", *map(_name_of, plain[:_IN_ONE_TABLE]))
+    header = (
+        "Label",
+        "Recordings",
+        "Patients",
+        "With the event" if result.labels.kind == TIME else "With the label",
+        *map(_name_of, plain[:_IN_ONE_TABLE]),
+    )
     page.table("Test parts together; with several folds, the mean of the folds' metrics", header, table)
     if further := plain[_IN_ONE_TABLE:]:
         table = [(label, *_cells(own, label, further)) for label in labels if label not in result.evaluation.not_scored]
@@ -224,9 +254,12 @@ def _metrics(page: Page, result: ProbeResult) -> None:
             for label in result.evaluation.labels
             for threshold in at
         ]
+        is_time = result.labels.kind == TIME
         page.table(
-            "At thresholds chosen without the test part",
-            ("Label", "Threshold", *map(_name_of, kinds)),
+            f"Up to each time (the unit is that of {result.settings.time})"
+            if is_time
+            else "At thresholds chosen without the test part",
+            ("Label", "Time" if is_time else "Threshold", *map(_name_of, kinds)),
             table,
             texts=2,
         )
@@ -247,6 +280,7 @@ def _cells(rows: Sequence[Row], label: str, metrics: Sequence[str], digits: int 
 
 def _controls(page: Page, result: ProbeResult, metric: str) -> None:
     rows = [row for row in result.rows if row.metric == metric and row.estimate is not None]
+    rows = [row for row in rows if not row.control.startswith(PREFIX)]
     for label in dict.fromkeys(row.label for row in rows):
         of_label = [row for row in rows if row.label == label]
         if len(of_label) < 2:

@@ -1,4 +1,4 @@
-"""Labels of recordings from columns of a table: binary, codes in lists or dictionaries, classes, numbers.
+"""Labels of recordings from columns of a table: binary, codes in lists or dictionaries, classes, numbers, times to an event.
 
 In: a table with a row per recording. Out: a `LabelSet`; a missing value is unknown (NaN), never negative.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgfounder.analysis.statistics.solver import Floats
+from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME
+from ecgfounder.analysis.statistics.solver import Doubles, Floats
 from ecgfounder.checks import check_choice
 from ecgfounder.errors import SettingsError
 
@@ -36,16 +37,16 @@ class LabelSet:
     names : tuple of str
         The names of the labels.
     Y : numpy.ndarray
-        float32 [n, n_labels]; 0 and 1, or numbers; NaN where unknown.
-    is_number : bool
-        Whether they are numbers.
+        float32 [n, n_labels]; 0 and 1, numbers, or signed times; NaN where unknown.
+    kind : str
+        "binary", "number" or "time".
     how : str
         Where they come from, for reports.
     """
 
     names: tuple[str, ...]
     Y: Floats
-    is_number: bool
+    kind: str
     how: str
 
 
@@ -58,7 +59,7 @@ def binary_labels(table: pa.Table, names: Sequence[str]) -> LabelSet:
         If a column does not exist, or holds something else.
     """
     Y = np.stack([_binary(_column(table, name), name) for name in names], axis=1)
-    return LabelSet(tuple(names), Y, False, "columns of 0 and 1")
+    return LabelSet(tuple(names), Y, BINARY, "columns of 0 and 1")
 
 
 def _column(table: pa.Table, name: str, parameter: str = "label") -> pa.ChunkedArray:
@@ -96,23 +97,53 @@ def class_labels(table: pa.Table, name: str) -> LabelSet:
         )
     Y = np.array([[np.nan if not text else text == each for each in classes] for text in texts], np.float32)
     return LabelSet(
-        tuple(f"{name}={each}" for each in classes), Y, False, f"classes of {name}, each against all others"
+        tuple(f"{name}={each}" for each in classes), Y, BINARY, f"classes of {name}, each against all others"
     )
+
+
+def time_labels(table: pa.Table, time: str, event: str) -> LabelSet:
+    """A column of times from the ECG to an event, or to the end of observation, and a column that says which.
+
+    A label is a signed time (`ecgfounder.analysis.statistics.cox`). It is unknown where one of both is, and 0 where the time is
+    not after the ECG.
+
+    Raises
+    ------
+    SettingsError
+        If the times are no numbers, or the events are others than one and none.
+    """
+    times = _numbers(table, time, "time")
+    texts = [
+        None if value is None else str(value).strip().lower() for value in _column(table, event, "event").to_pylist()
+    ]
+    others = {text for text in texts if text not in (*_TRUE, *_FALSE, None, "", "nan", "none")}
+    if others:
+        raise SettingsError(
+            f"the column {event!r} of the 'event' parameter holds {len(others)} other values than 0, 1, true, false and missing "
+            "ones. Competing risks are not supported: a probe has one event, 1, and all else ends the observation, 0; where "
+            "other events are common, its risks are too high then, and its hazard is that of the event's cause."
+        )
+    events = _binary(table[event], event)
+    y = np.where(np.isnan(events), np.nan, np.where(events == 1, times, -times))
+    y = np.where(times > 0, y, np.where(np.isnan(times) | np.isnan(events), np.nan, 0.0))
+    return LabelSet((event,), y.astype(np.float32)[:, None], TIME, f"time to {event}, observed for {time}")
+
+
+def _numbers(table: pa.Table, name: str, parameter: str) -> Doubles:
+    try:
+        cast = pc.cast(_column(table, name, parameter), pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SettingsError(
+            f"the column {name!r} of the '{parameter}' parameter holds values that are no numbers"
+        ) from error
+    values = cast.to_numpy(zero_copy_only=False).astype(np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def number_labels(table: pa.Table, names: Sequence[str]) -> LabelSet:
     """Columns of numbers."""
-    columns = []
-    for name in names:
-        try:
-            cast = pc.cast(_column(table, name, "number"), pa.float64())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise SettingsError(
-                f"the column {name!r} of the 'number' parameter holds values that are no numbers"
-            ) from error
-        values = cast.to_numpy(zero_copy_only=False).astype(np.float64)
-        columns.append(np.where(np.isfinite(values), values, np.nan))
-    return LabelSet(tuple(names), np.stack(columns, axis=1).astype(np.float32), True, "columns of numbers")
+    columns = [_numbers(table, name, "number") for name in names]
+    return LabelSet(tuple(names), np.stack(columns, axis=1).astype(np.float32), NUMBER, "columns of numbers")
 
 
 def code_labels(
@@ -174,7 +205,7 @@ def code_labels(
     if absent:
         raise SettingsError(f"{absent[0]!r} is in no row of the column {column!r}, and no class of its codes")
     rule = f"likelihood 0 is {zero}" + (f", below {least:g} unknown" if least else "")
-    return LabelSet(wanted, Y, False, f"codes of {column}{' by class' if classes else ''}; {rule}")
+    return LabelSet(wanted, Y, BINARY, f"codes of {column}{' by class' if classes else ''}; {rule}")
 
 
 def _codes(cell: Any, column: str, row: int) -> dict[str, float] | None:
@@ -220,7 +251,7 @@ def only_within_days(labels: LabelSet, table: pa.Table, times: tuple[str, str], 
         inside = (apart >= days[0]) & (apart <= days[1])
     Y = np.where(inside[:, None], labels.Y, np.float32(np.nan))
     how = f"{labels.how}; {label_time} from {days[0]:g} to {days[1]:g} days after {ecg_time}, others unknown"
-    return LabelSet(labels.names, Y, labels.is_number, how)
+    return replace(labels, Y=Y, how=how)
 
 
 def _times(column: pa.ChunkedArray, name: str) -> Any:

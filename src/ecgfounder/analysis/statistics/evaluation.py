@@ -12,15 +12,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.analysis.statistics.fitting import Fitted, Task, fit_split
+from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME, Fitted, Task, fit_split
 from ecgfounder.analysis.statistics.intervals import Estimate, combined, drawn_patients, interval, kind_of
 from ecgfounder.analysis.statistics.metrics import BinaryTest, NumberTest
 from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
 from ecgfounder.analysis.statistics.splits import Split
+from ecgfounder.analysis.statistics.time_metrics import TimeTest
 from ecgfounder.analysis.statistics.windows import Windows, means_of
 
 FEWEST_IN_TEST, FEWEST_IN_TRAINING = 10, 20
 """With fewer patients in the rarer class, a label is counted and not scored."""
+
+Test = BinaryTest | NumberTest | TimeTest
 
 MACRO = "(macro)"
 """The name of the mean over labels."""
@@ -67,15 +70,35 @@ class Data:
             return len(np.unique(self.groups[of[y[of] == value]]))
 
         n_patients = len(np.unique(self.groups[rows]))
-        if self.task.is_number:
+        if self.task.kind == NUMBER:
             in_training = min(len(np.unique(self.groups[split.train[known[split.train]]])) for split in self.splits)
             return Counts(len(rows), n_patients, n_patients, 0, n_patients, in_training, True)
+        if self.task.kind == TIME:
+            y = np.where(known, y > 0, np.nan)  # the classes are those with the event, and all
+            positive = patients(rows, 1)
+            in_training = min(patients(split.train, 1) for split in self.splits)
+            each = all(patients(split.test, 1) for split in self.splits)
+            return Counts(
+                len(rows),
+                n_patients,
+                positive,
+                int((y[rows] == 1).sum()),
+                positive,
+                in_training,
+                each,
+                "with the event",
+            )
         positive, negative = patients(rows, 1), patients(rows, 0)
         in_training = min(min(patients(split.train, 1), patients(split.train, 0)) for split in self.splits)
         both = all(patients(split.test, 1) and patients(split.test, 0) for split in self.splits)
         return Counts(
             len(rows), n_patients, positive, int((y[rows] == 1).sum()), min(positive, negative), in_training, both
         )
+
+    def draws(self, number: int) -> Doubles:
+        """How often each patient of a split's test part is in each draw: float64 [n_draws, patients]."""
+        n_patients = len(np.unique(self.groups[self.splits[number].test]))
+        return drawn_patients(n_patients, self.n_draws, np.random.default_rng([self.seed, 2, number]))
 
     def only(self, labels: Sequence[str]) -> Data:
         """The same with some of the labels."""
@@ -105,13 +128,16 @@ class Counts:
     Attributes
     ----------
     n_records, n_patients, n_pos_patients, n_pos_records : int
-        Recordings and patients whose label is known; those with a positive one. For numbers, all patients.
+        Recordings and patients whose label is known; those with a positive one. For numbers, all patients; for times, those
+        with the event.
     rarer : int
-        Patients of the rarer class.
+        Patients of the rarer class; for times, those with the event.
     in_training : int
         Patients of the rarer class in the smallest training part.
     in_each_test : bool
         Whether every test part has both classes.
+    which : str
+        What `rarer` counts, in words.
     """
 
     n_records: int
@@ -121,13 +147,14 @@ class Counts:
     rarer: int
     in_training: int
     in_each_test: bool
+    which: str = "of the rarer class"
 
     def why_not_scored(self) -> str | None:
         """The reason why the label is not scored; None if it is."""
         if self.rarer < FEWEST_IN_TEST:
-            return f"fewer than {FEWEST_IN_TEST} patients of the rarer class in the test part"
+            return f"fewer than {FEWEST_IN_TEST} patients {self.which} in the test part"
         if self.in_training < FEWEST_IN_TRAINING:
-            return f"fewer than {FEWEST_IN_TRAINING} patients of the rarer class in the training part"
+            return f"fewer than {FEWEST_IN_TRAINING} patients {self.which} in the training part"
         return None if self.in_each_test else "a test part without one of the classes"
 
 
@@ -153,6 +180,8 @@ class Evaluation:
         The scored labels.
     fitted : tuple of Fitted
         The models of each split; empty for scores that were there already.
+    risks : numpy.ndarray or None
+        float64 [n, horizons], for times: predicted risks of the test parts; NaN elsewhere.
     """
 
     counts: dict[str, Counts]
@@ -163,6 +192,31 @@ class Evaluation:
     fold: Numbers
     labels: tuple[str, ...]
     fitted: tuple[Fitted, ...] = ()
+    risks: Doubles | None = None
+
+    def test_of(self, data: Data, number: int, label: str, mask: npt.NDArray[np.bool_]) -> Test | None:
+        """The recordings of a split's test part that are in a mask [n] and whose label is known; None if there are none.
+
+        Patients are numbered as in `Data.draws`.
+        """
+        split, at = data.splits[number], self.labels.index(label)
+        y, of_test = data.Y[split.test, data.task.labels.index(label)], self.scores[split.test]
+        known = np.isfinite(y) & np.isfinite(of_test[:, at]) & mask[split.test]
+        if not known.any():
+            return None
+        risks = None if self.risks is None else self.risks[split.test]
+        scored = _Scored(of_test, self.fitted[number].thresholds, risks)
+        patients, patient = np.unique(data.groups[split.test], return_inverse=True)
+        return _part(y, scored, known, at, patient, len(patients), data.task, True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Of one test part: scores [n, labels], the thresholds of each label, and for times the risks [n, horizons]."""
+
+    scores: Doubles
+    thresholds: Sequence[Mapping[str, float]]
+    risks: Doubles | None = None
 
 
 def evaluate_features(X: Floats | Windows, data: Data) -> Evaluation:
@@ -181,7 +235,9 @@ def evaluate_made_features(make: Callable[[Split], Floats | Windows], data: Data
         X = make(split)
         models = fit_split(X, scored.Y, scored.groups, split, scored.task, scored.seed + number)
         fitted.append(models)
-        of_splits.append((models.weights.scores(means_of(X[split.test])), models.thresholds))
+        of_test = models.weights.scores(means_of(X[split.test]))
+        risks = None if models.baseline is None else models.baseline.risks(of_test[:, 0], scored.task.horizons)
+        of_splits.append(_Scored(of_test, models.thresholds, risks))
     return _measured(scored, of_splits, counts, not_scored, fitted=tuple(fitted))
 
 
@@ -217,9 +273,9 @@ def evaluate_scores(scores: Doubles, data: Data, *, is_logit: bool) -> Evaluatio
             positive = data.Y[known, label] > 0.5
             both = positive.any() and not positive.all()
             thresholds.append(
-                data.task.thresholds(positive, scores[known, label]) if both and not data.task.is_number else {}
+                data.task.thresholds(positive, scores[known, label]) if both and data.task.kind == BINARY else {}
             )
-        of_splits.append((scores[split.test], tuple(thresholds)))
+        of_splits.append(_Scored(scores[split.test], tuple(thresholds)))
     return _measured(data, of_splits, counts, not_scored, is_logit=is_logit)
 
 
@@ -236,7 +292,7 @@ def _nothing(data: Data, counts: dict[str, Counts], not_scored: dict[str, str]) 
 
 def _measured(
     data: Data,
-    of_splits: Sequence[tuple[Doubles, Sequence[Mapping[str, float]]]],
+    of_splits: Sequence[_Scored],
     counts: dict[str, Counts],
     not_scored: dict[str, str],
     *,
@@ -248,16 +304,18 @@ def _measured(
     draws: list[list[dict[str, Doubles]]] = [[] for _ in labels]
     scores = np.full((len(data.Y), len(labels)), np.nan)
     fold = np.full(len(data.Y), -1, dtype=np.int64)
-    for number, (split, (of_test, thresholds)) in enumerate(zip(data.splits, of_splits, strict=True)):
+    risks = np.full((len(data.Y), len(data.task.horizons)), np.nan)
+    for number, (split, scored) in enumerate(zip(data.splits, of_splits, strict=True)):
+        of_test = scored.scores
         scores[split.test], fold[split.test] = of_test, number
+        if scored.risks is not None:
+            risks[split.test] = scored.risks
         patients, patient = np.unique(data.groups[split.test], return_inverse=True)
-        drawn = drawn_patients(len(patients), data.n_draws, np.random.default_rng([data.seed, 2, number]))
+        drawn = data.draws(number)
         for label in range(len(labels)):
             y = data.Y[split.test, label]
             known = np.isfinite(y) & np.isfinite(of_test[:, label])
-            part = _part(
-                y[known], of_test[known, label], patient[known], len(patients), thresholds[label], data.task, is_logit
-            )
+            part = _part(y, scored, known, label, patient, len(patients), data.task, is_logit)
             values[label].append(part.metrics())
             draws[label].append(part.metrics(drawn))
     estimates: dict[str, dict[str, Estimate]] = {}
@@ -266,22 +324,28 @@ def _measured(
         estimates[name], kept[name] = combined(values[label], draws[label])
     if len(labels) > 1:
         estimates[MACRO], kept[MACRO] = _macro(estimates, kept)
-    return Evaluation(counts, not_scored, estimates, kept, scores, fold, labels, fitted)
+    return Evaluation(counts, not_scored, estimates, kept, scores, fold, labels, fitted, risks)
 
 
 def _part(
     y: Floats,
-    scores: Doubles,
+    scored: _Scored,
+    known: npt.NDArray[np.bool_],
+    label: int,
     patient: Numbers,
     n_patients: int,
-    thresholds: Mapping[str, float],
     task: Task,
     is_logit: bool,
-) -> BinaryTest | NumberTest:
-    if task.is_number:
-        return NumberTest(y.astype(np.float64), scores, patient, n_patients)
-    positive: npt.NDArray[np.bool_] = y > 0.5
-    return BinaryTest(positive, scores, patient, n_patients, thresholds, is_logit)
+) -> Test:
+    """The recordings of a test part whose label is known."""
+    scores, patient = scored.scores[known, label], patient[known]
+    if task.kind == NUMBER:
+        return NumberTest(y[known].astype(np.float64), scores, patient, n_patients)
+    if task.kind == TIME:
+        risks = None if scored.risks is None else scored.risks[known]
+        return TimeTest(y[known], scores, patient, n_patients, task.horizons, risks)
+    positive: npt.NDArray[np.bool_] = y[known] > 0.5
+    return BinaryTest(positive, scores, patient, n_patients, scored.thresholds[label], is_logit)
 
 
 def _macro(

@@ -3,7 +3,8 @@
 In: features, labels, patients and a split. Out: a `Fitted` with the models and all that was chosen. No function here reads the
 features or labels of the test part.
 
-The penalty of each label is the one with the smallest mean log loss (for numbers: mean squared error) over the inner folds, or on
+The penalty of each label is the one with the smallest mean log loss (for numbers: mean squared error; for times: the largest
+cross-validated partial likelihood) over the inner folds, or on
 the validation part. A threshold is chosen on the validation part, or in each inner fold by the model of that fold; then their
 mean is taken, on the logit scale. Scores of models of different folds are never put together.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.analysis.statistics.cox import Baseline, by_time, fit_cox, partial_loss
 from ecgfounder.analysis.statistics.metrics import f_max_threshold, sensitivity_threshold, youden_threshold
 from ecgfounder.analysis.statistics.solver import (
     ROUGH,
@@ -30,11 +32,18 @@ from ecgfounder.analysis.statistics.solver import (
 )
 from ecgfounder.analysis.statistics.splits import Split, grouped_folds
 from ecgfounder.analysis.statistics.windows import Windows, means_of
+from ecgfounder.errors import SettingsError
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """The grid of the inverse penalty C, for standardised features; see `solver`."""
 
 INNER_FOLDS = 3
+
+BINARY, NUMBER, TIME = "binary", "number", "time"
+"""Kinds of labels: 0 and 1; numbers; times to an event, as signed times (`ecgfounder.analysis.statistics.cox`)."""
+
+MAIN_METRICS = {BINARY: "auroc", NUMBER: "r2", TIME: "uno_c"}
+"""The metric by which features are compared, by the kind of the labels."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +54,33 @@ class Task:
     ----------
     labels : tuple of str
         The names of the labels.
-    is_number : bool
-        Whether they are numbers (ridge regression) instead of binary labels (logistic regression).
+    kind : str
+        `BINARY` (logistic regression), `NUMBER` (ridge regression) or `TIME` (Cox regression of one signed time).
     sensitivity : float
         The sensitivity that the threshold of that name is chosen for.
     penalties : tuple of float
         The grid of inverse penalties.
     inner_folds : int
         Grouped folds of the training part, where there is no validation part.
+    horizons : tuple of float
+        For times, those up to which risks are predicted, in ascending order.
     """
 
     labels: tuple[str, ...]
-    is_number: bool = False
+    kind: str = BINARY
     sensitivity: float = 0.9
     penalties: tuple[float, ...] = PENALTIES
     inner_folds: int = INNER_FOLDS
+    horizons: tuple[float, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """The metric by which features are compared."""
+        return MAIN_METRICS[self.kind]
+
+    def strata(self, Y: Floats) -> Floats:
+        """What is equally frequent in all inner folds."""
+        return (Y > 0).astype(np.float32) if self.kind == TIME else Y
 
     @property
     def sensitivity_name(self) -> str:
@@ -85,12 +106,15 @@ class Fitted:
     C : tuple of float
         The inverse penalty of each.
     thresholds : tuple of mapping of str to float
-        The thresholds of each, by name, as logits; empty for numbers.
+        The thresholds of each, by name, as logits; empty for numbers and times.
+    baseline : Baseline or None
+        By which a score becomes a risk, for times.
     """
 
     weights: Weights
     C: tuple[float, ...]
     thresholds: tuple[Mapping[str, float], ...]
+    baseline: Baseline | None = None
 
 
 def fit_split(X: Floats | Windows, Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
@@ -112,28 +136,72 @@ def fit_split(X: Floats | Windows, Y: Floats, groups: Numbers, split: Split, tas
     seed : int
         Seed of the inner folds.
     """
+    if task.kind == TIME:
+        return _fit_times(X, Y[:, 0], groups, split, task, seed)
     every = [task.penalties] * len(task.labels)
-    own = None if task.is_number else _basis(X, Y, split.train)
+    own = None if task.kind == NUMBER else _basis(X, Y, split.train)
     if split.validation is not None:
         models = _fit(X, Y, split.train, every, task, own, rough=True)
         held = [_Held(Y[split.validation], models.scores(means_of(X[split.validation])), task)]
     else:
-        _, patients = np.unique(groups[split.train], return_inverse=True)
-        fold = grouped_folds(patients, Y[split.train], task.inner_folds, np.random.default_rng([seed, 1]))
+        fold = _inner_folds(Y, groups, split, task, seed)
         rotation = own[0].rotation if own is not None and own[0].is_full else None
         held = []
         for each in range(task.inner_folds):
             inside, outside = split.train[fold != each], split.train[fold == each]
-            basis = None if task.is_number else _basis(X, Y, inside, rotation, exact=False)
+            basis = None if task.kind == NUMBER else _basis(X, Y, inside, rotation, exact=False)
             models = _fit(X, Y, inside, every, task, basis, rough=True)
             held.append(_Held(Y[outside], models.scores(means_of(X[outside])), task))
     chosen = _best(held)
     weights = _fit(X, Y, split.train, [(task.penalties[best],) for best in chosen], task, own)
     thresholds = tuple(
-        {} if task.is_number else _mean_thresholds([part.thresholds(label, best) for part in held])
+        {} if task.kind == NUMBER else _mean_thresholds([part.thresholds(label, best) for part in held])
         for label, best in enumerate(chosen)
     )
     return Fitted(weights, tuple(task.penalties[best] for best in chosen), thresholds)
+
+
+def _inner_folds(Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Numbers:
+    """The inner fold of each row of the training part."""
+    _, patients = np.unique(groups[split.train], return_inverse=True)
+    strata = task.strata(Y[split.train])
+    return grouped_folds(patients, strata, task.inner_folds, np.random.default_rng([seed, 1]))
+
+
+def _fit_times(X: Floats | Windows, y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
+    """The Cox regression of one split.
+
+    The penalty is the one with the largest cross-validated partial likelihood (Verweij and van Houwelingen 1993): what held-out
+    recordings add to the partial likelihood of the others.
+    """
+    if isinstance(X, Windows):
+        raise SettingsError(
+            "combine='logit' fits windows, of which a time to an event has one in a recording: use 'mean'"
+        )
+    if split.validation is not None:
+        parts = [(split.train, np.union1d(split.train, split.validation))]
+    else:
+        fold = _inner_folds(y[:, None], groups, split, task, seed)
+        parts = [(split.train[fold != each], split.train) for each in range(task.inner_folds)]
+    rotation = None
+    losses = np.zeros(len(task.penalties))
+    own = _time_basis(X, y, split.train)
+    if own[0].is_full:
+        rotation = own[0].rotation
+    for inside, every in parts:
+        basis, ordered = own if len(inside) == len(split.train) else _time_basis(X, y, inside, rotation)
+        scores = fit_cox(basis, ordered, task.penalties, ROUGH).scores(X[every])
+        losses += partial_loss(y[every], scores) - partial_loss(y[inside], scores[np.isin(every, inside)])
+    chosen = task.penalties[int(np.argmin(losses))]
+    weights = fit_cox(*own, (chosen,))
+    baseline = Baseline.of(y[split.train], weights.scores(X[split.train])[:, 0])
+    return Fitted(weights, (chosen,), ({},), baseline)
+
+
+def _time_basis(X: Floats, y: Floats, rows: Numbers, rotation: Doubles | None = None) -> tuple[Basis, Floats]:
+    """The basis of some recordings in the order of their times, and their signed times."""
+    rows = rows[by_time(y[rows])]
+    return Basis.of(X, rows, rotation=rotation, exact=rotation is None), y[rows]
 
 
 def _fit(
@@ -186,7 +254,7 @@ class _Held:
             if known.any():
                 y = self.Y[known, label][:, None].astype(np.float64)
                 scores = self.scores[known, label * n_penalties : (label + 1) * n_penalties]
-                each = (y - scores) ** 2 if self.task.is_number else np.logaddexp(0, scores) - y * scores
+                each = (y - scores) ** 2 if self.task.kind == NUMBER else np.logaddexp(0, scores) - y * scores
                 losses[label] = each.mean(axis=0)
         return losses
 

@@ -23,11 +23,8 @@ DRAWS_AT_ONCE_BYTES = 64 << 20
 
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
-UNIT_METRICS = ("auroc", "auprc", "brier", "prevalence", "f1", *RATES)
+UNIT_METRICS = ("auroc", "auprc", "brier", "prevalence", "f1", *RATES, "uno_c", "risk")
 """Metrics between 0 and 1; a metric at a threshold has the threshold's name after '@'."""
-
-NO_SKILL = {"auroc": 0.5, "scaled_brier": 0.0}
-"""The value without any knowledge, where it is the same for all labels."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ the intercept; that of `Ridge(alpha=1 / C)` for numbers. A recording without a l
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -281,28 +282,33 @@ def sigmoid(scores: AnyFloats) -> AnyFloats:
 
 
 @dataclass(frozen=True, eq=False)
-class _Logistic:
-    """The loss of all columns. `label_of` gives each column's label, `counted` how much each row counts for each label."""
+class Objective(ABC):
+    """A loss of scores `Z @ W`, for several columns of `W` at once, with an L2 penalty on all rows of `W` but the last."""
 
     Z: AnyFloats
     variances: Doubles
-    Y: AnyFloats
-    counted: AnyFloats | None
-    label_of: Numbers
+
+    @abstractmethod
+    def start(self, n_columns: int) -> Doubles:
+        """float64 [n_columns]: the last row of `W` to start from; the other rows start from 0."""
+
+    @abstractmethod
+    def gradient(self, S: AnyFloats, at: Numbers) -> tuple[Doubles, Doubles]:
+        """Of the loss without the penalty at scores `S`: the gradient [r + 1, columns], and the sum over rows of its curvature.
+
+        `at` are the numbers of the columns of `S`.
+        """
+
+    @abstractmethod
+    def loss(self, S: AnyFloats, T: AnyFloats | None, step: Doubles, at: Numbers) -> Doubles:
+        """The loss of each column at scores `S + step * T`, without the penalty."""
 
     def solve(self, penalty: Doubles, tolerance: float) -> tuple[Doubles, int, bool]:
         """The weights [r + 1, columns], the iterations of the slowest column, and whether all converged."""
         n, width = self.Z.shape
         n_columns = len(penalty)
-        if self.counted is None:
-            counts, positive = np.full(self.Y.shape[1], float(n)), self.Y.sum(axis=0, dtype=np.float64)
-        else:
-            counts = self.counted.sum(axis=0, dtype=np.float64)
-            positive = (self.Y * self.counted).sum(axis=0, dtype=np.float64)
-        n_known = np.where(counts > 0, counts, 1.0)
-        share = np.clip((positive / n_known)[self.label_of], 1e-6, 1 - 1e-6)
         W = np.zeros((width, n_columns))
-        W[-1] = np.log(share / (1 - share))
+        W[-1] = self.start(n_columns)
         penalties = np.zeros((width, n_columns))
         penalties[:-1] = penalty
         solution = W.copy()
@@ -337,40 +343,16 @@ class _Logistic:
             history = [*history[-(MEMORY - 1) :], (change, difference, rho)]
             iteration += 1
 
-    def _labels(self, rows: slice, at: Numbers) -> tuple[AnyFloats, AnyFloats | None]:
-        labels = self.label_of[at]
-        return self.Y[rows][:, labels], None if self.counted is None else self.counted[rows][:, labels]
-
     def _gradient(self, S: AnyFloats, at: Numbers, W: Doubles, penalties: Doubles) -> tuple[Doubles, Doubles]:
-        """The gradient of each column, and the sum of p (1 - p) over its recordings."""
-        gradient = penalties * W
-        curvature = np.zeros(len(at))
-        for rows in blocks(len(S)):
-            y, counted = self._labels(rows, at)
-            p = sigmoid(S[rows])
-            residual = p - y
-            spread = p * (1 - p)
-            if counted is not None:
-                residual *= counted
-                spread *= counted
-            gradient += self.Z[rows].T @ residual
-            curvature += spread.sum(axis=0, dtype=np.float64)
-        return gradient, curvature
+        gradient, curvature = self.gradient(S, at)
+        return gradient + penalties * W, curvature
 
     def _loss(
         self, S: AnyFloats, T: AnyFloats | None, step: Doubles, at: Numbers, W: Doubles, penalties: Doubles
     ) -> Doubles:
         """The loss of each column at scores `S + step * T`, whose weights are `W`."""
-        loss = 0.5 * (penalties * W**2).sum(axis=0)
-        length = step.astype(self.Z.dtype)
-        for rows in blocks(len(S)):
-            y, counted = self._labels(rows, at)
-            scores = S[rows] if T is None else S[rows] + T[rows] * length
-            each = np.maximum(scores, 0) - y * scores + np.log1p(np.exp(-np.abs(scores)))
-            if counted is not None:
-                each *= counted
-            loss += each.sum(axis=0, dtype=np.float64)
-        return np.asarray(loss)
+        loss: Doubles = self.loss(S, T, step, at) + 0.5 * (penalties * W**2).sum(axis=0)
+        return loss
 
     def _search(
         self,
@@ -401,6 +383,56 @@ class _Logistic:
                 S[:, some], T[:, some], step[some], at[some], (W + step * direction)[:, some], penalties[:, some]
             )
         return step, found, T
+
+
+@dataclass(frozen=True, eq=False)
+class _Logistic(Objective):
+    """The logistic loss. `label_of` gives each column's label, `counted` how much each row counts for each label."""
+
+    Y: AnyFloats
+    counted: AnyFloats | None
+    label_of: Numbers
+
+    def start(self, n_columns: int) -> Doubles:
+        if self.counted is None:
+            counts, positive = np.full(self.Y.shape[1], float(len(self.Z))), self.Y.sum(axis=0, dtype=np.float64)
+        else:
+            counts = self.counted.sum(axis=0, dtype=np.float64)
+            positive = (self.Y * self.counted).sum(axis=0, dtype=np.float64)
+        n_known = np.where(counts > 0, counts, 1.0)
+        share = np.clip((positive / n_known)[self.label_of], 1e-6, 1 - 1e-6)
+        return np.asarray(np.log(share / (1 - share)))
+
+    def _labels(self, rows: slice, at: Numbers) -> tuple[AnyFloats, AnyFloats | None]:
+        labels = self.label_of[at]
+        return self.Y[rows][:, labels], None if self.counted is None else self.counted[rows][:, labels]
+
+    def gradient(self, S: AnyFloats, at: Numbers) -> tuple[Doubles, Doubles]:
+        gradient = np.zeros((self.Z.shape[1], len(at)))
+        curvature = np.zeros(len(at))
+        for rows in blocks(len(S)):
+            y, counted = self._labels(rows, at)
+            p = sigmoid(S[rows])
+            residual = p - y
+            spread = p * (1 - p)
+            if counted is not None:
+                residual *= counted
+                spread *= counted
+            gradient += self.Z[rows].T @ residual
+            curvature += spread.sum(axis=0, dtype=np.float64)
+        return gradient, curvature
+
+    def loss(self, S: AnyFloats, T: AnyFloats | None, step: Doubles, at: Numbers) -> Doubles:
+        loss = np.zeros(len(at))
+        length = step.astype(self.Z.dtype)
+        for rows in blocks(len(S)):
+            y, counted = self._labels(rows, at)
+            scores = S[rows] if T is None else S[rows] + T[rows] * length
+            each = np.maximum(scores, 0) - y * scores + np.log1p(np.exp(-np.abs(scores)))
+            if counted is not None:
+                each *= counted
+            loss += each.sum(axis=0, dtype=np.float64)
+        return loss
 
 
 def _direction(gradient: Doubles, diagonal: Doubles, history: Sequence[tuple[Doubles, Doubles, Doubles]]) -> Doubles:

@@ -1,0 +1,124 @@
+"""Metrics in a subset of the tested recordings, such as women, and their difference to those in the others.
+
+In: an evaluation, its data, and masks of recordings. Out: estimates with intervals from the same draws of patients.
+
+The models and thresholds are those of the evaluation. A metric is computed in each test part, then averaged over those in
+which it can be computed: a part without one of the classes has no figure. So it is in each draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgfounder.analysis.statistics.evaluation import FEWEST_IN_TEST, Counts, Data, Evaluation
+from ecgfounder.analysis.statistics.intervals import Estimate, interval, kind_of
+from ecgfounder.analysis.statistics.solver import Doubles
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The result for one label in one subset.
+
+    Attributes
+    ----------
+    counts : Counts
+        Recordings and patients of the subset.
+    estimates, gaps : dict of str to Estimate
+        By metric: that in the subset, and that minus the metric in the others.
+    n_splits : int
+        The number of test parts with a figure.
+    why_not : str or None
+        Why there is no figure.
+    """
+
+    counts: Counts
+    estimates: dict[str, Estimate]
+    gaps: dict[str, Estimate]
+    n_splits: int
+    why_not: str | None = None
+
+
+def evaluate_subsets(
+    evaluation: Evaluation, data: Data, label: str, masks: Iterable[tuple[Mask, Mask]]
+) -> Iterator[Subset]:
+    """Evaluate a label in subsets.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        The evaluation of features.
+    data : Data
+        Its data.
+    label : str
+        A scored label.
+    masks : iterable of tuple of (numpy.ndarray, numpy.ndarray)
+        For each subset bool [n]: its recordings, and the others. Recordings in neither have no part in it.
+    """
+    drawn = [data.draws(number) for number in range(len(data.splits))]
+    for inside, others in masks:
+        counts = counted_in(data, label, inside)
+        if counts.rarer < FEWEST_IN_TEST:
+            yield Subset(counts, {}, {}, 0, counts.why_not_scored())
+            continue
+        found = [
+            tuple(_metrics(evaluation, data, number, label, mask, drawn[number]) for mask in (inside, others))
+            for number in range(len(data.splits))
+        ]
+        names = dict.fromkeys(name for own, _ in found for name in own)
+        estimates, gaps = {}, {}
+        for name in names:
+            own = [_of(part, name, data.n_draws) for part, _ in found]
+            theirs = [_of(part, name, data.n_draws) for _, part in found]
+            estimates[name] = _estimate(own, kind_of(name))
+            apart = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(own, theirs, strict=True)]
+            gaps[name] = _estimate(apart, "normal")
+        main = [_of(part, _main(names, data), data.n_draws)[0] for part, _ in found]
+        yield Subset(counts, estimates, gaps, int(np.isfinite(main).sum()))
+
+
+def counted_in(data: Data, label: str, mask: Mask) -> Counts:
+    """The patients and recordings of a label in a mask; the training part is not asked for."""
+    at = data.task.labels.index(label)
+    Y = np.where(mask, data.Y[:, at], np.float32(np.nan))[:, None].astype(np.float32)
+    task = replace(data.task, labels=(label,))
+    return replace(data, Y=Y, task=task).counts()[label]
+
+
+def _main(names: Iterable[str], data: Data) -> str:
+    return data.task.metric if data.task.metric in names else next(iter(names))
+
+
+_Figure = tuple[float, Doubles]
+
+
+def _metrics(
+    evaluation: Evaluation, data: Data, number: int, label: str, mask: Mask, drawn: Doubles
+) -> Mapping[str, _Figure]:
+    """The metrics of a mask in one test part, and in each draw of its patients."""
+    test = evaluation.test_of(data, number, label, mask)
+    if test is None:
+        return {}
+    draws = test.metrics(drawn)
+    return {name: (float(values[0]), draws[name]) for name, values in test.metrics().items()}
+
+
+def _of(part: Mapping[str, _Figure], name: str, n_draws: int) -> _Figure:
+    return part.get(name, (np.nan, np.full(n_draws, np.nan)))
+
+
+def _estimate(parts: list[_Figure], kind: str) -> Estimate:
+    """The mean over test parts with a figure, with its interval."""
+    values = np.array([value for value, _ in parts])
+    draws = np.stack([each for value, each in parts])[np.isfinite(values)]
+    if not len(draws):
+        return Estimate(np.nan)
+    known = np.isfinite(draws)
+    n = known.sum(axis=0)
+    means = np.where(n > 0, np.where(known, draws, 0.0).sum(axis=0) / np.maximum(n, 1), np.nan)
+    return interval(float(values[np.isfinite(values)].mean()), means, kind)
