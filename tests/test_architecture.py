@@ -81,6 +81,7 @@ WITHIN_ANALYSIS = {
     "acquisition": "pages probing rows statistics",
     "duplication": "pages rows similarity statistics",
     "comparison": "pages similarity statistics",
+    "reporting": "acquisition comparison duplication pages probing rows statistics",
 }
 """Which packages of `analysis` may import which."""
 

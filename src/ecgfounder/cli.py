@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "drift": "measure what embeddings know about site, device or year",
     "duplicates": "find recordings that are there more than once",
     "compare": "compare two runs: settings, records, embeddings",
+    "report": "make one page about a run, for a methods supplement",
     "localisation": "measure how far evidence lies where the event is",
     "doctor": "check the installation and a checkpoint",
     "verify": "check that embeddings do not depend on batch, processes or engine",
@@ -40,7 +41,7 @@ COMMANDS: dict[str, str] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "run": ("embed", "status", "merge", "export", "upgrade"),
     "look": ("inspect", "view"),
-    "learn": ("probe", "neighbours", "drift", "duplicates", "compare"),
+    "learn": ("probe", "neighbours", "drift", "duplicates", "compare", "report"),
     "check": ("doctor", "verify", "localisation", "demo"),
 }
 """The commands by purpose, as `ecgfounder --help` shows them."""
@@ -56,6 +57,7 @@ EXAMPLES: dict[str, str] = {
     "drift": "drift embeddings/ --by site device_model --group subject_id --output_dir drift/",
     "duplicates": "duplicates embeddings/ --group subject_id --split split --output_dir duplicates/",
     "compare": "compare embeddings/ filtered/ --group subject_id --output_dir comparison/",
+    "report": "report embeddings/ --group subject_id --by site year --include probe/ drift/ --output_dir report/",
     "inspect": "inspect ecg.xml --plot ecg.png",
     "view": "view embeddings/ --labels labels.csv --on study_id --group subject_id",
     "doctor": "doctor --checkpoint checkpoints/",
@@ -65,7 +67,7 @@ EXAMPLES: dict[str, str] = {
 }
 """One example of each command."""
 
-CALCULATING = ("view", "probe", "neighbours", "drift", "duplicates", "compare")
+CALCULATING = ("view", "probe", "neighbours", "drift", "duplicates", "compare", "report")
 """Commands that calculate with NumPy, on all cores."""
 
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from ecgfounder.commands.export import add_export_arguments, run_export
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.results import share
-from ecgfounder.results.dataset_card import CARD_NAME, FEWEST, OTHERS, dataset_card, with_rare_together
+from ecgfounder.results.dataset_card import CARD_NAME, dataset_card
 from ecgfounder.results.revealed import identifying, what_it_reveals
 from ecgfounder.results.run import open_run
 from ecgfounder.results.share import share_run
+from ecgfounder.results.small_cells import FEWEST, OTHERS, with_rare_together
 from tests.builders.runs import BROKEN, FORMS, PATHS, STUDIES, Made
 
 CANARIES = ("Miller", "MRN-8675309", "20210304", "MegaCart 9000", "Saint Nowhere", "4242424242")

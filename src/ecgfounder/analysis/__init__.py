@@ -8,6 +8,7 @@ from ecgfounder.analysis.acquisition.drift_result import DriftResult, DriftSetti
 from ecgfounder.analysis.comparison.compare import CompareSettings, Comparison, compare
 from ecgfounder.analysis.duplication.duplicates import Duplicates, DuplicateSettings, duplicates
 from ecgfounder.analysis.probing.probe import ProbeResult, ProbeSettings, probe
+from ecgfounder.analysis.reporting.report import Report, ReportSettings, report
 from ecgfounder.analysis.similarity.neighbours import Neighbours, neighbours
 
 __all__ = [
@@ -20,9 +21,12 @@ __all__ = [
     "Neighbours",
     "ProbeResult",
     "ProbeSettings",
+    "Report",
+    "ReportSettings",
     "compare",
     "drift",
     "duplicates",
     "neighbours",
     "probe",
+    "report",
 ]

@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 
 
-def add_analysis_arguments(parser: argparse.ArgumentParser, *, writes: bool = True, looks: bool = False) -> None:
+def add_analysis_arguments(
+    parser: argparse.ArgumentParser, *, writes: bool = True, looks: bool = False, run_names: str = "--names"
+) -> None:
     """The flags of all analysis commands.
 
-    `writes` says whether a folder for the results is required. A command that only `looks` has none, draws nothing at random, and
-    takes runs that are not complete.
+    `writes` says whether a folder for the results is required, `run_names` what the flag for the names of runs is called. A
+    command that only `looks` has no folder, draws nothing at random, and takes runs that are not complete.
     """
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of a run; several are used as one")
     add = parser.add_argument_group("recordings").add_argument
-    add("--names", nargs="+", metavar="NAME", help="names of several runs (default: those of their folders)")
+    what = "names of several runs (default: those of their folders)"
+    add(run_names, dest="run_names", nargs="+", metavar="NAME", help=what)
     add("--allow_different", action="store_true", help="use runs together that differ in what decides a vector")
     if looks:
         parser.set_defaults(allow_incomplete=True)
@@ -51,12 +54,12 @@ def opened_runs(arguments: argparse.Namespace, console: Terminal) -> EmbeddingRu
 
     options = storage_options(arguments.storage_options)
     folders: Sequence[str] = arguments.runs
-    if len(folders) == 1 and arguments.names is None:
+    if len(folders) == 1 and arguments.run_names is None:
         return open_run(folders[0], allow_incomplete=arguments.allow_incomplete, storage_options=options)
     with console.warnings():
         return open_run(
             list(folders),
-            names=arguments.names,
+            names=arguments.run_names,
             allow_different=arguments.allow_different,
             allow_incomplete=arguments.allow_incomplete,
             storage_options=options,

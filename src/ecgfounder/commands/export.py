@@ -15,11 +15,12 @@ from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import Terminal
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.escaping import counted, one_line
-from ecgfounder.results.dataset_card import CARD_NAME, FEWEST, dataset_card
+from ecgfounder.results.dataset_card import CARD_NAME, dataset_card
 from ecgfounder.results.export import TARGETS, export_run, export_runs
 from ecgfounder.results.revealed import identifying, n_rare, what_it_reveals
 from ecgfounder.results.run import open_run
 from ecgfounder.results.share import share_run
+from ecgfounder.results.small_cells import FEWEST
 from ecgfounder.storage import storage_options as make_options
 
 

@@ -20,13 +20,11 @@ import pyarrow.parquet as pq
 from ecgfounder.errors import RunError
 from ecgfounder.escaping import as_cell
 from ecgfounder.ledger.entry import Entry, unpacked
-from ecgfounder.network.head import PLACE_COLUMNS
+from ecgfounder.network.head import LIKELY, PLACE_COLUMNS
 from ecgfounder.storage import locate
 from ecgfounder.storage.writing import Place, writing
 
 ROWS_AT_ONCE = 2048
-LIKELY = 0.5
-"""Minimum probability of a statement to count as a finding in the summary."""
 
 STATEMENT_SCHEMA = pa.schema(
     [

@@ -14,6 +14,9 @@ from ecgfounder.network.bundles import N_STATEMENTS, published_labels
 
 FloatArray = npt.NDArray[np.float32]
 
+LIKELY = 0.5
+"""Minimum probability of a statement to count as a finding."""
+
 PLACE_COLUMNS = ("record", "window_start", "lead")
 """The columns of a table of predictions that say whose they are; the others are named by labels."""
 

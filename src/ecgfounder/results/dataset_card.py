@@ -15,13 +15,9 @@ from ecgfounder._version import __version__
 from ecgfounder.ledger.card import card_of
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.run import EmbeddingRun
+from ecgfounder.results.small_cells import FEWEST, with_rare_together
 
 CARD_NAME = "README.md"
-
-FEWEST = 11
-"""The smallest number of recordings that is shown."""
-
-OTHERS = "other"
 
 _SIZES = (
     (1_000, "n<1K"),
@@ -41,7 +37,7 @@ _PRETRAINING = """\
 ECGFounder was trained on more than ten million ECGs of the Harvard-Emory ECG Database. That recordings of this cohort were among
 them cannot be excluded."""
 
-_CITATION = """\
+CITATION = """\
 @article{li2025ecgfounder,
   title = {An Electrocardiogram Foundation Model Built on over 10 Million Recordings},
   author = {Li, Jun and Aguirre, Aaron D. and Moura Junior, Valdery and Jin, Jiarui and Liu, Che and Zhong, Lanhai and Sun, Chenxi
@@ -52,6 +48,7 @@ _CITATION = """\
   year = {2025},
   doi = {10.1056/AIoa2401033}
 }"""
+"""What to cite, as BibTeX."""
 
 
 def dataset_card(run: EmbeddingRun) -> str:
@@ -147,7 +144,7 @@ def _card(
         f"| | |\n|---|---|\n{facts}\n{counts}"
         f"## How to read them\n\n{how_to_read}\n\n"
         f"## What they reveal\n\n{_PRIVACY}\n\n{_PRETRAINING}\n\n"
-        f"## Citation\n\n```bibtex\n{_CITATION}\n```\n"
+        f"## Citation\n\n```bibtex\n{CITATION}\n```\n"
     )
 
 
@@ -162,27 +159,3 @@ def _counts(name: str, column: pa.ChunkedArray) -> str:
 
 def _shown(value: str | float | None) -> str:
     return "unknown" if value is None else value if isinstance(value, str) else f"{value:g} Hz"
-
-
-def with_rare_together(counts: Mapping[str, int], fewest: int = FEWEST) -> list[tuple[str, int]]:
-    """Counts by value, the largest first, without any below `fewest`.
-
-    Rare values are counted together, with the next rarest ones if they are fewer than that together, or if there is a single one,
-    whose number the total would tell.
-
-    >>> with_rare_together({"wfdb": 400, "edf": 50, "dicom": 3})
-    [('wfdb', 400), ('other', 53)]
-    >>> with_rare_together({"wfdb": 400, "edf": 12, "dicom": 8, "scp": 7})
-    [('wfdb', 400), ('other', 15), ('edf', 12)]
-    >>> with_rare_together({"wfdb": 9})
-    []
-    """
-    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-    rare: list[int] = []
-    while ordered and (ordered[-1][1] < fewest or (rare and (sum(rare) < fewest or len(rare) == 1))):
-        rare.append(ordered.pop()[1])
-    if not rare:
-        return ordered
-    if sum(rare) < fewest:
-        return []
-    return sorted([*ordered, (OTHERS, sum(rare))], key=lambda each: -each[1])

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from ecgfounder.escaping import counted
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.manifest import HEART_RATE, SCHEMA
-from ecgfounder.results.dataset_card import FEWEST
 from ecgfounder.results.run import EmbeddingRun
+from ecgfounder.results.small_cells import FEWEST
 
 _DATE = re.compile(r"(?<!\d)(?:19|20)\d\d([-_./]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 _NUMBER = re.compile(r"\d{5,}")

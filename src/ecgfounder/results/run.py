@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from typing import Any, overload
@@ -226,15 +227,33 @@ class EmbeddingRun:
         return self._beside("statements")
 
     def _beside(self, name: str) -> pa.Table | None:
+        file = self._file_beside(name)
+        with self._damage(name):
+            return None if file is None else file.read(use_threads=False)
+
+    def batches(self, name: str, rows_at_once: int = 1 << 16) -> Iterator[pa.Table]:
+        """The table "predictions" or "statements", a part at a time, to need less memory; nothing if the run does not have it."""
+        file = self._file_beside(name)
+        with self._damage(name):
+            for batch in () if file is None else file.iter_batches(rows_at_once, use_threads=False):
+                yield pa.Table.from_batches([batch])
+
+    def _file_beside(self, name: str) -> pq.ParquetFile | None:
         place = RunFolder(self.folder)
         table = place.find_table(name)
         if table is None:
             return None
         if leads_out(place.run, table.basename):
             raise RunError(f"{table} leads out of the run's folder; expected a file in it")
+        with self._damage(name):
+            return pq.ParquetFile(pa.BufferReader(table.read()))
+
+    @contextmanager
+    def _damage(self, name: str) -> Iterator[None]:
         try:
-            return pq.ParquetFile(pa.BufferReader(table.read())).read(use_threads=False)
+            yield
         except (OSError, pa.ArrowException, StorageError) as error:
+            table = RunFolder(self.folder).find_table(name)
             raise RunError(f"{table} cannot be read: {error}. The run's command writes it again.") from error
 
     @cached_property

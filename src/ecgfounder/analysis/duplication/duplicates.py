@@ -22,7 +22,7 @@ from ecgfounder.analysis.duplication.leakage import leakage
 from ecgfounder.analysis.duplication.reread import Files
 from ecgfounder.analysis.duplication.same_signal import DIFFERENT, Alignment, align
 from ecgfounder.analysis.duplication.strangers import WIDE_OF_DUPLICATES, WINDOW, Strangers, fit
-from ecgfounder.analysis.pages.page import FEWEST, shown_count
+from ecgfounder.analysis.pages.page import shown_count
 from ecgfounder.analysis.rows.selection import Selection, select
 from ecgfounder.analysis.similarity.near import NearPairs, near_pairs
 from ecgfounder.analysis.similarity.neighbours import index_folder, index_key, vectors_of
@@ -33,6 +33,7 @@ from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 from ecgfounder.results.several import RUN_COLUMN
+from ecgfounder.results.small_cells import FEWEST
 from ecgfounder.storage import storage_options as make_options
 
 SAME_FILE, SAME_SIGNAL, SAME_PATIENT, CANDIDATE = "same_file", "same_signal", "same_patient", "candidate"

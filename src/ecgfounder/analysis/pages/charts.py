@@ -152,6 +152,24 @@ def interval_chart(bars: Sequence[Bar], x: Axis, about: str, *, reference: float
     return _svg(width, height, about, "".join(parts), least=round(_LEAST_SCALE * width))
 
 
+def bar_chart(bars: Sequence[tuple[str, float]], title: str, about: str) -> str:
+    """Numbers as bars, one below the other, each with its number; `title` is that of the axis."""
+    left, row, width = 150, 22, 420
+    right, bottom = width - 64, 8 + row * len(bars)
+    most = max((value for _, value in bars), default=0.0) or 1.0
+    parts = []
+    for number, (name, value) in enumerate(bars):
+        y = 8 + row * number
+        length = (right - left) * value / most
+        shown = name if len(name) <= 22 else f"{name[:21]}…"
+        parts.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{escape(shown)}</text>')
+        parts.append(f'<rect class="bar" x="{left}" y="{y + 3}" width="{length:.1f}" height="{row - 6}"/>')
+        parts.append(f'<text x="{left + length + 6:.1f}" y="{y + 15}">{value:,.0f}</text>')
+    parts.append(f'<line class="axis" x1="{left}" x2="{left}" y1="6" y2="{bottom + 2}"/>')
+    parts.append(f'<text x="{(left + right) / 2}" y="{bottom + 18}" text-anchor="middle">{escape(title)}</text>')
+    return _svg(width, bottom + 26, about, "".join(parts))
+
+
 def _short(name: str) -> str:
     return name if len(name) <= 42 else f"{name[:41]}…"
 

@@ -6,13 +6,13 @@ figures of `ecgfounder.analysis.pages.charts` are taken as markup.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-FEWEST = 11
-"""Smaller counts are not shown, because they may identify patients."""
+from ecgfounder.results.small_cells import FEWEST
 
 _LONGEST_NAME = 40
 
@@ -34,7 +34,9 @@ svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 .axis { stroke: var(--soft); fill: none; } .grid { stroke: var(--line); stroke-width: .6; fill: none; } .reference { stroke:
 var(--soft);
   stroke-dasharray: 3 4; fill: none; }
-.back { fill: var(--page); fill-opacity: .85; }
+.back { fill: var(--page); fill-opacity: .85; } .bar { fill: var(--c1); stroke: none; }
+.d0 { fill: var(--line); fill-opacity: .45; } .d1 { fill: var(--c1); fill-opacity: .25; }
+.d2 { fill: var(--c1); fill-opacity: .45; } .d3 { fill: var(--c1); fill-opacity: .7; } .d4 { fill: var(--c1); }
 .s1 { stroke: var(--c1); fill: none; } .s2 { stroke: var(--c2); fill: none; stroke-dasharray: 7 3; }
 .s3 { stroke: var(--c3); fill: none; stroke-dasharray: 2 3; } .s4 { stroke: var(--c4); fill: none; stroke-dasharray: 9 3 2 3; }
 .s5 { stroke: var(--c5); fill: none; stroke-dasharray: 4 2; } .series { stroke-width: 2; } .dot { stroke-dasharray: none; fill:
@@ -60,8 +62,9 @@ text-align: left; vertical-align: top; } td.number, th.number { text-align: righ
 white-space: nowrap; } .notes { background: var(--back); padding: .6rem 1rem .6rem 2.2rem; border-left: 4px solid var(--c2); }
 figure { margin: 1rem 0; } .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; } .figures figure { flex: 1 1 20rem;
 max-width: 27rem; } svg { max-width: 100%; height: auto; display: block; } details { margin: .6rem 0; }
-summary { cursor: pointer; }
-main > figure { overflow-x: auto; }
+summary { cursor: pointer; } pre { background: var(--back); padding: .8rem 1rem; overflow-x: auto; white-space: pre-wrap;
+overflow-wrap: anywhere; font-size: .85rem; } .picture img { max-width: 100%; height: auto; background: #fff; }
+main > figure { overflow-x: auto; } main > figure > svg { min-width: 40rem; }
 @media print { :root { --page: #fff; --ink: #000; --soft: #333; --line: #aaa; } body { font-size: 10pt; } .wide { overflow:
 visible; }
   figure, tr { break-inside: avoid; } caption, thead, h3, h2 { break-after: avoid; }
@@ -78,6 +81,7 @@ class Page:
     _parts: list[str] = field(default_factory=list)
     _headings: list[str] = field(default_factory=list)
     _drawn: list[tuple[str, str]] = field(default_factory=list)
+    _has_pictures: bool = False
 
     def section(self, heading: str) -> None:
         """Begin a section."""
@@ -122,6 +126,19 @@ class Page:
         self._drawn.append((svg, caption))
         self._parts.append(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>")
 
+    def picture(self, png: bytes, about: str, caption: str) -> None:
+        """A PNG inside the page; `about` is for those who cannot see it."""
+        self._has_pictures = True
+        data = base64.b64encode(png).decode()
+        self._parts.append(
+            f'<figure class="picture"><img src="data:image/png;base64,{data}" alt="{escape(about)}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+
+    def quote(self, text: str, label: str) -> None:
+        """Text to copy, as it is; it can be reached with the keyboard."""
+        self._parts.append(f'<pre tabindex="0" aria-label="{escape(label)}">{escape(text)}</pre>')
+
     @property
     def files(self) -> dict[str, bytes]:
         """The figures as SVG files for papers and slides, by name: their number, and the first words of the caption."""
@@ -139,10 +156,11 @@ class Page:
         links = "".join(
             f'<li><a href="#s{number}">{escape(each)}</a></li>' for number, each in enumerate(self._headings, start=1)
         )
+        images = "; img-src data:" if self._has_pictures else ""
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+            f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'{images}\">"
             f"<title>{escape(self.title)}</title><style>{_STYLE}</style></head><body>"
             f'<a class="skip" href="#main">Skip to the results</a><header><h1>{escape(self.title)}</h1>'
             f'<p class="soft">{escape(self.subtitle)}</p><nav aria-label="Sections"><ul>{links}</ul></nav></header>'

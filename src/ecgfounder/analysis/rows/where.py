@@ -57,6 +57,26 @@ def rows_where(table: pa.Table, expression: str) -> pa.ChunkedArray:
     return pc.fill_null(mask, False)
 
 
+def columns_of(expression: str) -> list[str]:
+    """The columns that a valid expression names, in alphabetical order.
+
+    >>> columns_of('age >= 18 and col("patient age") < 90 and not has(flags, "clipped")')
+    ['age', 'flags', 'patient age']
+    """
+    nodes = list(ast.walk(ast.parse(expression.strip(), mode="eval")))
+    calls = {node.func: node for node in nodes if isinstance(node, ast.Call)}
+    found = {node.id for node in nodes if isinstance(node, ast.Name) and node not in calls}
+    for function, call in calls.items():
+        if (
+            isinstance(function, ast.Name)
+            and function.id == "col"
+            and call.args
+            and isinstance(call.args[0], ast.Constant)
+        ):
+            found.add(str(call.args[0].value))
+    return sorted(found)
+
+
 def _refused(reason: str) -> SettingsError:
     return SettingsError(f"Invalid value for the 'where' parameter: {reason}.")
 
