@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ecgfounder.results import open_run
-from ecgfounder.viewer import Atlas, open_atlas
+from ecgfounder.storage import locate
+from ecgfounder.viewer import Atlas, exporting, open_atlas
 from tests.builders.atlas import HOSTILE, N_FILES, Shown, write_shown
 from tests.builders.runs import BROKEN, FORMS, Made
 from tests.harness.browser import Browser, Tab
@@ -455,3 +457,76 @@ def test_runs_of_every_form(browser: Browser, tmp_path: Path, form: str) -> None
             page.wait("document.querySelector('#ecg').textContent.includes('No ECG is drawn')")
         assert page.is_clean()
         page.tab.close()
+
+
+def test_a_page_on_disk(browser: Browser, atlas: Atlas, few: Shown, shown: Shown, tmp_path: Path) -> None:
+    exporting.write_page(atlas, locate(tmp_path / "all"), ["rhythm", "age"])
+    tab = browser.open(tmp_path / "all" / "index.html")
+    tab.wait_for("document.documentElement.dataset.map === 'pca'")
+    page = Page(tab, "")
+    assert page.painted() > 1000
+    page.choose("colour", "rhythm")
+    page.wait_data("colour", "rhythm")
+    n = shown.table["rhythm"].value_counts()
+    page.press_button("#legend li button")
+    page.wait_data("selected", n.iloc[0])
+    page.wait("document.querySelector('#composition table')")
+    assert page.texts("#composition caption") == ["rhythm", "age"]
+    assert page.texts("#composition tbody td")[0] == f"{n.iloc[0]} (100.0 %)"
+    assert "null" not in page.text("#result")
+    page.press_button("#rows button.link")
+    page.wait("document.querySelector('#neighbours table')")
+    assert page.text("#record").startswith("recording ")
+    assert len(page.texts("#neighbours tbody tr")) == 10
+    page.press_button("#tab-failures")
+    assert page.texts("#reasons tbody tr") == ["no such fileReadErrorunder 11"]
+    assert tab.errors == []
+    assert len(tab.requests) == 1
+    tab.close()
+
+    small = open_atlas(open_run(few.folder), data_dir=str(few.data_dir))
+    exporting.write_page(small, locate(tmp_path / "few"), ["record"], drawings=True)
+    tab = browser.open(tmp_path / "few" / "index.html")
+    tab.wait_for("document.documentElement.dataset.map === 'pca'")
+    page = Page(tab, "")
+    page.find("p003")
+    page.wait("document.querySelector('svg.ecg')")
+    assert page.text("#record") == "p003/r.hea"
+    assert tab.errors == []
+    tab.close()
+
+
+def test_the_page_on_disk_compares_as_the_program_does(
+    browser: Browser, atlas: Atlas, viewed: Served, tmp_path: Path
+) -> None:
+    """The same selection in the page's script and in the program: shares, intervals, quartiles, distances."""
+    exporting.write_page(atlas, locate(tmp_path), ["record", "rhythm", "age", "flag: clipped", "device_model"])
+    tab = browser.open(tmp_path / "index.html")
+    tab.wait_for("document.documentElement.dataset.map === 'pca'")
+    page = Page(tab, "")
+    page.choose("colour", "flag: clipped")
+    page.wait_data("colour", "flag: clipped")
+    page.press_button("#legend li:nth-child(2) button")
+    page.wait("document.querySelectorAll('#composition table').length === 4")
+    clipped = np.zeros(len(atlas), dtype=bool)
+    clipped[::5] = True
+    told = viewed.ask("/api/selection", "POST", np.packbits(clipped, bitorder="little").tobytes()).json["columns"]
+    expected = {each["name"]: each for each in told}
+    tables = tab.evaluate(
+        "[...document.querySelectorAll('#composition table')].map((each) => [each.caption.textContent,"
+        " [...each.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))])"
+    )
+    assert {name for name, _ in tables} == {"rhythm", "age", "flag: clipped", "device_model"}
+    for name, rows in tables:
+        for share, cells in zip(expected[name]["shares"], rows, strict=False):
+            assert cells[0] == share["value"]
+            assert cells[1].startswith(str(share["selected"]))
+            assert cells[3].replace("+", "") == (
+                f"{100 * share['difference']:.1f} % ({100 * share['low']:.1f} % to {100 * share['high']:.1f} %)"
+            )
+        if name == "age":
+            median = expected[name]["spread"]["selected"][1]
+            assert rows[0][1].startswith(f"{median:.4g}")
+            assert rows[0][3] == f"{100 * expected[name]['distance']:.1f} %"
+    assert tab.errors == []
+    tab.close()

@@ -8,7 +8,7 @@ const EVERY = 5000;
 export async function showProgress(place, server, again) {
   try {
     const { runs } = await server.status();
-    place.replaceChildren(...runs.map(lineOf), element("p", null, "The map shows what was there when it was opened. ",
+    place.replaceChildren(...runs.map(progressOf), element("p", null, "The map shows what was there when it was opened. ",
       button("Read the run again", again, { id: "again" })));
     place.hidden = runs.length === 0;
     if (runs.some(({ state }) => state === "working")) setTimeout(() => showProgress(place, server, again), EVERY);
@@ -17,7 +17,7 @@ export async function showProgress(place, server, again) {
   }
 }
 
-function lineOf(run) {
+function progressOf(run) {
   if (run.reason) return element("p", null, `${run.name}: ${run.reason}`);
   const total = run.pending === null ? null : run.done + run.failed + run.pending;
   const words = [`${run.name}: ${run.state}`, `${count(run.done)} done${total === null ? "" : ` of ${count(total)}`}`, `${count(run.failed)} failed`];

@@ -29,7 +29,7 @@ export class RecordingPanel {
       element("div", { class: "bar" }, button("Back", () => this.back(), { id: "back", disabled: this.walked.length === 0 })),
       element("h2", { id: "record" }, told.record),
       element("p", { class: "soft" }, [told.run, this.about.group && told[this.about.group] ? `${this.about.group}: ${told[this.about.group]}` : null].filter(Boolean).join(", ")),
-      this.figure, ...flagsOf(told), ...statementsOf(told), element("h3", null, "Nearest recordings"), this.near,
+      this.figure, ...(told.flags ? flagsOf(told) : []), ...statementsOf(told), element("h3", null, "Nearest recordings"), this.near,
       ...this.othersOf(told), factsOf(told));
     await Promise.all([this.showEcg(row, asked), this.showNear(row, asked)]);
   }

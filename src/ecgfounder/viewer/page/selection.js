@@ -11,7 +11,7 @@ export class SelectionPanel {
     this.atlas = atlas;
     this.about = about;
     this.result = element("div", { id: "result" });
-    place.replaceChildren(this.conditionForm(), this.modes(), this.result);
+    place.replaceChildren(...(about.is_on_disk ? [] : [this.conditionForm()]), this.modes(), this.result);
     this.empty();
   }
 
@@ -85,7 +85,7 @@ export class SelectionPanel {
   empty() {
     this.selection = null;
     this.result.replaceChildren(element("p", { class: "soft" },
-      "Nothing is selected. Draw a lasso or a box on the map, choose a value of the legend, or write a condition."));
+      "Nothing is selected. Draw a lasso or a box on the map, or choose a value of the legend."));
   }
 
   /** Show the selection of the points. */
@@ -104,12 +104,16 @@ export class SelectionPanel {
     this.columns = element("div", { id: "composition" }, ...this.composed(told.columns, COLUMNS_SHOWN));
     this.result.replaceChildren(
       element("h2", null, `${counted(told.n, "recording")} selected`),
-      element("p", null, `${count(this.nRest)} are the rest. `,
-        element("a", { href: server.saved(told.selection, "csv"), download: "selection.csv" }, "Save as CSV"), " ",
-        element("a", { href: server.saved(told.selection, "parquet"), download: "selection.parquet" }, "Save as Parquet")),
-      element("h3", null, "Beside the rest"), this.columns, this.predictions(),
+      element("p", null, `${count(this.nRest)} are the rest. `, ...this.saving(told.selection)),
+      element("h3", null, "Beside the rest"), this.columns, ...this.predictions(),
       element("h3", null, "Recordings"), this.list);
     await this.page(0);
+  }
+
+  saving(selection) {
+    if (this.about.is_on_disk) return [];
+    const link = (format, text) => element("a", { href: this.atlas.server.saved(selection, format), download: `selection.${format}` }, text);
+    return [link("csv", "Save as CSV"), " ", link("parquet", "Save as Parquet")];
   }
 
   composed(columns, most) {
@@ -141,7 +145,7 @@ export class SelectionPanel {
   }
 
   predictions() {
-    if (!this.about.columns.some(({ group }) => group === "predicted by the network")) return null;
+    if (!this.about.columns.some(({ group }) => group === "predicted by the network")) return [];
     const place = element("div", { id: "predicted" });
     const selection = this.selection;
     place.append(button("Compare what the network predicts", async () => {
@@ -154,7 +158,7 @@ export class SelectionPanel {
         tell(error.message);
       }
     }));
-    return place;
+    return [place];
   }
 
   /** Show a page of the selected recordings. */
