@@ -24,8 +24,8 @@ def add_analysis_arguments(
 ) -> None:
     """The flags of all analysis commands.
 
-    `writes` says whether a folder for the results is required, `run_names` what the flag for the names of runs is called. A
-    command that only `looks` has no folder, draws nothing at random, and takes runs that are not complete.
+    `writes` says whether a folder for the results is required. A command that only `looks` has none, draws nothing at random, and
+    takes runs that are not complete. `run_names` is what the flag for the names of runs is called.
     """
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of a run; several are used as one")
     add = parser.add_argument_group("recordings").add_argument

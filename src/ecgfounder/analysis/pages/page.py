@@ -64,7 +64,7 @@ figure { margin: 1rem 0; } .figures { display: flex; flex-wrap: wrap; gap: 1.5re
 max-width: 27rem; } svg { max-width: 100%; height: auto; display: block; } details { margin: .6rem 0; }
 summary { cursor: pointer; } pre { background: var(--back); padding: .8rem 1rem; overflow-x: auto; white-space: pre-wrap;
 overflow-wrap: anywhere; font-size: .85rem; } .picture img { max-width: 100%; height: auto; background: #fff; }
-main > figure { overflow-x: auto; } main > figure > svg { min-width: 40rem; }
+main > figure { overflow-x: auto; }
 @media print { :root { --page: #fff; --ink: #000; --soft: #333; --line: #aaa; } body { font-size: 10pt; } .wide { overflow:
 visible; }
   figure, tr { break-inside: avoid; } caption, thead, h3, h2 { break-after: avoid; }

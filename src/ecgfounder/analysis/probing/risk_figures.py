@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from ecgfounder.analysis.pages.charts import Axis, Series, line_chart
-from ecgfounder.analysis.pages.page import FEWEST, Page
+from ecgfounder.analysis.pages.page import Page
 from ecgfounder.analysis.probing.probe import ProbeResult
 from ecgfounder.analysis.statistics.solver import Doubles, Floats
 from ecgfounder.analysis.statistics.time_metrics import incidence
+from ecgfounder.results.small_cells import FEWEST
 
 _BINS, _GROUPS = 10, ("low", "middle", "high")
 _POINTS = 60
