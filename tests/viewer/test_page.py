@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from ecgfounder.results import open_run
 from ecgfounder.storage import locate
 from ecgfounder.viewer import Atlas, exporting, open_atlas
+from ecgfounder.viewer import places as places_module
+from ecgfounder.viewer.places import Places, Progress
 from tests.builders.atlas import HOSTILE, N_FILES, Shown, write_shown
 from tests.builders.runs import BROKEN, FORMS, Made
 from tests.harness.browser import Browser, Tab
@@ -530,3 +533,35 @@ def test_the_page_on_disk_compares_as_the_program_does(
             assert rows[0][3] == f"{100 * expected[name]['distance']:.1f} %"
     assert tab.errors == []
     tab.close()
+
+
+def test_umap_in_the_background_with_progress(browser: Browser, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+
+    def made(places: Places, _: object) -> None:
+        places.umap.phase, places.umap.share = "laying out", 0.25
+        assert goes_on.wait(60)
+        places._coordinates["umap"] = places.coordinates("pca")[:, ::-1].copy()
+        places.umap = Progress("ready")
+
+    monkeypatch.setattr(Places, "_make_umap", made)
+    monkeypatch.setattr(places_module, "find_spec", lambda _: None)
+    with served(lambda: open_atlas(open_run(shown.folder))) as running:
+        page = opened(browser, running)
+        pca = page.pixels()
+        page.choose("kind", "umap")
+        page.wait("document.getElementById('told').textContent.includes('[map]')")  # how to install it
+        assert page.tab.evaluate("document.getElementById('kind').value") == "pca"
+        monkeypatch.setattr(places_module, "find_spec", lambda _: object())
+        page.choose("kind", "umap")
+        page.wait("document.getElementById('told').textContent.includes('laying out, 25.0 %')")
+        assert page.pixels() == pca  # the map before is there meanwhile, and can be used
+        page.press_button("#fit")
+        goes_on.set()
+        page.wait_data("map", "umap")
+        assert page.pixels() != pca
+        assert "UMAP" in page.text("#told")
+        page.choose("kind", "pca")
+        page.wait_data("map", "pca")
+        assert page.pixels() == pca
+        page.tab.close()

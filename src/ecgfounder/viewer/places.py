@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ecgfounder.analysis.rows.selection import Selection
 from ecgfounder.analysis.similarity.neighbours import index_folder, index_key, vectors_of
@@ -179,8 +180,14 @@ class Places:
     def _read(self) -> None:
         try:
             self._coordinates["pca"] = self._principal()
-        except ECGFounderError as error:
-            self.pca = Progress("failed", str(error))
+        except (ECGFounderError, OSError, MemoryError, pa.ArrowException) as error:
+            # what a library says may quote what it read
+            told = (
+                str(error)
+                if isinstance(error, ECGFounderError)
+                else f"the embeddings cannot be read ({type(error).__name__})"
+            )
+            self.pca = Progress("failed", told)
             return
         self.pca = Progress("ready")
         self._take_saved()
@@ -264,6 +271,12 @@ class Places:
             raise RunError(self.umap.phase)
 
     def _make_umap(self, index: Index) -> None:
+        try:
+            self.umap = self._run_umap(index)
+        except OSError as error:
+            self.umap = Progress("failed", f"UMAP cannot be started: {error.strerror or error}")
+
+    def _run_umap(self, index: Index) -> Progress:
         """Run UMAP in a process of its own, which computes for minutes, and compiles before."""
         with tempfile.TemporaryDirectory(prefix="ecgfounder-umap-") as folder:
             place = Path(folder, "umap.npy")
@@ -280,12 +293,11 @@ class Places:
             try:
                 found = np.load(place, allow_pickle=False)
             except (OSError, ValueError):
-                self.umap = Progress("failed", f"UMAP ended with status {child.returncode}")
-                return
+                return Progress("failed", f"UMAP ended with status {child.returncode}")
             self._coordinates["umap"] = as_places(found)
             with suppress(OSError), replacing(index.folder / _SAVED) as file:
                 np.save(file, found)
-        self.umap = Progress("ready")
+        return Progress("ready")
 
 
 def as_places(components: Floats) -> Places16:

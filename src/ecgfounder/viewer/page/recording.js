@@ -23,6 +23,7 @@ export class RecordingPanel {
     const told = await this.atlas.server.recording(row);
     if (asked !== this.asked) return;
     this.name = told.record;
+    tell(`Recording ${told.record}`);
     this.figure = element("figure", { id: "ecg" }, element("p", { class: "soft" }, "The file is being read."));
     this.near = element("div", { id: "neighbours" }, element("p", { class: "soft" }, "Neighbours are being looked for."));
     this.place.replaceChildren(
