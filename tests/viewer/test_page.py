@@ -424,6 +424,27 @@ def test_an_ecg_over_another(browser: Browser, few: Shown) -> None:
         page.tab.close()
 
 
+def test_an_ecg_over_one_of_another_length_rate_and_layout(page: Page) -> None:
+    """The same seconds of the same lead, wherever the other has them; its first ones if it is too short."""
+    found = page.tab.evaluate(
+        """import("/ecg.js").then(({ drawEcg }) => {
+          const trace = (label, start, place, n, value) => ({label, start, place, height: 5, microvolts: Array(n).fill(value)});
+          const row = (...traces) => ({up: 15, down: 10, traces});
+          const paper = {mm_per_second: 25, mm_per_millivolt: 10, gap: -1, heading: "", footer: []};
+          const short = [trace("I", 0, 0, 250, 0), trace("V1", 5, 5, 250, 0), trace("V9", 0, 0, 9, 0)];
+          const one = {...paper, sampling_rate: 100, rows: [row(...short)]};
+          const long = trace("V1", 0, 0, 2000, 100); long.microvolts.fill(200, 1000, 1500);
+          const other = {...paper, sampling_rate: 200, rows: [row(trace("I", 0, 0, 300, 100)), row(long)]};
+          return [...drawEcg(one, "about", other).querySelectorAll(".other")].map((each) => each.getAttribute("d"));
+        })"""
+    )
+    assert len(found) == 2
+    assert [each.count("L") + 1 for each in found] == [300, 500]
+    assert found[0].startswith("M10.00 14.00L10.13 14.00")  # 0.1 mV above the baseline at 15 mm
+    assert found[1].startswith("M135.00 13.00L")
+    assert " 14.00" not in found[1]  # seconds 5 to 7.5, where it is 0.2 mV
+
+
 EMPTY: dict[str, dict[str, Any]] = {
     "all_failed": {"rows": [BROKEN], "done_order": []},
     "nothing": {"rows": [], "done_order": [], "outcome": "interrupted"},

@@ -1,6 +1,7 @@
 // The page: opens the map when it is ready, and connects the map and the panels.
 
 import { isDark } from "./colours.js";
+import { fillColumns } from "./condition.js";
 import { byId, count, counted, element, percent, tell } from "./dom.js";
 import { FailuresPanel } from "./failures.js";
 import { colourBy, showLegend } from "./legend.js";
@@ -9,7 +10,7 @@ import { Points } from "./points.js";
 import { showProgress } from "./progress.js";
 import { RecordingPanel } from "./recording.js";
 import { showFound } from "./search.js";
-import { fillColumns, SelectionPanel } from "./selection.js";
+import { SelectionPanel } from "./selection.js";
 import { openSource } from "./source.js";
 import { Tabs } from "./tabs.js";
 
@@ -38,7 +39,9 @@ class Atlas {
 
   listen() {
     fillColumns(byId("colour"), this.about.columns);
-    if (this.about.is_on_disk && !this.about.maps.includes("umap")) byId("kind").querySelector("[value=umap]").remove();
+    if (this.about.is_on_disk && !this.about.maps.includes("umap")) {
+      byId("kind").querySelector("[value=umap]").remove();
+    }
     byId("colour").addEventListener("change", (event) => guarded(this.colour(event.target.value)));
     byId("kind").addEventListener("change", (event) => guarded(this.showMap(event.target.value)));
     byId("fit").addEventListener("click", () => this.chart.fit());
@@ -81,9 +84,11 @@ class Atlas {
     this.chart.show(this.points, colourBy(this.column, this.points));
     root.dataset.map = kind;
     const [first, second] = told.explained;
-    tell(kind === "pca" ? `Two principal components, ${percent(first)} and ${percent(second)} of the variance of directions`
-      : "UMAP: distances between far groups mean little");
-    if (!this.points.n) byId("waiting").textContent = "There is no recording with an embedding. Failures have the reasons.";
+    tell(kind === "umap" ? "UMAP: distances between far groups mean little"
+      : `Two principal components, ${percent(first)} and ${percent(second)} of the variance of directions`);
+    if (!this.points.n) {
+      byId("waiting").textContent = "There is no recording with an embedding. Failures have the reasons.";
+    }
   }
 
   /** Say how far a map is: over it while there is none, else below it. */
@@ -167,7 +172,8 @@ class Atlas {
   count() {
     const { n, nShown } = this.points, { n_failed: nFailed } = this.about;
     const shown = nShown < n ? `${count(nShown)} shown of ` : "";
-    byId("counts").textContent = `${shown}${counted(n, "recording")}, ${typeof nFailed === "number" ? count(nFailed) : nFailed} failed`;
+    const failed = typeof nFailed === "number" ? count(nFailed) : nFailed; // "under 11"
+    byId("counts").textContent = `${shown}${counted(n, "recording")}, ${failed} failed`;
     root.dataset.shown = nShown;
   }
 }

@@ -20,11 +20,18 @@ export async function showProgress(place, server, again) {
 function progressOf(run) {
   if (run.reason) return element("p", null, `${run.name}: ${run.reason}`);
   const total = run.pending === null ? null : run.done + run.failed + run.pending;
-  const words = [`${run.name}: ${run.state}`, `${count(run.done)} done${total === null ? "" : ` of ${count(total)}`}`, `${count(run.failed)} failed`];
-  if (run.rate && run.state === "working") words.push(`${run.rate.toFixed(1)} ECG/s`);
-  if (run.rate && run.pending && run.state === "working") words.push(`about ${left(run.pending / run.rate)} left`);
-  const bar = total ? element("progress", { max: total, value: run.done + run.failed, "aria-label": `Progress of ${run.name}` }) : null;
-  return element("p", null, words.join(", "), " ", bar);
+  const of = total === null ? "" : ` of ${count(total)}`;
+  const words = [`${run.name}: ${run.state}`, `${count(run.done)} done${of}`, `${count(run.failed)} failed`];
+  if (run.rate && run.state === "working") {
+    words.push(`${run.rate.toFixed(1)} ECG/s`);
+    if (run.pending) words.push(`about ${left(run.pending / run.rate)} left`);
+  }
+  const line = element("p", null, words.join(", "));
+  if (total) {
+    const told = { max: total, value: run.done + run.failed, "aria-label": `Progress of ${run.name}` };
+    line.append(" ", element("progress", told));
+  }
+  return line;
 }
 
 function left(seconds) {
