@@ -148,6 +148,9 @@ def test_an_occlusion_is_the_drop_for_inputs_changed_by_hand(model: Embedder) ->
     by_hand[11, 600:] = original[11, 599]
     assert found.drops[1, 12, 2, 0] == pytest.approx(before - _logits(model, by_hand)[7], abs=1e-6)
     assert found.drops.std() > 0
+    together = model.occlusion(recording, label, seconds=0.6, each_lead=False)
+    assert together.rows == ("all",)
+    assert np.array_equal(together.drops, found.drops[:, :1])
 
 
 def test_the_original_is_not_changed_and_every_part_is_replaced_once() -> None:

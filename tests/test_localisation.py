@@ -19,7 +19,7 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.embedder import Embedder
 from ecgfounder.errors import CheckpointError, SettingsError
-from ecgfounder.evidence import Evidence, times_of_tokens
+from ecgfounder.evidence import Evidence, Occluded, Occlusion, times_of_tokens
 from ecgfounder.localisation import PUBLISHED, Localisation, known_of, measure, remember, require
 from ecgfounder.readers import read_ecg
 
@@ -49,6 +49,15 @@ class Network:
         contributions = np.array([[self.contribution(each)] for each in tokens], dtype=np.float32)
         return Evidence(contributions, times_of_tokens(len(tokens), 0.0, 500), (labels,), np.zeros(1, np.float32))
 
+    def occlusion(self, x: Recording, labels: str, *, each_lead: bool) -> Occlusion:
+        assert not each_lead
+        before = self.evidence(x, labels).logits
+        occluded = list(Occluded(x.samples, STEP, each_lead=False))
+        after = [self.evidence(Recording(each, 500, x.leads, "changed"), labels).logits[0] for each in occluded[1:]]
+        drops = (before[0] - np.array(after)).reshape(2, 1, -1, 1)
+        starts = np.arange(drops.shape[2]) * STEP / 500
+        return Occlusion(drops, ("all",), np.stack([starts, starts + STEP / 500], axis=1), (labels,), before)
+
 
 def network(contribution: Callable[[npt.NDArray[np.float32]], float], **options: Any) -> Embedder:
     return cast(Embedder, Network(contribution, **options))
@@ -71,7 +80,7 @@ def test_a_network_that_sees_the_event_has_its_evidence_there(measured: Localisa
     found = measured.network
     assert found.auroc == 1
     assert found.share.mean == 1
-    assert found.highest.mean == 1
+    assert found.highest.mean == found.occluded.mean == 1
     assert found.top_drop.low > found.random_drop.high
     assert found.share.low <= found.share.mean <= found.share.high
 

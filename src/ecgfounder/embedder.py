@@ -628,6 +628,7 @@ class Embedder:
         labels: str | Sequence[str] | None = None,
         *,
         seconds: float = 0.512,
+        each_lead: bool = True,
         sampling_rate: float | None = None,
         leads: Sequence[str] | None = None,
         unit: str | None = None,
@@ -646,6 +647,8 @@ class Embedder:
             Statements, of `labels`; None for all.
         seconds : float, default: 0.512
             Length of a span; the default is that of a token.
+        each_lead : bool, default: True
+            Whether parts of single leads are replaced too; without, the network runs 41 times for 10 s.
         sampling_rate, leads, unit : float or None, sequence of str or None, str or None
             As for `embed`.
 
@@ -669,13 +672,14 @@ class Embedder:
                 f"Invalid value for the 'seconds' parameter. It must be from 0.02 to 60 s, got {seconds!r}."
             )
         signal = self._prepare(x, _hints(sampling_rate, leads, unit), "")
-        occluded = Occluded(signal.inputs[0], max(1, round(seconds * signal.sampling_rate)))
+        length = max(1, round(seconds * signal.sampling_rate))
+        occluded = Occluded(signal.inputs[0], length, each_lead=each_lead)
         kept = Kept(
             lambda feature_map: InputEmbedding(head.logits(feature_map[None])[0, columns]), attrgetter("embedding")
         )
         logits = self._of_signal(replace(signal, inputs=occluded, outer_shape=(len(occluded),)), kept)
         bounds = np.array(occluded.bounds) / signal.sampling_rate + signal.starts[0]
-        names = (OCCLUDED_TOGETHER, *signal.leads) if len(signal.leads) > 1 else (OCCLUDED_TOGETHER,)
+        names = (OCCLUDED_TOGETHER, *(signal.leads if occluded.shape[1] > 1 else ()))
         return Occlusion(
             (logits[0] - logits[1:]).reshape(*occluded.shape, len(columns)),
             names,

@@ -87,7 +87,7 @@ class Occlusion:
         float32 [n_fills, n_rows, n_spans, n_labels]: the logit before minus the logit after, for each fill of `FILLS`, each row
         and each span of time.
     rows : tuple of str
-        What is replaced: "all" leads, then each lead by itself; only "all" for an input of one lead.
+        What is replaced: "all" leads, then each lead by itself, unless the input has only one.
     spans : numpy.ndarray
         float64 [n_spans, 2]: start and end of each part in seconds from the start of the recording.
     labels : tuple of str
@@ -151,13 +151,15 @@ class Occluded(Sequence[Floats]):
         float32 [C, L].
     length : int
         Samples in a part; the last one is shorter.
+    each_lead : bool, default: True
+        Whether parts of single leads are replaced too.
     """
 
-    def __init__(self, original: Floats, length: int) -> None:
+    def __init__(self, original: Floats, length: int, *, each_lead: bool = True) -> None:
         self._original = original
         self.bounds = [(first, min(first + length, original.shape[1])) for first in range(0, original.shape[1], length)]
-        n_leads = len(original)
-        self._rows = [slice(None), *(slice(lead, lead + 1) for lead in range(n_leads if n_leads > 1 else 0))]
+        n_alone = len(original) if each_lead and len(original) > 1 else 0
+        self._rows = [slice(None), *(slice(lead, lead + 1) for lead in range(n_alone))]
 
     @property
     def shape(self) -> tuple[int, int, int]:

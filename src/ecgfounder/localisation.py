@@ -23,7 +23,7 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.embedder import Embedder
 from ecgfounder.errors import CheckpointError, RunError, SettingsError
 from ecgfounder.escaping import one_line
-from ecgfounder.evidence import columns_of, replace_part
+from ecgfounder.evidence import FILLS, columns_of, replace_part
 from ecgfounder.machine import cache_folder
 from ecgfounder.network.checkpoint import sha256_of
 from ecgfounder.storage.replace import replacing
@@ -35,6 +35,11 @@ DELETED = 0.2
 """The share of the time that is deleted."""
 
 FEWEST = 20
+OCCLUDED = 25
+"""Recordings in which parts are replaced."""
+_NOT_OF_COHORTS = (
+    1_000_000  # seeds of recordings on which no network was trained that `write_planted_cohort` gave its cohort
+)
 _N_DRAWS = 1000
 _VERSION = 1
 
@@ -72,6 +77,9 @@ class Localised:
         The share of the positive contributions of tokens that touch the event; `Localisation.chance` if they lay anywhere.
     highest : Figure
         How often the token with the highest contribution touches the event.
+    occluded : Figure
+        How often the half second that lowers the logit most when it is replaced by zeros in all leads (`Embedder.occlusion`)
+        touches the event; of at most `OCCLUDED` recordings.
     top_drop, random_drop : Figure
         How much the logit falls when the fifth of the time with the highest contributions is replaced by straight lines, and a
         fifth at random.
@@ -80,6 +88,7 @@ class Localised:
     auroc: float
     share: Figure
     highest: Figure
+    occluded: Figure
     top_drop: Figure
     random_drop: Figure
 
@@ -156,7 +165,7 @@ def measure(
     if model.preparation.stride is not None or model.preparation.lead == "all":
         raise SettingsError("localisation is measured on one input of a recording: use no stride and one lead")
     statement = _statement(model, label)
-    planted = list(planted_ecgs(2 * n, seed))
+    planted = list(planted_ecgs(2 * n, _NOT_OF_COHORTS + seed))
     found = []
     for name, network in (("the checkpoint", model), ("random weights", control)):
         say(f"{name}: evidence and deletions on {2 * n} synthetic ECGs")
@@ -196,6 +205,7 @@ def _localised(model: Embedder, label: str, planted: list[Planted], seed: int) -
         n_deleted = max(1, round(DELETED * len(contributions)))
         for tokens in (np.argsort(-contributions)[:n_deleted], rng.permutation(len(contributions))[:n_deleted]):
             deleted.append(_without(each.recording, found.token_times[tokens], _half_token(found.token_times)))
+    dropped = [_dropped_at_event(model, label, each) for each in with_event[:OCCLUDED]]
     after = np.array([model.evidence(each, label).logits[0] for each in deleted]).reshape(-1, 2)
     drops = np.array(logits)[:, None] - after
     others = [float(model.evidence(each.recording, label).logits[0]) for each in planted if each.event is None]
@@ -204,10 +214,18 @@ def _localised(model: Embedder, label: str, planted: list[Planted], seed: int) -
         _auroc(np.array(logits), np.array(others)),
         Figure.of(known) if len(known) else Figure(np.nan, np.nan, np.nan),
         Figure.of(np.array(highest, dtype=np.float64)),
+        Figure.of(np.array(dropped, dtype=np.float64)),
         Figure.of(drops[:, 0]),
         Figure.of(drops[:, 1]),
     )
     return figures, float(np.mean(chances))
+
+
+def _dropped_at_event(model: Embedder, label: str, planted: Planted) -> bool:
+    found = model.occlusion(planted.recording, label, each_lead=False)
+    start, stop = found.spans[np.argmax(found.drops[FILLS.index("zero"), 0, :, 0])]
+    assert planted.event is not None
+    return bool(stop > planted.event[0] and start < planted.event[1])
 
 
 def _touching(planted: Planted, token_times: Floats) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from ecgfounder.storage import locate
 from ecgfounder.viewer import Atlas, exporting, open_atlas
 from ecgfounder.viewer import places as places_module
 from ecgfounder.viewer.places import Places, Progress
-from tests.builders.atlas import HOSTILE, N_FILES, Shown, write_shown
+from tests.builders.atlas import HOSTILE, N_FILES, Shown, bands_of, write_shown
 from tests.builders.runs import BROKEN, FORMS, Made
 from tests.harness.browser import Browser, Tab
 from tests.harness.viewed import Served, served
@@ -306,6 +306,17 @@ def test_search_ecg_and_a_walk_along_neighbours(page: Page) -> None:
     page.press_button("#back")
     page.wait("document.getElementById('record').textContent === 'p001/r.hea'")
     assert page.tab.evaluate("document.getElementById('back').disabled")
+
+
+def test_evidence_is_a_band_below_the_ecg(browser: Browser, atlas: Atlas) -> None:
+    with served(lambda: atlas, bands_of=bands_of) as running:
+        page = opened(browser, running)
+        page.find("p001")
+        page.wait("document.querySelector('svg.ecg rect.bar') && document.querySelector('#neighbours table')")
+        assert len(page.texts("svg.ecg rect.bar.for")) == len(page.texts("svg.ecg rect.bar.against")) == 1
+        assert "<b>told</b>" in page.text("#ecg figcaption")
+        assert page.is_clean()
+        page.tab.close()
 
 
 def test_the_patients_other_recordings_flags_and_statements(page: Page) -> None:

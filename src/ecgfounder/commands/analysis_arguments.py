@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.errors import SettingsError
+from ecgfounder.storage import storage_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ecgfounder.commands.terminal import Terminal
+    from ecgfounder.embedder import Embedder
     from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 
 
@@ -94,3 +96,42 @@ def label_table(arguments: argparse.Namespace) -> pa.Table | None:
     if arguments.labels is None:
         return None
     return read_table(arguments.labels, arguments.on, storage_options=storage_options(arguments.storage_options))
+
+
+def network_of(run: EmbeddingRun | EmbeddingRuns, arguments: argparse.Namespace) -> tuple[Embedder, dict[str, Any]]:
+    """An embedder with the settings of the run, and its hints.
+
+    Raises
+    ------
+    SettingsError
+        If the run has settings that cannot be made from its record, or the checkpoint is another one.
+    """
+    from ecgfounder.embedder import load
+    from ecgfounder.network.checkpoint import sha256_of
+    from ecgfounder.preprocess.preparation import preparation_from
+    from ecgfounder.results import EmbeddingRuns
+
+    first = run.runs[0] if isinstance(run, EmbeddingRuns) else run
+    fingerprint = first.record.fingerprint
+    preparation = preparation_from(fingerprint["preparation"])
+    if preparation is None:
+        raise SettingsError(
+            "The run has a recipe that is not built in, or of another version: files cannot be embedded as the run's were. "
+            "Use Python (ecgfounder.load with that recipe)."
+        )
+    embedder = load(
+        preparation.mode,
+        arguments.checkpoint,
+        engine=arguments.engine,
+        precision=fingerprint["precision"],
+        device=arguments.device,
+        preparation=preparation,
+        reader=fingerprint["reader"],
+        storage_options=dict(storage_options(arguments.storage_options).items),
+    )
+    if sha256_of(embedder.checkpoint) != fingerprint["checkpoint_sha256"]:
+        raise SettingsError(
+            f"Invalid value for the 'checkpoint' parameter. The run was made with {first.record.checkpoint.name} (SHA-256 "
+            f"{fingerprint['checkpoint_sha256'][:12]}...), and {embedder.checkpoint.name} is another file."
+        )
+    return embedder, fingerprint["hints"]

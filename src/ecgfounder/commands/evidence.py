@@ -6,11 +6,9 @@ In: the network, statements, a recording. Out: what is said and drawn about it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ecgfounder.errors import SettingsError
 
@@ -78,8 +76,8 @@ class Explainer:
     known: Localisation | None
 
     @classmethod
-    def of(cls, model: Embedder, arguments: argparse.Namespace) -> Explainer:
-        """For the flags of `add_evidence_arguments`; a drawing needs to know what was measured of the checkpoint.
+    def of(cls, model: Embedder, labels: Sequence[str], *, occlusion: bool, draws: bool) -> Explainer:
+        """For some statements; a drawing needs to know what was measured of the checkpoint.
 
         Raises
         ------
@@ -90,11 +88,15 @@ class Explainer:
         from ecgfounder.evidence import columns_of
         from ecgfounder.localisation import known_of, require
 
-        columns_of(arguments.evidence, model.labels)
+        columns_of(labels, model.labels)
         if model.preparation.stride is not None or model.preparation.lead == "all":
             raise SettingsError("evidence is shown of one input of a recording: use no stride and one lead")
-        known = known_of(model) if arguments.plot is None else require(model)
-        return cls(model, tuple(dict.fromkeys(arguments.evidence)), arguments.occlusion, known)
+        known = require(model) if draws else known_of(model)
+        return cls(model, tuple(dict.fromkeys(labels)), occlusion, known)
+
+    def bands(self, recording: Recording) -> tuple[Band, ...]:
+        """What is drawn below a recording."""
+        return self.show(recording).bands
 
     def show(self, recording: Recording) -> Shown:
         """The evidence of a recording that can be embedded."""
@@ -125,6 +127,8 @@ class Explainer:
             yield "", OF_OCCLUSION
 
     def _bands(self, found: Evidence, replaced: Occlusion | None) -> Iterator[Band]:
+        import numpy as np
+
         from ecgfounder.ecg.plot import Band
 
         step = float(found.token_times[1] - found.token_times[0]) if len(found.token_times) > 1 else 0.512
@@ -149,6 +153,8 @@ def _probability(logit: float) -> float:
 
 
 def _extremes(contributions: Any, times: Any) -> str:
+    import numpy as np
+
     order = np.argsort(-contributions)
     most = [f"{times[token]:.1f} s ({contributions[token]:+.2f})" for token in order[:MOST_TIMES]]
     least = [f"{times[token]:.1f} s ({contributions[token]:+.2f})" for token in order[::-1][:MOST_TIMES]]
@@ -156,6 +162,8 @@ def _extremes(contributions: Any, times: Any) -> str:
 
 
 def _most_dropped(replaced: Occlusion, place: int) -> str:
+    import numpy as np
+
     drops = replaced.drops[0, :, :, place]
     span = int(np.argmax(drops[0]))
     start, stop = replaced.spans[span]

@@ -113,7 +113,9 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         explain = None
         if arguments.evidence:
-            explain = Explainer.of(stack.enter_context(loaded_network(arguments)), arguments)
+            model = stack.enter_context(loaded_network(arguments))
+            draws = drawings is not None
+            explain = Explainer.of(model, arguments.evidence, occlusion=arguments.occlusion, draws=draws)
         if alone:
             return _inspect_one(arguments.paths[0], look, drawings, explain, as_json=arguments.json)
         return _inspect_many(arguments.paths, look, drawings, explain, options, as_json=arguments.json)

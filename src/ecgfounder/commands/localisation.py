@@ -85,6 +85,7 @@ def table_of(found: Localisation) -> Iterator[str]:
     rows = (
         ("positive evidence at the beat, share", network.share, control.share, f"{found.chance:.3f}"),
         ("highest evidence at the beat, share of ECGs", network.highest, control.highest, f"{found.chance:.3f}"),
+        ("largest occlusion at the beat, share of ECGs", network.occluded, control.occluded, f"{found.chance:.3f}"),
         ("logit falls, highest fifth of time deleted", network.top_drop, control.top_drop, ""),
         ("logit falls, random fifth of time deleted", network.random_drop, control.random_drop, ""),
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, opened_runs
+from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, network_of, opened_runs
 from ecgfounder.commands.terminal import OK, SOME_FAILED, Terminal
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError, StorageError
 from ecgfounder.escaping import counted, one_line
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ecgfounder.analysis import Neighbours
-    from ecgfounder.embedder import Embedder
     from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 
 _SHOWN_HUBS = 5
@@ -100,7 +99,7 @@ def _embedded(
     """The names and embeddings of the files that can be embedded."""
     import numpy as np
 
-    embedder, hints = _embedder(run, arguments)
+    embedder, hints = network_of(run, arguments)
     names, embeddings = [], []
     for path in arguments.query:
         try:
@@ -113,45 +112,6 @@ def _embedded(
         names.append(Path(path).name)
         embeddings.append(np.asarray(embedding).reshape(-1, np.shape(embedding)[-1]).mean(axis=0))
     return names, np.array(embeddings)
-
-
-def _embedder(run: EmbeddingRun | EmbeddingRuns, arguments: argparse.Namespace) -> tuple[Embedder, dict[str, Any]]:
-    """An embedder with the settings of the run, and its hints.
-
-    Raises
-    ------
-    SettingsError
-        If the run has settings that cannot be made from its record, or the checkpoint is another one.
-    """
-    from ecgfounder.embedder import load
-    from ecgfounder.network.checkpoint import sha256_of
-    from ecgfounder.preprocess.preparation import preparation_from
-    from ecgfounder.results import EmbeddingRuns
-
-    first = run.runs[0] if isinstance(run, EmbeddingRuns) else run
-    fingerprint = first.record.fingerprint
-    preparation = preparation_from(fingerprint["preparation"])
-    if preparation is None:
-        raise SettingsError(
-            "The run has a recipe that is not built in, or of another version: files cannot be embedded as the run's were. "
-            "Embed them in Python, and give the embeddings to ecgfounder.analysis.neighbours."
-        )
-    embedder = load(
-        preparation.mode,
-        arguments.checkpoint,
-        engine=arguments.engine,
-        precision=fingerprint["precision"],
-        device=arguments.device,
-        preparation=preparation,
-        reader=fingerprint["reader"],
-        storage_options=dict(storage_options(arguments.storage_options).items),
-    )
-    if sha256_of(embedder.checkpoint) != fingerprint["checkpoint_sha256"]:
-        raise SettingsError(
-            f"Invalid value for the 'checkpoint' parameter. The run was made with {first.record.checkpoint.name} (SHA-256 "
-            f"{fingerprint['checkpoint_sha256'][:12]}...), and {embedder.checkpoint.name} is another file."
-        )
-    return embedder, fingerprint["hints"]
 
 
 def _report(found: Neighbours) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, opened_runs
+from ecgfounder.commands.analysis_arguments import add_analysis_arguments, label_table, network_of, opened_runs
+from ecgfounder.commands.evidence import Explainer
 from ecgfounder.commands.terminal import OK, Terminal
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import counted
@@ -20,6 +21,15 @@ def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     add_analysis_arguments(parser, looks=True)
     add = parser.add_argument_group("page").add_argument
     add("--data_dir", metavar="DIR", help="folder of the ECG files now (default: that of the run)")
+    add(
+        "--evidence",
+        action="append",
+        metavar="LABEL",
+        help="draw below each ECG what each half second contributes to this statement of --checkpoint; may be repeated",
+    )
+    add("--checkpoint", help="of the run, for --evidence (default: the published one)")
+    add("--engine", default="auto", help="for --evidence, as in embed (default: %(default)s)")
+    add("--device", help="for --evidence, as in embed (default: the GPU if there is one)")
     add("--port", type=int, default=0, help="port on this machine (default: any that is free)")
 
 
@@ -47,7 +57,11 @@ def run_view(arguments: argparse.Namespace) -> int:
             options=storage_options(arguments.storage_options),
         )
 
-    viewer = Viewer(opened)
+    bands_of = None
+    if arguments.evidence:
+        model, _hints = network_of(opened_runs(arguments, console), arguments)
+        bands_of = Explainer.of(model, arguments.evidence, occlusion=False, draws=True).bands
+    viewer = Viewer(opened, bands_of)
     try:
         server = Server(viewer, arguments.port)
     except OSError as error:

@@ -59,7 +59,7 @@ MOST = 40.0
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_GAP = 9.0, 3.5, 1.5
 LETTER_WIDTH = 2.1
 """Of the heading: a little more than its letters need on average."""
-BAND_HEIGHT = 10.0
+BAND_HEIGHT, LONGEST_BAR, BAR_GAP = 10.0, 4.5, 0.3
 LINE_HEIGHT = 3.8
 FOOTER_LETTER_WIDTH = 1.25
 
@@ -309,7 +309,7 @@ def figure_of(
         raise MissingDependencyError("matplotlib", "drawing a recording", "report") from error
 
     rows = rows_of(recording)
-    above_bands = set(_last_rows(rows)) if bands else set()
+    above_bands = set(last_rows(rows)) if bands else set()
     rows = tuple(
         replace(row, down=row.down + len(bands) * BAND_HEIGHT) if number in above_bands else row
         for number, row in enumerate(rows)
@@ -319,8 +319,9 @@ def figure_of(
     chart_width = max(NARROWEST_CHART, LEAD_IN + math.ceil(seconds * MM_PER_SECOND / 5) * 5 + TAIL)
     captions = [one_line(line) for band in bands for line in band.caption]
     letters = int(chart_width / FOOTER_LETTER_WIDTH)
-    footer = [*footer_of(recording, rows), *(part for line in captions for part in textwrap.wrap(line, letters))]
-    footer_height = FOOTER_HEIGHT + LINE_HEIGHT * (len(footer) - 2)
+    footer = [text for text in footer_of(recording, rows) if text or not bands]
+    footer += [part for line in captions for part in textwrap.wrap(line, letters)]
+    footer_height = FOOTER_HEIGHT + LINE_HEIGHT * max(0, len(footer) - 2)
     chart_height = sum(row.up + row.down for row in rows)
     width = chart_width + 2 * MARGIN
     height = chart_height + footer_height + MARGIN + TITLE_HEIGHT
@@ -346,8 +347,8 @@ def figure_of(
     return figure
 
 
-def _last_rows(rows: Sequence[Row]) -> list[int]:
-    """The number of the last row of each stretch of time."""
+def last_rows(rows: Sequence[Row]) -> list[int]:
+    """The number of the last row of each stretch of time, below which bands are drawn."""
     last = {round(row.traces[0].start - row.traces[0].place, 3): number for number, row in enumerate(rows)}
     return list(last.values())
 
@@ -404,25 +405,35 @@ def _draw_band(axes: Axes, band: Band, row: Row, sampling_rate: float, middle: f
     """Draw a band's values in a row's stretch of time around a line at `middle` mm."""
     from matplotlib.patches import Rectangle
 
-    offset = row.traces[0].start - row.traces[0].place
-    stop = max(trace.place + trace.millivolts.size / sampling_rate for trace in row.traces)
-    largest = float(np.abs(band.values).max(initial=0.0)) or 1.0
-    left = MARGIN + LEAD_IN
+    left, stop = MARGIN + LEAD_IN, _stop_of(row, sampling_rate)
     _draw_line(axes, [left, left + MM_PER_SECOND * stop], [middle, middle], f"{gid}-line", width=0.15)
-    _text(axes, MARGIN + 0.5, middle - 1, band.name, size=6)
-    for (first, last), value in zip(band.spans - offset, band.values, strict=True):
-        begin, end = max(0.0, float(first)), min(stop, float(last))
-        if end > begin:
-            bar = Rectangle(
-                (left + MM_PER_SECOND * begin + 0.15, middle),
-                max(0.1, MM_PER_SECOND * (end - begin) - 0.3),
-                float(value) / largest * 0.45 * BAND_HEIGHT,
-                facecolor=FOR if value > 0 else AGAINST,
-                edgecolor="none",
-                zorder=2,
-                gid=gid,
-            )
-            axes.add_patch(bar)
+    _text(axes, MARGIN + 0.5, middle - 1, band.name, size=5.5)
+    for begin, end, share in bars_of(band, row, sampling_rate):
+        bar = Rectangle(
+            (left + MM_PER_SECOND * begin + BAR_GAP / 2, middle),
+            max(0.1, MM_PER_SECOND * (end - begin) - BAR_GAP),
+            share * LONGEST_BAR,
+            facecolor=FOR if share > 0 else AGAINST,
+            edgecolor="none",
+            zorder=2,
+            gid=gid,
+        )
+        axes.add_patch(bar)
+
+
+def bars_of(band: Band, row: Row, sampling_rate: float) -> list[tuple[float, float, float]]:
+    """The bars of a band below a row: start and end in seconds from the row's start, and the share of the longest bar."""
+    offset, stop = row.traces[0].start - row.traces[0].place, _stop_of(row, sampling_rate)
+    largest = float(np.abs(band.values).max(initial=0.0)) or 1.0
+    bars = [
+        (max(0.0, float(first)), min(stop, float(last)), float(value) / largest)
+        for (first, last), value in zip(band.spans - offset, band.values, strict=True)
+    ]
+    return [(begin, end, share) for begin, end, share in bars if end > begin]
+
+
+def _stop_of(row: Row, sampling_rate: float) -> float:
+    return max(trace.place + trace.millivolts.size / sampling_rate for trace in row.traces)
 
 
 def _draw_calibration(axes: Axes, number: int, baseline: float) -> None:

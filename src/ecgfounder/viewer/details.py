@@ -5,12 +5,27 @@ In: an atlas and the row of a recording. Out: dictionaries for the page.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ecgfounder.ecg.plot import MM_PER_MILLIVOLT, MM_PER_SECOND, Row, footer_of, heading_of, rows_of
-from ecgfounder.errors import RunError
+from ecgfounder.ecg.plot import (
+    BAND_HEIGHT,
+    BAR_GAP,
+    LONGEST_BAR,
+    MM_PER_MILLIVOLT,
+    MM_PER_SECOND,
+    Band,
+    Row,
+    bars_of,
+    footer_of,
+    heading_of,
+    last_rows,
+    rows_of,
+)
+from ecgfounder.ecg.recording import Recording
+from ecgfounder.errors import ECGFounderError, RunError
 from ecgfounder.preprocess.beats import heart_rate
 from ecgfounder.preprocess.quality import FLAGS
 from ecgfounder.viewer.atlas import Atlas
@@ -83,6 +98,25 @@ def ecg_of(atlas: Atlas, row: int) -> dict[str, Any]:
         "heading": heading_of(recording, heart_rate(recording)),
         "footer": footer_of(recording, rows),
         "rows": [_drawn(each, recording.sampling_rate) for each in rows],
+    }
+
+
+def evidence_of(atlas: Atlas, row: int, bands_of: Callable[[Recording], Sequence[Band]]) -> dict[str, Any]:
+    """Bands below the rows of the ECG, or the reason why there are none; extents in millimetres, times in seconds of the row."""
+    recording = atlas.files.recording(row)
+    if isinstance(recording, str):
+        return {"reason": recording}
+    try:
+        bands = bands_of(recording)
+    except ECGFounderError as error:
+        return {"reason": str(error)}
+    rows, rate = rows_of(recording), recording.sampling_rate
+    return {
+        "height": BAND_HEIGHT,
+        "longest": LONGEST_BAR,
+        "gap": BAR_GAP,
+        "bands": [{"name": band.name, "caption": band.caption} for band in bands],
+        "bars": {str(number): [bars_of(band, rows[number], rate) for band in bands] for number in last_rows(rows)},
     }
 
 

@@ -272,6 +272,7 @@ _GET: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
         handler.server.viewer.neighbours(int(_needed(given, "row")))
     ),
     "/api/ecg": lambda handler, given: handler.json(handler.server.viewer.ecg(int(_needed(given, "row")))),
+    "/api/evidence": lambda handler, given: handler.json(handler.server.viewer.evidence(int(_needed(given, "row")))),
     "/api/composition": lambda handler, given: handler.json(
         handler.server.viewer.composition(int(_needed(given, "selection")))
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,13 +17,15 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from ecgfounder._version import __version__
+from ecgfounder.ecg.plot import Band
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ECGFounderError, SettingsError
 from ecgfounder.ledger.folder import RunFolder
 from ecgfounder.ledger.status import run_status
 from ecgfounder.results.several import RUN_COLUMN
 from ecgfounder.viewer.atlas import Atlas
 from ecgfounder.viewer.composition import composition
-from ecgfounder.viewer.details import ecg_of, facts_of, neighbours_of
+from ecgfounder.viewer.details import ecg_of, evidence_of, facts_of, neighbours_of
 from ecgfounder.viewer.saving import FORMATS, saved
 
 Mask = npt.NDArray[np.bool_]
@@ -43,10 +45,15 @@ class Viewer:
     ----------
     opened : callable
         Opens the atlas; called again when the page asks for what there is by now.
+    bands_of : callable, optional
+        The bands of evidence of a recording, to be drawn below its ECG.
     """
 
-    def __init__(self, opened: Callable[[], Atlas]) -> None:
+    def __init__(
+        self, opened: Callable[[], Atlas], bands_of: Callable[[Recording], Sequence[Band]] | None = None
+    ) -> None:
         self._opened = opened
+        self._bands_of = bands_of
         self.atlas = opened()
         self._selections: OrderedDict[int, Mask] = OrderedDict()
         self._n_selections = 0
@@ -74,6 +81,7 @@ class Viewer:
                 reason: count for reason, count in atlas.selection.left_out.items() if count and reason != "failed"
             },
             "group": atlas.group,
+            "has_evidence": self._bands_of is not None,
             "columns": [{"name": name, "group": group} for name, group in atlas.columns.shown.items()],
             "places": self.places(),
         }
@@ -200,6 +208,13 @@ class Viewer:
         """Its ECG on paper; one file is read at a time."""
         with self._reading:
             return ecg_of(self.atlas, self._row(row))
+
+    def evidence(self, row: int) -> dict[str, Any]:
+        """Bands of evidence below its ECG; one recording is computed at a time."""
+        if self._bands_of is None:
+            raise SettingsError("no statement was named whose evidence is to be shown")
+        with self._reading:
+            return evidence_of(self.atlas, self._row(row), self._bands_of)
 
     def _row(self, row: int) -> int:
         if not 0 <= row < len(self.atlas):

@@ -10,12 +10,13 @@ function shape(tag, attributes, ...children) {
   return made;
 }
 
-/** A drawing of an ECG, with another one over it if there is one; `about` says what is seen. */
-export function drawEcg(ecg, about, other = null) {
+/** A drawing of an ECG, with another one over it and bands of evidence below it if there are any; `about` says what is seen. */
+export function drawEcg(ecg, about, other = null, evidence = null) {
   const traces = ecg.rows.flatMap((row) => row.traces);
   const seconds = Math.max(...traces.map((trace) => trace.place + trace.microvolts.length / ecg.sampling_rate));
   const width = Math.max(NARROWEST, LEAD_IN + Math.ceil((seconds * ecg.mm_per_second) / 5) * 5 + TAIL);
-  const heights = ecg.rows.map((row) => row.up + row.down);
+  const bandsOf = (number) => evidence?.bars[number] ?? [];
+  const heights = ecg.rows.map((row, number) => row.up + row.down + bandsOf(number).length * (evidence?.height ?? 0));
   const height = heights.reduce((sum, each) => sum + each, 0);
   const drawing = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": about, class: "ecg" });
   drawing.append(...gridOf(width, height));
@@ -30,6 +31,10 @@ export function drawEcg(ecg, about, other = null) {
       if (trace.place > 0) drawing.append(boundary(trace, ecg, baseline));
       drawing.append(label(trace, ecg, baseline));
     }
+    bandsOf(number).forEach((bars, place) => {
+      const middle = top + row.up + row.down + evidence.height * (place + 0.5);
+      drawing.append(...bandOf(bars, ecg, evidence, evidence.bands[place].name, middle));
+    });
     top += heights[number];
   });
   return drawing;
@@ -75,6 +80,16 @@ function boundary(trace, ecg, baseline) {
 function label(trace, ecg, baseline) {
   const text = trace.start === trace.place ? trace.label : `${trace.label}  ${trace.start} s`;
   return shape("text", { class: "lead", x: xOf(ecg, trace.place) + 1, y: baseline - trace.height }, text);
+}
+
+/** A band: bars up for what speaks for a statement, down for what speaks against it. */
+function bandOf(bars, ecg, { longest, gap }, name, middle) {
+  const stop = Math.max(0, ...bars.map(([, end]) => end));
+  const line = shape("path", { class: "band-line", d: `M${xOf(ecg, 0)} ${middle}H${xOf(ecg, stop)}` });
+  const drawn = bars.map(([begin, end, share]) => shape("rect", {
+    class: share > 0 ? "bar for" : "bar against", x: xOf(ecg, begin) + gap / 2, y: share > 0 ? middle - share * longest : middle,
+    width: Math.max(0.1, (end - begin) * ecg.mm_per_second - gap), height: Math.abs(share) * longest }));
+  return [line, ...drawn, shape("text", { class: "band", x: 0.5, y: middle + 1 }, name)];
 }
 
 function calibration(baseline) {

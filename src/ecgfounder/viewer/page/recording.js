@@ -55,16 +55,34 @@ export class RecordingPanel {
     }
     if (asked !== this.asked) return;
     this.ecg = told.rows ? told : null;
+    this.evidence = null;
     if (!this.ecg) {
       this.figure.replaceChildren(element("p", null, `No ECG is drawn: ${told.reason}.`));
       return;
     }
     this.draw(null);
+    if (this.about.has_evidence) await this.showEvidence(row, asked);
+  }
+
+  async showEvidence(row, asked) {
+    let told;
+    try {
+      told = await this.atlas.server.evidence(row);
+    } catch (error) {
+      told = { reason: error.message };
+    }
+    if (asked !== this.asked) return;
+    if (told.reason) tell(`No evidence is drawn: ${told.reason}.`);
+    else {
+      this.evidence = told;
+      this.draw(this.other);
+    }
   }
 
   /** Draw the ECG, and another one over it if there is one. */
   draw(other) {
-    const { ecg } = this;
+    const { ecg, evidence } = this;
+    this.other = other;
     const about = `ECG of ${this.name}, ${ecg.heading}`;
     const caption = [element("span", null, ecg.heading),
       element("span", { class: "soft" }, ecg.footer.filter(Boolean).join("; "))];
@@ -72,7 +90,10 @@ export class RecordingPanel {
       caption.push(element("span", null, element("span", { class: "over" }, "blue"),
         `: ${other.name}, similarity ${other.similarity} `, button("Remove it", () => this.draw(null))));
     }
-    const drawing = drawEcg(ecg, other ? `${about}; over it ${other.name}` : about, other?.ecg);
+    for (const band of evidence?.bands ?? []) {
+      caption.push(...band.caption.map((line) => element("span", { class: "evidence" }, line)));
+    }
+    const drawing = drawEcg(ecg, other ? `${about}; over it ${other.name}` : about, other?.ecg, evidence);
     const paper = element("div", { class: "paper", tabindex: 0, role: "group", "aria-label": "ECG on paper" }, drawing);
     this.figure.replaceChildren(paper, element("figcaption", null, ...caption));
   }

@@ -66,5 +66,7 @@ export class Server {
 
   ecg(row) { return asked("/api/ecg", { row }); }
 
+  evidence(row) { return asked("/api/evidence", { row }); }
+
   failures(text, first) { return asked("/api/failures", { text, first }); }
 }
