@@ -100,7 +100,7 @@ class Page:
 
 
 def opened(
-    browser: Browser, running: Served, *, wait: str = "document.documentElement.dataset.map === 'pca'", **size: int
+    browser: Browser, running: Served, *, wait: str = "document.documentElement?.dataset.map === 'pca'", **size: int
 ) -> Page:
     tab = browser.open(running.server.link, **size)
     tab.wait_for(wait)
@@ -484,7 +484,7 @@ def test_runs_of_every_form(browser: Browser, tmp_path: Path, form: str) -> None
             assert "2 done" in page.text("#progress")
             page.tab.evaluate("window.isOld = true")
             page.press_button("#again")
-            page.wait("!window.isOld && document.documentElement.dataset.map === 'pca'")
+            page.wait("!window.isOld && document.documentElement?.dataset.map === 'pca'")
         if n:
             page.find("a/1.xml")
             page.wait("document.getElementById('record')?.textContent === 'a/1.xml'")
@@ -497,7 +497,7 @@ def test_runs_of_every_form(browser: Browser, tmp_path: Path, form: str) -> None
 def test_a_page_on_disk(browser: Browser, atlas: Atlas, few: Shown, shown: Shown, tmp_path: Path) -> None:
     exporting.write_page(atlas, locate(tmp_path / "all"), ["rhythm", "age"])
     tab = browser.open(tmp_path / "all" / "index.html")
-    tab.wait_for("document.documentElement.dataset.map === 'pca'")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
     page = Page(tab, "")
     assert page.painted() > 1000
     page.choose("colour", "rhythm")
@@ -522,7 +522,7 @@ def test_a_page_on_disk(browser: Browser, atlas: Atlas, few: Shown, shown: Shown
     small = open_atlas(open_run(few.folder), data_dir=str(few.data_dir))
     exporting.write_page(small, locate(tmp_path / "few"), ["record"], drawings=True)
     tab = browser.open(tmp_path / "few" / "index.html")
-    tab.wait_for("document.documentElement.dataset.map === 'pca'")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
     page = Page(tab, "")
     page.find("p003")
     page.wait("document.querySelector('svg.ecg')")
@@ -537,7 +537,7 @@ def test_the_page_on_disk_compares_as_the_program_does(
     """The same selection in the page's script and in the program: shares, intervals, quartiles, distances."""
     exporting.write_page(atlas, locate(tmp_path), ["record", "rhythm", "age", "flag: clipped", "device_model"])
     tab = browser.open(tmp_path / "index.html")
-    tab.wait_for("document.documentElement.dataset.map === 'pca'")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
     page = Page(tab, "")
     page.choose("colour", "flag: clipped")
     page.wait_data("colour", "flag: clipped")
