@@ -65,6 +65,13 @@ def test_several_runs_as_one(tmp_path: Path) -> None:
     viewer.close()
 
 
+def test_labels_beside_several_runs(tmp_path: Path) -> None:
+    folders = [Made(tmp_path / name, data=number).make() for number, name in enumerate(("old", "new"))]
+    labels = pd.DataFrame({"study_id": [101, 103], "record": ["x", "y"]})
+    atlas = open_atlas(open_run(folders), labels, "study_id")
+    assert atlas.selection.table["record_table"].to_pylist() == ["x", None, "y", "y"] * 2
+
+
 def test_labels_beside_a_run_in_which_all_failed(tmp_path: Path) -> None:
     folder = Made(tmp_path / "run", rows=[BROKEN], done_order=[]).make()
     atlas = open_atlas(
