@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.browser import browser_program
 from tests.places import ROOT
 
 
@@ -146,3 +147,16 @@ def test_the_gpu_part_needs_torch_numpy_and_safetensors_and_names_what_else_is_m
     assert all(row["relative_error"] < 1e-5 and row["per_second"]["median"] > 0 for row in network)
     assert rows[-1]["skipped"].startswith("not installed: accelerate, datasets")
     assert "not installed: accelerate" in done.stdout
+
+
+@pytest.mark.services
+@pytest.mark.xdist_group("browser")
+@pytest.mark.skipif(browser_program() is None, reason="no Chromium is installed")
+def test_the_viewers_page_is_measured(tmp_path: Path) -> None:
+    done = run("benchmarks", "--quick", "--folder", str(tmp_path), "--only", "viewer")
+    (row,) = json.loads((tmp_path / "results.json").read_bytes())["parts"]["viewer"]["rows"]
+    assert row["recordings"] == 2000
+    assert all(
+        each["median"] > 0 for name, each in row.items() if name != "recordings" and not name.endswith("core_ms")
+    )
+    assert "| MB of the browser's process of the page |" in done.stdout
