@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "ecgfounder"
-SUFFIXES = {".py", ".pyi", ".typed", ".txt", ".html", ".css", ".js"}
+SUFFIXES = {".py", ".pyi", ".typed", ".txt", ".html", ".css", ".js", ".svg"}
 COMPILED = (
     "engines/_net1d.abi3.so",
     "preprocess/_filters.abi3.so",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.browser import browser_program
 from tests.places import ROOT
 
 
@@ -60,6 +61,18 @@ def test_every_measurement_has_a_median_within_its_range(quick: tuple[Path, str]
     found = spreads(json.loads(quick[0].read_text())["parts"])
     assert len(found) > 15
     assert all(each["min"] <= each["median"] <= each["max"] and each["n"] >= 1 for each in found)
+
+
+@pytest.mark.slow
+def test_the_whole_probe_command_is_measured_with_controls_on_files(tmp_path: Path) -> None:
+    flags = ["--random_networks", "1", "--permutations", "1", "--n_draws", "20", "--folds", "2"]
+    size = ["--recordings", "900", "--labels", "1", "--folder", str(tmp_path)]
+    facts = json.loads(run("benchmarks.probe_command", *size, "--", *flags).stdout)
+    assert (facts["status"], facts["recordings"], facts["labels"]) == (0, 900, 1)
+    assert facts["cpu_seconds"] > 0
+    controls = (tmp_path / "probe_results" / "results.csv").read_text()
+    assert "random weights" in controls
+    assert "simple features" in controls
 
 
 @pytest.mark.slow
@@ -134,3 +147,16 @@ def test_the_gpu_part_needs_torch_numpy_and_safetensors_and_names_what_else_is_m
     assert all(row["relative_error"] < 1e-5 and row["per_second"]["median"] > 0 for row in network)
     assert rows[-1]["skipped"].startswith("not installed: accelerate, datasets")
     assert "not installed: accelerate" in done.stdout
+
+
+@pytest.mark.services
+@pytest.mark.xdist_group("browser")
+@pytest.mark.skipif(browser_program() is None, reason="no Chromium is installed")
+def test_the_viewers_page_is_measured(tmp_path: Path) -> None:
+    done = run("benchmarks", "--quick", "--folder", str(tmp_path), "--only", "viewer")
+    (row,) = json.loads((tmp_path / "results.json").read_bytes())["parts"]["viewer"]["rows"]
+    assert row["recordings"] == 2000
+    assert all(
+        each["median"] > 0 for name, each in row.items() if name != "recordings" and not name.endswith("core_ms")
+    )
+    assert "| MB of the browser's process of the page |" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,13 @@ def test_a_run_is_made_with_the_settings_of_the_opened_one_and_goes_on(
     monkeypatch.setattr(module, "MEASURED", 3)
     run = open_run(place[0] / "run")
     said: list[str] = []
-    make = RandomNetworks(locate(tmp_path / "controls"), n=1, num_workers=0, say=said.append)
+    ends: list[int] = []
+    make = RandomNetworks(
+        locate(tmp_path / "controls"), n=1, num_workers=0, say=said.append, ended=lambda: ends.append(len(embedded))
+    )
     (found,) = make(some(run, 6))
     assert [call["sample"] for call in embedded] == [3, None]
+    assert ends == [1, 2]  # after each
     assert {call["checkpoint"] for call in embedded} == {"random:1"}
     assert found.records["record"].to_pylist() == place[1]["ecg_paths"].tolist()[:6]
     X, Z = (np.asarray(each.arrays(pooling="mean")[0]) for each in (run, found))
@@ -188,6 +193,7 @@ def test_the_command_makes_its_controls_itself(
     assert "fast, random weights: AUROC" in said
     assert "mean and range of 2 networks with random weights (he-normal-v1), 80 recordings" in said
     assert "fast, simple features: AUROC 1.000" in said
+    shutil.rmtree(tmp_path / "out" / "figures")
     for first in (tmp_path / "out").iterdir():
         if first.is_file():
             first.unlink()  # as if it had been interrupted before it could write

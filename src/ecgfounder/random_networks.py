@@ -51,6 +51,8 @@ class RandomNetworks:
         Called with lines on the progress.
     progress : callable or None
         As in `ecgfounder.embed_cohort`.
+    ended : callable
+        Called when a run has ended.
     """
 
     folder: str | os.PathLike[str] | Location
@@ -61,6 +63,7 @@ class RandomNetworks:
     num_workers: int = 4
     say: Callable[[str], None] = lambda line: None
     progress: Callable[[int, int, int], None] | None = None
+    ended: Callable[[], None] = lambda: None
 
     def __call__(self, selection: Selection) -> list[EmbeddingRun | EmbeddingRuns]:
         """The runs of these recordings, one for each seed; for recordings of several runs, several as one.
@@ -157,7 +160,7 @@ class _Part:
 
     def _embed(self, seed: int, sample: int | None) -> CohortRun:
         hints = self.fingerprint["hints"]
-        return embed_cohort(
+        done = embed_cohort(
             self.cohort,
             self.folder(seed).path if self.folder(seed).is_local else str(self.folder(seed)),
             checkpoint=f"random:{seed}",
@@ -177,3 +180,5 @@ class _Part:
             storage_options=dict(self.maker.options.items),
             progress=self.maker.progress or False,
         )
+        self.maker.ended()
+        return done

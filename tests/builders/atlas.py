@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecgfounder.ecg.plot import Band
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.readers import make_source, read_source
 from ecgfounder.readers.identity import identity_of
 from ecgfounder.readers.source import Hints
@@ -98,3 +100,9 @@ def _write_beside(record: Path, paths: list[str], cluster: np.ndarray) -> None:
     half = paths[::2]
     statements = {"record": half, "statements": [["Sinus rhythm", "<b>Otherwise normal</b>"]] * len(half)}
     pq.write_table(pa.table({**statements, "qrs_ms": np.linspace(80, 120, len(half))}), record / "statements.pq")
+
+
+def bands_of(recording: Recording) -> tuple[Band, ...]:
+    """Evidence of two seconds: for, then half as much against; its caption is hostile."""
+    assert len(recording.leads) == 12
+    return (Band("evidence", np.array([[0.0, 1.0], [1.0, 2.0]]), np.array([2.0, -1.0]), ("<b>told</b>",)),)

@@ -54,6 +54,10 @@ def parsed(*words: str) -> argparse.Namespace:
         ("--baseline age sex", {"baseline": ("age", "sex")}),
         ("--score af=ATRIAL=X", {"score": {"af": "ATRIAL=X"}}),
         ("--subgroups sex age:10", {"subgroups": ("sex", "age:10")}),
+        ("--learning_curve", {"learning_curve": ()}),
+        ("--learning_curve 10 50", {"learning_curve": (10, 50)}),
+        ("--label_noise", {"label_noise": True}),
+        ("--recalibrate", {"recalibrate": True}),
         ("--seed 4", {"seed": 4}),
     ],
 )
@@ -67,6 +71,8 @@ def test_each_flag_is_its_setting(words: str, settings: dict[str, Any]) -> None:
 def test_numbers_and_classes_are_labels_too() -> None:
     assert settings_of(parsed("--number", "age", "--number", "lvef")).number == ("age", "lvef")
     assert settings_of(parsed("--classes", "rhythm")).classes == "rhythm"
+    told = settings_of(parsed("--number", "age", "--prediction_interval", "--interval_by", "sex"))
+    assert (told.prediction_interval, told.interval_by) == (0.9, "sex")
     told = settings_of(parsed("--time", "years", "--event", "death", "--horizons", "1", "5"))
     assert (told.time, told.event, told.horizons) == ("years", "death", (1.0, 5.0))
     with pytest.raises(SettingsError, match="must be LABEL=COLUMN, got 'af'"):

@@ -102,6 +102,10 @@ def test_a_line_comes_also_while_nothing_is_done_and_none_after_the_end(
         re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  done 2 of 10, failed 1, 0\.0 ECG/s", line) for line in stopped
     )
     assert not [thread for thread in threading.enumerate() if thread.name == "ecgfounder-tick"]
+    console.progress(0, 0, 7)  # of another run
+    wait_until(lambda: any("done 0 of 7, failed 0" in line for line in lines()))
+    console.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "ecgfounder-tick"]
 
 
 def test_what_a_run_says_of_its_workers_is_in_the_same_line(

@@ -110,7 +110,7 @@ def script(tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.Captur
         ("ecgfounder embed --keep", {"--keep_columns"}),
         ("ecgfounder embed --pooling ", {"none", "mean", "both"}),
         ("ecgfounder embed --mode 1", {"12lead", "1lead"}),
-        ("ecgfounder export --to p", {"parquet"}),
+        ("ecgfounder export --to p", {"parquet", "page"}),
         ("ecgfounder --print_completion f", {"fish"}),
     ],
 )

@@ -87,6 +87,7 @@ def test_the_script_has_its_shards_as_a_literal_and_the_same_flags(
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_lost_tasks_are_sent_again_alone(script: str, tmp_path: Path) -> None:
     assert set(submit(tmp_path, 1, 2)) <= {0, 1}
     assert status().again == ((3, 4), (4, 4))

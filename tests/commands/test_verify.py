@@ -92,6 +92,7 @@ def test_a_comparison_that_fails_makes_the_exit_status_1(
     assert "FAIL: 2 of 3 comparisons" in said
 
 
+@pytest.mark.slow
 def test_engines_that_are_not_there_are_skipped_with_what_would_help(
     tmp_path: Path, checkpoint_12lead: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,12 +18,16 @@ from hypothesis import strategies as st
 
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.plot import (
+    BAND_HEIGHT,
     LEAD_IN,
     MARGIN,
     STANDARD_ROWS,
     TITLE_HEIGHT,
+    Band,
+    bars_of,
     figure_of,
     footer_of,
+    last_rows,
     plot_recording,
     rows_of,
 )
@@ -324,3 +328,43 @@ def test_without_matplotlib_the_install_command_is_given(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"ecgfounder\[report\]"):
         figure_of(recording_of())
+
+
+# --- bands ------------------------------------------------------------------------------------------------------------
+
+
+def band(n: int, step: float = 0.5) -> Band:
+    starts = np.arange(n) * step
+    return Band("evidence", np.stack([starts, starts + step], axis=1), np.arange(n) - 2.0, ("a caption $ of a band",))
+
+
+def test_a_band_is_below_the_last_row_of_each_stretch_of_time() -> None:
+    assert last_rows(rows_of(recording_of())) == [3]
+    long = rows_of(recording_of((*STANDARD_LEADS, "vx"), seconds=33))
+    assert sorted(last_rows(long)) == [4, 5, 6, 7]  # three strips, then the lead that starts anew
+    assert [long[number].traces[0].start for number in sorted(last_rows(long))] == [10, 20, 30, 0]
+
+
+def test_bars_have_their_place_in_time_and_the_longest_is_of_length_one() -> None:
+    rows = rows_of(recording_of(("II",), seconds=33))
+    bars = [bars_of(band(66), row, 500) for row in rows]
+    assert [len(each) for each in bars] == [20, 20, 20, 6]
+    assert bars[1][0] == pytest.approx((0, 0.5, 18 / 63))
+    assert bars[3][-1] == pytest.approx((2.5, 3.0, 1.0))
+    assert bars[0][0] == pytest.approx((0, 0.5, -2 / 63))
+    cut = bars_of(band(3, step=7.0), rows[0], 500)
+    assert [each[:2] for each in cut] == [(0, 7), (7, 10)]
+    assert [share for *_, share in bars_of(Band("x", np.array([[0.0, 1.0]]), np.zeros(1), ()), rows[0], 500)] == [0]
+
+
+@matplotlib_only
+def test_bands_have_room_of_their_own_and_captions(tmp_path: Path) -> None:
+    plain, both = figure_of(recording_of()), figure_of(recording_of(), bands=(band(20), band(20)))
+    taller = (both.get_size_inches() - plain.get_size_inches()) * 25.4
+    assert taller[0] == pytest.approx(0)
+    assert 2 * BAND_HEIGHT <= taller[1] < 2 * BAND_HEIGHT + 10
+    out = tmp_path / "out.svg"
+    plot_recording(recording_of(), out, bands=(band(20), band(20)))
+    content = out.read_text()
+    assert content.count('id="band-0-3"') == content.count('id="band-1-3"') == 20
+    assert content.count("a caption $ of a band") >= 2

@@ -133,7 +133,7 @@ def kept_number(_cache: Path, number: int) -> int:
     ("name", "change"),
     [
         pytest.param("native", one_weight_less, marks=needs_native),
-        pytest.param("native", another_graph, marks=needs_native),
+        pytest.param("native", another_graph, marks=[needs_native, pytest.mark.slow]),
         ("onnx", another_graph),
     ],
 )

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 from urllib.parse import urlencode
 
+from ecgfounder.ecg.plot import Band
+from ecgfounder.ecg.recording import Recording
 from ecgfounder.viewer import Atlas, Server, Viewer
 
 
@@ -73,9 +75,11 @@ class Served:
 
 
 @contextmanager
-def served(opened: Callable[[], Atlas]) -> Iterator[Served]:
+def served(
+    opened: Callable[[], Atlas], bands_of: Callable[[Recording], Sequence[Band]] | None = None
+) -> Iterator[Served]:
     """A server in a thread, which ends with the block."""
-    viewer = Viewer(opened)
+    viewer = Viewer(opened, bands_of)
     server = Server(viewer)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

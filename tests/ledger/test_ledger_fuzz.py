@@ -44,6 +44,7 @@ from ecgfounder.storage import locate
 from tests.builders.cohorts import settings_for, write_cohort
 from tests.harness.outputs import json_outputs, parquet_rows
 from tests.harness.stand_ins import NullEngine, Silent
+from tests.harness.thinned import thinned
 
 COUNT = 9
 FAILURES = 2  # of them; `write_cohort` says which
@@ -662,7 +663,7 @@ LOST: dict[str, Callable[[dict[str, Json]], Any]] = {
 
 
 @pytest.mark.parametrize("form", ["json", "predictions", "identifiers"])
-@pytest.mark.parametrize("names", in_batches(LOST, 7), ids=lambda names: names[0])
+@pytest.mark.parametrize("names", thinned(in_batches(LOST, 7), 2), ids=lambda names: names[0])
 def test_finished_records_whose_lines_are_damaged_are_done_again_and_are_there_once(
     made: dict[str, Made], place: Callable[[], Path], form: str, names: list[str]
 ) -> None:
@@ -759,7 +760,7 @@ FACTS: dict[str, Callable[[dict[str, Json]], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize("name", thinned(FACTS, 8))
 def test_facts_that_are_possible_and_wrong_are_never_more_than_a_clear_error(
     made: dict[str, Made], place: Callable[[], Path], name: str
 ) -> None:

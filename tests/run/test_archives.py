@@ -89,7 +89,7 @@ def assert_same_outputs(here: Path, there: Path) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["zip", "tar", "stored.zip"])
+@pytest.mark.parametrize("kind", ["zip", "tar", pytest.param("stored.zip", marks=pytest.mark.slow)])
 def test_a_cohort_of_all_formats_gives_the_outputs_of_the_folder(
     kind: str, num_workers: int, formats: Path, start: Start, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def test_a_dataset_without_a_path_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_shard_without_records_of_a_cohort_that_has_some_succeeds(checkpoint_1lead: Path, tmp_path: Path) -> None:
     np.savetxt(tmp_path / "a.csv", np.random.default_rng(0).normal(size=(2000, 1)), header="I", comments="")
     (tmp_path / "data.csv").write_text(f"ecg_paths\n{tmp_path}/a.csv\n")

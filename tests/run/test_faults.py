@@ -16,6 +16,7 @@ from ecgfounder.run.settings import Settings
 from tests.builders.cohorts import settings_for, write_cohort
 from tests.harness.faults import DISK_ERRORS, Fault, run_to_the_end, start, with_shard
 from tests.harness.outputs import json_outputs, parquet_rows
+from tests.harness.thinned import thinned
 
 FORMATS = ("json", "parquet")
 
@@ -71,7 +72,7 @@ def kills(seed: int, operations: int) -> Iterator[Fault]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 53))])
+@pytest.mark.parametrize("seed", thinned(range(53), 1))
 def test_killed_and_resumed_until_it_ends_gives_the_undisturbed_result(
     seed: int, form: str, processes: int, cohort: Path, checkpoint: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -82,7 +83,7 @@ def test_killed_and_resumed_until_it_ends_gives_the_undisturbed_result(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("kind", [None, *DISK_ERRORS])
+@pytest.mark.parametrize("kind", thinned([None, *DISK_ERRORS], 1))
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 11])
 def test_fault_at_any_operation_loses_nothing(
     every: int, kind: int | None, form: str, cohort: Path, checkpoint: Path, undisturbed: dict[str, Any], tmp_path: Path

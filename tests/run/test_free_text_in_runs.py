@@ -101,6 +101,7 @@ def assert_nothing_told(
     assert [line for line in (said.out + said.err + caplog.text).splitlines() if MARKER in line] == []
 
 
+@pytest.mark.slow
 def test_a_run_in_json_and_all_that_is_made_of_it(
     cohort: Path,
     checkpoint_12lead: Path,

@@ -35,6 +35,7 @@ from tests.harness.cohorts import Lines
 from tests.harness.outputs import json_outputs
 from tests.harness.stand_ins import NullEngine
 from tests.harness.store_faults import check_sealed, rows_of_shards
+from tests.harness.thinned import thinned
 
 FORMS = ("json", "parquet")
 DONE, FAILED = 19, 2
@@ -175,7 +176,9 @@ CUTS = {"local": cut_locally, "groups": cut_in_groups}
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("finisher", ["local", "groups", "array"])
-@pytest.mark.parametrize("beginners", [["local"], ["groups"], ["groups", "local"], ["local", "groups", "local"]])
+@pytest.mark.parametrize(
+    "beginners", thinned([["local", "groups", "local"], ["groups", "local"], ["local"], ["groups"]], 2)
+)
 def test_a_run_goes_on_with_another_driver(
     beginners: list[str], finisher: str, form: str, start: Start, expected: Callable[[str], Any], tmp_path: Path
 ) -> None:

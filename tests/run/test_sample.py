@@ -81,6 +81,7 @@ def test_a_sample_is_resumed_to_the_whole(flags: list[str], tmp_path: Path, caps
     assert json_outputs(tmp_path / "at once") == whole
 
 
+@pytest.mark.slow
 def test_shards_of_a_sample_are_parts_of_the_same_sample(flags: list[str], tmp_path: Path) -> None:
     for shard in ("1/2", "2/2"):
         main([*flags, "--sample", "6", "--shard", shard])

@@ -21,6 +21,7 @@ from ecgfounder.run import run as run_module
 from tests.builders.cohorts import write_cohort
 from tests.harness.outputs import json_outputs
 from tests.harness.stand_ins import NullEngine
+from tests.harness.thinned import thinned
 
 FAILS_AT_EXIT = 120
 """Python's exit status where it cannot write what is left for a standard stream."""
@@ -225,7 +226,7 @@ def test_a_signal_while_the_checkpoint_loads_ends_the_run_at_once_and_gives_the_
     assert not (record / "run.json").exists()
 
 
-@pytest.mark.parametrize("number", ENDING_SIGNALS)
+@pytest.mark.parametrize("number", thinned(ENDING_SIGNALS, 2))
 def test_every_signal_of_a_scheduler_ends_a_run_with_what_is_in_flight_committed(
     number: signal.Signals, embed: list[str], tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from ecgfounder.results import open_run
 from ecgfounder.viewer import Viewer, open_atlas
 from ecgfounder.viewer.columns import LABELS
 from tests.builders.atlas import Shown
-from tests.builders.runs import Made
+from tests.builders.runs import BROKEN, Made
 
 
 def test_recordings_without_labels_are_shown_too(shown: Shown) -> None:
@@ -63,6 +63,21 @@ def test_several_runs_as_one(tmp_path: Path) -> None:
     ]
     assert viewer.column("run")[0]["categories"] == ("new", "old")
     viewer.close()
+
+
+def test_labels_beside_several_runs(tmp_path: Path) -> None:
+    folders = [Made(tmp_path / name, data=number).make() for number, name in enumerate(("old", "new"))]
+    labels = pd.DataFrame({"study_id": [101, 103], "record": ["x", "y"]})
+    atlas = open_atlas(open_run(folders), labels, "study_id")
+    assert atlas.selection.table["record_table"].to_pylist() == ["x", None, "y", "y"] * 2
+
+
+def test_labels_beside_a_run_in_which_all_failed(tmp_path: Path) -> None:
+    folder = Made(tmp_path / "run", rows=[BROKEN], done_order=[]).make()
+    atlas = open_atlas(
+        open_run(folder), pd.DataFrame({"study_id": [104], "score": [1.0]}), "study_id", where="score > 0"
+    )
+    assert (len(atlas), atlas.failures.num_rows) == (0, 1)
 
 
 def test_selections_are_forgotten_in_order(shown: Shown) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ecgfounder.results import open_run
-from ecgfounder.viewer import Atlas, open_atlas
-from tests.builders.atlas import HOSTILE, N_FILES, Shown, write_shown
+from ecgfounder.storage import locate
+from ecgfounder.viewer import Atlas, exporting, open_atlas
+from ecgfounder.viewer import places as places_module
+from ecgfounder.viewer.places import Places, Progress
+from tests.builders.atlas import HOSTILE, N_FILES, Shown, bands_of, write_shown
 from tests.builders.runs import BROKEN, FORMS, Made
 from tests.harness.browser import Browser, Tab
 from tests.harness.viewed import Served, served
@@ -95,7 +100,7 @@ class Page:
 
 
 def opened(
-    browser: Browser, running: Served, *, wait: str = "document.documentElement.dataset.map === 'pca'", **size: int
+    browser: Browser, running: Served, *, wait: str = "document.documentElement?.dataset.map === 'pca'", **size: int
 ) -> Page:
     tab = browser.open(running.server.link, **size)
     tab.wait_for(wait)
@@ -303,6 +308,17 @@ def test_search_ecg_and_a_walk_along_neighbours(page: Page) -> None:
     assert page.tab.evaluate("document.getElementById('back').disabled")
 
 
+def test_evidence_is_a_band_below_the_ecg(browser: Browser, atlas: Atlas) -> None:
+    with served(lambda: atlas, bands_of=bands_of) as running:
+        page = opened(browser, running)
+        page.find("p001")
+        page.wait("document.querySelector('svg.ecg rect.bar') && document.querySelector('#neighbours table')")
+        assert len(page.texts("svg.ecg rect.bar.for")) == len(page.texts("svg.ecg rect.bar.against")) == 1
+        assert "<b>told</b>" in page.text("#ecg figcaption")
+        assert page.is_clean()
+        page.tab.close()
+
+
 def test_the_patients_other_recordings_flags_and_statements(page: Page) -> None:
     page.find("sub/00010.xml")
     page.wait("document.getElementById('record')?.textContent === 'sub/00010.xml'")
@@ -419,6 +435,27 @@ def test_an_ecg_over_another(browser: Browser, few: Shown) -> None:
         page.tab.close()
 
 
+def test_an_ecg_over_one_of_another_length_rate_and_layout(page: Page) -> None:
+    """The same seconds of the same lead, wherever the other has them; its first ones if it is too short."""
+    found = page.tab.evaluate(
+        """import("/ecg.js").then(({ drawEcg }) => {
+          const trace = (label, start, place, n, value) => ({label, start, place, height: 5, microvolts: Array(n).fill(value)});
+          const row = (...traces) => ({up: 15, down: 10, traces});
+          const paper = {mm_per_second: 25, mm_per_millivolt: 10, gap: -1, heading: "", footer: []};
+          const short = [trace("I", 0, 0, 250, 0), trace("V1", 5, 5, 250, 0), trace("V9", 0, 0, 9, 0)];
+          const one = {...paper, sampling_rate: 100, rows: [row(...short)]};
+          const long = trace("V1", 0, 0, 2000, 100); long.microvolts.fill(200, 1000, 1500);
+          const other = {...paper, sampling_rate: 200, rows: [row(trace("I", 0, 0, 300, 100)), row(long)]};
+          return [...drawEcg(one, "about", other).querySelectorAll(".other")].map((each) => each.getAttribute("d"));
+        })"""
+    )
+    assert len(found) == 2
+    assert [each.count("L") + 1 for each in found] == [300, 500]
+    assert found[0].startswith("M10.00 14.00L10.13 14.00")  # 0.1 mV above the baseline at 15 mm
+    assert found[1].startswith("M135.00 13.00L")
+    assert " 14.00" not in found[1]  # seconds 5 to 7.5, where it is 0.2 mV
+
+
 EMPTY: dict[str, dict[str, Any]] = {
     "all_failed": {"rows": [BROKEN], "done_order": []},
     "nothing": {"rows": [], "done_order": [], "outcome": "interrupted"},
@@ -447,11 +484,116 @@ def test_runs_of_every_form(browser: Browser, tmp_path: Path, form: str) -> None
             assert "2 done" in page.text("#progress")
             page.tab.evaluate("window.isOld = true")
             page.press_button("#again")
-            page.wait("!window.isOld && document.documentElement.dataset.map === 'pca'")
+            page.wait("!window.isOld && document.documentElement?.dataset.map === 'pca'")
         if n:
             page.find("a/1.xml")
             page.wait("document.getElementById('record')?.textContent === 'a/1.xml'")
             page.wait("document.querySelector('#neighbours')?.textContent.match(/None|Similarity/)")
             page.wait("document.querySelector('#ecg').textContent.includes('No ECG is drawn')")
         assert page.is_clean()
+        page.tab.close()
+
+
+def test_a_page_on_disk(browser: Browser, atlas: Atlas, few: Shown, shown: Shown, tmp_path: Path) -> None:
+    exporting.write_page(atlas, locate(tmp_path / "all"), ["rhythm", "age"])
+    tab = browser.open(tmp_path / "all" / "index.html")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
+    page = Page(tab, "")
+    assert page.painted() > 1000
+    page.choose("colour", "rhythm")
+    page.wait_data("colour", "rhythm")
+    n = shown.table["rhythm"].value_counts()
+    page.press_button("#legend li button")
+    page.wait_data("selected", n.iloc[0])
+    page.wait("document.querySelector('#composition table')")
+    assert page.texts("#composition caption") == ["rhythm", "age"]
+    assert page.texts("#composition tbody td")[0] == f"{n.iloc[0]} (100.0 %)"
+    assert "null" not in page.text("#result")
+    page.press_button("#rows button.link")
+    page.wait("document.querySelector('#neighbours table')")
+    assert page.text("#record").startswith("recording ")
+    assert len(page.texts("#neighbours tbody tr")) == 10
+    page.press_button("#tab-failures")
+    assert page.texts("#reasons tbody tr") == ["no such fileReadErrorunder 11"]
+    assert tab.errors == []
+    assert len(tab.requests) == 1
+    tab.close()
+
+    small = open_atlas(open_run(few.folder), data_dir=str(few.data_dir))
+    exporting.write_page(small, locate(tmp_path / "few"), ["record"], drawings=True)
+    tab = browser.open(tmp_path / "few" / "index.html")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
+    page = Page(tab, "")
+    page.find("p003")
+    page.wait("document.querySelector('svg.ecg')")
+    assert page.text("#record") == "p003/r.hea"
+    assert tab.errors == []
+    tab.close()
+
+
+def test_the_page_on_disk_compares_as_the_program_does(
+    browser: Browser, atlas: Atlas, viewed: Served, tmp_path: Path
+) -> None:
+    """The same selection in the page's script and in the program: shares, intervals, quartiles, distances."""
+    exporting.write_page(atlas, locate(tmp_path), ["record", "rhythm", "age", "flag: clipped", "device_model"])
+    tab = browser.open(tmp_path / "index.html")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
+    page = Page(tab, "")
+    page.choose("colour", "flag: clipped")
+    page.wait_data("colour", "flag: clipped")
+    page.press_button("#legend li:nth-child(2) button")
+    page.wait("document.querySelectorAll('#composition table').length === 4")
+    clipped = np.zeros(len(atlas), dtype=bool)
+    clipped[::5] = True
+    told = viewed.ask("/api/selection", "POST", np.packbits(clipped, bitorder="little").tobytes()).json["columns"]
+    expected = {each["name"]: each for each in told}
+    tables = tab.evaluate(
+        "[...document.querySelectorAll('#composition table')].map((each) => [each.caption.textContent,"
+        " [...each.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))])"
+    )
+    assert {name for name, _ in tables} == {"rhythm", "age", "flag: clipped", "device_model"}
+    for name, rows in tables:
+        for share, cells in zip(expected[name]["shares"], rows, strict=False):
+            assert cells[0] == share["value"]
+            assert cells[1].startswith(str(share["selected"]))
+            assert cells[3].replace("+", "") == (
+                f"{100 * share['difference']:.1f} % ({100 * share['low']:.1f} % to {100 * share['high']:.1f} %)"
+            )
+        if name == "age":
+            median = expected[name]["spread"]["selected"][1]
+            assert rows[0][1].startswith(f"{median:.4g}")
+            assert rows[0][3] == f"{100 * expected[name]['distance']:.1f} %"
+    assert tab.errors == []
+    tab.close()
+
+
+def test_umap_in_the_background_with_progress(browser: Browser, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+
+    def made(places: Places, _: object) -> None:
+        places.umap.phase, places.umap.share = "laying out", 0.25
+        assert goes_on.wait(60)
+        places._coordinates["umap"] = places.coordinates("pca")[:, ::-1].copy()
+        places.umap = Progress("ready")
+
+    monkeypatch.setattr(Places, "_make_umap", made)
+    monkeypatch.setattr(places_module, "find_spec", lambda _: None)
+    with served(lambda: open_atlas(open_run(shown.folder))) as running:
+        page = opened(browser, running)
+        pca = page.pixels()
+        page.choose("kind", "umap")
+        page.wait("document.getElementById('told').textContent.includes('[map]')")  # how to install it
+        assert page.tab.evaluate("document.getElementById('kind').value") == "pca"
+        monkeypatch.setattr(places_module, "find_spec", lambda _: object())
+        page.choose("kind", "umap")
+        page.wait("document.getElementById('told').textContent.includes('laying out, 25.0 %')")
+        assert page.pixels() == pca  # the map before is there meanwhile, and can be used
+        page.press_button("#fit")
+        goes_on.set()
+        page.wait_data("map", "umap")
+        assert page.pixels() != pca
+        assert "UMAP" in page.text("#told")
+        page.choose("kind", "pca")
+        page.wait_data("map", "pca")
+        assert page.pixels() == pca
         page.tab.close()

@@ -144,3 +144,14 @@ def test_others_are_placed_by_the_nearest_that_are_fitted() -> None:
     assert np.array_equal(nearest, cluster[300:])
     again = placed(directions[:50], directions[:300], fitted)
     assert np.linalg.norm(again - fitted[:50], axis=1).mean() < 0.15  # a fitted one is nearest to itself
+
+
+def test_what_a_library_says_of_unreadable_embeddings_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: object) -> None:
+        raise OSError("SMITH^JOHN")
+
+    monkeypatch.setattr(places, "vectors_of", unreadable)
+    atlas = opened(Made(tmp_path / "run"))
+    assert (atlas.places.pca.state, atlas.places.pca.phase) == ("failed", "the embeddings cannot be read (OSError)")

@@ -10,11 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecgfounder.ecg.plot import Band
+from ecgfounder.ecg.recording import Recording
+from ecgfounder.errors import PrepareError
 from ecgfounder.results import open_run
-from ecgfounder.viewer import open_atlas
+from ecgfounder.viewer import Atlas, open_atlas
 from ecgfounder.viewer.details import ecg_of
-from tests.builders.atlas import FORMULA, HOSTILE, N_FILES, Shown
-from tests.harness.viewed import Served
+from tests.builders.atlas import FORMULA, HOSTILE, N_FILES, Shown, bands_of
+from tests.harness.viewed import Served, served
 
 
 def mask_of(rows: np.ndarray, n: int) -> bytes:
@@ -220,3 +223,24 @@ def test_an_error_in_the_program_is_one_line_without_values(viewed: Served, caps
             viewed.ask("/api/search", text="Smith")
     said = capsys.readouterr().err
     assert said == "ecgfounder: a request of the page was not answered: KeyError\n"
+
+
+def test_bands_of_evidence_below_an_ecg(atlas: Atlas, viewed: Served) -> None:
+    assert viewed.ask("/api/about").json["has_evidence"] is False
+    assert viewed.ask("/api/evidence", row="1").status == 422
+    with served(lambda: atlas, bands_of=bands_of) as running:
+        running.enter()
+        assert running.ask("/api/about").json["has_evidence"] is True
+        told = running.ask("/api/evidence", row="1").json
+        assert told["bands"] == [{"name": "evidence", "caption": ["<b>told</b>"]}]
+        (bars,) = told["bars"].values()
+        assert bars == [[[0.0, 1.0, 1.0], [1.0, 2.0, -0.5]]]
+        assert running.ask("/api/evidence", row=str(len(atlas))).status == 422
+        assert "reason" in running.ask("/api/evidence", row=str(len(atlas) - 1)).json  # its file is not there
+    with served(lambda: atlas, bands_of=refusing) as running:
+        running.enter()
+        assert running.ask("/api/evidence", row="1").json == {"reason": "too short"}
+
+
+def refusing(_recording: Recording) -> tuple[Band, ...]:
+    raise PrepareError("too short")

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
+from ecgfounder.commands.analysis_arguments import label_table, opened_runs
 from ecgfounder.commands.arguments import add_storage_argument
 from ecgfounder.commands.terminal import Terminal
-from ecgfounder.errors import RunError, SettingsError
+from ecgfounder.errors import RunError, SettingsError, StorageError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.results.dataset_card import CARD_NAME, dataset_card
 from ecgfounder.results.export import TARGETS, export_run, export_runs
@@ -21,7 +22,18 @@ from ecgfounder.results.revealed import identifying, n_rare, what_it_reveals
 from ecgfounder.results.run import open_run
 from ecgfounder.results.share import share_run
 from ecgfounder.results.small_cells import FEWEST
+from ecgfounder.storage import locate, output_place
 from ecgfounder.storage import storage_options as make_options
+
+MAPS = ("map", "page")
+
+_OF_TARGETS = {
+    ("columns",): ("share", *MAPS),
+    ("group", "keys"): ("share",),
+    ("labels", "on", "where", "umap"): MAPS,
+    ("drawings", "data_dir"): ("page",),
+}
+"""Flags, and the targets that they are for."""
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,17 +46,26 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--to",
         required=True,
-        choices=(*TARGETS, "share", "card"),
+        choices=(*TARGETS, "share", "card", *MAPS),
         help="json: a file per ECG; npy: the same as arrays; parquet: shards; share: a copy without what leads back to the "
-        "files; card: the dataset card of the folder, and what sharing it would reveal",
+        "files; card: the dataset card of the folder, and what sharing it would reveal; map: places on a map and neighbours, for "
+        "other viewers; page: the map as a page that opens from disk",
     )
     add("--output_dir", help="new or empty folder to write to (card: default is standard output)")
     add_storage_argument(parser)
     add("--layout", choices=LAYOUT_CHOICES, help="how files are named (default: as in the run)")
     add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
     add("--allow_incomplete", action="store_true", help="export what there is of a run that is not complete")
-    only = parser.add_argument_group("with --to share").add_argument
+    only = parser.add_argument_group("with --to share, map or page").add_argument
     only("--columns", nargs="+", default=[], metavar="COLUMN", help="columns of the manifest to copy (default: none)")
+    only = parser.add_argument_group("with --to map or page").add_argument
+    only("--labels", metavar="TABLE", help="table of labels, whose columns may be copied")
+    only("--on", metavar="COLUMN", help="column that the table and the runs have in common, e.g. study_id")
+    only("--where", metavar="EXPR", help="only these recordings, e.g. 'age >= 18'")
+    only("--umap", action="store_true", help="make a map by UMAP, too")
+    only("--drawings", action="store_true", help="page: with the ECGs, of a few recordings")
+    only("--data_dir", metavar="DIR", help="page, --drawings: folder of the ECG files now (default: that of the run)")
+    only = parser.add_argument_group("with --to share").add_argument
     only("--group", metavar="COLUMN", help="column of patients, which get random names")
     only("--keys", metavar="FILE", help="new Parquet file, not to be shared, that says which key is which recording")
 
@@ -57,14 +78,17 @@ def run_export(arguments: argparse.Namespace) -> int:
     ECGFounderError
         As `export_run` does.
     """
-    shared = [name for name in ("columns", "group", "keys") if getattr(arguments, name)]
-    if shared and arguments.to != "share":
-        raise SettingsError(f"--{shared[0]} is for --to share")
+    for names, targets in _OF_TARGETS.items():
+        wrong = [name for name in names if getattr(arguments, name)]
+        if wrong and arguments.to not in targets:
+            raise SettingsError(f"--{wrong[0]} is for --to {' or '.join(targets)}")
     if arguments.to in ("card", "share"):
         if len(arguments.runs) > 1 or arguments.names is not None:
             raise SettingsError(f"--to {arguments.to} takes one run")
         return _card(arguments) if arguments.to == "card" else _share(arguments)
     _require_folder(arguments)
+    if arguments.to in MAPS:
+        return _map(arguments)
     options = {
         "layout": arguments.layout,
         "shard_size": arguments.shard_size,
@@ -137,6 +161,45 @@ def _share(arguments: argparse.Namespace) -> int:
     console.line(
         f"{counted(n_records, 'recording')} copied to {arguments.output_dir}. The copy is not anonymous: read its {CARD_NAME}, "
         "look at it, and share it under the cohort's terms."
+    )
+    return 0
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    from ecgfounder.analysis.pages.tables import check_results_folder
+    from ecgfounder.viewer import exporting, open_atlas
+
+    options = make_options(arguments.storage_options)
+    out = locate(output_place(arguments.output_dir, options))
+    file = exporting.MAP_FILE if arguments.to == "map" else exporting.PAGE_FILE
+    check_results_folder(out, file)
+    console = Terminal()
+    arguments.run_names, arguments.allow_different = arguments.names, False
+    run = opened_runs(arguments, console)
+    atlas = open_atlas(
+        run,
+        label_table(arguments),
+        arguments.on,
+        where=arguments.where,
+        data_dir=arguments.data_dir,
+        options=options,
+    )
+    try:
+        if arguments.umap:
+            atlas.places.make_umap()
+        if arguments.to == "map":
+            exporting.write_map(atlas, out, arguments.columns)
+        else:
+            exporting.write_page(atlas, out, arguments.columns, drawings=arguments.drawings)
+    except (OSError, StorageError) as error:
+        raise RunError(f"{out} could not be written: {error}") from error
+    finally:
+        atlas.close()
+    what = f", with {', '.join(arguments.columns)}" if arguments.columns else ", without names and labels"
+    ecgs = ", with ECGs" if arguments.drawings else ""
+    console.line(f"{counted(len(atlas), 'recording')} written to {out / file}{what}{ecgs}")
+    console.line(
+        "A place on a map, and what is near, tells something of each recording: share it under the cohort's terms."
     )
     return 0
 

@@ -112,6 +112,32 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="columns whose values are subgroups that are tested too; age:10 makes bands, e.g. sex age:10 site flags",
     )
+    add(
+        "--learning_curve",
+        nargs="*",
+        type=int,
+        metavar="N",
+        help="also train on so many patients of the rarer class, 20 times each (without numbers: 10 30 100 300 1000)",
+    )
+    add(
+        "--label_noise",
+        action="store_true",
+        help="name recordings whose leave-out prediction contradicts their label",
+    )
+    add(
+        "--recalibrate",
+        action="store_true",
+        help="also test logits that are recalibrated on the validation part, or in the inner folds",
+    )
+    add(
+        "--prediction_interval",
+        nargs="?",
+        type=float,
+        const=0.9,
+        metavar="LEVEL",
+        help="for numbers: prediction intervals of this level (0.9), and their coverage",
+    )
+    add("--interval_by", metavar="COLUMN", help="prediction intervals of their own width by this column, e.g. age:10")
     add("--against", nargs="+", default=[], metavar="RUN", help="runs of the same recordings that are compared")
     add(
         "--random",
@@ -188,6 +214,11 @@ def settings_of(arguments: argparse.Namespace) -> ProbeSettings:
         baseline=tuple(arguments.baseline),
         score=scores,
         subgroups=tuple(arguments.subgroups),
+        learning_curve=None if arguments.learning_curve is None else tuple(arguments.learning_curve),
+        label_noise=arguments.label_noise,
+        recalibrate=arguments.recalibrate,
+        prediction_interval=arguments.prediction_interval,
+        interval_by=arguments.interval_by,
         refit=arguments.refit,
         seed=arguments.seed,
     )
@@ -267,6 +298,7 @@ def _random(
         options=storage_options(arguments.storage_options),
         say=console.line,
         progress=console.progress,
+        ended=console.close,
     )
 
 

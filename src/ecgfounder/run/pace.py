@@ -47,7 +47,7 @@ class Pace:
 
 
 class Minutes:
-    """Calls `tell` every minute from the first call of `count` until `close`.
+    """Calls `tell` every minute from the first call of `count` until `close`; a later `count` begins again.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ class Minutes:
 
     def __init__(self, tell: Callable[[Pace], None], seconds: float = MINUTE) -> None:
         self._tell = tell
-        self._ticking = Ticking(self._tick, seconds, lambda _reason: None)
+        self._seconds = seconds
+        self._ticking: Ticking | None = None
         self._counts: tuple[int, int, int] | None = None
         self._detail = ""
         self._past: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
@@ -71,13 +72,14 @@ class Minutes:
         self._counts = done, failed, total
         if begins:
             self._past.append((time.monotonic(), done + failed))
-            self._ticking.__enter__()
+            self._ticking = Ticking(self._tick, self._seconds, lambda _reason: None).__enter__()
 
     def close(self) -> None:
         """Stop calling."""
-        if self._counts is not None:
+        if self._ticking is not None:
             self._ticking.__exit__()
-            self._counts = None
+            self._ticking, self._counts = None, None
+            self._past.clear()
 
     def _tick(self) -> None:
         if self._counts is None:

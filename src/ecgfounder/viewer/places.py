@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ecgfounder.analysis.rows.selection import Selection
 from ecgfounder.analysis.similarity.neighbours import index_folder, index_key, vectors_of
@@ -114,6 +115,7 @@ class Places:
         self._coordinates: dict[str, Places16] = {}
         self._explained: tuple[float, float] = (0.0, 0.0)
         self._child: subprocess.Popen[str] | None = None
+        self._making: threading.Thread | None = None
         self._lock = threading.Lock()
         self._is_closed = False
         self._reading = threading.Thread(target=self._read, name="ecgfounder-places", daemon=True)
@@ -155,13 +157,37 @@ class Places:
         is_there = found.rows[0] >= 0
         return found.rows[0][is_there], found.similarity[0][is_there], bool(found.exact[0])
 
+    @property
+    def has_index(self) -> bool:
+        """Whether recordings can be compared: there are two that differ, and they have been read."""
+        return self._index is not None
+
+    def nearest_of_all(self, k: int) -> tuple[Rows, Floats]:
+        """Rows int64 [n, k] and similarities of the nearest recordings of each; of candidates, as in the analysis of neighbours.
+
+        Raises
+        ------
+        RunError
+            If they are not known.
+        """
+        if self._index is None:
+            raise RunError(self.pca.phase or "the recordings do not differ, so that none is nearer than another")
+        found = self._index.search_each(min(k, self._n - 1))
+        return found.rows, found.similarity
+
     # --- principal components --------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         try:
             self._coordinates["pca"] = self._principal()
-        except ECGFounderError as error:
-            self.pca = Progress("failed", str(error))
+        except (ECGFounderError, OSError, MemoryError, pa.ArrowException) as error:
+            # what a library says may quote what it read
+            told = (
+                str(error)
+                if isinstance(error, ECGFounderError)
+                else f"the embeddings cannot be read ({type(error).__name__})"
+            )
+            self.pca = Progress("failed", told)
             return
         self.pca = Progress("ready")
         self._take_saved()
@@ -188,7 +214,7 @@ class Places:
             components = np.column_stack([components, np.zeros(self._n, np.float32)])
         # of all variance: what is outside the directions counts too
         whole = variances.sum() + float((self._index.directions()[:, -1] ** 2).sum())
-        shares = [max(0.0, float(each)) / whole if whole > 0 else 0.0 for each in variances[::-1][:2]]
+        shares = [max(0.0, float(each / whole)) if whole > 0 else 0.0 for each in variances[::-1][:2]]
         self._explained = (shares[0], shares[1] if len(shares) > 1 else 0.0)
         return as_places(components)
 
@@ -224,9 +250,33 @@ class Places:
                     self.pca.phase or f"UMAP needs at least {FEWEST_FOR_UMAP} recordings with different embeddings"
                 )
             self.umap = Progress("working", "starting")
-            threading.Thread(target=self._make_umap, args=(self._index,), name="ecgfounder-umap", daemon=True).start()
+            self._making = threading.Thread(
+                target=self._make_umap, args=(self._index,), name="ecgfounder-umap", daemon=True
+            )
+            self._making.start()
+
+    def make_umap(self) -> None:
+        """Make the map by UMAP and wait for it.
+
+        Raises
+        ------
+        MissingDependencyError, RunError
+            As `start_umap` does, and if it fails.
+        """
+        self.wait()
+        self.start_umap()
+        if self._making is not None:
+            self._making.join()
+        if self.umap.state != "ready":
+            raise RunError(self.umap.phase)
 
     def _make_umap(self, index: Index) -> None:
+        try:
+            self.umap = self._run_umap(index)
+        except OSError as error:
+            self.umap = Progress("failed", f"UMAP cannot be started: {error.strerror or error}")
+
+    def _run_umap(self, index: Index) -> Progress:
         """Run UMAP in a process of its own, which computes for minutes, and compiles before."""
         with tempfile.TemporaryDirectory(prefix="ecgfounder-umap-") as folder:
             place = Path(folder, "umap.npy")
@@ -243,12 +293,11 @@ class Places:
             try:
                 found = np.load(place, allow_pickle=False)
             except (OSError, ValueError):
-                self.umap = Progress("failed", f"UMAP ended with status {child.returncode}")
-                return
+                return Progress("failed", f"UMAP ended with status {child.returncode}")
             self._coordinates["umap"] = as_places(found)
             with suppress(OSError), replacing(index.folder / _SAVED) as file:
                 np.save(file, found)
-        self.umap = Progress("ready")
+        return Progress("ready")
 
 
 def as_places(components: Floats) -> Places16:

@@ -178,6 +178,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, table: pd.DataFrame, caps
     assert "is not empty" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_files_are_embedded_as_the_run_was(
     tmp_path: Path, checkpoint_12lead: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,7 +153,7 @@ def _curve(found: Duplicates) -> str:
         f"{found.settings.false_pairs:g} at {found.threshold:.3f}."
     )
     return line_chart(
-        series, x, Axis("pairs, as power of ten", float(bottom), float(top), ticks), about, legend_left=False
+        series, x, Axis("pairs, as power of ten", float(bottom), float(top), ticks), about, legend="right"
     )
 
 

@@ -34,12 +34,18 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: its title, range and ticks."""
+    """An axis: its title, range and ticks, which may have names instead of numbers."""
 
     title: str
     low: float
     high: float
     ticks: Sequence[float]
+    names: Sequence[str] = ()
+
+    @property
+    def told(self) -> list[tuple[float, str]]:
+        """The ticks with what is written beside them."""
+        return list(zip(self.ticks, self.names or [f"{tick:g}" for tick in self.ticks], strict=True))
 
     def place(self, value: float, start: float, end: float) -> float:
         """Where a value is, between two coordinates; values beyond the range are at its end."""
@@ -53,7 +59,7 @@ def unit_axis(title: str) -> Axis:
 
 
 def line_chart(
-    series: Sequence[Series], x: Axis, y: Axis, about: str, *, diagonal: bool = False, legend_left: bool = True
+    series: Sequence[Series], x: Axis, y: Axis, about: str, *, diagonal: bool = False, legend: str = "left"
 ) -> str:
     """Lines.
 
@@ -67,8 +73,8 @@ def line_chart(
         What the figure shows, for those who cannot see it.
     diagonal : bool, default: False
         Draw the line on which both values are equal.
-    legend_left : bool, default: True
-        Whether the names of several series are at the left.
+    legend : str, default: "left"
+        Where the names of several series are: "left" or "right" in the plot, or "below" it.
     """
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
@@ -76,14 +82,14 @@ def line_chart(
         return f"{x.place(point[0], _LEFT, right):.1f},{y.place(point[1], bottom, _TOP):.1f}"
 
     parts = []
-    for tick in x.ticks:
+    for tick, name in x.told:
         where = x.place(tick, _LEFT, right)
         parts.append(f'<line class="grid" x1="{where:.1f}" x2="{where:.1f}" y1="{_TOP}" y2="{bottom}"/>')
-        parts.append(f'<text x="{where:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
-    for tick in y.ticks:
+        parts.append(f'<text x="{where:.1f}" y="{bottom + 16}" text-anchor="middle">{escape(name)}</text>')
+    for tick, name in y.told:
         where = y.place(tick, bottom, _TOP)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{where:.1f}" y2="{where:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{where + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{where + 4:.1f}" text-anchor="end">{escape(name)}</text>')
     parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x.title)}</text>')
     middle = (_TOP + bottom) / 2
     parts.append(
@@ -100,14 +106,18 @@ def line_chart(
                 cx, cy = at(point).split(",")
                 parts.append(f'<circle class="series dot {style}" cx="{cx}" cy="{cy}" r="3.5"/>')
     if len(series) > 1:
-        parts.append(_legend([each.name for each in series], _LEFT + 8 if legend_left else right - 88))
-    return _svg(_WIDTH, _HEIGHT, about, "".join(parts))
+        parts.append(_legend([each.name for each in series], legend))
+    height = _HEIGHT + (16 * len(series) + 8 if legend == "below" and len(series) > 1 else 0)
+    return _svg(_WIDTH, height, about, "".join(parts))
 
 
-def _legend(names: Sequence[str], left: float) -> str:
-    lines = [f'<rect class="back" x="{left}" y="{_TOP + 2}" width="84" height="{16 * len(names) + 8}"/>']
+def _legend(names: Sequence[str], where: str) -> str:
+    width = 44 + round(_PER_LETTER * max(map(len, names)))
+    left = _WIDTH - _RIGHT - width - 4 if where == "right" else _LEFT + 8
+    top = _HEIGHT if where == "below" else _TOP + 2
+    lines = [f'<rect class="back" x="{left}" y="{top}" width="{width}" height="{16 * len(names) + 8}"/>']
     for number, name in enumerate(names):
-        y = _TOP + 14 + 16 * number
+        y = top + 12 + 16 * number
         lines.append(
             f'<line class="series s{number % N_STYLES + 1}" x1="{left + 4}" x2="{left + 30}" y1="{y}" y2="{y}"/>'
         )

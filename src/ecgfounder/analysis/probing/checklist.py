@@ -91,6 +91,6 @@ def checklist(result: ProbeResult) -> list[Item]:
         ),
         Item("22", "Model specification", "probe.safetensors holds weights and intercepts, probe.json the thresholds."),
         Item("23", "Performance", f"With intervals in the table. Controls: {controls}."),
-        Item("24", "Model updating", "None."),
+        Item("24", "Model updating", "Recalibration of logits." if settings.recalibrate else "None."),
         Item("25-27", "Interpretation, limitations, usability", AUTHOR),
     ]

@@ -32,6 +32,23 @@ from ecgfounder.analysis.probing.controls import (
     sample_of_patients,
     signal_features,
 )
+from ecgfounder.analysis.probing.label_noise import (
+    PLANTINGS,
+    Contradictions,
+    contradictions,
+    planted,
+    planted_rows,
+)
+from ecgfounder.analysis.probing.learning_curve import (
+    OWN,
+    RANDOM,
+    SEEDS,
+    SHARED,
+    SIZES,
+    Point,
+    learning_curve,
+    point_row,
+)
 from ecgfounder.analysis.probing.simple_features import originals_of, simple_features
 from ecgfounder.analysis.probing.subgroups import subgroup_rows, subgroups_of
 from ecgfounder.analysis.rows import labels as label_columns
@@ -44,7 +61,14 @@ from ecgfounder.analysis.rows.selection import (
     one_per_group,
     select,
 )
-from ecgfounder.analysis.statistics.evaluation import MACRO, Data, Evaluation, evaluate_features, evaluate_scores
+from ecgfounder.analysis.statistics.evaluation import (
+    MACRO,
+    Data,
+    Evaluation,
+    evaluate_features,
+    evaluate_recalibrated,
+    evaluate_scores,
+)
 from ecgfounder.analysis.statistics.fitting import BINARY, INNER_FOLDS, NUMBER, PENALTIES, TIME, Fitted, Task, fit_split
 from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS, difference
 from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
@@ -171,6 +195,19 @@ class ProbeSettings:
         For labels, columns with scores that are there already.
     subgroups : tuple of str
         Columns whose values are subgroups, in which all is tested too; see `ecgfounder.analysis.probing.subgroups`.
+    learning_curve : tuple of int or None
+        Numbers of patients of the rarer class (for numbers, of patients; for times, with the event) to train on, for learning
+        curves; an empty one is for `ecgfounder.analysis.probing.learning_curve.SIZES`.
+    curve_seeds : int
+        Training subsets of each size.
+    label_noise : bool
+        Name recordings whose leave-out prediction contradicts their label, and measure by planted errors how many are found.
+    recalibrate : bool
+        Also test logits that are recalibrated on the validation part, or in the inner folds.
+    prediction_interval : float or None
+        For numbers: the level of prediction intervals (0.9), whose coverage is tested.
+    interval_by : str or None
+        The column whose values, or bands (`age:10`), have prediction intervals of their own width.
     refit : int
         Repeat the cross-validation with so many further seeds, for the spread between training sets.
     seed : int
@@ -212,6 +249,12 @@ class ProbeSettings:
     baseline: tuple[str, ...] = ()
     score: Mapping[str, str] = field(default_factory=dict)
     subgroups: tuple[str, ...] = ()
+    learning_curve: tuple[int, ...] | None = None
+    curve_seeds: int = SEEDS
+    label_noise: bool = False
+    recalibrate: bool = False
+    prediction_interval: float | None = None
+    interval_by: str | None = None
     refit: int = 0
     seed: int = 0
 
@@ -224,8 +267,17 @@ class ProbeSettings:
             check_choice("one_per_patient", self.one_per_patient, ONE_PER_PATIENT_CHOICES)
             if self.group is None:
                 raise SettingsError("one_per_patient needs the column of the patient as 'group'")
-        for name, least in (("inner_folds", 2), ("n_draws", 2), ("permutations", 0), ("refit", 0), ("seed", 0)):
+        for name, least in (
+            ("inner_folds", 2),
+            ("n_draws", 2),
+            ("permutations", 0),
+            ("refit", 0),
+            ("curve_seeds", 1),
+            ("seed", 0),
+        ):
             check_least(name, getattr(self, name), least)
+        for size in self.learning_curve or ():
+            check_least("learning_curve", size, _SMALLEST_CURVE)
         if isinstance(self.folds, int):
             check_least("folds", self.folds, 2)
         if not 0 < self.sensitivity < 1:
@@ -240,6 +292,14 @@ class ProbeSettings:
                 "give the labels in one way: label (with codes or not), classes, number, or time with event"
             )
         self._check_times()
+        if self.recalibrate and (self.number or self.time is not None):
+            raise SettingsError("recalibrate is for probabilities of labels, not for numbers and times")
+        if self.prediction_interval is not None and not (self.number and 0 < self.prediction_interval < 1):
+            raise SettingsError("prediction_interval is for numbers, and a level between 0 and 1")
+        if self.interval_by is not None and self.prediction_interval is None:
+            raise SettingsError("interval_by needs prediction_interval")
+        if self.label_noise and (self.number or self.time is not None):
+            raise SettingsError("label_noise is for labels of two or more classes, not for numbers and times")
         if self.split is not None and self.test_runs:
             raise SettingsError("split and test_runs contradict each other: choose one")
         if self.refit and not self.is_cross_validation:
@@ -295,6 +355,10 @@ class ProbeResult:
         The probe's own.
     controls : tuple of Control
         The controls, each with its evaluation.
+    noise : tuple of Contradictions
+        With `label_noise`: the recordings of each label that contradict it.
+    curves : tuple of Point
+        The points of the learning curves.
     rows : tuple of Row
         All figures.
     final : Fitted or None
@@ -304,6 +368,8 @@ class ProbeResult:
         What a reader must know.
     seconds : float
         The time that it took.
+    band_names : tuple of str
+        The bands with prediction intervals of their own, by their numbers in `data.bands`.
     """
 
     settings: ProbeSettings
@@ -312,10 +378,13 @@ class ProbeResult:
     data: Data
     evaluation: Evaluation
     controls: tuple[Control, ...]
+    noise: tuple[Contradictions, ...]
+    curves: tuple[Point, ...]
     rows: tuple[Row, ...]
     final: Fitted | None
     warnings: tuple[str, ...]
     seconds: float
+    band_names: tuple[str, ...] = ()
 
     @property
     def table(self) -> pa.Table:
@@ -346,10 +415,37 @@ class ProbeResult:
             for at, horizon in enumerate(self.data.task.horizons):
                 risks = np.empty(0) if self.evaluation.risks is None else self.evaluation.risks[rows, at]
                 part = part.append_column(f"risk@{horizon:g}", pa.array(risks, from_pandas=True))
+            if self.data.task.interval is not None and self.evaluation.reach is not None:
+                reach = self.evaluation.reach[rows, number]
+                part = part.append_column("low", pa.array(scores - reach, from_pandas=True))
+                part = part.append_column("high", pa.array(scores + reach, from_pandas=True))
             if self.labels.kind == BINARY:
                 part = part.append_column("probability", pa.array(0.5 * (1 + np.tanh(scores / 2)), from_pandas=True))
             parts.append(part.append_column("fold", pa.array(self.evaluation.fold[rows])))
         return pa.concat_tables(parts) if parts else facts.slice(0, 0) if n else facts
+
+    @property
+    def contradictions(self) -> pa.Table:
+        """With `label_noise`: a row per label and recording that contradicts it, the most contradictory first.
+
+        Its columns: (run,) record, label, value, confidence (the probability of the label that it has), rank, fold.
+        """
+        names = [name for name in (RUN_COLUMN, "record") if name in self.selection.table.column_names]
+        parts = []
+        for each in self.noise:
+            part = self.selection.table.select(names).take(pa.array(each.rows))
+            values = self.data.Y[each.rows, self.data.task.labels.index(each.label)].astype(np.float64)
+            columns = {
+                "label": pa.array([each.label] * len(each.rows), pa.string()),
+                "value": pa.array(values),
+                "confidence": pa.array(each.confidence[each.rows]),
+                "rank": pa.array(np.arange(1, len(each.rows) + 1)),
+                "fold": pa.array(self.evaluation.fold[each.rows]),
+            }
+            for name, column in columns.items():
+                part = part.append_column(name, column)
+            parts.append(part)
+        return pa.concat_tables(parts) if parts else self.selection.table.select(names).slice(0, 0)
 
 
 def probe(
@@ -415,6 +511,8 @@ class _Probe:
         self.warnings: list[str] = []
         self.compared: list[tuple[str, Floats | Windows, Numbers]] = []
         """The runs that are compared: name, features, and the recordings that they have."""
+        self.random_features: tuple[list[Floats | Windows], Numbers] = ([], np.arange(0))
+        """The features of the random networks, and the recordings that they have."""
         selection = select(
             run,
             table,
@@ -448,13 +546,21 @@ class _Probe:
         if found.kind == TIME:
             self._check_one_each()
             task = replace(task, horizons=tuple(sorted(set(settings.horizons))) or default_horizons(found.Y[:, 0]))
-        self.task = task
+        self.task = task = replace(task, interval=settings.prediction_interval)
         self.data = Data(
             found.Y, self.groups, self._splits(found.Y, settings.seed), task, settings.seed, settings.n_draws
         )
         if found.kind == TIME:
             self._check_horizons()
-        self.subgroups = subgroups_of(selection, settings.subgroups)
+        by_band = () if settings.interval_by is None else (settings.interval_by,)
+        bands = subgroups_of(selection, by_band, "interval_by")
+        self.band_names = tuple(each.level for each in bands)
+        if bands:
+            number = np.full(selection.table.num_rows, -1, dtype=np.int64)
+            for at, each in enumerate(bands):
+                number[each.inside] = at
+            self.data = replace(self.data, bands=number)
+        self.subgroups = subgroups_of(selection, tuple(dict.fromkeys((*settings.subgroups, *by_band))))
         if settings.group is None:
             self.warnings.append(
                 "No group was given: if patients have several recordings, the probe is tested on patients that it knows, and the "
@@ -583,9 +689,16 @@ class _Probe:
             controls += self._controls(X, evaluation, took, random, rows)
         elif not callable(random):
             controls += self._random(X, evaluation, random, rows)
+        if settings.recalibrate:
+            controls.append(self._recalibrated(evaluation, rows))
         for control in controls:
             rows += self._rows(control.evaluation, control.name, self.data)
         rows += subgroup_rows(evaluation, self.data, self.subgroups, settings.describe_split(), settings.seed)
+        noise = self._noise(X, evaluation, rows)
+        curves = self._learning_curves(X, evaluation)
+        for point in curves:
+            which = evaluation.counts[point.label].which
+            rows.append(point_row(point, settings.describe_split(), self.task.metric, settings.seed, which))
         rows += self._refits(X)
         final = self._final(X, evaluation)
         return ProbeResult(
@@ -595,10 +708,13 @@ class _Probe:
             self.data,
             evaluation,
             tuple(controls),
+            tuple(noise),
+            tuple(curves),
             tuple(rows),
             final,
             tuple(self.warnings),
             time.monotonic() - self.started,
+            self.band_names,
         )
 
     def _features(self, selection: Selection) -> Floats | Windows:
@@ -752,6 +868,8 @@ class _Probe:
                     "be no fair control."
                 )
             found.append(evaluate_features(chosen, data))
+            self.random_features[0].append(chosen)
+        self.random_features = self.random_features[0], every
         metric = self.data.task.metric
         where = (self.settings.describe_split(), "random weights", self.settings.seed)
         for label in own.estimates:
@@ -943,6 +1061,67 @@ class _Probe:
                 rows.append(Row(label, f"p-value of {found.metric}", p, None, None, *numbers, *where, note))
         return rows
 
+    def _recalibrated(self, evaluation: Evaluation, rows: list[Row]) -> Control:
+        """The recalibrated probe, and what it changes of the Brier score."""
+        found, lines = evaluate_recalibrated(evaluation, self.data)
+        where = (self.settings.describe_split(), RECALIBRATED, self.settings.seed)
+        for number, label in enumerate(evaluation.labels):
+            numbers = numbers_of(evaluation.counts[label])
+            before, after = evaluation.estimates[label]["brier"].value, found.estimates[label]["brier"].value
+            apart = difference(evaluation.draws[label]["brier"], found.draws[label]["brier"], before - after)
+            note = "embedding minus recalibrated, paired"
+            rows.append(Row(label, "brier difference", before - after, apart.low, apart.high, *numbers, *where, note))
+            of_label = np.array([line[number] for line in lines])
+            note = f"mean and range over {counted(len(lines), 'split')}"
+            for at, name in enumerate(("recalibration intercept", "recalibration slope")):
+                values = of_label[:, at]
+                figures = float(values.mean()), float(values.min()), float(values.max())
+                rows.append(Row(label, name, *figures, *numbers, *where, note))
+        where_from = "the validation part" if self.settings.validation else "the inner folds"
+        return Control(RECALIBRATED, f"the embedding's probe with logits recalibrated on {where_from}", found)
+
+    def _noise(self, X: Floats | Windows, evaluation: Evaluation, rows: list[Row]) -> list[Contradictions]:
+        """The recordings that contradict their labels; errors are planted in the sample of the controls."""
+        settings = self.settings
+        if not settings.label_noise:
+            return []
+        kept = sample_of_patients(self.groups, SAMPLE, settings.seed)
+        whole = len(kept) == len(X)
+        data = self.data if whole else self.data.at(kept)
+        self.say(
+            f"Label noise: {counted(PLANTINGS, 'probe')} with planted errors, on {counted(len(kept), 'recording')}"
+        )
+        own = evaluation if whole else evaluate_features(X[kept], replace(data, n_draws=2))
+        found = planted(X if whole else X[kept], data, own, self._remade)
+        rows += planted_rows(found, own, settings.describe_split(), settings.seed)
+        return [contradictions(evaluation, self.data, label) for label in evaluation.labels]
+
+    def _learning_curves(self, X: Floats | Windows, evaluation: Evaluation) -> list[Point]:
+        """The curves of the embedding, and of the random networks beside it on the recordings that these have."""
+        settings = self.settings
+        if settings.learning_curve is None:
+            return []
+        sizes = settings.learning_curve or SIZES
+        random, rows = self.random_features
+        whole = len(rows) == len(X)
+        parts: list[tuple[str, Sequence[Floats | Windows], Data]] = [(OWN, [X], self.data)]
+        if random:
+            data = self.data if whole else self.data.at(rows)
+            parts += [] if whole else [(SHARED, [X[rows]], data)]
+            parts.append((RANDOM, random, data))
+        points = []
+        for name, features, data in parts:
+            self.say(
+                f"{name[0].upper()}{name[1:]}: up to {counted(settings.curve_seeds, 'training subset')} of each size"
+            )
+            points += learning_curve(name, features, data, evaluation.labels, sizes, settings.curve_seeds, self.say)
+        absent = [label for label in evaluation.labels if not any(point.label == label for point in points)]
+        if absent:
+            self.warnings.append(
+                f"No learning curve of {', '.join(absent)}: each training part needs a size's patients, each test part 10."
+            )
+        return points
+
     def _refits(self, X: Floats | Windows) -> list[Row]:
         """The spread between divisions into folds: of the metric, and of its difference to that of each compared run."""
         metric = self.data.task.metric
@@ -981,6 +1160,14 @@ class _Probe:
 
 
 _NOT_AFTER = "the event, or the end of observation, not after the ECG"
+
+_LEAST = {"inner_folds": 2, "n_draws": 2, "permutations": 0, "refit": 0, "curve_seeds": 1, "seed": 0}
+
+RECALIBRATED = "recalibrated"
+"""The name of the recalibrated probe in the table of results."""
+
+_SMALLEST_CURVE = 4
+"""Of a learning curve: so that each inner fold has a patient of the rarer class."""
 
 _SIMPLE, _WITH_FILE = "simple features", "embedding (with files)"
 

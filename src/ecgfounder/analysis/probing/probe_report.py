@@ -20,13 +20,18 @@ from ecgfounder.analysis.pages.charts import N_STYLES, Axis, Bar, Series, interv
 from ecgfounder.analysis.pages.page import Page, shown_count
 from ecgfounder.analysis.pages.tables import EMBEDDING, Row, check_results_folder, make_folder, write_table
 from ecgfounder.analysis.probing.checklist import checklist
-from ecgfounder.analysis.probing.probe import CONTROLS_FOLDER, OVERLAP, ProbeResult
+from ecgfounder.analysis.probing.curve_section import curve_section
+from ecgfounder.analysis.probing.label_noise import AMONG, FIRST, FOUND
+from ecgfounder.analysis.probing.label_noise import CONTROL as NOISE
+from ecgfounder.analysis.probing.learning_curve import PREFIX as CURVE
+from ecgfounder.analysis.probing.probe import CONTROLS_FOLDER, OVERLAP, RECALIBRATED, ProbeResult
 from ecgfounder.analysis.probing.risk_figures import risk_figures
 from ecgfounder.analysis.probing.subgroup_section import subgroup_section
 from ecgfounder.analysis.probing.subgroups import PREFIX
 from ecgfounder.analysis.statistics.evaluation import Evaluation
 from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME
 from ecgfounder.analysis.statistics.metrics import calibration_curve, net_benefit
+from ecgfounder.analysis.statistics.recalibration import reaches, recalibration
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.network.named_head import HAZARDS, NUMBERS, PROBABILITIES, metadata_of
 from ecgfounder.storage import Location
@@ -55,6 +60,8 @@ def write_report(result: ProbeResult, folder: Location) -> None:
         write_whole(folder / MARKER, orjson.dumps(_about(result), option=orjson.OPT_INDENT_2))
         write_table(result.table, folder, "results")
         write_table(result.predictions, folder, "predictions")
+        if result.settings.label_noise:
+            write_table(result.contradictions, folder, "label_noise")
         write_table(pa.Table.from_pylist([asdict(item) for item in checklist(result)]), folder, "checklist")
         if result.final is not None:
             weights = result.final.weights
@@ -63,6 +70,13 @@ def write_report(result: ProbeResult, folder: Location) -> None:
                 "bias": weights.bias.astype(np.float32),
             }
             write_whole(folder / "probe.safetensors", save(tensors, _metadata(result)))
+            if result.settings.recalibrate and result.final.held is not None:
+                intercept, slope = np.array(_final_lines(result)).T
+                tensors = {
+                    "weight": np.ascontiguousarray((slope * weights.weight).T, dtype=np.float32),
+                    "bias": (intercept + slope * weights.bias).astype(np.float32),
+                }
+                write_whole(folder / "probe_recalibrated.safetensors", save(tensors, _metadata(result)))
         page = _page(result)
         make_folder(folder / FIGURES)
         if folder.is_local:  # those of an earlier probe with other labels
@@ -100,9 +114,31 @@ def _about(result: ProbeResult) -> dict[str, Any]:
         "split": result.settings.describe_split(),
         "probe": [{"label": label, "C": C, "thresholds": dict(thresholds)} for label, C, thresholds in models],
         "baseline_hazard": _baseline(result),
+        "prediction_intervals": _half_widths(result),
         "controls": [{"name": control.name, "what": control.what} for control in result.controls],
         "warnings": list(result.warnings),
         "fingerprints": fingerprints,
+    }
+
+
+def _final_lines(result: ProbeResult) -> list[tuple[float, float]]:
+    """The intercept and slope of each label of the probe to be used on other recordings."""
+    if result.final is None or result.final.held is None:
+        return []
+    return recalibration(result.final.held, result.data.only(result.evaluation.labels).Y)
+
+
+def _half_widths(result: ProbeResult) -> dict[str, dict[str, float]]:
+    """Of each number, half the width of the prediction intervals of the probe to be used on other recordings, by band."""
+    data, final = result.data, result.final
+    if data.task.interval is None or final is None or final.held is None:
+        return {}
+    labels = result.evaluation.labels
+    bands = np.full(len(data.Y), -1) if data.bands is None else data.bands
+    found = reaches(final.held, data.only(labels).Y, data.groups, bands, data.task.interval)
+    names = {-1: "all", **dict(enumerate(result.band_names))}
+    return {
+        label: {names[band]: width for band, width in own.items()} for label, own in zip(labels, found, strict=True)
     }
 
 
@@ -142,9 +178,18 @@ def _page(result: ProbeResult) -> Page:
     _metrics(page, result)
     page.section("Controls")
     _controls(page, result, main)
-    if result.settings.subgroups:
+    if result.settings.recalibrate:
+        page.section("Recalibration")
+        _recalibration(page, result)
+    if result.settings.subgroups or result.band_names:
         own = [row for row in result.rows if row.metric == main and row.control.startswith((EMBEDDING, PREFIX))]
         subgroup_section(page, result, _axis(main, own), _NAMES[main])
+    if result.settings.label_noise:
+        page.section("Label noise")
+        _noise(page, result)
+    if result.curves:
+        own = [row for row in result.rows if row.metric == main and row.control.startswith(CURVE)]
+        curve_section(page, result, _axis(main, own), _NAMES[main])
     if result.labels.kind == BINARY:
         page.section("Calibration and decisions")
         _curves(page, result)
@@ -243,7 +288,11 @@ def _metrics(page: Page, result: ProbeResult) -> None:
     page.table("Test parts together; with several folds, the mean of the folds' metrics", header, table)
     if further := plain[_IN_ONE_TABLE:]:
         table = [(label, *_cells(own, label, further)) for label in labels if label not in result.evaluation.not_scored]
-        page.table("Probabilities", ("Label", *map(_name_of, further)), table)
+        page.table(
+            "Further figures" if result.labels.kind == NUMBER else "Probabilities",
+            ("Label", *map(_name_of, further)),
+            table,
+        )
     for label, reason in result.evaluation.not_scored.items():
         page.text(f"{label} is not scored: {reason}.")
     at = list(dict.fromkeys(name.partition("@")[2] for name in metrics if "@" in name))
@@ -280,7 +329,7 @@ def _cells(rows: Sequence[Row], label: str, metrics: Sequence[str], digits: int 
 
 def _controls(page: Page, result: ProbeResult, metric: str) -> None:
     rows = [row for row in result.rows if row.metric == metric and row.estimate is not None]
-    rows = [row for row in rows if not row.control.startswith(PREFIX)]
+    rows = [row for row in rows if not row.control.startswith((PREFIX, CURVE, RECALIBRATED))]
     for label in dict.fromkeys(row.label for row in rows):
         of_label = [row for row in rows if row.label == label]
         if len(of_label) < 2:
@@ -295,7 +344,7 @@ def _controls(page: Page, result: ProbeResult, metric: str) -> None:
             ),
             f"{label}: {_NAMES[metric]} of the embedding and of the controls.",
         )
-    facts = {control.name: control.what for control in result.controls}
+    facts = {control.name: control.what for control in result.controls if control.name != RECALIBRATED}
     facts |= {row.control: row.note for row in rows if row.control not in (EMBEDDING, *facts)}
     if facts:
         page.table("What each control is", ("Control", "Meaning"), list(facts.items()), texts=2)
@@ -310,6 +359,38 @@ def _controls(page: Page, result: ProbeResult, metric: str) -> None:
             table,
             texts=5,
         )
+
+
+def _recalibration(page: Page, result: ProbeResult) -> None:
+    where = "the validation part" if result.settings.validation else "the inner folds of the training part"
+    page.text(
+        f"Logits were changed by an intercept and a slope that were fitted on {where}, never on the test part. Ranks within a "
+        "test part, and so the AUROC, stay as they are."
+    )
+    rows = {(row.label, row.control, row.metric): row for row in result.rows}
+    metrics = ("brier", "calibration_intercept", "calibration_slope")
+    table = [
+        (label, name, *(_with_interval(rows[label, control, metric]) for metric in metrics))
+        for label in result.evaluation.labels
+        for name, control in (("as fitted", EMBEDDING), ("recalibrated", RECALIBRATED))
+    ]
+    page.table("Before and after", ("Label", "Logits", *map(_name_of, metrics)), table, texts=2)
+
+
+def _noise(page: Page, result: ProbeResult) -> None:
+    page.text(
+        "Recordings whose leave-out prediction contradicts their label, by confident learning; label_noise.csv names them, to be "
+        "looked at. They may be wrong labels, or ECGs that are hard for the probe. Errors were planted in the labels of random "
+        "recordings, to see how many of them would be found."
+    )
+    planted = {(row.label, row.metric): row for row in result.rows if row.control == NOISE}
+    table = []
+    for each in result.noise:
+        cells = [planted.get((each.label, metric)) for metric in (FOUND, AMONG, FIRST)]
+        counts = shown_count(len(each.ranked)), shown_count(len(each.rows))
+        table.append((each.label, *counts, *("–" if row is None else _with_interval(row, 2) for row in cells)))
+    header = ("Label", "Recordings", "Contradict it", *(each.capitalize() for each in (FOUND, AMONG, FIRST)))
+    page.table("Contradictions, and shares of planted errors: mean and range", header, table)
 
 
 def _curves(page: Page, result: ProbeResult) -> None:
@@ -362,7 +443,7 @@ def _curves_of(result: ProbeResult, evaluation: Evaluation, number: int, label: 
         Axis("Threshold probability", 0.0, 0.6, (0.0, 0.2, 0.4, 0.6)),
         Axis("Net benefit", -0.1 * top, top, (0.0, round(top / 2, 3), top)),
         f"Net benefit of {label}",
-        legend_left=False,
+        legend="right",
     )
     return [(calibration, f"Calibration, {label}"), (decision, f"Decision curve, {label}")]
 

@@ -17,7 +17,7 @@ from ecgfounder.escaping import counted
 
 _MOST_LABELS = 20
 
-_SHOWN = ("calibration_slope", "mae", "youden", "calibration_ratio")
+_SHOWN = ("calibration_slope", "mae", "coverage", "interval_width")
 """Beside the metric by which features are compared: those that the table has, where there are such."""
 
 
@@ -87,13 +87,20 @@ def _table(page: Page, label: str, rows: Sequence[Row], metric: str, name: str, 
             (control[len(PREFIX) :], *(_cell(metrics, each) for each in further)) for control, metrics in scored.items()
         ]
         page.table(
-            "Calibration, and the common threshold 'youden'" if "calibration_slope" in further else "Further figures",
-            ("Subgroup", *(each.replace("_", " ").replace("@", " at ").capitalize() for each in further)),
+            "Calibration, and the common threshold 'youden'"
+            if any("@youden" in each for each in further)
+            else "Further figures",
+            ("Subgroup", *map(_name_of, further)),
             more,
         )
     left = len(found) - len(scored)
     if left:
         page.text(f"Not scored, for too few patients: {counted(left, 'subgroup')}, named in results.pq.")
+
+
+def _name_of(metric: str) -> str:
+    words = metric.replace("_", " ").replace("@", " at ")
+    return words.replace("ppv", "PPV").replace("mae", "MAE") if metric[:3] in ("ppv", "mae") else words.capitalize()
 
 
 def _at_youden(metric: str) -> bool:

@@ -60,7 +60,7 @@ class Subgroup:
         return f"{PREFIX}{self.column}={self.level}"
 
 
-def subgroups_of(selection: Selection, columns: Sequence[str]) -> list[Subgroup]:
+def subgroups_of(selection: Selection, columns: Sequence[str], parameter: str = "subgroups") -> list[Subgroup]:
     """The subgroups of columns.
 
     Parameters
@@ -70,6 +70,8 @@ def subgroups_of(selection: Selection, columns: Sequence[str]) -> list[Subgroup]
     columns : sequence of str
         Columns: of texts or few numbers, each value is a subgroup; of lists, such as the quality flags, each item. `age:10`
         makes bands of ten, `age:40,65` bands with these limits.
+    parameter : str, default: "subgroups"
+        The parameter that names the columns, for messages.
 
     Raises
     ------
@@ -80,13 +82,13 @@ def subgroups_of(selection: Selection, columns: Sequence[str]) -> list[Subgroup]
     for given in columns:
         bands = None if given in selection.table.column_names else _BANDS.fullmatch(given)
         name = given if bands is None else bands[1]
-        column = selection.column(name, "subgroups")
+        column = selection.column(name, parameter)
         if bands is not None:
             found += _bands(name, column, [float(each) for each in bands[2].split(",")])
         elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             found += _items(name, column.to_pylist())
         else:
-            found += _values(name, selection.texts(name, "subgroups"))
+            found += _values(name, selection.texts(name, parameter))
     return found
 
 

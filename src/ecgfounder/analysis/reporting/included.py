@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 from ecgfounder.analysis.acquisition.drift_report import MARKER as DRIFT
 from ecgfounder.analysis.comparison.compare import MARKER as COMPARISON
 from ecgfounder.analysis.duplication.duplicates_report import MARKER as DUPLICATES
+from ecgfounder.analysis.probing.learning_curve import PREFIX as CURVE
 from ecgfounder.analysis.probing.probe_report import MARKER as PROBE
+from ecgfounder.analysis.probing.subgroups import PREFIX as SUBGROUP
 from ecgfounder.analysis.reporting.facts import short_name
 from ecgfounder.analysis.statistics.evaluation import MACRO
 from ecgfounder.errors import RunError, StorageError
@@ -130,6 +132,7 @@ _METRICS = {
     "calibration_intercept": "Calibration intercept",
     "calibration_slope": "Calibration slope",
     "r2": "R²",
+    "uno_c": "Uno's C",
     "mae": "Mean absolute error",
     "kernel share": "Share of the kernel's variance",
     "variance share": "Share of the variance",
@@ -140,10 +143,14 @@ _METRICS = {
 
 _CONTROL = re.compile(
     r"(?:(?:embedding|random|networks?|weights|simple|features|acquisition|permut(?:ed|ations?)|labels|levels|baseline|and|against|"
-    r"head|score|linear|non-linear|pooled|within|between|leave|one|out|prevalence|alone|all|recordings|same|patients|after|LEACE|"
+    r"head|score|linear|non-linear|recalibrated|pooled|within|between|leave|one|out|prevalence|alone|all|recordings|same|patients|after|LEACE|"
     r"directions|whole|sample|mean|range|\d+)(?: |$))+"
 )
 """What is shown of a control's name: words of these analyses only."""
+
+
+_APART = (SUBGROUP, CURVE)
+"""How the names of a probe's controls begin that are not shown: subgroups, which may be of few patients, and learning curves."""
 
 
 def _control(name: str) -> str:
@@ -158,6 +165,7 @@ def _control(name: str) -> str:
 
 def _probe(folder: Location) -> Included:
     rows = [row for row in _rows(folder, "results") if row["estimate"] is not None and row["metric"] in _METRICS]
+    rows = [row for row in rows if not row["control"].startswith(_APART)]
     labels = [label for label in dict.fromkeys(row["label"] for row in rows) if label != MACRO]
     shown = [label for label in labels if all(_enough(row) for row in rows if row["label"] == label)]
     with_mean = [*shown, *([MACRO] if shown == labels else [])]  # else the mean would tell what is left out

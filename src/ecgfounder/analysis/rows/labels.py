@@ -119,7 +119,7 @@ def time_labels(table: pa.Table, time: str, event: str) -> LabelSet:
     others = {text for text in texts if text not in (*_TRUE, *_FALSE, None, "", "nan", "none")}
     if others:
         raise SettingsError(
-            f"the column {event!r} of the 'event' parameter holds {len(others)} other values than 0, 1, true, false and missing "
+            f"the column {event!r} of the 'event' parameter holds other values than 0, 1, true, false and missing "
             "ones. Competing risks are not supported: a probe has one event, 1, and all else ends the observation, 0; where "
             "other events are common, its risks are too high then, and its hazard is that of the event's cause."
         )

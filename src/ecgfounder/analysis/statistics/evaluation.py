@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME, Fitted, Task, fit_split
 from ecgfounder.analysis.statistics.intervals import Estimate, combined, drawn_patients, interval, kind_of
 from ecgfounder.analysis.statistics.metrics import BinaryTest, NumberTest
+from ecgfounder.analysis.statistics.recalibration import reach_of, reaches, recalibration
 from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
 from ecgfounder.analysis.statistics.splits import Split
 from ecgfounder.analysis.statistics.time_metrics import TimeTest
@@ -47,6 +48,8 @@ class Data:
         Seed of inner folds and draws.
     n_draws : int
         Draws of patients for an interval.
+    bands : numpy.ndarray or None
+        int64 [n]: the band of each recording, or -1, for prediction intervals by band.
     """
 
     Y: Floats
@@ -55,6 +58,7 @@ class Data:
     task: Task
     seed: int = 0
     n_draws: int = 1000
+    bands: Numbers | None = None
 
     def counts(self) -> dict[str, Counts]:
         """The patients and recordings of each label."""
@@ -72,7 +76,7 @@ class Data:
         n_patients = len(np.unique(self.groups[rows]))
         if self.task.kind == NUMBER:
             in_training = min(len(np.unique(self.groups[split.train[known[split.train]]])) for split in self.splits)
-            return Counts(len(rows), n_patients, n_patients, 0, n_patients, in_training, True)
+            return Counts(len(rows), n_patients, n_patients, 0, n_patients, in_training, True, "with a known number")
         if self.task.kind == TIME:
             y = np.where(known, y > 0, np.nan)  # the classes are those with the event, and all
             positive = patients(rows, 1)
@@ -118,7 +122,8 @@ class Data:
             for each in self.splits
         )
         _, groups = np.unique(self.groups[rows], return_inverse=True)
-        return replace(self, Y=self.Y[rows], groups=groups, splits=splits)
+        bands = None if self.bands is None else self.bands[rows]
+        return replace(self, Y=self.Y[rows], groups=groups, splits=splits, bands=bands)
 
 
 @dataclass(frozen=True)
@@ -149,12 +154,12 @@ class Counts:
     in_each_test: bool
     which: str = "of the rarer class"
 
-    def why_not_scored(self) -> str | None:
+    def why_not_scored(self, in_training: int = FEWEST_IN_TRAINING) -> str | None:
         """The reason why the label is not scored; None if it is."""
         if self.rarer < FEWEST_IN_TEST:
             return f"fewer than {FEWEST_IN_TEST} patients {self.which} in the test part"
-        if self.in_training < FEWEST_IN_TRAINING:
-            return f"fewer than {FEWEST_IN_TRAINING} patients {self.which} in the training part"
+        if self.in_training < in_training:
+            return f"fewer than {in_training} patients {self.which} in the training part"
         return None if self.in_each_test else "a test part without one of the classes"
 
 
@@ -182,6 +187,8 @@ class Evaluation:
         The models of each split; empty for scores that were there already.
     risks : numpy.ndarray or None
         float64 [n, horizons], for times: predicted risks of the test parts; NaN elsewhere.
+    reach : numpy.ndarray or None
+        float64 [n, scored labels], for numbers with prediction intervals: half their width; NaN elsewhere.
     """
 
     counts: dict[str, Counts]
@@ -193,6 +200,7 @@ class Evaluation:
     labels: tuple[str, ...]
     fitted: tuple[Fitted, ...] = ()
     risks: Doubles | None = None
+    reach: Doubles | None = None
 
     def test_of(self, data: Data, number: int, label: str, mask: npt.NDArray[np.bool_]) -> Test | None:
         """The recordings of a split's test part that are in a mask [n] and whose label is known; None if there are none.
@@ -205,28 +213,35 @@ class Evaluation:
         if not known.any():
             return None
         risks = None if self.risks is None else self.risks[split.test]
-        scored = _Scored(of_test, self.fitted[number].thresholds, risks)
+        reach = None if self.reach is None or data.task.interval is None else self.reach[split.test]
+        scored = _Scored(of_test, self.fitted[number].thresholds, risks, reach)
         patients, patient = np.unique(data.groups[split.test], return_inverse=True)
         return _part(y, scored, known, at, patient, len(patients), data.task, True)
 
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """Of one test part: scores [n, labels], the thresholds of each label, and for times the risks [n, horizons]."""
+    """Of one test part: scores [n, labels], the thresholds of each label, and for times the risks [n, horizons].
+
+    For numbers with prediction intervals, `reach` [n, labels] is half their width.
+    """
 
     scores: Doubles
     thresholds: Sequence[Mapping[str, float]]
     risks: Doubles | None = None
+    reach: Doubles | None = None
 
 
-def evaluate_features(X: Floats | Windows, data: Data) -> Evaluation:
-    """Fit and test a probe of features on each split."""
-    return evaluate_made_features(lambda split: X, data)
+def evaluate_features(X: Floats | Windows, data: Data, *, small_training: bool = False) -> Evaluation:
+    """Fit and test a probe of features on each split; `small_training` allows fewer patients in the training part."""
+    return evaluate_made_features(lambda split: X, data, small_training=small_training)
 
 
-def evaluate_made_features(make: Callable[[Split], Floats | Windows], data: Data) -> Evaluation:
+def evaluate_made_features(
+    make: Callable[[Split], Floats | Windows], data: Data, *, small_training: bool = False
+) -> Evaluation:
     """Fit and test a probe on each split, of features [n, d] that are made for it, from its training part alone."""
-    counts, not_scored = _scorable(data)
+    counts, not_scored = _scorable(data, 1 if small_training else FEWEST_IN_TRAINING)
     scored = data.only([name for name in data.task.labels if name not in not_scored])
     if not scored.task.labels:
         return _nothing(data, counts, not_scored)
@@ -237,7 +252,12 @@ def evaluate_made_features(make: Callable[[Split], Floats | Windows], data: Data
         fitted.append(models)
         of_test = models.weights.scores(means_of(X[split.test]))
         risks = None if models.baseline is None else models.baseline.risks(of_test[:, 0], scored.task.horizons)
-        of_splits.append(_Scored(of_test, models.thresholds, risks))
+        reach = None
+        if scored.task.interval is not None and models.held is not None:
+            bands = np.full(len(data.Y), -1) if data.bands is None else data.bands
+            own = reaches(models.held, scored.Y, scored.groups, bands, scored.task.interval)
+            reach = reach_of(own, bands[split.test])
+        of_splits.append(_Scored(of_test, models.thresholds, risks, reach))
     return _measured(scored, of_splits, counts, not_scored, fitted=tuple(fitted))
 
 
@@ -279,9 +299,29 @@ def evaluate_scores(scores: Doubles, data: Data, *, is_logit: bool) -> Evaluatio
     return _measured(data, of_splits, counts, not_scored, is_logit=is_logit)
 
 
-def _scorable(data: Data) -> tuple[dict[str, Counts], dict[str, str]]:
+def evaluate_recalibrated(evaluation: Evaluation, data: Data) -> tuple[Evaluation, list[list[tuple[float, float]]]]:
+    """The evaluation with recalibrated logits and thresholds, in the same draws of patients; and the intercepts and slopes of
+    each split and label."""
+    scored = data.only(evaluation.labels)
+    of_splits, lines = [], []
+    for split, models in zip(scored.splits, evaluation.fitted, strict=True):
+        if models.held is None:
+            raise ValueError("recalibration needs the scores of held-out recordings")
+        line = recalibration(models.held, scored.Y)
+        intercept, slope = np.array(line).T
+        thresholds = [
+            {name: a + b * value for name, value in each.items()}
+            for (a, b), each in zip(line, models.thresholds, strict=True)
+        ]
+        of_splits.append(_Scored(intercept + slope * evaluation.scores[split.test], thresholds))
+        lines.append(line)
+    found = _measured(scored, of_splits, evaluation.counts, evaluation.not_scored, fitted=evaluation.fitted)
+    return found, lines
+
+
+def _scorable(data: Data, in_training: int = FEWEST_IN_TRAINING) -> tuple[dict[str, Counts], dict[str, str]]:
     counts = data.counts()
-    reasons = {name: each.why_not_scored() for name, each in counts.items()}
+    reasons = {name: each.why_not_scored(in_training) for name, each in counts.items()}
     return counts, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -305,11 +345,14 @@ def _measured(
     scores = np.full((len(data.Y), len(labels)), np.nan)
     fold = np.full(len(data.Y), -1, dtype=np.int64)
     risks = np.full((len(data.Y), len(data.task.horizons)), np.nan)
+    reach = np.full_like(scores, np.nan)
     for number, (split, scored) in enumerate(zip(data.splits, of_splits, strict=True)):
         of_test = scored.scores
         scores[split.test], fold[split.test] = of_test, number
         if scored.risks is not None:
             risks[split.test] = scored.risks
+        if scored.reach is not None:
+            reach[split.test] = scored.reach
         patients, patient = np.unique(data.groups[split.test], return_inverse=True)
         drawn = data.draws(number)
         for label in range(len(labels)):
@@ -324,7 +367,7 @@ def _measured(
         estimates[name], kept[name] = combined(values[label], draws[label])
     if len(labels) > 1:
         estimates[MACRO], kept[MACRO] = _macro(estimates, kept)
-    return Evaluation(counts, not_scored, estimates, kept, scores, fold, labels, fitted, risks)
+    return Evaluation(counts, not_scored, estimates, kept, scores, fold, labels, fitted, risks, reach)
 
 
 def _part(
@@ -340,7 +383,8 @@ def _part(
     """The recordings of a test part whose label is known."""
     scores, patient = scored.scores[known, label], patient[known]
     if task.kind == NUMBER:
-        return NumberTest(y[known].astype(np.float64), scores, patient, n_patients)
+        reach = None if scored.reach is None else scored.reach[known, label]
+        return NumberTest(y[known].astype(np.float64), scores, patient, n_patients, reach)
     if task.kind == TIME:
         risks = None if scored.risks is None else scored.risks[known]
         return TimeTest(y[known], scores, patient, n_patients, task.horizons, risks)

@@ -64,6 +64,8 @@ class Task:
         Grouped folds of the training part, where there is no validation part.
     horizons : tuple of float
         For times, those up to which risks are predicted, in ascending order.
+    interval : float or None
+        For numbers, the level of prediction intervals.
     """
 
     labels: tuple[str, ...]
@@ -72,6 +74,7 @@ class Task:
     penalties: tuple[float, ...] = PENALTIES
     inner_folds: int = INNER_FOLDS
     horizons: tuple[float, ...] = ()
+    interval: float | None = None
 
     @property
     def metric(self) -> str:
@@ -96,6 +99,25 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
+class Held:
+    """Scores of held-out recordings: of the validation part, or of the inner folds by the models of the others.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray
+        int64 [m]: the recordings.
+    scores : numpy.ndarray
+        float64 [m, n_labels], with the penalty that was chosen.
+    part : numpy.ndarray
+        int64 [m]: the number of the inner fold; 0 for the validation part.
+    """
+
+    rows: Numbers
+    scores: Doubles
+    part: Numbers
+
+
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """The models of one split.
 
@@ -109,12 +131,15 @@ class Fitted:
         The thresholds of each, by name, as logits; empty for numbers and times.
     baseline : Baseline or None
         By which a score becomes a risk, for times.
+    held : Held or None
+        Scores of held-out recordings; None for times.
     """
 
     weights: Weights
     C: tuple[float, ...]
     thresholds: tuple[Mapping[str, float], ...]
     baseline: Baseline | None = None
+    held: Held | None = None
 
 
 def fit_split(X: Floats | Windows, Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Fitted:
@@ -142,7 +167,7 @@ def fit_split(X: Floats | Windows, Y: Floats, groups: Numbers, split: Split, tas
     own = None if task.kind == NUMBER else _basis(X, Y, split.train)
     if split.validation is not None:
         models = _fit(X, Y, split.train, every, task, own, rough=True)
-        held = [_Held(Y[split.validation], models.scores(means_of(X[split.validation])), task)]
+        held = [_Held(split.validation, Y[split.validation], models.scores(means_of(X[split.validation])), task)]
     else:
         fold = _inner_folds(Y, groups, split, task, seed)
         rotation = own[0].rotation if own is not None and own[0].is_full else None
@@ -151,14 +176,20 @@ def fit_split(X: Floats | Windows, Y: Floats, groups: Numbers, split: Split, tas
             inside, outside = split.train[fold != each], split.train[fold == each]
             basis = None if task.kind == NUMBER else _basis(X, Y, inside, rotation, exact=False)
             models = _fit(X, Y, inside, every, task, basis, rough=True)
-            held.append(_Held(Y[outside], models.scores(means_of(X[outside])), task))
+            held.append(_Held(outside, Y[outside], models.scores(means_of(X[outside])), task))
     chosen = _best(held)
     weights = _fit(X, Y, split.train, [(task.penalties[best],) for best in chosen], task, own)
     thresholds = tuple(
         {} if task.kind == NUMBER else _mean_thresholds([part.thresholds(label, best) for part in held])
         for label, best in enumerate(chosen)
     )
-    return Fitted(weights, tuple(task.penalties[best] for best in chosen), thresholds)
+    places = [label * len(task.penalties) + best for label, best in enumerate(chosen)]
+    kept = Held(
+        np.concatenate([part.rows for part in held]),
+        np.concatenate([part.scores[:, places] for part in held]),
+        np.repeat(np.arange(len(held)), [len(part.rows) for part in held]),
+    )
+    return Fitted(weights, tuple(task.penalties[best] for best in chosen), thresholds, held=kept)
 
 
 def _inner_folds(Y: Floats, groups: Numbers, split: Split, task: Task, seed: int) -> Numbers:
@@ -239,8 +270,9 @@ def _basis(
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """Labels of held-out recordings, and their scores [n, labels x penalties]."""
+    """Held-out recordings, their labels, and their scores [n, labels x penalties]."""
 
+    rows: Numbers
     Y: Floats
     scores: Doubles
     task: Task

@@ -23,7 +23,7 @@ DRAWS_AT_ONCE_BYTES = 64 << 20
 
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
-UNIT_METRICS = ("auroc", "auprc", "brier", "prevalence", "f1", *RATES, "uno_c", "risk")
+UNIT_METRICS = ("auroc", "auprc", "brier", "prevalence", "f1", *RATES, "uno_c", "risk", "coverage")
 """Metrics between 0 and 1; a metric at a threshold has the threshold's name after '@'."""
 
 
@@ -208,29 +208,38 @@ def recalibrated(y: npt.NDArray[np.bool_], scores: Doubles, *, with_slope: bool)
 
 @dataclass(frozen=True, eq=False)
 class NumberTest:
-    """The recordings of one test part for a number: mean absolute error, R², calibration slope; see `BinaryTest`."""
+    """The recordings of one test part for a number: mean absolute error, R², calibration slope; see `BinaryTest`.
+
+    With `reach` [n], how far a number may be from its prediction: the share that is not farther, and the width of the intervals.
+    """
 
     y: Doubles
     predicted: Doubles
     patient: Numbers
     n_patients: int
+    reach: Doubles | None = None
 
     @cached_property
     def _sums(self) -> Doubles:
         y, p = self.y - self.y.mean(), self.predicted - self.y.mean()
         columns = [np.ones(len(y)), np.abs(y - p), (y - p) ** 2, y, y**2, p, p**2, y * p]
+        if self.reach is not None:
+            columns += [(np.abs(y - p) <= self.reach).astype(np.float64), 2 * self.reach]
         return np.stack([np.bincount(self.patient, each, self.n_patients) for each in columns], axis=1)
 
     def metrics(self, weights: Doubles | None = None) -> dict[str, Doubles]:
         """The metrics of each draw."""
         sums = (np.ones((1, self.n_patients)) if weights is None else weights) @ self._sums
-        n, absolute, squared, y, yy, p, pp, yp = sums.T
+        n, absolute, squared, y, yy, p, pp, yp = sums.T[:8]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return {
+            found = {
                 "mae": absolute / n,
                 "r2": 1 - squared / (yy - y**2 / n),
                 "calibration_slope": (yp - y * p / n) / (pp - p**2 / n),
             }
+            if self.reach is not None:
+                found |= {"coverage": sums[:, 8] / n, "interval_width": sums[:, 9] / n}
+            return found
 
 
 # --- thresholds ---------------------------------------------------------------------------------------------------------

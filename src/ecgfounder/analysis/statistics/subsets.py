@@ -8,7 +8,7 @@ which it can be computed: a part without one of the classes has no figure. So it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,8 +45,8 @@ class Subset:
 
 
 def evaluate_subsets(
-    evaluation: Evaluation, data: Data, label: str, masks: Iterable[tuple[Mask, Mask]]
-) -> Iterator[Subset]:
+    evaluation: Evaluation, data: Data, label: str, masks: Sequence[tuple[Mask, Mask]]
+) -> list[Subset]:
     """Evaluate a label in subsets.
 
     Parameters
@@ -57,29 +57,32 @@ def evaluate_subsets(
         Its data.
     label : str
         A scored label.
-    masks : iterable of tuple of (numpy.ndarray, numpy.ndarray)
+    masks : sequence of tuple of (numpy.ndarray, numpy.ndarray)
         For each subset bool [n]: its recordings, and the others. Recordings in neither have no part in it.
     """
-    drawn = [data.draws(number) for number in range(len(data.splits))]
-    for inside, others in masks:
-        counts = counted_in(data, label, inside)
-        if counts.rarer < FEWEST_IN_TEST:
-            yield Subset(counts, {}, {}, 0, counts.why_not_scored())
-            continue
-        found = [
-            tuple(_metrics(evaluation, data, number, label, mask, drawn[number]) for mask in (inside, others))
-            for number in range(len(data.splits))
-        ]
-        names = dict.fromkeys(name for own, _ in found for name in own)
-        estimates, gaps = {}, {}
-        for name in names:
-            own = [_of(part, name, data.n_draws) for part, _ in found]
-            theirs = [_of(part, name, data.n_draws) for _, part in found]
-            estimates[name] = _estimate(own, kind_of(name))
-            apart = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(own, theirs, strict=True)]
-            gaps[name] = _estimate(apart, "normal")
-        main = [_of(part, _main(names, data), data.n_draws)[0] for part, _ in found]
-        yield Subset(counts, estimates, gaps, int(np.isfinite(main).sum()))
+    counts = [counted_in(data, label, inside) for inside, _ in masks]
+    parts: list[list[tuple[_Figures, _Figures]]] = [[] for _ in masks]
+    for number in range(len(data.splits)):
+        drawn = data.draws(number)
+        for (inside, others), counted, found in zip(masks, counts, parts, strict=True):
+            if counted.rarer >= FEWEST_IN_TEST:
+                own = _metrics(evaluation, data, number, label, inside, drawn)
+                found.append((own, _metrics(evaluation, data, number, label, others, drawn)))
+    return [_subset(counted, found, data) for counted, found in zip(counts, parts, strict=True)]
+
+
+def _subset(counts: Counts, parts: Sequence[tuple[_Figures, _Figures]], data: Data) -> Subset:
+    if not parts:
+        return Subset(counts, {}, {}, 0, counts.why_not_scored())
+    estimates, gaps, n_splits = {}, {}, 0
+    for name in dict.fromkeys(name for own, _ in parts for name in own):
+        own = [_of(part, name, data.n_draws) for part, _ in parts]
+        theirs = [_of(part, name, data.n_draws) for _, part in parts]
+        estimates[name] = _estimate(own, kind_of(name))
+        gaps[name] = _estimate([(a[0] - b[0], a[1] - b[1]) for a, b in zip(own, theirs, strict=True)], "normal")
+        if name == data.task.metric:
+            n_splits = sum(bool(np.isfinite(value)) for value, _ in own)
+    return Subset(counts, estimates, gaps, n_splits)
 
 
 def counted_in(data: Data, label: str, mask: Mask) -> Counts:
@@ -90,16 +93,11 @@ def counted_in(data: Data, label: str, mask: Mask) -> Counts:
     return replace(data, Y=Y, task=task).counts()[label]
 
 
-def _main(names: Iterable[str], data: Data) -> str:
-    return data.task.metric if data.task.metric in names else next(iter(names))
-
-
 _Figure = tuple[float, Doubles]
+_Figures = Mapping[str, _Figure]
 
 
-def _metrics(
-    evaluation: Evaluation, data: Data, number: int, label: str, mask: Mask, drawn: Doubles
-) -> Mapping[str, _Figure]:
+def _metrics(evaluation: Evaluation, data: Data, number: int, label: str, mask: Mask, drawn: Doubles) -> _Figures:
     """The metrics of a mask in one test part, and in each draw of its patients."""
     test = evaluation.test_of(data, number, label, mask)
     if test is None:
@@ -108,7 +106,7 @@ def _metrics(
     return {name: (float(values[0]), draws[name]) for name, values in test.metrics().items()}
 
 
-def _of(part: Mapping[str, _Figure], name: str, n_draws: int) -> _Figure:
+def _of(part: _Figures, name: str, n_draws: int) -> _Figure:
     return part.get(name, (np.nan, np.full(n_draws, np.nan)))
 
 

@@ -1,6 +1,7 @@
 // The page: opens the map when it is ready, and connects the map and the panels.
 
 import { isDark } from "./colours.js";
+import { fillColumns } from "./condition.js";
 import { byId, count, counted, element, percent, tell } from "./dom.js";
 import { FailuresPanel } from "./failures.js";
 import { colourBy, showLegend } from "./legend.js";
@@ -9,8 +10,8 @@ import { Points } from "./points.js";
 import { showProgress } from "./progress.js";
 import { RecordingPanel } from "./recording.js";
 import { showFound } from "./search.js";
-import { fillColumns, SelectionPanel } from "./selection.js";
-import { Server } from "./server.js";
+import { SelectionPanel } from "./selection.js";
+import { openSource } from "./source.js";
 import { Tabs } from "./tabs.js";
 
 const WAIT = 400;
@@ -18,9 +19,9 @@ const root = document.documentElement;
 
 /** What the panels can do: they know of each other by this alone. */
 class Atlas {
-  constructor(about) {
+  constructor(about, server) {
     this.about = about;
-    this.server = new Server();
+    this.server = server;
     this.points = new Points(about.n);
     this.column = null;
     this.tabs = new Tabs(byId("tabs"));
@@ -31,13 +32,16 @@ class Atlas {
     });
     this.selection = new SelectionPanel(byId("panel-selection"), this, about);
     this.recording = new RecordingPanel(byId("panel-recording"), this, about);
-    this.failures = new FailuresPanel(byId("panel-failures"), this.server);
+    this.failures = new FailuresPanel(byId("panel-failures"), this.server, about);
     this.failures.page();
     this.listen();
   }
 
   listen() {
     fillColumns(byId("colour"), this.about.columns);
+    if (this.about.is_on_disk && !this.about.maps.includes("umap")) {
+      byId("kind").querySelector("[value=umap]").remove();
+    }
     byId("colour").addEventListener("change", (event) => guarded(this.colour(event.target.value)));
     byId("kind").addEventListener("change", (event) => guarded(this.showMap(event.target.value)));
     byId("fit").addEventListener("click", () => this.chart.fit());
@@ -80,9 +84,11 @@ class Atlas {
     this.chart.show(this.points, colourBy(this.column, this.points));
     root.dataset.map = kind;
     const [first, second] = told.explained;
-    tell(kind === "pca" ? `Two principal components, ${percent(first)} and ${percent(second)} of the variance of directions`
-      : "UMAP: distances between far groups mean little");
-    if (!this.points.n) byId("waiting").textContent = "There is no recording with an embedding. Failures have the reasons.";
+    tell(kind === "umap" ? "UMAP: distances between far groups mean little"
+      : `Two principal components, ${percent(first)} and ${percent(second)} of the variance of directions`);
+    if (!this.points.n) {
+      byId("waiting").textContent = "There is no recording with an embedding. Failures have the reasons.";
+    }
   }
 
   /** Say how far a map is: over it while there is none, else below it. */
@@ -166,7 +172,8 @@ class Atlas {
   count() {
     const { n, nShown } = this.points, { n_failed: nFailed } = this.about;
     const shown = nShown < n ? `${count(nShown)} shown of ` : "";
-    byId("counts").textContent = `${shown}${counted(n, "recording")}, ${count(nFailed)} failed`;
+    const failed = typeof nFailed === "number" ? count(nFailed) : nFailed; // "under 11"
+    byId("counts").textContent = `${shown}${counted(n, "recording")}, ${failed} failed`;
     root.dataset.shown = nShown;
   }
 }
@@ -177,11 +184,11 @@ function guarded(promise) {
 }
 
 async function open() {
-  const server = new Server();
+  const server = openSource();
   const about = await server.about();
   byId("title").textContent = about.runs.join(", ");
   document.title = `${about.runs.join(", ")} - ecgfounder`;
-  const atlas = new Atlas(about);
+  const atlas = new Atlas(about, server);
   atlas.count();
   for (const [reason, n] of Object.entries(about.left_out)) {
     byId("counts").append(element("span", null, `; left out, ${reason}: ${count(n)}`));

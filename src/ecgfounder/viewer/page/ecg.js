@@ -12,7 +12,8 @@ function shape(tag, attributes, ...children) {
 
 /** A drawing of an ECG, with another one over it and bands of evidence below it if there are any; `about` says what is seen. */
 export function drawEcg(ecg, about, other = null, evidence = null) {
-  const seconds = Math.max(...ecg.rows.flatMap((row) => row.traces.map((trace) => trace.place + trace.microvolts.length / ecg.sampling_rate)));
+  const traces = ecg.rows.flatMap((row) => row.traces);
+  const seconds = Math.max(...traces.map((trace) => trace.place + trace.microvolts.length / ecg.sampling_rate));
   const width = Math.max(NARROWEST, LEAD_IN + Math.ceil((seconds * ecg.mm_per_second) / 5) * 5 + TAIL);
   const bandsOf = (number) => evidence?.bars[number] ?? [];
   const heights = ecg.rows.map((row, number) => row.up + row.down + bandsOf(number).length * (evidence?.height ?? 0));
@@ -24,7 +25,7 @@ export function drawEcg(ecg, about, other = null, evidence = null) {
     const baseline = top + row.up;
     drawing.append(calibration(baseline));
     for (const trace of row.traces) {
-      const match = other && matching(other, trace);
+      const match = other && matching(other, trace, trace.microvolts.length / ecg.sampling_rate);
       if (match) drawing.append(lineOf(match, other, baseline, row, "trace other"));
       drawing.append(lineOf(trace, ecg, baseline, row, "trace"));
       if (trace.place > 0) drawing.append(boundary(trace, ecg, baseline));
@@ -39,10 +40,16 @@ export function drawEcg(ecg, about, other = null, evidence = null) {
   return drawing;
 }
 
-/** The same part of the same lead in another ECG, from any place of its paper. */
-function matching(other, trace) {
-  const traces = other.rows.flatMap((row) => row.traces).filter((each) => each.label === trace.label);
-  return traces.find((each) => each.start === trace.start && each.place === trace.place) ?? traces.find((each) => each.start === trace.start);
+/** The same seconds of the same lead in another ECG, wherever its paper has them; its first ones if it is shorter. */
+function matching(other, trace, seconds) {
+  const found = other.rows.flatMap((row) => row.traces).filter((each) => each.label === trace.label);
+  if (!found.length) return null;
+  const rate = other.sampling_rate;
+  const endOf = (each) => each.start + each.microvolts.length / rate + 0.01;
+  const covers = (each) => each.start <= trace.start && trace.start + seconds <= endOf(each);
+  const best = found.find(covers) ?? found.reduce((one, each) => (each.microvolts.length > one.microvolts.length ? each : one));
+  const first = covers(best) ? Math.round((trace.start - best.start) * rate) : 0;
+  return { ...best, place: trace.place, microvolts: best.microvolts.slice(first, first + Math.round(seconds * rate)) };
 }
 
 function xOf(ecg, second) {

@@ -6,15 +6,21 @@ const PER_PAGE = 100;
 
 /** Shows failures, all or those with a text. */
 export class FailuresPanel {
-  constructor(place, server) {
+  constructor(place, server, about) {
     this.place = place;
     this.server = server;
+    this.about = about;
     this.text = element("input", { type: "search", id: "failed-text", maxlength: 2000, autocomplete: "off" });
     this.list = element("div", { id: "failed" });
     this.reasons = element("div", { id: "reasons" });
-    const form = element("form", { class: "bar", on: { submit: (event) => { event.preventDefault(); this.page(0); } } },
+    const find = (event) => {
+      event.preventDefault();
+      this.page(0);
+    };
+    const form = element("form", { class: "bar", on: { submit: find } },
       element("label", { for: "failed-text" }, "Name or reason contains"), this.text, element("button", null, "Find"));
-    place.replaceChildren(element("h2", null, "Failures"), this.reasons, form, this.list);
+    const parts = about.is_on_disk ? [] : [form, this.list];
+    place.replaceChildren(element("h2", null, "Failures"), this.reasons, ...parts);
   }
 
   /** Show the failures from the first on. */
@@ -28,9 +34,9 @@ export class FailuresPanel {
     }
     this.showReasons(told);
     const header = ["recording", ...(told.several ? ["run"] : []), "error", "reason"];
-    const rows = told.rows.map((each) => [each.record, ...(told.several ? [each.run] : []), each.error ?? "", each.reason ?? ""]);
+    const rows = told.rows.map((each) => header.map((name) => each[name === "recording" ? "record" : name] ?? ""));
     if (!rows.length) {
-      this.list.replaceChildren(element("p", { class: "soft" }, this.text.value ? "None with this text." : "No recording failed."));
+      this.list.replaceChildren(element("p", { class: "soft" }, this.text.value ? "None with this text." : ""));
       return;
     }
     this.list.replaceChildren(
@@ -41,7 +47,16 @@ export class FailuresPanel {
 
   showReasons(told) {
     const rows = told.reasons.map(({ error, reason, n }) => [
-      button(reason || error, () => { this.text.value = reason; this.page(0); }, { class: "link" }), error, count(n)]);
-    this.reasons.replaceChildren(rows.length ? table(counted(told.n_reasons, "reason"), ["reason", "error", "recordings"], rows, 2) : "");
+      this.about.is_on_disk ? reason || error : button(reason || error, () => this.only(reason), { class: "link" }),
+      error, typeof n === "number" ? count(n) : n]);
+    const none = element("p", { class: "soft" }, "No recording failed.");
+    const header = ["reason", "error", "recordings"];
+    this.reasons.replaceChildren(rows.length ? table(counted(told.n_reasons, "reason"), header, rows, 2) : none);
+  }
+
+  /** Show the failures with a reason. */
+  only(reason) {
+    this.text.value = reason;
+    this.page(0);
   }
 }

@@ -25,7 +25,8 @@ function legendOfCategories(column, points, select) {
   return element("ul", { class: "legend", "aria-label": `Colours of ${column.name}; a value selects its recordings` },
     ...entriesOf(column).map(({ name, n, code, holds }) => {
       const made = button("", () => select((row) => holds(points.codes[row])), { title: `Select: ${name}` });
-      made.append(swatch(styleOf(colours, code)), element("span", { class: "name" }, name), element("span", { class: "soft" }, count(n)));
+      made.append(swatch(styleOf(colours, code)), element("span", { class: "name" }, name),
+        element("span", { class: "soft" }, count(n)));
       return element("li", null, made);
     }));
 }

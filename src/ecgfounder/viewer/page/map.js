@@ -216,8 +216,8 @@ export class Chart {
   pinch(pointer, at) {
     const other = [...this.pointers.entries()].find(([each]) => each !== pointer)[1];
     const before = this.pointers.get(pointer);
-    const factor = Math.hypot(at[0] - other[0], at[1] - other[1]) / Math.max(1, Math.hypot(before[0] - other[0], before[1] - other[1]));
-    this.view.zoom(factor, (at[0] + other[0]) / 2, (at[1] + other[1]) / 2);
+    const far = (place) => Math.max(1, Math.hypot(place[0] - other[0], place[1] - other[1]));
+    this.view.zoom(far(at) / far(before), (at[0] + other[0]) / 2, (at[1] + other[1]) / 2);
     [this.path, this.box, this.doing] = [[], null, "move"];
   }
 

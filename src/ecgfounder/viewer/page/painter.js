@@ -12,7 +12,7 @@ const FAINTEST = [0.45, 0.95]; // with many recordings in a pixel, and with one 
 export class Painter {
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = canvas.getContext("2d");
+    this.context = canvas.getContext("2d", { willReadFrequently: true }); // in memory, as its pixels are made there
     this.nSeen = Infinity; // recordings in view in the last frame
     this.heaviest = 1;
   }

@@ -8,7 +8,7 @@ const EVERY = 5000;
 export async function showProgress(place, server, again) {
   try {
     const { runs } = await server.status();
-    place.replaceChildren(...runs.map(lineOf), element("p", null, "The map shows what was there when it was opened. ",
+    place.replaceChildren(...runs.map(progressOf), element("p", null, "The map shows what was there when it was opened. ",
       button("Read the run again", again, { id: "again" })));
     place.hidden = runs.length === 0;
     if (runs.some(({ state }) => state === "working")) setTimeout(() => showProgress(place, server, again), EVERY);
@@ -17,14 +17,21 @@ export async function showProgress(place, server, again) {
   }
 }
 
-function lineOf(run) {
+function progressOf(run) {
   if (run.reason) return element("p", null, `${run.name}: ${run.reason}`);
   const total = run.pending === null ? null : run.done + run.failed + run.pending;
-  const words = [`${run.name}: ${run.state}`, `${count(run.done)} done${total === null ? "" : ` of ${count(total)}`}`, `${count(run.failed)} failed`];
-  if (run.rate && run.state === "working") words.push(`${run.rate.toFixed(1)} ECG/s`);
-  if (run.rate && run.pending && run.state === "working") words.push(`about ${left(run.pending / run.rate)} left`);
-  const bar = total ? element("progress", { max: total, value: run.done + run.failed, "aria-label": `Progress of ${run.name}` }) : null;
-  return element("p", null, words.join(", "), " ", bar);
+  const of = total === null ? "" : ` of ${count(total)}`;
+  const words = [`${run.name}: ${run.state}`, `${count(run.done)} done${of}`, `${count(run.failed)} failed`];
+  if (run.rate && run.state === "working") {
+    words.push(`${run.rate.toFixed(1)} ECG/s`);
+    if (run.pending) words.push(`about ${left(run.pending / run.rate)} left`);
+  }
+  const line = element("p", null, words.join(", "));
+  if (total) {
+    const told = { max: total, value: run.done + run.failed, "aria-label": `Progress of ${run.name}` };
+    line.append(" ", element("progress", told));
+  }
+  return line;
 }
 
 function left(seconds) {

@@ -23,15 +23,23 @@ export class RecordingPanel {
     const told = await this.atlas.server.recording(row);
     if (asked !== this.asked) return;
     this.name = told.record;
+    tell(`Recording ${told.record}`);
     this.figure = element("figure", { id: "ecg" }, element("p", { class: "soft" }, "The file is being read."));
-    this.near = element("div", { id: "neighbours" }, element("p", { class: "soft" }, "Neighbours are being looked for."));
+    this.near = element("div", { id: "neighbours" },
+      element("p", { class: "soft" }, "Neighbours are being looked for."));
     this.place.replaceChildren(
-      element("div", { class: "bar" }, button("Back", () => this.back(), { id: "back", disabled: this.walked.length === 0 })),
+      element("div", { class: "bar" },
+        button("Back", () => this.back(), { id: "back", disabled: this.walked.length === 0 })),
       element("h2", { id: "record" }, told.record),
-      element("p", { class: "soft" }, [told.run, this.about.group && told[this.about.group] ? `${this.about.group}: ${told[this.about.group]}` : null].filter(Boolean).join(", ")),
-      this.figure, ...flagsOf(told), ...statementsOf(told), element("h3", null, "Nearest recordings"), this.near,
-      ...this.othersOf(told), factsOf(told));
+      element("p", { class: "soft" }, [told.run, this.patientOf(told)].filter(Boolean).join(", ")),
+      this.figure, ...(told.flags ? flagsOf(told) : []), ...statementsOf(told),
+      element("h3", null, "Nearest recordings"), this.near, ...this.othersOf(told), factsOf(told));
     await Promise.all([this.showEcg(row, asked), this.showNear(row, asked)]);
+  }
+
+  patientOf(told) {
+    const { group } = this.about;
+    return group && told[group] ? `${group}: ${told[group]}` : "";
   }
 
   back() {
@@ -76,13 +84,17 @@ export class RecordingPanel {
     const { ecg, evidence } = this;
     this.other = other;
     const about = `ECG of ${this.name}, ${ecg.heading}`;
-    const caption = [element("span", null, ecg.heading), element("span", { class: "soft" }, ecg.footer.filter(Boolean).join("; "))];
+    const caption = [element("span", null, ecg.heading),
+      element("span", { class: "soft" }, ecg.footer.filter(Boolean).join("; "))];
     if (other) {
-      caption.push(element("span", null, element("span", { class: "over" }, "blue"), `: ${other.name}, similarity ${other.similarity} `,
-        button("Remove it", () => this.draw(null))));
+      caption.push(element("span", null, element("span", { class: "over" }, "blue"),
+        `: ${other.name}, similarity ${other.similarity} `, button("Remove it", () => this.draw(null))));
     }
-    for (const band of evidence?.bands ?? []) for (const line of band.caption) caption.push(element("span", { class: "evidence" }, line));
-    const paper = element("div", { class: "paper", tabindex: 0, role: "group", "aria-label": "ECG on paper" }, drawEcg(ecg, other ? `${about}; over it ${other.name}` : about, other?.ecg, evidence));
+    for (const band of evidence?.bands ?? []) {
+      caption.push(...band.caption.map((line) => element("span", { class: "evidence" }, line)));
+    }
+    const drawing = drawEcg(ecg, other ? `${about}; over it ${other.name}` : about, other?.ecg, evidence);
+    const paper = element("div", { class: "paper", tabindex: 0, role: "group", "aria-label": "ECG on paper" }, drawing);
     this.figure.replaceChildren(paper, element("figcaption", null, ...caption));
   }
 
@@ -103,7 +115,8 @@ export class RecordingPanel {
     const rows = told.neighbours.map((each) => [
       button(each.record, () => this.atlas.open(each.row), { class: "link" }),
       ...(several ? [each.run] : []), ...(group ? [each.same_patient ? "the same" : each[group] ?? ""] : []),
-      each.similarity.toFixed(3), button("Overlay", () => this.overlay(each), { "aria-label": `Overlay ${each.record}` })]);
+      each.similarity.toFixed(3),
+      button("Overlay", () => this.overlay(each), { "aria-label": `Overlay ${each.record}` })]);
     const how = told.exact ? "the cosine of embeddings minus their mean" : "not proved to be the nearest";
     this.near.replaceChildren(table(`Similarity is ${how}.`, header, rows, header.length - 2));
     this.atlas.marked(row, told.neighbours.map((each) => each.row));
@@ -142,15 +155,18 @@ function flagsOf(told) {
 function statementsOf(told) {
   const parts = [];
   if (told.statements.length) {
-    parts.push(element("h3", null, "Statements of the device"), element("ul", { id: "statements" }, ...told.statements.map((each) => element("li", null, each))));
+    const lines = told.statements.map((each) => element("li", null, each));
+    parts.push(element("h3", null, "Statements of the device"), element("ul", { id: "statements" }, ...lines));
   }
   if (told.probabilities.length) {
     const rows = told.probabilities.map(([name, value]) => [name, percent(value)]);
-    parts.push(element("h3", null, "Statements of the network"), table("The likeliest ones, each by itself", ["statement", "probability"], rows, 1));
+    parts.push(element("h3", null, "Statements of the network"),
+      table("The likeliest ones, each by itself", ["statement", "probability"], rows, 1));
   }
   return parts;
 }
 
 function factsOf(told) {
-  return element("details", { id: "facts" }, element("summary", null, "All columns"), table("Columns of the recording", ["column", "value"], told.facts));
+  return element("details", { id: "facts" }, element("summary", null, "All columns"),
+    table("Columns of the recording", ["column", "value"], told.facts));
 }

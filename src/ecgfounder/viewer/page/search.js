@@ -16,9 +16,11 @@ export async function showFound(place, text, atlas, about) {
   const header = ["recording", ...(several ? ["run"] : []), "found by", ""];
   const rows = told.found.map((each) => [button(each.record, () => atlas.open(each.row), { class: "link" }),
     ...(several ? [each.run] : []), each.by, each.by === "record" ? "" : each.text]);
-  const shown = told.total > rows.length ? `The first ${count(rows.length)} of ${count(told.total)}` : `${count(told.total)} found`;
+  const isAll = told.total === rows.length;
+  const shown = isAll ? `${count(told.total)} found` : `The first ${count(rows.length)} of ${count(told.total)}`;
+  const nothing = "No recording on the map has this name or identifier. Failed ones are under Failures.";
   place.replaceChildren(element("h2", null, `Search: ${text.trim()}`),
-    rows.length ? table(shown, header, rows) : element("p", null, "No recording on the map has this name or identifier. Failed ones are under Failures."));
+    rows.length ? table(shown, header, rows) : element("p", null, nothing));
   tell(shown);
   if (told.found.length === 1) atlas.open(told.found[0].row);
 }
