@@ -85,6 +85,49 @@ def test_a_table_that_with_another_one_would_tell_a_small_number_is_coarser() ->
     assert found.names == ("mac", "tc70", OTHERS)
 
 
+@pytest.mark.parametrize("n", [8, 14, 20])
+@pytest.mark.parametrize("units_first", [False, True])
+def test_all_but_one_row_of_a_table_with_many_rows_tells_no_small_number(n: int, units_first: bool) -> None:
+    machines = np.repeat(np.arange(n), 24)
+    units = np.where(np.arange(24 * n) % 24 < 5, n, machines)  # a few of each machine are in one further unit
+    names = [f"v{number:02d}" for number in range(n + 1)]
+    cells = alone(24 * n)
+    tables = (units, machines) if units_first else (machines, units)
+    shown = [cells.by_name(names[: codes.max() + 1], codes) for codes in tables]
+    assert shown[0].counts[-1] >= 19
+    assert told_by_rows(cells, *shown) == []
+
+
+def test_tables_with_many_rows_tell_no_small_number_by_a_row_of_each() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        n = int(rng.integers(400, 2000))
+        base, names = rng.integers(0, 16, n), [f"v{number:02d}" for number in range(17)]
+        cells, shown = alone(n), []
+        for _ in range(4):
+            codes, changed = base.copy(), rng.random(n) < rng.choice([0.01, 0.03])
+            codes[changed] = rng.integers(0, 17, int(changed.sum())) if rng.random() < 0.5 else 16
+            shown.append(cells.by_name(names, codes))
+        for one, other in combinations([each for each in shown if each], 2):
+            assert told_by_rows(cells, one, other) == []
+
+
+def told_by_rows(cells: Cells, one: Partition, other: Partition) -> list[int]:
+    """The small numbers that two tables tell if all rows but at most one, or a single row, of each are added up."""
+    found = []
+    for ours in sums(one):
+        for theirs in sums(other):
+            more, less = ours & ~theirs, theirs & ~ours
+            if more.any() != less.any() and cells.size(more | less) < FEWEST:
+                found.append(cells.size(more | less))
+    return found
+
+
+def sums(partition: Partition) -> list[np.ndarray]:
+    rows = [partition.codes == each for each in range(len(partition.names))]
+    return [*rows, *(~row for row in rows)]
+
+
 def test_two_flags_of_which_one_contains_the_other_need_a_large_difference() -> None:
     cells = alone(200)
     numbers = np.arange(200)

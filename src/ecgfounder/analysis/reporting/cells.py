@@ -28,7 +28,7 @@ MOST_CELLS = 20
 """Rows of a table; the values that are less frequent are put together."""
 
 _MOST_SETS = 10
-"""Groups of cells of which all sets are looked at; of more, each one and each two with what they lead to."""
+"""Groups of cells of which all sets are looked at; of more, each one and each two with what they lead to, and all but them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,7 +339,10 @@ def _closed_sets(leads_to: Mask) -> Iterator[Mask]:
         for chosen in combinations(range(n_parts), size):
             found: Mask = np.any(reach[list(chosen)], axis=0)
             sets.setdefault(found.tobytes(), found)
-    yield from (found[part] for found in sets.values() if not found.all())
+            if most < n_parts:
+                apart: Mask = ~np.any(reach[:, list(chosen)], axis=1)  # all but what leads to the chosen ones
+                sets.setdefault(apart.tobytes(), apart)
+    yield from (found[part] for found in sets.values() if found.any() and not found.all())
 
 
 def _nothing(codes: Numbers) -> Partition:
