@@ -137,6 +137,27 @@ def test_two_flags_of_which_one_contains_the_other_need_a_large_difference() -> 
     assert cells.of(numbers >= 55) is None  # with the first flag, 5 have neither
 
 
+def test_sets_that_exclude_each_other_do_not_tell_the_rest() -> None:
+    statements = coded(600, 295, 100, 5)  # normal, abnormal, borderline, otherwise normal
+    cells = alone(1000)
+    assert [cells.of(statements == each) for each in range(4)] == [600, 295, None, None]
+    cells = alone(1000)
+    tables = [cells.by_name(("no", "yes"), (statements == each).astype(np.int64)) for each in range(4)]
+    assert [sorted(each.counts) for each in tables] == [[400, 600], [295, 705], [], []]
+
+
+def test_sets_that_exclude_each_other_do_not_tell_the_rest_of_a_set_that_is_shown() -> None:
+    texts = coded(300, 200, 100, 4, 396)  # the last ones have no text
+    cells = alone(1000)
+    assert cells.of(texts < 4) == 604
+    assert [cells.of(texts == each) for each in range(3)] == [300, 200, None]
+    assert cells.of(texts == 1) == 200
+    many = alone(1100)
+    assert [many.of(coded(*[55] * 20) == each) for each in range(20)] == [55] * 20  # all of them leave none
+    overlapping = alone(1000)
+    assert [overlapping.of(np.arange(1000) % each == 0) for each in range(2, 9)] == [500, 334, 250, 200, 167, 143, 125]
+
+
 def test_numbers_of_patients_that_tell_of_few_are_left_out() -> None:
     patients = np.r_[np.arange(100), np.arange(100)]
     sites = np.where(np.arange(200) % 100 < 60, 0, 1)
@@ -147,6 +168,19 @@ def test_numbers_of_patients_that_tell_of_few_are_left_out() -> None:
     both = cells.by_name(("a", "b"), sites)
     assert both.counts == (117, 83)
     assert cells.patients_by(both) is None
+
+
+def test_numbers_of_patients_of_two_tables_tell_no_small_number() -> None:
+    patients = np.r_[np.repeat(np.arange(60), 2), np.arange(20, 40), np.arange(60, 65), np.arange(65, 185)]
+    regions = np.r_[np.zeros(145), np.ones(120)].astype(np.int64)
+    sites = np.r_[np.zeros(120), np.ones(25), np.full(120, 2)].astype(np.int64)  # the second one: five more patients
+    cells = Cells(patients)
+    assert cells.patients_by(cells.by_name(("R", "S"), regions)) == (65, 120)
+    by_site = cells.by_name(("A", "B", "C"), sites)
+    assert by_site.counts == (120, 120, 25)
+    assert cells.patients_by(by_site) is None  # 60 of the 65 are at A
+    halves = np.where(patients < 65, patients % 2, 2)
+    assert cells.patients_by(cells.by_name(("odd", "even", "C"), halves)) == (120, 33, 32)
 
 
 def test_an_attacker_who_knows_what_contains_what_computes_no_small_number() -> None:

@@ -5,7 +5,8 @@ In: values of recordings, and the patient of each. Out: `Partition`s whose cells
 A count tells more than itself: a total minus the other rows of its table, or the difference of two counts of which one is known
 to contain the other (the recordings of a format, and those of the devices that write it). So each table is a division of all
 recordings into cells that are all large enough, small ones put together; and no cells of it together may contain cells of another
-table together, or be contained in them, with a rest of a few patients.
+table together, or be contained in them, with a rest of a few patients. Of tables of two cells (a flag, a statement, a label), any
+number that exclude each other are looked at.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from ecgfounder.analysis.reporting.sides import Mask, Sides
 from ecgfounder.analysis.statistics.solver import Numbers
 from ecgfounder.results.small_cells import FEWEST, OTHERS, rare_values
-
-Mask = npt.NDArray[np.bool_]
 
 MOST_CELLS = 20
 """Rows of a table; the values that are less frequent are put together."""
@@ -71,6 +71,8 @@ class Cells:
         self._most_of_one = int(np.bincount(patients).max()) if len(patients) else 0
         self._shown: list[tuple[npt.NDArray[np.int32], int]] = []
         self._totals: list[Numbers] = []
+        self._sides = Sides(self.few)
+        self._of_patients: Cells | None = None
 
     @property
     def n(self) -> int:
@@ -179,7 +181,8 @@ class Cells:
             codes = 1 - mask.astype(np.int64)
             if Trial(self, codes, 2).offender(np.arange(2), 2) is not None:
                 return None
-            self._registered(["", ""], codes)
+            if not self._registered(["", ""], codes):
+                return None
         return n
 
     def show(self, codes: Numbers, n: int) -> None:
@@ -190,13 +193,18 @@ class Cells:
     def patients_by(self, partition: Partition) -> tuple[int, ...] | None:
         """The number of patients in each cell.
 
-        None if it would tell how few patients are in several cells, not in one, or have several recordings.
+        None if it would tell how few patients are in several cells, not in one, in one and not in that of another partition, or have
+        several recordings.
         """
-        numbers = [self.size(partition.codes == each) for each in range(len(partition.names))]
+        who = [np.bincount(self.patients[partition.codes == n], minlength=self.n_patients) > 0 for n in range(len(partition.names))]
+        numbers = [int(np.count_nonzero(each)) for each in who]
         told = [self.n - self.n_patients, sum(numbers) - self.n_patients]
-        told += [self.n_patients - each for each in numbers]
         told += [count - each for count, each in zip(partition.counts, numbers, strict=True)]
-        return None if any(0 < each < FEWEST for each in told) or not numbers else tuple(numbers)
+        if not numbers or any(0 < each < FEWEST for each in told):
+            return None
+        if self._of_patients is None:
+            self._of_patients = Cells(np.arange(self.n_patients))
+        return None if any(self._of_patients.of(each) is None for each in who) else tuple(numbers)
 
     def _enough(self, codes: Numbers, n: int) -> Mask:
         """Whether each code has enough patients: bool [n]."""
@@ -215,7 +223,9 @@ class Cells:
         return FEWEST * self._most_of_one
 
     def _registered(self, names: Sequence[str], codes: Numbers, *, has_others: bool = False) -> Partition:
-        """A division that is shown."""
+        """A division that is shown, unless it has two cells that with others tell of few."""
+        if len(names) == 2 and not self._sides.accept(codes == 0, self.largest_few):
+            return _nothing(codes)
         counts = np.bincount(codes, minlength=len(names))
         if len(names) > 1:
             self._shown.append((codes.astype(np.int32), len(names)))

@@ -292,8 +292,8 @@ class _Work:
         flags = self._flags()
         by_level = tuple(found for each in by if (found := self._flags_by(each, flags)) is not None)
         of_head, of_device = predicted(self.selection), stated(self.selection)
-        marks = [self._marks(of_head), self._marks(of_device)]
         known = [None if found is None else self.cells.of(found.known) for found in (of_head, of_device)]
+        marks = [self._marks(of_head), self._marks(of_device)]
         return Report(
             settings=self.settings,
             selection=self.selection,
