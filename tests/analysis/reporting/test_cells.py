@@ -50,9 +50,24 @@ def test_many_values_are_listed_up_to_a_number() -> None:
 def test_neighbours_are_put_together_in_order() -> None:
     names = ("0 to 1", "1 to 2", "2 to 3", "3 to 4", "4 to 5")
     found = alone(76).by_order(names, coded(3, 9, 40, 4, 20))
-    assert found.names == ("0 to 2", "2 to 3", "3 to 5")
+    assert found.names == ("… to 2", "2 to 3", "3 to …")
     assert found.counts == (12, 40, 24)
     assert not alone(10).by_order(names, coded(10))
+
+
+def test_the_extreme_value_of_few_patients_is_not_the_name_of_a_group() -> None:
+    years = ("1931", "1970", "1971", "1972", "2004", "not stated")
+    found = alone(161).by_order(years, coded(1, 50, 50, 50, 1, 9), "not stated")
+    assert (found.names, found.counts) == (("under 1971", "1971", "over 1971 or not stated"), (51, 50, 60))
+    found = alone(172).by_order(years, coded(1, 50, 50, 50, 1, 20), "not stated")
+    assert found.names == ("under 1971", "1971", "1972", "over 1972 or not stated")
+    assert alone(21).by_order(("1931", "not stated"), coded(1, 20), "not stated").names == ("any value or not stated",)
+    assert alone(31).by_order(("1931", "1970"), coded(1, 30)).names == ("any value",)
+    assert alone(60).by_order(("1970", "1971", "not stated"), coded(20, 20, 20), "not stated").names == (
+        "1970",
+        "1971",
+        "not stated",
+    )
 
 
 def test_the_unit_is_the_patient() -> None:

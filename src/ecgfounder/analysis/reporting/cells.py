@@ -147,7 +147,8 @@ class Cells:
     def by_order(self, names: Sequence[str], codes: Numbers, unknown: str | None = None) -> Partition:
         """A division by values in an order, of which neighbours are put together.
 
-        The name of neighbours is made of the first name and the last, or of their ends, if they are intervals "2 to 5". The value
+        The name of neighbours is made of the first name and the last, or of their ends, if they are intervals "2 to 5". The first ones
+        and the last ones have no other end than that of the next group: the extreme value may be that of one patient. The value
         `unknown` is outside of the order and comes last.
         """
         counts = np.bincount(codes, minlength=len(names))
@@ -169,7 +170,7 @@ class Cells:
             return _nothing(codes)
         for number, group in enumerate(groups):
             place[group] = number
-        shown = [_span([names[each] for each in group], unknown) for group in groups]
+        shown = _spans([[names[each] for each in group] for group in groups], unknown)
         return self._registered(shown, place[codes])
 
     def of(self, mask: Mask) -> int | None:
@@ -359,13 +360,33 @@ def _nothing(codes: Numbers) -> Partition:
     return Partition((), (), np.full(len(codes), -1, dtype=np.int64))
 
 
-def _span(names: Sequence[str], unknown: str | None) -> str:
+def _spans(groups: Sequence[Sequence[str]], unknown: str | None) -> list[str]:
+    """The names of groups of neighbours.
+
+    >>> _spans([["2 to 5", "5 to 10"], ["10 to 15", "15 to 20"], ["20 to 25"], ["25 to 30", "40 to 50"]], None)
+    ['… to 10', '10 to 20', '20 to 25', '25 to …']
+    >>> _spans([["1931", "1970"], ["1971", "1972"], ["1999", "not stated"]], "not stated")
+    ['under 1971', '1971 to 1972', 'over 1972 or not stated']
     """
-    >>> _span(["2 to 5", "5 to 10", "10 to 15"], None), _span(["2001", "2004", "not stated"], "not stated")
-    ('2 to 15', '2001 to 2004 or not stated')
-    """
-    if len(names) > 1 and names[-1] == unknown:
-        return f"{_span(names[:-1], None)} or {unknown}"
-    if len(names) == 1:
-        return names[0]
-    return f"{names[0].partition(' to ')[0]} to {names[-1].rpartition(' to ')[2]}"
+    known = [[name for name in group if name != unknown] for group in groups]
+    n = sum(map(bool, known))
+    found = []
+    for number, group in enumerate(groups):
+        inside = known[number]
+        before, after = (known[number - 1] if number else []), (known[number + 1] if number + 1 < n else [])
+        names = [] if not inside else inside if len(group) == 1 else [_span(inside, before, after)]
+        found.append(" or ".join([*names, *group[len(inside) :]]))
+    return found
+
+
+def _span(names: Sequence[str], before: Sequence[str], after: Sequence[str]) -> str:
+    """The name of values together, between those of the groups before and after them."""
+    if not before and not after:
+        return "any value"
+    first, last = names[0].partition(" to ")[0], names[-1].rpartition(" to ")[2]
+    if before and after:
+        return f"{first} to {last}" if len(names) > 1 else names[0]
+    is_interval = " to " in names[0]
+    if after:
+        return f"… to {after[0].partition(' to ')[0]}" if is_interval else f"under {after[0]}"
+    return f"{before[-1].rpartition(' to ')[2]} to …" if is_interval else f"over {before[-1]}"
