@@ -55,6 +55,16 @@ class Partition:
     def __bool__(self) -> bool:
         return bool(self.names)
 
+    @property
+    def is_one_value(self) -> bool:
+        """Whether all recordings have the same value."""
+        return len(self.names) == 1 and not self.has_others
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether nothing may be shown, or all values are together."""
+        return len(self.names) < 2 and not self.is_one_value
+
 
 class Cells:
     """What is shown of some recordings.
@@ -147,9 +157,9 @@ class Cells:
     def by_order(self, names: Sequence[str], codes: Numbers, unknown: str | None = None) -> Partition:
         """A division by values in an order, of which neighbours are put together.
 
-        The name of neighbours is made of the first name and the last, or of their ends, if they are intervals "2 to 5". The first ones
-        and the last ones have no other end than that of the next group: the extreme value may be that of one patient. The value
-        `unknown` is outside of the order and comes last.
+        The name of neighbours is made of the first name and the last, or of their ends, if they are intervals "2 to 5". The first
+        ones and the last ones have no other end than that of the next group: the extreme value may be that of one patient. The
+        value `unknown` is outside of the order and comes last.
         """
         counts = np.bincount(codes, minlength=len(names))
         groups = [[int(each)] for each in np.flatnonzero(counts)]
@@ -171,7 +181,7 @@ class Cells:
         for number, group in enumerate(groups):
             place[group] = number
         shown = _spans([[names[each] for each in group] for group in groups], unknown)
-        return self._registered(shown, place[codes])
+        return self._registered(shown, place[codes], has_others=len(groups[-1]) > 1)
 
     def of(self, mask: Mask) -> int | None:
         """The number of some recordings; None if it may not be shown."""
@@ -194,10 +204,13 @@ class Cells:
     def patients_by(self, partition: Partition) -> tuple[int, ...] | None:
         """The number of patients in each cell.
 
-        None if it would tell how few patients are in several cells, not in one, in one and not in that of another partition, or have
-        several recordings.
+        None if it would tell how few patients are in several cells, not in one, in one and not in that of another partition, or
+        have several recordings.
         """
-        who = [np.bincount(self.patients[partition.codes == n], minlength=self.n_patients) > 0 for n in range(len(partition.names))]
+        who = [
+            np.bincount(self.patients[partition.codes == n], minlength=self.n_patients) > 0
+            for n in range(len(partition.names))
+        ]
         numbers = [int(np.count_nonzero(each)) for each in who]
         told = [self.n - self.n_patients, sum(numbers) - self.n_patients]
         told += [count - each for count, each in zip(partition.counts, numbers, strict=True)]

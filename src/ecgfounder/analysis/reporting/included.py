@@ -116,10 +116,15 @@ def _enough(row: dict[str, Any]) -> bool:
     return bool(known) and all(each >= FEWEST for each in known)
 
 
+_RANGE = "mean and range"
+"""In the notes of figures that are means over networks, permutations or splits, with the smallest and the largest."""
+
+
 def _figure(row: dict[str, Any], digits: int = 3) -> str:
     numbers = [row["estimate"], row["low"], row["high"]]
     texts = [f"{round(float(each), digits) + 0.0:.{digits}f}" for each in numbers if each is not None]
-    return texts[0] if len(texts) < 3 else f"{texts[0]} ({texts[1]} to {texts[2]})"
+    what = "range " if _RANGE in (row.get("note") or "") else ""
+    return texts[0] if len(texts) < 3 else f"{texts[0]} ({what}{texts[1]} to {texts[2]})"
 
 
 # --- probe -------------------------------------------------------------------------------------------------------------
@@ -187,7 +192,8 @@ def _probe(folder: Location) -> Included:
     return Included(
         "Linear probe",
         "How well a linear model reads labels from the embeddings, on patients that it was not trained on; intervals are over "
-        f"patients.{note} A figure without its controls says little.",
+        "patients, ranges from the smallest to the largest figure of several networks, permutations or splits."
+        f"{note} A figure without its controls says little.",
         _in_parts("Metrics and controls", header, table, 3),
     )
 

@@ -41,6 +41,7 @@ _BESIDE = ("Format", "Device", "Filters of the device", "Sampling rate", "Durati
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 24
 _OUTSIDE = "not in the sample"
+HIDDEN = "not shown"
 
 Say = Callable[[str], None]
 
@@ -328,7 +329,7 @@ class _Work:
         selection = select(run, self.given, settings.on)
         for reason, number in selection.left_out.items():
             if number and reason != "failed":
-                self.left_out.append((reason, about(number)))
+                self.left_out.append((reason, self._about(number)))
         if settings.group is not None:
             texts = selection.texts(settings.group, "group")
             known = np.array([text not in (None, "", "nan") for text in texts], dtype=bool)
@@ -354,6 +355,15 @@ class _Work:
             n_patients = len(np.unique(self._patients(selection)[~mask]))
             self.left_out.append((reason, _few_or(n, n_patients)))
         return selection.kept(mask, reason)
+
+    def _about(self, n: int) -> str:
+        """About how many recordings there are, if they are of enough patients, even of those with the most recordings."""
+        group, records = self.settings.group, self.run.records
+        if group is None:
+            return about(n)
+        known = group in records.column_names
+        most = int(pc.max(pc.value_counts(records[group]).field("counts")).as_py()) if known else n
+        return about(n) if n >= FEWEST * most else HIDDEN
 
     def _patients(self, selection: Selection) -> Numbers:
         """The number of each recording's patient, from 0 without gaps."""
@@ -448,9 +458,10 @@ class _Work:
         names = list(FLAGS)
         there = lists_of(self.selection.table["flags"], names, name_of_flag)
         order = np.argsort(-there.sum(axis=0), kind="stable")
-        return tuple(
+        found = (
             Mark(names[each], there[:, each], self.cells.of(there[:, each])) for each in order if there[:, each].any()
-        )
+        )  # those that are not shown come last, by name: their place would tell their number
+        return tuple(sorted(found, key=lambda mark: (mark.n is None, -(mark.n or 0), mark.name)))
 
     def _flags_by(self, table: Table, flags: Sequence[Mark]) -> FlagsBy | None:
         """The frequent flags by the values of a column; None if that would tell of few patients."""

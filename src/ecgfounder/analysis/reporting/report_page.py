@@ -20,7 +20,7 @@ from ecgfounder.analysis.reporting.density import Plane, centre_and_spread, draw
 from ecgfounder.analysis.reporting.drawings import Drawing
 from ecgfounder.analysis.reporting.included import about
 from ecgfounder.analysis.reporting.methods import citation, methods_text, settings_of
-from ecgfounder.analysis.reporting.report import Embedded, Joint, Mark, Report, Table
+from ecgfounder.analysis.reporting.report import HIDDEN, Embedded, Joint, Mark, Report, Table
 from ecgfounder.analysis.reporting.vectors import FAR, Sample
 from ecgfounder.analysis.statistics.solver import Floats
 from ecgfounder.errors import RunError, StorageError
@@ -35,7 +35,6 @@ MARKER = "report.json"
 
 PAGE = "report.html"
 FIGURES = "figures"
-HIDDEN = "not shown"
 
 _MOST_PANELS = 9
 _MOST_NAMED = 20
@@ -180,7 +179,7 @@ def _share(n: int, total: int | None) -> str:
 def _cohort(page: Page, report: Report) -> None:
     if not report.facts:
         page.text("There are no recordings.")
-    same = [table for table in report.facts if len(table.cells.names) == 1]
+    same = [table for table in report.facts if table.cells.is_one_value]
     for table in report.facts:
         if table not in same:
             _table(page, report, table, with_chart=table.title in _IN_CHARTS)
@@ -192,7 +191,7 @@ def _cohort(page: Page, report: Report) -> None:
 
 def _table(page: Page, report: Report, table: Table, *, with_chart: bool = False) -> None:
     cells = table.cells
-    if not cells:
+    if cells.tells_nothing:
         page.text(f"{table.title}: {HIDDEN}, because the numbers would tell of fewer than {FEWEST} {_unit(report)}.")
         return
     total = sum(cells.counts)
@@ -323,7 +322,11 @@ def _maps(page: Page, report: Report, found: Embedded) -> None:
         "what lies beyond it."
     )
     page.heading("Two directions of most variance (PCA)")
-    page.text(f"They hold {shares[0]:.0%} and {shares[1]:.0%} of the variance.")
+    everyone = np.ones(len(sample.rows), dtype=bool)
+    if (
+        report.n is not None and report.cells.size(_in_all(report, sample, everyone)) >= FEWEST
+    ):  # few have no further directions
+        page.text(f"They hold {shares[0]:.0%} and {shares[1]:.0%} of the variance.")
     _map(page, report, sample, sample.components, "PCA")
     if sample.map is not None:
         page.heading("UMAP")
