@@ -43,27 +43,14 @@ class Partition:
         Their numbers of recordings, which add up to that of all recordings; empty if nothing may be shown.
     codes : numpy.ndarray
         int64 [n]: the cell of each recording; -1 if nothing may be shown.
-    has_others : bool
-        Whether the last cell is several values together.
     """
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
     codes: Numbers
-    has_others: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.names)
-
-    @property
-    def is_one_value(self) -> bool:
-        """Whether all recordings have the same value."""
-        return len(self.names) == 1 and not self.has_others
-
-    @property
-    def tells_nothing(self) -> bool:
-        """Whether nothing may be shown, or all values are together."""
-        return len(self.names) < 2 and not self.is_one_value
 
 
 class Cells:
@@ -138,7 +125,7 @@ class Cells:
                 break
             pooled = {*others, alone[min(offender, len(alone) - 1)]}
         shown = [names[each] for each in alone] + ([OTHERS] if others else [])
-        return self._registered(shown, place[codes], has_others=bool(others))
+        return self._registered(shown, place[codes])
 
     def _divided(self, ordered: list[int], codes: Numbers, n: int, pooled: set[int]) -> tuple[list[int], list[int]]:
         """The values that are shown alone, and those that are put together."""
@@ -176,12 +163,12 @@ class Cells:
             other = min(beside, key=lambda each: numbers[each])
             first, second = sorted((offender, other))
             groups[first : second + 1] = [groups[first] + groups[second]]
-        if not groups or not self.are_enough:
-            return _nothing(codes)
+        if not groups or not self.are_enough or (len(groups) == 1 and len(groups[0]) > 1):
+            return _nothing(codes)  # all values together are not the same value
         for number, group in enumerate(groups):
             place[group] = number
         shown = _spans([[names[each] for each in group] for group in groups], unknown)
-        return self._registered(shown, place[codes], has_others=len(groups[-1]) > 1)
+        return self._registered(shown, place[codes])
 
     def of(self, mask: Mask) -> int | None:
         """The number of some recordings; None if it may not be shown."""
@@ -236,7 +223,7 @@ class Cells:
         """So many recordings, and more, are of enough patients, whoever they are of."""
         return FEWEST * self._most_of_one
 
-    def _registered(self, names: Sequence[str], codes: Numbers, *, has_others: bool = False) -> Partition:
+    def _registered(self, names: Sequence[str], codes: Numbers) -> Partition:
         """A division that is shown, unless it has two cells that with others tell of few."""
         if len(names) == 2 and not self._sides.accept(codes == 0, self.largest_few):
             return _nothing(codes)
@@ -244,7 +231,7 @@ class Cells:
         if len(names) > 1:
             self._shown.append((codes.astype(np.int32), len(names)))
             self._totals.append(counts)
-        return Partition(tuple(names), tuple(counts.tolist()), codes, has_others)
+        return Partition(tuple(names), tuple(counts.tolist()), codes)
 
 
 class Trial:

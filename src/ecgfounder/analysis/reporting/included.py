@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ecgfounder.analysis.acquisition.drift_report import MARKER as DRIFT
 from ecgfounder.analysis.comparison.compare import MARKER as COMPARISON
 from ecgfounder.analysis.duplication.duplicates_report import MARKER as DUPLICATES
+from ecgfounder.analysis.pages.page import rounded_count
 from ecgfounder.analysis.probing.learning_curve import PREFIX as CURVE
 from ecgfounder.analysis.probing.probe_report import MARKER as PROBE
 from ecgfounder.analysis.probing.subgroups import PREFIX as SUBGROUP
@@ -79,22 +80,6 @@ def read_included(folder: Location) -> Included:
         f"{folder} holds no results to include: expected {', '.join(kinds)}, which `ecgfounder probe`, drift, duplicates and "
         "compare write"
     )
-
-
-def about(number: int | None) -> str:
-    """A rounded count.
-
-    >>> about(7), about(23), about(1234), about(987_654), about(None)
-    ('under 11', 'about 20', 'about 1,200', 'about 990,000', '')
-    """
-    if number is None:
-        return ""
-    if number == 0:
-        return "0"
-    if number < FEWEST:
-        return f"under {FEWEST}"
-    unit = max(10, 10 ** (len(str(number)) - 2))
-    return f"about {round(number / unit) * unit:,}"
 
 
 def _rows(folder: Location, stem: str) -> Rows:
@@ -180,8 +165,8 @@ def _probe(folder: Location) -> Included:
             _METRICS[row["metric"]],
             _control(row["control"]),
             _figure(row),
-            about(row["n_patients"]),
-            about(row["n_pos_patients"]),
+            rounded_count(row["n_patients"]),
+            rounded_count(row["n_pos_patients"]),
         )
         for row in rows
         if row["label"] in with_mean
@@ -264,9 +249,15 @@ _CLASSES = {
 
 def _duplicates(folder: Location) -> Included:
     told = _about(folder, DUPLICATES)
-    pairs = tuple((what, about(int(told["pairs"][name]))) for name, what in _CLASSES.items() if name in told["pairs"])
+    pairs = tuple(
+        (what, rounded_count(int(told["pairs"][name]))) for name, what in _CLASSES.items() if name in told["pairs"]
+    )
     leaks = tuple(
-        (f"{short_name(row['a'])} and {short_name(row['b'])}", _LEAKS.get(row["class"], "in common"), about(row["n"]))
+        (
+            f"{short_name(row['a'])} and {short_name(row['b'])}",
+            _LEAKS.get(row["class"], "in common"),
+            rounded_count(row["n"]),
+        )
         for row in _rows(folder, "leakage")
         if min(row["n"], row["n_recordings_a"], row["n_recordings_b"]) >= FEWEST
     )
@@ -274,7 +265,7 @@ def _duplicates(folder: Location) -> Included:
         *_in_parts("Pairs of each class", ("Pairs that are", "Number"), pairs, 1),
         *_in_parts("What parts of a split have in common", ("Parts", "What", "Number"), leaks, 2),
     )
-    searched = about(int(told["counts"]["used"]))
+    searched = rounded_count(int(told["counts"]["used"]))
     return Included("Duplicates", f"Of {searched} recordings, those that are there more than once.", tables)
 
 

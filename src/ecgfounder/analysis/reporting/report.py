@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgfounder.analysis.reporting.cells import Cells, Mask, Partition, Trial
+from ecgfounder.analysis.pages.page import rounded_count
+from ecgfounder.analysis.reporting.cells import Cells, Partition, Trial
 from ecgfounder.analysis.reporting.facts import Values, cohort_facts, intervals, lists_of, name_of_flag, of_column
 from ecgfounder.analysis.reporting.failures import kinds_of
 from ecgfounder.analysis.reporting.findings import Findings, predicted, stated
-from ecgfounder.analysis.reporting.included import Included, about
+from ecgfounder.analysis.reporting.included import Included
+from ecgfounder.analysis.reporting.sides import Mask
 from ecgfounder.analysis.reporting.vectors import SAMPLE, Sample, has_umap, sample_of, with_umap
 from ecgfounder.analysis.rows.selection import Selection, select
 from ecgfounder.analysis.rows.where import columns_of, rows_where
@@ -360,10 +362,10 @@ class _Work:
         """About how many recordings there are, if they are of enough patients, even of those with the most recordings."""
         group, records = self.settings.group, self.run.records
         if group is None:
-            return about(n)
+            return rounded_count(n)
         known = group in records.column_names
         most = int(pc.max(pc.value_counts(records[group]).field("counts")).as_py()) if known else n
-        return about(n) if n >= FEWEST * most else HIDDEN
+        return rounded_count(n) if n >= FEWEST * most else HIDDEN
 
     def _patients(self, selection: Selection) -> Numbers:
         """The number of each recording's patient, from 0 without gaps."""

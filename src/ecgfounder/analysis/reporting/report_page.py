@@ -13,19 +13,20 @@ import pyarrow as pa
 
 from ecgfounder._version import __version__
 from ecgfounder.analysis.pages.charts import bar_chart
-from ecgfounder.analysis.pages.page import Page
+from ecgfounder.analysis.pages.page import Page, rounded_count
 from ecgfounder.analysis.pages.tables import check_results_folder, make_folder
-from ecgfounder.analysis.reporting.cells import Mask, Partition
+from ecgfounder.analysis.reporting.cells import Partition
 from ecgfounder.analysis.reporting.density import Plane, centre_and_spread, drawing, legend
 from ecgfounder.analysis.reporting.drawings import Drawing
-from ecgfounder.analysis.reporting.included import about
-from ecgfounder.analysis.reporting.methods import citation, methods_text, settings_of
+from ecgfounder.analysis.reporting.methods import methods_text, settings_of
 from ecgfounder.analysis.reporting.report import HIDDEN, Embedded, Joint, Mark, Report, Table
+from ecgfounder.analysis.reporting.sides import Mask
 from ecgfounder.analysis.reporting.vectors import FAR, Sample
 from ecgfounder.analysis.statistics.solver import Floats
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.preprocess.quality import FLAGS
+from ecgfounder.results.dataset_card import CITATION
 from ecgfounder.results.small_cells import FEWEST, OTHERS
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
@@ -179,7 +180,7 @@ def _share(n: int, total: int | None) -> str:
 def _cohort(page: Page, report: Report) -> None:
     if not report.facts:
         page.text("There are no recordings.")
-    same = [table for table in report.facts if table.cells.is_one_value]
+    same = [table for table in report.facts if len(table.cells.names) == 1]
     for table in report.facts:
         if table not in same:
             _table(page, report, table, with_chart=table.title in _IN_CHARTS)
@@ -191,7 +192,7 @@ def _cohort(page: Page, report: Report) -> None:
 
 def _table(page: Page, report: Report, table: Table, *, with_chart: bool = False) -> None:
     cells = table.cells
-    if cells.tells_nothing:
+    if not cells:
         page.text(f"{table.title}: {HIDDEN}, because the numbers would tell of fewer than {FEWEST} {_unit(report)}.")
         return
     total = sum(cells.counts)
@@ -288,8 +289,8 @@ def _embeddings(page: Page, report: Report) -> None:
         return
     n = len(found.sample.rows)
     page.text(
-        f"The embeddings of {about(n)} recordings were read: the mean over time, windows and leads, {found.sample.width:,} "
-        "numbers. The norm is the Euclidean length of this vector."
+        f"The embeddings of {rounded_count(n)} recordings were read: the mean over time, windows and leads, "
+        f"{found.sample.width:,} numbers. The norm is the Euclidean length of this vector."
     )
     if found.quantiles:
         rows = [(f"{share:.0%}", f"{value:.4g}") for share, value in found.quantiles]
@@ -343,7 +344,8 @@ def _map(page: Page, report: Report, sample: Sample, places: Floats, method: str
     if not everything.any():
         page.text(f"No square of the map has {FEWEST} {_unit(report)} or more.")
         return
-    whole = f"Density of {about(len(sample.rows))} recordings by {method}: {np.count_nonzero(everything):,} squares are coloured."
+    n_coloured = np.count_nonzero(everything)
+    whole = f"Density of {rounded_count(len(sample.rows))} recordings by {method}: {n_coloured:,} squares are coloured."
     page.figures(
         [
             (drawing(everything, None, whole), f"All recordings of the sample, {method}"),
@@ -466,4 +468,4 @@ def _methods(page: Page, report: Report) -> None:
     if len(report.runs) > 1:
         page.text("The text describes the first of the runs; the table above has the settings of all.")
     page.text("To cite, as BibTeX:")
-    page.quote(citation(), "BibTeX")
+    page.quote(CITATION, "BibTeX")
