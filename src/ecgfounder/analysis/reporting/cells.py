@@ -66,7 +66,7 @@ class Cells:
         self.patients = patients
         self._n_patients = int(patients.max()) + 1 if len(patients) else 0
         self._most_of_one = int(np.bincount(patients).max()) if len(patients) else 0
-        self._shown: list[tuple[npt.NDArray[np.int32], int]] = []
+        self._shown: list[tuple[npt.NDArray[np.unsignedinteger], int]] = []
         self._totals: list[Numbers] = []
         self._sides = Sides(self.few)
         self._of_patients: Cells | None = None
@@ -229,7 +229,7 @@ class Cells:
             return _nothing(codes)
         counts = np.bincount(codes, minlength=len(names))
         if len(names) > 1:
-            self._shown.append((codes.astype(np.int32), len(names)))
+            self._shown.append((codes.astype(np.min_scalar_type(len(names))), len(names)))
             self._totals.append(counts)
         return Partition(tuple(names), tuple(counts.tolist()), codes)
 
