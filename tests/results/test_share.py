@@ -277,6 +277,21 @@ def test_the_card_has_the_metadata_of_the_hub(tmp_path: Path, stored: str) -> No
     assert "| `study_id` | as in the cohort |" in (tmp_path / "copy" / CARD_NAME).read_text()
 
 
+def test_two_tables_of_a_card_tell_no_small_number(tmp_path: Path) -> None:
+    paths = [f"{number:02d}.xml" for number in range(60)]
+    facts = {
+        path: {"format": "wfdb" if number < 30 else "ge_muse", "sampling_rate": 250.0 if number < 26 else 500.0}
+        for number, path in enumerate(paths)
+    }  # 4 of wfdb have another rate
+    rows = [(path, number) for number, path in enumerate(paths)]
+    made = Made(
+        tmp_path / "run", rows=rows, done_order=paths, facts=facts, format="parquet", pooling="mean", shard_size=60
+    )
+    card = dataset_card(open_run(made.make()))
+    for line in ("| wfdb | about 30 |", "| ge_muse | about 30 |", "| 250 Hz | about 30 |", "| 500 Hz | about 30 |"):
+        assert line in card
+
+
 def test_findings_name_the_parts_of_a_folder(tmp_path: Path) -> None:
     run = made(tmp_path / "run", format="parquet", id_column="study_id")
     run.make()

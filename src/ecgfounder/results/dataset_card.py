@@ -1,7 +1,7 @@
 """The dataset card of embeddings: README.md with the metadata that the Hugging Face Hub reads.
 
 In: a run's record and its counts. Out: Markdown, without names of recordings and files, without values of kept columns, and
-without counts below `FEWEST`.
+without counts below `FEWEST`; those of values are rounded, because two tables could tell a small number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ecgfounder._version import __version__
 from ecgfounder.ledger.card import card_of
 from ecgfounder.ledger.record import RunRecord
 from ecgfounder.results.run import EmbeddingRun
-from ecgfounder.results.small_cells import FEWEST, with_rare_together
+from ecgfounder.results.small_cells import FEWEST, rounded_count, with_rare_together
 
 CARD_NAME = "README.md"
 
@@ -150,11 +150,11 @@ def _card(
 
 
 def _counts(name: str, column: pa.ChunkedArray) -> str:
-    """A table of the values' counts, rare ones together; empty if all would be."""
+    """A table of the values' rounded counts, rare ones together; empty if all would be."""
     rows = with_rare_together(Counter(map(_shown, column.to_pylist())))
     if not rows:
         return ""
-    lines = "".join(f"| {value} | {n:,} |\n" for value, n in rows)
+    lines = "".join(f"| {value} | {rounded_count(n)} |\n" for value, n in rows)
     return f"| {name.replace('_', ' ')} | recordings |\n|---|---|\n{lines}\n"
 
 

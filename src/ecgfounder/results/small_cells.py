@@ -1,6 +1,6 @@
 """Counts of few recordings or patients, which may identify someone, put together with others.
 
-In: counts by value. Out: counts without any below `FEWEST`, and without one that the others would tell.
+In: counts by value. Out: counts without any below `FEWEST`, and without one that the others would tell; rounded counts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,22 @@ FEWEST = 11
 OTHERS = "other"
 
 Value = TypeVar("Value")
+
+
+def rounded_count(number: int | None) -> str:
+    """A count beside others, exact or not, whose difference from it could be small.
+
+    >>> rounded_count(7), rounded_count(23), rounded_count(1234), rounded_count(987_654), rounded_count(None)
+    ('under 11', 'about 20', 'about 1,200', 'about 990,000', '')
+    """
+    if number is None:
+        return ""
+    if number == 0:
+        return "0"
+    if number < FEWEST:
+        return f"under {FEWEST}"
+    unit = max(10, 10 ** (len(str(number)) - 2))
+    return f"about {round(number / unit) * unit:,}"
 
 
 def rare_values(

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgfounder._version import __version__
-from ecgfounder.analysis.pages.page import rounded_count
 from ecgfounder.analysis.pages.tables import make_folder
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.results.several import RUN_COLUMN
+from ecgfounder.results.small_cells import rounded_count
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole, writing
 from ecgfounder.viewer.atlas import Atlas

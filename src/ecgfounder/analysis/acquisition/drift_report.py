@@ -29,11 +29,11 @@ from ecgfounder.analysis.acquisition.drift_result import (
 )
 from ecgfounder.analysis.acquisition.factors import Factor
 from ecgfounder.analysis.pages.charts import Axis, Bar, interval_chart
-from ecgfounder.analysis.pages.page import Page, rounded_count, shown_count
+from ecgfounder.analysis.pages.page import Page, shown_count
 from ecgfounder.analysis.pages.tables import check_results_folder, write_table
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.escaping import counted
-from ecgfounder.results.small_cells import FEWEST
+from ecgfounder.results.small_cells import FEWEST, rounded_count
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ecgfounder.analysis.pages.charts import Axis, Bar, interval_chart
-from ecgfounder.analysis.pages.page import Page, rounded_count
+from ecgfounder.analysis.pages.page import Page
 from ecgfounder.analysis.pages.tables import EMBEDDING, Row
 from ecgfounder.analysis.probing.probe import ProbeResult
 from ecgfounder.analysis.probing.subgroups import GAP, PREFIX
 from ecgfounder.analysis.statistics.fitting import TIME
 from ecgfounder.escaping import counted
+from ecgfounder.results.small_cells import rounded_count
 
 _MOST_LABELS = 20
 

@@ -19,14 +19,13 @@ import pyarrow.parquet as pq
 from ecgfounder.analysis.acquisition.drift_report import MARKER as DRIFT
 from ecgfounder.analysis.comparison.compare import MARKER as COMPARISON
 from ecgfounder.analysis.duplication.duplicates_report import MARKER as DUPLICATES
-from ecgfounder.analysis.pages.page import rounded_count
 from ecgfounder.analysis.probing.learning_curve import PREFIX as CURVE
 from ecgfounder.analysis.probing.probe_report import MARKER as PROBE
 from ecgfounder.analysis.probing.subgroups import PREFIX as SUBGROUP
 from ecgfounder.analysis.reporting.facts import short_name
 from ecgfounder.analysis.statistics.evaluation import MACRO
 from ecgfounder.errors import RunError, StorageError
-from ecgfounder.results.small_cells import FEWEST
+from ecgfounder.results.small_cells import FEWEST, rounded_count
 from ecgfounder.storage import Location
 
 Rows = list[dict[str, Any]]

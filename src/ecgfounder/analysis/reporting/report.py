@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgfounder.analysis.pages.page import rounded_count
 from ecgfounder.analysis.reporting.cells import Cells, Partition, Trial
 from ecgfounder.analysis.reporting.facts import Values, cohort_facts, intervals, lists_of, name_of_flag, of_column
 from ecgfounder.analysis.reporting.failures import kinds_of
@@ -30,7 +29,7 @@ from ecgfounder.preprocess.quality import FLAGS
 from ecgfounder.results import EmbeddingRun, EmbeddingRuns
 from ecgfounder.results.join import as_arrow
 from ecgfounder.results.several import RUN_COLUMN
-from ecgfounder.results.small_cells import FEWEST
+from ecgfounder.results.small_cells import FEWEST, rounded_count
 
 MAP_CHOICES = ("auto", "pca", "umap")
 """auto: the directions of most variance, and UMAP's map too where umap-learn is installed."""

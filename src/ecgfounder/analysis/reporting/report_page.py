@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ecgfounder._version import __version__
 from ecgfounder.analysis.pages.charts import bar_chart
-from ecgfounder.analysis.pages.page import Page, rounded_count
+from ecgfounder.analysis.pages.page import Page
 from ecgfounder.analysis.pages.tables import check_results_folder, make_folder
 from ecgfounder.analysis.reporting.cells import Partition
 from ecgfounder.analysis.reporting.density import Plane, centre_and_spread, drawing, legend
@@ -27,7 +27,7 @@ from ecgfounder.errors import RunError, StorageError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.preprocess.quality import FLAGS
 from ecgfounder.results.dataset_card import CITATION
-from ecgfounder.results.small_cells import FEWEST, OTHERS
+from ecgfounder.results.small_cells import FEWEST, OTHERS, rounded_count
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
 
