@@ -51,17 +51,18 @@ def test_several_runs_as_one(tmp_path: Path) -> None:
     folders = [Made(tmp_path / name, data=number).make() for number, name in enumerate(("old", "new"))]
     viewer = Viewer(lambda: open_atlas(open_run(folders), group="study_id"))
     viewer.atlas.places.wait(60)
-    told = viewer.about()
+    opening = viewer.opening
+    told = opening.about()
     assert (told["runs"], told["n"], told["n_failed"]) == (["old", "new"], 8, 2)
-    assert [each["run"] for each in viewer.search("a/1.xml")["found"]] == ["old", "new"]
-    assert viewer.failures("", 0)["rows"][1]["run"] == "new"
-    others = viewer.recording(2)["others"]
+    assert [each["run"] for each in opening.search("a/1.xml")["found"]] == ["old", "new"]
+    assert opening.failures("", 0)["rows"][1]["run"] == "new"
+    others = opening.recording(2)["others"]
     assert [(each["run"], each["record"]) for each in others] == [
         ("old", "b/4.xml"),
         ("new", "b/3.xml"),
         ("new", "b/4.xml"),
     ]
-    assert viewer.column("run")[0]["categories"] == ("new", "old")
+    assert opening.column("run")[0]["categories"] == ("new", "old")
     viewer.close()
 
 
@@ -82,12 +83,13 @@ def test_labels_beside_a_run_in_which_all_failed(tmp_path: Path) -> None:
 
 def test_selections_are_forgotten_in_order(shown: Shown) -> None:
     viewer = Viewer(lambda: open_atlas(open_run(shown.folder)))
+    opening = viewer.opening
     masks = [viewer.atlas.where(f"study_id == {5000 + number}") for number in range(10)]
-    numbers = [viewer.select(mask)["selection"] for mask in masks]
-    assert viewer.rows(numbers[-1], 0)["rows"][0]["row"] == 9
-    assert viewer.rows(numbers[2], 0)["rows"][0]["row"] == 2
+    numbers = [opening.select(mask)["selection"] for mask in masks]
+    assert opening.rows(numbers[-1], 0)["rows"][0]["row"] == 9
+    assert opening.rows(numbers[2], 0)["rows"][0]["row"] == 2
     with pytest.raises(ECGFounderError, match="select again"):
-        viewer.rows(numbers[0], 0)
+        opening.rows(numbers[0], 0)
     viewer.close()
 
 
@@ -97,7 +99,7 @@ def test_an_unfinished_run_tells_its_progress_and_is_read_again(tmp_path: Path) 
     viewer = Viewer(lambda: open_atlas(open_run(folder, allow_incomplete=True)))
     (told,) = viewer.status()["runs"]
     assert (told["name"], told["done"], told["failed"]) == ("run", 2, 1)
-    assert viewer.about()["is_complete"] is False
+    assert viewer.opening.about()["is_complete"] is False
     again = viewer.reopen()
     assert again["n"] == 2
     viewer.close()

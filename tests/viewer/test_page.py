@@ -420,6 +420,18 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     return write_shown(tmp_path_factory.mktemp("few"), N_FILES)
 
 
+def test_a_second_tab_is_told_when_the_run_was_read_again(browser: Browser, tmp_path: Path) -> None:
+    made = Made(tmp_path / "run", outcome="interrupted", done_order=["a/2.xml", "b/3.xml"])
+    folder = made.make()
+    with served(lambda: open_atlas(open_run(folder, allow_incomplete=True))) as running:
+        page = opened(browser, running)
+        page.wait("!!document.getElementById('again')")
+        running.server.viewer.reopen()  # another tab asked for it
+        page.find("a/2.xml")
+        page.wait("document.getElementById('told').textContent.includes('reload the page')")
+        page.tab.close()
+
+
 def test_an_ecg_over_another(browser: Browser, few: Shown) -> None:
     with served(lambda: open_atlas(open_run(few.folder), data_dir=str(few.data_dir))) as running:
         page = opened(browser, running)

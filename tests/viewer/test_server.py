@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,11 +14,12 @@ import pytest
 
 from ecgfounder.ecg.plot import Band
 from ecgfounder.ecg.recording import Recording
-from ecgfounder.errors import PrepareError
+from ecgfounder.errors import PrepareError, SettingsError
 from ecgfounder.results import open_run
-from ecgfounder.viewer import Atlas, open_atlas
+from ecgfounder.viewer import Atlas, Viewer, open_atlas
 from ecgfounder.viewer.details import ecg_of
 from tests.builders.atlas import FORMULA, HOSTILE, N_FILES, Shown, bands_of
+from tests.builders.runs import Made
 from tests.harness.viewed import Served, served
 
 
@@ -216,9 +219,9 @@ def test_an_error_in_the_program_is_one_line_without_values(viewed: Served, caps
     def broken(text: str) -> None:
         raise KeyError(text)
 
-    viewer = viewed.server.viewer
+    opening = viewed.server.viewer.opening
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(viewer, "search", broken)
+        patch.setattr(opening, "search", broken)
         with pytest.raises(ConnectionError):
             viewed.ask("/api/search", text="Smith")
     said = capsys.readouterr().err
@@ -244,3 +247,54 @@ def test_bands_of_evidence_below_an_ecg(atlas: Atlas, viewed: Served) -> None:
 
 def refusing(_recording: Recording) -> tuple[Band, ...]:
     raise PrepareError("too short")
+
+
+def test_a_page_from_before_the_run_was_read_again_is_refused(tmp_path: Path) -> None:
+    """Rows are other recordings then: two were done, then a third, before them in the order of the cohort."""
+    made = Made(tmp_path / "run", outcome="interrupted", done_order=["a/2.xml", "b/3.xml"])
+    folder = made.make()
+    with served(lambda: open_atlas(open_run(folder, allow_incomplete=True))) as running:
+        running.enter()
+        stale = running.ask("/api/about").json["opening"]
+        selection = running.ask("/api/selection", "POST", b"\x01").json["selection"]
+        assert running.ask("/api/name", row=0).json["record"] == "a/2.xml"
+        shutil.rmtree(folder)
+        Made(tmp_path / "run", outcome="interrupted", done_order=["a/1.xml", "a/2.xml", "b/3.xml"]).make()
+        assert running.ask("/api/reopen", "POST", b"").json["n"] == 3
+        assert running.ask("/api/name", row=0).json["record"] == "a/1.xml"
+        for path in ("/api/name?row=0", "/api/recording?row=0", f"/api/save?selection={selection}&format=csv"):
+            answer = running.ask(path, opening=stale)
+            assert (answer.status, b"reload" in answer.body) == (409, True)
+            assert running.request(path, headers={"Cookie": running.cookie}).status == 409  # of no opening at all
+        assert running.ask("/api/selection", "POST", b"\x01", opening=stale).status == 409
+        assert running.ask("/api/reopen", "POST", b"", opening=stale).status == 409
+
+
+def test_an_answer_of_an_opening_does_not_change_while_the_run_is_read_again(shown: Shown) -> None:
+    viewer = Viewer(lambda: open_atlas(open_run(shown.folder)))
+    before = viewer.opening
+    number = before.select(np.ones(len(shown.table), bool))["selection"]
+    viewer.reopen()
+    assert before.rows(number, 0)["total"] == len(shown.table)
+    with pytest.raises(SettingsError, match="select again"):
+        viewer.opening.rows(number, 0)
+    viewer.close()
+
+
+def test_the_run_is_read_again_by_one_at_a_time(atlas: Atlas) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Atlas:
+        begun.set()
+        assert go_on.wait(30)
+        return atlas
+
+    viewer = Viewer(lambda: atlas)
+    viewer._opened = slow
+    first = threading.Thread(target=viewer.reopen)
+    first.start()
+    assert begun.wait(30)
+    with pytest.raises(SettingsError, match="already"):
+        viewer.reopen()
+    go_on.set()
+    first.join()

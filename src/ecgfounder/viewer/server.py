@@ -22,7 +22,7 @@ from ecgfounder.errors import ECGFounderError, SettingsError
 from ecgfounder.viewer.access import HEADERS, Access, is_asked_by_this_page
 from ecgfounder.viewer.files import page_files
 from ecgfounder.viewer.saving import FORMATS
-from ecgfounder.viewer.viewer import Viewer
+from ecgfounder.viewer.viewer import Opening, Viewer
 
 LOOPBACK = "127.0.0.1"
 MOST_CONNECTIONS = 32
@@ -98,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers one request of a connection."""
 
     server: Server
+    opening: Opening
     server_version, sys_version = "ecgfounder", ""
     timeout = READ_SECONDS
 
@@ -147,7 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
             elif route is None:
                 raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
             else:
-                route(self, _parameters(parts.query))
+                given = _parameters(parts.query)
+                self.opening = self.server.viewer.opening  # once: the run may be read again meanwhile
+                if parts.path != "/api/about" and given.get("opening") != self.opening.name:
+                    raise Refused(
+                        HTTPStatus.CONFLICT, "the run was read again since this page was opened; reload the page"
+                    )
+                route(self, given)
         except Refused as refused:
             self._answer(refused.status, TEXT, f"{refused.reason}\n".encode())
         except (ECGFounderError, ValueError) as error:
@@ -228,12 +235,12 @@ def _needed(given: dict[str, str], name: str) -> str:
 
 
 def _map(handler: _Handler, given: dict[str, str]) -> None:
-    handler.binary(handler.server.viewer.map(_needed(given, "kind")).astype("<u2").tobytes())
+    handler.binary(handler.opening.map(_needed(given, "kind")).astype("<u2").tobytes())
 
 
 def _column(handler: _Handler, given: dict[str, str]) -> None:
     """What the column is, as JSON with its length before it, filled up to 8 bytes; then its values."""
-    about, values = handler.server.viewer.column(_needed(given, "name"))
+    about, values = handler.opening.column(_needed(given, "name"))
     head = orjson.dumps(about)
     head += b" " * (-(len(head) + 4) % 8)
     handler.binary(len(head).to_bytes(4, "little") + head + np.ascontiguousarray(values).tobytes())
@@ -241,46 +248,44 @@ def _column(handler: _Handler, given: dict[str, str]) -> None:
 
 def _filter(handler: _Handler, _: dict[str, str]) -> None:
     """A bit for each recording, the lowest of each byte first."""
-    mask = handler.server.viewer.filter(handler.body(MOST_TEXT).decode("utf-8"))
+    mask = handler.opening.filter(handler.body(MOST_TEXT).decode("utf-8"))
     handler.binary(np.packbits(mask, bitorder="little").tobytes())
 
 
 def _select(handler: _Handler, _: dict[str, str]) -> None:
-    n = len(handler.server.viewer.atlas)
+    n = len(handler.opening.atlas)
     bits = np.frombuffer(handler.body((n + 7) // 8), np.uint8)
     if len(bits) != (n + 7) // 8:
         raise SettingsError("a selection has a bit for each recording")
-    handler.json(handler.server.viewer.select(np.unpackbits(bits, count=n, bitorder="little").astype(bool)))
+    handler.json(handler.opening.select(np.unpackbits(bits, count=n, bitorder="little").astype(bool)))
 
 
 def _save(handler: _Handler, given: dict[str, str]) -> None:
     form = _needed(given, "format")
-    pieces = handler.server.viewer.save(int(_needed(given, "selection")), form)
+    pieces = handler.opening.save(int(_needed(given, "selection")), form)
     handler.download(f"selection.{form}", FORMATS[form], pieces)
 
 
 _GET: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
-    "/api/about": lambda handler, _: handler.json(handler.server.viewer.about()),
-    "/api/places": lambda handler, _: handler.json(handler.server.viewer.places()),
+    "/api/about": lambda handler, _: handler.json(handler.opening.about()),
+    "/api/places": lambda handler, _: handler.json(handler.opening.places()),
     "/api/status": lambda handler, _: handler.json(handler.server.viewer.status()),
     "/api/map": _map,
     "/api/column": _column,
-    "/api/search": lambda handler, given: handler.json(handler.server.viewer.search(_needed(given, "text"))),
-    "/api/name": lambda handler, given: handler.json(handler.server.viewer.names(int(_needed(given, "row")))),
-    "/api/recording": lambda handler, given: handler.json(handler.server.viewer.recording(int(_needed(given, "row")))),
-    "/api/neighbours": lambda handler, given: handler.json(
-        handler.server.viewer.neighbours(int(_needed(given, "row")))
-    ),
-    "/api/ecg": lambda handler, given: handler.json(handler.server.viewer.ecg(int(_needed(given, "row")))),
-    "/api/evidence": lambda handler, given: handler.json(handler.server.viewer.evidence(int(_needed(given, "row")))),
+    "/api/search": lambda handler, given: handler.json(handler.opening.search(_needed(given, "text"))),
+    "/api/name": lambda handler, given: handler.json(handler.opening.names(int(_needed(given, "row")))),
+    "/api/recording": lambda handler, given: handler.json(handler.opening.recording(int(_needed(given, "row")))),
+    "/api/neighbours": lambda handler, given: handler.json(handler.opening.neighbours(int(_needed(given, "row")))),
+    "/api/ecg": lambda handler, given: handler.json(handler.opening.ecg(int(_needed(given, "row")))),
+    "/api/evidence": lambda handler, given: handler.json(handler.opening.evidence(int(_needed(given, "row")))),
     "/api/composition": lambda handler, given: handler.json(
-        handler.server.viewer.composition(int(_needed(given, "selection")))
+        handler.opening.composition(int(_needed(given, "selection")))
     ),
     "/api/rows": lambda handler, given: handler.json(
-        handler.server.viewer.rows(int(_needed(given, "selection")), int(given.get("first", "0")))
+        handler.opening.rows(int(_needed(given, "selection")), int(given.get("first", "0")))
     ),
     "/api/failures": lambda handler, given: handler.json(
-        handler.server.viewer.failures(given.get("text", ""), int(given.get("first", "0")))
+        handler.opening.failures(given.get("text", ""), int(given.get("first", "0")))
     ),
     "/api/save": _save,
 }
@@ -288,6 +293,6 @@ _GET: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
 _POST: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
     "/api/filter": _filter,
     "/api/selection": _select,
-    "/api/umap": lambda handler, _: handler.json(handler.server.viewer.start_umap()),
+    "/api/umap": lambda handler, _: handler.json(handler.opening.start_umap()),
     "/api/reopen": lambda handler, _: handler.json(handler.server.viewer.reopen()),
 }
