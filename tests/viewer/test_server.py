@@ -6,7 +6,9 @@ import io
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,8 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import PrepareError, SettingsError
 from ecgfounder.results import open_run
 from ecgfounder.viewer import Atlas, Viewer, open_atlas
+from ecgfounder.viewer import server as server_module
+from ecgfounder.viewer.composition import composition
 from ecgfounder.viewer.details import ecg_of
 from tests.builders.atlas import FORMULA, HOSTILE, N_FILES, Shown, bands_of
 from tests.builders.runs import Made
@@ -298,3 +302,39 @@ def test_the_run_is_read_again_by_one_at_a_time(atlas: Atlas) -> None:
         viewer.reopen()
     go_on.set()
     first.join()
+
+
+def test_an_answer_may_take_longer_than_its_request(
+    atlas: Atlas, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "READ_SECONDS", 0.3)
+
+    def slow(*_: object) -> Any:
+        time.sleep(0.8)
+        return {"slow": True}
+
+    with served(lambda: atlas) as running:
+        running.enter()
+        monkeypatch.setattr(running.server.viewer.opening, "search", slow)
+        monkeypatch.setattr(running.server.viewer.opening, "select", slow)
+        monkeypatch.setattr(running.server.viewer, "reopen", slow)
+        assert running.ask("/api/search", text="x").json == {"slow": True}
+        assert running.ask("/api/selection", "POST", mask_of(np.array([1]), len(shown.table))).json == {"slow": True}
+        assert running.ask("/api/reopen", "POST", b"").json == {"slow": True}
+
+
+def test_progress_is_told_while_an_ecg_is_read(atlas: Atlas) -> None:
+    viewer = Viewer(lambda: atlas)
+    with viewer.opening._reading:
+        telling = threading.Thread(target=viewer.status, daemon=True)
+        telling.start()
+        telling.join(30)
+        assert not telling.is_alive()
+
+
+def test_each_column_is_encoded_once(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    encoded = atlas.columns.encoded
+    monkeypatch.setattr(atlas.columns, "encoded", lambda name: names.append(name) or encoded(name))
+    found = composition(atlas.columns, np.arange(len(atlas)) < 9, predicted=True)
+    assert sorted(names) == sorted(each.name for each in found)

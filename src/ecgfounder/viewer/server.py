@@ -28,7 +28,7 @@ LOOPBACK = "127.0.0.1"
 MOST_CONNECTIONS = 32
 """Requests that are answered at the same time; more are not accepted."""
 READ_SECONDS = 20.0
-"""How long a request may take to arrive, as a whole."""
+"""How long a request may take to arrive, as a whole; computing its answer may take longer."""
 WRITE_SECONDS = 60.0
 """How long a piece of an answer may wait for its reader."""
 MOST_TEXT = 16_384
@@ -128,6 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Files of the page, and questions."""
+        self._deadline.cancel()
         self._respond(_GET)
 
     def do_POST(self) -> None:
@@ -192,6 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(length))
         if len(content) < int(length):
             raise Refused(HTTPStatus.BAD_REQUEST, "the body is shorter than stated")
+        self._deadline.cancel()
         return content
 
     def json(self, told: Any) -> None:
@@ -260,6 +262,16 @@ def _select(handler: _Handler, _: dict[str, str]) -> None:
     handler.json(handler.opening.select(np.unpackbits(bits, count=n, bitorder="little").astype(bool)))
 
 
+def _start_umap(handler: _Handler, _: dict[str, str]) -> None:
+    handler.body(0)
+    handler.json(handler.opening.start_umap())
+
+
+def _reopen(handler: _Handler, _: dict[str, str]) -> None:
+    handler.body(0)
+    handler.json(handler.server.viewer.reopen())
+
+
 def _save(handler: _Handler, given: dict[str, str]) -> None:
     form = _needed(given, "format")
     pieces = handler.opening.save(int(_needed(given, "selection")), form)
@@ -293,6 +305,6 @@ _GET: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
 _POST: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
     "/api/filter": _filter,
     "/api/selection": _select,
-    "/api/umap": lambda handler, _: handler.json(handler.opening.start_umap()),
-    "/api/reopen": lambda handler, _: handler.json(handler.server.viewer.reopen()),
+    "/api/umap": _start_umap,
+    "/api/reopen": _reopen,
 }
