@@ -579,6 +579,30 @@ def test_the_page_on_disk_compares_as_the_program_does(
     tab.close()
 
 
+def test_identifiers_on_a_page_on_disk_are_whole_and_not_compared(
+    browser: Browser, shown: Shown, tmp_path: Path
+) -> None:
+    labels = shown.table[["study_id"]].assign(person=shown.table["study_id"] + 40_684_238)
+    atlas = open_atlas(open_run(shown.folder), labels, "study_id")
+    exporting.write_page(atlas, locate(tmp_path), ["record", "rhythm", "person"])
+    tab = browser.open(tmp_path / "index.html")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
+    page = Page(tab, "")
+    page.find("p003")
+    page.wait("document.querySelector('#facts')")
+    assert page.texts("#facts tbody tr")[1] == "person40689241"
+    page.choose("colour", "rhythm")
+    page.wait_data("colour", "rhythm")
+    page.press_button("#legend li button")
+    page.wait("document.querySelector('#composition table')")
+    assert page.texts("#composition caption") == ["rhythm"]
+    page.choose("colour", "person")
+    page.wait_data("colour", "person")
+    assert len(page.pixels()) > 6
+    assert tab.errors == []
+    tab.close()
+
+
 def test_umap_in_the_background_with_progress(browser: Browser, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on = threading.Event()
 

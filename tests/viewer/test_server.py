@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from ecgfounder.ecg.plot import Band
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import PrepareError, SettingsError
 from ecgfounder.results import open_run
-from ecgfounder.viewer import Atlas, Viewer, open_atlas
+from ecgfounder.viewer import Atlas, Viewer, open_atlas, saving
 from ecgfounder.viewer import server as server_module
 from ecgfounder.viewer.composition import composition
 from ecgfounder.viewer.details import ecg_of
+from ecgfounder.viewer.places import Progress
 from tests.builders.atlas import FORMULA, HOSTILE, N_FILES, Shown, bands_of
 from tests.builders.runs import Made
 from tests.harness.viewed import Served, served
@@ -138,6 +142,51 @@ def test_a_selection_is_saved(viewed: Served, shown: Shown, form: str) -> None:
     assert hostile == (f"'{FORMULA}" if form == "csv" else FORMULA)
     assert viewed.ask("/api/save", selection=number, format="exe").status == 422
     assert viewed.ask("/api/save", selection="x", format="csv").status == 422
+
+
+def test_a_map_that_is_made_meanwhile_does_not_change_a_file(
+    atlas: Atlas, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "_ROWS_AT_ONCE", 100)
+    mask = np.ones(len(atlas), bool)
+    for form, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        pieces = saving.saved(atlas, mask, form)
+        found = [next(pieces)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(atlas.places, "umap", Progress("ready"))
+            patch.setitem(atlas.places._coordinates, "umap", np.zeros((len(atlas), 2), np.uint16))
+            found.extend(pieces)
+        table = read(io.BytesIO(b"".join(found)))
+        assert len(table) == len(atlas)
+        assert "umap_x" not in table
+
+
+def test_a_file_that_is_cut_is_seen_as_cut(viewed: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(error: Exception, *first: bytes) -> Iterator[bytes]:
+        yield from first
+        raise error
+
+    opening = viewed.server.viewer.opening
+    for error in (ValueError("a secret"), SettingsError("a secret"), KeyError("a secret")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(opening, "save", lambda *_, error=error: broken(error, b"a,b\n", b"1,2\n"))
+            with pytest.raises(IncompleteRead) as cut:
+                viewed.ask("/api/save", selection=1, format="csv")
+            assert cut.value.partial == b"a,b\n1,2\n"
+            assert type(error).__name__ in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:  # what cannot be made at all is an answer of its own
+        patch.setattr(opening, "save", lambda *_: broken(SettingsError("told")))
+        answer = viewed.ask("/api/save", selection=1, format="csv")
+        assert (answer.status, answer.json) == (422, {"error": "told"})
+
+
+def test_a_file_is_not_sent_to_what_does_not_know_chunks(viewed: Served) -> None:
+    number = viewed.ask("/api/selection", "POST", mask_of(np.array([1]), 300)).json["selection"]
+    mine = f"selection={number}&opening={viewed.server.viewer.opening.name}"
+    with socket.create_connection(("127.0.0.1", viewed.server.server_port), timeout=20) as raw:
+        head = f"Host: localhost\r\nCookie: {viewed.cookie}\r\n\r\n"
+        raw.sendall(f"GET /api/save?format=csv&{mine} HTTP/1.0\r\n{head}".encode())
+        assert raw.recv(12) == b"HTTP/1.1 505"
 
 
 def test_search(viewed: Served, shown: Shown) -> None:

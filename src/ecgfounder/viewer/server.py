@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -100,10 +101,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     opening: Opening
     server_version, sys_version = "ecgfounder", ""
+    protocol_version = "HTTP/1.1"  # a file in chunks; a connection is closed after one answer
     timeout = READ_SECONDS
 
     def setup(self) -> None:
         super().setup()
+        self._has_begun = False
         self._deadline = threading.Timer(READ_SECONDS, self._cut)
         self._deadline.daemon = True
         self._deadline.start()
@@ -159,11 +162,13 @@ class _Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             self._answer(refused.status, TEXT, f"{refused.reason}\n".encode())
         except (ECGFounderError, ValueError) as error:
+            if self._has_begun:
+                raise  # no answer within an answer
             told = str(error) if isinstance(error, ECGFounderError) else "a parameter is not valid"
             self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, JSON, orjson.dumps({"error": told}))
 
     def _check(self) -> None:
-        if not is_asked_by_this_page(dict(self.headers.items())):
+        if not is_asked_by_this_page(self.headers):
             raise Refused(HTTPStatus.FORBIDDEN, "the request names another host, or comes from another page")
         if not self.server.access.knows(self.headers.get("Cookie", "")):
             raise Refused(
@@ -173,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _enter(self, query: str) -> None:
         """Exchange the token for the cookie."""
-        if not is_asked_by_this_page(dict(self.headers.items()), enters=True):
+        if not is_asked_by_this_page(self.headers, enters=True):
             raise Refused(HTTPStatus.FORBIDDEN, "the request names another host, or comes from another page")
         cookie = self.server.access.exchange(_parameters(query).get("token", ""))
         if cookie is None and not self.server.access.knows(self.headers.get("Cookie", "")):
@@ -205,10 +210,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, BINARY, content)
 
     def download(self, name: str, media_type: str, pieces: Iterable[bytes]) -> None:
-        """Answer with a file that is made while it is sent; the connection's end is its end."""
-        self._begin(HTTPStatus.OK, media_type, {"Content-Disposition": f'attachment; filename="{name}"'})
-        for piece in pieces:
-            self.wfile.write(piece)
+        """Answer with a file that is made while it is sent, in chunks, so that one that was cut is not taken for whole."""
+        if self.request_version != self.protocol_version:
+            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "a file is sent by HTTP/1.1 alone")
+        made = iter(pieces)
+        first = next(made, b"")  # what cannot be made at all is an error, not a file
+        self._begin(
+            HTTPStatus.OK,
+            media_type,
+            {"Content-Disposition": f'attachment; filename="{name}"', "Transfer-Encoding": "chunked"},
+        )
+        for piece in filter(None, chain([first], made)):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\n\r\n")
 
     def _answer(self, status: HTTPStatus, media_type: str, content: bytes, more: dict[str, str] | None = None) -> None:
         self._begin(status, media_type, {"Content-Length": str(len(content)), **(more or {})})
@@ -216,6 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self, status: HTTPStatus, media_type: str, more: dict[str, str]) -> None:
         self._deadline.cancel()
+        self._has_begun = True
         self.connection.settimeout(WRITE_SECONDS)
         self.close_connection = True
         self.send_response(status)

@@ -175,7 +175,8 @@ def write_table(table: pa.Table, folder: Location, stem: str) -> None:
 def _as_cells(table: pa.Table) -> pa.Table:
     """A table whose texts no spreadsheet runs as formulas."""
     for at, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             cells = [None if value is None else as_cell(value) for value in table[field.name].to_pylist()]
-            table = table.set_column(at, field, pa.chunked_array([pa.array(cells, pa.string())]))
+            table = table.set_column(at, field.name, pa.chunked_array([pa.array(cells, pa.string())]))
     return table

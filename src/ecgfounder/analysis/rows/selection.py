@@ -88,7 +88,7 @@ class Selection:
 
     def texts(self, name: str, parameter: str) -> list[str | None]:
         """A column as texts; whole numbers have no decimals, which a column with missing values has as 10.0."""
-        return [None if value is None else _text(value) for value in self.column(name, parameter).to_pylist()]
+        return [None if value is None else as_name(value) for value in self.column(name, parameter).to_pylist()]
 
     def places_in(self, table: pa.Table) -> Numbers:
         """For each row of a table beside the manifest, the recording that it is of; -1 for one that is not used."""
@@ -144,7 +144,8 @@ class Selection:
         return X, meta, meta[_NUMBER].to_numpy().astype(np.int64)
 
 
-def _text(value: Any) -> str:
+def as_name(value: Any) -> str:
+    """A value as a text, a whole number without decimals."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

@@ -46,7 +46,7 @@ export class Server {
     const bytes = await (await this.answered("/api/column", { name })).arrayBuffer();
     const length = new DataView(bytes).getUint32(0, true);
     const about = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, length)));
-    const Kind = about.kind === "category" ? Uint8Array : Float32Array;
+    const Kind = { 1: Uint8Array, 4: Float32Array, 8: Float64Array }[about.n_bytes];
     return { ...about, name, values: new Kind(bytes, 4 + length) };
   }
 
