@@ -579,6 +579,20 @@ def test_the_page_on_disk_compares_as_the_program_does(
     tab.close()
 
 
+def test_a_page_on_disk_of_a_part_says_so(browser: Browser, tmp_path: Path) -> None:
+    made = Made(tmp_path / "run", outcome="interrupted", done_order=["a/1.xml", "a/2.xml", "b/3.xml"])
+    atlas = open_atlas(open_run(made.make(), allow_incomplete=True), where='record != "a/1.xml"')
+    exporting.write_page(atlas, locate(tmp_path / "page"))
+    tab = browser.open(tmp_path / "page" / "index.html")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
+    page = Page(tab, "")
+    assert page.text("#counts") == (
+        "2 recordings, under 11 failed; left out, condition: under 11; the run was not complete"
+    )
+    assert tab.errors == []
+    tab.close()
+
+
 def test_identifiers_on_a_page_on_disk_are_whole_and_not_compared(
     browser: Browser, shown: Shown, tmp_path: Path
 ) -> None:
