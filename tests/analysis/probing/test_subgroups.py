@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,12 @@ def test_the_page_shows_them_apart_from_the_controls(result: ProbeResult, table:
     assert "Gap" in section
     assert "site=small" not in section
     assert "1 subgroups" not in section
+    shown = sum(row_of(result, "auroc", f"subgroup: site={each}").n_patients or 0 for each in ("north", "south"))
+    assert table["patient"].nunique() - shown == 6  # so that exact counts would tell those of the small site
+    first = section.partition("</table>")[0]
+    counts = re.findall(r">site=\w+</th>" + 3 * r"<td[^>]*>([^<]+)</td>", first)
+    assert len(counts) == 2
+    assert all(count.startswith("about ") for each in counts for count in each)
     assert "Subgroups that were tested: sex, site, years:20." in page
     assert not any(name in page for name in (*table["ecg"], *table["patient"]))
 
