@@ -725,12 +725,17 @@ class _Probe:
         return rows_of(evaluation, control, self.settings.describe_split(), data.seed, FEW_PATIENTS)
 
     def _warn_of_the_rest(self, evaluation: Evaluation) -> None:
-        few = [name for name in evaluation.labels if evaluation.counts[name].rarer < FEW_PATIENTS]
+        counts = {name: evaluation.counts[name].of(self.task.metric) for name in evaluation.labels}
+        few = [name for name, each in counts.items() if each.rarer < FEW_PATIENTS]
         if few:
             self.warnings.append(
-                f"Few patients: fewer than {FEW_PATIENTS} {evaluation.counts[few[0]].which} of {', '.join(few)}; their "
+                f"Few patients: fewer than {FEW_PATIENTS} {counts[few[0]].which} of {', '.join(few)}; their "
                 "intervals may be too narrow."
             )
+        for label in evaluation.labels:
+            for horizon, each in evaluation.counts[label].at.items():
+                if (reason := each.why_not_scored()) is not None:
+                    self.warnings.append(f"Not scored: {label} up to {horizon}: {reason}.")
         if len(evaluation.labels) > 1:
             self.warnings.append(
                 f"{len(evaluation.labels)} labels were tested; intervals and p-values are of each by itself, without a "
