@@ -317,6 +317,11 @@ class ProbeSettings:
             return
         if not all(0 < each < float("inf") for each in self.horizons):
             raise SettingsError("Invalid value for the 'horizons' parameter. They must be positive numbers.")
+        if self.one_per_patient not in (None, "first"):
+            raise SettingsError(
+                "with a time to an event the index ECG is the first: one_per_patient='first'. Which one is the last, or may be "
+                "drawn, depends on how long the patient lived."
+            )
         if self.combine == "logit":
             raise SettingsError("combine='logit' fits windows; with a time to an event use 'mean'")
         if self.days is not None:
@@ -522,8 +527,8 @@ class _Probe:
             exclude_flags=settings.exclude_flags,
         )
         found = self._labels(selection)
-        known = np.isfinite(found.Y).any(axis=1)
-        selection, found = selection.kept(known, "no known label"), replace(found, Y=found.Y[known])
+        if found.kind != TIME:
+            selection, found = _with_known(selection, found)
         if settings.one_per_patient is not None:
             before = selection.table.append_column("__row", pa.array(np.arange(selection.table.num_rows)))
             selection = one_per_group(
@@ -535,7 +540,8 @@ class _Probe:
             )
             found = replace(found, Y=found.Y[selection.table["__row"].to_numpy()])
             selection = replace(selection, table=selection.table.drop_columns(["__row"]))
-        if found.kind == TIME:
+        if found.kind == TIME:  # no later ECG takes the place of an index ECG whose time is unknown
+            selection, found = _with_known(selection, found)
             after = found.Y[:, 0] != 0
             selection, found = selection.kept(after, _NOT_AFTER), replace(found, Y=found.Y[after])
         if not selection.table.num_rows:
@@ -599,7 +605,7 @@ class _Probe:
         if several:
             raise SettingsError(
                 f"{counted(several, 'patient')} {'has' if several == 1 else 'have'} several recordings with a time, of which one "
-                "is the index ECG, from which time counts: choose it with one_per_patient ('first' needs ecg_time)"
+                "is the index ECG, from which time counts: choose it with one_per_patient='first' and ecg_time"
             )
 
     def _check_horizons(self) -> None:
@@ -1187,6 +1193,12 @@ _SECONDS_PER_FILE = 0.01
 """Of a core, for the features of a recording of ten seconds, beside reading it."""
 
 _MADE_HERE = re.compile(r"(he-normal-v\d+)-seed\d+\.safetensors$")
+
+
+def _with_known(selection: Selection, found: LabelSet) -> tuple[Selection, LabelSet]:
+    """The recordings with a known label."""
+    known = np.isfinite(found.Y).any(axis=1)
+    return selection.kept(known, "no known label"), replace(found, Y=found.Y[known])
 
 
 def default_horizons(y: Floats) -> tuple[float, ...]:

@@ -2,17 +2,20 @@
 
 In: the text of an expression and a table. Out: a mask of its rows. The text is parsed, never run: it may hold names of columns,
 `col("name")` for other names, numbers, texts, comparisons, `in` and `not in` with a list, `is None`, `is not None`, `and`,
-`or`, `not`, and `has(flags, "clipped")` for columns of lists. A comparison with a missing value is not true.
+`or`, `not`, and `has(flags, "clipped")` for columns of lists. A comparison with a missing value is not true. Texts that are
+compared with a date must be dates of ISO 8601.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgfounder.analysis.rows.times import times_of
 from ecgfounder.errors import SettingsError
 
 LONGEST = 2000
@@ -131,6 +134,8 @@ class _Condition:
         second = self._value(right)
         if not any(isinstance(each, pa.ChunkedArray) for each in (first, second)):
             raise _refused("a comparison needs a column")
+        if isinstance(operator, ast.Lt | ast.LtE | ast.Gt | ast.GtE):
+            first, second = _in_order_of_time(first, second)
         return _COMPARISONS[type(operator)](*_alike(first, second))
 
     def _has(self, node: ast.Call) -> pa.ChunkedArray:
@@ -174,6 +179,22 @@ def _constant(node: ast.expr) -> Any:
     raise _refused(
         f"{type(node).__name__} is not allowed; allowed are columns, numbers, texts, comparisons, in, and, or, not"
     )
+
+
+def _in_order_of_time(first: Any, second: Any) -> tuple[Any, Any]:
+    """Texts that are compared with a date become times, because texts have another order."""
+    is_date = [isinstance(each, pa.Scalar) and _DATE.match(str(each.as_py())) for each in (first, second)]
+    if not any(is_date) or not all(pa.types.is_string(each.type) for each in (first, second)):
+        return first, second
+    columns = (pa.chunked_array([[each.as_py()]]) if isinstance(each, pa.Scalar) else each for each in (first, second))
+    try:
+        one, other = (times_of(each, "") for each in columns)
+    except SettingsError as error:
+        raise _refused("texts are compared with a date, and not all are dates such as 2020-01-31 12:00:00") from error
+    return (one[0], other) if is_date[0] else (one, other[0])
+
+
+_DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b")
 
 
 def _alike(first: Any, second: Any) -> tuple[Any, Any]:
