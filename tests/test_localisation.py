@@ -20,7 +20,7 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.embedder import Embedder
 from ecgfounder.errors import CheckpointError, SettingsError
 from ecgfounder.evidence import Evidence, Occluded, Occlusion, times_of_tokens
-from ecgfounder.localisation import PUBLISHED, Localisation, known_of, measure, remember, require
+from ecgfounder.localisation import PUBLISHED, Localisation, _without, known_of, measure, remember, require
 from ecgfounder.readers import read_ecg
 
 V1 = STANDARD_LEADS.index("V1")
@@ -35,13 +35,17 @@ class Network:
     labels: tuple[str, ...] = (EVENT,)
     stride: float | None = None
     recipe: str = "zscore"
+    window: float | None = None
     checkpoint: Path = Path("none.pth")
     mode: str = "12lead"
 
     @property
     def preparation(self) -> Any:
         recipe = SimpleNamespace(name=self.recipe, version="1")
-        return SimpleNamespace(mode=self.mode, stride=self.stride, lead="I", recipe=recipe)
+        settings = {"mode": self.mode, "recipe": self.recipe, "window": self.window}
+        return SimpleNamespace(
+            mode=self.mode, stride=self.stride, lead="I", recipe=recipe, fingerprint=lambda: settings
+        )
 
     def evidence(self, x: Recording, labels: str) -> Evidence:
         assert labels in self.labels
@@ -91,6 +95,28 @@ def test_a_network_that_sees_nothing_is_at_chance(measured: Localisation) -> Non
     assert found.share.mean == pytest.approx(measured.chance)
     assert 2 / 20 <= measured.chance <= 3 / 20
     assert found.top_drop.mean == found.random_drop.mean == 0
+
+
+def test_the_caption_says_what_was_measured_good_or_bad(measured: Localisation) -> None:
+    said = measured.caption
+    for figure in ("Measured for premature_beat on 40", "AUROC 1.00", "100% of the positive", "in 100% of ECGs"):
+        assert figure in said
+    none = measure(network(lambda _token: -1.0), BLIND, n=20).caption
+    assert "AUROC 0.50" in none
+    assert "none of the positive" in none
+    assert "nan" not in none
+
+
+def test_what_is_deleted_is_a_straight_line_over_neighbouring_tokens() -> None:
+    recording = Recording(
+        np.random.default_rng(0).standard_normal((2, 2560)).astype(np.float32), 500.0, ("I", "II"), "x"
+    )
+    found = _without(recording, times_of_tokens(10, 0.0, 500)[[5, 2, 1, 9]], 0.256).samples
+    for first, stop in ((256, 768), (1280, 1536)):
+        assert np.abs(np.diff(found[:, first - 1 : stop + 1], n=2)).max() < 1e-5
+    assert np.array_equal(found[:, :256], recording.samples[:, :256])
+    assert np.array_equal(found[:, 768:1280], recording.samples[:, 768:1280])
+    assert (found[:, 2304:] == found[:, 2303:2304]).all()
 
 
 def test_evidence_against_counts_nothing_and_nothing_at_all_is_not_a_number() -> None:
@@ -149,8 +175,9 @@ def test_what_was_measured_is_known_for_this_checkpoint_and_recipe_alone(
     place = remember(model, measured)
     assert known_of(model) == measured == require(model)
     assert known_of(other) is None
+    assert known_of(network(seeing, checkpoint=path, window=5.0)) is None
     kept = place.read_text()
-    for damaged in ("", "[]", "{}", json.dumps({"version": 1}), kept.replace('"version": 1', '"version": 0')):
+    for damaged in ("", "[]", "{}", json.dumps({"version": 2}), kept.replace('"version": 2', '"version": 1')):
         place.write_text(damaged)
         assert known_of(model) is None
     place.write_text(kept)
@@ -181,7 +208,7 @@ def test_the_command_measures_says_and_remembers_and_inspect_draws(
 
     assert main([*asked, "--plot", str(drawing)]) == 0
     captured = " ".join(capsys.readouterr().out.split())
-    assert "Evidence is not when. On 20 synthetic ECGs" in captured
+    assert f"Evidence is not when. Measured for {PUBLISHED} on 20 synthetic ECGs" in captured
     content = drawing.read_text()
     assert content.count('id="band-0-3"') == 20
     assert "Evidence is not when" in content

@@ -104,15 +104,20 @@ def network_of(run: EmbeddingRun | EmbeddingRuns, arguments: argparse.Namespace)
     Raises
     ------
     SettingsError
-        If the run has settings that cannot be made from its record, or the checkpoint is another one.
+        If the run has settings that cannot be made from its record, the checkpoint is another one, or runs differ in these.
     """
     from ecgfounder.embedder import load
     from ecgfounder.network.checkpoint import sha256_of
     from ecgfounder.preprocess.preparation import preparation_from
     from ecgfounder.results import EmbeddingRuns
 
-    first = run.runs[0] if isinstance(run, EmbeddingRuns) else run
-    fingerprint = first.record.fingerprint
+    every = run.runs if isinstance(run, EmbeddingRuns) else (run,)
+    first, fingerprint = every[0], every[0].record.fingerprint
+    for other in every[1:]:
+        if any(other.record.fingerprint[name] != fingerprint[name] for name in ("checkpoint_sha256", "preparation")):
+            raise SettingsError(
+                "The runs have different checkpoints or preparations: files can be embedded as one run's."
+            )
     preparation = preparation_from(fingerprint["preparation"])
     if preparation is None:
         raise SettingsError(

@@ -87,7 +87,7 @@ def table_of(found: Localisation) -> Iterator[str]:
         ("highest evidence at the beat, share of ECGs", network.highest, control.highest, f"{found.chance:.3f}"),
         ("largest occlusion at the beat, share of ECGs", network.occluded, control.occluded, f"{found.chance:.3f}"),
         ("logit falls, highest fifth of time deleted", network.top_drop, control.top_drop, ""),
-        ("logit falls, random fifth of time deleted", network.random_drop, control.random_drop, ""),
+        ("logit falls, another fifth of time deleted", network.random_drop, control.random_drop, ""),
     )
     for name, of_network, of_control, chance in rows:
         yield f"{name:<44} {of_network!s:<26} {of_control!s:<26} {chance}".rstrip()
