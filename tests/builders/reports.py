@@ -80,6 +80,18 @@ def write_hospital_run(folder: Path, n_patients: int = 120, *, per_patient: int 
     ]
     rows = [{"record": path, "statements": text} for path, text in zip(paths, texts, strict=True)]
     pq.write_table(pa.Table.from_pylist(rows, schema=STATEMENT_SCHEMA), folder / "_run" / "statements.pq")
+    windows = [
+        {
+            "record": path,
+            "window_start": 10.0 * window,
+            "lead": None,
+            "SINUS RHYTHM": 0.7,
+            "ATRIAL FIBRILLATION": likely,
+        }
+        for number, path in enumerate(paths)
+        for window, likely in enumerate((0.1, 0.9 if number % 4 == 0 else 0.2))
+    ]
+    pq.write_table(pa.Table.from_pylist(windows), folder / "_run" / "predictions.pq")
     return folder
 
 

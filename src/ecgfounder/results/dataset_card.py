@@ -33,9 +33,10 @@ These embeddings are data of patients. They can be linked to another ECG of the 
 predicted from them. Removing names and paths does not make them anonymous. The licence, the consent and the data use agreement of
 the cohort govern them as they govern its recordings; whoever shares them answers for that."""
 
-_PRETRAINING = """\
+PRETRAINING = """\
 ECGFounder was trained on more than ten million ECGs of the Harvard-Emory ECG Database. That recordings of this cohort were among
 them cannot be excluded."""
+"""What is known of the overlap of a cohort with the data that the network was trained on."""
 
 CITATION = """\
 @article{li2025ecgfounder,
@@ -143,7 +144,7 @@ def _card(
         f"To be completed by whoever shares them: the cohort, its licence, its ethics approval, a contact.\n\n"
         f"| | |\n|---|---|\n{facts}\n{counts}"
         f"## How to read them\n\n{how_to_read}\n\n"
-        f"## What they reveal\n\n{_PRIVACY}\n\n{_PRETRAINING}\n\n"
+        f"## What they reveal\n\n{_PRIVACY}\n\n{PRETRAINING}\n\n"
         f"## Citation\n\n```bibtex\n{CITATION}\n```\n"
     )
 

@@ -246,7 +246,7 @@ class EmbeddingRun:
         if leads_out(place.run, table.basename):
             raise RunError(f"{table} leads out of the run's folder; expected a file in it")
         with self._damage(name):
-            return pq.ParquetFile(pa.BufferReader(table.read()))
+            return pq.ParquetFile(str(table.path) if table.is_local else pa.BufferReader(table.read()))
 
     @contextmanager
     def _damage(self, name: str) -> Iterator[None]:

@@ -74,6 +74,8 @@ def test_counts_are_those_of_the_manifest(hospital: Path, found: Report) -> None
     assert labels == {"false": str((~records["af"]).sum()), "true": str(records["af"].sum())}
     said = {row[0]: row[1] for row in table(page, "The most frequent statements, printed by the device")[1:]}
     assert said == {"NORMAL SINUS RHYTHM": "160", "ATRIAL FIBRILLATION": "80"}
+    predicted = table(page, "The most frequent statements, predicted with a probability of at least one half")
+    assert [row[:2] for row in predicted[1:]] == [["SINUS RHYTHM", "240"], ["ATRIAL FIBRILLATION", "60"]]
     both = table(page, "Recordings by year and site")
     assert both[0] == ["year", "South", OTHERS]
     of_south = records[records["site"] == "South"].groupby("year").size().tolist()

@@ -43,14 +43,11 @@ class Partition:
         Their numbers of recordings, which add up to that of all recordings; empty if nothing may be shown.
     codes : numpy.ndarray
         int64 [n]: the cell of each recording; -1 if nothing may be shown.
-    has_others : bool
-        Whether the last cell is several values together.
     """
 
     names: tuple[str, ...]
     counts: tuple[int, ...]
     codes: Numbers
-    has_others: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.names)
@@ -126,7 +123,7 @@ class Cells:
                 break
             pooled = {*others, alone[min(offender, len(alone) - 1)]}
         shown = [names[each] for each in alone] + ([OTHERS] if others else [])
-        return self._registered(shown, place[codes], has_others=bool(others))
+        return self._registered(shown, place[codes])
 
     def _divided(self, ordered: list[int], codes: Numbers, n: int, pooled: set[int]) -> tuple[list[int], list[int]]:
         """The values that are shown alone, and those that are put together."""
@@ -214,13 +211,13 @@ class Cells:
         """So many recordings, and more, are of enough patients, whoever they are of."""
         return FEWEST * self._most_of_one
 
-    def _registered(self, names: Sequence[str], codes: Numbers, *, has_others: bool = False) -> Partition:
+    def _registered(self, names: Sequence[str], codes: Numbers) -> Partition:
         """A division that is shown."""
         counts = np.bincount(codes, minlength=len(names))
         if len(names) > 1:
             self._shown.append((codes.astype(np.int32), len(names)))
             self._totals.append(counts)
-        return Partition(tuple(names), tuple(counts.tolist()), codes, has_others)
+        return Partition(tuple(names), tuple(counts.tolist()), codes)
 
 
 class Trial:

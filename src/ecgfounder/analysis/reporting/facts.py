@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ecgfounder.analysis.reporting.cells import Cells, Partition
 from ecgfounder.analysis.statistics.solver import Doubles, Numbers
-from ecgfounder.ecg.leads import STANDARD_LEADS
+from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS
 from ecgfounder.ecg.plot import filter_settings
 from ecgfounder.ecg.recorder import FORMAT_NAMES, device_name
 from ecgfounder.escaping import one_line
@@ -159,10 +159,12 @@ def _leads_in_words(leads: Sequence[str]) -> str:
     """
     >>> _leads_in_words("I II III aVR aVL aVF V1 V2 V3 V4 V5 V6".split())
     'the 12 standard leads'
+    >>> _leads_in_words(["II", "Miller"])
+    'II (other channel)'
     """
     if len(leads) == len(STANDARD_LEADS) and set(leads) == set(STANDARD_LEADS):
         return "the 12 standard leads"
-    return short_name(" ".join(leads))
+    return short_name(" ".join(dict.fromkeys(lead if lead in KNOWN_LEADS else "(other channel)" for lead in leads)))
 
 
 def intervals(title: str, values: Doubles, edges: Sequence[float]) -> Values:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ecgfounder._version import __version__
 from ecgfounder.results import EmbeddingRun
-from ecgfounder.results.dataset_card import CITATION
+from ecgfounder.results.dataset_card import PRETRAINING
 
 VERSIONS = ("python", "numpy", "scipy", "torch", "onnxruntime", "lxml", "pyarrow")
 """The packages whose versions are told."""
@@ -20,11 +20,6 @@ VERSIONS = ("python", "numpy", "scipy", "torch", "onnxruntime", "lxml", "pyarrow
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+_-]{0,39}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DATE = re.compile(r"\d{4}-\d{2}")
-
-PRETRAINING = (
-    "ECGFounder was trained on more than ten million ECGs of the Harvard-Emory ECG Database; that recordings of this cohort were "
-    "among them cannot be excluded."
-)
 
 RECIPES = {
     "zscore": "no filter; z-score with one mean and standard deviation over all leads and samples",
@@ -125,20 +120,16 @@ def methods_text(run: EmbeddingRun, counts: str, quality: str) -> list[str]:
     )
     channels = "12-lead" if form.mode == "12lead" else "1-lead"
     pooled = {"none": "one vector of 1,024 numbers for every 0.512 s", "mean": "the mean over time, 1,024 numbers"}
+    padded = "A last window that was too short was filled with zeros. " if prepared.get("remainder") == "pad" else ""
     resampled = word(prepared.get("resampling"))
     resampling = "resampled" if resampled == "–" else f"{resampled} resampling"
     return [
         f"Embeddings of electrocardiograms were computed with ECGFounder [1], its {channels} network, by the program ecgfounder "
         f"(version {word(record.program.version)}; weights with SHA-256 {checkpoint_of(run)}). {counts}",
         f"Recordings were read in millivolts; the network was given {leads}, at 500 Hz (other rates: {resampling}), "
-        f"prepared by {recipe}, {windows}. Recordings were never padded to a common length. The embedding is "
+        f"prepared by {recipe}, {windows}. {padded}The embedding is "
         f"{pooled.get(form.pooling, 'both the vectors over time and their mean')}.",
-        f"{quality} {PRETRAINING}",
+        f"{quality} {' '.join(PRETRAINING.split())}",
         "[1] Li J, Aguirre AD, Moura Junior V, et al. An Electrocardiogram Foundation Model Built on over 10 Million Recordings. "
         "NEJM AI 2025;2(7). doi:10.1056/AIoa2401033",
     ]
-
-
-def citation() -> str:
-    """What to cite, as BibTeX."""
-    return CITATION

@@ -17,7 +17,7 @@ from ecgfounder.analysis.reporting.cells import Cells, Mask, Partition, Trial
 from ecgfounder.analysis.reporting.facts import Values, cohort_facts, intervals, lists_of, name_of_flag, of_column
 from ecgfounder.analysis.reporting.failures import kinds_of
 from ecgfounder.analysis.reporting.findings import Findings, predicted, stated
-from ecgfounder.analysis.reporting.included import Included
+from ecgfounder.analysis.reporting.included import Included, about
 from ecgfounder.analysis.reporting.vectors import SAMPLE, Sample, has_umap, sample_of, with_umap
 from ecgfounder.analysis.rows.selection import Selection, select
 from ecgfounder.analysis.rows.where import columns_of, rows_where
@@ -36,6 +36,8 @@ MAP_CHOICES = ("auto", "pca", "umap")
 MOST_STATEMENTS = 15
 _MOST_FLAGS_BY_LEVEL = 8
 _MOST_ACROSS = 12
+_BESIDE = ("Format", "Device", "Filters of the device", "Sampling rate", "Duration, s", "Leads that were used")
+"""Facts that are shown by the columns of `by`, too."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 24
 _OUTSIDE = "not in the sample"
@@ -326,7 +328,7 @@ class _Work:
         selection = select(run, self.given, settings.on)
         for reason, number in selection.left_out.items():
             if number and reason != "failed":
-                self.left_out.append((reason, _few_or(number, number)))
+                self.left_out.append((reason, about(number)))
         if settings.group is not None:
             texts = selection.texts(settings.group, "group")
             known = np.array([text not in (None, "", "nan") for text in texts], dtype=bool)
@@ -412,7 +414,7 @@ class _Work:
         return Table(values.title, cells, patients)
 
     def _joint_tables(self, by: tuple[Table, ...], facts: tuple[Table, ...]) -> Iterator[Joint]:
-        of = [each for each in facts if each.title in ("Format", "Device", "Sampling rate", "Filters of the device")]
+        of = [each for each in facts if each.title in _BESIDE]
         for number, table in enumerate(by):
             for other in [*by[number + 1 :], *of]:
                 if len(table.cells.names) > 1 and len(other.cells.names) > 1:

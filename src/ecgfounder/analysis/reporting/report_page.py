@@ -19,13 +19,14 @@ from ecgfounder.analysis.reporting.cells import Mask, Partition
 from ecgfounder.analysis.reporting.density import Plane, centre_and_spread, drawing, legend
 from ecgfounder.analysis.reporting.drawings import Drawing
 from ecgfounder.analysis.reporting.included import about
-from ecgfounder.analysis.reporting.methods import citation, methods_text, settings_of
+from ecgfounder.analysis.reporting.methods import methods_text, settings_of
 from ecgfounder.analysis.reporting.report import Embedded, Joint, Mark, Report, Table
 from ecgfounder.analysis.reporting.vectors import FAR, Sample
 from ecgfounder.analysis.statistics.solver import Floats
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.preprocess.quality import FLAGS
+from ecgfounder.results.dataset_card import CITATION
 from ecgfounder.results.small_cells import FEWEST, OTHERS
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
@@ -463,4 +464,4 @@ def _methods(page: Page, report: Report) -> None:
     if len(report.runs) > 1:
         page.text("The text describes the first of the runs; the table above has the settings of all.")
     page.text("To cite, as BibTeX:")
-    page.quote(citation(), "BibTeX")
+    page.quote(CITATION, "BibTeX")
