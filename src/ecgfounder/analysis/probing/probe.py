@@ -300,6 +300,10 @@ class ProbeSettings:
             raise SettingsError("interval_by needs prediction_interval")
         if self.label_noise and (self.number or self.time is not None):
             raise SettingsError("label_noise is for labels of two or more classes, not for numbers and times")
+        labels = (*self.label, *self.number, self.classes, self.codes, self.time, self.event)
+        for name in self.baseline:
+            if name in labels:
+                raise SettingsError(f"the baseline has the column {name!r}, which is what the probe predicts")
         if self.split is not None and self.test_runs:
             raise SettingsError("split and test_runs contradict each other: choose one")
         if self.refit and not self.is_cross_validation:
@@ -560,6 +564,11 @@ class _Probe:
             self._check_horizons()
         by_band = () if settings.interval_by is None else (settings.interval_by,)
         bands = subgroups_of(selection, by_band, "interval_by")
+        if known := {each.column for each in bands} & set(settings.number):
+            raise SettingsError(
+                f"Invalid value for the 'interval_by' parameter. The column {known.pop()!r} is the number that is predicted: "
+                "where the probe is used, its bands are not known. For the coverage by band give it as subgroups."
+            )
         self.band_names = tuple(each.level for each in bands)
         if bands:
             number = np.full(selection.table.num_rows, -1, dtype=np.int64)
@@ -742,6 +751,13 @@ class _Probe:
             for horizon, each in evaluation.counts[label].at.items():
                 if (reason := each.why_not_scored()) is not None:
                     self.warnings.append(f"Not scored: {label} up to {horizon}: {reason}.")
+        if evaluation.reach is not None and self.task.interval is not None:
+            reach = evaluation.reach[evaluation.fold >= 0]
+            if names := [name for at, name in enumerate(evaluation.labels) if np.isnan(reach[:, at]).any()]:
+                self.warnings.append(
+                    f"No prediction intervals of {', '.join(names)} in a test part, and no coverage: too few patients for the "
+                    f"level {self.task.interval:g}."
+                )
         if len(evaluation.labels) > 1:
             self.warnings.append(
                 f"{len(evaluation.labels)} labels were tested; intervals and p-values are of each by itself, without a "

@@ -214,7 +214,8 @@ class Evaluation:
     risks : numpy.ndarray or None
         float64 [n, horizons], for times: predicted risks of the test parts; NaN elsewhere.
     reach : numpy.ndarray or None
-        float64 [n, scored labels], for numbers with prediction intervals: half their width; NaN elsewhere.
+        float64 [n, scored labels], for numbers with prediction intervals: half their width; NaN elsewhere, and where too few
+        patients are there for the level.
     """
 
     counts: dict[str, Counts]
@@ -414,6 +415,7 @@ def _part(
     scores, patient = scored.scores[known, label], patient[known]
     if task.kind == NUMBER:
         reach = None if scored.reach is None else scored.reach[known, label]
+        reach = None if reach is None or np.isnan(reach).any() else reach
         return NumberTest(y[known].astype(np.float64), scores, patient, n_patients, reach)
     if task.kind == TIME:
         risks = None if scored.risks is None else scored.risks[known]
