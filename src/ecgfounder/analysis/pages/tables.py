@@ -112,7 +112,7 @@ def _row(
     if rarest.rarer < few:
         notes.append(f"few patients (fewer than {few} {rarest.which})")
     if estimate.n_unscored:
-        notes.append(unscored(estimate))
+        notes.append(estimate.unscored)
     if finite(estimate.low) is None and finite(estimate.value) is not None and estimate.n_unscored < estimate.n_draws:
         notes.append("no interval: the same in every draw")
     if label == MACRO:
@@ -128,11 +128,6 @@ def _row(
         *where,
         "; ".join(notes),
     )
-
-
-def unscored(estimate: Estimate) -> str:
-    """The note on draws that lacked a class."""
-    return f"{estimate.n_unscored} of {estimate.n_draws} draws could not be scored"
 
 
 def finite(value: float) -> float | None:

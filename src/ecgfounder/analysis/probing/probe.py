@@ -1065,7 +1065,7 @@ class _Probe:
                 counts = own.counts.get(label)
                 numbers = numbers_of(counts)
                 where = (self.settings.describe_split(), control.name, self.settings.seed)
-                note = "embedding minus control, paired"
+                note = f"embedding minus control, paired; {found.unscored}".removesuffix("; ")
                 rows.append(Row(label, f"{metric} difference", value, found.low, found.high, *numbers, *where, note))
         return rows
 
@@ -1096,7 +1096,7 @@ class _Probe:
             numbers = numbers_of(evaluation.counts[label])
             before, after = evaluation.estimates[label]["brier"].value, found.estimates[label]["brier"].value
             apart = difference(evaluation.draws[label]["brier"], found.draws[label]["brier"], before - after)
-            note = "embedding minus recalibrated, paired"
+            note = f"embedding minus recalibrated, paired; {apart.unscored}".removesuffix("; ")
             rows.append(Row(label, "brier difference", before - after, apart.low, apart.high, *numbers, *where, note))
             of_label = np.array([line[number] for line in lines])
             note = f"mean and range over {counted(len(lines), 'split')}"

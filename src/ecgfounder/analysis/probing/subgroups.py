@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgfounder.analysis.pages.tables import Row, finite, numbers_of, unscored
+from ecgfounder.analysis.pages.tables import Row, finite, numbers_of
 from ecgfounder.analysis.rows.selection import Selection
 from ecgfounder.analysis.statistics.evaluation import FEWEST_IN_TEST, Data, Evaluation
 from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS, Estimate
@@ -201,7 +201,7 @@ def _rows_of(
         if subset.n_splits[metric] < n_splits:
             notes.append(f"of {subset.n_splits[metric]} of {n_splits} test parts")
         if estimate.n_unscored:
-            notes.append(unscored(estimate))
+            notes.append(estimate.unscored)
         figures = finite(estimate.value), finite(estimate.low), finite(estimate.high)
         rows.append(Row(label, name, *figures, *numbers_of(counts), *where, "; ".join(notes)))
     return rows

@@ -27,7 +27,8 @@ def times_of(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
             raise pa.ArrowInvalid("numbers")
         column = column.cast(pa.string() if is_text else kind)
         if is_text:
-            column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
+            column = pc.utf8_trim_whitespace(column)
+            column = pc.if_else(pc.equal(column, ""), None, column)
             if pc.all(pc.match_substring_regex(column, _ZONE)).as_py():
                 column = column.cast(pa.timestamp("us", "UTC"))
         return column.cast(pa.timestamp("us"))
@@ -35,6 +36,15 @@ def times_of(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         raise SettingsError(
             f"the column {name!r} holds values that are no times, such as 2020-01-31 12:00:00"
         ) from error
+
+
+def dates_in(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """A column of times, or of texts that are all times, as timestamps; None for another, and for texts without a value."""
+    try:
+        found = times_of(column, "")
+    except SettingsError:
+        return None
+    return found if pa.types.is_temporal(column.type) or found.null_count < len(found) else None
 
 
 _ZONE = r":\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)$"
