@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ecgfounder.demo import demo
+from ecgfounder.demo import demo, synthetic_ecg
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.preprocess.beats import beat_times, heart_rate
@@ -24,7 +24,8 @@ WITHIN_SECONDS = 0.15
 
 def known_beats(study: demo._Study) -> npt.NDArray[np.float64]:
     """The times of a study's QRS complexes that are whole in its ten seconds."""
-    times = {at for wave, at in demo._waves(study, rng_of(study)) if wave in (*demo._QRS, *demo._PREMATURE_QRS)}
+    beats = (*synthetic_ecg._QRS, *synthetic_ecg._PREMATURE_QRS)
+    times = {at for wave, at in synthetic_ecg._waves(demo._rhythm_of(study), rng_of(study), []) if wave in beats}
     end = demo._CALIBRATED_ECG if study.calibration else 10.0
     return np.array(sorted(time for time in times if 0.1 < time < end - 0.1))
 

@@ -186,14 +186,19 @@ def _save_dataset(folder: Path) -> None:
 def _counts(study: _Study) -> npt.NDArray[np.int64]:
     """Samples of one study in counts, [12, n_samples], in the order of the standard leads."""
     rng = np.random.default_rng([study.patient, study.number])
-    early = frozenset(range(study.premature, _MOST_BEATS, study.premature)) if study.premature else frozenset()
-    rhythm = Rhythm(study.rate, study.pr, study.jitter, early)
     seconds = _CALIBRATED_ECG if study.calibration else 10
-    counts, _ = synthetic_ecg(rhythm, rng, seconds, study.sampling_rate)
+    counts, _ = synthetic_ecg(_rhythm_of(study), rng, seconds, study.sampling_rate)
     return _with_calibration(counts, study.sampling_rate) if study.calibration else counts
 
 
 _MOST_BEATS = 100
+
+
+def _rhythm_of(study: _Study) -> Rhythm:
+    early = frozenset(range(study.premature, _MOST_BEATS, study.premature)) if study.premature else frozenset[int]()
+    return Rhythm(study.rate, study.pr, study.jitter, early)
+
+
 _CALIBRATED_ECG = 10.6  # s of ECG in a recording that ends with a calibration pulse
 
 
