@@ -2,14 +2,13 @@
 
 In: the text of an expression and a table. Out: a mask of its rows. The text is parsed, never run: it may hold names of columns,
 `col("name")` for other names, numbers, texts, comparisons, `in` and `not in` with a list, `is None`, `is not None`, `and`,
-`or`, `not`, and `has(flags, "clipped")` for columns of lists. A comparison with a missing value is not true. Texts that are
-compared with a date must be dates of ISO 8601.
+`or`, `not`, and `has(flags, "clipped")` for columns of lists. A comparison with a missing value is not true. Dates
+as texts must be those of ISO 8601.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from typing import Any
 
 import pyarrow as pa
@@ -182,19 +181,22 @@ def _constant(node: ast.expr) -> Any:
 
 
 def _in_order_of_time(first: Any, second: Any) -> tuple[Any, Any]:
-    """Texts that are compared with a date become times, because texts have another order."""
-    is_date = [isinstance(each, pa.Scalar) and _DATE.match(str(each.as_py())) for each in (first, second)]
-    if not any(is_date) or not all(pa.types.is_string(each.type) for each in (first, second)):
+    """Texts of which some are dates become times, because texts have another order."""
+    pair = [pa.chunked_array([[each.as_py()]]) if isinstance(each, pa.Scalar) else each for each in (first, second)]
+    are_texts = all(pa.types.is_string(each.type) or pa.types.is_large_string(each.type) for each in pair)
+    if not (are_texts and any(pc.any(pc.match_substring_regex(each, _DATE)).as_py() for each in pair)):
         return first, second
-    columns = (pa.chunked_array([[each.as_py()]]) if isinstance(each, pa.Scalar) else each for each in (first, second))
     try:
-        one, other = (times_of(each, "") for each in columns)
+        times = [times_of(each, "") for each in pair]
     except SettingsError as error:
-        raise _refused("texts are compared with a date, and not all are dates such as 2020-01-31 12:00:00") from error
-    return (one[0], other) if is_date[0] else (one, other[0])
+        raise _refused("it compares dates with texts that are no dates such as 2020-01-31 12:00:00") from error
+    one, other = (
+        time[0] if isinstance(each, pa.Scalar) else time for time, each in zip(times, (first, second), strict=True)
+    )
+    return one, other
 
 
-_DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b")
+_DATE = r"^\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"
 
 
 def _alike(first: Any, second: Any) -> tuple[Any, Any]:
