@@ -195,7 +195,7 @@ def _left_out(atlas: Atlas) -> dict[str, str]:
         if n and reason != "failed":
             kind = "condition" if reason.startswith("where:") else reason
             found[kind] = found.get(kind, 0) + n
-    return {reason: shown_count(n) for reason, n in found.items()}
+    return {reason: rounded_count(n) for reason, n in found.items()}
 
 
 def _page(blocks: Sequence[tuple[str, bytes]]) -> bytes:
