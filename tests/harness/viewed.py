@@ -69,9 +69,14 @@ class Served:
         self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **parameters: object) -> Answer:
-        """A question of the page."""
-        query = f"?{urlencode(parameters)}" if parameters else ""
-        return self.request(path + query, method, body, {"Cookie": self.cookie, "Sec-Fetch-Site": "same-origin"})
+        """A question of the page, which knows the present opening unless another is given."""
+        query = urlencode({"opening": self.server.viewer.opening.name, **parameters})
+        return self.request(
+            f"{path}{'&' if '?' in path else '?'}{query}",
+            method,
+            body,
+            {"Cookie": self.cookie, "Sec-Fetch-Site": "same-origin"},
+        )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import suppress
+from email.message import Message
 from urllib.parse import quote
 
 import pytest
@@ -97,7 +98,44 @@ def test_a_link_in_a_page_elsewhere_may_enter(atlas: Atlas) -> None:
     with served(lambda: atlas) as running:
         path = running.server.link.partition(running.host)[2]
         assert running.request(path, headers={"Sec-Fetch-Site": "cross-site"}).status == 200
-    assert not is_asked_by_this_page({"Host": "localhost", "Sec-Fetch-Site": "cross-site"})
+    assert not is_asked_by_this_page(headers_of(("Host", "localhost"), ("Sec-Fetch-Site", "cross-site")))
+
+
+def headers_of(*pairs: tuple[str, str]) -> Message:
+    made = Message()
+    for name, value in pairs:
+        made[name] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("pairs", "is_ours"),
+    [
+        ([("host", "localhost")], True),
+        ([("HOST", "127.0.0.1:1"), ("ORIGIN", "http://127.0.0.1:1"), ("SEC-FETCH-SITE", "same-origin")], True),
+        ([("host", "localhost"), ("origin", "http://evil.example")], False),
+        ([("host", "localhost"), ("sec-fetch-site", "cross-site")], False),
+        ([("Host", "localhost"), ("host", "localhost")], False),
+        ([("Host", "localhost"), ("Origin", "http://localhost"), ("origin", "http://evil.example")], False),
+        ([("Host", "localhost"), ("Sec-Fetch-Site", "none"), ("sec-fetch-site", "cross-site")], False),
+        ([], False),
+    ],
+)
+def test_headers_have_no_case_and_are_there_once(viewed: Served, pairs: list[tuple[str, str]], is_ours: bool) -> None:
+    assert is_asked_by_this_page(headers_of(*pairs)) is is_ours
+    lines = "".join(f"{name}: {value}\r\n" for name, value in [*pairs, ("cookie", viewed.cookie)])
+    with socket.create_connection(("127.0.0.1", viewed.server.server_port), timeout=20) as raw:
+        raw.sendall(f"GET /api/about HTTP/1.1\r\n{lines}\r\n".encode())
+        assert raw.recv(12) == (b"HTTP/1.1 200" if is_ours else b"HTTP/1.1 403")
+
+
+@pytest.mark.parametrize("others", ['theme={"a": 1}; ', "a=b;;=; x; ", "ecgfounder-{port}=another; ", "é=ü;"])
+def test_cookies_of_other_programs_do_not_lock_out(viewed: Served, others: str) -> None:
+    told = others.replace("{port}", str(viewed.server.server_port)) + viewed.cookie
+    for cookie in (told, f"{told};{others}"):
+        given = cookie.encode("utf-8").decode("latin-1")
+        assert viewed.request("/api/about", headers={"Cookie": given}).status == 200
+    assert viewed.request("/api/about", headers={"Cookie": f"x{viewed.cookie}"}).status == 403
 
 
 def test_no_preflight_and_no_other_method(viewed: Served) -> None:
@@ -154,12 +192,10 @@ def test_the_page_loads_its_own_files_alone(viewed: Served) -> None:
 
 
 def test_a_body_is_bounded(viewed: Served) -> None:
-    too_long = {"Cookie": viewed.cookie, "Content-Length": str(10**8)}
-    assert viewed.request("/api/filter", "POST", headers=too_long).status == 413
-    assert viewed.request("/api/filter", "POST", headers={"Cookie": viewed.cookie}).status == 411
-    assert (
-        viewed.request("/api/filter", "POST", headers={"Cookie": viewed.cookie, "Content-Length": "-1"}).status == 411
-    )
+    path, mine = f"/api/filter?opening={viewed.server.viewer.opening.name}", {"Cookie": viewed.cookie}
+    assert viewed.request(path, "POST", headers=mine | {"Content-Length": str(10**8)}).status == 413
+    assert viewed.request(path, "POST", headers=mine).status == 411
+    assert viewed.request(path, "POST", headers=mine | {"Content-Length": "-1"}).status == 411
     assert viewed.ask("/api/selection", "POST", b"\xff" * 39).status == 413
     assert viewed.ask("/api/selection", "POST", b"\xff" * 37).status == 422
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from ecgfounder.errors import ECGFounderError, RunError, SettingsError
 from ecgfounder.results import open_run
 from ecgfounder.viewer import Viewer, open_atlas
-from ecgfounder.viewer.columns import LABELS
+from ecgfounder.viewer.columns import LABELS, encoded
+from ecgfounder.viewer.details import facts_of
+from ecgfounder.viewer.saving import saved
 from tests.builders.atlas import Shown
 from tests.builders.runs import BROKEN, Made
 
@@ -51,17 +57,18 @@ def test_several_runs_as_one(tmp_path: Path) -> None:
     folders = [Made(tmp_path / name, data=number).make() for number, name in enumerate(("old", "new"))]
     viewer = Viewer(lambda: open_atlas(open_run(folders), group="study_id"))
     viewer.atlas.places.wait(60)
-    told = viewer.about()
+    opening = viewer.opening
+    told = opening.about()
     assert (told["runs"], told["n"], told["n_failed"]) == (["old", "new"], 8, 2)
-    assert [each["run"] for each in viewer.search("a/1.xml")["found"]] == ["old", "new"]
-    assert viewer.failures("", 0)["rows"][1]["run"] == "new"
-    others = viewer.recording(2)["others"]
+    assert [each["run"] for each in opening.search("a/1.xml")["found"]] == ["old", "new"]
+    assert opening.failures("", 0)["rows"][1]["run"] == "new"
+    others = opening.recording(2)["others"]
     assert [(each["run"], each["record"]) for each in others] == [
         ("old", "b/4.xml"),
         ("new", "b/3.xml"),
         ("new", "b/4.xml"),
     ]
-    assert viewer.column("run")[0]["categories"] == ("new", "old")
+    assert opening.column("run")[0]["categories"] == ("new", "old")
     viewer.close()
 
 
@@ -82,12 +89,13 @@ def test_labels_beside_a_run_in_which_all_failed(tmp_path: Path) -> None:
 
 def test_selections_are_forgotten_in_order(shown: Shown) -> None:
     viewer = Viewer(lambda: open_atlas(open_run(shown.folder)))
+    opening = viewer.opening
     masks = [viewer.atlas.where(f"study_id == {5000 + number}") for number in range(10)]
-    numbers = [viewer.select(mask)["selection"] for mask in masks]
-    assert viewer.rows(numbers[-1], 0)["rows"][0]["row"] == 9
-    assert viewer.rows(numbers[2], 0)["rows"][0]["row"] == 2
+    numbers = [opening.select(mask)["selection"] for mask in masks]
+    assert opening.rows(numbers[-1], 0)["rows"][0]["row"] == 9
+    assert opening.rows(numbers[2], 0)["rows"][0]["row"] == 2
     with pytest.raises(ECGFounderError, match="select again"):
-        viewer.rows(numbers[0], 0)
+        opening.rows(numbers[0], 0)
     viewer.close()
 
 
@@ -97,7 +105,7 @@ def test_an_unfinished_run_tells_its_progress_and_is_read_again(tmp_path: Path) 
     viewer = Viewer(lambda: open_atlas(open_run(folder, allow_incomplete=True)))
     (told,) = viewer.status()["runs"]
     assert (told["name"], told["done"], told["failed"]) == ("run", 2, 1)
-    assert viewer.about()["is_complete"] is False
+    assert viewer.opening.about()["is_complete"] is False
     again = viewer.reopen()
     assert again["n"] == 2
     viewer.close()
@@ -107,3 +115,47 @@ def test_a_complete_run_has_no_progress(shown: Shown) -> None:
     viewer = Viewer(lambda: open_atlas(open_run(shown.folder)))
     assert viewer.status() == {"runs": []}
     viewer.close()
+
+
+def test_columns_of_polars_are_found_saved_as_cells_and_shown_as_they_are(shown: Shown) -> None:
+    n = len(shown.table)
+    labels = pl.DataFrame(
+        {
+            "study_id": shown.table["study_id"],
+            "note": ["=1+1", *(f"note {number}" for number in range(1, n))],
+            "kind": pl.Series(["=2+2", *["b"] * (n - 1)], dtype=pl.Categorical),
+            "person": [10_000_033.0, None, *map(float, range(2, n))],
+            "dose": pl.Series([0.1] * n, dtype=pl.Float32),
+            "pca_x": [1] * n,
+            "=x": [1] * n,
+            "'=x": [2] * n,
+        }
+    )
+    for given in (labels, texts_as(labels, pa.large_string()), texts_as(labels, pa.string_view())):
+        atlas = open_atlas(open_run(shown.folder), given, "study_id", group="person")
+        atlas.places.wait(60)
+        assert atlas.find("note 7").rows == (7,)
+        assert atlas.find("=2+2").rows == (0,)
+        assert encoded(atlas.selection.table["note"]).names_few
+        assert atlas.names([0])[0]["person"] == "10000033"
+        facts = dict(facts_of(atlas, 0)["facts"])
+        assert (facts["person"], facts["dose"], facts["age"]) == ("10000033", "0.1", str(shown.table["age"][0]))
+        mask = np.arange(n) < 3
+        cells = pd.read_csv(io.BytesIO(b"".join(saved(atlas, mask, "csv"))))
+        assert cells["note"].tolist() == ["'=1+1", "note 1", "note 2"]
+        assert cells["kind"].tolist() == ["'=2+2", "b", "b"]
+        assert (cells["'=x"].tolist(), cells["''=x"].tolist()) == ([1] * 3, [2] * 3)
+        for table in (cells, pd.read_parquet(io.BytesIO(b"".join(saved(atlas, mask, "parquet"))))):
+            assert table["pca_x"].tolist() == [1] * 3
+            assert table["pca_x_2"].tolist() == atlas.places.coordinates("pca")[:3, 0].tolist()
+        atlas.close()
+
+
+def texts_as(table: pl.DataFrame, kind: pa.DataType) -> pa.Table:
+    """The table with this kind of texts, in dictionaries too where they can be."""
+    made = table.to_arrow()
+    note = made["note"].cast(pa.string()).cast(kind)
+    decoded = made["kind"].cast(pa.string()).cast(kind)
+    made = made.set_column(made.column_names.index("note"), "note", note)
+    coded = decoded if kind == pa.string_view() else decoded.dictionary_encode()
+    return made.set_column(made.column_names.index("kind"), "kind", coded)

@@ -10,6 +10,8 @@ import pytest
 
 from ecgfounder.viewer.columns import MISSING, OTHER, encoded
 
+MONTHS = "MonthDayNano(months={}, days=0, nanoseconds=0)"
+
 
 def chunked(values: list, kind: pa.DataType | None = None) -> pa.ChunkedArray:
     half = len(values) // 2
@@ -28,7 +30,13 @@ def chunked(values: list, kind: pa.DataType | None = None) -> pa.ChunkedArray:
         (chunked([1.0, 0.0, 1.0, float("nan")]), ["1", "0"]),
         (chunked([["II"], ["I", "II"], ["II"], None], pa.list_(pa.string())), ["II", "I II"]),
         (chunked([[2], [1], [2], None], pa.list_(pa.int32())), ["[2]", "[1]"]),
-        (chunked([b"b", b"a", b"b", None]), ["b'b'", "b'a'"]),
+        (chunked([b"b", b"a", b"b", None]), ["62", "61"]),
+        (chunked([b"b", b"a", b"b", None], pa.binary(1)), ["62", "61"]),
+        (chunked(["b", "a", "b", None], pa.large_string()).dictionary_encode(), ["b", "a"]),
+        (
+            chunked([(2, 0, 0), (1, 0, 0), (2, 0, 0), None], pa.month_day_nano_interval()),
+            [MONTHS.format(2), MONTHS.format(1)],
+        ),
         (chunked([datetime.time(2), datetime.time(1), datetime.time(2), None]), ["02:00:00.000000", "01:00:00.000000"]),
     ],
 )
@@ -71,3 +79,27 @@ def test_empty_columns() -> None:
         assert len(found.values) == len(column)
         assert found.n_missing == len(column)
         found.about()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        chunked([9.96921e36, 1.0]),
+        chunked([1e300, -1e19]),
+        chunked([2**63 + 5, 1], pa.uint64()),
+        chunked([float(2**53), 1.0]),
+    ],
+)
+def test_a_few_huge_numbers_are_no_categories(column: pa.ChunkedArray) -> None:
+    assert encoded(column).kind == "number"
+
+
+def test_whole_numbers_are_as_they_are() -> None:
+    identifiers = [40_689_238 + number for number in range(30)]
+    found = encoded(chunked(identifiers))
+    assert found.values.tolist() == identifiers
+    assert found.names_few
+    assert found.about()["n_bytes"] == 8
+    ages = encoded(chunked([40 + number % 13 for number in range(30)]))
+    assert (ages.kind, ages.names_few, ages.values.itemsize) == ("number", False, 4)
+    assert not encoded(chunked([number / 7 for number in range(30)])).names_few

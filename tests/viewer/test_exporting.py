@@ -159,3 +159,33 @@ def test_the_command(shown: Shown, tmp_path: Path, capsys: pytest.CaptureFixture
     ):
         assert main(["export", run, *wrong, "--output_dir", str(tmp_path / "other")]) == 2
         assert flag in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x", "umap_y", "neighbors"])
+def test_a_column_does_not_take_the_place_of_the_maps_own(shown: Shown, tmp_path: Path, name: str) -> None:
+    labels = shown.table[["study_id"]].assign(**{name: 7})
+    atlas = open_atlas(open_run(shown.folder), labels, "study_id")
+    with pytest.raises(SettingsError, match=f"column '{name}' of its own"):
+        exporting.write_map(atlas, locate(tmp_path), [name])
+    atlas.close()
+
+
+def test_a_page_of_a_part_says_so(tmp_path: Path) -> None:
+    made = Made(tmp_path / "run", outcome="interrupted", done_order=["a/1.xml", "a/2.xml", "b/3.xml"])
+    atlas = open_atlas(open_run(made.make(), allow_incomplete=True), where='record != "a/1.xml"')
+    exporting.write_page(atlas, locate(tmp_path))
+    told = json.loads(blocks_of((tmp_path / "index.html").read_text())["about"])
+    assert told["is_complete"] is False
+    assert told["left_out"] == {"condition": "under 11"}
+    assert told["n"] == 2
+    atlas.close()
+
+
+@pytest.mark.parametrize("flag", ["layout", "shard_size"])
+def test_flags_of_other_targets_are_refused(
+    shown: Shown, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(shown.folder), "--to", "page", "--output_dir", str(tmp_path / "out")]
+    assert main([*words, f"--{flag}", {"layout": "flat", "shard_size": "10"}[flag]]) != 0
+    assert f"--{flag} is for --to json, npy" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

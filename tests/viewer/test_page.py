@@ -420,6 +420,18 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     return write_shown(tmp_path_factory.mktemp("few"), N_FILES)
 
 
+def test_a_second_tab_is_told_when_the_run_was_read_again(browser: Browser, tmp_path: Path) -> None:
+    made = Made(tmp_path / "run", outcome="interrupted", done_order=["a/2.xml", "b/3.xml"])
+    folder = made.make()
+    with served(lambda: open_atlas(open_run(folder, allow_incomplete=True))) as running:
+        page = opened(browser, running)
+        page.wait("!!document.getElementById('again')")
+        running.server.viewer.reopen()  # another tab asked for it
+        page.find("a/2.xml")
+        page.wait("document.getElementById('told').textContent.includes('reload the page')")
+        page.tab.close()
+
+
 def test_an_ecg_over_another(browser: Browser, few: Shown) -> None:
     with served(lambda: open_atlas(open_run(few.folder), data_dir=str(few.data_dir))) as running:
         page = opened(browser, running)
@@ -563,6 +575,44 @@ def test_the_page_on_disk_compares_as_the_program_does(
             median = expected[name]["spread"]["selected"][1]
             assert rows[0][1].startswith(f"{median:.4g}")
             assert rows[0][3] == f"{100 * expected[name]['distance']:.1f} %"
+    assert tab.errors == []
+    tab.close()
+
+
+def test_a_page_on_disk_of_a_part_says_so(browser: Browser, tmp_path: Path) -> None:
+    made = Made(tmp_path / "run", outcome="interrupted", done_order=["a/1.xml", "a/2.xml", "b/3.xml"])
+    atlas = open_atlas(open_run(made.make(), allow_incomplete=True), where='record != "a/1.xml"')
+    exporting.write_page(atlas, locate(tmp_path / "page"))
+    tab = browser.open(tmp_path / "page" / "index.html")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
+    page = Page(tab, "")
+    assert page.text("#counts") == (
+        "2 recordings, under 11 failed; left out, condition: under 11; the run was not complete"
+    )
+    assert tab.errors == []
+    tab.close()
+
+
+def test_identifiers_on_a_page_on_disk_are_whole_and_not_compared(
+    browser: Browser, shown: Shown, tmp_path: Path
+) -> None:
+    labels = shown.table[["study_id"]].assign(person=shown.table["study_id"] + 40_684_238)
+    atlas = open_atlas(open_run(shown.folder), labels, "study_id")
+    exporting.write_page(atlas, locate(tmp_path), ["record", "rhythm", "person"])
+    tab = browser.open(tmp_path / "index.html")
+    tab.wait_for("document.documentElement?.dataset.map === 'pca'")
+    page = Page(tab, "")
+    page.find("p003")
+    page.wait("document.querySelector('#facts')")
+    assert page.texts("#facts tbody tr")[1] == "person40689241"
+    page.choose("colour", "rhythm")
+    page.wait_data("colour", "rhythm")
+    page.press_button("#legend li button")
+    page.wait("document.querySelector('#composition table')")
+    assert page.texts("#composition caption") == ["rhythm"]
+    page.choose("colour", "person")
+    page.wait_data("colour", "person")
+    assert len(page.pixels()) > 6
     assert tab.errors == []
     tab.close()
 

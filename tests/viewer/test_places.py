@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ecgfounder.analysis.similarity.search import InMemory
 from ecgfounder.analysis.similarity.space import Space
 from ecgfounder.errors import ECGFounderError, MissingDependencyError, RunError, SettingsError
 from ecgfounder.results import open_run
@@ -155,3 +158,58 @@ def test_what_a_library_says_of_unreadable_embeddings_is_not_shown(
     monkeypatch.setattr(places, "vectors_of", unreadable)
     atlas = opened(Made(tmp_path / "run"))
     assert (atlas.places.pca.state, atlas.places.pca.phase) == ("failed", "the embeddings cannot be read (OSError)")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_embedding_that_is_not_finite_is_a_reason(tmp_path: Path, value: float) -> None:
+    class NotFinite(Made):
+        def embeddings(self, path: str) -> list[np.ndarray]:
+            return [each * value if path == "a/2.xml" else each for each in super().embeddings(path)]
+
+    atlas = opened(NotFinite(tmp_path / "run"))
+    assert (atlas.places.pca.state, "not finite" in atlas.places.pca.phase) == ("failed", True)
+    with pytest.raises(RunError, match="not finite"):
+        atlas.places.nearest(0)
+
+
+def test_whatever_goes_wrong_in_the_background_is_told_by_its_kind(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a secret")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places.Places, "_principal", broken)
+        failed = open_atlas(open_run(shown.folder))
+        failed.places.wait(60)
+    assert failed.places.pca.phase == "the embeddings cannot be read (KeyError)"
+    atlas = open_atlas(open_run(shown.folder))
+    atlas.places.wait(60)
+    monkeypatch.setattr(places.Places, "_run_umap", broken)
+    monkeypatch.setattr(places, "find_spec", lambda _: object())
+    with pytest.raises(RunError, match=r"^UMAP failed \(KeyError\)$"):
+        atlas.places.make_umap()
+
+
+def test_building_an_index_ends_when_the_run_is_closed(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ECGFOUNDER_CACHE", str(tmp_path))
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(InMemory):
+        def blocks(self, rows_at_once: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for number, block in enumerate(super().blocks(10)):
+                yield block
+                begun.set()
+                assert go_on.wait(30)
+                assert number < 3
+
+    monkeypatch.setattr(places, "vectors_of", lambda selection: Slow(selection.features()))
+    atlas = open_atlas(open_run(shown.folder))
+    assert begun.wait(30)
+    assert len(list((tmp_path / "neighbours").glob(".building-*"))) == 1
+    threading.Timer(0.2, go_on.set).start()
+    atlas.close()
+    assert not atlas.places._reading.is_alive()
+    assert list((tmp_path / "neighbours").iterdir()) == []

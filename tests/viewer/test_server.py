@@ -5,6 +5,13 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.client import IncompleteRead
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +19,15 @@ import pytest
 
 from ecgfounder.ecg.plot import Band
 from ecgfounder.ecg.recording import Recording
-from ecgfounder.errors import PrepareError
+from ecgfounder.errors import PrepareError, SettingsError
 from ecgfounder.results import open_run
-from ecgfounder.viewer import Atlas, open_atlas
+from ecgfounder.viewer import Atlas, Viewer, open_atlas, saving
+from ecgfounder.viewer import server as server_module
+from ecgfounder.viewer.composition import composition
 from ecgfounder.viewer.details import ecg_of
+from ecgfounder.viewer.places import Progress
 from tests.builders.atlas import FORMULA, HOSTILE, N_FILES, Shown, bands_of
+from tests.builders.runs import Made
 from tests.harness.viewed import Served, served
 
 
@@ -133,6 +144,51 @@ def test_a_selection_is_saved(viewed: Served, shown: Shown, form: str) -> None:
     assert viewed.ask("/api/save", selection="x", format="csv").status == 422
 
 
+def test_a_map_that_is_made_meanwhile_does_not_change_a_file(
+    atlas: Atlas, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "_ROWS_AT_ONCE", 100)
+    mask = np.ones(len(atlas), bool)
+    for form, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        pieces = saving.saved(atlas, mask, form)
+        found = [next(pieces)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(atlas.places, "umap", Progress("ready"))
+            patch.setitem(atlas.places._coordinates, "umap", np.zeros((len(atlas), 2), np.uint16))
+            found.extend(pieces)
+        table = read(io.BytesIO(b"".join(found)))
+        assert len(table) == len(atlas)
+        assert "umap_x" not in table
+
+
+def test_a_file_that_is_cut_is_seen_as_cut(viewed: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(error: Exception, *first: bytes) -> Iterator[bytes]:
+        yield from first
+        raise error
+
+    opening = viewed.server.viewer.opening
+    for error in (ValueError("a secret"), SettingsError("a secret"), KeyError("a secret")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(opening, "save", lambda *_, error=error: broken(error, b"a,b\n", b"1,2\n"))
+            with pytest.raises(IncompleteRead) as cut:
+                viewed.ask("/api/save", selection=1, format="csv")
+            assert cut.value.partial == b"a,b\n1,2\n"
+            assert type(error).__name__ in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:  # what cannot be made at all is an answer of its own
+        patch.setattr(opening, "save", lambda *_: broken(SettingsError("told")))
+        answer = viewed.ask("/api/save", selection=1, format="csv")
+        assert (answer.status, answer.json) == (422, {"error": "told"})
+
+
+def test_a_file_is_not_sent_to_what_does_not_know_chunks(viewed: Served) -> None:
+    number = viewed.ask("/api/selection", "POST", mask_of(np.array([1]), 300)).json["selection"]
+    mine = f"selection={number}&opening={viewed.server.viewer.opening.name}"
+    with socket.create_connection(("127.0.0.1", viewed.server.server_port), timeout=20) as raw:
+        head = f"Host: localhost\r\nCookie: {viewed.cookie}\r\n\r\n"
+        raw.sendall(f"GET /api/save?format=csv&{mine} HTTP/1.0\r\n{head}".encode())
+        assert raw.recv(12) == b"HTTP/1.1 505"
+
+
 def test_search(viewed: Served, shown: Shown) -> None:
     found = viewed.ask("/api/search", text="P001").json
     assert [(each["row"], each["record"]) for each in found["found"]] == [(1, "p001/r.hea")]
@@ -216,9 +272,9 @@ def test_an_error_in_the_program_is_one_line_without_values(viewed: Served, caps
     def broken(text: str) -> None:
         raise KeyError(text)
 
-    viewer = viewed.server.viewer
+    opening = viewed.server.viewer.opening
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(viewer, "search", broken)
+        patch.setattr(opening, "search", broken)
         with pytest.raises(ConnectionError):
             viewed.ask("/api/search", text="Smith")
     said = capsys.readouterr().err
@@ -244,3 +300,90 @@ def test_bands_of_evidence_below_an_ecg(atlas: Atlas, viewed: Served) -> None:
 
 def refusing(_recording: Recording) -> tuple[Band, ...]:
     raise PrepareError("too short")
+
+
+def test_a_page_from_before_the_run_was_read_again_is_refused(tmp_path: Path) -> None:
+    """Rows are other recordings then: two were done, then a third, before them in the order of the cohort."""
+    made = Made(tmp_path / "run", outcome="interrupted", done_order=["a/2.xml", "b/3.xml"])
+    folder = made.make()
+    with served(lambda: open_atlas(open_run(folder, allow_incomplete=True))) as running:
+        running.enter()
+        stale = running.ask("/api/about").json["opening"]
+        selection = running.ask("/api/selection", "POST", b"\x01").json["selection"]
+        assert running.ask("/api/name", row=0).json["record"] == "a/2.xml"
+        shutil.rmtree(folder)
+        Made(tmp_path / "run", outcome="interrupted", done_order=["a/1.xml", "a/2.xml", "b/3.xml"]).make()
+        assert running.ask("/api/reopen", "POST", b"").json["n"] == 3
+        assert running.ask("/api/name", row=0).json["record"] == "a/1.xml"
+        for path in ("/api/name?row=0", "/api/recording?row=0", f"/api/save?selection={selection}&format=csv"):
+            answer = running.ask(path, opening=stale)
+            assert (answer.status, b"reload" in answer.body) == (409, True)
+            assert running.request(path, headers={"Cookie": running.cookie}).status == 409  # of no opening at all
+        assert running.ask("/api/selection", "POST", b"\x01", opening=stale).status == 409
+        assert running.ask("/api/reopen", "POST", b"", opening=stale).status == 409
+
+
+def test_an_answer_of_an_opening_does_not_change_while_the_run_is_read_again(shown: Shown) -> None:
+    viewer = Viewer(lambda: open_atlas(open_run(shown.folder)))
+    before = viewer.opening
+    number = before.select(np.ones(len(shown.table), bool))["selection"]
+    viewer.reopen()
+    assert before.rows(number, 0)["total"] == len(shown.table)
+    with pytest.raises(SettingsError, match="select again"):
+        viewer.opening.rows(number, 0)
+    viewer.close()
+
+
+def test_the_run_is_read_again_by_one_at_a_time(atlas: Atlas) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Atlas:
+        begun.set()
+        assert go_on.wait(30)
+        return atlas
+
+    viewer = Viewer(lambda: atlas)
+    viewer._opened = slow
+    first = threading.Thread(target=viewer.reopen)
+    first.start()
+    assert begun.wait(30)
+    with pytest.raises(SettingsError, match="already"):
+        viewer.reopen()
+    go_on.set()
+    first.join()
+
+
+def test_an_answer_may_take_longer_than_its_request(
+    atlas: Atlas, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "READ_SECONDS", 0.3)
+
+    def slow(*_: object) -> Any:
+        time.sleep(0.8)
+        return {"slow": True}
+
+    with served(lambda: atlas) as running:
+        running.enter()
+        monkeypatch.setattr(running.server.viewer.opening, "search", slow)
+        monkeypatch.setattr(running.server.viewer.opening, "select", slow)
+        monkeypatch.setattr(running.server.viewer, "reopen", slow)
+        assert running.ask("/api/search", text="x").json == {"slow": True}
+        assert running.ask("/api/selection", "POST", mask_of(np.array([1]), len(shown.table))).json == {"slow": True}
+        assert running.ask("/api/reopen", "POST", b"").json == {"slow": True}
+
+
+def test_progress_is_told_while_an_ecg_is_read(atlas: Atlas) -> None:
+    viewer = Viewer(lambda: atlas)
+    with viewer.opening._reading:
+        telling = threading.Thread(target=viewer.status, daemon=True)
+        telling.start()
+        telling.join(30)
+        assert not telling.is_alive()
+
+
+def test_each_column_is_encoded_once(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    encoded = atlas.columns.encoded
+    monkeypatch.setattr(atlas.columns, "encoded", lambda name: names.append(name) or encoded(name))
+    found = composition(atlas.columns, np.arange(len(atlas)) < 9, predicted=True)
+    assert sorted(names) == sorted(each.name for each in found)

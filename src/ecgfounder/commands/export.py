@@ -26,12 +26,15 @@ from ecgfounder.storage import locate, output_place
 from ecgfounder.storage import storage_options as make_options
 
 MAPS = ("map", "page")
+_SHARD_SIZE = 1000
 
 _OF_TARGETS = {
     ("columns",): ("share", *MAPS),
     ("group", "keys"): ("share",),
     ("labels", "on", "where", "umap"): MAPS,
     ("drawings", "data_dir"): ("page",),
+    ("layout",): TARGETS,
+    ("shard_size",): (*TARGETS, "share"),
 }
 """Flags, and the targets that they are for."""
 
@@ -54,7 +57,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output_dir", help="new or empty folder to write to (card: default is standard output)")
     add_storage_argument(parser)
     add("--layout", choices=LAYOUT_CHOICES, help="how files are named (default: as in the run)")
-    add("--shard_size", type=int, default=1000, help="recordings per Parquet shard (default: %(default)s)")
+    add("--shard_size", type=int, help=f"recordings per Parquet shard (default: {_SHARD_SIZE})")
     add("--allow_incomplete", action="store_true", help="export what there is of a run that is not complete")
     only = parser.add_argument_group("with --to share, map or page").add_argument
     only("--columns", nargs="+", default=[], metavar="COLUMN", help="columns of the manifest to copy (default: none)")
@@ -79,9 +82,11 @@ def run_export(arguments: argparse.Namespace) -> int:
         As `export_run` does.
     """
     for names, targets in _OF_TARGETS.items():
-        wrong = [name for name in names if getattr(arguments, name)]
+        wrong = [name for name in names if getattr(arguments, name) not in (None, False, [])]
         if wrong and arguments.to not in targets:
-            raise SettingsError(f"--{wrong[0]} is for --to {' or '.join(targets)}")
+            raise SettingsError(
+                f"--{wrong[0]} is for --to {', '.join(targets[:-1])}{' or ' if targets[1:] else ''}{targets[-1]}"
+            )
     if arguments.to in ("card", "share"):
         if len(arguments.runs) > 1 or arguments.names is not None:
             raise SettingsError(f"--to {arguments.to} takes one run")
@@ -91,7 +96,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         return _map(arguments)
     options = {
         "layout": arguments.layout,
-        "shard_size": arguments.shard_size,
+        "shard_size": _SHARD_SIZE if arguments.shard_size is None else arguments.shard_size,
         "allow_incomplete": arguments.allow_incomplete,
         "storage_options": make_options(arguments.storage_options),
     }
@@ -143,7 +148,7 @@ def _share(arguments: argparse.Namespace) -> int:
         columns=arguments.columns,
         group=arguments.group,
         keys=arguments.keys,
-        shard_size=arguments.shard_size,
+        shard_size=_SHARD_SIZE if arguments.shard_size is None else arguments.shard_size,
         allow_incomplete=arguments.allow_incomplete,
         storage_options=options,
     )

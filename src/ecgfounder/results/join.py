@@ -131,7 +131,10 @@ def join_table(manifest: pa.Table, read: ArraysOf, given: pa.Table, on: str, col
     found = others.take(at.filter(has_row))
     table = records.filter(has_row)
     for name in found.column_names:
-        table = table.append_column(f"{name}_table" if name in table.column_names else name, found[name])
+        told = name
+        while told in table.column_names:
+            told += "_table"
+        table = table.append_column(told, found[name])
     without = pc.invert(pc.is_in(right, left, skip_nulls=True))
     failed_keys, keys = _comparable(without_embedding[column], given[on], on)
     joined = Join(
@@ -152,16 +155,42 @@ def join_table(manifest: pa.Table, read: ArraysOf, given: pa.Table, on: str, col
 
 
 def as_arrow(table: Any) -> pa.Table:
-    if isinstance(table, pa.Table):
-        return table
+    """A table of the user as pyarrow.Table, with texts of one kind: polars has large ones and views."""
     if hasattr(table, "iloc"):
-        return pa.Table.from_pandas(table, preserve_index=False)
+        given = pa.Table.from_pandas(table, preserve_index=False)
+    else:
+        try:
+            given = table if isinstance(table, pa.Table) else pa.table(table)
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            raise RunError(
+                f"expected a pandas or polars DataFrame or a pyarrow.Table, got a {type(table).__name__}"
+            ) from error
     try:
-        return pa.table(table)
-    except (TypeError, ValueError, pa.ArrowException) as error:
-        raise RunError(
-            f"expected a pandas or polars DataFrame or a pyarrow.Table, got a {type(table).__name__}"
-        ) from error
+        return pa.table([_plain(column) for column in given.columns], names=given.column_names)
+    except pa.ArrowException as error:
+        raise RunError(f"the table has texts that are too long ({type(error).__name__})") from error
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column with `string` for all kinds of texts, in lists and dictionaries too."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) and _plain_type(kind.value_type) != kind.value_type:
+        chunks = [
+            pa.DictionaryArray.from_arrays(each.indices, each.dictionary.cast(_plain_type(kind.value_type)))
+            for each in column.chunks
+        ]
+        return pa.chunked_array(chunks, pa.dictionary(kind.index_type, _plain_type(kind.value_type)))
+    plain = _plain_type(kind)
+    return column if plain == kind else column.cast(plain)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        value = _plain_type(kind.value_type)
+        return kind if value == kind.value_type else pa.list_(value)
+    return kind
 
 
 _POINT_ZERO = r"\.0+$"

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import threading
-from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
+from email.message import Message
 from urllib.parse import urlsplit
 
 HOSTS = ("127.0.0.1", "localhost")
@@ -61,25 +60,23 @@ class Access:
         """Whether a header Cookie has the cookie that the link was exchanged for."""
         if len(cookies) > _LONGEST_COOKIE:
             return False
-        try:
-            given = SimpleCookie(cookies).get(self._cookie)
-        except CookieError:
-            return False
-        return given is not None and hmac.compare_digest(given.value.encode("utf-8", "replace"), self._session.encode())
+        # by hand: http.cookies stops at a cookie of another program that it does not understand
+        pairs = (each.strip().partition("=") for each in cookies.split(";"))
+        given = [value for name, _, value in pairs if name == self._cookie]
+        return any(hmac.compare_digest(each.encode("utf-8", "replace"), self._session.encode()) for each in given)
 
 
-def is_asked_by_this_page(headers: Mapping[str, str], *, enters: bool = False) -> bool:
+def is_asked_by_this_page(headers: Message, *, enters: bool = False) -> bool:
     """Whether a request names this machine as its host, and does not come from a page elsewhere.
 
     A link that is followed from a page elsewhere (a terminal in a browser) may enter.
     """
-    host = headers.get("Host", "")
-    if not _is_ours(host):
+    hosts, origins = headers.get_all("Host", []), headers.get_all("Origin", [])
+    if len(hosts) != 1 or not _is_ours(hosts[0]):
         return False
-    origin = headers.get("Origin")
-    if origin is not None and origin != f"http://{host}":
+    if any(origin != f"http://{hosts[0]}" for origin in origins):
         return False
-    return enters or headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
+    return enters or all(each in ("same-origin", "none") for each in headers.get_all("Sec-Fetch-Site", []))
 
 
 def _is_ours(host: str) -> bool:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgfounder.analysis.duplication.reread import Files
-from ecgfounder.analysis.rows.selection import Selection, select
+from ecgfounder.analysis.rows.selection import Selection, as_name, select
 from ecgfounder.analysis.rows.where import rows_where
 from ecgfounder.errors import SettingsError
 from ecgfounder.results import EmbeddingRun, EmbeddingRuns
@@ -105,8 +105,7 @@ class Atlas:
         """Recordings whose name contains a text, then those with that text in any other column of texts or whole numbers."""
         found: dict[int, tuple[str, str]] = {}
         total = np.zeros(len(self), dtype=bool)
-        for name, column in texts_of(self.selection.table):
-            texts = column if pa.types.is_string(column.type) else column.cast(pa.string())
+        for name, texts in texts_of(self.selection.table):
             mask = pc.match_substring(texts, text, ignore_case=True) if name == "record" else pc.equal(texts, text)
             rows = np.flatnonzero(pc.fill_null(mask, False).to_numpy())
             total[rows] = True
@@ -120,7 +119,8 @@ class Atlas:
         columns = [name for name in ("record", RUN_COLUMN, self.group) if name in self.selection.table.column_names]
         part = self.selection.table.select(list(dict.fromkeys(columns))).take(pa.array(np.asarray(rows, np.int64)))
         texts = [
-            {name: None if value is None else str(value) for name, value in each.items()} for each in part.to_pylist()
+            {name: None if value is None else as_name(value) for name, value in each.items()}
+            for each in part.to_pylist()
         ]
         return [{"row": int(row), **each} for row, each in zip(rows, texts, strict=True)]
 

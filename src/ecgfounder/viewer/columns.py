@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -29,6 +30,11 @@ OTHER, MISSING = 254, 255
 
 MOST_WHOLE = 12
 """A column of whole numbers with at most so many different ones is shown as categories."""
+
+LARGEST_WHOLE = 2**53
+"""Whole numbers below it are exact in float64."""
+LARGEST_FLOAT32 = 2**24
+"""Whole numbers up to it are exact in float32."""
 
 LABELS, RECORDING, FLAGS, MEASURED, PREDICTED = (
     "labels",
@@ -57,7 +63,7 @@ class Encoded:
     Attributes
     ----------
     kind : str
-        "category": uint8 codes; "number": float32; "time": float32, days since 1970.
+        "category": uint8 codes; "number": float32, or float64 for whole numbers that need it; "time": float32, days since 1970.
     values : numpy.ndarray
         One for each recording; NaN is missing.
     categories : tuple of str
@@ -66,6 +72,8 @@ class Encoded:
         How many recordings have each.
     n_other, n_missing : int
         Recordings with the codes `OTHER`, and without a value.
+    names_few : bool
+        Whether most recordings have a value that hardly any other has, as identifiers are.
     """
 
     kind: Kind
@@ -74,16 +82,16 @@ class Encoded:
     counts: tuple[int, ...] = ()
     n_other: int = 0
     n_missing: int = 0
-
-    @property
-    def names_few(self) -> bool:
-        """Whether most recordings have a value that hardly any other has, as identifiers are."""
-        often = sum(count for count in self.counts if count > _FEW)
-        return self.kind == "category" and often < (len(self.values) - self.n_missing) / 2
+    names_few: bool = False
 
     def about(self) -> dict[str, Any]:
         """What the page must know to read and explain the values."""
-        told: dict[str, Any] = {"kind": self.kind, "n_missing": self.n_missing}
+        told: dict[str, Any] = {
+            "kind": self.kind,
+            "n_missing": self.n_missing,
+            "names_few": self.names_few,
+            "n_bytes": self.values.itemsize,
+        }
         if self.kind == "category":
             return told | {"categories": self.categories, "counts": self.counts, "n_other": self.n_other}
         finite = self.values[np.isfinite(self.values)]
@@ -223,39 +231,58 @@ class _Beside:
 
 def encoded(column: pa.ChunkedArray) -> Encoded:
     """Any column for the page: numbers and times as they are, everything else as categories."""
+    column = decoded(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_temporal(kind) and not (pa.types.is_time(kind) or pa.types.is_duration(kind)):
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         seconds = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
         return _numbers("time", pc.divide(seconds.cast(pa.float64()), _SECONDS_OF_DAY))
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
         numbers = column.cast(pa.float64(), safe=False)
-        different = pc.unique(numbers.filter(pc.is_finite(pc.fill_null(numbers, float("nan")))))
-        if len(different) <= MOST_WHOLE and all(each.is_integer() for each in different.to_pylist()):
+        different = pc.unique(numbers.filter(pc.is_finite(pc.fill_null(numbers, float("nan"))))).to_numpy()
+        are_whole = bool(((different == np.rint(different)) & (np.abs(different) < LARGEST_WHOLE)).all())
+        if len(different) <= MOST_WHOLE and are_whole:
             whole = pc.if_else(pc.is_finite(numbers), numbers, None).cast(pa.int64())
             return _categories(whole.cast(pa.string()))
-        return _numbers("number", numbers)
-    return _categories(_as_text(column))
+        is_wide = are_whole and bool(np.abs(different).max() > LARGEST_FLOAT32)
+        found = _numbers("number", numbers, is_wide=is_wide)
+        n_known = len(numbers) - found.n_missing
+        return replace(found, names_few=are_whole and len(different) > n_known / 2)
+    return _categories(as_text(column))
 
 
-def _numbers(kind: Kind, column: pa.ChunkedArray) -> Encoded:
-    values = pc.fill_null(column, float("nan")).to_numpy().astype(np.float32)
+def _numbers(kind: Kind, column: pa.ChunkedArray, *, is_wide: bool = False) -> Encoded:
+    known = pc.fill_null(column, float("nan")).to_numpy()
+    with np.errstate(over="ignore"):  # what is too large for float32 is missing
+        values = known.astype(np.float64 if is_wide else np.float32)
     values[~np.isfinite(values)] = np.nan
     return Encoded(kind, values, n_missing=int(np.isnan(values).sum()))
 
 
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without a dictionary."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Any column as texts; bytes are hexadecimal."""
+    column = decoded(column)
     kind = column.type
     if pa.types.is_boolean(kind):
         return pc.if_else(column, "yes", "no")
     if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
         return pc.binary_join(column, " ")
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        return pa.chunked_array(
-            [pa.array([None if each is None else str(each) for each in column.to_pylist()], pa.string())]
-        )
-    return column.cast(pa.string())
+    if not (pa.types.is_nested(kind) or _is_binary(kind)):
+        with suppress(pa.ArrowNotImplementedError):
+            return column.cast(pa.string())
+    texts = [
+        None if each is None else each.hex() if isinstance(each, bytes) else str(each) for each in column.to_pylist()
+    ]
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(each(kind) for each in kinds)
 
 
 def _categories(column: pa.ChunkedArray) -> Encoded:
@@ -271,14 +298,23 @@ def _categories(column: pa.ChunkedArray) -> Encoded:
     missing = pc.is_null(column).to_numpy()
     values[missing] = MISSING
     in_each = tuple(int(counts[at]) for at in order[:OTHER])
-    return Encoded("category", values, tuple(kept), in_each, int((values == OTHER).sum()), int(missing.sum()))
+    often = sum(count for count in in_each if count > _FEW)
+    n_missing = int(missing.sum())
+    names_few = often < (n - n_missing) / 2
+    return Encoded(
+        "category", values, tuple(kept), in_each, int((values == OTHER).sum()), n_missing, names_few=names_few
+    )
 
 
 def texts_of(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
-    """The columns of a table that a recording may be looked up by: texts and whole numbers, the record first."""
+    """The columns of a table that a recording may be looked up by, as texts: texts and whole numbers, the record first."""
     for name in ["record", *(each for each in table.column_names if each != "record")]:
-        kind = table[name].type
+        column = decoded(table[name])
+        kind = column.type
         if name not in ("status", "output", "error", "reason", "input_sha256", "row_index", "path_index") and (
-            pa.types.is_string(kind) or pa.types.is_integer(kind)
+            pa.types.is_string(kind)
+            or pa.types.is_large_string(kind)
+            or pa.types.is_string_view(kind)
+            or pa.types.is_integer(kind)
         ):
-            yield name, table[name]
+            yield name, as_text(column)

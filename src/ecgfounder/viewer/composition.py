@@ -88,14 +88,14 @@ def composition(columns: Columns, mask: Mask, *, predicted: bool = False) -> lis
 
     Columns of identifiers are left out: hardly any two recordings have the same.
     """
-    names = [name for name, group in columns.shown.items() if (group == PREDICTED) is predicted]
-    found = [compared(columns, name, mask) for name in names if not columns.encoded(name).names_few]
+    shown = {name: group for name, group in columns.shown.items() if (group == PREDICTED) is predicted}
+    pairs = ((name, columns.encoded(name)) for name in shown)
+    found = [compared(name, shown[name], column, mask) for name, column in pairs if not column.names_few]
     return sorted(found, key=lambda each: -each.distance)
 
 
-def compared(columns: Columns, name: str, mask: Mask) -> Compared:
+def compared(name: str, group: str, column: Encoded, mask: Mask) -> Compared:
     """One column."""
-    column, group = columns.encoded(name), columns.shown[name]
     if column.kind == "category":
         shares = tuple(_shares(column, mask))
         distance = sum(abs(each.difference) for each in shares) / 2

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ecgfounder.ecg.plot import (
     BAND_HEIGHT,
@@ -29,6 +30,7 @@ from ecgfounder.errors import ECGFounderError, RunError
 from ecgfounder.preprocess.beats import heart_rate
 from ecgfounder.preprocess.quality import FLAGS
 from ecgfounder.viewer.atlas import Atlas
+from ecgfounder.viewer.columns import LARGEST_WHOLE
 
 GAP = -(2**31)
 """In place of a missing sample."""
@@ -52,7 +54,11 @@ def facts_of(atlas: Atlas, row: int) -> dict[str, Any]:
         flags.append({"name": kind, "detail": detail, "meaning": FLAGS.get(kind, "")})
     return {
         **name,
-        "facts": [[key, _shown(value)] for key, value in values.items() if key not in _NOT_SHOWN and value is not None],
+        "facts": [
+            [key, _shown(value, atlas.selection.table[key].type)]
+            for key, value in values.items()
+            if key not in _NOT_SHOWN and value is not None
+        ],
         "flags": flags,
         "statements": atlas.columns.statements_of(row),
         "probabilities": atlas.columns.probabilities_of(row)[:LIKELIEST],
@@ -61,10 +67,14 @@ def facts_of(atlas: Atlas, row: int) -> dict[str, Any]:
     }
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, kind: pa.DataType) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return value.hex() if isinstance(value, bytes) else str(value)
+    if value.is_integer() and abs(value) < LARGEST_WHOLE:
+        return str(int(value))  # an identifier, perhaps
+    return str(np.float32(value) if pa.types.is_float32(kind) else value)
 
 
 def neighbours_of(atlas: Atlas, row: int) -> dict[str, Any]:

@@ -39,6 +39,7 @@ MOST_NEAR = 100_000
 """Recordings of a page that has the neighbours of each."""
 
 NAME = "record"
+_OF_MAP = ("x", "y", "umap_x", "umap_y", "neighbors")
 
 _IMPORT = re.compile(r'^import \{ ([\w, ]+) \} from "\./(\w+\.js)";\n', re.MULTILINE)
 _CSP = (
@@ -64,8 +65,12 @@ def write_map(atlas: Atlas, folder: Location, columns: Sequence[str] = (), *, k:
     Raises
     ------
     SettingsError, RunError
-        If there is no such column, or no map.
+        If there is no such column, or it has a name of the map's own, or there is no map.
     """
+    if own := [name for name in columns if name in _OF_MAP]:
+        raise SettingsError(
+            f"Invalid value for the 'columns' parameter. The map has a column {own[0]!r} of its own: rename the other one."
+        )
     _check(atlas, columns)
     order = _order(atlas, columns)
     found: dict[str, Any] = {}
@@ -152,10 +157,10 @@ def _blocks(atlas: Atlas, columns: Sequence[str], *, drawings: bool) -> Iterator
     about = {
         "version": __version__,
         "runs": [name for name, _ in atlas.runs] if RUN_COLUMN in columns else ["A map of ECG recordings"],
-        "is_complete": True,
+        "is_complete": all(run.is_complete for _, run in atlas.runs),
         "n": len(atlas),
         "n_failed": rounded_count(atlas.failures.num_rows),
-        "left_out": {},
+        "left_out": _left_out(atlas),
         "group": None,
         "columns": [{"name": name, "group": atlas.columns.shown[name]} for name in shown],
         "maps": kinds,
@@ -181,6 +186,16 @@ def _blocks(atlas: Atlas, columns: Sequence[str], *, drawings: bool) -> Iterator
     if drawings:
         for number, row in enumerate(order.tolist()):
             yield f"ecg-{number}", orjson.dumps(ecg_of(atlas, row), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _left_out(atlas: Atlas) -> dict[str, str]:
+    """How many recordings were left out by what; without the condition, which may name a patient."""
+    found: dict[str, int] = {}
+    for reason, n in atlas.selection.left_out.items():
+        if n and reason != "failed":
+            kind = "condition" if reason.startswith("where:") else reason
+            found[kind] = found.get(kind, 0) + n
+    return {reason: rounded_count(n) for reason, n in found.items()}
 
 
 def _page(blocks: Sequence[tuple[str, bytes]]) -> bytes:

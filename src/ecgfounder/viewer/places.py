@@ -24,7 +24,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ecgfounder.analysis.rows.selection import Selection
 from ecgfounder.analysis.similarity.neighbours import index_folder, index_key, vectors_of
@@ -46,6 +45,8 @@ FITTED = 50_000
 """Recordings that UMAP is fitted on, spread evenly; the others are placed by those of them that are nearest."""
 
 FEWEST_FOR_UMAP = 20
+
+_CLOSE_SECONDS = 10.0
 
 _SAVED = "umap-1.npy"
 """In the folder of the index; another number for another way to make it."""
@@ -74,23 +75,32 @@ class Progress:
 
 
 class _Counted:
-    """Vectors that tell how many of them were read."""
+    """Vectors that tell how many of them were read, until they are not wanted any more; refuses those that cannot be compared."""
 
-    def __init__(self, vectors: Vectors, progress: Progress) -> None:
-        self._vectors, self._progress = vectors, progress
+    def __init__(self, vectors: Vectors, progress: Progress, is_closed: threading.Event) -> None:
+        self._vectors, self._progress, self._is_closed = vectors, progress, is_closed
 
     def __len__(self) -> int:
         return len(self._vectors)
 
     def sample(self, size: int) -> tuple[Rows, Floats]:
-        return self._vectors.sample(size)
+        rows, block = self._vectors.sample(size)
+        self._check(block)
+        return rows, block
 
     def blocks(self, rows_at_once: int = 16_384) -> Iterator[tuple[Rows, Floats]]:
         n_read = 0
         for rows, block in self._vectors.blocks(rows_at_once):
+            self._check(block)
             yield rows, block
             n_read += len(rows)
             self._progress.share = n_read / len(self)
+
+    def _check(self, block: Floats) -> None:
+        if self._is_closed.is_set():
+            raise RunError("the run is not looked at any more")
+        if not np.isfinite(block).all():
+            raise RunError("there are embeddings that are not finite numbers, which cannot be compared")
 
 
 class Places:
@@ -117,7 +127,7 @@ class Places:
         self._child: subprocess.Popen[str] | None = None
         self._making: threading.Thread | None = None
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._is_closed = threading.Event()
         self._reading = threading.Thread(target=self._read, name="ecgfounder-places", daemon=True)
         self._reading.start()
 
@@ -126,10 +136,14 @@ class Places:
         self._reading.join(seconds)
 
     def close(self) -> None:
-        """End the process that makes a map, if there is one."""
-        self._is_closed = True
+        """End what is done in the background, and wait a while for it."""
+        with self._lock:
+            self._is_closed.set()
         if self._child is not None:
             self._child.kill()
+        for each in (self._reading, self._making):
+            if each is not None:
+                each.join(_CLOSE_SECONDS)
 
     def coordinates(self, kind: str) -> Places16:
         """uint16 [n, 2] of a map that is ready, "pca" or "umap"; the same scale for both axes."""
@@ -180,14 +194,11 @@ class Places:
     def _read(self) -> None:
         try:
             self._coordinates["pca"] = self._principal()
-        except (ECGFounderError, OSError, MemoryError, pa.ArrowException) as error:
-            # what a library says may quote what it read
-            told = (
-                str(error)
-                if isinstance(error, ECGFounderError)
-                else f"the embeddings cannot be read ({type(error).__name__})"
-            )
-            self.pca = Progress("failed", told)
+        except ECGFounderError as error:
+            self.pca = Progress("failed", str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - else the page would wait for ever; a library may quote what it read
+            self.pca = Progress("failed", f"the embeddings cannot be read ({type(error).__name__})")
             return
         self.pca = Progress("ready")
         self._take_saved()
@@ -198,14 +209,12 @@ class Places:
         middle = np.full((self._n, 2), LARGEST // 2, np.uint16)
         if self._n == 1:
             return middle
-        vectors = vectors_of(self._selection)
+        vectors = _Counted(vectors_of(self._selection), self.pca, self._is_closed)
         _, sample = vectors.sample(SAMPLE)
         if not np.ptp(sample, axis=0).any():
             return middle  # of the same embedding; there is no space to compare them in
         folder, key = index_folder(), index_key(self._selection, whitened=False)
-        self._index = present_index(folder, key, self._n) or open_index(
-            folder, key, _Counted(vectors, self.pca), Space.of(sample)
-        )
+        self._index = present_index(folder, key, self._n) or open_index(folder, key, vectors, Space.of(sample))
         directions = self._index.directions()[:, :-1]
         centred = directions - directions.mean(axis=0)
         variances, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64))
@@ -275,6 +284,8 @@ class Places:
             self.umap = self._run_umap(index)
         except OSError as error:
             self.umap = Progress("failed", f"UMAP cannot be started: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001 - else the page would wait for ever
+            self.umap = Progress("failed", f"UMAP failed ({type(error).__name__})")
 
     def _run_umap(self, index: Index) -> Progress:
         """Run UMAP in a process of its own, which computes for minutes, and compiles before."""
@@ -285,11 +296,11 @@ class Places:
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
             with self._child as child:
-                if self._is_closed:
+                if self._is_closed.is_set():
                     child.kill()
                 for line in child.stdout or ():
-                    phase, share = json.loads(line)
-                    self.umap.phase, self.umap.share = phase, share
+                    with suppress(ValueError, TypeError):  # a library may print a line of its own
+                        self.umap.phase, self.umap.share = json.loads(line)
             try:
                 found = np.load(place, allow_pickle=False)
             except (OSError, ValueError):

@@ -7,34 +7,42 @@ no spreadsheet runs as a formula.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ecgfounder.escaping import as_cell
 from ecgfounder.viewer.atlas import Atlas
+from ecgfounder.viewer.columns import as_text, decoded
+from ecgfounder.viewer.places import Places16
 
 FORMATS = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 """Formats and their media types."""
+
+MAPS = ("pca", "umap")
 
 _ROWS_AT_ONCE = 20_000
 
 
 def saved(atlas: Atlas, mask: npt.NDArray[np.bool_], form: str) -> Iterator[bytes]:
-    """The recordings of a mask, in the order of the run, with their columns and places on the maps."""
-    rows = np.flatnonzero(mask)
+    """The recordings of a mask, in the order of the run, with their columns and places on the maps that there are now."""
+    maps = {kind: atlas.places.coordinates(kind) for kind in MAPS if getattr(atlas.places, kind).state == "ready"}
+    return _pieces(atlas.selection.table, maps, np.flatnonzero(mask), form)
+
+
+def _pieces(table: pa.Table, maps: Mapping[str, Places16], rows: npt.NDArray[np.int64], form: str) -> Iterator[bytes]:
     out = _Pipe()
-    first = _part(atlas, rows[:0])
+    first = _part(table, maps, rows[:0])
     schema = _as_cells(first).schema if form == "csv" else first.schema
     writer = pyarrow.csv.CSVWriter(out, schema) if form == "csv" else pq.ParquetWriter(out, schema, compression="zstd")
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
-        part = _part(atlas, rows[begin : begin + _ROWS_AT_ONCE])
+        part = _part(table, maps, rows[begin : begin + _ROWS_AT_ONCE])
         writer.write_table(_as_cells(part) if form == "csv" else part)
         yield out.taken()
     writer.close()
@@ -66,29 +74,30 @@ class _Pipe(io.RawIOBase):
         return b"".join(pieces)
 
 
-def _part(atlas: Atlas, rows: npt.NDArray[np.int64]) -> pa.Table:
-    table = atlas.selection.table.take(pa.array(rows))
-    for kind in ("pca", "umap"):
-        if getattr(atlas.places, kind).state == "ready":
-            places = atlas.places.coordinates(kind)[rows]
-            for axis, name in enumerate("xy"):
-                table = table.append_column(f"{kind}_{name}", pa.array(places[:, axis]))
-    return table
+def _part(table: pa.Table, maps: Mapping[str, Places16], rows: npt.NDArray[np.int64]) -> pa.Table:
+    part = table.take(pa.array(rows))
+    for kind, places in maps.items():
+        for axis, name in enumerate("xy"):
+            part = part.append_column(_another(f"{kind}_{name}", part.column_names), pa.array(places[rows, axis]))
+    return part
+
+
+def _another(name: str, others: Collection[str]) -> str:
+    """A name that no other column has: with a number if need be."""
+    numbered = (f"{name}_{number}" for number in count(2))
+    return next(each for each in chain([name], numbered) if each not in others)
 
 
 def _as_cells(table: pa.Table) -> pa.Table:
-    """All columns as a CSV file has them: lists as one text, texts and names as cells."""
+    """All columns as a CSV file has them: numbers, and everything else as cells of text, a list as one."""
     columns: dict[str, Any] = {}
     for name in table.column_names:
-        column = table[name]
+        column = decoded(table[name])
         kind = column.type
-        if pa.types.is_dictionary(kind):
-            column, kind = column.cast(kind.value_type), kind.value_type
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_string(kind):
-            texts = [None if each is None else as_cell(_text(each)) for each in column.to_pylist()]
-            column = pa.chunked_array([pa.array(texts, pa.string())])
-        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            column = pc.cast(column, pa.string())
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            texts = column.to_pylist() if pa.types.is_nested(kind) else as_text(column).to_pylist()
+            cells = [None if each is None else as_cell(_text(each)) for each in texts]
+            column = pa.chunked_array([pa.array(cells, pa.string())])
         columns[as_cell(name)] = column
     return pa.table(columns)
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,13 +23,13 @@ from ecgfounder.errors import ECGFounderError, SettingsError
 from ecgfounder.viewer.access import HEADERS, Access, is_asked_by_this_page
 from ecgfounder.viewer.files import page_files
 from ecgfounder.viewer.saving import FORMATS
-from ecgfounder.viewer.viewer import Viewer
+from ecgfounder.viewer.viewer import Opening, Viewer
 
 LOOPBACK = "127.0.0.1"
 MOST_CONNECTIONS = 32
 """Requests that are answered at the same time; more are not accepted."""
 READ_SECONDS = 20.0
-"""How long a request may take to arrive, as a whole."""
+"""How long a request may take to arrive, as a whole; computing its answer may take longer."""
 WRITE_SECONDS = 60.0
 """How long a piece of an answer may wait for its reader."""
 MOST_TEXT = 16_384
@@ -98,11 +99,14 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers one request of a connection."""
 
     server: Server
+    opening: Opening
     server_version, sys_version = "ecgfounder", ""
+    protocol_version = "HTTP/1.1"  # a file in chunks; a connection is closed after one answer
     timeout = READ_SECONDS
 
     def setup(self) -> None:
         super().setup()
+        self._has_begun = False
         self._deadline = threading.Timer(READ_SECONDS, self._cut)
         self._deadline.daemon = True
         self._deadline.start()
@@ -127,6 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Files of the page, and questions."""
+        self._deadline.cancel()
         self._respond(_GET)
 
     def do_POST(self) -> None:
@@ -147,15 +152,23 @@ class _Handler(BaseHTTPRequestHandler):
             elif route is None:
                 raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
             else:
-                route(self, _parameters(parts.query))
+                given = _parameters(parts.query)
+                self.opening = self.server.viewer.opening  # once: the run may be read again meanwhile
+                if parts.path != "/api/about" and given.get("opening") != self.opening.name:
+                    raise Refused(
+                        HTTPStatus.CONFLICT, "the run was read again since this page was opened; reload the page"
+                    )
+                route(self, given)
         except Refused as refused:
             self._answer(refused.status, TEXT, f"{refused.reason}\n".encode())
         except (ECGFounderError, ValueError) as error:
+            if self._has_begun:
+                raise  # no answer within an answer
             told = str(error) if isinstance(error, ECGFounderError) else "a parameter is not valid"
             self._answer(HTTPStatus.UNPROCESSABLE_ENTITY, JSON, orjson.dumps({"error": told}))
 
     def _check(self) -> None:
-        if not is_asked_by_this_page(dict(self.headers.items())):
+        if not is_asked_by_this_page(self.headers):
             raise Refused(HTTPStatus.FORBIDDEN, "the request names another host, or comes from another page")
         if not self.server.access.knows(self.headers.get("Cookie", "")):
             raise Refused(
@@ -165,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _enter(self, query: str) -> None:
         """Exchange the token for the cookie."""
-        if not is_asked_by_this_page(dict(self.headers.items()), enters=True):
+        if not is_asked_by_this_page(self.headers, enters=True):
             raise Refused(HTTPStatus.FORBIDDEN, "the request names another host, or comes from another page")
         cookie = self.server.access.exchange(_parameters(query).get("token", ""))
         if cookie is None and not self.server.access.knows(self.headers.get("Cookie", "")):
@@ -185,6 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(length))
         if len(content) < int(length):
             raise Refused(HTTPStatus.BAD_REQUEST, "the body is shorter than stated")
+        self._deadline.cancel()
         return content
 
     def json(self, told: Any) -> None:
@@ -196,10 +210,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.OK, BINARY, content)
 
     def download(self, name: str, media_type: str, pieces: Iterable[bytes]) -> None:
-        """Answer with a file that is made while it is sent; the connection's end is its end."""
-        self._begin(HTTPStatus.OK, media_type, {"Content-Disposition": f'attachment; filename="{name}"'})
-        for piece in pieces:
-            self.wfile.write(piece)
+        """Answer with a file that is made while it is sent, in chunks, so that one that was cut is not taken for whole."""
+        if self.request_version != self.protocol_version:
+            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "a file is sent by HTTP/1.1 alone")
+        made = iter(pieces)
+        first = next(made, b"")  # what cannot be made at all is an error, not a file
+        self._begin(
+            HTTPStatus.OK,
+            media_type,
+            {"Content-Disposition": f'attachment; filename="{name}"', "Transfer-Encoding": "chunked"},
+        )
+        for piece in filter(None, chain([first], made)):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\n\r\n")
 
     def _answer(self, status: HTTPStatus, media_type: str, content: bytes, more: dict[str, str] | None = None) -> None:
         self._begin(status, media_type, {"Content-Length": str(len(content)), **(more or {})})
@@ -207,6 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self, status: HTTPStatus, media_type: str, more: dict[str, str]) -> None:
         self._deadline.cancel()
+        self._has_begun = True
         self.connection.settimeout(WRITE_SECONDS)
         self.close_connection = True
         self.send_response(status)
@@ -228,12 +252,12 @@ def _needed(given: dict[str, str], name: str) -> str:
 
 
 def _map(handler: _Handler, given: dict[str, str]) -> None:
-    handler.binary(handler.server.viewer.map(_needed(given, "kind")).astype("<u2").tobytes())
+    handler.binary(handler.opening.map(_needed(given, "kind")).astype("<u2").tobytes())
 
 
 def _column(handler: _Handler, given: dict[str, str]) -> None:
     """What the column is, as JSON with its length before it, filled up to 8 bytes; then its values."""
-    about, values = handler.server.viewer.column(_needed(given, "name"))
+    about, values = handler.opening.column(_needed(given, "name"))
     head = orjson.dumps(about)
     head += b" " * (-(len(head) + 4) % 8)
     handler.binary(len(head).to_bytes(4, "little") + head + np.ascontiguousarray(values).tobytes())
@@ -241,46 +265,54 @@ def _column(handler: _Handler, given: dict[str, str]) -> None:
 
 def _filter(handler: _Handler, _: dict[str, str]) -> None:
     """A bit for each recording, the lowest of each byte first."""
-    mask = handler.server.viewer.filter(handler.body(MOST_TEXT).decode("utf-8"))
+    mask = handler.opening.filter(handler.body(MOST_TEXT).decode("utf-8"))
     handler.binary(np.packbits(mask, bitorder="little").tobytes())
 
 
 def _select(handler: _Handler, _: dict[str, str]) -> None:
-    n = len(handler.server.viewer.atlas)
+    n = len(handler.opening.atlas)
     bits = np.frombuffer(handler.body((n + 7) // 8), np.uint8)
     if len(bits) != (n + 7) // 8:
         raise SettingsError("a selection has a bit for each recording")
-    handler.json(handler.server.viewer.select(np.unpackbits(bits, count=n, bitorder="little").astype(bool)))
+    handler.json(handler.opening.select(np.unpackbits(bits, count=n, bitorder="little").astype(bool)))
+
+
+def _start_umap(handler: _Handler, _: dict[str, str]) -> None:
+    handler.body(0)
+    handler.json(handler.opening.start_umap())
+
+
+def _reopen(handler: _Handler, _: dict[str, str]) -> None:
+    handler.body(0)
+    handler.json(handler.server.viewer.reopen())
 
 
 def _save(handler: _Handler, given: dict[str, str]) -> None:
     form = _needed(given, "format")
-    pieces = handler.server.viewer.save(int(_needed(given, "selection")), form)
+    pieces = handler.opening.save(int(_needed(given, "selection")), form)
     handler.download(f"selection.{form}", FORMATS[form], pieces)
 
 
 _GET: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
-    "/api/about": lambda handler, _: handler.json(handler.server.viewer.about()),
-    "/api/places": lambda handler, _: handler.json(handler.server.viewer.places()),
+    "/api/about": lambda handler, _: handler.json(handler.opening.about()),
+    "/api/places": lambda handler, _: handler.json(handler.opening.places()),
     "/api/status": lambda handler, _: handler.json(handler.server.viewer.status()),
     "/api/map": _map,
     "/api/column": _column,
-    "/api/search": lambda handler, given: handler.json(handler.server.viewer.search(_needed(given, "text"))),
-    "/api/name": lambda handler, given: handler.json(handler.server.viewer.names(int(_needed(given, "row")))),
-    "/api/recording": lambda handler, given: handler.json(handler.server.viewer.recording(int(_needed(given, "row")))),
-    "/api/neighbours": lambda handler, given: handler.json(
-        handler.server.viewer.neighbours(int(_needed(given, "row")))
-    ),
-    "/api/ecg": lambda handler, given: handler.json(handler.server.viewer.ecg(int(_needed(given, "row")))),
-    "/api/evidence": lambda handler, given: handler.json(handler.server.viewer.evidence(int(_needed(given, "row")))),
+    "/api/search": lambda handler, given: handler.json(handler.opening.search(_needed(given, "text"))),
+    "/api/name": lambda handler, given: handler.json(handler.opening.names(int(_needed(given, "row")))),
+    "/api/recording": lambda handler, given: handler.json(handler.opening.recording(int(_needed(given, "row")))),
+    "/api/neighbours": lambda handler, given: handler.json(handler.opening.neighbours(int(_needed(given, "row")))),
+    "/api/ecg": lambda handler, given: handler.json(handler.opening.ecg(int(_needed(given, "row")))),
+    "/api/evidence": lambda handler, given: handler.json(handler.opening.evidence(int(_needed(given, "row")))),
     "/api/composition": lambda handler, given: handler.json(
-        handler.server.viewer.composition(int(_needed(given, "selection")))
+        handler.opening.composition(int(_needed(given, "selection")))
     ),
     "/api/rows": lambda handler, given: handler.json(
-        handler.server.viewer.rows(int(_needed(given, "selection")), int(given.get("first", "0")))
+        handler.opening.rows(int(_needed(given, "selection")), int(given.get("first", "0")))
     ),
     "/api/failures": lambda handler, given: handler.json(
-        handler.server.viewer.failures(given.get("text", ""), int(given.get("first", "0")))
+        handler.opening.failures(given.get("text", ""), int(given.get("first", "0")))
     ),
     "/api/save": _save,
 }
@@ -288,6 +320,6 @@ _GET: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
 _POST: dict[str, Callable[[_Handler, dict[str, str]], None]] = {
     "/api/filter": _filter,
     "/api/selection": _select,
-    "/api/umap": lambda handler, _: handler.json(handler.server.viewer.start_umap()),
-    "/api/reopen": lambda handler, _: handler.json(handler.server.viewer.reopen()),
+    "/api/umap": _start_umap,
+    "/api/reopen": _reopen,
 }

@@ -5,6 +5,7 @@ In: an atlas, parameters of a question. Out: dictionaries, arrays and pieces of 
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -29,6 +30,7 @@ from ecgfounder.viewer.details import ecg_of, evidence_of, facts_of, neighbours_
 from ecgfounder.viewer.saving import FORMATS, saved
 
 Mask = npt.NDArray[np.bool_]
+BandsOf = Callable[[Recording], Sequence[Band]]
 
 MOST_SELECTIONS = 8
 """Selections that are kept, to be saved and leafed through."""
@@ -39,7 +41,7 @@ STATUS_SECONDS = 5.0
 
 
 class Viewer:
-    """Answers the page's questions.
+    """Opens the run for the page, and opens it again.
 
     Parameters
     ----------
@@ -47,24 +49,98 @@ class Viewer:
         Opens the atlas; called again when the page asks for what there is by now.
     bands_of : callable, optional
         The bands of evidence of a recording, to be drawn below its ECG.
+
+    Attributes
+    ----------
+    opening : Opening
+        The run as it was read last; it answers the page's questions.
     """
 
-    def __init__(
-        self, opened: Callable[[], Atlas], bands_of: Callable[[Recording], Sequence[Band]] | None = None
-    ) -> None:
+    def __init__(self, opened: Callable[[], Atlas], bands_of: BandsOf | None = None) -> None:
         self._opened = opened
         self._bands_of = bands_of
-        self.atlas = opened()
-        self._selections: OrderedDict[int, Mask] = OrderedDict()
-        self._n_selections = 0
-        self._lock = threading.Lock()
-        self._reading = threading.Lock()
+        self.opening = Opening(opened(), bands_of)
+        self._reopening = threading.Lock()
+        self._asking = threading.Lock()
         self._status: list[dict[str, Any]] = []
         self._status_at = float("-inf")
+
+    @property
+    def atlas(self) -> Atlas:
+        """The recordings of the present opening."""
+        return self.opening.atlas
 
     def close(self) -> None:
         """End what is done in the background."""
         self.atlas.close()
+
+    def reopen(self) -> dict[str, Any]:
+        """Read the run again: a run that is not complete has more recordings by now.
+
+        Rows are other recordings then: the former opening's answers and selections are not this one's.
+
+        Raises
+        ------
+        SettingsError
+            If it is being read again already.
+        """
+        if not self._reopening.acquire(blocking=False):
+            raise SettingsError("the run is being read again already")
+        try:
+            before, self.opening = self.atlas, Opening(self._opened(), self._bands_of)
+        finally:
+            self._reopening.release()
+        before.close()
+        return self.opening.about()
+
+    def status(self) -> dict[str, Any]:
+        """Progress and rate of the runs that are not complete, as `ecgfounder status` has them."""
+        with self._asking:
+            if time.monotonic() - self._status_at > STATUS_SECONDS:
+                self._status = [self._status_of(name, run) for name, run in self.atlas.runs if not run.is_complete]
+                self._status_at = time.monotonic()
+            return {"runs": self._status}
+
+    @staticmethod
+    def _status_of(name: str, run: Any) -> dict[str, Any]:
+        try:
+            found = run_status(RunFolder(run.folder))
+        except ECGFounderError as error:
+            return {"name": name, "state": "unknown", "reason": str(error)}
+        return {
+            "name": name,
+            "state": found.state,
+            "done": found.done,
+            "failed": found.failed,
+            "pending": found.pending,
+            "rate": found.rate,
+        }
+
+
+class Opening:
+    """Answers the page's questions about the run as it was read once.
+
+    Parameters
+    ----------
+    atlas : Atlas
+        The recordings.
+    bands_of : callable, optional
+        The bands of evidence of a recording.
+
+    Attributes
+    ----------
+    name : str
+        Random; a question that names another opening is not answered, because its rows are other recordings.
+    """
+
+    def __init__(self, atlas: Atlas, bands_of: BandsOf | None = None) -> None:
+        self.name = secrets.token_hex(8)
+        self.atlas = atlas
+        self._bands_of = bands_of
+        self._selections: OrderedDict[int, Mask] = OrderedDict()
+        self._n_selections = 0
+        self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     # --- the whole ---------------------------------------------------------------------------------------------------
 
@@ -72,6 +148,7 @@ class Viewer:
         """What the page must know first."""
         atlas = self.atlas
         return {
+            "opening": self.name,
             "version": __version__,
             "runs": [name for name, _ in atlas.runs],
             "is_complete": all(run.is_complete for _, run in atlas.runs),
@@ -95,37 +172,6 @@ class Viewer:
         """Begin to make the map by UMAP."""
         self.atlas.places.start_umap()
         return self.places()
-
-    def reopen(self) -> dict[str, Any]:
-        """Read the run again: a run that is not complete has more recordings by now."""
-        with self._lock:
-            before, self.atlas = self.atlas, self._opened()
-            self._selections.clear()
-        before.close()
-        return self.about()
-
-    def status(self) -> dict[str, Any]:
-        """Progress and rate of the runs that are not complete, as `ecgfounder status` has them."""
-        with self._reading:
-            if time.monotonic() - self._status_at > STATUS_SECONDS:
-                self._status = [self._status_of(name, run) for name, run in self.atlas.runs if not run.is_complete]
-                self._status_at = time.monotonic()
-            return {"runs": self._status}
-
-    @staticmethod
-    def _status_of(name: str, run: Any) -> dict[str, Any]:
-        try:
-            found = run_status(RunFolder(run.folder))
-        except ECGFounderError as error:
-            return {"name": name, "state": "unknown", "reason": str(error)}
-        return {
-            "name": name,
-            "state": found.state,
-            "done": found.done,
-            "failed": found.failed,
-            "pending": found.pending,
-            "rate": found.rate,
-        }
 
     # --- the map -----------------------------------------------------------------------------------------------------
 

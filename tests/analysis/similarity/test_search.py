@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
@@ -172,3 +175,27 @@ def test_the_centre_itself_is_near_to_nothing() -> None:
     space = Space.of(X)
     assert space.units(X)[4].tolist() == [0, 0]
     assert search_units(space.units(X), 1).rows.shape == (5, 1)
+
+
+def test_what_an_ended_process_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    old, held, new = (tmp_path / f".building-{name}" for name in ("old", "held", "new"))
+    for each in (old, held, new):
+        each.mkdir()
+        (each / "vectors.npy").write_bytes(b"patients")
+    for each in (old, held):
+        os.utime(each, (time.time() - 60, time.time() - 60))
+    words = (
+        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); "
+        "print(1, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", words, str(held)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        open_index(tmp_path, "a", InMemory(X), Space.of(X))
+        assert sorted(each.name for each in tmp_path.iterdir()) == [".building-held", ".building-new", "a"]
+        other.kill()
+    open_index(tmp_path, "b", InMemory(X), Space.of(X))
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".building-new", "a", "b"]

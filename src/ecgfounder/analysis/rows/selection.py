@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgfounder.analysis.rows.times import times_of
 from ecgfounder.analysis.rows.where import rows_where
 from ecgfounder.analysis.statistics.solver import Floats, Numbers
 from ecgfounder.analysis.statistics.windows import Windows
@@ -88,7 +89,7 @@ class Selection:
 
     def texts(self, name: str, parameter: str) -> list[str | None]:
         """A column as texts; whole numbers have no decimals, which a column with missing values has as 10.0."""
-        return [None if value is None else _text(value) for value in self.column(name, parameter).to_pylist()]
+        return [None if value is None else as_name(value) for value in self.column(name, parameter).to_pylist()]
 
     def places_in(self, table: pa.Table) -> Numbers:
         """For each row of a table beside the manifest, the recording that it is of; -1 for one that is not used."""
@@ -144,7 +145,8 @@ class Selection:
         return X, meta, meta[_NUMBER].to_numpy().astype(np.int64)
 
 
-def _text(value: Any) -> str:
+def as_name(value: Any) -> str:
+    """A value as a text, a whole number without decimals."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -309,18 +311,19 @@ def _first(values: list[Any]) -> list[bool]:
 
 
 def one_per_group(selection: Selection, groups: Numbers, which: str, time: str | None, seed: int) -> Selection:
-    """One recording of each patient: the first or last by a column of times, or one at random."""
+    """One recording of each patient: the first or last by a column of times (or numbers), or one at random."""
     check_choice("one_per_patient", which, ONE_PER_PATIENT_CHOICES)
     if which == "random":
         rank = np.random.default_rng([seed, 3]).permutation(len(groups))
     else:
         if time is None:
             raise SettingsError("one_per_patient='first' and 'last' need the column of the time as 'ecg_time'")
-        texts = selection.texts(time, "ecg_time")
-        if any(text is None for text in texts):
-            raise SettingsError(f"the column {time!r} has missing values, so that the order of recordings is unknown")
         column = selection.column(time, "ecg_time")
-        _, rank = np.unique(column.to_numpy(zero_copy_only=False), return_inverse=True)
+        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        values = (column if is_number else times_of(column, time)).to_numpy(zero_copy_only=False)
+        if np.isnan(values).any():
+            raise SettingsError(f"the column {time!r} has missing values, so that the order of recordings is unknown")
+        _, rank = np.unique(values, return_inverse=True)
         rank = rank if which == "first" else -rank
     order = np.lexsort((np.arange(len(groups)), rank, groups))
     mask = np.zeros(len(groups), dtype=bool)

@@ -9,13 +9,15 @@ order of the bound until no bound is above the k-th similarity.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +47,8 @@ SAMPLE_OF_DIRECTIONS = 20_000
 """Recordings of which the principal directions are taken."""
 ASKED_FOR_HUBS, HUB_NEIGHBOURS = 2_000, 10
 """Recordings, spread over the run, whose nearest ones are looked for when an index is built, and how many."""
+_BUILDING = ".building-"
+_ABANDONED_SECONDS = 10.0  # after which a folder that is being built is locked
 _FEW_QUERIES = 4
 _SLACK = 1e-4  # of rounding in a bound
 _QUERIES_AT_ONCE, _COLUMNS_AT_ONCE, _GATHERED_AT_ONCE = 1024, 16_384, 512
@@ -379,10 +383,12 @@ def open_index(folder: Path, key: str, vectors: Vectors, space: Space) -> Index:
             if present is not None:
                 return present
             shutil.rmtree(place)
-        aside = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+        _remove_abandoned(folder)
+        aside = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
         try:
-            _build(aside, key, vectors, space)
-            place_folder(aside, place)
+            with _held(aside):
+                _build(aside, key, vectors, space)
+                place_folder(aside, place)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return Index(place)
@@ -391,6 +397,26 @@ def open_index(folder: Path, key: str, vectors: Vectors, space: Space) -> Index:
             f"the index cannot be written to {folder} ({error.strerror or error}): set ECGFOUNDER_CACHE to a folder with enough "
             "space, or search without an index"
         ) from error
+
+
+@contextmanager
+def _held(place: Path) -> Iterator[None]:
+    """Lock a folder until the block, or this process, ends."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were ended while they built an index have left: it holds embeddings."""
+    for each in folder.glob(f"{_BUILDING}*"):
+        with suppress(OSError):  # it is being built; or its file system has no locks, so that it is not known
+            if _is_ours(each) and time.time() - each.stat().st_mtime > _ABANDONED_SECONDS:
+                with _held(each):
+                    shutil.rmtree(each, ignore_errors=True)
 
 
 def _is_ours(place: Path) -> bool:

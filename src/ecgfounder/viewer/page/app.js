@@ -172,10 +172,14 @@ class Atlas {
   count() {
     const { n, nShown } = this.points, { n_failed: nFailed } = this.about;
     const shown = nShown < n ? `${count(nShown)} shown of ` : "";
-    const failed = typeof nFailed === "number" ? count(nFailed) : nFailed; // "under 11"
-    byId("counts").textContent = `${shown}${counted(n, "recording")}, ${failed} failed`;
+    byId("counts").textContent = `${shown}${counted(n, "recording")}, ${shownCount(nFailed)} failed`;
     root.dataset.shown = nShown;
   }
+}
+
+/** A number, or what stands for a small one on a page on disk: "under 11". */
+function shownCount(number) {
+  return typeof number === "number" ? count(number) : number;
 }
 
 /** Say what went wrong where nothing else does. */
@@ -191,9 +195,11 @@ async function open() {
   const atlas = new Atlas(about, server);
   atlas.count();
   for (const [reason, n] of Object.entries(about.left_out)) {
-    byId("counts").append(element("span", null, `; left out, ${reason}: ${count(n)}`));
+    byId("counts").append(element("span", null, `; left out, ${reason}: ${shownCount(n)}`));
   }
-  if (!about.is_complete) {
+  if (!about.is_complete && about.is_on_disk) {
+    byId("counts").append(element("span", null, "; the run was not complete"));
+  } else if (!about.is_complete) {
     guarded(showProgress(byId("progress"), server, () => guarded(server.reopen().then(() => location.reload()))));
   }
   if (!about.n && about.n_failed) atlas.tabs.show("failures");

@@ -5,9 +5,9 @@ import { MISSING, OTHER } from "./points.js";
 const Z = 1.959963984540054;
 const VALUES_SHOWN = 12;
 
-/** Each column in the selection and in the rest, those that differ most first. */
+/** Each column in the selection and in the rest, those that differ most first; none of identifiers. */
 export function composed(columns, selected, n) {
-  return columns.map((column) => (column.kind === "category" ? shares(column, selected, n) : spreads(column, selected, n)))
+  return columns.filter((column) => !column.names_few).map((column) => (column.kind === "category" ? shares(column, selected, n) : spreads(column, selected, n)))
     .sort((one, other) => other.distance - one.distance);
 }
 

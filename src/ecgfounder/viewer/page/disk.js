@@ -46,7 +46,7 @@ export class Disk {
     if (!this.columns.has(name)) {
       const at = this.told.columns.findIndex((each) => each.name === name);
       const about = jsonOf(`column-${at}`), bytes = bytesOf(`values-${at}`);
-      const values = about.kind === "category" ? bytes : new Float32Array(bytes.buffer);
+      const values = new { 1: Uint8Array, 4: Float32Array, 8: Float64Array }[about.n_bytes](bytes.buffer);
       this.columns.set(name, { ...about, ...this.told.columns[at], values });
     }
     return this.columns.get(name);
@@ -117,5 +117,6 @@ function textOf(column, row) {
   const value = column.values[row];
   if (column.kind === "category") return column.categories[value] ?? (value === 255 ? "" : "other");
   if (column.kind === "time") return Number.isFinite(value) ? new Date(value * 86400000).toISOString().slice(0, 10) : "";
+  if (Number.isInteger(value)) return String(value);
   return Number.isFinite(value) ? String(Number(value.toPrecision(6))) : "";
 }

@@ -17,56 +17,65 @@ async function asked(path, parameters, options) {
 
 /** The run that the program has opened. */
 export class Server {
-  about() { return asked("/api/about"); }
+  async about() {
+    const told = await asked("/api/about");
+    this.opening = told.opening;
+    return told;
+  }
 
-  places() { return asked("/api/places"); }
+  /** An answer about this opening of the run: its rows are other recordings in another one. */
+  answered(path, parameters, options) { return answered(path, { ...parameters, opening: this.opening }, options); }
 
-  status() { return asked("/api/status"); }
+  asked(path, parameters, options) { return asked(path, { ...parameters, opening: this.opening }, options); }
 
-  startUmap() { return asked("/api/umap", null, { method: "POST" }); }
+  places() { return this.asked("/api/places"); }
 
-  reopen() { return asked("/api/reopen", null, { method: "POST" }); }
+  status() { return this.asked("/api/status"); }
+
+  startUmap() { return this.asked("/api/umap", null, { method: "POST" }); }
+
+  reopen() { return this.asked("/api/reopen", null, { method: "POST" }); }
 
   /** Uint16Array [2 n]: x and y of each recording. */
   async map(kind) {
-    return new Uint16Array(await (await answered("/api/map", { kind })).arrayBuffer());
+    return new Uint16Array(await (await this.answered("/api/map", { kind })).arrayBuffer());
   }
 
   /** What a column is, and its values as a typed array. */
   async column(name) {
-    const bytes = await (await answered("/api/column", { name })).arrayBuffer();
+    const bytes = await (await this.answered("/api/column", { name })).arrayBuffer();
     const length = new DataView(bytes).getUint32(0, true);
     const about = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, length)));
-    const Kind = about.kind === "category" ? Uint8Array : Float32Array;
+    const Kind = { 1: Uint8Array, 4: Float32Array, 8: Float64Array }[about.n_bytes];
     return { ...about, name, values: new Kind(bytes, 4 + length) };
   }
 
   /** A bit for each recording for which a condition is true. */
   async filter(expression) {
-    const answer = await answered("/api/filter", null, { method: "POST", body: expression });
+    const answer = await this.answered("/api/filter", null, { method: "POST", body: expression });
     return new Uint8Array(await answer.arrayBuffer());
   }
 
-  search(text) { return asked("/api/search", { text }); }
+  search(text) { return this.asked("/api/search", { text }); }
 
-  select(bits) { return asked("/api/selection", null, { method: "POST", body: bits }); }
+  select(bits) { return this.asked("/api/selection", null, { method: "POST", body: bits }); }
 
-  composition(selection) { return asked("/api/composition", { selection }); }
+  composition(selection) { return this.asked("/api/composition", { selection }); }
 
-  rows(selection, first) { return asked("/api/rows", { selection, first }); }
+  rows(selection, first) { return this.asked("/api/rows", { selection, first }); }
 
   /** The address of a selection as a file. */
-  saved(selection, format) { return `/api/save?${new URLSearchParams({ selection, format })}`; }
+  saved(selection, format) { return `/api/save?${new URLSearchParams({ selection, format, opening: this.opening })}`; }
 
-  name(row) { return asked("/api/name", { row }); }
+  name(row) { return this.asked("/api/name", { row }); }
 
-  recording(row) { return asked("/api/recording", { row }); }
+  recording(row) { return this.asked("/api/recording", { row }); }
 
-  neighbours(row) { return asked("/api/neighbours", { row }); }
+  neighbours(row) { return this.asked("/api/neighbours", { row }); }
 
-  ecg(row) { return asked("/api/ecg", { row }); }
+  ecg(row) { return this.asked("/api/ecg", { row }); }
 
-  evidence(row) { return asked("/api/evidence", { row }); }
+  evidence(row) { return this.asked("/api/evidence", { row }); }
 
-  failures(text, first) { return asked("/api/failures", { text, first }); }
+  failures(text, first) { return this.asked("/api/failures", { text, first }); }
 }
