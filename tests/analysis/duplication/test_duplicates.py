@@ -5,7 +5,7 @@ from __future__ import annotations
 import doctest
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from benchmarks import planted
 from ecgfounder.analysis import Duplicates, DuplicateSettings, duplicates
 from ecgfounder.analysis import duplicates as module_of_function
+from ecgfounder.analysis.duplication.duplicates_report import page_of
 from ecgfounder.analysis.duplication.reread import CHANGED, GONE, NO_PATH, UNREADABLE
 from ecgfounder.analysis.duplication.same_signal import FLAT
 from ecgfounder.cli import main
@@ -317,6 +318,14 @@ def test_a_column_of_too_many_values_is_no_split(tmp_path: Path) -> None:
         )
     with pytest.raises(SettingsError, match="'study_id' has 120 values"):
         cohort.search(split=("study_id",), signals=False)
+
+
+def test_what_counts_of_clusters_leave_is_not_told_on_the_page(mixed: Cohort) -> None:
+    found = duplicates(open_run(mixed.make()), signals=False)
+    page = page_of(replace(found, sizes=(3,) * 4 + (2,) * 96))
+    assert "about 100 can be left out" in page  # 96 and two of each of the 4 larger ones
+    assert "about 100</td>" in page
+    assert ">96<" not in page
 
 
 def test_the_command_writes_tables_and_a_page_without_names(mixed: Cohort, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from ecgfounder.analysis.pages.charts import Axis, Series, line_chart
 from ecgfounder.analysis.pages.page import Page, shown_count
 from ecgfounder.analysis.pages.tables import check_results_folder, write_table
 from ecgfounder.errors import RunError, StorageError
+from ecgfounder.results.small_cells import rounded_count
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
 
@@ -79,7 +80,7 @@ def page_of(found: Duplicates) -> str:
     used, more = found.counts["used"], sum(found.sizes) - len(found.sizes)
     page.text(
         f"{shown_count(used)} recordings were searched. If one of each cluster of the same file or signal is kept, "
-        f"{shown_count(more)} can be left out. Which ones is in the table of recordings beside this page, in the column keep."
+        f"{rounded_count(more)} can be left out. Which ones is in the table of recordings beside this page, in the column keep."
     )
     page.notes([note.for_page() for note in found.notes])
     rows = [(name, _MEANING[name], shown_count(number)) for name, number in found.n_of.items()]
@@ -87,7 +88,7 @@ def page_of(found: Duplicates) -> str:
     if found.sizes:
         sizes = np.array(found.sizes)
         clusters = [
-            (name, shown_count(int(((sizes >= low) & (sizes <= (high or sizes.max()))).sum())))
+            (name, rounded_count(int(((sizes >= low) & (sizes <= (high or sizes.max()))).sum())))
             for low, high, name in _SIZES
         ]
         page.table("Clusters of the same file or signal", ("Recordings in the cluster", "Clusters"), clusters)
