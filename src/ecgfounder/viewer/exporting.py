@@ -23,7 +23,7 @@ from ecgfounder._version import __version__
 from ecgfounder.analysis.pages.tables import make_folder
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.results.several import RUN_COLUMN
-from ecgfounder.results.small_cells import rounded_count
+from ecgfounder.results.small_cells import FEWEST, rounded_count
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole, writing
 from ecgfounder.viewer.atlas import Atlas
@@ -153,6 +153,7 @@ def _blocks(atlas: Atlas, columns: Sequence[str], *, drawings: bool) -> Iterator
     shown = [name for name in columns if name != NAME]
     kinds = [kind for kind in ("pca", "umap") if getattr(atlas.places, kind).state == "ready"]
     order = _order(atlas, columns)
+    reasons = sorted(atlas.reasons[:100], key=lambda each: (-each[2] if each[2] >= FEWEST else 0, each[:2]))
     has_near = atlas.places.has_index and len(atlas) <= MOST_NEAR
     about = {
         "version": __version__,
@@ -166,9 +167,7 @@ def _blocks(atlas: Atlas, columns: Sequence[str], *, drawings: bool) -> Iterator
         "maps": kinds,
         "explained": atlas.places.explained,
         "has_names": NAME in columns,
-        "reasons": [
-            {"error": error, "reason": reason, "n": rounded_count(n)} for error, reason, n in atlas.reasons[:100]
-        ],
+        "reasons": [{"error": error, "reason": reason, "n": rounded_count(n)} for error, reason, n in reasons],
     }
     yield "about", orjson.dumps(about)
     for kind in kinds:
