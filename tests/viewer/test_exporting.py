@@ -54,6 +54,16 @@ def test_columns_that_are_asked_for(atlas: Atlas, shown: Shown, tmp_path: Path) 
         exporting.write_map(atlas, locate(tmp_path), ["nothing"])
 
 
+def test_what_counts_of_failures_leave_of_all_is_not_told(
+    atlas: Atlas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = [("ReadError", "no such file", 95), ("ReadError", "damaged", 5)]
+    monkeypatch.setitem(atlas.__dict__, "reasons", reasons)
+    exporting.write_page(atlas, locate(tmp_path))
+    told = json.loads(blocks_of((tmp_path / "index.html").read_text())["about"])
+    assert [each["n"] for each in told["reasons"]] == ["about 100", "under 11"]
+
+
 def test_a_page_tells_no_names_or_labels(atlas: Atlas, shown: Shown, tmp_path: Path) -> None:
     exporting.write_page(atlas, locate(tmp_path))
     page = (tmp_path / "index.html").read_text()

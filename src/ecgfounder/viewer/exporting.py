@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgfounder._version import __version__
-from ecgfounder.analysis.pages.page import shown_count
+from ecgfounder.analysis.pages.page import rounded_count
 from ecgfounder.analysis.pages.tables import make_folder
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.results.several import RUN_COLUMN
@@ -159,7 +159,7 @@ def _blocks(atlas: Atlas, columns: Sequence[str], *, drawings: bool) -> Iterator
         "runs": [name for name, _ in atlas.runs] if RUN_COLUMN in columns else ["A map of ECG recordings"],
         "is_complete": all(run.is_complete for _, run in atlas.runs),
         "n": len(atlas),
-        "n_failed": shown_count(atlas.failures.num_rows),
+        "n_failed": rounded_count(atlas.failures.num_rows),
         "left_out": _left_out(atlas),
         "group": None,
         "columns": [{"name": name, "group": atlas.columns.shown[name]} for name in shown],
@@ -167,7 +167,7 @@ def _blocks(atlas: Atlas, columns: Sequence[str], *, drawings: bool) -> Iterator
         "explained": atlas.places.explained,
         "has_names": NAME in columns,
         "reasons": [
-            {"error": error, "reason": reason, "n": shown_count(n)} for error, reason, n in atlas.reasons[:100]
+            {"error": error, "reason": reason, "n": rounded_count(n)} for error, reason, n in atlas.reasons[:100]
         ],
     }
     yield "about", orjson.dumps(about)
@@ -195,7 +195,7 @@ def _left_out(atlas: Atlas) -> dict[str, str]:
         if n and reason != "failed":
             kind = "condition" if reason.startswith("where:") else reason
             found[kind] = found.get(kind, 0) + n
-    return {reason: shown_count(n) for reason, n in found.items()}
+    return {reason: rounded_count(n) for reason, n in found.items()}
 
 
 def _page(blocks: Sequence[tuple[str, bytes]]) -> bytes:

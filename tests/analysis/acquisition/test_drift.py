@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -366,6 +367,13 @@ def test_small_counts_and_names_that_are_markup_do_no_harm_on_the_page(tmp_path:
     assert "<script>" not in page
     assert "ward 0" not in page  # of one patient
     assert ">under 11<" in page
+    levels = re.search(r"<caption>Each level against all others</caption>(.*?)</table>", page, re.DOTALL)
+    assert levels is not None
+    counts = re.findall(r"</th><td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td>", levels[1])
+    assert len(counts) > 1
+    assert all(
+        each.startswith(("about ", "under ")) for both in counts for each in both
+    )  # else all would tell the small level
     assert ">10<" not in page
 
 

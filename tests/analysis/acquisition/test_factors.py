@@ -102,6 +102,17 @@ def test_times_are_numbers_of_years(run: EmbeddingRun) -> None:
     assert found.values[0] == pytest.approx(2000.5, abs=0.01)
 
 
+def test_texts_that_are_all_dates_are_times_and_others_are_levels(run: EmbeddingRun) -> None:
+    days = [date(2000 + each, 7, 2) for each in range(40)]
+    found = taken(run, [f"{each} 12:00:00" for each in days[:-1]] + [None])
+    assert found.is_number
+    assert found.values is not None
+    np.testing.assert_allclose(found.values[:-1], np.arange(2000.5, 2039.5), atol=0.01)
+    assert found.n_missing == 1
+    assert not taken(run, [f"{each:%d/%m/%Y}" for each in days]).is_number
+    assert taken(run, pa.chunked_array([pa.nulls(30, pa.timestamp("us"))])).why_not == "no recording has a value"
+
+
 def test_a_number_that_is_nearly_constant_is_not_tested(run: EmbeddingRun) -> None:
     found = taken(run, [7.0] * 90 + [*range(11)])
     assert found.is_number

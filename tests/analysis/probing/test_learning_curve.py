@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import norm
 
 from ecgfounder.analysis import ProbeResult, ProbeSettings, probe
-from ecgfounder.analysis.probing.learning_curve import in_order, learning_curve, subset
+from ecgfounder.analysis.probing.learning_curve import in_order, in_turn, learning_curve, subset
 from ecgfounder.analysis.probing.probe_report import page_of
 from ecgfounder.analysis.statistics.evaluation import Data
 from ecgfounder.analysis.statistics.fitting import NUMBER, TIME, Task
@@ -87,6 +87,25 @@ def test_a_curve_rises_to_what_there_is_to_know_and_one_of_noise_does_not() -> N
     )  # the same subsets, whatever other sizes there are
 
 
+@pytest.mark.parametrize(("n_splits", "n_features"), [(5, 5), (3, 2), (2, 4), (6, 4), (1, 5), (5, 1)])
+def test_seeds_take_test_parts_and_networks_in_all_pairs(n_splits: int, n_features: int) -> None:
+    pairs = [in_turn(seed, n_splits, n_features) for seed in range(n_splits * n_features)]
+    assert sorted(pairs) == [(split, each) for split in range(n_splits) for each in range(n_features)]
+    assert [split for split, _ in pairs[:n_splits]] == list(range(n_splits))
+
+
+def test_each_network_is_tested_on_each_test_part() -> None:
+    """Features of which the second know the label, not in the first test part."""
+    X, data = known(200)
+    half = data.splits[0].test
+    two = Data(data.Y, data.groups, data.splits[:2], data.task, n_draws=2)
+    nothing = np.random.default_rng(0).standard_normal(X.shape).astype(np.float32)
+    knows = nothing + 9 * data.Y
+    knows[half] = nothing[half]
+    (point,) = learning_curve("random", [nothing, knows], two, ("af",), (20,), 4)
+    assert [value > 0.9 for value in point.values] == [False, True, False, False]
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> ProbeResult:
     folder = tmp_path_factory.mktemp("curves")
@@ -136,7 +155,7 @@ def test_sizes_are_checked_and_a_label_without_a_curve_is_named(tmp_path: Path) 
     y = with_hazards(-1.0 + table["x2"].to_numpy(), np.random.default_rng(1))
     table = table.assign(time=np.abs(y), death=y > 0)
     options: dict[str, Any] = {"n_draws": 20, "penalties": (1.0,), "inner_folds": 2, "folds": 2, "controls": "none"}
-    options |= {"group": "patient", "on": "study_id", "curve_seeds": 2, "one_per_patient": "random"}
+    options |= {"group": "patient", "on": "study_id", "curve_seeds": 2, "one_per_patient": "first", "ecg_time": "year"}
     run = open_run(write_run(tmp_path / "run", table))
     found = probe(run, table, **options, time="time", event="death", horizons=(1.0,), learning_curve=(10, 5000))
     assert [point.size for point in found.curves] == [10]

@@ -481,6 +481,13 @@ def test_the_page_holds_aggregates_without_small_cells(result: ProbeResult, tabl
     assert ">4<" not in row[1]
     assert "Overlap of these recordings" in text
     assert "-0.000" not in text
+    rows = [
+        replace(each, n_pos_patients=(each.n_patients or 4) - 4) if each.label == "rare" else each
+        for each in result.rows
+    ]
+    row = re.search(r'<tr><th scope="row">rare</th>(.*?)</tr>', page_of(replace(result, rows=tuple(rows))))
+    assert row is not None
+    assert "about " in row[1]  # the number of those without it is not told by that of all
 
 
 def test_text_of_the_user_is_no_markup(run: EmbeddingRun, table: pd.DataFrame) -> None:

@@ -88,8 +88,10 @@ def test_prediction_intervals_are_in_the_tables_and_by_band(
     write_report(result, locate(tmp_path / "out"))
     found = pq.read_table(tmp_path / "out" / "predictions.pq").to_pandas()
     assert list(found.columns) == ["record", "label", "value", "score", "low", "high", "fold"]
-    inside = (found["value"] >= found["low"]) & (found["value"] <= found["high"])
-    assert inside.groupby(found["fold"]).mean().mean() == pytest.approx(whole.estimate, abs=1e-9)
+    found["inside"] = (found["value"] >= found["low"]) & (found["value"] <= found["high"])
+    patient = found["record"].map(table.set_index("ecg")["patient"])
+    by_patient = found.groupby([found["fold"], patient])["inside"].mean()
+    assert by_patient.groupby(level=0).mean().mean() == pytest.approx(whole.estimate, abs=1e-9)
     told = orjson.loads((tmp_path / "out" / "probe.json").read_bytes())["prediction_intervals"]["ef"]
     assert set(told) == {"all", "F", "M"}
     assert told["F"] < told["all"] < told["M"]
@@ -105,6 +107,11 @@ def test_prediction_intervals_are_in_the_tables_and_by_band(
         ({"label": ("af",), "prediction_interval": 0.9}, "prediction_interval is for numbers"),
         ({"number": ("age",), "prediction_interval": 1.0}, "a level between 0 and 1"),
         ({"number": ("age",), "interval_by": "sex"}, "interval_by needs prediction_interval"),
+        (
+            {"number": ("age",), "baseline": ("sex", "age")},
+            "the baseline has the column 'age', which is what the probe",
+        ),
+        ({"time": "t", "event": "e", "baseline": ("t",)}, "the baseline has the column 't', which is what the probe"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
@@ -115,3 +122,22 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
 def test_a_column_of_bands_that_is_not_there_is_named_by_its_parameter(run: EmbeddingRun, table: pd.DataFrame) -> None:
     with pytest.raises(SettingsError, match=r"'interval_by' parameter\. There is no column 'race'"):
         probe(run, table, **OPTIONS, number=("ef",), prediction_interval=0.9, interval_by="race")
+
+
+@pytest.mark.parametrize("by", ["ef", "ef:10"])
+def test_bands_of_the_number_that_is_predicted_are_refused(run: EmbeddingRun, table: pd.DataFrame, by: str) -> None:
+    few = table.assign(ef=(table["ef"] / 10).round() * 10)
+    with pytest.raises(SettingsError, match="The column 'ef' is the number that is predicted"):
+        probe(run, few, **OPTIONS, number=("ef",), prediction_interval=0.9, interval_by=by)
+
+
+def test_a_level_that_so_few_patients_cannot_have_gives_no_interval_and_is_named(
+    run: EmbeddingRun, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    result = probe(run, table, **OPTIONS, number=("ef",), prediction_interval=0.9999)
+    assert not [row for row in result.rows if row.metric in ("coverage", "interval_width")]
+    assert any(each.startswith("No prediction intervals of ef in a test part") for each in result.warnings)
+    assert result.predictions["low"].null_count == result.predictions.num_rows
+    write_report(result, locate(tmp_path / "out"))
+    told = orjson.loads((tmp_path / "out" / "probe.json").read_bytes())["prediction_intervals"]
+    assert told == {"ef": {"all": None}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_small_subgroups_are_counted_and_the_number_is_named(result: ProbeResult
     assert bands == [f"subgroup: years={low} to {low + 20}" for low in (20, 40, 60)] + ["subgroup: years=80 to 100"]
 
 
+def test_a_gap_to_few_others_is_not_given(run: EmbeddingRun, table: pd.DataFrame) -> None:
+    patient = table["patient"].str[1:].astype(int)
+    there = table.assign(ward=np.where(patient < 10, "small", np.where(patient < 200, "some", "")))
+    found = probe(run, there, **OPTIONS, label=("af",), where="ward != ''", subgroups=("ward",))
+    assert row_of(found, "none", "subgroup: ward=small").estimate is None
+    some = row_of(found, "auroc", "subgroup: ward=some")
+    assert some.estimate is not None
+    assert some.note.startswith("no gap: fewer than 10 patients of the rarer class elsewhere")
+    assert not [row for row in found.rows if row.metric.endswith("gap")]
+
+
 def test_the_page_shows_them_apart_from_the_controls(result: ProbeResult, table: pd.DataFrame) -> None:
     page = page_of(result)
     assert '<h2 id="s3">Controls</h2>' in page
@@ -99,6 +111,12 @@ def test_the_page_shows_them_apart_from_the_controls(result: ProbeResult, table:
     assert "Gap" in section
     assert "site=small" not in section
     assert "1 subgroups" not in section
+    shown = sum(row_of(result, "auroc", f"subgroup: site={each}").n_patients or 0 for each in ("north", "south"))
+    assert table["patient"].nunique() - shown == 6  # so that exact counts would tell those of the small site
+    first = section.partition("</table>")[0]
+    counts = re.findall(r">site=\w+</th>" + 3 * r"<td[^>]*>([^<]+)</td>", first)
+    assert len(counts) == 2
+    assert all(count.startswith("about ") for each in counts for count in each)
     assert "Subgroups that were tested: sex, site, years:20." in page
     assert not any(name in page for name in (*table["ecg"], *table["patient"]))
 
@@ -110,7 +128,15 @@ def test_subgroups_of_numbers_and_of_times_have_their_metrics(run: EmbeddingRun,
     y = with_hazards(-1.0 + 1.5 * table["x2"].to_numpy(), np.random.default_rng(1))
     times = table.assign(time=np.abs(y), death=y > 0)
     found = probe(
-        run, times, **OPTIONS, time="time", event="death", horizons=(1.0,), one_per_patient="random", subgroups=("sex",)
+        run,
+        times,
+        **OPTIONS,
+        time="time",
+        event="death",
+        horizons=(1.0,),
+        one_per_patient="first",
+        ecg_time="year",
+        subgroups=("sex",),
     )
     assert (row_of(found, "uno_c", "subgroup: sex=M").estimate or 0) > 0.65
     assert row_of(found, "auroc@1 gap", "subgroup: sex=M").low is not None

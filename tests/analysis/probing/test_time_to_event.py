@@ -137,9 +137,22 @@ def test_what_is_not_after_the_ecg_is_left_out_and_counted(run: EmbeddingRun, ta
     assert row_of(found, "uno_c").n_patients == 288
 
 
+def test_a_later_ecg_does_not_take_the_place_of_an_index_ecg_without_a_time(
+    run: EmbeddingRun, table: pd.DataFrame
+) -> None:
+    every = table.assign(years=table["years"].fillna(1.5), death=table["death"].fillna(True))
+    firsts = every.index[~every["patient"].duplicated()]
+    every.loc[firsts[:9], "years"] = np.nan
+    found = probe(run, every, **{**OPTIONS, "controls": "none"}, one_per_patient="first", ecg_time="year")
+    assert set(found.predictions["record"].to_pylist()) == set(every.loc[firsts[9:], "ecg"])
+    assert found.selection.left_out["no known label"] == 9
+
+
 @pytest.mark.parametrize(
     ("options", "changes", "said"),
     [
+        ({"one_per_patient": "last", "ecg_time": "year"}, {}, "the index ECG is the first: one_per_patient='first'"),
+        ({"one_per_patient": "random"}, {}, "the index ECG is the first: one_per_patient='first'"),
         ({"event": None}, {}, "time and event belong together"),
         ({"label": ("af",)}, {}, "give the labels in one way"),
         ({"combine": "logit"}, {}, "combine='logit' fits windows"),

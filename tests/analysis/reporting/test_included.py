@@ -16,8 +16,9 @@ from ecgfounder.analysis import compare, drift, duplicates, probe, report
 from ecgfounder.analysis.acquisition.drift_report import write_drift
 from ecgfounder.analysis.comparison.compare import write_comparison
 from ecgfounder.analysis.duplication.duplicates_report import write_duplicates
+from ecgfounder.analysis.pages.tables import Row, as_table
 from ecgfounder.analysis.probing.probe_report import write_report
-from ecgfounder.analysis.reporting.included import Included, read_included
+from ecgfounder.analysis.reporting.included import PROBE, Included, read_included
 from ecgfounder.analysis.reporting.report_page import report_html
 from ecgfounder.errors import RunError
 from ecgfounder.storage import locate
@@ -63,6 +64,28 @@ def test_a_probe_is_included_without_its_rare_label(folder: Path) -> None:
         row for row in pq.read_table(folder / "probe" / "results.pq").to_pylist() if row["metric"] == "auroc"
     )
     assert any(row[3].startswith(f"{estimate['estimate']:.3f}") for row in rows)
+
+
+def test_ranges_are_not_shown_as_intervals(tmp_path: Path) -> None:
+    numbers = (1000, 500, 100, "5 folds")
+    rows = [
+        Row("af", "auroc", 0.9, 0.88, 0.92, *numbers, "embedding", 0),
+        Row(
+            "af",
+            "auroc",
+            0.7,
+            0.66,
+            0.73,
+            *numbers,
+            "random weights",
+            0,
+            "mean and range of 5 networks with random weights",
+        ),
+    ]
+    pq.write_table(as_table(rows), tmp_path / "results.pq")
+    (tmp_path / PROBE).write_text("{}")
+    (shown,) = read_included(locate(tmp_path)).tables
+    assert [row[3] for row in shown.rows] == ["0.900 (0.880 to 0.920)", "0.700 (range 0.660 to 0.730)"]
 
 
 def test_drift_is_included_without_its_rare_level(folder: Path) -> None:

@@ -181,6 +181,43 @@ def test_no_cell_of_few_patients_is_in_a_page(found: Report) -> None:
             assert [n for n in counts if n.replace(",", "").isdigit() and 0 < int(n.replace(",", "")) < FEWEST] == []
 
 
+def test_flags_that_are_not_shown_are_in_no_order_of_their_numbers(tmp_path: Path) -> None:
+    paths = [f"{number}.xml" for number in range(40)]
+    flagged = {"clipped:I": paths[:5], "too_short": paths[:9], "resampled:250": paths[:20]}
+    flags = {path: tuple(flag for flag, those in flagged.items() if path in those) for path in paths}
+    rows = [(path, number) for number, path in enumerate(paths)]
+    run = Made(tmp_path / "run", rows=rows, done_order=paths, flags=flags, pooling="mean", format="parquet").make()
+    page = report_html(report(open_run(run), map="pca"))
+    shown = [(row[0], row[2]) for row in table(page, "Flags of the embedded recordings")[1:]]
+    assert shown == [("resampled", "20"), ("clipped", HIDDEN), ("too_short", HIDDEN)]
+
+
+def test_values_that_are_put_together_are_not_said_to_be_the_same(hospital: Path) -> None:
+    run = open_run(hospital)
+    records = run.records["record"].to_pylist()
+    born = [1931 if number == 0 else 1970 for number in range(len(records))]
+    given = pa.table({"record": records, "born": born})
+    page = report_html(report(run, given, on="record", by=("born",), map="pca"))
+    assert "1931" not in page
+    assert "born: not shown" in page
+
+
+def test_recordings_without_a_row_are_counted_as_those_of_few_patients(hospital: Path) -> None:
+    run = open_run(hospital)
+    patients = run.records["patient"].to_pylist()
+    for n_lost, shown in ((8, HIDDEN), (11, "about 20")):  # two recordings each
+        lost = sorted(set(patients))[:n_lost]
+        rows = [
+            name
+            for name, patient in zip(run.records["record"].to_pylist(), patients, strict=True)
+            if patient not in lost
+        ]
+        found = report(run, pa.table({"record": rows}), on="record", group="patient", map="pca")
+        assert found.left_out == (("no row in the table of labels", shown),)
+    people = pa.table({"record": rows, "person": rows})  # whose the others are is not known
+    assert report(run, people, on="record", group="person", map="pca").left_out[0][1] == HIDDEN
+
+
 def test_markup_in_names_is_text(hospital: Path, tmp_path: Path) -> None:
     place = tmp_path / "run"
     write_hospital_run(place)
@@ -224,6 +261,7 @@ def test_a_run_with_one_recording(tmp_path: Path) -> None:
     found = report(open_run(Made(tmp_path / "run", rows=[("a/1.xml", 1)], done_order=["a/1.xml"]).make()), map="pca")
     assert found.n is None
     assert "None failed." in report_html(found)
+    assert "of the variance" not in report_html(found)
 
 
 def test_a_run_that_is_not_complete(tmp_path: Path) -> None:

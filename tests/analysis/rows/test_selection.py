@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ecgfounder.analysis.rows import selection
-from ecgfounder.analysis.rows.selection import one_per_group, select
+from ecgfounder.analysis.rows.selection import Selection, one_per_group, select
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.results import open_run
 from tests.builders.runs import PATHS, C, Made
@@ -100,6 +100,34 @@ def test_one_recording_of_each_patient(tmp_path: Path) -> None:
     assert one_per_group(found, groups, "random", None, 0).table.num_rows == 2
     with pytest.raises(SettingsError, match="need the column of the time"):
         one_per_group(found, groups, "first", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("times", "first"),
+    [
+        (["2019-09-01", "2020-10-01 08:00"], 0),
+        (["2020-10-01T08:00:00Z", "2020-10-01T08:00:00-05:00"], 0),
+        ([2020.5, 2019.5], 1),
+    ],
+)
+def test_the_first_recording_is_that_of_the_earliest_time(times: list[object], first: int) -> None:
+    found = Selection(None, pa.table({"record": ["a", "b"], "time": times}), {})  # type: ignore[arg-type]
+    assert one_per_group(found, np.zeros(2), "first", "time", 0).table["record"].to_pylist() == ["ab"[first]]
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (["9/1/2019", "10/1/2020"], "holds values that are no times, such as 2020-01-31 12:00:00"),
+        (["2020-01-01T00:00:00Z", "2020-01-01T00:00:00"], "holds values that are no times"),
+        (["2020-01-01", ""], "has missing values"),
+        ([1.0, None], "has missing values"),
+    ],
+)
+def test_times_without_a_certain_order_are_refused(times: list[object], said: str) -> None:
+    found = Selection(None, pa.table({"record": ["a", "b"], "time": times}), {})  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=said):
+        one_per_group(found, np.zeros(2), "first", "time", 0)
 
 
 @pytest.mark.parametrize(

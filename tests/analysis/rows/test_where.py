@@ -19,6 +19,9 @@ TABLE = pa.table(
         "af": [True, False, None, True],
         "1dAVb": [0, 1, 0, 1],
         "flags": [["clipped:I,II"], [], None, ["resampled:400"]],
+        "day": ["2019-09-01", "2020-10-01 08:00", None, ""],
+        "until": ["2019-09-01 00:01", "2020-10-01", None, None],
+        "us_day": ["9/1/2019", "10/1/2020", None, "1/1/2021"],
         "taken": [datetime.datetime(2020, 1, day) for day in (1, 2, 3, 4)],
     }
 )
@@ -42,6 +45,11 @@ TABLE = pa.table(
         ("not has(flags, 'clipped')", [1, 2, 3]),
         ("taken >= '2020-01-03 00:00:00'", [2, 3]),
         ("age > -1", [0, 1, 3]),
+        ("day >= '2020-10-01'", [1]),
+        ("'2020-10-01 09:00:00' > day", [0, 1]),
+        ("sex < 'G'", [0, 3]),
+        ("us_day == '9/1/2019'", [0]),
+        ("day < until", [0]),
     ],
 )
 def test_a_condition_chooses_rows_and_missing_values_are_not_true(expression: str, rows: list[int]) -> None:
@@ -70,6 +78,10 @@ def test_a_condition_chooses_rows_and_missing_values_are_not_true(expression: st
         ("age", "expected a comparison"),
         ("age > 'old'", "another kind"),
         ("age in 3", "needs a list"),
+        ("us_day >= '1/1/2020'", "it compares dates with texts that are no dates such as"),
+        ("us_day < day", "it compares dates with texts that are no dates such as"),
+        ("day < 'M'", "it compares dates with texts that are no dates such as"),
+        ("us_day >= '2020-01-01'", "it compares dates with texts that are no dates such as"),
         ("age is 3", "None only"),
         ("(" * 500 + "age" + ")" * 500 + " > 1", "not an expression"),
         ("not " * 1200 + "af", "more than 2,000 characters"),

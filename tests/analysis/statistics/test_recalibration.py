@@ -9,6 +9,7 @@ import pytest
 
 from ecgfounder.analysis.statistics.evaluation import Data, evaluate_features, evaluate_recalibrated
 from ecgfounder.analysis.statistics.fitting import NUMBER, Held, Task, fit_split
+from ecgfounder.analysis.statistics.metrics import NumberTest
 from ecgfounder.analysis.statistics.recalibration import FEWEST_IN_BAND, reach_of, reaches, recalibration
 from ecgfounder.analysis.statistics.splits import Split, cross_validation, grouped_folds
 
@@ -157,3 +158,36 @@ def test_small_bands_have_the_width_of_all() -> None:
     (own,) = reaches(held, rng.standard_normal((n, 1)).astype(np.float32), np.arange(n), bands, 0.8)
     assert set(own) == {-1, 0}
     assert reach_of([own], np.array([0, 1, -1]))[:, 0].tolist() == [own[0], own[-1], own[-1]]
+
+
+def test_a_band_that_is_too_small_for_the_level_has_the_width_of_all() -> None:
+    n = 500
+    held = Held(np.arange(n), np.zeros((n, 1)), np.zeros(n, np.int64))
+    bands = (np.arange(n) >= n - FEWEST_IN_BAND).astype(np.int64)
+    Y = np.random.default_rng(0).standard_normal((n, 1)).astype(np.float32)
+    (own,) = reaches(held, Y, np.arange(n), bands, 0.98)
+    assert set(own) == {-1, 0}
+    assert np.isfinite(reach_of([own], bands)).all()
+    (own,) = reaches(held, Y, np.arange(n), bands, 0.9999)
+    assert own == {-1: float("inf")}
+    assert np.isnan(reach_of([own], bands)).all()
+
+
+def test_coverage_counts_patients_as_the_quantile_does() -> None:
+    """One in ten patients has twenty recordings and errors three times as large; the level is that of patients."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    patients = np.repeat(np.arange(n), np.where(np.arange(n) % 10 == 0, 20, 1))
+    errors = np.where(patients % 10 == 0, 3.0, 1.0) * rng.standard_normal(len(patients))
+    held = Held(np.arange(len(patients)), np.zeros((len(patients), 1)), np.zeros(len(patients), np.int64))
+    (own,) = reaches(held, errors[:, None].astype(np.float32), patients, np.full(len(patients), -1), 0.9)
+    reach = np.full(len(patients), own[-1])
+    test = NumberTest(errors, np.zeros(len(patients)), patients, n, reach)
+    found = test.metrics()
+    assert found["coverage"] == pytest.approx(0.9, abs=1e-3)
+    assert found["interval_width"] == pytest.approx(2 * own[-1])
+    assert (np.abs(errors) <= reach).mean() < 0.75
+    # A patient who is drawn twice counts twice, with the same weight for each of the recordings.
+    weights = rng.poisson(1, (3, n)).astype(np.float64)
+    share = np.bincount(patients, np.abs(errors) <= reach) / np.bincount(patients)
+    assert test.metrics(weights)["coverage"] == pytest.approx(weights @ share / weights.sum(axis=1))

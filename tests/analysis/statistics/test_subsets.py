@@ -75,11 +75,11 @@ def test_a_subset_of_all_is_the_evaluation_itself() -> None:
     every = np.ones(240, dtype=bool)
     (found,) = evaluate_subsets(own, data, "y", [(every, ~every)])
     assert found.counts == replace(own.counts["y"])
-    assert found.n_splits == 2
+    assert set(found.n_splits.values()) == {2}
     for name, estimate in own.estimates["y"].items():
         assert found.estimates[name].value == pytest.approx(estimate.value, rel=1e-12)
         assert found.estimates[name].low == pytest.approx(estimate.low, rel=1e-9)
-    assert all(np.isnan(gap.value) for gap in found.gaps.values())  # there are no others
+    assert found.gaps == {}  # there are no others
 
 
 def test_the_gap_of_two_subsets_is_the_same_with_its_sign_inverted() -> None:
@@ -96,7 +96,7 @@ def test_a_test_part_without_a_class_has_no_figure_and_is_counted() -> None:
     evaluation, data, mask = scored(200, np.random.default_rng(2))
     mask = mask & ~((evaluation.fold == 1) & (data.Y[:, 0] > 0))
     (found,) = evaluate_subsets(evaluation, data, "y", [(mask, ~mask)])
-    assert found.n_splits == 1
+    assert set(found.n_splits.values()) == {1}
     alone = replace(data, splits=data.splits[:1])
     (first,) = evaluate_subsets(evaluation, alone, "y", [(mask, ~mask)])
     assert found.estimates["auroc"] == first.estimates["auroc"]
@@ -109,3 +109,14 @@ def test_a_subset_with_few_patients_is_counted_and_not_scored() -> None:
     assert (found.estimates, found.gaps) == ({}, {})
     assert found.why_not == "fewer than 10 patients of the rarer class in the test part"
     assert found.counts.n_patients == len(np.unique(data.groups[few]))
+
+
+def test_there_is_no_gap_to_few_others() -> None:
+    """A gap to one positive patient would tell the figure that is not scored."""
+    evaluation, data, mask = scored(200, np.random.default_rng(4))
+    few = ~mask & (data.groups < 12)
+    own, small = evaluate_subsets(evaluation, data, "y", [(mask, few), (few, mask)])
+    assert own.others == small.counts
+    assert own.others.rarer < 10
+    assert own.estimates["auroc"].low > 0.5
+    assert own.gaps == small.gaps == {}

@@ -10,9 +10,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ecgfounder.analysis.pages.tables import Row, rows_of
 from ecgfounder.analysis.statistics.cox import Baseline, by_time, fit_cox, partial_loss, signed
+from ecgfounder.analysis.statistics.evaluation import Data, Evaluation, evaluate_scores
+from ecgfounder.analysis.statistics.fitting import TIME, Task
 from ecgfounder.analysis.statistics.intervals import combined, drawn_patients, kind_of
 from ecgfounder.analysis.statistics.solver import Basis
+from ecgfounder.analysis.statistics.splits import Split
 from ecgfounder.analysis.statistics.time_metrics import TimeTest, incidence
 from tests.harness.times import TRUE_VALUES, coverage, simulated, true_values, with_hazards
 
@@ -195,3 +199,67 @@ def test_intervals_cover_the_true_value_in_1000_simulations(n_patients: int) -> 
     assert true_values() == pytest.approx(TRUE_VALUES, abs=1e-3)
     found = coverage(1000, n_patients=n_patients, n_draws=500)
     assert all(0.92 <= share <= 0.98 for share in found.values()), found
+
+
+# --- few patients with the event up to a time ---------------------------------------------------------------------------
+
+
+def of_scores(
+    y: np.ndarray, n_parts: int = 1, horizons: tuple[float, ...] = (1.0, 5.0)
+) -> tuple[Evaluation, list[Row]]:
+    rng = np.random.default_rng(0)
+    part = np.arange(len(y)) % n_parts
+    splits = tuple(Split(np.arange(len(y)), np.flatnonzero(part == each)) for each in range(n_parts))
+    data = Data(y[:, None], np.arange(len(y)), splits, Task(("death",), TIME, horizons=horizons), n_draws=50)
+    found = evaluate_scores(rng.standard_normal((len(y), 1)), data, is_logit=False)
+    return found, rows_of(found, "score", "split", 0, 60)
+
+
+def some_early(n_early: int) -> np.ndarray:
+    """200 patients of whom some have the event at 0.5, and others from 2 on."""
+    rng = np.random.default_rng(1)
+    time, event = rng.uniform(2, 10, 200), rng.random(200) < 0.4
+    time[:n_early], event[:n_early] = 0.5, True
+    return signed(time, event)
+
+
+def test_metrics_up_to_a_time_with_few_events_are_not_scored() -> None:
+    y = some_early(1)
+    found, rows = of_scores(y)
+    by_metric = {row.metric: row for row in rows}
+    assert np.isnan(found.estimates["death"]["auroc@1"].value)
+    assert np.isnan(found.draws["death"]["risk@1"]).all()
+    for metric in ("auroc@1", "risk@1"):
+        row = by_metric[metric]
+        assert (row.estimate, row.low, row.n_pos_patients) == (None, None, 1)
+        assert row.note == "not scored: fewer than 10 patients with the event up to 1 in the test part"
+    n_up_to_5 = int(((y > 0) & (y <= 5)).sum())
+    assert by_metric["auroc@5"].estimate is not None
+    assert by_metric["auroc@5"].n_pos_patients == n_up_to_5
+    assert "few patients (fewer than 60 with the event up to 5)" in by_metric["auroc@5"].note
+    assert by_metric["uno_c"].estimate is not None
+    assert by_metric["uno_c"].n_pos_patients == (y > 0).sum()
+
+
+def test_a_test_part_without_a_case_is_named() -> None:
+    y = some_early(24)
+    y[1:24:2] *= -1  # of the second part: observed until then
+    found, rows = of_scores(y, 2)
+    row = next(row for row in rows if row.metric == "auroc@1")
+    assert row.estimate is None
+    assert row.note == "not scored: a test part without patients with the event up to 1"
+    assert np.isfinite(found.estimates["death"]["auroc@5"].value)
+
+
+def test_few_who_are_observed_beyond_a_time_are_too_few() -> None:
+    y = some_early(1)
+    beyond = np.sort(np.abs(y))[-5]
+    _, rows = of_scores(y, 1, (5.0, float(beyond)))
+    row = next(row for row in rows if row.metric == f"auroc@{beyond:g}")
+    assert row.note.startswith("not scored: fewer than 10 patients observed beyond")
+
+
+def test_with_few_events_before_the_last_time_nothing_is_scored() -> None:
+    found, (row,) = of_scores(some_early(9), 1, (1.0,))
+    assert found.not_scored == {"death": "fewer than 10 patients with the event before 1 in the test part"}
+    assert row.note == f"not scored: {found.not_scored['death']}"

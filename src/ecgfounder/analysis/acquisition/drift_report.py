@@ -29,7 +29,7 @@ from ecgfounder.analysis.acquisition.drift_result import (
 )
 from ecgfounder.analysis.acquisition.factors import Factor
 from ecgfounder.analysis.pages.charts import Axis, Bar, interval_chart
-from ecgfounder.analysis.pages.page import Page, shown_count
+from ecgfounder.analysis.pages.page import Page, rounded_count, shown_count
 from ecgfounder.analysis.pages.tables import check_results_folder, write_table
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.escaping import counted
@@ -202,8 +202,8 @@ def _levels(page: Page, result: DriftResult, factor: Factor) -> None:
     table = [
         (
             level.name,
-            shown_count(level.n_records),
-            shown_count(level.n_patients),
+            rounded_count(level.n_records),
+            rounded_count(level.n_patients),
             *(figures.get((level.name, metric, control), "–") for metric, control, _ in used),
         )
         for level in factor.levels

@@ -323,7 +323,7 @@ class Figures:
         """Add one; `numbers` are recordings, patients, and patients with the level or label."""
         value, low, high = (_finite(each) for each in (estimate.value, estimate.low, estimate.high))
         if estimate.n_unscored:
-            note = f"{note}; {estimate.n_unscored} of {estimate.n_draws} draws could not be scored".removeprefix("; ")
+            note = f"{note}; {estimate.unscored}".removeprefix("; ")
         split = f"{self._settings.folds} folds by patient" if split is None else split
         seed = self._settings.seed
         self.rows.append(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgfounder.analysis.rows.selection import Selection
+from ecgfounder.analysis.rows.times import dates_in
 from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import counted, one_line
@@ -166,11 +167,12 @@ def factor_of(selection: Selection, name: str, groups: Numbers, *, as_levels: bo
     column = selection.column(name, "by")
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    values = _numbers(column, name, required=as_number)
+    dates = dates_in(column)
+    values = _years(dates) if dates is not None else _numbers(column, name, required=as_number)
     if values is not None and not as_levels:
         known = np.isfinite(values)
-        if as_number or pa.types.is_temporal(column.type) or len(np.unique(values[known])) > MOST_AS_LEVELS:
-            return _number_factor(name, values, groups, is_time=pa.types.is_temporal(column.type))
+        if as_number or dates is not None or len(np.unique(values[known])) > MOST_AS_LEVELS:
+            return _number_factor(name, values, groups, is_time=dates is not None)
     if not (values is not None or _is_text(column.type)):
         raise SettingsError(f"the column {name!r} of the 'by' parameter holds neither texts nor numbers")
     return _level_factor(name, selection.texts(name, "by"), groups)
@@ -180,14 +182,15 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
 
 
+def _years(dates: pa.ChunkedArray) -> Doubles:
+    microseconds = pc.cast(pc.cast(dates, pa.int64()), pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.asarray(1970 + microseconds.astype(np.float64) / 1e6 / _SECONDS_A_YEAR, dtype=np.float64)
+
+
 def _numbers(column: pa.ChunkedArray, name: str, *, required: bool) -> Doubles | None:
-    """The values as numbers, times as years; None for texts."""
+    """The values as numbers; None for texts."""
     kind = column.type
     try:
-        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-            times = pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64())
-            values = pc.cast(times, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
-            return np.asarray(1970 + values / 1e6 / _SECONDS_A_YEAR, dtype=np.float64)
         is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         if is_number or pa.types.is_boolean(kind) or (required and _is_text(kind)):
             found: Doubles = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)

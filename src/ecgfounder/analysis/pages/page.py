@@ -172,6 +172,22 @@ class Page:
         )
 
 
+def rounded_count(number: int | None) -> str:
+    """A rounded count.
+
+    >>> rounded_count(7), rounded_count(23), rounded_count(1234), rounded_count(987_654), rounded_count(None)
+    ('under 11', 'about 20', 'about 1,200', 'about 990,000', '')
+    """
+    if number is None:
+        return ""
+    if number == 0:
+        return "0"
+    if number < FEWEST:
+        return f"under {FEWEST}"
+    unit = max(10, 10 ** (len(str(number)) - 2))
+    return f"about {round(number / unit) * unit:,}"
+
+
 def shown_count(number: int | None) -> str:
     """A count for a page: numbers from 1 to 10 are not shown.
 

@@ -105,17 +105,19 @@ def _row(
     few: int,
 ) -> Row:
     notes = []
-    rarest = min((evaluation.counts[name] for name in evaluation.labels), key=lambda each: each.rarer)
-    rarest = rarest if counts is None else counts
+    labels = evaluation.labels if counts is None else (label,)
+    rarest = min((evaluation.counts[name].of(metric) for name in labels), key=lambda each: each.rarer)
+    if (reason := rarest.why_not_scored(0)) is not None:
+        return Row(label, metric, None, None, None, *numbers_of(rarest), *where, f"not scored: {reason}")
     if rarest.rarer < few:
         notes.append(f"few patients (fewer than {few} {rarest.which})")
     if estimate.n_unscored:
-        notes.append(f"{estimate.n_unscored} of {estimate.n_draws} draws could not be scored")
+        notes.append(estimate.unscored)
     if finite(estimate.low) is None and finite(estimate.value) is not None and estimate.n_unscored < estimate.n_draws:
         notes.append("no interval: the same in every draw")
     if label == MACRO:
         notes.append(f"mean of {len(evaluation.labels)} labels")
-    numbers = numbers_of(counts)
+    numbers = numbers_of(None if counts is None else rarest)
     return Row(
         label,
         metric,

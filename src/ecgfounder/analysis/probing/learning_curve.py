@@ -5,11 +5,12 @@ In: features, `Data`, sizes. Out: for each label and size the metric in each of 
 A size is a number of patients of the rarer class (of numbers: of patients; of times: with the event). For each seed the patients
 of a training part are put into a random order; the subset of a size is the beginning of that order in which there are so many.
 So subsets of a seed are nested, and prevalences are those of the cohort. Penalties are chosen in grouped folds of the subset.
-Seeds take the splits in turn, each with its own test part.
+Seeds take the splits in turn, each with its own test part, and so the features, in all pairs.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -100,10 +101,11 @@ def learning_curve(
         for size in (each for each in sorted(set(sizes)) if each <= few):
             began, values, records, patients = time.monotonic(), [], [], []
             for seed in range(n_seeds):
-                split = alone.splits[seed % len(alone.splits)]
+                of_split, of_features = in_turn(seed, len(alone.splits), len(features))
+                split = alone.splits[of_split]
                 train = subset(alone, split, seed, size)
                 part = replace(alone, splits=(Split(train, split.test),), seed=data.seed + seed, n_draws=2)
-                found = evaluate_features(features[seed % len(features)], part, small_training=True)
+                found = evaluate_features(features[of_features], part, small_training=True)
                 if label in found.estimates:
                     values.append(found.estimates[label][data.task.metric].value)
                     records.append(len(train))
@@ -115,6 +117,12 @@ def learning_curve(
                     Point(curve, label, size, tuple(values), float(np.mean(records)), float(np.mean(patients)))
                 )
     return points
+
+
+def in_turn(seed: int, n_splits: int, n_features: int) -> tuple[int, int]:
+    """Which split and which features a seed has: both in turn, and each pair once in as many seeds as there are pairs."""
+    again = seed // math.lcm(n_splits, n_features)
+    return seed % n_splits, (seed + again) % n_features
 
 
 def in_order(data: Data, split: Split, seed: int) -> tuple[Numbers, Numbers]:

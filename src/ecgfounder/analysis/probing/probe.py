@@ -300,6 +300,10 @@ class ProbeSettings:
             raise SettingsError("interval_by needs prediction_interval")
         if self.label_noise and (self.number or self.time is not None):
             raise SettingsError("label_noise is for labels of two or more classes, not for numbers and times")
+        labels = (*self.label, *self.number, self.classes, self.codes, self.time, self.event)
+        for name in self.baseline:
+            if name in labels:
+                raise SettingsError(f"the baseline has the column {name!r}, which is what the probe predicts")
         if self.split is not None and self.test_runs:
             raise SettingsError("split and test_runs contradict each other: choose one")
         if self.refit and not self.is_cross_validation:
@@ -317,6 +321,11 @@ class ProbeSettings:
             return
         if not all(0 < each < float("inf") for each in self.horizons):
             raise SettingsError("Invalid value for the 'horizons' parameter. They must be positive numbers.")
+        if self.one_per_patient not in (None, "first"):
+            raise SettingsError(
+                "with a time to an event the index ECG is the first: one_per_patient='first'. Which one is the last, or may be "
+                "drawn, depends on how long the patient lived."
+            )
         if self.combine == "logit":
             raise SettingsError("combine='logit' fits windows; with a time to an event use 'mean'")
         if self.days is not None:
@@ -522,8 +531,8 @@ class _Probe:
             exclude_flags=settings.exclude_flags,
         )
         found = self._labels(selection)
-        known = np.isfinite(found.Y).any(axis=1)
-        selection, found = selection.kept(known, "no known label"), replace(found, Y=found.Y[known])
+        if found.kind != TIME:
+            selection, found = _with_known(selection, found)
         if settings.one_per_patient is not None:
             before = selection.table.append_column("__row", pa.array(np.arange(selection.table.num_rows)))
             selection = one_per_group(
@@ -535,7 +544,8 @@ class _Probe:
             )
             found = replace(found, Y=found.Y[selection.table["__row"].to_numpy()])
             selection = replace(selection, table=selection.table.drop_columns(["__row"]))
-        if found.kind == TIME:
+        if found.kind == TIME:  # no later ECG takes the place of an index ECG whose time is unknown
+            selection, found = _with_known(selection, found)
             after = found.Y[:, 0] != 0
             selection, found = selection.kept(after, _NOT_AFTER), replace(found, Y=found.Y[after])
         if not selection.table.num_rows:
@@ -554,6 +564,11 @@ class _Probe:
             self._check_horizons()
         by_band = () if settings.interval_by is None else (settings.interval_by,)
         bands = subgroups_of(selection, by_band, "interval_by")
+        if known := {each.column for each in bands} & set(settings.number):
+            raise SettingsError(
+                f"Invalid value for the 'interval_by' parameter. The column {known.pop()!r} is the number that is predicted: "
+                "where the probe is used, its bands are not known. For the coverage by band give it as subgroups."
+            )
         self.band_names = tuple(each.level for each in bands)
         if bands:
             number = np.full(selection.table.num_rows, -1, dtype=np.int64)
@@ -599,7 +614,7 @@ class _Probe:
         if several:
             raise SettingsError(
                 f"{counted(several, 'patient')} {'has' if several == 1 else 'have'} several recordings with a time, of which one "
-                "is the index ECG, from which time counts: choose it with one_per_patient ('first' needs ecg_time)"
+                "is the index ECG, from which time counts: choose it with one_per_patient='first' and ecg_time"
             )
 
     def _check_horizons(self) -> None:
@@ -725,12 +740,24 @@ class _Probe:
         return rows_of(evaluation, control, self.settings.describe_split(), data.seed, FEW_PATIENTS)
 
     def _warn_of_the_rest(self, evaluation: Evaluation) -> None:
-        few = [name for name in evaluation.labels if evaluation.counts[name].rarer < FEW_PATIENTS]
+        counts = {name: evaluation.counts[name].of(self.task.metric) for name in evaluation.labels}
+        few = [name for name, each in counts.items() if each.rarer < FEW_PATIENTS]
         if few:
             self.warnings.append(
-                f"Few patients: fewer than {FEW_PATIENTS} {evaluation.counts[few[0]].which} of {', '.join(few)}; their "
+                f"Few patients: fewer than {FEW_PATIENTS} {counts[few[0]].which} of {', '.join(few)}; their "
                 "intervals may be too narrow."
             )
+        for label in evaluation.labels:
+            for horizon, each in evaluation.counts[label].at.items():
+                if (reason := each.why_not_scored()) is not None:
+                    self.warnings.append(f"Not scored: {label} up to {horizon}: {reason}.")
+        if evaluation.reach is not None and self.task.interval is not None:
+            reach = evaluation.reach[evaluation.fold >= 0]
+            if names := [name for at, name in enumerate(evaluation.labels) if np.isnan(reach[:, at]).any()]:
+                self.warnings.append(
+                    f"No prediction intervals of {', '.join(names)} in a test part, and no coverage: too few patients for the "
+                    f"level {self.task.interval:g}."
+                )
         if len(evaluation.labels) > 1:
             self.warnings.append(
                 f"{len(evaluation.labels)} labels were tested; intervals and p-values are of each by itself, without a "
@@ -1038,7 +1065,7 @@ class _Probe:
                 counts = own.counts.get(label)
                 numbers = numbers_of(counts)
                 where = (self.settings.describe_split(), control.name, self.settings.seed)
-                note = "embedding minus control, paired"
+                note = f"embedding minus control, paired; {found.unscored}".removesuffix("; ")
                 rows.append(Row(label, f"{metric} difference", value, found.low, found.high, *numbers, *where, note))
         return rows
 
@@ -1069,7 +1096,7 @@ class _Probe:
             numbers = numbers_of(evaluation.counts[label])
             before, after = evaluation.estimates[label]["brier"].value, found.estimates[label]["brier"].value
             apart = difference(evaluation.draws[label]["brier"], found.draws[label]["brier"], before - after)
-            note = "embedding minus recalibrated, paired"
+            note = f"embedding minus recalibrated, paired; {apart.unscored}".removesuffix("; ")
             rows.append(Row(label, "brier difference", before - after, apart.low, apart.high, *numbers, *where, note))
             of_label = np.array([line[number] for line in lines])
             note = f"mean and range over {counted(len(lines), 'split')}"
@@ -1182,6 +1209,12 @@ _SECONDS_PER_FILE = 0.01
 """Of a core, for the features of a recording of ten seconds, beside reading it."""
 
 _MADE_HERE = re.compile(r"(he-normal-v\d+)-seed\d+\.safetensors$")
+
+
+def _with_known(selection: Selection, found: LabelSet) -> tuple[Selection, LabelSet]:
+    """The recordings with a known label."""
+    known = np.isfinite(found.Y).any(axis=1)
+    return selection.kept(known, "no known label"), replace(found, Y=found.Y[known])
 
 
 def default_horizons(y: Floats) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from ecgfounder._version import __version__
 from ecgfounder.analysis.pages.charts import N_STYLES, Axis, Bar, Series, interval_chart, line_chart, unit_axis
-from ecgfounder.analysis.pages.page import Page, shown_count
+from ecgfounder.analysis.pages.page import Page, rounded_count, shown_count
 from ecgfounder.analysis.pages.tables import EMBEDDING, Row, check_results_folder, make_folder, write_table
 from ecgfounder.analysis.probing.checklist import checklist
 from ecgfounder.analysis.probing.curve_section import curve_section
@@ -34,6 +34,7 @@ from ecgfounder.analysis.statistics.metrics import calibration_curve, net_benefi
 from ecgfounder.analysis.statistics.recalibration import reaches, recalibration
 from ecgfounder.errors import RunError, StorageError
 from ecgfounder.network.named_head import HAZARDS, NUMBERS, PROBABILITIES, metadata_of
+from ecgfounder.results.small_cells import FEWEST
 from ecgfounder.storage import Location
 from ecgfounder.storage.writing import write_whole
 
@@ -276,7 +277,9 @@ def _metrics(page: Page, result: ProbeResult) -> None:
     counts = {}
     for label in labels:
         first = next(row for row in own if row.label == label)
-        counts[label] = tuple(map(shown_count, (first.n_records, first.n_patients, first.n_pos_patients)))
+        without = (first.n_patients or 0) - (first.n_pos_patients or 0)
+        of_label = rounded_count if 0 < without < FEWEST else shown_count  # else the few others could be counted
+        counts[label] = (shown_count(first.n_records), shown_count(first.n_patients), of_label(first.n_pos_patients))
     table = [(label, *counts[label], *_cells(own, label, plain[:_IN_ONE_TABLE])) for label in labels]
     header = (
         "Label",

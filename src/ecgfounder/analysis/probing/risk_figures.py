@@ -5,6 +5,8 @@ In: a page, and the result of a probe. Out: figures on the page, of aggregates o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ecgfounder.analysis.pages.charts import Axis, Series, line_chart
@@ -31,15 +33,17 @@ def risk_figures(page: Page, result: ProbeResult) -> None:
         "prediction is that of a model which was not trained on its patient."
     )
     label = result.labels.names[0]
+    counts = evaluation.counts[label]
+    scored = [at for at, each in enumerate(horizons) if counts.of(f"risk@{each:g}").why_not_scored(0) is None]
     page.figures(
         [
-            (_calibration(y, risks, horizons), f"Calibration, {label}"),
+            (_calibration(y, risks[:, scored], [horizons[at] for at in scored]), f"Calibration, {label}"),
             (_thirds(y, risks[:, -1], horizons[-1]), f"Risk over time by predicted risk, {label}"),
         ]
     )
 
 
-def _calibration(y: Floats, risks: Doubles, horizons: tuple[float, ...]) -> str:
+def _calibration(y: Floats, risks: Doubles, horizons: Sequence[float]) -> str:
     lines = []
     for number, horizon in enumerate(horizons):
         order = np.argsort(risks[:, number], kind="stable")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ecgfounder.analysis.pages.charts import Axis, Bar, interval_chart
-from ecgfounder.analysis.pages.page import Page, shown_count
+from ecgfounder.analysis.pages.page import Page, rounded_count
 from ecgfounder.analysis.pages.tables import EMBEDDING, Row
 from ecgfounder.analysis.probing.probe import ProbeResult
 from ecgfounder.analysis.probing.subgroups import GAP, PREFIX
@@ -37,7 +37,7 @@ def subgroup_section(page: Page, result: ProbeResult, axis: Axis, name: str) -> 
     page.text(
         "The same models and thresholds, tested on the recordings of each subgroup. A gap is the subgroup's figure minus that of "
         "the other recordings of the column, in the same draws of patients. A subgroup whose members are more alike, such as a "
-        "band of ages, may have a lower figure for that alone."
+        "band of ages, may have a lower figure for that alone. Counts are rounded: what exact ones leave of all could be small."
     )
     metric = result.data.task.metric
     for label in result.evaluation.labels[:_MOST_LABELS]:
@@ -78,7 +78,7 @@ def _table(page: Page, label: str, rows: Sequence[Row], metric: str, name: str, 
     table = []
     for control, metrics in scored.items():
         first = next(iter(metrics.values()))
-        counts = map(shown_count, (first.n_records, first.n_patients, first.n_pos_patients))
+        counts = map(rounded_count, (first.n_records, first.n_patients, first.n_pos_patients))
         cells = [_cell(metrics, each) for each in (metric, f"{metric}{GAP}")]
         table.append((control[len(PREFIX) :], *counts, *cells))
     page.table(f"{label} by subgroup", header, table)

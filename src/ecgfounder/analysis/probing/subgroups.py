@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from ecgfounder.analysis.pages.tables import Row, finite, numbers_of
 from ecgfounder.analysis.rows.selection import Selection
-from ecgfounder.analysis.statistics.evaluation import Data, Evaluation
-from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS
+from ecgfounder.analysis.statistics.evaluation import FEWEST_IN_TEST, Data, Evaluation
+from ecgfounder.analysis.statistics.intervals import FEW_PATIENTS, Estimate
 from ecgfounder.analysis.statistics.solver import Doubles
-from ecgfounder.analysis.statistics.subsets import Mask, evaluate_subsets
+from ecgfounder.analysis.statistics.subsets import Mask, Subset, evaluate_subsets
 from ecgfounder.errors import SettingsError
 from ecgfounder.escaping import one_line
 
@@ -167,22 +167,41 @@ def subgroup_rows(
     for label in evaluation.labels:
         found = evaluate_subsets(evaluation, data, label, [(each.inside, each.others) for each in subgroups])
         for subgroup, subset in zip(subgroups, found, strict=True):
-            numbers, where = numbers_of(subset.counts), (split, subgroup.name, seed)
+            where = (split, subgroup.name, seed)
             if subset.why_not is not None:
                 note = f"not scored: {subset.why_not}"
-                rows.append(Row(label, "none", None, None, None, *numbers, *where, note))
+                rows.append(Row(label, "none", None, None, None, *numbers_of(subset.counts), *where, note))
                 continue
-            notes = []
-            if subset.counts.rarer < FEW_PATIENTS:
-                notes.append(f"few patients (fewer than {FEW_PATIENTS} {subset.counts.which})")
-            if subset.n_splits < len(data.splits):
-                notes.append(f"of {subset.n_splits} of {len(data.splits)} test parts")
             for metric, own in subset.estimates.items():
-                figures = finite(own.value), finite(own.low), finite(own.high)
-                rows.append(Row(label, metric, *figures, *numbers, *where, "; ".join(notes)))
-                gap = subset.gaps[metric]
-                if finite(gap.value) is not None:
-                    figures = finite(gap.value), finite(gap.low), finite(gap.high)
-                    note = "; ".join(["subgroup minus the others, paired", *notes])
-                    rows.append(Row(label, f"{metric}{GAP}", *figures, *numbers, *where, note))
+                rows += _rows_of(label, metric, own, subset, len(data.splits), where)
+    return rows
+
+
+def _rows_of(
+    label: str, metric: str, own: Estimate, subset: Subset, n_splits: int, where: tuple[str, str, int]
+) -> list[Row]:
+    """The row of a metric, and that of its gap."""
+    counts, others = subset.counts.of(metric), subset.others.of(metric)
+    if counts.rarer < FEWEST_IN_TEST:
+        note = f"not scored: {counts.why_not_scored(0)}"
+        return [Row(label, metric, None, None, None, *numbers_of(counts), *where, note)]
+    gap = subset.gaps.get(metric)
+    lines = [
+        (metric, own, counts, [] if gap else [f"no gap: fewer than {FEWEST_IN_TEST} patients {others.which} elsewhere"])
+    ]
+    if gap is not None and finite(gap.value) is not None:
+        fewer = min(counts, others, key=lambda each: each.rarer)
+        lines.append((f"{metric}{GAP}", gap, fewer, ["subgroup minus the others, paired"]))
+    rows = []
+    for name, estimate, rarest, notes in lines:
+        if rarest.rarer < FEW_PATIENTS:
+            notes.append(
+                f"few patients (fewer than {FEW_PATIENTS} {rarest.which}{'' if rarest is counts else ' elsewhere'})"
+            )
+        if subset.n_splits[metric] < n_splits:
+            notes.append(f"of {subset.n_splits[metric]} of {n_splits} test parts")
+        if estimate.n_unscored:
+            notes.append(estimate.unscored)
+        figures = finite(estimate.value), finite(estimate.low), finite(estimate.high)
+        rows.append(Row(label, name, *figures, *numbers_of(counts), *where, "; ".join(notes)))
     return rows

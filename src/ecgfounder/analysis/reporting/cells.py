@@ -5,7 +5,8 @@ In: values of recordings, and the patient of each. Out: `Partition`s whose cells
 A count tells more than itself: a total minus the other rows of its table, or the difference of two counts of which one is known
 to contain the other (the recordings of a format, and those of the devices that write it). So each table is a division of all
 recordings into cells that are all large enough, small ones put together; and no cells of it together may contain cells of another
-table together, or be contained in them, with a rest of a few patients.
+table together, or be contained in them, with a rest of a few patients. Of tables of two cells (a flag, a statement, a label), any
+number that exclude each other are looked at.
 """
 
 from __future__ import annotations
@@ -19,16 +20,15 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from ecgfounder.analysis.reporting.sides import Mask, Sides
 from ecgfounder.analysis.statistics.solver import Numbers
 from ecgfounder.results.small_cells import FEWEST, OTHERS, rare_values
-
-Mask = npt.NDArray[np.bool_]
 
 MOST_CELLS = 20
 """Rows of a table; the values that are less frequent are put together."""
 
 _MOST_SETS = 10
-"""Groups of cells of which all sets are looked at; of more, each one and each two with what they lead to."""
+"""Groups of cells of which all sets are looked at; of more, each one and each two with what they lead to, and all but them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,8 @@ class Cells:
         self._most_of_one = int(np.bincount(patients).max()) if len(patients) else 0
         self._shown: list[tuple[npt.NDArray[np.int32], int]] = []
         self._totals: list[Numbers] = []
+        self._sides = Sides(self.few)
+        self._of_patients: Cells | None = None
 
     @property
     def n(self) -> int:
@@ -142,8 +144,9 @@ class Cells:
     def by_order(self, names: Sequence[str], codes: Numbers, unknown: str | None = None) -> Partition:
         """A division by values in an order, of which neighbours are put together.
 
-        The name of neighbours is made of the first name and the last, or of their ends, if they are intervals "2 to 5". The value
-        `unknown` is outside of the order and comes last.
+        The name of neighbours is made of the first name and the last, or of their ends, if they are intervals "2 to 5". The first
+        ones and the last ones have no other end than that of the next group: the extreme value may be that of one patient. The
+        value `unknown` is outside of the order and comes last.
         """
         counts = np.bincount(codes, minlength=len(names))
         groups = [[int(each)] for each in np.flatnonzero(counts)]
@@ -160,11 +163,11 @@ class Cells:
             other = min(beside, key=lambda each: numbers[each])
             first, second = sorted((offender, other))
             groups[first : second + 1] = [groups[first] + groups[second]]
-        if not groups or not self.are_enough:
-            return _nothing(codes)
+        if not groups or not self.are_enough or (len(groups) == 1 and len(groups[0]) > 1):
+            return _nothing(codes)  # all values together are not the same value
         for number, group in enumerate(groups):
             place[group] = number
-        shown = [_span([names[each] for each in group], unknown) for group in groups]
+        shown = _spans([[names[each] for each in group] for group in groups], unknown)
         return self._registered(shown, place[codes])
 
     def of(self, mask: Mask) -> int | None:
@@ -176,7 +179,8 @@ class Cells:
             codes = 1 - mask.astype(np.int64)
             if Trial(self, codes, 2).offender(np.arange(2), 2) is not None:
                 return None
-            self._registered(["", ""], codes)
+            if not self._registered(["", ""], codes):
+                return None
         return n
 
     def show(self, codes: Numbers, n: int) -> None:
@@ -187,13 +191,21 @@ class Cells:
     def patients_by(self, partition: Partition) -> tuple[int, ...] | None:
         """The number of patients in each cell.
 
-        None if it would tell how few patients are in several cells, not in one, or have several recordings.
+        None if it would tell how few patients are in several cells, not in one, in one and not in that of another partition, or
+        have several recordings.
         """
-        numbers = [self.size(partition.codes == each) for each in range(len(partition.names))]
+        who = [
+            np.bincount(self.patients[partition.codes == n], minlength=self.n_patients) > 0
+            for n in range(len(partition.names))
+        ]
+        numbers = [int(np.count_nonzero(each)) for each in who]
         told = [self.n - self.n_patients, sum(numbers) - self.n_patients]
-        told += [self.n_patients - each for each in numbers]
         told += [count - each for count, each in zip(partition.counts, numbers, strict=True)]
-        return None if any(0 < each < FEWEST for each in told) or not numbers else tuple(numbers)
+        if not numbers or any(0 < each < FEWEST for each in told):
+            return None
+        if self._of_patients is None:
+            self._of_patients = Cells(np.arange(self.n_patients))
+        return None if any(self._of_patients.of(each) is None for each in who) else tuple(numbers)
 
     def _enough(self, codes: Numbers, n: int) -> Mask:
         """Whether each code has enough patients: bool [n]."""
@@ -212,7 +224,9 @@ class Cells:
         return FEWEST * self._most_of_one
 
     def _registered(self, names: Sequence[str], codes: Numbers) -> Partition:
-        """A division that is shown."""
+        """A division that is shown, unless it has two cells that with others tell of few."""
+        if len(names) == 2 and not self._sides.accept(codes == 0, self.largest_few):
+            return _nothing(codes)
         counts = np.bincount(codes, minlength=len(names))
         if len(names) > 1:
             self._shown.append((codes.astype(np.int32), len(names)))
@@ -336,20 +350,43 @@ def _closed_sets(leads_to: Mask) -> Iterator[Mask]:
         for chosen in combinations(range(n_parts), size):
             found: Mask = np.any(reach[list(chosen)], axis=0)
             sets.setdefault(found.tobytes(), found)
-    yield from (found[part] for found in sets.values() if not found.all())
+            if most < n_parts:
+                apart: Mask = ~np.any(reach[:, list(chosen)], axis=1)  # all but what leads to the chosen ones
+                sets.setdefault(apart.tobytes(), apart)
+    yield from (found[part] for found in sets.values() if found.any() and not found.all())
 
 
 def _nothing(codes: Numbers) -> Partition:
     return Partition((), (), np.full(len(codes), -1, dtype=np.int64))
 
 
-def _span(names: Sequence[str], unknown: str | None) -> str:
+def _spans(groups: Sequence[Sequence[str]], unknown: str | None) -> list[str]:
+    """The names of groups of neighbours.
+
+    >>> _spans([["2 to 5", "5 to 10"], ["10 to 15", "15 to 20"], ["20 to 25"], ["25 to 30", "40 to 50"]], None)
+    ['… to 10', '10 to 20', '20 to 25', '25 to …']
+    >>> _spans([["1931", "1970"], ["1971", "1972"], ["1999", "not stated"]], "not stated")
+    ['under 1971', '1971 to 1972', 'over 1972 or not stated']
     """
-    >>> _span(["2 to 5", "5 to 10", "10 to 15"], None), _span(["2001", "2004", "not stated"], "not stated")
-    ('2 to 15', '2001 to 2004 or not stated')
-    """
-    if len(names) > 1 and names[-1] == unknown:
-        return f"{_span(names[:-1], None)} or {unknown}"
-    if len(names) == 1:
-        return names[0]
-    return f"{names[0].partition(' to ')[0]} to {names[-1].rpartition(' to ')[2]}"
+    known = [[name for name in group if name != unknown] for group in groups]
+    n = sum(map(bool, known))
+    found = []
+    for number, group in enumerate(groups):
+        inside = known[number]
+        before, after = (known[number - 1] if number else []), (known[number + 1] if number + 1 < n else [])
+        names = [] if not inside else inside if len(group) == 1 else [_span(inside, before, after)]
+        found.append(" or ".join([*names, *group[len(inside) :]]))
+    return found
+
+
+def _span(names: Sequence[str], before: Sequence[str], after: Sequence[str]) -> str:
+    """The name of values together, between those of the groups before and after them."""
+    if not before and not after:
+        return "any value"
+    first, last = names[0].partition(" to ")[0], names[-1].rpartition(" to ")[2]
+    if before and after:
+        return f"{first} to {last}" if len(names) > 1 else names[0]
+    is_interval = " to " in names[0]
+    if after:
+        return f"… to {after[0].partition(' to ')[0]}" if is_interval else f"under {after[0]}"
+    return f"{before[-1].rpartition(' to ')[2]} to …" if is_interval else f"over {before[-1]}"

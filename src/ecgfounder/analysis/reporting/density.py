@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.analysis.reporting.cells import Mask
+from ecgfounder.analysis.reporting.sides import Mask
 from ecgfounder.analysis.statistics.solver import Floats, Numbers
 from ecgfounder.results.small_cells import FEWEST
 

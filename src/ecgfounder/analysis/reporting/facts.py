@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgfounder.analysis.reporting.cells import Cells, Partition
+from ecgfounder.analysis.rows.times import dates_in
 from ecgfounder.analysis.statistics.solver import Doubles, Numbers
 from ecgfounder.ecg.leads import KNOWN_LEADS, STANDARD_LEADS
 from ecgfounder.ecg.plot import filter_settings
@@ -182,28 +183,15 @@ def of_column(name: str, column: pa.ChunkedArray) -> Values:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_temporal(kind) and not pa.types.is_time(kind) and not pa.types.is_duration(kind):
-        return _ordered_numbers(name, doubles(pc.year(column)))
+    if (dates := dates_in(column)) is not None:
+        return _ordered_numbers(name, doubles(pc.year(dates)))
     if pa.types.is_boolean(kind):
         return of_texts(name, column)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _ordered_numbers(name, doubles(column))
     if pa.types.is_nested(kind):
         return of_texts(name, pc.binary_join(column.cast(pa.list_(pa.string())).combine_chunks(), " "))
-    years = _years_of_texts(column)
-    return of_texts(name, column) if years is None else _ordered_numbers(name, years)
-
-
-def _years_of_texts(column: pa.ChunkedArray) -> Doubles | None:
-    """The years of texts that are all dates as in 2021-03-04, perhaps with a time; None for other texts."""
-    texts = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
-    if texts.null_count == len(texts):
-        return None
-    are_dates = pc.match_substring_regex(texts, r"^(19|20)\d\d-[01]\d-[0-3]\d([T ].*)?$")
-    if not pc.all(are_dates).as_py():
-        return None
-    return doubles(pc.utf8_slice_codeunits(texts, 0, 4).cast(pa.float64()))
+    return of_texts(name, column)
 
 
 def _ordered_numbers(title: str, values: Doubles) -> Values:

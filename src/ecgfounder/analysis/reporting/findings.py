@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgfounder.analysis.reporting.cells import Mask
 from ecgfounder.analysis.reporting.facts import lists_of, short_name
+from ecgfounder.analysis.reporting.sides import Mask
 from ecgfounder.analysis.rows.selection import Selection
 from ecgfounder.analysis.statistics.solver import Numbers
 from ecgfounder.network.bundles import published_labels

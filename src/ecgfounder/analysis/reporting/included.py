@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ecgfounder.analysis.acquisition.drift_report import MARKER as DRIFT
 from ecgfounder.analysis.comparison.compare import MARKER as COMPARISON
 from ecgfounder.analysis.duplication.duplicates_report import MARKER as DUPLICATES
+from ecgfounder.analysis.pages.page import rounded_count
 from ecgfounder.analysis.probing.learning_curve import PREFIX as CURVE
 from ecgfounder.analysis.probing.probe_report import MARKER as PROBE
 from ecgfounder.analysis.probing.subgroups import PREFIX as SUBGROUP
@@ -81,22 +82,6 @@ def read_included(folder: Location) -> Included:
     )
 
 
-def about(number: int | None) -> str:
-    """A rounded count.
-
-    >>> about(7), about(23), about(1234), about(987_654), about(None)
-    ('under 11', 'about 20', 'about 1,200', 'about 990,000', '')
-    """
-    if number is None:
-        return ""
-    if number == 0:
-        return "0"
-    if number < FEWEST:
-        return f"under {FEWEST}"
-    unit = max(10, 10 ** (len(str(number)) - 2))
-    return f"about {round(number / unit) * unit:,}"
-
-
 def _rows(folder: Location, stem: str) -> Rows:
     found: Rows = pq.ParquetFile(pa.BufferReader((folder / f"{stem}.pq").read())).read(use_threads=False).to_pylist()
     return found
@@ -116,10 +101,15 @@ def _enough(row: dict[str, Any]) -> bool:
     return bool(known) and all(each >= FEWEST for each in known)
 
 
+_RANGE = "mean and range"
+"""In the notes of figures that are means over networks, permutations or splits, with the smallest and the largest."""
+
+
 def _figure(row: dict[str, Any], digits: int = 3) -> str:
     numbers = [row["estimate"], row["low"], row["high"]]
     texts = [f"{round(float(each), digits) + 0.0:.{digits}f}" for each in numbers if each is not None]
-    return texts[0] if len(texts) < 3 else f"{texts[0]} ({texts[1]} to {texts[2]})"
+    what = "range " if _RANGE in (row.get("note") or "") else ""
+    return texts[0] if len(texts) < 3 else f"{texts[0]} ({what}{texts[1]} to {texts[2]})"
 
 
 # --- probe -------------------------------------------------------------------------------------------------------------
@@ -175,8 +165,8 @@ def _probe(folder: Location) -> Included:
             _METRICS[row["metric"]],
             _control(row["control"]),
             _figure(row),
-            about(row["n_patients"]),
-            about(row["n_pos_patients"]),
+            rounded_count(row["n_patients"]),
+            rounded_count(row["n_pos_patients"]),
         )
         for row in rows
         if row["label"] in with_mean
@@ -187,7 +177,8 @@ def _probe(folder: Location) -> Included:
     return Included(
         "Linear probe",
         "How well a linear model reads labels from the embeddings, on patients that it was not trained on; intervals are over "
-        f"patients.{note} A figure without its controls says little.",
+        "patients, ranges from the smallest to the largest figure of several networks, permutations or splits."
+        f"{note} A figure without its controls says little.",
         _in_parts("Metrics and controls", header, table, 3),
     )
 
@@ -258,9 +249,15 @@ _CLASSES = {
 
 def _duplicates(folder: Location) -> Included:
     told = _about(folder, DUPLICATES)
-    pairs = tuple((what, about(int(told["pairs"][name]))) for name, what in _CLASSES.items() if name in told["pairs"])
+    pairs = tuple(
+        (what, rounded_count(int(told["pairs"][name]))) for name, what in _CLASSES.items() if name in told["pairs"]
+    )
     leaks = tuple(
-        (f"{short_name(row['a'])} and {short_name(row['b'])}", _LEAKS.get(row["class"], "in common"), about(row["n"]))
+        (
+            f"{short_name(row['a'])} and {short_name(row['b'])}",
+            _LEAKS.get(row["class"], "in common"),
+            rounded_count(row["n"]),
+        )
         for row in _rows(folder, "leakage")
         if min(row["n"], row["n_recordings_a"], row["n_recordings_b"]) >= FEWEST
     )
@@ -268,7 +265,7 @@ def _duplicates(folder: Location) -> Included:
         *_in_parts("Pairs of each class", ("Pairs that are", "Number"), pairs, 1),
         *_in_parts("What parts of a split have in common", ("Parts", "What", "Number"), leaks, 2),
     )
-    searched = about(int(told["counts"]["used"]))
+    searched = rounded_count(int(told["counts"]["used"]))
     return Included("Duplicates", f"Of {searched} recordings, those that are there more than once.", tables)
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecgfounder.analysis.reporting.cells import Cells, Mask, Partition, Trial
+from ecgfounder.analysis.pages.page import rounded_count
+from ecgfounder.analysis.reporting.cells import Cells, Partition, Trial
 from ecgfounder.analysis.reporting.facts import Values, cohort_facts, intervals, lists_of, name_of_flag, of_column
 from ecgfounder.analysis.reporting.failures import kinds_of
 from ecgfounder.analysis.reporting.findings import Findings, predicted, stated
-from ecgfounder.analysis.reporting.included import Included, about
+from ecgfounder.analysis.reporting.included import Included
+from ecgfounder.analysis.reporting.sides import Mask
 from ecgfounder.analysis.reporting.vectors import SAMPLE, Sample, has_umap, sample_of, with_umap
 from ecgfounder.analysis.rows.selection import Selection, select
 from ecgfounder.analysis.rows.where import columns_of, rows_where
@@ -41,6 +43,7 @@ _BESIDE = ("Format", "Device", "Filters of the device", "Sampling rate", "Durati
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 24
 _OUTSIDE = "not in the sample"
+HIDDEN = "not shown"
 
 Say = Callable[[str], None]
 
@@ -292,8 +295,8 @@ class _Work:
         flags = self._flags()
         by_level = tuple(found for each in by if (found := self._flags_by(each, flags)) is not None)
         of_head, of_device = predicted(self.selection), stated(self.selection)
-        marks = [self._marks(of_head), self._marks(of_device)]
         known = [None if found is None else self.cells.of(found.known) for found in (of_head, of_device)]
+        marks = [self._marks(of_head), self._marks(of_device)]
         return Report(
             settings=self.settings,
             selection=self.selection,
@@ -328,7 +331,7 @@ class _Work:
         selection = select(run, self.given, settings.on)
         for reason, number in selection.left_out.items():
             if number and reason != "failed":
-                self.left_out.append((reason, about(number)))
+                self.left_out.append((reason, self._about(number)))
         if settings.group is not None:
             texts = selection.texts(settings.group, "group")
             known = np.array([text not in (None, "", "nan") for text in texts], dtype=bool)
@@ -354,6 +357,15 @@ class _Work:
             n_patients = len(np.unique(self._patients(selection)[~mask]))
             self.left_out.append((reason, _few_or(n, n_patients)))
         return selection.kept(mask, reason)
+
+    def _about(self, n: int) -> str:
+        """About how many recordings there are, if they are of enough patients, even of those with the most recordings."""
+        group, records = self.settings.group, self.run.records
+        if group is None:
+            return rounded_count(n)
+        known = group in records.column_names
+        most = int(pc.max(pc.value_counts(records[group]).field("counts")).as_py()) if known else n
+        return rounded_count(n) if n >= FEWEST * most else HIDDEN
 
     def _patients(self, selection: Selection) -> Numbers:
         """The number of each recording's patient, from 0 without gaps."""
@@ -448,9 +460,10 @@ class _Work:
         names = list(FLAGS)
         there = lists_of(self.selection.table["flags"], names, name_of_flag)
         order = np.argsort(-there.sum(axis=0), kind="stable")
-        return tuple(
+        found = (
             Mark(names[each], there[:, each], self.cells.of(there[:, each])) for each in order if there[:, each].any()
-        )
+        )  # those that are not shown come last, by name: their place would tell their number
+        return tuple(sorted(found, key=lambda mark: (mark.n is None, -(mark.n or 0), mark.name)))
 
     def _flags_by(self, table: Table, flags: Sequence[Mark]) -> FlagsBy | None:
         """The frequent flags by the values of a column; None if that would tell of few patients."""

@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from ecgfounder._version import __version__
 from ecgfounder.analysis.pages.charts import bar_chart
-from ecgfounder.analysis.pages.page import Page
+from ecgfounder.analysis.pages.page import Page, rounded_count
 from ecgfounder.analysis.pages.tables import check_results_folder, make_folder
-from ecgfounder.analysis.reporting.cells import Mask, Partition
+from ecgfounder.analysis.reporting.cells import Partition
 from ecgfounder.analysis.reporting.density import Plane, centre_and_spread, drawing, legend
 from ecgfounder.analysis.reporting.drawings import Drawing
-from ecgfounder.analysis.reporting.included import about
 from ecgfounder.analysis.reporting.methods import methods_text, settings_of
-from ecgfounder.analysis.reporting.report import Embedded, Joint, Mark, Report, Table
+from ecgfounder.analysis.reporting.report import HIDDEN, Embedded, Joint, Mark, Report, Table
+from ecgfounder.analysis.reporting.sides import Mask
 from ecgfounder.analysis.reporting.vectors import FAR, Sample
 from ecgfounder.analysis.statistics.solver import Floats
 from ecgfounder.errors import RunError, StorageError
@@ -36,7 +36,6 @@ MARKER = "report.json"
 
 PAGE = "report.html"
 FIGURES = "figures"
-HIDDEN = "not shown"
 
 _MOST_PANELS = 9
 _MOST_NAMED = 20
@@ -290,8 +289,8 @@ def _embeddings(page: Page, report: Report) -> None:
         return
     n = len(found.sample.rows)
     page.text(
-        f"The embeddings of {about(n)} recordings were read: the mean over time, windows and leads, {found.sample.width:,} "
-        "numbers. The norm is the Euclidean length of this vector."
+        f"The embeddings of {rounded_count(n)} recordings were read: the mean over time, windows and leads, "
+        f"{found.sample.width:,} numbers. The norm is the Euclidean length of this vector."
     )
     if found.quantiles:
         rows = [(f"{share:.0%}", f"{value:.4g}") for share, value in found.quantiles]
@@ -324,7 +323,11 @@ def _maps(page: Page, report: Report, found: Embedded) -> None:
         "what lies beyond it."
     )
     page.heading("Two directions of most variance (PCA)")
-    page.text(f"They hold {shares[0]:.0%} and {shares[1]:.0%} of the variance.")
+    everyone = np.ones(len(sample.rows), dtype=bool)
+    if (
+        report.n is not None and report.cells.size(_in_all(report, sample, everyone)) >= FEWEST
+    ):  # few have no further directions
+        page.text(f"They hold {shares[0]:.0%} and {shares[1]:.0%} of the variance.")
     _map(page, report, sample, sample.components, "PCA")
     if sample.map is not None:
         page.heading("UMAP")
@@ -341,7 +344,8 @@ def _map(page: Page, report: Report, sample: Sample, places: Floats, method: str
     if not everything.any():
         page.text(f"No square of the map has {FEWEST} {_unit(report)} or more.")
         return
-    whole = f"Density of {about(len(sample.rows))} recordings by {method}: {np.count_nonzero(everything):,} squares are coloured."
+    n_coloured = np.count_nonzero(everything)
+    whole = f"Density of {rounded_count(len(sample.rows))} recordings by {method}: {n_coloured:,} squares are coloured."
     page.figures(
         [
             (drawing(everything, None, whole), f"All recordings of the sample, {method}"),

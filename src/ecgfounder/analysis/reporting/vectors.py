@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from ecgfounder.analysis.reporting.cells import Mask
+from ecgfounder.analysis.reporting.sides import Mask
 from ecgfounder.analysis.rows.selection import Selection
 from ecgfounder.analysis.statistics.solver import Doubles, Floats, Numbers
 from ecgfounder.errors import MissingDependencyError

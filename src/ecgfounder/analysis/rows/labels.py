@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgfounder.analysis.rows.times import times_of
 from ecgfounder.analysis.statistics.fitting import BINARY, NUMBER, TIME
 from ecgfounder.analysis.statistics.solver import Doubles, Floats
 from ecgfounder.checks import check_choice
@@ -245,21 +246,11 @@ def only_within_days(labels: LabelSet, table: pa.Table, times: tuple[str, str], 
     Negative days are before the ECG.
     """
     ecg_time, label_time = times
-    ecg, label = (_times(_column(table, name, "days"), name) for name in (ecg_time, label_time))
+    columns = (times_of(_column(table, name, "days"), name) for name in times)
+    ecg, label = (column.to_numpy(zero_copy_only=False) for column in columns)
     with np.errstate(invalid="ignore"):
         apart = (label - ecg) / np.timedelta64(1, "D")
         inside = (apart >= days[0]) & (apart <= days[1])
     Y = np.where(inside[:, None], labels.Y, np.float32(np.nan))
     how = f"{labels.how}; {label_time} from {days[0]:g} to {days[1]:g} days after {ecg_time}, others unknown"
     return replace(labels, Y=Y, how=how)
-
-
-def _times(column: pa.ChunkedArray, name: str) -> Any:
-    try:
-        if not (pa.types.is_string(column.type) or pa.types.is_temporal(column.type)):
-            raise pa.ArrowInvalid("numbers")
-        return pc.cast(column, pa.timestamp("us")).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise SettingsError(
-            f"the column {name!r} holds values that are no times, such as 2020-01-31 12:00:00"
-        ) from error

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgfounder.analysis.rows.times import times_of
 from ecgfounder.analysis.rows.where import rows_where
 from ecgfounder.analysis.statistics.solver import Floats, Numbers
 from ecgfounder.analysis.statistics.windows import Windows
@@ -310,18 +311,19 @@ def _first(values: list[Any]) -> list[bool]:
 
 
 def one_per_group(selection: Selection, groups: Numbers, which: str, time: str | None, seed: int) -> Selection:
-    """One recording of each patient: the first or last by a column of times, or one at random."""
+    """One recording of each patient: the first or last by a column of times (or numbers), or one at random."""
     check_choice("one_per_patient", which, ONE_PER_PATIENT_CHOICES)
     if which == "random":
         rank = np.random.default_rng([seed, 3]).permutation(len(groups))
     else:
         if time is None:
             raise SettingsError("one_per_patient='first' and 'last' need the column of the time as 'ecg_time'")
-        texts = selection.texts(time, "ecg_time")
-        if any(text is None for text in texts):
-            raise SettingsError(f"the column {time!r} has missing values, so that the order of recordings is unknown")
         column = selection.column(time, "ecg_time")
-        _, rank = np.unique(column.to_numpy(zero_copy_only=False), return_inverse=True)
+        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        values = (column if is_number else times_of(column, time)).to_numpy(zero_copy_only=False)
+        if np.isnan(values).any():
+            raise SettingsError(f"the column {time!r} has missing values, so that the order of recordings is unknown")
+        _, rank = np.unique(values, return_inverse=True)
         rank = rank if which == "first" else -rank
     order = np.lexsort((np.arange(len(groups)), rank, groups))
     mask = np.zeros(len(groups), dtype=bool)

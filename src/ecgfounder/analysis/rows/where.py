@@ -2,7 +2,8 @@
 
 In: the text of an expression and a table. Out: a mask of its rows. The text is parsed, never run: it may hold names of columns,
 `col("name")` for other names, numbers, texts, comparisons, `in` and `not in` with a list, `is None`, `is not None`, `and`,
-`or`, `not`, and `has(flags, "clipped")` for columns of lists. A comparison with a missing value is not true.
+`or`, `not`, and `has(flags, "clipped")` for columns of lists. A comparison with a missing value is not true. Dates
+as texts must be those of ISO 8601.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ecgfounder.analysis.rows.times import times_of
 from ecgfounder.errors import SettingsError
 
 LONGEST = 2000
@@ -131,6 +133,8 @@ class _Condition:
         second = self._value(right)
         if not any(isinstance(each, pa.ChunkedArray) for each in (first, second)):
             raise _refused("a comparison needs a column")
+        if isinstance(operator, ast.Lt | ast.LtE | ast.Gt | ast.GtE):
+            first, second = _in_order_of_time(first, second)
         return _COMPARISONS[type(operator)](*_alike(first, second))
 
     def _has(self, node: ast.Call) -> pa.ChunkedArray:
@@ -174,6 +178,25 @@ def _constant(node: ast.expr) -> Any:
     raise _refused(
         f"{type(node).__name__} is not allowed; allowed are columns, numbers, texts, comparisons, in, and, or, not"
     )
+
+
+def _in_order_of_time(first: Any, second: Any) -> tuple[Any, Any]:
+    """Texts of which some are dates become times, because texts have another order."""
+    pair = [pa.chunked_array([[each.as_py()]]) if isinstance(each, pa.Scalar) else each for each in (first, second)]
+    are_texts = all(pa.types.is_string(each.type) or pa.types.is_large_string(each.type) for each in pair)
+    if not (are_texts and any(pc.any(pc.match_substring_regex(each, _DATE)).as_py() for each in pair)):
+        return first, second
+    try:
+        times = [times_of(each, "") for each in pair]
+    except SettingsError as error:
+        raise _refused("it compares dates with texts that are no dates such as 2020-01-31 12:00:00") from error
+    one, other = (
+        time[0] if isinstance(each, pa.Scalar) else time for time, each in zip(times, (first, second), strict=True)
+    )
+    return one, other
+
+
+_DATE = r"^\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"
 
 
 def _alike(first: Any, second: Any) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ parts, the fitted models.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from ecgfounder.analysis.statistics.windows import Windows, means_of
 
 FEWEST_IN_TEST, FEWEST_IN_TRAINING = 10, 20
 """With fewer patients in the rarer class, a label is counted and not scored."""
+
+_RARER_CLASS = "of the rarer class"
 
 Test = BinaryTest | NumberTest | TimeTest
 
@@ -78,26 +80,40 @@ class Data:
             in_training = min(len(np.unique(self.groups[split.train[known[split.train]]])) for split in self.splits)
             return Counts(len(rows), n_patients, n_patients, 0, n_patients, in_training, True, "with a known number")
         if self.task.kind == TIME:
-            y = np.where(known, y > 0, np.nan)  # the classes are those with the event, and all
-            positive = patients(rows, 1)
-            in_training = min(patients(split.train, 1) for split in self.splits)
-            each = all(patients(split.test, 1) for split in self.splits)
-            return Counts(
-                len(rows),
-                n_patients,
-                positive,
-                int((y[rows] == 1).sum()),
-                positive,
-                in_training,
-                each,
-                "with the event",
-            )
+            return self._counts_of_times(y, rows, n_patients)
         positive, negative = patients(rows, 1), patients(rows, 0)
         in_training = min(min(patients(split.train, 1), patients(split.train, 0)) for split in self.splits)
         both = all(patients(split.test, 1) and patients(split.test, 0) for split in self.splits)
         return Counts(
             len(rows), n_patients, positive, int((y[rows] == 1).sum()), min(positive, negative), in_training, both
         )
+
+    def _counts_of_times(self, y: Floats, rows: Numbers, n_patients: int) -> Counts:
+        """Of times, of which `rows` are tested; up to a horizon the classes are those with the event and those without."""
+        time, event = np.abs(y), y > 0
+
+        def patients(of: Numbers, mask: npt.NDArray[np.bool_]) -> int:
+            return len(np.unique(self.groups[of[mask[of]]]))
+
+        in_training = min(patients(split.train, event) for split in self.splits)
+
+        def counts(positive: npt.NDArray[np.bool_], *classes: tuple[npt.NDArray[np.bool_], str]) -> Counts:
+            each, rarer, which = min(
+                (all(patients(split.test, mask) for split in self.splits), patients(rows, mask), which)
+                for mask, which in classes
+            )
+            n_positive = patients(rows, positive), int(positive[rows].sum())
+            return Counts(len(rows), n_patients, *n_positive, rarer, in_training, each, which)
+
+        of_all = counts(event, (event, "with the event"))
+        last = self.task.horizons[-1]
+        before = event & (time < np.float32(last))
+        at = {"": counts(event, (before, f"with the event before {last:g}"))}
+        for each in self.task.horizons:
+            case, control = event & (time <= np.float32(each)), time > np.float32(each)
+            classes = (case, f"with the event up to {each:g}"), (control, f"observed beyond {each:g}")
+            at[f"{each:g}"] = counts(case, *classes)
+        return replace(of_all, at=at)
 
     def draws(self, number: int) -> Doubles:
         """How often each patient of a split's test part is in each draw: float64 [n_draws, patients]."""
@@ -143,6 +159,8 @@ class Counts:
         Whether every test part has both classes.
     which : str
         What `rarer` counts, in words.
+    at : mapping of str to Counts
+        For times, what the metrics up to each horizon rest on, by the horizon's name; by "" what the others rest on.
     """
 
     n_records: int
@@ -152,15 +170,22 @@ class Counts:
     rarer: int
     in_training: int
     in_each_test: bool
-    which: str = "of the rarer class"
+    which: str = _RARER_CLASS
+    at: Mapping[str, Counts] = field(default_factory=dict)
+
+    def of(self, metric: str) -> Counts:
+        """What a metric rests on."""
+        return self.at.get(metric.partition("@")[2], self)
 
     def why_not_scored(self, in_training: int = FEWEST_IN_TRAINING) -> str | None:
-        """The reason why the label is not scored; None if it is."""
+        """The reason why the label (or, of counts of a metric, the metric) is not scored; None if it is."""
         if self.rarer < FEWEST_IN_TEST:
             return f"fewer than {FEWEST_IN_TEST} patients {self.which} in the test part"
         if self.in_training < in_training:
             return f"fewer than {in_training} patients {self.which} in the training part"
-        return None if self.in_each_test else "a test part without one of the classes"
+        if not self.in_each_test:
+            return f"a test part without {'one of the classes' if self.which == _RARER_CLASS else f'patients {self.which}'}"
+        return self.at[""].why_not_scored(in_training) if self.at else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +199,8 @@ class Evaluation:
     not_scored : dict of str to str
         The labels that are not scored, with the reason.
     estimates : dict of str to dict of str to Estimate
-        By label, then by metric. "(macro)" is the mean over labels, if there are several.
+        By label, then by metric; NaN of a metric that too few patients are there for. "(macro)" is the mean over labels, if there
+        are several.
     draws : dict of str to dict of str to numpy.ndarray
         The same in each draw of patients.
     scores : numpy.ndarray
@@ -188,7 +214,8 @@ class Evaluation:
     risks : numpy.ndarray or None
         float64 [n, horizons], for times: predicted risks of the test parts; NaN elsewhere.
     reach : numpy.ndarray or None
-        float64 [n, scored labels], for numbers with prediction intervals: half their width; NaN elsewhere.
+        float64 [n, scored labels], for numbers with prediction intervals: half their width; NaN elsewhere, and where too few
+        patients are there for the level.
     """
 
     counts: dict[str, Counts]
@@ -365,6 +392,10 @@ def _measured(
     kept: dict[str, dict[str, Doubles]] = {}
     for label, name in enumerate(labels):
         estimates[name], kept[name] = combined(values[label], draws[label])
+        for metric in estimates[name]:
+            if counts[name].of(metric).why_not_scored(0) is not None:
+                estimates[name][metric] = Estimate(np.nan)
+                kept[name][metric] = np.full(data.n_draws, np.nan)
     if len(labels) > 1:
         estimates[MACRO], kept[MACRO] = _macro(estimates, kept)
     return Evaluation(counts, not_scored, estimates, kept, scores, fold, labels, fitted, risks, reach)
@@ -384,6 +415,7 @@ def _part(
     scores, patient = scored.scores[known, label], patient[known]
     if task.kind == NUMBER:
         reach = None if scored.reach is None else scored.reach[known, label]
+        reach = None if reach is None or np.isnan(reach).any() else reach
         return NumberTest(y[known].astype(np.float64), scores, patient, n_patients, reach)
     if task.kind == TIME:
         risks = None if scored.risks is None else scored.risks[known]

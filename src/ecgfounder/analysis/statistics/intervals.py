@@ -47,6 +47,11 @@ class Estimate:
     n_draws: int = 0
     n_unscored: int = 0
 
+    @property
+    def unscored(self) -> str:
+        """The note on draws that were left out; empty if there are none."""
+        return f"{self.n_unscored} of {self.n_draws} draws could not be scored" if self.n_unscored else ""
+
 
 def drawn_patients(n_patients: int, n_draws: int, rng: np.random.Generator) -> Doubles:
     """How often each patient is in each draw: float64 [n_draws, n_patients]."""

@@ -211,6 +211,7 @@ class NumberTest:
     """The recordings of one test part for a number: mean absolute error, R², calibration slope; see `BinaryTest`.
 
     With `reach` [n], how far a number may be from its prediction: the share that is not farther, and the width of the intervals.
+    In both each patient counts once, divided among the recordings, as in the quantile that the reach is.
     """
 
     y: Doubles
@@ -224,7 +225,8 @@ class NumberTest:
         y, p = self.y - self.y.mean(), self.predicted - self.y.mean()
         columns = [np.ones(len(y)), np.abs(y - p), (y - p) ** 2, y, y**2, p, p**2, y * p]
         if self.reach is not None:
-            columns += [(np.abs(y - p) <= self.reach).astype(np.float64), 2 * self.reach]
+            part = 1.0 / np.bincount(self.patient, minlength=self.n_patients)[self.patient]
+            columns += [part, part * (np.abs(y - p) <= self.reach), part * 2 * self.reach]
         return np.stack([np.bincount(self.patient, each, self.n_patients) for each in columns], axis=1)
 
     def metrics(self, weights: Doubles | None = None) -> dict[str, Doubles]:
@@ -238,7 +240,7 @@ class NumberTest:
                 "calibration_slope": (yp - y * p / n) / (pp - p**2 / n),
             }
             if self.reach is not None:
-                found |= {"coverage": sums[:, 8] / n, "interval_width": sums[:, 9] / n}
+                found |= {"coverage": sums[:, 9] / sums[:, 8], "interval_width": sums[:, 10] / sums[:, 8]}
             return found
 
 

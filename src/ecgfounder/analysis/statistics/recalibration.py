@@ -54,7 +54,8 @@ def reaches(held: Held, Y: Floats, groups: Numbers, bands: Numbers, level: float
     """How far a number may be from its prediction, for each label: by band, and for all (-1).
 
     Split conformal prediction (Vovk et al. 2005), by band if there are any (Mondrian). Each patient counts once, divided among
-    the recordings; the quantile is that of one patient more than there are, who may be anywhere.
+    the recordings; the quantile is that of one patient more than there are, who may be anywhere: infinite of so few patients that
+    none of them need be as far. Then a band has that of all.
 
     Parameters
     ----------
@@ -76,7 +77,9 @@ def reaches(held: Held, Y: Floats, groups: Numbers, bands: Numbers, level: float
         for band in np.unique(bands[rows]):
             inside = bands[rows] == band
             if band >= 0 and len(np.unique(groups[rows[inside]])) >= FEWEST_IN_BAND:
-                own[int(band)] = _quantile(errors[inside], groups[rows[inside]], level)
+                quantile = _quantile(errors[inside], groups[rows[inside]], level)
+                if np.isfinite(quantile):
+                    own[int(band)] = quantile
         found.append(own)
     return found
 
@@ -91,5 +94,6 @@ def _quantile(errors: Doubles, patients: Numbers, level: float) -> float:
 
 
 def reach_of(own: Sequence[dict[int, float]], bands: Numbers) -> Doubles:
-    """The reach of each recording and label, float64 [n, n_labels], by its band."""
-    return np.stack([np.array([each.get(int(band), each[-1]) for band in bands]) for each in own], axis=1)
+    """The reach of each recording and label, float64 [n, n_labels], by its band; NaN for an infinite one."""
+    found = np.stack([np.array([each.get(int(band), each[-1]) for band in bands]) for each in own], axis=1)
+    return np.where(np.isfinite(found), found, np.nan)

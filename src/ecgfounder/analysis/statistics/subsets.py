@@ -27,20 +27,22 @@ class Subset:
 
     Attributes
     ----------
-    counts : Counts
-        Recordings and patients of the subset.
+    counts, others : Counts
+        Recordings and patients of the subset, and of the others.
     estimates, gaps : dict of str to Estimate
-        By metric: that in the subset, and that minus the metric in the others.
-    n_splits : int
-        The number of test parts with a figure.
+        By metric: that in the subset, and that minus the metric in the others. A metric that too few patients of the subset are
+        there for is NaN; it has a gap only if enough of the others are there.
+    n_splits : dict of str to int
+        By metric, the number of test parts with a figure.
     why_not : str or None
         Why there is no figure.
     """
 
     counts: Counts
+    others: Counts
     estimates: dict[str, Estimate]
     gaps: dict[str, Estimate]
-    n_splits: int
+    n_splits: dict[str, int]
     why_not: str | None = None
 
 
@@ -60,29 +62,32 @@ def evaluate_subsets(
     masks : sequence of tuple of (numpy.ndarray, numpy.ndarray)
         For each subset bool [n]: its recordings, and the others. Recordings in neither have no part in it.
     """
-    counts = [counted_in(data, label, inside) for inside, _ in masks]
+    counts = [tuple(counted_in(data, label, mask) for mask in pair) for pair in masks]
     parts: list[list[tuple[_Figures, _Figures]]] = [[] for _ in masks]
     for number in range(len(data.splits)):
         drawn = data.draws(number)
-        for (inside, others), counted, found in zip(masks, counts, parts, strict=True):
-            if counted.rarer >= FEWEST_IN_TEST:
-                own = _metrics(evaluation, data, number, label, inside, drawn)
-                found.append((own, _metrics(evaluation, data, number, label, others, drawn)))
-    return [_subset(counted, found, data) for counted, found in zip(counts, parts, strict=True)]
+        for (inside, others), (own, _), found in zip(masks, counts, parts, strict=True):
+            if own.of(data.task.metric).rarer >= FEWEST_IN_TEST:
+                figures = _metrics(evaluation, data, number, label, inside, drawn)
+                found.append((figures, _metrics(evaluation, data, number, label, others, drawn)))
+    return [_subset(own, others, found, data) for (own, others), found in zip(counts, parts, strict=True)]
 
 
-def _subset(counts: Counts, parts: Sequence[tuple[_Figures, _Figures]], data: Data) -> Subset:
+def _subset(counts: Counts, others: Counts, parts: Sequence[tuple[_Figures, _Figures]], data: Data) -> Subset:
     if not parts:
-        return Subset(counts, {}, {}, 0, counts.why_not_scored())
-    estimates, gaps, n_splits = {}, {}, 0
+        return Subset(counts, others, {}, {}, {}, counts.of(data.task.metric).why_not_scored(0))
+    estimates, gaps, n_splits = {}, {}, {}
     for name in dict.fromkeys(name for own, _ in parts for name in own):
+        if counts.of(name).rarer < FEWEST_IN_TEST:
+            estimates[name], n_splits[name] = Estimate(np.nan), 0
+            continue
         own = [_of(part, name, data.n_draws) for part, _ in parts]
-        theirs = [_of(part, name, data.n_draws) for _, part in parts]
         estimates[name] = _estimate(own, kind_of(name))
-        gaps[name] = _estimate([(a[0] - b[0], a[1] - b[1]) for a, b in zip(own, theirs, strict=True)], "normal")
-        if name == data.task.metric:
-            n_splits = sum(bool(np.isfinite(value)) for value, _ in own)
-    return Subset(counts, estimates, gaps, n_splits)
+        n_splits[name] = sum(bool(np.isfinite(value)) for value, _ in own)
+        if others.of(name).rarer >= FEWEST_IN_TEST:
+            theirs = [_of(part, name, data.n_draws) for _, part in parts]
+            gaps[name] = _estimate([(a[0] - b[0], a[1] - b[1]) for a, b in zip(own, theirs, strict=True)], "normal")
+    return Subset(counts, others, estimates, gaps, n_splits)
 
 
 def counted_in(data: Data, label: str, mask: Mask) -> Counts:
