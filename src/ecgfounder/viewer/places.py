@@ -75,7 +75,7 @@ class Progress:
 
 
 class _Counted:
-    """Vectors that tell how many of them were read, until they are not wanted any more; refuses those that cannot be compared."""
+    """Vectors that tell how many of them were read, until they are not wanted any more."""
 
     def __init__(self, vectors: Vectors, progress: Progress, is_closed: threading.Event) -> None:
         self._vectors, self._progress, self._is_closed = vectors, progress, is_closed
@@ -84,23 +84,16 @@ class _Counted:
         return len(self._vectors)
 
     def sample(self, size: int) -> tuple[Rows, Floats]:
-        rows, block = self._vectors.sample(size)
-        self._check(block)
-        return rows, block
+        return self._vectors.sample(size)
 
     def blocks(self, rows_at_once: int = 16_384) -> Iterator[tuple[Rows, Floats]]:
         n_read = 0
         for rows, block in self._vectors.blocks(rows_at_once):
-            self._check(block)
+            if self._is_closed.is_set():
+                raise RunError("the run is not looked at any more")
             yield rows, block
             n_read += len(rows)
             self._progress.share = n_read / len(self)
-
-    def _check(self, block: Floats) -> None:
-        if self._is_closed.is_set():
-            raise RunError("the run is not looked at any more")
-        if not np.isfinite(block).all():
-            raise RunError("there are embeddings that are not finite numbers, which cannot be compared")
 
 
 class Places:

@@ -199,3 +199,16 @@ def test_what_an_ended_process_left_is_removed_and_a_living_ones_is_not(tmp_path
         other.kill()
     open_index(tmp_path, "b", InMemory(X), Space.of(X))
     assert sorted(each.name for each in tmp_path.iterdir()) == [".building-new", "a", "b"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_vectors_without_a_length_are_refused(value: float, tmp_path: Path) -> None:
+    X = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    space = Space.of(X)
+    X[3, 2] = value
+    with pytest.raises(RunError, match="not finite, or too large"):
+        open_index(tmp_path, "a", InMemory(X), space)
+    assert list(tmp_path.iterdir()) == []
+    if not np.isfinite(value):
+        with pytest.raises(RunError, match="not finite"):
+            Space.of(X)

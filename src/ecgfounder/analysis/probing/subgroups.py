@@ -109,12 +109,12 @@ def _bands(name: str, column: pa.ChunkedArray, limits: list[float]) -> Iterable[
         if last - first >= MOST_LEVELS:
             raise _too_many(name, last - first + 1)
         edges = [limits[0] * number for number in range(first, last + 2)]
-        names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+        names = [f"{low:.12g} to {high:.12g}" for low, high in pairwise(edges)]
         band = np.searchsorted(edges, values, side="right") - 1
     else:
         edges = sorted(set(limits))
-        between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
-        names = [f"under {edges[0]:g}", *between, f"{edges[-1]:g} and over"]
+        between = [f"{low:.12g} to {high:.12g}" for low, high in pairwise(edges)]
+        names = [f"under {edges[0]:.12g}", *between, f"{edges[-1]:.12g} and over"]
         band = np.searchsorted(edges, values, side="right")
     return [
         Subgroup(name, names[each], known & (band == each), known & (band != each)) for each in np.unique(band[known])

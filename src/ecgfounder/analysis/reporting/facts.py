@@ -173,7 +173,7 @@ def intervals(title: str, values: Doubles, edges: Sequence[float]) -> Values:
     known = np.isfinite(values)
     codes = np.full(len(values), len(edges), dtype=np.int64)
     codes[known] = np.clip(np.searchsorted(edges, values[known], side="right") - 1, 0, len(edges) - 1)
-    inner = [f"{each:g}" for each in edges[1:]]
+    inner = [f"{each:.12g}" for each in edges[1:]]
     names = [f"{start} to {end}" for start, end in zip(["…", *inner], [*inner, "…"], strict=True)]
     return Values(title, (*names, UNKNOWN), codes, in_order=True)
 
@@ -203,7 +203,7 @@ def _ordered_numbers(title: str, values: Doubles) -> Values:
         return intervals(title, values, _round_edges(known))
     codes = np.full(len(values), len(different), dtype=np.int64)
     codes[np.isfinite(values)] = np.searchsorted(different, known)
-    return Values(title, (*(f"{value:g}" for value in different), UNKNOWN), codes, in_order=True)
+    return Values(title, (*(f"{value:.0f}" for value in different), UNKNOWN), codes, in_order=True)
 
 
 def _round_edges(values: Doubles) -> list[float]:

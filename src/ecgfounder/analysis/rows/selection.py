@@ -94,9 +94,13 @@ class Selection:
     def places_in(self, table: pa.Table) -> Numbers:
         """For each row of a table beside the manifest, the recording that it is of; -1 for one that is not used."""
         names = [name for name in (RUN_COLUMN, "record") if name in table.column_names]
-        at = {key: row for row, key in enumerate(zip(*(self.table[name].to_pylist() for name in names), strict=True))}
-        keys = zip(*(table[name].to_pylist() for name in names), strict=True)
-        return np.array([at.get(key, -1) for key in keys], dtype=np.int64)
+        own, theirs = (
+            pc.binary_join_element_wise(*(each[name].cast(pa.string()) for name in names), "\0")
+            for each in (self.table, table)
+        )
+        at = pc.index_in(theirs, value_set=own, skip_nulls=True)
+        rows: Numbers = pc.fill_null(at, -1).to_numpy().astype(np.int64)
+        return rows
 
     def groups(self, name: str | None) -> Numbers:
         """The number of each recording's group, by a column; without one, each recording is its own."""

@@ -26,6 +26,7 @@ _NO_SPREAD = 1e-6
 """Directions with less than this share of the largest deviation are left out by whitening: rounding decides there."""
 
 _SHORTEST = 1e-12
+_NOT_FINITE = "there are embeddings with numbers that are not finite, or too large, so that they cannot be compared"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +51,11 @@ class Space:
         Raises
         ------
         RunError
-            If there are fewer than two recordings, or none differs from another.
+            If there are fewer than two recordings, or none differs from another, or a number is not finite.
         """
         values = sample.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise RunError(_NOT_FINITE)
         if len(values) < 2 or not np.ptp(values, axis=0).any():
             raise RunError("expected at least two recordings with different embeddings")
         centre = values.mean(axis=0)
@@ -74,12 +77,14 @@ class Space:
         return units
 
     def units_and_lengths(self, vectors: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """Unit vectors float32 [n, r], and float32 [n]: their lengths before."""
+        """Unit vectors float32 [n, r], and float32 [n]: their lengths before; refuses vectors without one."""
         moved = vectors - self.centre.astype(np.float32)
         if self.axes is not None:
             moved = moved @ self.axes.astype(np.float32)
         units = np.asarray(moved, dtype=np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", units, units))
+        if not np.isfinite(lengths).all():
+            raise RunError(_NOT_FINITE)
         units /= np.maximum(lengths, _SHORTEST)[:, None]
         return units, lengths
 
