@@ -46,7 +46,7 @@ def embeddings(tmp_path: Path) -> Path:
         (("--output_file", "/dev/null"), "not a regular file"),
         (("--max_samples", "0"), "Invalid value for --max_samples"),
         (("--num_workers", "-1"), "Invalid value for --num_workers"),
-        (("--modality_mapping", '{"ecgs": "m1"}', "--embeddings_dirs", "/tmp"), "Expected 'ecgs' column"),
+        (("--modality_mapping", '{"ecgs": "m1"}', "--embeddings_dirs", "/proc"), "Expected 'ecgs' column"),
         (("--id_column", "study"), "Expected 'study' column"),
     ],
 )

@@ -42,6 +42,7 @@ PURPOSE_OF_EXTRA = {
     "report": "drawings (inspect --plot)",
     "remote": "files in object stores (s3://, gs://, az://)",
     "aws": "profiles and single sign-on of AWS",
+    "map": "maps by UMAP (view, report --map umap)",
     "ray": "runs on Ray clusters (embed --driver ray)",
     "completion": "completion of commands in shells",
 }
