@@ -298,6 +298,24 @@ def test_of_many_that_start_at_once_one_wins(run: Location) -> None:
     held[0].release()
 
 
+def test_a_lease_is_held_before_it_can_be_seen(run: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else another thread of this process would take it for one of a run that is over, and have one of its own."""
+    real, seen = leases.publish, []
+
+    def published(place: Location, body: bytes, **options: Any) -> bool:
+        seen.append(orjson.loads(body)["token"] in leases._held_here)
+        return real(place, body, **options)
+
+    monkeypatch.setattr(leases, "publish", published)
+    take(run).release()
+    assert seen[:2] == [True, True]  # taken, and probed
+    assert not leases._held_here
+    monkeypatch.setattr(leases, "publish", lambda *_arguments, **_options: False)
+    with pytest.raises(RunError, match="is in use"):
+        take(run)
+    assert not leases._held_here
+
+
 def test_a_store_that_ignores_conditions_is_refused() -> None:
     class Careless(MemoryStore):
         def claim(self, name: str, data: bytes) -> None:

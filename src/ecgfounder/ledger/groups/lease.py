@@ -103,9 +103,9 @@ class Lease:
         free = watch.wait_for(lambda other: other == shard)
         self._clock = AwakeClock(2 * intervals.renew)
         self._counting = threading.Lock()
-        self._take(free.get(scope_of(shard), 0) + 1)
-        _held_here.add(self._token)
+        _held_here.add(self._token)  # before it can be seen: another thread would take it for one of a run that is over
         try:
+            self._take(free.get(scope_of(shard), 0) + 1)
             self._probe()
             self._thread.start()
             for scope, number in watch.wait_for(lambda other: conflict(shard, other)).items():
@@ -163,11 +163,10 @@ class Lease:
     def _take(self, number: int) -> None:
         if not publish(self._place(number), self._body(HELD), is_ours=self._is_ours):
             raise RunError(_refusal(self._output_dir, _read(self._folder)))
-        self._number = number
         if _highest(self._folder) != number:  # others have gone on meanwhile, and removed this number before
             self._folder.delete([_name(number)])
             raise RunError(_refusal(self._output_dir, _read(self._folder)))
-        self._renewed = self._now()
+        self._number, self._renewed = number, self._now()
 
     def _probe(self) -> None:
         """Create the same object again, which must be refused."""
