@@ -140,6 +140,16 @@ def as_table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
 
 
+def with_interval(row: Row | None, digits: int = 3) -> str:
+    """An estimate with its interval as text; a dash where there is none."""
+    if row is None or row.estimate is None:
+        return "–"
+    numbers = [
+        f"{round(each, digits) + 0.0:.{digits}f}" for each in (row.estimate, row.low, row.high) if each is not None
+    ]
+    return numbers[0] if len(numbers) < 3 else f"{numbers[0]} ({numbers[1]}, {numbers[2]})"
+
+
 def check_results_folder(folder: Location, marker: str, begun: str | None = None) -> None:
     """Refuse a folder that holds other things than the results of an earlier analysis, which have a file of this name.
 

@@ -1188,8 +1188,6 @@ class _Probe:
 
 _NOT_AFTER = "the event, or the end of observation, not after the ECG"
 
-_LEAST = {"inner_folds": 2, "n_draws": 2, "permutations": 0, "refit": 0, "curve_seeds": 1, "seed": 0}
-
 RECALIBRATED = "recalibrated"
 """The name of the recalibrated probe in the table of results."""
 

@@ -18,7 +18,14 @@ from safetensors.numpy import save
 from ecgfounder._version import __version__
 from ecgfounder.analysis.pages.charts import N_STYLES, Axis, Bar, Series, interval_chart, line_chart, unit_axis
 from ecgfounder.analysis.pages.page import Page, shown_count
-from ecgfounder.analysis.pages.tables import EMBEDDING, Row, check_results_folder, make_folder, write_table
+from ecgfounder.analysis.pages.tables import (
+    EMBEDDING,
+    Row,
+    check_results_folder,
+    make_folder,
+    with_interval,
+    write_table,
+)
 from ecgfounder.analysis.probing.checklist import checklist
 from ecgfounder.analysis.probing.curve_section import curve_section
 from ecgfounder.analysis.probing.label_noise import AMONG, FIRST, FOUND
@@ -257,16 +264,7 @@ def _bar(row: Row, name: str) -> Bar:
 
 
 def _spoken(rows: Sequence[Row]) -> str:
-    return "; ".join(f"{row.label} {_with_interval(row)}" for row in rows[:20])
-
-
-def _with_interval(row: Row, digits: int = 3) -> str:
-    if row.estimate is None:
-        return "–"
-    numbers = [
-        f"{round(each, digits) + 0.0:.{digits}f}" for each in (row.estimate, row.low, row.high) if each is not None
-    ]
-    return numbers[0] if len(numbers) < 3 else f"{numbers[0]} ({numbers[1]}, {numbers[2]})"
+    return "; ".join(f"{row.label} {with_interval(row)}" for row in rows[:20])
 
 
 def _metrics(page: Page, result: ProbeResult) -> None:
@@ -327,7 +325,7 @@ def _name_of(metric: str) -> str:
 def _cells(rows: Sequence[Row], label: str, metrics: Sequence[str], digits: int = 3) -> list[str]:
     """A label's metrics with their intervals."""
     found = {row.metric: row for row in rows if row.label == label}
-    return [_with_interval(found[name], digits) if name in found else "–" for name in metrics]
+    return [with_interval(found[name], digits) if name in found else "–" for name in metrics]
 
 
 def _controls(page: Page, result: ProbeResult, metric: str) -> None:
@@ -342,7 +340,7 @@ def _controls(page: Page, result: ProbeResult, metric: str) -> None:
                 [_bar(row, row.control) for row in of_label],
                 _axis(metric, of_label),
                 f"{_NAMES[metric]} of {label} by control: "
-                + "; ".join(f"{row.control} {_with_interval(row)}" for row in of_label),
+                + "; ".join(f"{row.control} {with_interval(row)}" for row in of_label),
                 reference=0.0 if metric == "r2" else 0.5,
             ),
             f"{label}: {_NAMES[metric]} of the embedding and of the controls.",
@@ -355,7 +353,7 @@ def _controls(page: Page, result: ProbeResult, metric: str) -> None:
         page.text("There is no control. A figure without controls says little about an embedding.")
     compared = [row for row in result.rows if row.metric.endswith("difference") or row.metric.startswith("p-value")]
     if compared:
-        table = [(row.label, row.control, row.metric, _with_interval(row), row.note) for row in compared]
+        table = [(row.label, row.control, row.metric, with_interval(row), row.note) for row in compared]
         page.table(
             "Differences in the same draws of patients, and p-values",
             ("Label", "Control", "Figure", "Estimate", "Note"),
@@ -373,7 +371,7 @@ def _recalibration(page: Page, result: ProbeResult) -> None:
     rows = {(row.label, row.control, row.metric): row for row in result.rows}
     metrics = ("brier", "calibration_intercept", "calibration_slope")
     table = [
-        (label, name, *(_with_interval(rows[label, control, metric]) for metric in metrics))
+        (label, name, *(with_interval(rows[label, control, metric]) for metric in metrics))
         for label in result.evaluation.labels
         for name, control in (("as fitted", EMBEDDING), ("recalibrated", RECALIBRATED))
     ]
@@ -391,7 +389,7 @@ def _noise(page: Page, result: ProbeResult) -> None:
     for each in result.noise:
         cells = [planted.get((each.label, metric)) for metric in (FOUND, AMONG, FIRST)]
         counts = shown_count(len(each.ranked)), shown_count(len(each.rows))
-        table.append((each.label, *counts, *("–" if row is None else _with_interval(row, 2) for row in cells)))
+        table.append((each.label, *counts, *("–" if row is None else with_interval(row, 2) for row in cells)))
     header = ("Label", "Recordings", "Contradict it", *(each.capitalize() for each in (FOUND, AMONG, FIRST)))
     page.table("Contradictions, and shares of planted errors: mean and range", header, table)
 

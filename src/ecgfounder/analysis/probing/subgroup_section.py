@@ -5,11 +5,11 @@ In: a page, and the result of a probe. Out: for each label a figure and a table,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ecgfounder.analysis.pages.charts import Axis, Bar, interval_chart
 from ecgfounder.analysis.pages.page import Page
-from ecgfounder.analysis.pages.tables import EMBEDDING, Row
+from ecgfounder.analysis.pages.tables import EMBEDDING, Row, with_interval
 from ecgfounder.analysis.probing.probe import ProbeResult
 from ecgfounder.analysis.probing.subgroups import GAP, PREFIX
 from ecgfounder.analysis.statistics.fitting import TIME
@@ -80,12 +80,13 @@ def _table(page: Page, label: str, rows: Sequence[Row], metric: str, name: str, 
     for control, metrics in scored.items():
         first = next(iter(metrics.values()))
         counts = map(rounded_count, (first.n_records, first.n_patients, first.n_pos_patients))
-        cells = [_cell(metrics, each) for each in (metric, f"{metric}{GAP}")]
+        cells = [with_interval(metrics.get(each)) for each in (metric, f"{metric}{GAP}")]
         table.append((control[len(PREFIX) :], *counts, *cells))
     page.table(f"{label} by subgroup", header, table)
     if further:
         more = [
-            (control[len(PREFIX) :], *(_cell(metrics, each) for each in further)) for control, metrics in scored.items()
+            (control[len(PREFIX) :], *(with_interval(metrics.get(each)) for each in further))
+            for control, metrics in scored.items()
         ]
         page.table(
             "Calibration, and the common threshold 'youden'"
@@ -107,11 +108,3 @@ def _name_of(metric: str) -> str:
 def _at_youden(metric: str) -> bool:
     kind, _, at = metric.partition("@")
     return (at == "youden" and kind in ("sensitivity", "specificity", "ppv")) or kind == "calibration_ratio"
-
-
-def _cell(metrics: Mapping[str, Row], name: str) -> str:
-    row = metrics.get(name)
-    if row is None or row.estimate is None:
-        return "–"
-    shown = [f"{round(each, 3) + 0.0:.3f}" for each in (row.estimate, row.low, row.high) if each is not None]
-    return shown[0] if len(shown) < 3 else f"{shown[0]} ({shown[1]}, {shown[2]})"
