@@ -32,7 +32,7 @@ setup(
     ext_modules=[
         extension("ecgfounder.readers.philips._xli"),
         extension("ecgfounder.readers._loops", flags=("-O3", "-ffp-contract=off")),
-        extension("ecgfounder.preprocess._passes", flags=("-O3", "-ffp-contract=off")),
+        extension("ecgfounder.preprocess._passes", flags=("-O3", "-ffp-contract=off", "-fopenmp-simd")),
         extension("ecgfounder.preprocess._filters", flags=("-O3", "-ffp-contract=off")),
         extension(
             "ecgfounder.engines._net1d",

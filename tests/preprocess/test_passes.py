@@ -105,15 +105,48 @@ def test_runs_are_found_wherever_they_are(values: list[float], least: int) -> No
 
 
 @needs_compiled
-@given(leads_of_samples(), st.sampled_from([1, 7, 8, 9, 128, 129, 1000, 5000]))
+@given(leads_of_samples(), st.sampled_from([1, 7, 8, 9, 128, 129, 1000, 5000]), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_the_z_score_has_the_same_bytes(samples: np.ndarray, length: int) -> None:
+def test_the_z_score_has_the_same_bytes(samples: np.ndarray, length: int, is_filtered: bool) -> None:
     longer = np.tile(samples, (1, -(-length // samples.shape[1])))[:, :length]
-    for given_samples in (samples, longer, longer[:1]):
+    for part in (samples, longer, longer[:1]):
+        given_samples = part.astype(np.float64) * 1.1 if is_filtered else part
         compiled = ZSCORE.normalized(given_samples)
         with in_python():
             assert ZSCORE.normalized(given_samples).tobytes() == compiled.tobytes()
         assert compiled.flags.c_contiguous
+
+
+@needs_compiled
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_z_score_of_a_cohort_has_the_same_bytes(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    for n in (12 * 5000, 12 * 4999, 12 * 5111, 8192, 8193, 24577):
+        samples = (rng.standard_t(3, (12, n // 12)) * rng.choice([1e-3, 1, 50]) + rng.normal(0, 2)).astype(dtype)
+        compiled = ZSCORE.normalized(samples)
+        with in_python():
+            assert ZSCORE.normalized(samples).tobytes() == compiled.tobytes()
+
+
+@needs_compiled
+def test_quotients_are_exact_in_the_middle_between_two_floats() -> None:
+    """There a product with the reciprocal, which is not the quotient, would be rounded to another float."""
+    assert quality._passes is not None
+    rng = np.random.default_rng(0)
+    halves = rng.integers(1 << 23, 1 << 24, 4000) + 0.5
+    quotients = np.concatenate([halves, np.nextafter(halves, 0), np.nextafter(halves, np.inf), [0.0, 1e-40, 1e-320]])
+    n_wrong = 0
+    for scale in (*range(3, 200, 2), 1e-6 / 3, 1e6 / 7):
+        samples = quotients * scale
+        spread = np.sqrt(np.square(samples).mean())
+        out = np.empty(samples.shape, np.float32)
+        quality._passes.zscore(samples, 0.0, float(scale - spread), out)  # divides by their sum
+        divisor = spread + float(scale - spread)
+        with np.errstate(over="ignore"):
+            exact = (samples / divisor).astype(np.float32)
+            n_wrong += np.count_nonzero((samples * (1 / divisor)).astype(np.float32) != exact)
+        assert out.tobytes() == exact.tobytes()
+    assert n_wrong > 0
 
 
 @needs_compiled
@@ -147,6 +180,10 @@ def test_arrays_of_other_sizes_are_refused() -> None:
         lambda: passes.combination_rms(few[:0], 1.0, few[:0], 1.0, few[:0]),
         lambda: passes.zscore(two, 0.0, 1e-8, few),
         lambda: passes.zscore(np.zeros((0, 0), np.float32), 0.0, 1e-8, np.zeros((0, 0), np.float32)),
+        lambda: passes.zscore(two.astype(np.int16), 0.0, 1e-8, np.zeros((2, 10), np.float32)),
+        lambda: passes.zscore(two, 0.0, 1e-8, np.zeros((2, 10))),
+        lambda: passes.mean(two.astype(np.int16)),
+        lambda: passes.mean(two[:, :0]),
     ]
     for call in wrong:
         with pytest.raises(ValueError, match=r"must be|are needed"):

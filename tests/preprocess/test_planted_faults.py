@@ -5,7 +5,6 @@ docs/quality.md has the counts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,24 +15,14 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.signals import prepare
+from tests.builders.recorded import SECONDS, recordings
 from tests.places import RECORDINGS
 
 Samples = npt.NDArray[np.float32]
 Planter = Callable[[Samples, float, np.random.Generator], Iterator[tuple[Samples, str]]]
 
-SECONDS = 10.0
 DRAWN = "hl7_aecg/liryc_example.xml"
 I, II, AVR, AVL, AVF = 0, 1, 3, 4, 5  # noqa: E741
-
-
-def recordings() -> Iterator[tuple[str, Samples, float]]:
-    """Ten-second parts of the real recordings [12, n] in mV, and their sampling rates."""
-    rates = json.loads((RECORDINGS / "expected_rates.json").read_text())
-    with np.load(RECORDINGS / "expected.npz") as stored:
-        for name in stored:
-            size = round(SECONDS * rates[name])
-            for start in range(0, stored[name].shape[1] - size + 1, size):
-                yield f"{name}@{start}", stored[name][:, start : start + size].astype(np.float32), float(rates[name])
 
 
 def found(samples: Samples, rate: float, **settings: object) -> dict[str, str]:

@@ -6,26 +6,26 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 4
+#define MOST_LANES 12
 #define MOST_STATES 16
 
-#if defined(__GNUC__) && defined(__x86_64__)
-#define HAS_AVX2_CLONE 1
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define INLINE static inline
-#endif
-
 /* Direct form II transposed, in the order of SciPy's `lfilter`: each lane is another lead. `step` is 1, or -1 to go backwards. */
-INLINE void filter_lanes(const double *b, const double *a, int n_states, double state[][LANES], double *x, Py_ssize_t n,
-                         Py_ssize_t step)
+typedef void Filter(const double *b, const double *a, int n_states, const double *initial, double *x, Py_ssize_t n, int step);
+
+static void filter_any(const double *b, const double *a, int n_states, const double *initial, double *x, Py_ssize_t n, int step)
 {
+    enum { LANES = 4 };
+    double state[MOST_STATES][LANES];
     Py_ssize_t i;
     int j, k;
+    for (j = 0; j < n_states; j++)
+        for (k = 0; k < LANES; k++)
+            state[j][k] = initial[j] * x[k];
     for (i = 0; i < n; i++, x += step * LANES) {
         double in[LANES], out[LANES];
         for (k = 0; k < LANES; k++) {
@@ -42,36 +42,61 @@ INLINE void filter_lanes(const double *b, const double *a, int n_states, double 
     }
 }
 
-/* Filters of the usual orders are compiled for their number of states. */
-INLINE void filter_any(const double *b, const double *a, int n_states, double state[][LANES], double *x, Py_ssize_t n,
-                       Py_ssize_t step)
-{
-    if (n_states == 2)
-        filter_lanes(b, a, 2, state, x, n, step);
-    else if (n_states == 8)
-        filter_lanes(b, a, 8, state, x, n, step);
-    else
-        filter_lanes(b, a, n_states, state, x, n, step);
-}
+#if defined(__GNUC__) && defined(__x86_64__)
+#define HAS_VECTORS 1
 
-#ifdef HAS_AVX2_CLONE
-__attribute__((target("avx2"))) static void filter_avx2(const double *b, const double *a, int n_states,
-                                                        double state[][LANES], double *x, Py_ssize_t n, Py_ssize_t step)
-{
-    filter_any(b, a, n_states, state, x, n, step);
-}
-#endif
-
-static void filter(const double *b, const double *a, int n_states, double state[][LANES], double *x, Py_ssize_t n,
-                   Py_ssize_t step)
-{
-#ifdef HAS_AVX2_CLONE
-    if (__builtin_cpu_supports("avx2")) {
-        filter_avx2(b, a, n_states, state, x, n, step);
-        return;
+/* The same for filters of the usual orders, with their states in registers: of `n_groups` vectors of leads. */
+#define VECTOR_FILTER(name, instructions, n_bytes, n_groups, N_STATES)                                                        \
+    __attribute__((target(instructions))) static void name(const double *b, const double *a, int n_states,                    \
+                                                           const double *initial, double *x, Py_ssize_t n, int step)          \
+    {                                                                                                                         \
+        typedef double Vector __attribute__((vector_size(n_bytes), aligned(8)));                                              \
+        Vector state[N_STATES][n_groups], in[n_groups], out[n_groups], *at = (Vector *)x;                                     \
+        Py_ssize_t i;                                                                                                         \
+        int j, g;                                                                                                             \
+        (void)n_states;                                                                                                       \
+        for (j = 0; j < N_STATES; j++)                                                                                        \
+            for (g = 0; g < n_groups; g++)                                                                                    \
+                state[j][g] = initial[j] * at[g];                                                                             \
+        for (i = 0; i < n; i++, at += step * n_groups) {                                                                      \
+            _Pragma("GCC unroll 4") for (g = 0; g < n_groups; g++)                                                            \
+            {                                                                                                                 \
+                in[g] = at[g];                                                                                                \
+                out[g] = state[0][g] + b[0] * in[g];                                                                          \
+                at[g] = out[g];                                                                                               \
+            }                                                                                                                 \
+            _Pragma("GCC unroll 8") for (j = 0; j < N_STATES - 1; j++)                                                        \
+                _Pragma("GCC unroll 4") for (g = 0; g < n_groups; g++)                                                        \
+                    state[j][g] = state[j + 1][g] + in[g] * b[j + 1] - out[g] * a[j + 1];                                     \
+            _Pragma("GCC unroll 4") for (g = 0; g < n_groups; g++)                                                            \
+                state[N_STATES - 1][g] = in[g] * b[N_STATES] - out[g] * a[N_STATES];                                          \
+        }                                                                                                                     \
     }
+
+VECTOR_FILTER(filter_2_by_4, "avx2", 32, 1, 2)
+VECTOR_FILTER(filter_2_by_12, "avx2", 32, 3, 2)
+VECTOR_FILTER(filter_8_by_4, "avx2", 32, 1, 8)
+VECTOR_FILTER(filter_8_by_8, "avx512f", 64, 1, 8)
 #endif
-    filter_any(b, a, n_states, state, x, n, step);
+
+/* The fastest filter for some leads, and how many it takes at once. */
+static Filter *filter_for(int n_states, Py_ssize_t n_leads, int *lanes)
+{
+    *lanes = 4;
+#ifdef HAS_VECTORS
+    if (n_states == 2 && __builtin_cpu_supports("avx2")) {
+        *lanes = n_leads > 4 ? 12 : 4;
+        return n_leads > 4 ? filter_2_by_12 : filter_2_by_4;
+    }
+    if (n_states == 8 && n_leads > 4 && __builtin_cpu_supports("avx512f")) {
+        *lanes = 8;
+        return filter_8_by_8;
+    }
+    if (n_states == 8 && __builtin_cpu_supports("avx2"))
+        return filter_8_by_4;
+#endif
+    (void)n_states, (void)n_leads;
+    return filter_any;
 }
 
 typedef struct {
@@ -80,34 +105,34 @@ typedef struct {
     Py_ssize_t edge, n_samples;
 } Recursive;
 
-/* Some leads, at most LANES of them, with `edge` reflected samples before and behind; `work` has space for all that. */
-static void forwards_and_backwards_lanes(const Recursive *recursive, const double *samples, double *out, int n_leads,
-                                         double *work)
+#define AT_A_TIME 64 /* samples, so few that the same of all leads are in the cache */
+
+/* Some leads, at most as many as there are lanes, with `edge` reflected samples before and behind; `work` has space for that. */
+static void forwards_and_backwards_lanes(const Recursive *recursive, Filter *filter, int lanes, const double *samples,
+                                         double *out, int n_leads, double *work)
 {
     const Py_ssize_t n = recursive->n_samples, edge = recursive->edge, n_all = n + 2 * edge;
-    double state[MOST_STATES][LANES];
-    Py_ssize_t i;
-    int j, k;
-    for (k = 0; k < LANES; k++) {
+    Py_ssize_t first, i;
+    int k;
+    for (k = 0; k < lanes; k++) {
         const double *x = samples + (k < n_leads ? k : 0) * n;
         for (i = 0; i < edge; i++) {
-            work[i * LANES + k] = 2 * x[0] - x[edge - i];
-            work[(edge + n + i) * LANES + k] = 2 * x[n - 1] - x[n - 2 - i];
+            work[i * lanes + k] = 2 * x[0] - x[edge - i];
+            work[(edge + n + i) * lanes + k] = 2 * x[n - 1] - x[n - 2 - i];
         }
-        for (i = 0; i < n; i++)
-            work[(edge + i) * LANES + k] = x[i];
     }
-    for (j = 0; j < recursive->n_states; j++)
-        for (k = 0; k < LANES; k++)
-            state[j][k] = recursive->initial[j] * work[k];
-    filter(recursive->b, recursive->a, recursive->n_states, state, work, n_all, 1);
-    for (j = 0; j < recursive->n_states; j++)
-        for (k = 0; k < LANES; k++)
-            state[j][k] = recursive->initial[j] * work[(n_all - 1) * LANES + k];
-    filter(recursive->b, recursive->a, recursive->n_states, state, work + (n_all - 1) * LANES, n_all, -1);
-    for (k = 0; k < n_leads; k++)
-        for (i = 0; i < n; i++)
-            out[k * n + i] = work[(edge + i) * LANES + k];
+    for (first = 0; first < n; first += AT_A_TIME)
+        for (k = 0; k < lanes; k++) {
+            const double *x = samples + (k < n_leads ? k : 0) * n;
+            for (i = first; i < n && i < first + AT_A_TIME; i++)
+                work[(edge + i) * lanes + k] = x[i];
+        }
+    filter(recursive->b, recursive->a, recursive->n_states, recursive->initial, work, n_all, 1);
+    filter(recursive->b, recursive->a, recursive->n_states, recursive->initial, work + (n_all - 1) * lanes, n_all, -1);
+    for (first = 0; first < n; first += AT_A_TIME)
+        for (k = 0; k < n_leads; k++)
+            for (i = first; i < n && i < first + AT_A_TIME; i++)
+                out[k * n + i] = work[(edge + i) * lanes + k];
 }
 
 static PyObject *forwards_and_backwards(PyObject *module, PyObject *arguments)
@@ -116,6 +141,7 @@ static PyObject *forwards_and_backwards(PyObject *module, PyObject *arguments)
     Recursive recursive;
     Py_ssize_t n_leads, lead, n_coefficients;
     double *work = NULL;
+    int lanes;
     (void)module;
     if (!PyArg_ParseTuple(arguments, "y*y*y*ny*nw*:forwards_and_backwards", &b, &a, &initial, &recursive.edge, &samples,
                           &n_leads, &out))
@@ -128,17 +154,19 @@ static PyObject *forwards_and_backwards(PyObject *module, PyObject *arguments)
     } else if (n_leads < 1 || recursive.edge < 0 || recursive.n_samples <= recursive.edge || out.len != samples.len
                || samples.len != recursive.n_samples * n_leads * (Py_ssize_t)sizeof(double)) {
         PyErr_SetString(PyExc_ValueError, "samples and result must be float64 [n_leads, n_samples], longer than the edge");
-    } else if ((work = PyMem_Malloc((size_t)(recursive.n_samples + 2 * recursive.edge) * LANES * sizeof(double))) == NULL) {
+    } else if ((work = PyMem_Malloc((size_t)(recursive.n_samples + 2 * recursive.edge) * MOST_LANES * sizeof(double))) == NULL) {
         PyErr_NoMemory();
     } else {
         recursive.b = b.buf;
         recursive.a = a.buf;
         recursive.initial = initial.buf;
         recursive.n_states = (int)n_coefficients - 1;
-        for (lead = 0; lead < n_leads; lead += LANES)
-            forwards_and_backwards_lanes(&recursive, (const double *)samples.buf + lead * recursive.n_samples,
+        for (lead = 0; lead < n_leads; lead += lanes) {
+            Filter *filter = filter_for(recursive.n_states, n_leads - lead, &lanes);
+            forwards_and_backwards_lanes(&recursive, filter, lanes, (const double *)samples.buf + lead * recursive.n_samples,
                                          (double *)out.buf + lead * recursive.n_samples,
-                                         n_leads - lead < LANES ? (int)(n_leads - lead) : LANES, work);
+                                         n_leads - lead < lanes ? (int)(n_leads - lead) : lanes, work);
+        }
         PyMem_Free(work);
     }
     PyBuffer_Release(&b);
@@ -156,33 +184,42 @@ static PyObject *forwards_and_backwards(PyObject *module, PyObject *arguments)
    A part of the signal is sorted, so that each sample has a rank. The window is a set of ranks, one bit each; when it moves by one
    sample, the median moves to a neighbouring bit. */
 
-#define AT_ONCE 4096 /* results of one part */
+#define AT_ONCE 8192 /* results of one part */
 #define DIGIT_BITS 11
 #define N_DIGITS (1 << DIGIT_BITS)
-#define N_PASSES 3
-#define UNSORTED (64 - N_PASSES * DIGIT_BITS) /* lower bits of the keys; what differs in them alone is sorted by comparing */
+#define N_PASSES 2
+#define KEY_SHIFT (64 - N_PASSES * DIGIT_BITS)
+#define AT_MASK ((1ull << KEY_SHIFT) - 1)
 
 typedef struct {
     const double *values;
-    uint64_t *items, *others; /* the upper bits of a value's key, and where it is */
-    double *sorted;
+    uint64_t *items, *others; /* a value's key, and where it is */
     uint32_t *rank;
     uint64_t *bits;
-    uint64_t at_mask; /* of the lower bits, at most UNSORTED */
 } Space;
 
-/* A number in the order of the values. */
-static uint64_t key_of(double value)
+/* Keys of values, in the order of the values: where they are between the lowest and the highest. Equal keys are sorted by comparing. */
+static void make_items(Space *space, Py_ssize_t n)
 {
-    uint64_t bits;
-    value += 0.0; /* no zero has a sign */
-    memcpy(&bits, &value, sizeof bits);
-    return bits >> 63 ? ~bits : bits | 1ull << 63;
+    const double *x = space->values;
+    double lowest = x[0], highest = x[0], scale;
+    Py_ssize_t i;
+    for (i = 1; i < n; i++) {
+        lowest = x[i] < lowest ? x[i] : lowest;
+        highest = x[i] > highest ? x[i] : highest;
+    }
+    scale = ((1 << N_PASSES * DIGIT_BITS) - 1) / (highest - lowest);
+    if (scale > 0 && scale <= DBL_MAX && highest - lowest <= DBL_MAX)
+        for (i = 0; i < n; i++)
+            space->items[i] = (uint64_t)(int32_t)((x[i] - lowest) * scale) << KEY_SHIFT | (uint64_t)i;
+    else
+        for (i = 0; i < n; i++)
+            space->items[i] = (uint64_t)i;
 }
 
 static double value_of(const Space *space, uint64_t item)
 {
-    return space->values[item & space->at_mask];
+    return space->values[item & AT_MASK];
 }
 
 static void sift_down(const Space *space, uint64_t *items, Py_ssize_t at, Py_ssize_t n)
@@ -233,9 +270,9 @@ static void sort(Space *space, Py_ssize_t n)
     memset(count, 0, sizeof count);
     for (i = 0; i < n; i++)
         for (pass = 0; pass < N_PASSES; pass++)
-            count[pass][space->items[i] >> (UNSORTED + pass * DIGIT_BITS) & (N_DIGITS - 1)]++;
+            count[pass][space->items[i] >> (KEY_SHIFT + pass * DIGIT_BITS) & (N_DIGITS - 1)]++;
     for (pass = 0; pass < N_PASSES; pass++) {
-        const int shift = UNSORTED + pass * DIGIT_BITS;
+        const int shift = KEY_SHIFT + pass * DIGIT_BITS;
         uint32_t sum = 0;
         uint64_t *sorted = space->others;
         for (i = 0; i < N_DIGITS; i++) {
@@ -251,7 +288,7 @@ static void sort(Space *space, Py_ssize_t n)
     for (first = 0; first + 1 < n; first = i) {
         const uint64_t *items = space->items;
         int differ = 0;
-        for (i = first + 1; i < n && (items[i] ^ items[first]) >> UNSORTED == 0; i++)
+        for (i = first + 1; i < n && (items[i] ^ items[first]) >> KEY_SHIFT == 0; i++)
             differ |= value_of(space, items[i]) != value_of(space, items[first]);
         if (differ)
             sort_few(space, space->items + first, i - first);
@@ -308,20 +345,17 @@ static void medians(Space *space, Py_ssize_t n_results, Py_ssize_t size, double 
     const Py_ssize_t n = n_results + size - 1, half = size / 2;
     uint64_t *bits = space->bits;
     Py_ssize_t i, median, n_below = half;
-    for (i = 0; i < n; i++)
-        space->items[i] = (key_of(space->values[i]) & ~space->at_mask) | (uint64_t)i;
+    make_items(space, n);
     sort(space, n);
-    for (i = 0; i < n; i++) {
-        space->rank[space->items[i] & space->at_mask] = (uint32_t)i;
-        space->sorted[i] = value_of(space, space->items[i]);
-    }
+    for (i = 0; i < n; i++)
+        space->rank[space->items[i] & AT_MASK] = (uint32_t)i;
     memset(bits, 0, (size_t)((n >> 6) + 2) * sizeof *bits);
     for (i = 0; i < size; i++)
         bits[space->rank[i] >> 6] |= 1ull << (space->rank[i] & 63);
     median = bits[0] & 1 ? 0 : next_bit(bits, 0);
     for (i = 0; i < half; i++)
         median = next_bit(bits, median);
-    out[0] = space->sorted[median];
+    out[0] = value_of(space, space->items[median]);
     for (i = 1; i < n_results; i++) {
         const Py_ssize_t gone = space->rank[i - 1], come = space->rank[i + size - 1];
         bits[gone >> 6] &= ~(1ull << (gone & 63));
@@ -337,7 +371,7 @@ static void medians(Space *space, Py_ssize_t n_results, Py_ssize_t size, double 
         } else if (n_below < half) {
             n_below++, median = next_bit(bits, median);
         }
-        out[i] = space->sorted[median];
+        out[i] = value_of(space, space->items[median]);
     }
 }
 
@@ -359,14 +393,11 @@ static PyObject *running_median(PyObject *module, PyObject *arguments)
         Space space;
         double *values = PyMem_Malloc((size_t)most * sizeof(double));
         space.values = values;
-        for (space.at_mask = 1; (Py_ssize_t)space.at_mask < most; space.at_mask = 2 * space.at_mask + 1)
-            ;
         space.items = PyMem_Malloc((size_t)most * sizeof(uint64_t));
         space.others = PyMem_Malloc((size_t)most * sizeof(uint64_t));
-        space.sorted = PyMem_Malloc((size_t)most * sizeof(double));
         space.rank = PyMem_Malloc((size_t)most * sizeof(uint32_t));
         space.bits = PyMem_Malloc((size_t)((most >> 6) + 2) * sizeof(uint64_t));
-        if (!values || !space.items || !space.others || !space.sorted || !space.rank || !space.bits) {
+        if (!values || !space.items || !space.others || !space.rank || !space.bits) {
             PyErr_NoMemory();
         } else {
             for (i = 0; i < n * n_rows; i++)
@@ -387,7 +418,6 @@ static PyObject *running_median(PyObject *module, PyObject *arguments)
         PyMem_Free(values);
         PyMem_Free(space.items);
         PyMem_Free(space.others);
-        PyMem_Free(space.sorted);
         PyMem_Free(space.rank);
         PyMem_Free(space.bits);
     }

@@ -28,9 +28,9 @@ _BLOCK = 0.1
 _SAMPLES_AT_ONCE = 1 << 20
 # Hz: samples beyond this rate add nothing to a standard deviation.
 _ENOUGH = 120.0
-_ROUGHLY = 30.0
+ROUGHLY = 30.0
 # Standard deviation by amplitude within blocks: 0.10 to 0.18 in most ECGs, at least 0.18 with wander that dominates.
-_USUAL_SPREAD = 0.18
+USUAL_SPREAD = 0.18
 
 
 def may_dominate(
@@ -41,11 +41,11 @@ def may_dominate(
     `edges` are the `extremes` of the samples, if they are known.
     """
     low, high = edges or extremes(samples, sampling_rate)
-    mean, variance = moments(samples, max(1, int(sampling_rate / _ROUGHLY)))
+    mean, variance = moments(samples, max(1, int(sampling_rate / ROUGHLY)))
     moves = (high - low).mean(axis=1)
     if per_lead:
-        return bool(np.any(variance > np.square(_USUAL_SPREAD * moves)))
-    return float(variance.mean() + mean.var()) > (_USUAL_SPREAD * float(moves.mean())) ** 2
+        return bool(np.any(variance > np.square(USUAL_SPREAD * moves)))
+    return float(variance.mean() + mean.var()) > (USUAL_SPREAD * float(moves.mean())) ** 2
 
 
 def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int, int]], *, per_lead: bool) -> Array:
@@ -67,11 +67,10 @@ def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int
     numpy.ndarray
         float64 [n_windows, n_leads], or [n_windows, 1] if all leads are normalised together. 1 for inputs that do not move.
     """
-    every = max(1, int(sampling_rate / _ENOUGH))
-    size = max(1, round(_BLOCK * sampling_rate / every))
+    every, size = block_sizes(sampling_rate)
     means, within = _by_block(samples, every, size)
     size *= every
-    wander = means - _smooth(means, max(1, round(SMOOTHING * sampling_rate / size)))
+    wander = means - _smooth(means, smoothing_width(sampling_rate, size))
     of_ecg, squares = within + np.square(wander), within + np.square(means)
     shares = np.ones((len(spans), len(samples) if per_lead else 1))
     axis = -1 if per_lead else None
@@ -83,6 +82,17 @@ def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int
         ecg = np.asarray(of_ecg[:, blocks].mean(axis=axis))
         np.divide(ecg, total, out=shares[number], where=total > 0)
     return np.asarray(np.sqrt(np.minimum(shares, 1.0)))
+
+
+def block_sizes(sampling_rate: float) -> tuple[int, int]:
+    """Of how many samples one is used, and how many of these are a block."""
+    every = max(1, int(sampling_rate / _ENOUGH))
+    return every, max(1, round(_BLOCK * sampling_rate / every))
+
+
+def smoothing_width(sampling_rate: float, size: int) -> int:
+    """Blocks of `size` samples in the moving average."""
+    return max(1, round(SMOOTHING * sampling_rate / size))
 
 
 def _by_block(samples: Samples, every: int, size: int) -> tuple[Array, Array]:

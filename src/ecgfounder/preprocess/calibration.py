@@ -52,7 +52,7 @@ def calibration_pulses(samples: Samples, leads: Sequence[str], sampling_rate: fl
     list of tuple of (int, int)
         First sample and end of each pulse.
     """
-    rows = [row for row, lead in enumerate(leads) if lead not in _AUGMENTED] or list(range(len(leads)))
+    rows = rows_with_pulses(leads)
     lag = max(1, round(PULSE_RISE * sampling_rate))
     shortest, longest = round(PULSE_SHORTEST * sampling_rate), round(PULSE_LONGEST * sampling_rate)
     pulses: list[Pulse] = []
@@ -73,6 +73,11 @@ def calibration_pulses(samples: Samples, leads: Sequence[str], sampling_rate: fl
         if ends_there:
             pulses.append((start, end))
     return pulses
+
+
+def rows_with_pulses(leads: Sequence[str]) -> list[int]:
+    """The rows that show a calibration pulse: not computed leads, if there are others."""
+    return [row for row, lead in enumerate(leads) if lead not in _AUGMENTED] or list(range(len(leads)))
 
 
 def _starts_of_plateaus(samples: Samples, rows: list[int], lag: int, shortest: int) -> list[int]:

@@ -36,9 +36,9 @@ REFRACTORY = 0.3
 # Hz.
 _MAINS = 60.0
 # Millivolt in `SLOPE`: smaller slopes are not scaled up.
-_LEAST_SLOPE = 0.002
+LEAST_SLOPE = 0.002
 # Usual maximum of a block's slopes by their mean: 4.4 to 5.8 in noise, 1.6 in mains, more than 6.5 in three of four weak leads.
-_PEAKED = 6.0
+PEAKED = 6.0
 # Part of the energy that the average keeps: less than 2/N in 11,517 of 11,520 simulated dead leads (noise and mains of 4 to
 # 50 uV), more than that in 77 real leads as weak as that, each in 10 s.
 _KEPT_PER_BEAT = 2.0
@@ -67,11 +67,11 @@ def dead_leads(samples: Samples, candidates: npt.NDArray[np.bool_], sampling_rat
     """
     if len(samples) < 2 or samples.shape[1] < BLOCK * sampling_rate:
         return []
-    suspects = [row for row in np.flatnonzero(candidates).tolist() if _peaks(samples[row], sampling_rate) < _PEAKED]
+    suspects = [row for row in np.flatnonzero(candidates).tolist() if _peaks(samples[row], sampling_rate) < PEAKED]
     if not suspects:
         return []
     peaks = [_peaks(lead, sampling_rate) for lead in samples]
-    clearest = sorted((row for row in range(len(samples)) if peaks[row] >= _PEAKED), key=lambda row: -peaks[row])[:3]
+    clearest = sorted((row for row in range(len(samples)) if peaks[row] >= PEAKED), key=lambda row: -peaks[row])[:3]
     beats = _beats(samples, clearest, sampling_rate)
     return [row for row in suspects if not _repeats(samples[row], beats, sampling_rate)]
 
@@ -96,7 +96,7 @@ def _peaks(lead: Samples, sampling_rate: float) -> float:
     else:
         steep = np.abs(_slopes(lead, sampling_rate))
         mean, usual = float(steep.mean(dtype=np.float64)), _usual_maximum(steep, sampling_rate)
-    return usual / mean if mean > _LEAST_SLOPE else 0.0
+    return usual / mean if mean > LEAST_SLOPE else 0.0
 
 
 def _beats(samples: Samples, guides: list[int], sampling_rate: float) -> Places:
@@ -138,7 +138,7 @@ def _repeats(lead: Samples, beats: Places, sampling_rate: float) -> bool:
         return True
     around = slopes[whole[:, None] + np.arange(-before, after)]
     around = around - around.mean(axis=1, keepdims=True)
-    around /= np.maximum(np.sqrt(np.square(around).mean(axis=1, keepdims=True)), _LEAST_SLOPE)
+    around /= np.maximum(np.sqrt(np.square(around).mean(axis=1, keepdims=True)), LEAST_SLOPE)
     kept = float(np.square(around.mean(axis=0)).mean())
     if kept >= max(_KEPT_PER_BEAT / n_beats, _KEPT):
         return True

@@ -7,7 +7,7 @@ defines each name with its threshold. A flag never changes a sample and never ma
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ SHORTEST = 2.5
 ZERO_EDGE = 0.1
 CLIPPED_RUN = 0.01
 DROPOUT = 1.0
-_STILL_BLOCK = 0.1
+STILL_BLOCK = 0.1
 # Millivolt.
 FLAT = 0.02
 STILL = 0.01
@@ -144,6 +144,7 @@ def assess(
     derived: Collection[str] = (),
     span: tuple[int, int] | None = None,
     edges: Extremes | None = None,
+    is_unremarkable: Callable[[Samples], bool] | None = None,
 ) -> list[str]:
     """Flags from the samples.
 
@@ -161,6 +162,8 @@ def assess(
         First sample and end of what the network sees. A calibration pulse that the span cuts is found by its samples outside.
     edges : Extremes, optional
         Of the samples; shared with other flags, so that each part's extremes are computed once.
+    is_unremarkable : callable, optional
+        A quick test whether a part without calibration pulses has no other flag.
 
     Returns
     -------
@@ -169,7 +172,7 @@ def assess(
     """
     first, end = span or (0, samples.shape[1])
     seen = samples[:, first:end]
-    flags = [flag("derived_leads", derived)] if derived else []
+    flags = derived_flags(derived)
     if seen.shape[1] < SHORTEST * sampling_rate:
         flags.append("too_short")
     before, after = zero_edges(seen, sampling_rate)
@@ -180,6 +183,8 @@ def assess(
         flags.append(flag("calibration_pulse", (f"{pulses[0][0] / sampling_rate:.4g}",)))
     start, stop = without_pulses(samples, pulses, first + before, end - after)
     heart = samples[:, start:stop]
+    if pulses and is_unremarkable is not None and is_unremarkable(heart):
+        return flags
     low, high = (edges or Extremes(samples, sampling_rate)).of(start, stop)
     amplitude = _amplitude_flags(heart, leads, sampling_rate, low, high)
     dropouts = _dropouts(heart, sampling_rate) if amplitude != [_LOW] else []
@@ -187,6 +192,11 @@ def assess(
         total = sum(until - since for since, until in dropouts) / sampling_rate
         flags.append(flag("dropout", (f"{(start + dropouts[0][0]) / sampling_rate:.4g}", f"{total:.3g}")))
     return flags + amplitude + limb_lead_flags(heart, leads, sampling_rate, derived, (low, high))
+
+
+def derived_flags(derived: Collection[str]) -> list[str]:
+    """The flag for leads that were computed from others, if there are any."""
+    return [flag("derived_leads", derived)] if derived else []
 
 
 def share_of_non_finite(finite: npt.NDArray[np.bool_]) -> list[str]:
@@ -223,9 +233,9 @@ def pulses_within(samples: Samples, leads: Sequence[str], sampling_rate: float, 
 
 def _dropouts(samples: Samples, sampling_rate: float) -> list[tuple[int, int]]:
     """Parts longer than `DROPOUT` in which no lead moves by `STILL`: (first sample, end) of each."""
-    size = max(1, round(_STILL_BLOCK * sampling_rate))
+    size = max(1, round(STILL_BLOCK * sampling_rate))
     count = samples.shape[1] // size
-    fewest = round(DROPOUT / _STILL_BLOCK) - 1  # whole blocks in the shortest dropout
+    fewest = round(DROPOUT / STILL_BLOCK) - 1  # whole blocks in the shortest dropout
     if count < fewest:
         return []
     still = np.ones(count, dtype=np.bool_)

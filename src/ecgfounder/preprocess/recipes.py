@@ -7,6 +7,7 @@ A `Recipe` has filters, a normalisation, a sampling rate and default windows. Us
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -29,6 +30,14 @@ except ImportError:  # not built
 
 Samples = npt.NDArray[np.float32]
 Samples64 = npt.NDArray[np.float64]
+Empty = Callable[[tuple[int, ...]], Samples]
+"""Makes a float32 array of a shape, its values undefined."""
+
+
+def anywhere(shape: tuple[int, ...]) -> Samples:
+    """A new array."""
+    return np.empty(shape, np.float32)
+
 
 NETWORK_RATE = float(SAMPLING_RATE)
 """Sampling rate of the network's input, in Hz."""
@@ -299,15 +308,17 @@ class Recipe:
             out = step.apply(out, self.sampling_rate)
         return out
 
-    def normalized(self, samples: npt.NDArray[Any]) -> Samples:
-        """Samples [n_leads, n_samples] as input of the network: float32, C-contiguous."""
+    def normalized(self, samples: npt.NDArray[Any], empty: Empty = anywhere) -> Samples:
+        """Samples [n_leads, n_samples] as input of the network: float32, C-contiguous, in memory of `empty` if it can be."""
         if self.normalization == "none":
             return np.ascontiguousarray(samples, dtype=np.float32)
         axis = -1 if self.normalization == "zscore_per_lead" else None
-        if _passes is not None and axis is None and samples.dtype == np.float32 and samples.size:
+        if _passes is not None and axis is None and samples.dtype in (np.float32, np.float64) and samples.size:
             whole = np.ascontiguousarray(samples)
-            normalized = np.empty_like(whole)
-            _passes.zscore(whole, float(samples.mean(dtype=np.float64)), ZSCORE_EPSILON, normalized)
+            # In NumPy's order of the samples, which is another one for a part of longer rows.
+            mean = _passes.mean(samples) if whole is samples else float(samples.mean(dtype=np.float64))
+            normalized = empty(whole.shape)
+            _passes.zscore(whole, mean, ZSCORE_EPSILON, normalized)
             return normalized
         centered = samples - samples.mean(axis=axis, dtype=np.float64, keepdims=True)
         spread = np.sqrt(np.square(centered).mean(axis=axis, keepdims=True))

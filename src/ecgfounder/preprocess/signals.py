@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ from ecgfounder.preprocess.calibration import without_pulses
 from ecgfounder.preprocess.lead_choice import ChosenLeads, choose_leads
 from ecgfounder.preprocess.limb_leads import LIMB_LEADS_AND_V6, LIMB_SECONDS
 from ecgfounder.preprocess.preparation import ALL_LEADS, Preparation
-from ecgfounder.preprocess.recipes import LOWEST_SAMPLING_RATE, NETWORK_RATE, Samples
+from ecgfounder.preprocess.recipes import LOWEST_SAMPLING_RATE, NETWORK_RATE, Empty, Samples, anywhere
+from ecgfounder.preprocess.screening import Screening, screen
 from ecgfounder.preprocess.windows import Span, WindowInputs, cut_windows
 
 try:
@@ -81,8 +82,8 @@ class Signal:
         ]
 
 
-def prepare(recording: Recording, preparation: Preparation) -> Signal:
-    """Turn a recording into network inputs.
+def prepare(recording: Recording, preparation: Preparation, empty: Empty = anywhere) -> Signal:
+    """Turn a recording into network inputs, in memory of `empty` where they can be made there.
 
     Leads are selected by name and derived if possible; non-finite samples are replaced by 0; zeros at the edges are removed if
     requested; then come resampling, windows, filters and normalisation as the preparation says. Leads that are missing are zeros
@@ -105,11 +106,12 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
     length = round(samples.shape[1] * target / rate)
     spans, notes = cut_windows(length, preparation)
     used = samples[:, : math.ceil(spans[-1][1] * rate / target)]
-    if not any(np.any(lead != lead[0]) for lead in used):
+    if not any(_moves(lead) for lead in used):
         raise PrepareError("the signal is constant: no lead moves")
-    inputs = WindowInputs(samples, rate, length, tuple(spans), preparation, chosen.present)
+    inputs = WindowInputs(samples, rate, length, tuple(spans), preparation, chosen.present, empty)
     seen = (first, first + used.shape[1])
     present = _with_signal(chosen, whole)
+    screened = _screened(chosen, present, rate, seen, preparation)
     edges = Extremes(present, rate)
     flags = [
         *chosen.flags,
@@ -118,8 +120,8 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
         *(["unverified_format"] if recording.is_unverified else []),
         *(["repaired_xml"] if recording.is_repaired else []),
         *([] if finite is None else quality.share_of_non_finite(finite[:, slice(*seen)])),
-        *_signal_flags(recording, chosen, present, seen, edges),
-        *_baseline_flags(present, rate, seen, spans, preparation, edges),
+        *_signal_flags(recording, chosen, present, seen, edges, screened),
+        *_baseline_flags(present, rate, seen, spans, preparation, edges, screened),
         *quality.resampling_flags(rate, target, preparation.resampling),
         *notes,
         *(inputs.constant_windows() if preparation.stride is not None else ()),
@@ -128,13 +130,19 @@ def prepare(recording: Recording, preparation: Preparation) -> Signal:
     if preparation.mode == "1lead" and preparation.lead == ALL_LEADS:
         outer += (len(chosen.leads),)
     return Signal(
-        inputs=inputs if preparation.stride is not None else tuple(inputs),
+        inputs=inputs if preparation.stride is not None else inputs[:],
         outer_shape=outer,
         starts=tuple(start / target + first / rate for start, _stop in spans),
         leads=chosen.leads,
         flags=tuple(flags),
         sampling_rate=target,
     )
+
+
+def _moves(lead: Samples) -> bool:
+    """Whether a lead has two values."""
+    first = lead[:16].tolist()
+    return first.count(first[0]) < len(first) or bool(np.any(lead != lead[0]))
 
 
 def _finite(samples: Samples) -> tuple[Samples, npt.NDArray[np.bool_] | None]:
@@ -151,10 +159,43 @@ def _edges_off(samples: Samples, sampling_rate: float) -> tuple[int, int]:
     return before, samples.shape[1] - after
 
 
-def _signal_flags(recording: Recording, chosen: ChosenLeads, rows: Samples, seen: Span, edges: Extremes) -> list[str]:
+def _screened(
+    chosen: ChosenLeads, rows: Samples, sampling_rate: float, seen: Span, preparation: Preparation
+) -> Screening:
+    """What a quick look at the samples in the input says, `rows` of the leads with a signal."""
+    part, leads = rows[:, slice(*seen)], _names(chosen)
+    found = screen(part, leads, sampling_rate, chosen.derived, per_lead=_is_alone(preparation))
+    if found.is_unremarkable and part.shape != rows.shape and quality.pulses_within(rows, leads, sampling_rate, seen):
+        return replace(found, is_unremarkable=False)  # a pulse that the input's end cuts off
+    return found
+
+
+def _is_unremarkable(part: Samples, leads: tuple[str, ...], sampling_rate: float, derived: tuple[str, ...]) -> bool:
+    return screen(part, leads, sampling_rate, derived, per_lead=None).is_unremarkable
+
+
+def _names(chosen: ChosenLeads) -> tuple[str, ...]:
+    """Names of the leads that are not missing."""
+    return chosen.leads if len(chosen.present) == len(chosen.leads) else tuple(chosen.leads[i] for i in chosen.present)
+
+
+def _is_alone(preparation: Preparation) -> bool:
+    """Whether each lead is normalised by itself."""
+    return preparation.recipe.normalization == "zscore_per_lead" or preparation.mode == "1lead"
+
+
+def _signal_flags(
+    recording: Recording, chosen: ChosenLeads, rows: Samples, seen: Span, edges: Extremes, screened: Screening
+) -> list[str]:
     """The flags of the samples in the input, `rows` of the leads with a signal, and of limb leads even if they are not in it."""
-    leads = tuple(chosen.leads[row] for row in chosen.present)
-    flags = quality.assess(rows, leads, recording.sampling_rate, chosen.derived, seen, edges)
+    leads = _names(chosen)
+    if screened.is_unremarkable:
+        flags = quality.derived_flags(chosen.derived)
+    else:
+        rate, derived = recording.sampling_rate, chosen.derived
+        flags = quality.assess(
+            rows, leads, rate, derived, seen, edges, lambda part: _is_unremarkable(part, leads, rate, derived)
+        )
     if len(leads) == 1 and len(recording.leads) > 1:
         pulses = quality.pulses_within(rows, leads, recording.sampling_rate, seen)
         flags += _limb_lead_flags(recording, *without_pulses(rows, pulses, *seen))
@@ -182,16 +223,18 @@ def _baseline_flags(
     spans: Sequence[Span],
     preparation: Preparation,
     edges: Extremes,
+    screened: Screening,
 ) -> list[str]:
     """The flag for a baseline that dominates the normalisation, if the recipe leaves the baseline in the signal."""
     recipe = preparation.recipe
     if recipe.normalization == "none" or not recipe.keeps_baseline:
         return []
+    if len(spans) == 1 and screened.has_small_baseline:
+        return []
     used = samples[:, slice(*seen)]
     ratio = rate / recipe.sampling_rate
     places = [(round(start * ratio), min(round(stop * ratio), used.shape[1])) for start, stop in spans]
-    alone = recipe.normalization == "zscore_per_lead" or preparation.mode == "1lead"
-    return quality.baseline_flags(used, rate, places, per_lead=alone, edges=edges.of(*seen))
+    return quality.baseline_flags(used, rate, places, per_lead=_is_alone(preparation), edges=edges.of(*seen))
 
 
 def token_times(T: int, window_start: float = 0.0) -> npt.NDArray[np.float64]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ecgfounder.errors import PrepareError
 from ecgfounder.preprocess import quality
 from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.preprocess.recipes import Samples, Samples64
+from ecgfounder.preprocess.recipes import Empty, Samples, Samples64, anywhere
 from ecgfounder.preprocess.resampling import resample
 
 # Recordings longer than this, in seconds, are filtered in blocks, by recipes that filter before they cut windows. A block has
@@ -103,6 +103,8 @@ class WindowInputs(Sequence[Samples]):
         The settings.
     present : tuple of int
         The rows that hold a signal; the others are zeros in the inputs.
+    empty : callable
+        Makes the inputs' memory.
     """
 
     samples: Samples
@@ -111,6 +113,7 @@ class WindowInputs(Sequence[Samples]):
     spans: tuple[Span, ...]
     preparation: Preparation
     present: tuple[int, ...]
+    empty: Empty = anywhere
     _block: tuple[int, Samples64] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -144,7 +147,7 @@ class WindowInputs(Sequence[Samples]):
         if stop > end:
             cut = np.pad(cut, ((0, 0), (0, stop - end)))
         if self.preparation.mode == "1lead" or len(self.present) == len(self.samples):
-            return recipe.normalized(cut)
+            return recipe.normalized(cut, self.empty)
         whole = np.zeros(cut.shape, dtype=np.float32)
         present = list(self.present)
         whole[present] = recipe.normalized(cut[present])
