@@ -187,7 +187,11 @@ def select_leads(recording: Recording, leads: Sequence[str] = STANDARD_LEADS) ->
     NaN is derived too, if possible.
     """
     wanted = tuple(leads)
-    row_of = {lead: row for row, lead in enumerate(recording.leads) if has_signal(recording.samples[row])}
+    samples = recording.samples
+    heads = samples[:, :_HEAD].tolist()
+    row_of = {
+        lead: row for row, lead in enumerate(recording.leads) if _shows_signal(heads[row]) or has_signal(samples[row])
+    }
     if wanted == recording.leads[: len(wanted)] and all(lead in row_of for lead in wanted):
         return LeadSelection(recording.samples[: len(wanted)], wanted, (), ())
     taken = np.zeros((len(wanted), recording.n_samples), dtype=np.float32)
@@ -230,9 +234,16 @@ _DERIVATION: dict[str, dict[tuple[str, str], tuple[float, float]]] = {
 
 def has_signal(samples: Samples) -> bool:
     """Whether a lead holds anything but zeros and non-finite samples."""
-    if any(value and math.isfinite(value) for value in samples[:8].tolist()):
+    if _shows_signal(samples[:_HEAD].tolist()):
         return True  # the usual case, without checking all samples
     return bool(np.any(np.isfinite(samples) & (samples != 0)))
+
+
+_HEAD = 8
+
+
+def _shows_signal(values: list[float]) -> bool:
+    return any(value and math.isfinite(value) for value in values)
 
 
 def canonical_leads(names: Iterable[str]) -> tuple[str, ...]:

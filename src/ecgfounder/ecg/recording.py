@@ -85,7 +85,7 @@ class Recording:
             raise ReadError("the file has no samples")
         if not (math.isfinite(self.sampling_rate) and 0 < self.sampling_rate <= 1_000_000):
             raise ReadError(f"impossible sampling rate: {self.sampling_rate} Hz")
-        for first, lead in enumerate(self.leads, 1):
+        for first, lead in enumerate(self.leads if len(set(self.leads)) < len(self.leads) else (), 1):
             if lead in self.leads[first:]:  # the name is not stated: it may be text of the file
                 second = first + 1 + self.leads[first:].index(lead)
                 raise ReadError(f"channels {first} and {second} have the same lead name")

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -108,7 +109,7 @@ class Entry:
             raise ValueError("impossible shape")
         self._check_names()
         self._check_input()
-        if self.shape and self.facts.starts:
+        if self.shape and self.facts.starts and (len(self.shape) > 2 or len(self.facts.starts) > 1):
             self._check_rows(self.shape)
         if self.probabilities:
             self._check_probabilities(self.probabilities)
@@ -223,20 +224,48 @@ def line_of(value: Line) -> bytes:
     told = _told(value, _ENTRY_FIELDS)
     if value.input is not None:
         told["input"] = _told(value.input, _IDENTITY_FIELDS)
-    told["facts"] = _told(value.facts, _FACTS_FIELDS)
+    told["facts"] = _facts_of(value.facts)
     # A reader's numbers may be NumPy's, which must not cause an error here.
     return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-_ENTRY_FIELDS, _IDENTITY_FIELDS, _FACTS_FIELDS = (
-    tuple(each.name for each in fields(kind)) for kind in (Entry, Identity, Facts)
-)
+class _Fields:
+    """The fields of a class of values."""
+
+    def __init__(self, kind: type) -> None:
+        self.names = tuple(each.name for each in fields(kind))
+        self.of = attrgetter(*self.names)
 
 
-def _told(value: Entry | Facts | Identity, names: tuple[str, ...]) -> dict[str, Any]:
+_ENTRY_FIELDS, _IDENTITY_FIELDS, _FACTS_FIELDS = map(_Fields, (Entry, Identity, Facts))
+
+
+def _told(value: Entry | Facts | Identity, every: _Fields) -> dict[str, Any]:
     """The fields of a value that are neither None nor empty."""
-    every = ((name, getattr(value, name)) for name in names)
-    return {name: what for name, what in every if what is not None and (what or not isinstance(what, tuple | dict))}
+    return {
+        name: what
+        for name, what in zip(every.names, every.of(value), strict=True)
+        if what is not None and (what or not isinstance(what, tuple | dict))
+    }
+
+
+_texts: dict[int, tuple[Facts, orjson.Fragment]] = {}
+_MOST_TEXTS = 256
+_FEW_STARTS = 4
+
+
+def _facts_of(facts: Facts) -> dict[str, Any] | orjson.Fragment:
+    """An entry's facts; those of one object, which many records of a cohort have, are written once."""
+    if len(facts.starts) > _FEW_STARTS:
+        return _told(facts, _FACTS_FIELDS)
+    known = _texts.get(id(facts))
+    if known is not None and known[0] is facts:
+        return known[1]
+    text = orjson.Fragment(orjson.dumps(_told(facts, _FACTS_FIELDS), option=orjson.OPT_SERIALIZE_NUMPY))
+    if len(_texts) >= _MOST_TEXTS:
+        _texts.clear()
+    _texts[id(facts)] = facts, text
+    return text
 
 
 T = TypeVar("T", PartHeader, PartEnd)

@@ -20,6 +20,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import BinaryIO, Protocol, cast
 
 from ecgfounder.ecg.recording import Recording
@@ -30,6 +31,7 @@ from ecgfounder.readers.source import MAX_FILE_BYTES, Hints, Source, as_read_err
 from ecgfounder.readers.xml import root_of
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, given, locate
 from ecgfounder.storage import storage_options as make_options
+from ecgfounder.storage.ahead import Ahead
 from ecgfounder.storage.archives import ArchiveStore, Excerpt
 from ecgfounder.storage.paths import split_archive, split_member
 
@@ -247,32 +249,33 @@ def _place(error: Exception) -> str:
 
 
 def make_source(
-    path: str, hints: Hints, options: StorageOptions = NO_OPTIONS, excerpt: Excerpt | None = None
+    path: str,
+    hints: Hints,
+    options: StorageOptions = NO_OPTIONS,
+    excerpt: Excerpt | None = None,
+    *,
+    ask: Callable[[int], None] | None = None,
+    ahead: Ahead | None = None,
 ) -> Source:
     """The source for a path; 'container::member' is split, unless a file of exactly that name exists.
 
     In other stores no file of that name is looked for if the container has a known suffix, since each question is a request. Of
-    a path in an archive, `excerpt` may tell what another process knows of it.
+    a path in an archive, `excerpt` may tell what another process knows of it. `ask` and `ahead` are those of `Source`.
     """
     whole = locate(path, options)
     if isinstance(whole.store, ArchiveStore):
-        store = whole.store if excerpt is None else whole.store.with_excerpt(excerpt)
-        return _archived(Location(store, whole.name), hints)
+        whole = whole if excerpt is None else Location(whole.store.with_excerpt(excerpt), whole.name)
+        container, separator, member = whole.name.rpartition("::")
+        if separator and not _is_there(whole):
+            return Source(Location(whole.store, container), member, hints, ask=ask, ahead=ahead)
+        return Source(whole, None, hints, ask=ask, ahead=ahead)
     container, member = split_member(path)
     if member and not whole.is_local:
-        return Source(locate(container, options), member, hints)
+        return Source(locate(container, options), member, hints, ask=ask, ahead=ahead)
     container, separator, member = path.rpartition("::")
     if separator and not _is_there(whole):
-        return Source(locate(container, options), member, hints)
-    return Source(whole, None, hints)
-
-
-def _archived(whole: Location, hints: Hints) -> Source:
-    """The source for a path in an archive."""
-    container, separator, member = whole.name.rpartition("::")
-    if separator and not _is_there(whole):
-        return Source(Location(whole.store, container), member, hints)
-    return Source(whole, None, hints)
+        return Source(locate(container, options), member, hints, ask=ask, ahead=ahead)
+    return Source(whole, None, hints, ask=ask, ahead=ahead)
 
 
 def likely_files(path: str, options: StorageOptions = NO_OPTIONS) -> list[Location]:
@@ -372,5 +375,6 @@ _OTHER_KINDS = {
 _OF_TEXT = frozenset((*b"\t\r\n", *range(0x20, 0x7F)))
 
 
+@cache
 def _module(name: str) -> Reader:
     return cast(Reader, importlib.import_module(f"ecgfounder.readers.{name}"))

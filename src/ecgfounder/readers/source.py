@@ -97,13 +97,17 @@ class Source:
 
     @cached_property
     def exists(self) -> bool:
-        """Whether there is a file at the location. One in another store is read for that, since it is needed anyway."""
-        if self.location.is_local or self.location.archive is not None:
+        """Whether there is a file at the location. It is read for that, since it is needed anyway."""
+        if self.location.archive is not None:
             return self.location.exists()
         try:
             self._fetched  # noqa: B018
         except Missing:
             return False
+        except StorageError:
+            if not self.location.is_local:
+                raise
+            return self.location.exists()
         return True
 
     @cached_property
@@ -243,18 +247,26 @@ def open_file(location: Location) -> Iterator[io.BufferedReader]:
             raise type(trouble)(str(trouble)) from None  # a new one, for the reason that `RangedFile` makes one
 
 
-@contextmanager
-def as_read_error(location: Location) -> Iterator[None]:
+class as_read_error:
     """Turn errors of a store into a `ReadError`: faults of a file.
 
     That a store elsewhere does not answer, or does not permit access, is not a fault of the file, nor that its archive was
     replaced: these errors are raised as they are.
     """
-    try:
-        yield
-    except StorageError as error:
-        if isinstance(error, Replaced) or (not location.is_here and isinstance(error, Denied | Unavailable)):
-            raise
+
+    __slots__ = ("_location",)
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if not isinstance(error, StorageError) or isinstance(error, Replaced):
+            return
+        if not self._location.is_here and isinstance(error, Denied | Unavailable):
+            return
         raise ReadError(str(error)) from error
 
 

@@ -10,7 +10,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -61,7 +61,7 @@ class LocalStore(Store):
             except OSError as error:
                 if error.errno in _MISSING:
                     continue
-                raise _kind(error)(f"{self.path(at)} cannot be listed: {error.strerror or error}") from error
+                raise _kind_of(error)(f"{self.path(at)} cannot be listed: {error.strerror or error}") from error
             found.sort()
             yield from (below + name for name, is_folder in found if not is_folder)
             pending += [below + name for name, is_folder in reversed(found) if is_folder and not skip(name)]
@@ -87,22 +87,31 @@ class LocalStore(Store):
             return data
 
     def fetch(self, name: str, most: int) -> tuple[Status, bytes | None]:
-        with _told(name), self.open(name) as file:
-            status = os.fstat(file.fileno())
-            return _status(name, status), file.read(status.st_size) if status.st_size <= most else None
+        with _told(name):
+            descriptor, status = self._opened(name)
+            try:
+                content = _read(descriptor, status.st_size) if status.st_size <= most else None
+            finally:
+                os.close(descriptor)
+        return _status(name, status), content
 
     def open(self, name: str) -> BufferedReader:
         """Open a regular file for reading; FIFOs, devices, sockets and folders are refused without blocking."""
         with _told(name):
-            # O_NONBLOCK: otherwise, opening a FIFO without a writer would block.
-            descriptor = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise Missing("not a regular file")
-                return os.fdopen(descriptor, "rb")
-            except BaseException:
-                os.close(descriptor)
-                raise
+            return os.fdopen(self._opened(name)[0], "rb")
+
+    def _opened(self, name: str) -> tuple[int, os.stat_result]:
+        """A regular file's descriptor, and its status."""
+        # O_NONBLOCK: otherwise, opening a FIFO without a writer would block.
+        descriptor = os.open(self.path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise Missing("not a regular file")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, status
 
     def put(self, name: str, data: bytes) -> Status:
         target = Path(self.path(name))
@@ -175,26 +184,45 @@ def _is_folder(entry: os.DirEntry[str], links: _Links | None) -> bool:
     )
 
 
+def _read(descriptor: int, size: int) -> bytes:
+    """The first `size` bytes of a file, or all if it has become shorter."""
+    content = os.read(descriptor, size)
+    if len(content) == size:
+        return content
+    parts = [content]
+    while parts[-1] and sum(map(len, parts)) < size:  # a network drive may give less than was asked for
+        parts.append(os.read(descriptor, size - sum(map(len, parts))))
+    return b"".join(parts)
+
+
 def _status(name: str, status: os.stat_result) -> Status:
     return Status(
         name, status.st_size, f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}", status.st_mtime_ns
     )
 
 
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Convert errors of the operating system to those of a store, with the system's message as the reason."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except FileExistsError as error:
-        raise Conflict(f"{name}: it already exists") from error
-    except ValueError as error:  # a NUL character in the name
-        raise Missing(f"not a valid path: {error}") from error
-    except OSError as error:
-        raise _kind(error)(error.strerror or str(error)) from error
+class _told:
+    """Convert errors of the operating system to those of a store, with the system's message as the reason.
+
+    As a generator, it would take as long as a system call.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, FileExistsError):
+            raise Conflict(f"{self._name}: it already exists") from error
+        if isinstance(error, ValueError):  # a NUL character in the name
+            raise Missing(f"not a valid path: {error}") from error
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise _kind_of(error)(error.strerror or str(error)) from error
 
 
-def _kind(error: OSError) -> type[StorageError]:
+def _kind_of(error: OSError) -> type[StorageError]:
     return Missing if error.errno in _MISSING else Denied if error.errno in _DENIED else Unavailable

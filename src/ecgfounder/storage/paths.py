@@ -23,6 +23,7 @@ ARCHIVE_SUFFIXES: tuple[str, ...] = (".zip", ".tar")
 """Suffixes of archives, whose members are paths 'archive.zip::folder/file.xml'."""
 
 _MEMBER = "::"
+_UNUSUAL = re.compile(r"//|/\.\.?(?:/|\Z)|/\Z|::|\0")  # what may change when a path is normalised, or begins a member
 _ARCHIVE = re.compile(r"(.+?\.(?:zip|tar))::(.*)", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -59,6 +60,8 @@ def absolute_path(path: str, data_dir: str) -> str:
     pass an absolute `data_dir`: a relative one needs the working directory for every path. A URL stays as it is, and a path
     below a `data_dir` that is a URL becomes one. A path below a `data_dir` in an archive ('study.zip::a') is one in that archive.
     """
+    if path.startswith("/") and not _UNUSUAL.search(path):
+        return path
     archive, within = split_archive(path)
     if within is not None:
         return absolute_path(archive, data_dir) + _MEMBER + path_within(within)
@@ -94,12 +97,7 @@ def path_within(path: str) -> str:
 
 def is_plain(path: str) -> bool:
     """Whether a path is relative, without a member, and already normalised; a fast check for millions of paths."""
-    return (
-        not path.startswith((".", "/"))
-        and _MEMBER not in path
-        and "\0" not in path  # normpath would truncate the path there
-        and posixpath.normpath(path) == path
-    )
+    return bool(path) and not path.startswith((".", "/")) and not _UNUSUAL.search(path)
 
 
 def path_key(absolute: str) -> int:

@@ -1,7 +1,9 @@
-/* The most costly loops of reading a Philips file: decompression of LZW with 10-bit codes, and summation of differences.
+/* The most costly loops of reading a Philips file: Base64, decompression of LZW with 10-bit codes, summation of differences, and
+   the limb leads that are stored as residuals.
 
-   In: one lead's compressed bytes. Out: the decompressed bytes, and the samples from them. `_codes`, `_expand` and `_integrate`
-   of `xli.py` are the same in Python, and are used if this module is not built; all results and errors are the same. */
+   In: a text; one lead's compressed bytes. Out: bytes, and the samples from them. `_base64` of `reader.py`, and `_codes`, `_expand`,
+   `_integrate` and `restore_limb_leads` of `xli.py` are the same in Python, and are used if this module is not built; all results
+   and errors are the same. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -134,7 +136,133 @@ static PyObject *integrate(PyObject *module, PyObject *arguments)
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
+#define BLANK 64
+#define PADDING 65
+#define OTHER 66
+
+/* The digit of each byte, or what it is instead. */
+static void fill_digits(unsigned char digits[256])
+{
+    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    int i;
+    memset(digits, OTHER, 256);
+    for (i = 0; i < 64; i++)
+        digits[(unsigned char)alphabet[i]] = (unsigned char)i;
+    digits[' '] = digits['\t'] = digits['\r'] = digits['\n'] = BLANK;
+    digits['='] = PADDING;
+}
+
+/* Decode groups of four digits with blanks anywhere; the number of bytes, or -1 for anything that is not plainly Base64. */
+static Py_ssize_t decode(const unsigned char *text, Py_ssize_t n, const unsigned char digits[256], unsigned char *out)
+{
+    const unsigned char *start = out;
+    unsigned group = 0;
+    int n_digits = 0, n_padding = 0;
+    Py_ssize_t i = 0;
+    while (i < n) {
+        unsigned digit;
+        if (n_digits == 0 && i + 4 <= n) {
+            const unsigned a = digits[text[i]], b = digits[text[i + 1]], c = digits[text[i + 2]], d = digits[text[i + 3]];
+            if ((a | b | c | d) < 64) {
+                *out++ = (unsigned char)(a << 2 | b >> 4);
+                *out++ = (unsigned char)(b << 4 | c >> 2);
+                *out++ = (unsigned char)(c << 6 | d);
+                i += 4;
+                if (n_padding)
+                    return -1;
+                continue;
+            }
+        }
+        digit = digits[text[i++]];
+        if (digit == BLANK)
+            continue;
+        if (digit == OTHER || (digit == PADDING && n_digits < 2) || (digit != PADDING && n_padding))
+            return -1;
+        n_padding += digit == PADDING;
+        group = group << 6 | (digit & 63);
+        if (++n_digits == 4) {
+            *out++ = (unsigned char)(group >> 16);
+            *out++ = (unsigned char)(group >> 8);
+            *out++ = (unsigned char)group;
+            n_digits = 0;
+        }
+    }
+    return n_digits == 0 && n_padding <= 2 ? out - start - n_padding : -1;
+}
+
+static PyObject *base64(PyObject *module, PyObject *text)
+{
+    unsigned char digits[256];
+    const char *characters;
+    Py_ssize_t n, n_bytes;
+    unsigned char *out;
+    PyObject *bytes;
+    (void)module;
+    if ((characters = PyUnicode_AsUTF8AndSize(text, &n)) == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+            return NULL;
+        PyErr_Clear();
+        return Py_NewRef(Py_None);
+    }
+    if ((out = PyMem_Malloc((size_t)n / 4 * 3 + 3)) == NULL)
+        return PyErr_NoMemory();
+    fill_digits(digits);
+    n_bytes = decode((const unsigned char *)characters, n, digits, out);
+    bytes = n_bytes < 0 ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize((const char *)out, n_bytes);
+    PyMem_Free(out);
+    return bytes;
+}
+
+/* Half of a number, rounded down. */
+static int halved(int number)
+{
+    return (number - (number & 1)) / 2;
+}
+
+enum { LEAD_I, LEAD_II, LEAD_III, LEAD_AVR, LEAD_AVL, LEAD_AVF, N_LIMB };
+
+static PyObject *restore(PyObject *module, PyObject *arguments)
+{
+    Py_buffer counts, rows;
+    Py_ssize_t n_leads, n = 0, i;
+    int is_sound, k;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "w*ny*:restore", &counts, &n_leads, &rows))
+        return NULL;
+    is_sound = n_leads > 0 && counts.itemsize == sizeof(short) && rows.len == N_LIMB * (Py_ssize_t)sizeof(long long);
+    if (is_sound) {
+        n = counts.len / (Py_ssize_t)sizeof(short) / n_leads;
+        for (k = 0; k < N_LIMB; k++)
+            is_sound &= ((const long long *)rows.buf)[k] >= -1 && ((const long long *)rows.buf)[k] < n_leads;
+        is_sound &= n * n_leads * (Py_ssize_t)sizeof(short) == counts.len;
+    }
+    if (!is_sound) {
+        PyErr_SetString(PyExc_ValueError, "int16 [n_leads, n_samples] and six rows are needed");
+    } else {
+        short *lead[N_LIMB];
+        for (k = 0; k < N_LIMB; k++) {
+            const long long row = ((const long long *)rows.buf)[k];
+            lead[k] = row < 0 ? NULL : (short *)counts.buf + row * n;
+        }
+        /* In this order, because the last two are restored from III. */
+        for (i = 0; i < n && lead[LEAD_III] && lead[LEAD_I] && lead[LEAD_II]; i++)
+            lead[LEAD_III][i] = (short)(lead[LEAD_II][i] - lead[LEAD_I][i] - lead[LEAD_III][i]);
+        for (i = 0; i < n && lead[LEAD_AVR] && lead[LEAD_I] && lead[LEAD_II]; i++)
+            lead[LEAD_AVR][i] = (short)(-halved(lead[LEAD_I][i] + lead[LEAD_II][i]) - lead[LEAD_AVR][i]);
+        for (i = 0; i < n && lead[LEAD_AVL] && lead[LEAD_I] && lead[LEAD_III]; i++)
+            lead[LEAD_AVL][i] = (short)(halved(lead[LEAD_I][i] - lead[LEAD_III][i]) - lead[LEAD_AVL][i]);
+        for (i = 0; i < n && lead[LEAD_AVF] && lead[LEAD_II] && lead[LEAD_III]; i++)
+            lead[LEAD_AVF][i] = (short)(halved(lead[LEAD_II][i] + lead[LEAD_III][i]) - lead[LEAD_AVF][i]);
+    }
+    PyBuffer_Release(&counts);
+    PyBuffer_Release(&rows);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
 static PyMethodDef methods[] = {
+    {"base64", base64, METH_O,
+     "base64(text) -> bytes or None\n\n"
+     "The bytes of Base64 in a str with blanks anywhere. None if it is not plainly that, and perhaps damaged."},
     {"expand", expand, METH_VARARGS,
      "expand(payload, most_bytes, many_codes) -> bytes\n\n"
      "What 10-bit LZW codes stand for. IndexError: an impossible code. OverflowError: of more than `many_codes` codes,\n"
@@ -142,6 +270,10 @@ static PyMethodDef methods[] = {
     {"integrate", integrate, METH_VARARGS,
      "integrate(text, first_difference, samples) -> None\n\n"
      "Fill `samples`, 16-bit words in little-endian order, from the high and low bytes of `text`."},
+    {"restore", restore, METH_VARARGS,
+     "restore(counts, n_leads, rows) -> None\n\n"
+     "Replace residuals in `counts` (int16 [n_leads, n_samples]) by the leads III, aVR, aVL and aVF; `rows` (int64 [6]) has the\n"
+     "rows of I, II, III, aVR, aVL and aVF, -1 for one that is not there. A lead that needs one that is not there stays."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -23,6 +23,11 @@ from ecgfounder.readers.philips.xli import MAX_SAMPLES_PER_LEAD, decode_xli, ref
 from ecgfounder.readers.quantities import optional_number
 from ecgfounder.readers.source import Source
 
+try:
+    import ecgfounder.readers.philips._xli as _xli
+except ImportError:  # there was no C compiler when the package was installed
+    _xli = None  # type: ignore[assignment]
+
 FORMAT = "philips_sierra"
 
 
@@ -277,6 +282,9 @@ _LONGEST_NUMBER = 7  # characters: 24 bits with a sign
 
 
 def _base64(text: str) -> bytes:
+    plain = None if _xli is None else _xli.base64(text)
+    if plain is not None:
+        return plain
     try:
         return binascii.a2b_base64(text.encode("ascii").translate(None, _BLANKS), strict_mode=True)
     except (UnicodeEncodeError, binascii.Error) as error:

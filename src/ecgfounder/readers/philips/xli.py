@@ -218,26 +218,29 @@ def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
     stored = {lead: row for row, lead in enumerate(leads)}
     if "-aVR" in stored:
         raise UnsupportedFormatError("the residuals of lead -aVR in XLI data are not documented")
-    restored = counts.copy()
-    wide: dict[str, npt.NDArray[np.int32]] = {}
-
-    def lead(name: str) -> npt.NDArray[np.int32]:
-        if name not in stored:
-            raise ReadError(f"lead {name} is not stored, and other limb leads cannot be restored without it")
-        if name not in wide:
-            wide[name] = restored[stored[name]].astype(np.int32)
-        return wide[name]
-
+    for lead, needed in _RESTORED_FROM.items():
+        for other in needed if lead in stored else ():
+            if other not in stored:
+                raise ReadError(f"lead {other} is not stored, and other limb leads cannot be restored without it")
+    restored = np.ascontiguousarray(counts, dtype=np.int16).copy()
+    if _xli is not None:
+        _xli.restore(restored, len(restored), np.array([stored.get(lead, -1) for lead in _LIMB_LEADS], np.int64))
+        return restored
+    wide = {lead: restored[stored[lead]].astype(np.int32) for lead in ("I", "II") if lead in stored}
     if "III" in stored:
-        restored[stored["III"]] = (lead("II") - lead("I") - counts[stored["III"]]).astype(np.int16)
+        restored[stored["III"]] = (wide["II"] - wide["I"] - counts[stored["III"]]).astype(np.int16)
+        wide["III"] = restored[stored["III"]].astype(np.int32)
     if "aVR" in stored:
-        restored[stored["aVR"]] = (-((lead("I") + lead("II")) >> 1) - counts[stored["aVR"]]).astype(np.int16)
+        restored[stored["aVR"]] = (-((wide["I"] + wide["II"]) >> 1) - counts[stored["aVR"]]).astype(np.int16)
     if "aVL" in stored:
-        restored[stored["aVL"]] = (((lead("I") - lead("III")) >> 1) - counts[stored["aVL"]]).astype(np.int16)
+        restored[stored["aVL"]] = (((wide["I"] - wide["III"]) >> 1) - counts[stored["aVL"]]).astype(np.int16)
     if "aVF" in stored:
-        restored[stored["aVF"]] = (((lead("II") + lead("III")) >> 1) - counts[stored["aVF"]]).astype(np.int16)
+        restored[stored["aVF"]] = (((wide["II"] + wide["III"]) >> 1) - counts[stored["aVF"]]).astype(np.int16)
     return restored
 
+
+_RESTORED_FROM = {"III": ("II", "I"), "aVR": ("I", "II"), "aVL": ("I", "III"), "aVF": ("II", "III")}
+_LIMB_LEADS = ("I", "II", *_RESTORED_FROM)
 
 # A saturated lead changes by half of the 16-bit range at once. A damaged second difference causes a ramp that exceeds the range
 # and wraps around.

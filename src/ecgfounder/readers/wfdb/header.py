@@ -37,6 +37,9 @@ _SIGNAL_LINE = re.compile(
     r"(?:\s+(?P<resolution>[+-]?\d{1,12})(?:\s+(?P<zero>[+-]?\d{1,12})(?:\s+(?P<initial>[+-]?\d{1,12})"
     r"(?:\s+(?P<checksum>[+-]?\d{1,12})(?:\s+(?P<block>[+-]?\d{1,12})(?:\s+(?P<name>\S.*?))?)?)?)?)?)?)?\s*"
 )
+_USUAL_LINE = re.compile(
+    r"(\S+)[ \t]+(\S+[ \t]+\S+[ \t]+\S+[ \t]+\S+)[ \t]+-?[0-9]{1,11}[ \t]+(-?[0-9]{1,11})[ \t]+-?[0-9]{1,11}[ \t]+(\S+)"
+)
 _SEGMENT_LINE = re.compile(r"(?P<name>\S+)\s+(?P<samples>\d{1,15})(?:\s.*)?")
 
 
@@ -151,21 +154,14 @@ def _parse_signal(line: str, row: int, *, layout: bool) -> Signal:
 
 def _usual_signal(line: str) -> Signal | None:
     """A signal line with all nine fields, in a third of the time: most fields are the same in all lines of a cohort."""
-    fields = line.split()
-    if len(fields) != 9:
+    fields = _USUAL_LINE.fullmatch(line)
+    if fields is None:
         return None
-    file, fmt, gain, resolution, zero, initial, checksum, block, name = fields
-    if not (_is_whole(initial) and _is_whole(checksum) and _is_whole(block)):
-        return None
-    stored = _stored_as(f"{fmt} {gain} {resolution} {zero}")
+    file, storage, checksum, name = fields.groups()
+    stored = _stored_as(storage)
     if stored is None or file == "-" or file.startswith(NOTHING) or not _is_below(file):
         return None
     return Signal(file, *stored[1:-2], int(checksum), name)
-
-
-def _is_whole(text: str) -> bool:
-    """Whether it is the text of a whole number, without a sign or with a minus."""
-    return text.isascii() and len(text) <= 12 and text.removeprefix("-").isdigit()
 
 
 @lru_cache(1024)
