@@ -16,6 +16,7 @@ from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.engines import Engine
 from ecgfounder.engines.engine import Array
+from ecgfounder.preprocess.recipes import Empty, anywhere
 from ecgfounder.stages.read import Ask, Event, Input, Job, Opened, ReadTask
 
 _LENGTH = 5500
@@ -51,7 +52,7 @@ class SyntheticTask(ReadTask):
     def _samples(self) -> Array:
         return np.random.default_rng(1).standard_normal((12, _LENGTH), dtype=np.float32)
 
-    def events(self, job: Job, ask: Ask | None = None) -> Iterator[Event]:
+    def events(self, job: Job, ask: Ask | None = None, empty: Empty = anywhere) -> Iterator[Event]:
         began = time.perf_counter()
         identity = Identity(size=60_000, mtime_ns=1, sha256=f"{job.place:064x}")
         facts = Facts("synthetic", 500.0, _LENGTH, leads=STANDARD_LEADS, starts=(0.0,))

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "engines": "network net1d storage",
     "ledger": "cohort ecg network sinks storage",
     "stages": "ecg ledger network preprocess readers sinks storage",
-    "drivers": "preprocess stages storage",
+    "drivers": "ecg preprocess stages storage",
     "distributed": "drivers engines ledger network sinks stages storage",
     "run": "cohort distributed drivers ecg engines ledger network preprocess readers sinks stages storage",
     "results": "cohort ledger network sinks storage",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from ecgfounder.drivers import ring as rings
 from ecgfounder.drivers.processes import JOBS_AHEAD, ReaderPool
 from ecgfounder.drivers.ring import RING_BYTES, make_ring
-from ecgfounder.drivers.wire import Inbox, Row
+from ecgfounder.drivers.wire import Inbox, Rows
 from ecgfounder.ecg.facts import Facts
 from ecgfounder.preprocess.preparation import Preparation
-from ecgfounder.stages.read import Ask, Event, Failed, Input, Job, Opened, ReadTask
+from ecgfounder.preprocess.recipes import Empty, anywhere
+from ecgfounder.stages.read import Ask, Event, Failed, Input, Inputs, Job, Opened, ReadTask
 
 SOME = np.arange(24, dtype=np.float32).reshape(12, 2)
 
@@ -33,12 +35,42 @@ def test_positions_go_on_behind_the_end_and_no_array_is_split() -> None:
         while (position := ring.put(data)) is None:
             refused += 1
             first, expected = kept.pop(0)
-            view = ring.view(first, expected.shape)
+            view, give_back = ring.take(first, expected.shape)
             np.testing.assert_array_equal(view, expected)
-            ring.give_back(first, view)
+            give_back()
         kept.append((position, data))
         assert position % RING_BYTES + data.nbytes <= RING_BYTES
     assert refused > 1000
+    ring.close()
+
+
+def test_arrays_that_are_made_in_the_ring_are_not_copied_and_others_are() -> None:
+    ring = make_ring()
+    assert ring is not None
+    one, other, lost = (ring.empty(SOME.shape) for _ in range(3))
+    one[...], other[...], lost[...] = SOME, SOME + 1, SOME + 2
+    assert [ring.put(one), ring.put(other)] == [0, SOME.nbytes]
+    assert ring.put(SOME + 3) == 2 * SOME.nbytes  # the third was never sent: its space is used again
+    view, _give_back = ring.take(0, (3, *SOME.shape))
+    np.testing.assert_array_equal(view, [SOME, SOME + 1, SOME + 3])
+    ring.forget()
+    assert ring.put(ring.empty((1, RING_BYTES))) is None  # made elsewhere
+    ring.close()
+
+
+def test_space_is_free_up_to_the_first_array_that_is_still_held() -> None:
+    ring = make_ring()
+    assert ring is not None
+    half = np.zeros((1, RING_BYTES // 8), np.float32)
+    first, second = ring.put(half), ring.put(half)
+    assert first is not None
+    assert second is not None
+    given = [ring.take(position, half.shape)[1] for position in (first, second)]
+    given[1]()
+    assert ring.put(half) is None
+    given[0]()
+    assert ring.put(half) == RING_BYTES
+    assert ring.put(half) == RING_BYTES + half.nbytes
     ring.close()
 
 
@@ -57,10 +89,10 @@ def test_messages_and_samples_that_come_in_pieces_are_whole(cut: int) -> None:
     inbox = Inbox(ours, None)
     job = Job(3, "a")
     content = b""
-    for message in (None, Opened(job, 2), Row(None, 0, SOME.shape, None), Failed(job, "ReadError", "damaged")):
+    for message in (None, Opened(job, 2), Rows(SOME.shape, None, [(None, 0)]), Failed(job, "ReadError", "damaged")):
         packed = pickle.dumps(message)
         content += struct.pack("<?Q", False, len(packed)) + packed
-        if isinstance(message, Row):
+        if isinstance(message, Rows):
             content += SOME.tobytes()
     found = []
     for start in range(0, len(content), cut):
@@ -70,15 +102,17 @@ def test_messages_and_samples_that_come_in_pieces_are_whole(cut: int) -> None:
     theirs.close()
     with pytest.raises(EOFError):
         list(inbox.read())
-    assert [type(message) for message, _ in found] == [type(None), Opened, Row, Failed]
-    np.testing.assert_array_equal(found[2][1], SOME)
+    assert [type(message) for message, _ in found] == [type(None), Opened, Rows, Failed]
+    block = found[2][1]
+    assert block is not None
+    np.testing.assert_array_equal(block.samples, SOME[None])
 
 
 @dataclass(frozen=True)
 class RandomTask(ReadTask):
     """Inputs of random numbers and sizes, most of which fit into the ring."""
 
-    def events(self, job: Job, ask: Ask = lambda _need: None) -> Iterator[Event]:
+    def events(self, job: Job, ask: Ask = lambda _need: None, empty: Empty = anywhere) -> Iterator[Event]:
         arrays = arrays_of(job.place)
         yield Opened(job, len(arrays), seconds={"read": 1e-4})
         for number, data in enumerate(arrays):
@@ -91,20 +125,71 @@ def arrays_of(place: int) -> list[np.ndarray]:
     return [rng.random((12, int(rng.integers(1, longest))), np.float32) for _ in range(int(rng.integers(1, 5)))]
 
 
+@dataclass(frozen=True)
+class EqualTask(ReadTask):
+    """Inputs of one shape, most of them made in the ring, several for some jobs; some jobs fail after that."""
+
+    def events(self, job: Job, ask: Ask = lambda _need: None, empty: Empty = anywhere) -> Iterator[Event]:
+        expected = equal_arrays_of(job.place)
+        made = [empty(each.shape) if number % 4 or len(expected) > 1 else each for number, each in enumerate(expected)]
+        for array, each in zip(made, expected, strict=True):
+            array[...] = each
+        if job.place % 13 == 0:
+            yield Failed(job, "ReadError", "damaged")
+            return
+        yield Opened(job, len(made), seconds={"read": 1e-4})
+        for number, data in enumerate(made):
+            yield Input(job, number, data)
+
+
+def equal_arrays_of(place: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(place)
+    return [rng.random((12, 500), np.float32) for _ in range(5 if place % 7 == 0 else 1)]
+
+
 @pytest.mark.parametrize("shared", [True, False])
-def test_inputs_of_many_jobs_are_those_of_the_jobs(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [1, 3, 8])
+@pytest.mark.parametrize(("kind", "expected_of"), [("random", arrays_of), ("equal", equal_arrays_of)])
+def test_inputs_of_many_jobs_are_those_of_the_jobs(
+    kind: str, expected_of: Callable[[int], list[np.ndarray]], rows: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not shared:
         monkeypatch.delattr(rings.os, "memfd_create")
-    pool = ReaderPool(RandomTask(Preparation()), 2)
+    task = {"random": RandomTask, "equal": EqualTask}[kind](Preparation())
+    n_jobs = 100 if kind == "random" else 1000
+    pool = ReaderPool(task, 2, rows=rows)
+    seen, together, failed = Counter[int](), 0, 0
+    held: list[Inputs] = []
+
+    def check(job: Job, number: int, data: np.ndarray) -> None:
+        np.testing.assert_array_equal(data, expected_of(job.place)[number])
+        seen[job.place] += 1
+
+    def give_back() -> None:
+        for each in reversed(held):  # in another order than they came
+            for (job, number), data in zip(each.inputs, each.data, strict=True):
+                check(job, number, data)
+            each.give_back()
+        held.clear()
+
     try:
-        seen: dict[int, int] = {}
-        for event in pool.events(Job(place, f"{place}") for place in range(100)):
+        for event in pool.events(Job(place, f"{place}") for place in range(n_jobs)):
+            failed += isinstance(event, Failed)
             if isinstance(event, Input):
-                np.testing.assert_array_equal(event.data, arrays_of(event.job.place)[event.number])
-                seen[event.job.place] = seen.get(event.job.place, 0) + 1
+                check(event.job, event.number, event.data)
+            elif isinstance(event, Inputs):
+                together = max(together, len(event.inputs))
+                held.append(event)
+                if len(held) == 3:
+                    give_back()
+        give_back()
     finally:
         pool.close()
-    assert seen == {place: len(arrays_of(place)) for place in range(100)}
+    sound = [place for place in range(n_jobs) if kind == "random" or place % 13]
+    assert seen == {place: len(expected_of(place)) for place in sound}
+    assert failed == n_jobs - len(sound)
+    if kind == "equal":
+        assert together == (rows if shared and rows > 1 else 0)
 
 
 def test_short_jobs_are_given_several_at_once() -> None:
@@ -131,7 +216,7 @@ def test_short_jobs_are_given_several_at_once() -> None:
 class OddTask(ReadTask):
     """Facts that need more than a msgpack row: NumPy's numbers, large numbers, names that are not UTF-8."""
 
-    def events(self, job: Job, ask: Ask = lambda _need: None) -> Iterator[Event]:
+    def events(self, job: Job, ask: Ask = lambda _need: None, empty: Empty = anywhere) -> Iterator[Event]:
         device = {"number": np.float32(0.5), "count": np.int64(3), "text": job.path, "large": 1 << 80}
         facts = Facts("odd", np.float64(500), n_samples=np.int64(2), device=device)  # type: ignore[arg-type]
         yield Opened(job, 1, facts=facts if job.place else Facts("odd", np.float64(500)))

@@ -27,7 +27,7 @@ from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.errors import RunError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.stages import read as read_stage
-from ecgfounder.stages.read import Event, Idle, Input, Job, Opened, ReadTask
+from ecgfounder.stages.read import Event, Idle, Input, Inputs, Job, Opened, ReadTask
 from tests.builders.cohorts import HINTS, write_good_and_bad
 from tests.harness.scripted import SCRIPTED, SleepingTask, StillbornTask, jobs_of
 from tests.places import ROOT
@@ -47,7 +47,7 @@ class Outcome:
 def outcome_of(events: Iterator[Event]) -> Outcome:
     expected: dict[int, int] = {}
     outcome = Outcome({}, {}, {})
-    for event in events:
+    for event in one_by_one(events):
         if isinstance(event, Idle):
             continue
         assert event.job.place not in outcome.reasons, f"ticket {event.job.place} goes on after its failure"
@@ -67,6 +67,17 @@ def outcome_of(events: Iterator[Event]) -> Outcome:
     for ticket, count in expected.items():
         assert ticket in outcome.reasons or len(outcome.inputs[ticket]) == count
     return outcome
+
+
+def one_by_one(events: Iterator[Event]) -> Iterator[Event]:
+    """The events, with inputs that came together as single ones."""
+    for event in events:
+        if isinstance(event, Inputs):
+            for (job, number), data in zip(event.inputs, event.data.copy(), strict=True):
+                yield Input(job, number, data)
+            event.give_back()
+        else:
+            yield event
 
 
 def run(paths: list[str], n_workers: int = 2, **options: Any) -> Outcome:
@@ -119,12 +130,13 @@ def test_a_slip_in_the_preparation_fails_one_file_and_quotes_nothing(
     assert "Jane" not in reason
 
 
-def test_a_worker_killed_in_the_middle_of_a_file_costs_that_file_alone() -> None:
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_worker_killed_in_the_middle_of_a_file_costs_that_file_alone(rows: int) -> None:
     paths = [f"small:{number}" for number in range(40)]
     paths[7] = "kill"
     paths[8] = "small,kill,small"  # after it had begun to hand over
     paths[20] = "kill"
-    outcome = run(paths)
+    outcome = run(paths, rows=rows)
     died = "the reading process died (killed by SIGKILL)"
     assert outcome.reasons == {7: died, 8: died, 20: died}
     assert [ticket for ticket in range(40) if len(outcome.inputs.get(ticket, [])) == 1 and ticket != 8] == [
@@ -132,8 +144,10 @@ def test_a_worker_killed_in_the_middle_of_a_file_costs_that_file_alone() -> None
     ]
 
 
-def test_deaths_of_every_kind_are_named_and_the_rest_goes_on() -> None:
-    outcome = run(["leave", "small", "break", "small", "unpicklable", "small,refuse,small", "refuse", "small"])
+@pytest.mark.parametrize("rows", [1, 8])
+def test_deaths_of_every_kind_are_named_and_the_rest_goes_on(rows: int) -> None:
+    paths = ["leave", "small", "break", "small", "unpicklable", "small,refuse,small", "refuse", "small"]
+    outcome = run(paths, rows=rows)
     assert sorted(outcome.reasons) == [0, 2, 4, 5, 6]
     assert outcome.reasons[0] == "the reading process died (exit status 7)"
     assert outcome.reasons[2] == outcome.reasons[4] == "the reading process died (exit status 1)"
@@ -153,12 +167,27 @@ def test_a_worker_that_dies_after_its_last_input_has_not_failed() -> None:
     assert sorted(outcome.inputs) == [0, 1, 2, 3]
 
 
-def test_a_file_that_takes_too_long_is_given_up_and_its_worker_replaced() -> None:
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_file_that_takes_too_long_is_given_up_and_its_worker_replaced(rows: int) -> None:
     began = time.monotonic()
-    outcome = run(["small", "hang", "small", "small,hang,small", *["small"] * 6], timeout=1.0)
+    outcome = run(["small", "hang", "small", "small,hang,small", *["small"] * 6], timeout=1.0, rows=rows)
     assert time.monotonic() - began < 60
     assert outcome.reasons == {1: "reading took longer than 1 s", 3: "reading took longer than 1 s"}
-    assert len(outcome.inputs) == 9
+    assert outcome.inputs.keys() - {3} == {0, 2, *range(4, 10)}
+
+
+def test_files_that_were_read_and_not_told_of_are_read_again_when_their_process_dies() -> None:
+    paths = [*["small"] * 5, "kill", *["small"] * 5]
+    outcome = run(paths, n_workers=1, rows=8)  # the five before wait for others when their process dies
+    assert list(outcome.reasons) == [5]
+    assert sorted(outcome.inputs) == [place for place in range(11) if place != 5]
+    assert all(np.array_equal(data, np.full_like(data, place)) for place, (data,) in outcome.inputs.items())
+
+
+def test_a_slow_file_after_quick_ones_is_not_blamed_for_their_time() -> None:
+    outcome = run(["small"] * 3 + ["nap,nap,nap,nap,small"] * 4 + ["small"] * 3, n_workers=1, rows=8, timeout=1.0)
+    assert outcome.reasons == {}
+    assert len(outcome.inputs) == 10
 
 
 def test_a_slow_consumer_does_not_make_workers_look_hung() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ecgfounder.ecg.facts import Facts
 from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import Empty, anywhere
 from ecgfounder.stages.read import Ask, Event, Failed, Input, Job, Opened, ReadTask
 
 
@@ -25,7 +26,7 @@ from ecgfounder.stages.read import Ask, Event, Failed, Input, Job, Opened, ReadT
 class ScriptedTask(ReadTask):
     """Reads no file: the path says what happens, in words joined by commas."""
 
-    def events(self, job: Job, ask: Ask = lambda _need: None) -> Iterator[Event]:
+    def events(self, job: Job, ask: Ask = lambda _need: None, empty: Empty = anywhere) -> Iterator[Event]:
         words = job.path.partition(":")[0].split(",")
         n_inputs = sum(word in ("small", "big") for word in words)
         if n_inputs:

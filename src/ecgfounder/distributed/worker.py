@@ -26,7 +26,7 @@ from ecgfounder.distributed.checkpoint import checkpoint_here
 from ecgfounder.distributed.work import Facts, Group, Outcome, Work
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.drivers.local import Pipeline
-from ecgfounder.drivers.processes import ReaderPool
+from ecgfounder.drivers.processes import ROWS_TOGETHER, ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.engines.trial import refuse_overflow, synthetic_ecg
@@ -198,7 +198,12 @@ class Worker:
         work = self._work
         memory = usable_memory() * READING_SHARE if work.read_memory is None else work.read_memory * (1 << 30)
         return ReaderPool(
-            work.task, work.num_workers, n_started=1, timeout=work.read_timeout, memory=int(memory * work.share)
+            work.task,
+            work.num_workers,
+            n_started=1,
+            timeout=work.read_timeout,
+            memory=int(memory * work.share),
+            rows=min(self._size, ROWS_TOGETHER),
         )
 
     def _end_readers(self) -> None:

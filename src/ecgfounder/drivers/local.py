@@ -19,7 +19,7 @@ from ecgfounder.machine import keep_freed_memory
 from ecgfounder.stages.batch import Batch, Batcher
 from ecgfounder.stages.collect import Embedded, Finished, Gathering, collect, give_up
 from ecgfounder.stages.embed import EmbedStage, Tag
-from ecgfounder.stages.read import Event, Failed, Input, Job, Opened
+from ecgfounder.stages.read import Event, Failed, Input, Inputs, Job, Opened
 from ecgfounder.stages.trouble import StoreTrouble
 
 Row = Embedded | tuple[Gathering | None, Failed]
@@ -146,10 +146,12 @@ class Pipeline:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Input):
-            gathering = self._arriving[event.job.place]
-            if event.number + 1 == gathering.opened.n_inputs:
-                del self._arriving[event.job.place]
-            for batch in self._batcher.add(event.data, (gathering, event.number)):
+            for batch in self._batcher.add(event.data, self._tag(event.job, event.number)):
+                self._put(self._to_embed, batch)
+            return
+        if isinstance(event, Inputs):
+            tags = [self._tag(job, number) for job, number in event.inputs]
+            for batch in self._batcher.add_all(event.data, tags, event.give_back):
                 self._put(self._to_embed, batch)
             return
         if isinstance(event, Opened):
@@ -159,6 +161,13 @@ class Pipeline:
             self._put(self._to_finish, [(self._arriving.pop(event.job.place, None), event)])
         for batch in self._batcher.due():
             self._put(self._to_embed, batch)
+
+    def _tag(self, job: Job, number: int) -> Tag:
+        """The record of an input, which has arrived with its last one."""
+        gathering = self._arriving[job.place]
+        if number + 1 == gathering.opened.n_inputs:
+            del self._arriving[job.place]
+        return gathering, number
 
     @property
     def is_abandoned(self) -> bool:
@@ -217,7 +226,9 @@ class Pipeline:
 
     def _embed(self) -> None:
         while (batch := self._get(self._to_embed)) is not None:
-            self._put(self._to_finish, self.embed(batch))
+            rows = self.embed(batch)
+            batch.give_back()
+            self._put(self._to_finish, rows)
 
     def _finish(self) -> None:
         while (work := self._get(self._to_finish)) is not None:

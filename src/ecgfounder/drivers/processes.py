@@ -23,24 +23,23 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ecgfounder.drivers.growth import Growth
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
 from ecgfounder.drivers.memory import Memory
 from ecgfounder.drivers.ring import Ring, make_ring
-from ecgfounder.drivers.wire import Asked, Inbox, Message, Row, serve
+from ecgfounder.drivers.wire import Asked, Block, Inbox, Message, Rows, serve
 from ecgfounder.errors import ReadError, RunError
 from ecgfounder.machine import AwakeClock, return_freed_memory
-from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened, ReadTask
+from ecgfounder.stages.read import Event, Failed, Idle, Input, Inputs, Job, Opened, ReadTask
 from ecgfounder.stages.upcoming import JOBS_UPCOMING
 from ecgfounder.storage import is_url
 
-Array = npt.NDArray[np.float32]
-
-JOBS_AHEAD = (2, 8)
+JOBS_AHEAD = (2, 32)
 """Jobs that a worker holds: the current one and the next, so that it never waits for the main process; more if they are short."""
+
+
+ROWS_TOGETHER = 8
+"""Inputs that a worker puts together for a run: a batch of the engines on a CPU, and a part of one on a GPU."""
 
 
 AHEAD_SECONDS = 0.02
@@ -66,14 +65,17 @@ class _Worker:
     ----------
     begun : Any
         Number of jobs that it has begun, which it counts in shared memory.
+    seen : int
+        That number, when it was last looked at.
     waits : Any
         Whether it waits for an object store, in shared memory; that time is not a file's.
     ended : int
         Number of jobs that have ended.
     jobs : deque of Job
-        Jobs that it has and that have not ended; the first one is in progress if `begun` is greater than `ended`.
+        Jobs that it has and that have not ended. Of those that it has begun, it has yet to tell of all but the last, which may be
+        in progress.
     since : float
-        Time of its last message, by the pool's clock (s).
+        Time of its last message, or since when it has begun no other job, by the pool's clock (s).
     ready : bool
         Whether it has started.
     missing : int
@@ -86,15 +88,21 @@ class _Worker:
     waits: Any
     ring: Ring | None
     inbox: Inbox
+    seen: int = 0
     ended: int = 0
     jobs: deque[Job] = field(default_factory=deque)
     since: float = 0.0
     ready: bool = False
     missing: int = 0
 
-    @property
-    def has_one_in_hand(self) -> bool:
-        return bool(self.begun.value > self.ended)
+    def take_lost(self) -> Job | None:
+        """Remove the job that it may have died of, the last one that it has begun and not told of."""
+        n_begun = int(self.begun.value) - self.ended
+        if not 0 < n_begun <= len(self.jobs):
+            return None
+        lost = self.jobs[n_begun - 1]
+        del self.jobs[n_begun - 1]
+        return lost
 
 
 class ReaderPool:
@@ -115,6 +123,8 @@ class ReaderPool:
     memory : int, optional
         Bytes that the reading of large files may take in all processes together; a file that needs more is read while no other
         large one is. None for no limit.
+    rows : int, default: 1
+        Inputs of short jobs that a worker may put together, as a part of a batch.
 
     Attributes
     ----------
@@ -130,8 +140,10 @@ class ReaderPool:
         n_started: int | None = None,
         timeout: float = 120.0,
         memory: int | None = None,
+        rows: int = 1,
     ) -> None:
         self._task = task
+        self._rows = rows
         self._n_workers = n_workers
         self._timeout = timeout
         self.waited = 0.0
@@ -156,7 +168,7 @@ class ReaderPool:
     def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
         """Process the jobs; each gives `Opened` and its inputs, or `Failed`. A slow consumer slows the workers.
 
-        The samples of an `Input` are valid until the next event.
+        The samples of an `Input` are valid until the next event; those of several `Inputs` until they are given back.
         """
         if not self._workers:
             asked: list[int] = []
@@ -222,9 +234,12 @@ class ReaderPool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe(duplex=True)
-        begun, waits, ring = self._shared("Q"), self._shared("B"), make_ring()
+        begun, waits, ring = self._shared("Q"), self._shared("B"), make_ring(self._rows)
         process = self._context.Process(
-            target=serve, args=(theirs, self._task, begun, waits, ring), name="ecgfounder-reader", daemon=True
+            target=serve,
+            args=(theirs, self._task, begun, waits, ring, self._rows),
+            name="ecgfounder-reader",
+            daemon=True,
         )
         resource_tracker.ensure_running()  # it would unblock the signals below
         # The new process inherits the blocked signals, so that a signal to all processes of a job cannot end it before
@@ -254,7 +269,7 @@ class ReaderPool:
         ahead = self._ahead
         needy = [worker for worker in self._workers if len(worker.jobs) <= ahead // 2]
         given: dict[int, list[Job]] = {}
-        for depth in range(ahead) if needy else ():
+        for depth in range(min((len(worker.jobs) for worker in needy), default=ahead), ahead):
             for place, worker in enumerate(needy):
                 if len(worker.jobs) > depth:
                     continue
@@ -297,16 +312,16 @@ class ReaderPool:
         messages = worker.inbox.read()
         while True:
             try:
-                message, samples = next(messages)
+                message, block = next(messages)
             except StopIteration:
                 worker.since = self._clock.now()  # the caller may have been slow
                 return
             except (EOFError, OSError):
                 yield from self._replace(worker, waiting, None)
                 return
-            yield from self._told(worker, message, samples)
+            yield from self._told(worker, message, block)
 
-    def _told(self, worker: _Worker, message: Message, samples: Array | None) -> Iterator[Event]:
+    def _told(self, worker: _Worker, message: Message, block: Block | None) -> Iterator[Event]:
         """The events of one message of a worker."""
         if isinstance(message, Asked):
             self._memory.ask(worker, message.need)
@@ -317,27 +332,46 @@ class ReaderPool:
             self._failed_starts = 0
             self._growth.begin()  # excludes the time of its start
             return
-        job = worker.jobs[0]
-        opened = message.opened if isinstance(message, Row) else message
-        if isinstance(opened, Opened):
-            worker.missing = opened.n_inputs
-            self._seconds += (sum(opened.seconds.values()) - self._seconds) / 8
-        elif not isinstance(message, Row):
-            worker.missing = 0
-        worker.missing -= isinstance(message, Row)
-        if worker.missing == 0:
-            worker.jobs.popleft()
-            worker.ended += 1
-            self._growth.done += 1
-            self._memory.release(worker)
-            self._grant()
-        if not isinstance(message, Row):
-            yield message
+        if isinstance(message, Rows):
+            assert block is not None
+            yield from self._inputs(worker, message, block)
+            return
+        if isinstance(message, Opened):  # whose first input cannot be made
+            self._opened(worker, message)
         else:
-            if message.opened is not None:
-                yield message.opened
-            assert samples is not None
-            yield Input(job, message.number, samples)
+            self._ended(worker)
+        yield message
+
+    def _inputs(self, worker: _Worker, rows: Rows, block: Block) -> Iterator[Event]:
+        inputs = []
+        for told, number in rows.inputs:
+            job = worker.jobs[0]
+            if told is not None:
+                opened = told.opened(job)
+                self._opened(worker, opened)
+                yield opened
+            inputs.append((job, number))
+            worker.missing -= 1
+            if worker.missing == 0:
+                self._ended(worker)
+        if len(inputs) == 1:
+            yield Input(*inputs[0], block.samples[0])
+            block.give_back()
+        else:
+            yield Inputs(tuple(inputs), *block)
+
+    def _opened(self, worker: _Worker, opened: Opened) -> None:
+        worker.missing = opened.n_inputs
+        self._seconds += (sum(opened.seconds.values()) - self._seconds) / 8
+
+    def _ended(self, worker: _Worker) -> None:
+        """Note that a worker's first job has ended."""
+        worker.missing = 0
+        worker.jobs.popleft()
+        worker.ended += 1
+        self._growth.done += 1
+        self._memory.release(worker)
+        self._grant()
 
     def _is_held_back(self, worker: _Worker) -> bool:
         """Whether its job waits for memory that it gets no more, because no more jobs are begun."""
@@ -353,8 +387,10 @@ class ReaderPool:
     def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
         now = self._clock.now()
         for worker in list(self._workers):
-            if worker.waits.value:
-                worker.since = now  # the store's own time limits end that
+            begun = int(worker.begun.value)
+            if worker.waits.value or begun != worker.seen:
+                worker.seen = begun
+                worker.since = now  # a store's own time limits end the waiting for it
             patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
             # If the pipe has data, the worker does not hang; the main process was busy.
             late = worker.jobs and now - worker.since > patience and not self._memory.waits(worker)
@@ -372,7 +408,7 @@ class ReaderPool:
         self._workers.remove(worker)
         self._memory.release(worker)
         self._grant()
-        lost = worker.jobs.popleft() if worker.has_one_in_hand else None
+        lost = worker.take_lost()
         waiting.extendleft(reversed(worker.jobs))
         if not worker.ready:
             self._failed_starts += 1

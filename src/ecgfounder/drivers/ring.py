@@ -1,13 +1,17 @@
 """Memory that a reading process shares with the main process, through which samples need no system call and no copy.
 
-In: arrays, written by the reading process. Out: views of them in the main process, which gives the space back in the same order.
-Only where the kernel has anonymous files (Linux); elsewhere, and for what does not fit, samples are sent through the pipe.
+In: arrays, which the reading process makes there or copies there. Out: views of them in the main process, of several arrays of
+one shape as one; the main process gives the space back. Only where the kernel has anonymous files (Linux); elsewhere, and for
+what does not fit, samples are sent through the pipe.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
+import threading
+from collections import deque
 from collections.abc import Callable
 from multiprocessing import reduction
 from typing import Any
@@ -17,11 +21,10 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
-RING_BYTES = 4 << 20
-"""Room for a dozen recordings of 10 s; a process that is further ahead sends through its pipe, and waits there."""
+RING_BYTES = 8 << 20
+"""Room for over thirty recordings of 10 s; a process that is further ahead sends through its pipe, and waits there."""
 
 _HEADER = 64  # bytes before the ring, which hold the position up to which the space was given back
-_ALIGNMENT = 64
 
 
 class Ring:
@@ -33,42 +36,100 @@ class Ring:
         Descriptor of a file of `_HEADER + size` bytes, which the ring owns.
     size : int
         Bytes for arrays.
+    together : int
+        How many arrays of one shape shall follow each other as one, if there is room.
     """
 
-    def __init__(self, file: int, size: int) -> None:
-        self._file, self._size = file, size
+    def __init__(self, file: int, size: int, together: int = 1) -> None:
+        self._file, self._size, self._together = file, size, together
         self._memory = mmap.mmap(file, _HEADER + size)
         self._returned = np.frombuffer(self._memory, np.uint64, 1)
+        # Of the writer.
         self._written = 0
+        self._made: deque[tuple[int, Array]] = deque()  # arrays that were made and not sent yet, and their positions
+        self._begins = True  # whether the next array is the first of several
+        # Of the reader.
+        self._lock = threading.Lock()
+        self._held: deque[_Held] = deque()
 
-    def __reduce__(self) -> tuple[Callable[..., Ring], tuple[Any, int]]:
-        return _rebuilt, (reduction.DupFd(self._file), self._size)
+    def __reduce__(self) -> tuple[Callable[..., Ring], tuple[Any, ...]]:
+        return _rebuilt, (reduction.DupFd(self._file), self._size, self._together)
+
+    # --- the writer's part -----------------------------------------------------------------------------------------------
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """An array for `put`, its values undefined: in the ring, or elsewhere if there is no room."""
+        after = self._made[-1][0] + self._made[-1][1].nbytes if self._made else self._written
+        position = self._room(after, math.prod(shape) * np.dtype(np.float32).itemsize)
+        if position is None:
+            return np.empty(shape, np.float32)
+        array = self.view(position, shape)
+        self._made.append((position, array))
+        return array
 
     def put(self, samples: Array) -> int | None:
-        """Copy an array into the ring; returns its position, or None if there is no room."""
-        n_bytes = _aligned(samples.nbytes)
-        at = self._written % self._size
-        position = self._written if at + n_bytes <= self._size else self._written + self._size - at
-        if position + n_bytes - int(self._returned[0]) > self._size:
-            return None
-        self.view(position, samples.shape)[...] = samples
-        self._written = position + n_bytes
+        """The position of an array: its own, if `empty` made it in the ring, else that of a copy; None if there is no room."""
+        if self._made and samples is self._made[0][1]:
+            position: int | None = self._made.popleft()[0]
+        else:
+            self.forget()
+            position = self._room(self._written, samples.nbytes)
+            if position is not None:
+                self.view(position, samples.shape)[...] = samples
+        if position is not None:
+            self._written, self._begins = position + samples.nbytes, False
         return position
 
-    def view(self, position: int, shape: tuple[int, ...]) -> Array:
-        """The array at a position, without a copy; valid until it is given back."""
-        return np.ndarray(shape, np.float32, self._memory, _HEADER + position % self._size)
+    def begin_anew(self) -> None:
+        """Note that the next array does not belong to those before it."""
+        self._begins = True
 
-    def give_back(self, position: int, samples: Array) -> None:
-        """Let the writer use the space of an array, and of all before it, again."""
-        self._returned[0] = position + _aligned(samples.nbytes)
+    def forget(self) -> None:
+        """Use the space of arrays that were made and will not be sent again."""
+        self._made.clear()
+
+    def _room(self, after: int, n_bytes: int) -> int | None:
+        """The first position from `after` on with as many bytes in one piece, if they have been given back."""
+        at = after % self._size
+        wanted = n_bytes * self._together if self._begins and n_bytes * self._together <= self._size else n_bytes
+        position = after if at + wanted <= self._size else after + self._size - at
+        return None if position + n_bytes - int(self._returned[0]) > self._size else position
+
+    # --- the reader's part -----------------------------------------------------------------------------------------------
+
+    def take(self, position: int, shape: tuple[int, ...]) -> tuple[Array, Callable[[], None]]:
+        """The array at a position, and the function that gives its space back; arrays are taken in the order of `put`."""
+        array = self.view(position, shape)
+        held = _Held(position + array.nbytes)
+        self._held.append(held)
+
+        def give_back() -> None:
+            with self._lock:
+                held.is_free = True
+                while self._held and self._held[0].is_free:
+                    self._returned[0] = self._held.popleft().end
+
+        return array, give_back
+
+    def view(self, position: int, shape: tuple[int, ...]) -> Array:
+        """The array at a position, without a copy."""
+        return np.ndarray(shape, np.float32, self._memory, _HEADER + position % self._size)
 
     def close(self) -> None:
         """Close this process's file; its memory goes when no view of it is left."""
         os.close(self._file)
 
 
-def make_ring() -> Ring | None:
+class _Held:
+    """The end of an array that was taken, and whether it was given back; space is free up to the first that was not."""
+
+    __slots__ = ("end", "is_free")
+
+    def __init__(self, end: int) -> None:
+        self.end, self.is_free = end, False
+
+
+def make_ring(together: int = 1) -> Ring | None:
     """A new ring; None where the kernel has no anonymous files, or no memory for one."""
     if not hasattr(os, "memfd_create"):
         return None
@@ -78,15 +139,11 @@ def make_ring() -> Ring | None:
         return None
     try:
         os.posix_fallocate(file, 0, _HEADER + RING_BYTES)
-        return Ring(file, RING_BYTES)
+        return Ring(file, RING_BYTES, together)
     except OSError:
         os.close(file)
         return None
 
 
-def _rebuilt(file: Any, size: int) -> Ring:
-    return Ring(file.detach(), size)
-
-
-def _aligned(n_bytes: int) -> int:
-    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+def _rebuilt(file: Any, size: int, together: int) -> Ring:
+    return Ring(file.detach(), size, together)

@@ -108,7 +108,7 @@ class Engine(ABC):
 
     def _means(self, batch: Array) -> Array:
         """`means` for a valid batch that is not empty."""
-        return np.stack([pooled(feature_map) for feature_map in self._embed(batch)])
+        return pooled(self._embed(batch))
 
     @abstractmethod
     def describe(self) -> str:

@@ -22,8 +22,8 @@ PLACE_COLUMNS = ("record", "window_start", "lead")
 
 
 def pooled(feature_map: FloatArray) -> FloatArray:
-    """The mean over T of a feature map [T, 1024], which ECGFounder's own code calls features: [1024]."""
-    mean: FloatArray = feature_map.mean(axis=0, dtype=np.float64).astype(np.float32)
+    """The mean over T of a feature map [..., T, 1024], which ECGFounder's own code calls features: [..., 1024]."""
+    mean: FloatArray = feature_map.mean(axis=-2, dtype=np.float64).astype(np.float32)
     return mean
 
 

@@ -24,7 +24,7 @@ from ecgfounder.cohort.sources import lasting_name, open_cohort
 from ecgfounder.drivers.interruption import Interruption
 from ecgfounder.drivers.launch import Launch, join_launch
 from ecgfounder.drivers.local import Pipeline
-from ecgfounder.drivers.processes import ReaderPool
+from ecgfounder.drivers.processes import ROWS_TOGETHER, ReaderPool
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.metered import MeteredEngine
 from ecgfounder.engines.trial import refuse_overflow
@@ -55,7 +55,7 @@ from ecgfounder.ledger.record import (
     versions,
 )
 from ecgfounder.ledger.removal import clean_scratch, remove_left_behind, remove_obsolete, remove_tables
-from ecgfounder.machine import is_launched, usable_memory
+from ecgfounder.machine import is_launched, leaving_old_objects_alone, usable_memory
 from ecgfounder.network.checkpoint import find_checkpoint, labels_in, sha256_of
 from ecgfounder.network.head import Head
 from ecgfounder.network.named_head import read_head
@@ -375,7 +375,12 @@ class Run:
         n_workers = min(settings.num_workers, plan.n_todo)
         memory = usable_memory() * READING_SHARE if settings.read_memory is None else settings.read_memory * (1 << 30)
         return ReaderPool(
-            task, n_workers, n_started=1, timeout=settings.read_timeout, memory=int(memory / launch.local_size)
+            task,
+            n_workers,
+            n_started=1,
+            timeout=settings.read_timeout,
+            memory=int(memory / launch.local_size),
+            rows=min(settings.batch_size or ROWS_TOGETHER, ROWS_TOGETHER),
         )
 
     def _engine(self, launch: Launch, opening: Opening) -> Engine:
@@ -570,7 +575,8 @@ class Run:
         stage = EmbedStage.of(started.engine, self.settings.pooling, started.head)
         size = self._batch_size(started.engine)
         pipeline = Pipeline(started.pool, stage, finish, size, self.interruption, trouble=self._trouble)
-        pipeline.run(self._jobs(started, recorder))
+        with leaving_old_objects_alone():
+            pipeline.run(self._jobs(started, recorder))
         self._working_seconds = pipeline.seconds
         if pipeline.seconds > SHORT_SECONDS:
             self._slowest = pipeline.slowest

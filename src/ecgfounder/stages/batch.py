@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ecgfounder.preprocess.recipes import Empty, anywhere
+
 Tag = TypeVar("Tag")
 Array = npt.NDArray[np.float32]
-Empty = Callable[[tuple[int, ...]], Array]
-"""Makes a float32 array of a shape, its values undefined."""
 
 
-def _pageable(shape: tuple[int, ...]) -> Array:
-    return np.empty(shape, np.float32)
+def _nothing_to_give_back() -> None:
+    pass
 
 
 @dataclass(frozen=True)
 class Batch(Generic[Tag]):
-    """Inputs of one shape; `data` is float32 [B, C, L], `tags` has B entries in the same order."""
+    """Inputs of one shape.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        float32 [B, C, L].
+    tags : tuple of Tag
+        B entries in the same order.
+    give_back : callable
+        To be called when `data` is not needed any more.
+    """
 
     data: Array
     tags: tuple[Tag, ...]
+    give_back: Callable[[], None] = _nothing_to_give_back
 
 
 class _Bucket(Generic[Tag]):
@@ -43,14 +54,14 @@ class _Bucket(Generic[Tag]):
         self._empty = empty
         self._data = empty((min(rows, most), *shape))
 
-    def add(self, data: Array, tag: Tag) -> None:
-        used = len(self.tags)
-        if used == len(self._data):
-            grown = self._empty((min(2 * used, self._most), *data.shape))
-            grown[:used] = self._data
+    def add(self, data: Array, tags: Sequence[Tag]) -> None:
+        used, needed = len(self.tags), len(self.tags) + len(tags)
+        if needed > len(self._data):
+            grown = self._empty((min(max(2 * used, needed), self._most), *data.shape[1:]))
+            grown[:used] = self._data[:used]
             self._data = grown
-        self._data[used] = data
-        self.tags.append(tag)
+        self._data[used:needed] = data
+        self.tags += tags
 
     def batch(self) -> Batch[Tag]:
         return Batch(self._data[: len(self.tags)], tuple(self.tags))
@@ -82,7 +93,7 @@ class Batcher(Generic[Tag]):
         *,
         max_bytes: int = 256 << 20,
         max_age: float = 2.0,
-        empty: Empty = _pageable,
+        empty: Empty = anywhere,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.batch_size = batch_size
@@ -96,18 +107,37 @@ class Batcher(Generic[Tag]):
 
     def add(self, data: Array, tag: Tag) -> Iterator[Batch[Tag]]:
         """Copy one input [C, L] into a batch; yields the batches that became due."""
-        bucket = self._buckets.get(data.shape)
+        yield from self._copied(data[None], (tag,))
+        yield from self.due()
+
+    def add_all(self, data: Array, tags: Sequence[Tag], give_back: Callable[[], None]) -> Iterator[Batch[Tag]]:
+        """Put inputs [n, C, L] into batches, without a copy if they are a full one; `give_back` is called after the last use."""
+        if len(tags) == self.batch_size:
+            yield Batch(data, tuple(tags), give_back)
+        else:
+            for first in range(0, len(tags), self.batch_size):
+                part = slice(first, first + self.batch_size)
+                yield from self._copied(data[part], tags[part])
+            give_back()
+        yield from self.due()
+
+    def _copied(self, data: Array, tags: Sequence[Tag]) -> Iterator[Batch[Tag]]:
+        """Copy inputs [n, C, L], at most a full batch, into one that waits and perhaps the next one."""
+        shape = data.shape[1:]
+        bucket = self._buckets.get(shape)
         if bucket is None:
-            rows = self.batch_size if data.shape == self._filled else 1
-            bucket = self._buckets[data.shape] = _Bucket(self._clock(), data.shape, rows, self.batch_size, self._empty)
-        bucket.add(data, tag)
-        self._waiting_bytes += data.nbytes
+            rows = self.batch_size if shape == self._filled else len(tags)
+            bucket = self._buckets[shape] = _Bucket(self._clock(), shape, rows, self.batch_size, self._empty)
+        fits = min(len(tags), self.batch_size - len(bucket.tags))
+        bucket.add(data[:fits], tags[:fits])
+        self._waiting_bytes += data[:fits].nbytes
         if len(bucket.tags) >= self.batch_size:
-            self._filled = data.shape
-            yield self._take(data.shape)
+            self._filled = shape
+            yield self._take(shape)
         while self._waiting_bytes > self.max_bytes:
             yield self._take(next(iter(self._buckets)))
-        yield from self.due()
+        if fits < len(tags):
+            yield from self._copied(data[fits:], tags[fits:])
 
     def due(self) -> Iterator[Batch[Tag]]:
         """Batches that have waited longer than `max_age`."""

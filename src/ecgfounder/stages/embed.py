@@ -85,14 +85,18 @@ class EmbedStage:
             rows = (Batch(batch.data[row : row + 1], (tag,)) for row, tag in enumerate(batch.tags))
             return [self(row)[0] for row in rows]
         share = (time.perf_counter() - began) / len(batch.tags)
-        return [self._row(tag, each, share) for tag, each in zip(batch.tags, kept, strict=True)]
+        return [
+            Embedded(*tag, each, share)
+            if is_finite
+            else Embedded(*tag, None, share, EmbeddingError.__name__, NOT_FINITE)
+            for tag, (each, is_finite) in zip(batch.tags, kept, strict=True)
+        ]
 
-    def _kept(self, data: FloatArray) -> Iterator[InputEmbedding]:
+    def _kept(self, data: FloatArray) -> Iterator[tuple[InputEmbedding, bool]]:
+        """The embedding of each row, and whether it is finite."""
         if self.only_mean and isinstance(self.network, PoolingNetwork):
-            return map(InputEmbedding, self.network.means(data))
-        return map(self.keep, self.network.embed(data))
-
-    def _row(self, tag: Tag, kept: InputEmbedding, seconds: float) -> Embedded:
-        if kept.is_finite:
-            return Embedded(*tag, kept, seconds)
-        return Embedded(*tag, None, seconds, EmbeddingError.__name__, NOT_FINITE)
+            means = self.network.means(data)
+            finite: list[bool] = np.asarray(np.isfinite(means).all(axis=1)).tolist()
+            return zip(map(InputEmbedding, means), finite, strict=True)
+        kept = map(self.keep, self.network.embed(data))
+        return ((each, each.is_finite) for each in kept)

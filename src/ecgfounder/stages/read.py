@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.errors import ECGFounderError, PrepareError, ReadError, StorageError
 from ecgfounder.preprocess.beats import heart_rate
 from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.recipes import Empty, anywhere
 from ecgfounder.preprocess.signals import Signal, prepare
 from ecgfounder.readers import make_source, read_source, source_statements
 from ecgfounder.readers.identity import absent_from, identity_of
@@ -85,6 +86,25 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """Network inputs of one shape, of one or several opened files.
+
+    Attributes
+    ----------
+    inputs : tuple of tuple of (Job, int)
+        The job of each, and its number there.
+    data : numpy.ndarray
+        float32 [n, C, L].
+    give_back : callable
+        To be called, from any thread, when `data` is not needed any more.
+    """
+
+    inputs: tuple[tuple[Job, int], ...]
+    data: npt.NDArray[np.float32]
+    give_back: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class Failed:
     """A file that could not be read or prepared completely.
 
@@ -126,7 +146,7 @@ class Idle:
     """No event for a while; lets the caller release waiting batches."""
 
 
-Event = Opened | Input | Failed | Unread | Idle
+Event = Opened | Input | Inputs | Failed | Unread | Idle
 
 
 Ask = Callable[[int], None]
@@ -142,9 +162,13 @@ class _Known:
     """The facts about a file that are known so far."""
 
     source: Source | None = None
-    facts: Facts = field(default_factory=Facts)
+    told: dict[str, Any] = field(default_factory=dict)
     identity: Identity | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(**self.told)
 
     def absent(self) -> tuple[str, ...]:
         return () if self.source is None else absent_from(self.source)
@@ -173,14 +197,15 @@ class ReadTask:
         """Begin to fetch the files of jobs that will be read next in this process, if they are in stores elsewhere."""
         self._upcoming.expect(jobs)
 
-    def events(self, job: Job, ask: Ask = _ask_nobody) -> Iterator[Event]:
+    def events(self, job: Job, ask: Ask = _ask_nobody, empty: Empty = anywhere) -> Iterator[Event]:
         """Read and prepare one file; never raises for faults of the file.
 
-        If that takes much memory, `ask` is called before, and again when more is known; it may wait.
+        If that takes much memory, `ask` is called before, and again when more is known; it may wait. Inputs are in memory of
+        `empty` where they can be made there.
         """
         known = _Known()
         try:
-            signal = self._signal(job, known, ask)
+            signal = self._signal(job, known, ask, empty)
             yield Opened(job, len(signal.inputs), signal.outer_shape, known.facts, known.identity, known.seconds)
             for number, data in enumerate(signal.inputs):
                 yield Input(job, number, data)
@@ -198,7 +223,7 @@ class ReadTask:
             reason = f"cannot be prepared ({type(error).__name__})"
             yield Failed(job, PrepareError.__name__, reason, known.facts, known.identity)
 
-    def _signal(self, job: Job, known: _Known, ask: Ask) -> Signal:
+    def _signal(self, job: Job, known: _Known, ask: Ask, empty: Empty) -> Signal:
         began = time.perf_counter()
         n_bytes = 0
 
@@ -209,14 +234,15 @@ class ReadTask:
                 head = b"" if source.companions else source.head  # signal files beside a header are binary
                 ask(to_read(size, head, self.preparation))
 
-        source = make_source(job.path, self.hints, self.options, job.excerpt)
-        source = known.source = replace(source, ask=ask_to_read, ahead=self._upcoming.ahead)
+        known.source = source = make_source(
+            job.path, self.hints, self.options, job.excerpt, ask=ask_to_read, ahead=self._upcoming.ahead
+        )
         try:
             recording = read_source(source, reader=self.reader)
             known.identity = identity_of(source)
         finally:
             self._upcoming.end(job)
-        facts: dict[str, Any] = {
+        known.told = {
             "format": recording.source_format,
             "sampling_rate": recording.sampling_rate,
             "n_samples": recording.n_samples,
@@ -224,12 +250,11 @@ class ReadTask:
             "statements": source_statements(source) if self.statements else None,
             "heart_rate": heart_rate(recording) if self.heart_rate else None,
         }
-        known.facts = Facts(**facts)
         need = to_prepare(recording, n_bytes, self.preparation)
         if n_bytes or need > LARGE_BYTES:
             ask(need)
         read = time.perf_counter()
-        signal = prepare(recording, self.preparation)
-        known.facts = Facts(**facts, leads=signal.leads, flags=signal.flags, starts=signal.starts)
+        signal = prepare(recording, self.preparation, empty)
+        known.told |= {"leads": signal.leads, "flags": signal.flags, "starts": signal.starts}
         known.seconds = {"read": read - began, "prepare": time.perf_counter() - read}
         return signal
