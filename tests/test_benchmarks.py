@@ -76,6 +76,15 @@ def test_the_whole_probe_command_is_measured_with_controls_on_files(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_the_host_is_compared_with_another_commit(tmp_path: Path) -> None:
+    cases = ("Philips, recipe filtered, --window 10, pooled Parquet", "Philips, JSON feature maps")
+    size = ("--commit", "HEAD", "--rounds", "1", "--sizes", "10", "60", "--folder", str(tmp_path))
+    table = run("benchmarks.host", *size, "--cases", *cases).stdout.splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == list(cases)
+    assert (tmp_path / "commit_HEAD" / ".built").exists()
+
+
+@pytest.mark.slow
 def test_the_tables_go_between_a_pages_markers_and_nowhere_else(quick: tuple[Path, str], tmp_path: Path) -> None:
     from benchmarks.report import BEGIN, END
 

@@ -119,6 +119,15 @@ def test_the_z_score_has_the_same_bytes(samples: np.ndarray, length: int, is_fil
 
 @needs_compiled
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_z_score_of_zeros_has_the_same_signs(dtype: type) -> None:
+    for zeros in (np.zeros((7, 64), dtype), -np.zeros((7, 64), dtype)):
+        compiled = ZSCORE.normalized(zeros)
+        with in_python():
+            assert ZSCORE.normalized(zeros).tobytes() == compiled.tobytes()
+
+
+@needs_compiled
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_z_score_of_a_cohort_has_the_same_bytes(dtype: type) -> None:
     rng = np.random.default_rng(0)
     for n in (12 * 5000, 12 * 4999, 12 * 5111, 8192, 8193, 24577):

@@ -142,6 +142,66 @@ def test_flags_and_inputs_are_those_without_it(settings: dict[str, object], monk
     assert quick == [prepared(number) for number in range(300)]
 
 
+def _flags_of_both(recording: Recording, chosen: Preparation) -> tuple[list[str], list[str]]:
+    """The flags with the quick look, and without it."""
+    quick = list(prepare(recording, chosen).flags)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signals, "screen", lambda *_arguments, **_settings: Screening())
+        return quick, list(prepare(recording, chosen).flags)
+
+
+@needs_compiled
+def test_a_window_that_ends_between_two_samples_has_the_same_flags() -> None:
+    rate, n = (
+        1024.0,
+        3120,
+    )  # the window is one sample shorter than what is looked at, and so are the blocks of its baseline
+    at = np.arange(n) / rate
+    found = set()
+    for wander in np.linspace(0.45, 0.55, 21):
+        wave = wander * np.sin(2 * np.pi * 0.15 * at + 1)
+        for beat in (0.5, 1.3, 2.1, 2.9, n / rate - 0.05):
+            wave += np.maximum(0, 1 - np.abs(at - beat) / 0.04)
+        lead = {
+            "I": wave,
+            "II": 1.3 * wave,
+            "III": 0.3 * wave,
+            "aVR": -1.15 * wave,
+            "aVL": 0.35 * wave,
+            "aVF": 0.8 * wave,
+        }
+        samples = np.stack([lead.get(name, wave) for name in STANDARD_LEADS]).astype(np.float32)
+        quick, full = _flags_of_both(Recording(samples, rate, STANDARD_LEADS, "test"), Preparation())
+        assert quick == full
+        found.add(any(flag.startswith("baseline_dominates") for flag in full))
+    assert found == {False, True}
+
+
+@needs_compiled
+def test_a_lead_that_does_not_move_has_no_baseline() -> None:
+    rng, at = np.random.default_rng(7), np.arange(1353) / 100
+    beats = np.maximum(0, 1 - np.abs(at % 0.8 - 0.4) / 0.06) + 0.3 * np.sin(2 * np.pi * 0.3 * at)
+    for level in (-3.9739366, *rng.normal(0, 3, 100), 1e5):
+        samples = np.stack([beats, np.full(len(at), level)]).astype(np.float32)
+        quick, full = _flags_of_both(
+            Recording(samples, 100, ("I", "V1"), "test"), Preparation(mode="1lead", lead="all")
+        )
+        assert quick == full
+        assert not any(flag.startswith("baseline_dominates") for flag in full)
+
+
+@needs_compiled
+@pytest.mark.parametrize("exponent", [-25, -10, 4, 6, 7, 8])
+def test_offsets_and_amplitudes_of_any_size_have_the_same_baseline(exponent: int) -> None:
+    rng = np.random.default_rng(exponent + 30)
+    for samples, rate in PARTS[:10]:
+        changed = samples + (rng.normal(0, 10.0**exponent, (12, 1)) if exponent > 0 else 0)
+        changed = (changed * (10.0**exponent if exponent < 0 else 1)).astype(np.float32)
+        for per_lead in (False, True):
+            if screen(changed, STANDARD_LEADS, rate, per_lead=per_lead).has_small_baseline:
+                assert not quality.baseline_flags(changed, rate, [(0, changed.shape[1])], per_lead=per_lead)
+
+
 @needs_compiled
 def test_most_recordings_are_unremarkable() -> None:
     clean = [samples for samples in PARTS if not quality.assess(samples[0], STANDARD_LEADS, samples[1])]

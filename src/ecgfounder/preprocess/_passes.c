@@ -506,7 +506,7 @@ static PyObject *mean_of(PyObject *module, PyObject *samples)
         for (first = 0; first < n; first += CHUNK)
             mean += sum_of((const float *)view.buf + first, n - first < CHUNK ? n - first : CHUNK, 0.0);
     } else if (n > 0 && view.itemsize == sizeof(double)) {
-        mean = sum_of_doubles(view.buf, n, 0.0);
+        mean += sum_of_doubles(view.buf, n, 0.0); /* as in NumPy, no sum is -0 */
     } else {
         PyErr_SetString(PyExc_ValueError, "samples must be float32 or float64");
     }
@@ -828,6 +828,8 @@ INLINE int beats_dominate(const Screen *s, const Blocks *blocks, Py_ssize_t n)
 {
     const double mean = blocks->means / (double)n, total = (blocks->within + blocks->squares) / (double)n - mean * mean;
     const double share = s->limits[BASELINE_SHARE] * (1 + MARGIN);
+    if (total < 1e-9 * (blocks->within + blocks->squares) / (double)n)
+        return 0; /* hardly more than rounding errors: a lead that does not move, or a huge offset */
     return (blocks->within + blocks->beats) / (double)n > share * share * total;
 }
 
@@ -852,7 +854,7 @@ INLINE int spread_is_usual(const Screen *s)
 {
     const Py_ssize_t n_rows = s->rows.n_rows;
     const double spread = s->limits[USUAL_SPREAD] * (1 - MARGIN);
-    double of_rows = 0.0, sum = 0.0, squared = 0.0, all_moves = 0.0;
+    double of_rows = 0.0, first = 0.0, sum = 0.0, squared = 0.0, all_moves = 0.0;
     Py_ssize_t row, block;
     for (row = 0; row < n_rows; row++) {
         double mean, variance, moves = 0.0;
@@ -863,8 +865,9 @@ INLINE int spread_is_usual(const Screen *s)
         if (s->per_lead && !(variance < spread * moves * spread * moves))
             return 0;
         of_rows += variance;
-        sum += mean;
-        squared += mean * mean;
+        first = row == 0 ? mean : first;
+        sum += mean - first;
+        squared += (mean - first) * (mean - first);
         all_moves += moves;
     }
     sum /= (double)n_rows;

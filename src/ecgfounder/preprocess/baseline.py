@@ -29,6 +29,8 @@ _SAMPLES_AT_ONCE = 1 << 20
 # Hz: samples beyond this rate add nothing to a standard deviation.
 _ENOUGH = 120.0
 ROUGHLY = 30.0
+# What a variance may be of the mean square without being more than rounding errors.
+_ROUNDING = 1e-12
 # Standard deviation by amplitude within blocks: 0.10 to 0.18 in most ECGs, at least 0.18 with wander that dominates.
 USUAL_SPREAD = 0.18
 
@@ -42,7 +44,7 @@ def may_dominate(
     """
     low, high = edges or extremes(samples, sampling_rate)
     mean, variance = moments(samples, max(1, int(sampling_rate / ROUGHLY)))
-    moves = (high - low).mean(axis=1)
+    moves = (high - low).mean(axis=1, dtype=np.float64)
     if per_lead:
         return bool(np.any(variance > np.square(USUAL_SPREAD * moves)))
     return float(variance.mean() + mean.var()) > (USUAL_SPREAD * float(moves.mean())) ** 2
@@ -78,9 +80,10 @@ def ecg_shares(samples: Samples, sampling_rate: float, spans: Sequence[tuple[int
         first = min(start // size, means.shape[1] - 1)
         blocks = slice(first, max(min(stop // size, means.shape[1]), first + 1))
         mean = means[:, blocks].mean(axis=axis)
-        total = np.asarray(squares[:, blocks].mean(axis=axis) - mean * mean)
+        level = np.asarray(squares[:, blocks].mean(axis=axis))
+        total = np.asarray(level - mean * mean)
         ecg = np.asarray(of_ecg[:, blocks].mean(axis=axis))
-        np.divide(ecg, total, out=shares[number], where=total > 0)
+        np.divide(ecg, total, out=shares[number], where=total > _ROUNDING * level)
     return np.asarray(np.sqrt(np.minimum(shares, 1.0)))
 
 

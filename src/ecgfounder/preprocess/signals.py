@@ -229,11 +229,11 @@ def _baseline_flags(
     recipe = preparation.recipe
     if recipe.normalization == "none" or not recipe.keeps_baseline:
         return []
-    if len(spans) == 1 and screened.has_small_baseline:
-        return []
     used = samples[:, slice(*seen)]
     ratio = rate / recipe.sampling_rate
     places = [(round(start * ratio), min(round(stop * ratio), used.shape[1])) for start, stop in spans]
+    if screened.has_small_baseline and places == [(0, used.shape[1])]:
+        return []
     return quality.baseline_flags(used, rate, places, per_lead=_is_alone(preparation), edges=edges.of(*seen))
 
 
