@@ -1,6 +1,6 @@
 """Everything but the network, against another commit: `python -m benchmarks.host --commit 539fce8`.
 
-In: a commit, which is cloned and compiled in a folder of its own, and rounds. Out: core-ms per recording of both in each round,
+In: a commit, which is cloned and installed in a folder of its own, and rounds. Out: core-ms per recording of both in each round,
 and the ratios, as a table: the slope between runs of two sizes with a network that computes nothing. Rounds alternate between
 both; other programs of the machine disturb them less than a difference of wall times.
 """
@@ -63,13 +63,17 @@ class Cost:
 
 
 def cloned(commit: str, folder: Path) -> Path:
-    """A clone of this repository at a commit, with its compiled modules; made once and reused."""
+    """A clone of this repository at a commit, with what is installed of it in `installed/`; made once and reused.
+
+    Compiled modules decide about the figures: without a C compiler, both are measured in Python.
+    """
     tree = folder / f"commit_{commit}"
     if not (tree / ".built").exists():
         shutil.rmtree(tree, ignore_errors=True)
         subprocess.run(["git", "clone", "--quiet", str(HERE), str(tree)], check=True)
         subprocess.run(["git", "-C", str(tree), "checkout", "--quiet", commit], check=True)
-        subprocess.run([sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], cwd=tree, check=True)
+        install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
+        subprocess.run([*install, "--target", str(tree / "installed"), str(tree)], check=True)
         (tree / ".built").touch()
     return tree
 
@@ -92,7 +96,7 @@ def run(tree: Path, case: dict[str, Any], n: int, folder: Path, workers: int) ->
     }
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}",
+        "PYTHONPATH": os.pathsep.join(map(str, (tree / "installed", tree / "src", tree))),
         "ECGFOUNDER_CACHE": str(folder / "cache"),
     }
     program = subprocess.Popen(

@@ -210,6 +210,7 @@ class Pipeline:
                 thread.join(_LOOK_UP)
         with self._counting:
             self._waited["embed"] += time.monotonic() - began
+        self._give_back_rest()
         self._put(self._to_finish, None)
         # An engine cannot be stopped, and its result is not needed any more. A group that is being written must be finished,
         # because otherwise the outputs and the run record would not agree.
@@ -217,6 +218,16 @@ class Pipeline:
         self._finisher.join()
         with self._counting:  # counted as if all embedding threads had waited
             self._waited["write"] += (time.monotonic() - began) * len(self._embedders)
+
+    def _give_back_rest(self) -> None:
+        """Give the memory of batches back that will not be embedded: the pool may have jobs of another pipeline."""
+        while True:
+            try:
+                batch = self._to_embed.get_nowait()
+            except queue.Empty:
+                return
+            if batch is not None:
+                batch.give_back()
 
     def _guard(self, stage: Callable[[], None]) -> None:
         try:
@@ -226,8 +237,10 @@ class Pipeline:
 
     def _embed(self) -> None:
         while (batch := self._get(self._to_embed)) is not None:
-            rows = self.embed(batch)
-            batch.give_back()
+            try:
+                rows = self.embed(batch)
+            finally:
+                batch.give_back()
             self._put(self._to_finish, rows)
 
     def _finish(self) -> None:

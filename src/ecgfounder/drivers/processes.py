@@ -336,7 +336,7 @@ class ReaderPool:
             assert block is not None
             yield from self._inputs(worker, message, block)
             return
-        if isinstance(message, Opened):  # whose first input cannot be made
+        if isinstance(message, Opened) and message.n_inputs:  # its inputs follow
             self._opened(worker, message)
         else:
             self._ended(worker)

@@ -48,6 +48,7 @@ class Ring:
         self._written = 0
         self._made: deque[tuple[int, Array]] = deque()  # arrays that were made and not sent yet, and their positions
         self._begins = True  # whether the next array is the first of several
+        self._is_full = False  # whether an array had to be made elsewhere
         # Of the reader.
         self._lock = threading.Lock()
         self._held: deque[_Held] = deque()
@@ -58,10 +59,15 @@ class Ring:
     # --- the writer's part -----------------------------------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...]) -> Array:
-        """An array for `put`, its values undefined: in the ring, or elsewhere if there is no room."""
+        """An array for `put`, its values undefined: in the ring, or elsewhere if there is no room.
+
+        Arrays after one that is elsewhere are elsewhere too until they are sent, even if space was given back meanwhile: `put`
+        gets them in the order in which they were made, and would copy the former onto the latter.
+        """
         after = self._made[-1][0] + self._made[-1][1].nbytes if self._made else self._written
-        position = self._room(after, math.prod(shape) * np.dtype(np.float32).itemsize)
+        position = None if self._is_full else self._room(after, math.prod(shape) * np.dtype(np.float32).itemsize)
         if position is None:
+            self._is_full = True
             return np.empty(shape, np.float32)
         array = self.view(position, shape)
         self._made.append((position, array))
@@ -69,15 +75,16 @@ class Ring:
 
     def put(self, samples: Array) -> int | None:
         """The position of an array: its own, if `empty` made it in the ring, else that of a copy; None if there is no room."""
+        position: int | None = None
         if self._made and samples is self._made[0][1]:
-            position: int | None = self._made.popleft()[0]
-        else:
-            self.forget()
+            position = self._made.popleft()[0]
+        elif not self._made:  # else its copy would overwrite arrays that are not sent yet
             position = self._room(self._written, samples.nbytes)
             if position is not None:
                 self.view(position, samples.shape)[...] = samples
         if position is not None:
             self._written, self._begins = position + samples.nbytes, False
+        self._is_full = self._is_full and bool(self._made)
         return position
 
     def begin_anew(self) -> None:
@@ -85,8 +92,13 @@ class Ring:
         self._begins = True
 
     def forget(self) -> None:
-        """Use the space of arrays that were made and will not be sent again."""
+        """Use the space of arrays again that were made for the last job, and not sent."""
         self._made.clear()
+        self._is_full = False
+
+    def is_first(self, position: int) -> bool:
+        """Whether an array is at the beginning of the ring, so that none before it is part of the same piece of memory."""
+        return position % self._size == 0
 
     def _room(self, after: int, n_bytes: int) -> int | None:
         """The first position from `after` on with as many bytes in one piece, if they have been given back."""

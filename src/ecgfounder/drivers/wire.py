@@ -32,6 +32,7 @@ from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.machine import keep_freed_memory, return_freed_memory
 from ecgfounder.preprocess.recipes import anywhere
 from ecgfounder.stages.read import Event, Input, Job, Opened, ReadTask
+from ecgfounder.storage import is_url
 from ecgfounder.storage.connect import tell_waiting
 
 _FRAME = struct.Struct("<?Q")  # whether it is `Rows` in msgpack, which is several times as fast as pickle; its length
@@ -131,11 +132,14 @@ def serve(pipe: Connection, task: ReadTask, begun: Any, waits: Any, ring: Ring |
                 task.expect(message)
                 jobs.extend(message)
             job = jobs.popleft()
+            if is_url(job.path):  # it may take long: what has been read must not wait for it
+                outbox.flush()
             begun.value += 1
             if ring is not None:
                 ring.forget()
             _tell(task.events(job, ask, empty), outbox)
             if asked:
+                outbox.flush()  # others wait for its memory
                 return_freed_memory()
                 asked = False
     except (EOFError, OSError):
@@ -194,7 +198,8 @@ class Outbox:
             except (ValueError, OverflowError):  # text that is not UTF-8, or a number that is too large
                 self.send(opened)
         position = None if self._ring is None else self._ring.put(data)
-        if position != self._end or data.shape != self._shape:
+        is_apart = position is None or self._ring is None or self._ring.is_first(position)
+        if is_apart or position != self._end or data.shape != self._shape:
             self.flush()
         if position is None:
             _send(Rows(data.shape, None, [(told, number)]), self._pipe)

@@ -98,7 +98,12 @@ class LocalStore(Store):
     def open(self, name: str) -> BufferedReader:
         """Open a regular file for reading; FIFOs, devices, sockets and folders are refused without blocking."""
         with _told(name):
-            return os.fdopen(self._opened(name)[0], "rb")
+            descriptor, _status = self._opened(name)
+            try:
+                return os.fdopen(descriptor, "rb")
+            except BaseException:
+                os.close(descriptor)
+                raise
 
     def _opened(self, name: str) -> tuple[int, os.stat_result]:
         """A regular file's descriptor, and its status."""
