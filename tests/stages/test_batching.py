@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -54,6 +55,42 @@ def test_every_input_leaves_exactly_once_in_a_batch_of_its_shape(
             assert shapes[tag] == row.shape
             assert (row == tag).all()  # its own samples, none of a neighbour's and no padding
     assert list(batcher.flush()) == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.sampled_from([1, 12]), st.integers(1, 4)), max_size=20),
+    st.integers(1, 9),
+    st.integers(1, 2000),
+)
+def test_inputs_that_come_together_leave_once_and_their_memory_is_given_back_after_that(
+    blocks: list[tuple[int, int, int]], batch_size: int, max_bytes: int
+) -> None:
+    batcher: Batcher[int] = Batcher(batch_size, max_bytes=max_bytes, clock=Clock())
+    given_back, left = Counter[int](), Counter[int]()
+
+    def take(batches: Iterable[Batch[int]]) -> None:
+        for batch in batches:
+            assert 1 <= len(batch.tags) <= batch_size
+            assert all((row == tag).all() for row, tag in zip(batch.data, batch.tags, strict=True))
+            left.update(batch.tags)
+            batch.give_back()
+
+    n_inputs = 0
+    for number, (n, channels, length) in enumerate(blocks):
+        tags = range(n_inputs, n_inputs + n)
+        n_inputs += n
+        block = np.stack([signal(channels, length, tag) for tag in tags])
+
+        def give_back(number: int = number, block: npt.NDArray[np.float32] = block) -> None:
+            given_back[number] += 1
+            block[...] = -1  # whoever uses it after that has wrong samples
+
+        batches = list(batcher.add_all(block, list(tags), give_back))
+        assert any(batch.data is block for batch in batches) == (n == batch_size)  # a full batch is not copied
+        take(batches)
+    take(batcher.flush())
+    assert left == Counter(range(n_inputs))
+    assert given_back == Counter(range(len(blocks)))
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 500))
