@@ -14,6 +14,8 @@ from setuptools import Extension, setup
 # it: they need a wheel for each version.
 STABLE = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
+WIDE = "src/ecgfounder/_wide.h"
+
 
 def extension(name: str, *, depends: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> Extension:
     """An extension whose C source is beside the module that it becomes."""
@@ -31,8 +33,10 @@ def extension(name: str, *, depends: tuple[str, ...] = (), flags: tuple[str, ...
 setup(
     ext_modules=[
         extension("ecgfounder.readers.philips._xli"),
-        extension("ecgfounder.readers._loops", flags=("-O3", "-ffp-contract=off")),
-        extension("ecgfounder.preprocess._passes", flags=("-O3", "-ffp-contract=off", "-fopenmp-simd")),
+        extension("ecgfounder.readers._loops", depends=(WIDE,), flags=("-O3", "-ffp-contract=off")),
+        extension(
+            "ecgfounder.preprocess._passes", depends=(WIDE,), flags=("-O3", "-ffp-contract=off", "-fopenmp-simd")
+        ),
         extension("ecgfounder.preprocess._filters", flags=("-O3", "-ffp-contract=off")),
         extension(
             "ecgfounder.engines._net1d",

@@ -262,20 +262,22 @@ def make_source(
     In other stores no file of that name is looked for if the container has a known suffix, since each question is a request. Of
     a path in an archive, `excerpt` may tell what another process knows of it. `ask` and `ahead` are those of `Source`.
     """
+    location, member = _place_of(path, options, excerpt)
+    return Source(location, member, hints, ask=ask, ahead=ahead)
+
+
+def _place_of(path: str, options: StorageOptions, excerpt: Excerpt | None) -> tuple[Location, str | None]:
+    """The file of a path, and the member of it."""
     whole = locate(path, options)
     if isinstance(whole.store, ArchiveStore):
         whole = whole if excerpt is None else Location(whole.store.with_excerpt(excerpt), whole.name)
         container, separator, member = whole.name.rpartition("::")
-        if separator and not _is_there(whole):
-            return Source(Location(whole.store, container), member, hints, ask=ask, ahead=ahead)
-        return Source(whole, None, hints, ask=ask, ahead=ahead)
+        return (Location(whole.store, container), member) if separator and not _is_there(whole) else (whole, None)
     container, member = split_member(path)
     if member and not whole.is_local:
-        return Source(locate(container, options), member, hints, ask=ask, ahead=ahead)
+        return locate(container, options), member
     container, separator, member = path.rpartition("::")
-    if separator and not _is_there(whole):
-        return Source(locate(container, options), member, hints, ask=ask, ahead=ahead)
-    return Source(whole, None, hints, ask=ask, ahead=ahead)
+    return (locate(container, options), member) if separator and not _is_there(whole) else (whole, None)
 
 
 def likely_files(path: str, options: StorageOptions = NO_OPTIONS) -> list[Location]:

@@ -8,16 +8,7 @@
 #include <Python.h>
 #include <limits.h>
 
-/* Loops that are compiled a second time for processors with wider vectors; their results are the same. */
-#if defined(__GNUC__) && defined(__x86_64__)
-#define INLINE static inline __attribute__((always_inline))
-#define WIDE __attribute__((target("avx2")))
-#define IS_WIDE __builtin_cpu_supports("avx2")
-#else
-#define INLINE static inline
-#define WIDE
-#define IS_WIDE 0
-#endif
+#include "../_wide.h"
 
 #define MOST_DIGITS 9
 #define OTHER (-1)
@@ -232,8 +223,7 @@ INLINE int fill_any(const Frames *all)
     return 0;
 }
 
-WIDE static int fill_wide(const Frames *all) { return fill_any(all); }
-static int fill_narrow(const Frames *all) { return fill_any(all); }
+FOR_BOTH(int, fill, (const Frames *all), (all))
 
 static PyObject *interleaved(PyObject *module, PyObject *arguments)
 {
@@ -261,10 +251,7 @@ static PyObject *interleaved(PyObject *module, PyObject *arguments)
             own[1] = 32767;
             own[2] = -32768;
         }
-        if (IS_WIDE)
-            fill_wide(&all);
-        else
-            fill_narrow(&all);
+        fill(&all);
     }
     PyBuffer_Release(&data);
     PyBuffer_Release(&scales);

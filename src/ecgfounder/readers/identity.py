@@ -65,13 +65,10 @@ def _read_as(source: Source, location: Location) -> tuple[Status, bytes]:
 
 def _companion_name(source: Source, location: Location) -> str:
     """A companion's name, relative to the recording's folder; '*' stands for the recording's name, which is not repeated."""
-    folder = source.location.name[: -len(source.location.basename) or None]
-    if (
-        location.name.startswith(folder) and "/" not in location.name[len(folder) :]
-    ):  # the usual case, in a tenth of the time
-        name = printable(location.name[len(folder) :])
-    else:
-        name = printable(posixpath.relpath(location.name, source.location.folder.name or "."))
+    folder, _, name = location.name.rpartition("/")
+    if folder != source.location.folder.name:
+        name = posixpath.relpath(location.name, source.location.folder.name or ".")
+    name = printable(name)
     stem = printable(source.location.stem)
     if name.startswith(stem):
         return f"*{name.removeprefix(stem)}"
