@@ -30,7 +30,7 @@ CONSTRAINTS.newest = true
 
 install: $(READY)
 
-$(READY): pyproject.toml setup.py constraints.txt Makefile $(wildcard src/ecgfounder/_*.h src/ecgfounder/engines/_*.[ch] src/ecgfounder/preprocess/_*.c src/ecgfounder/readers/_*.c src/ecgfounder/readers/philips/_*.c)
+$(READY): pyproject.toml setup.py constraints.txt Makefile $(wildcard src/ecgfounder/_*.h src/ecgfounder/engines/_*.[ch] src/ecgfounder/preprocess/_*.c src/ecgfounder/readers/_*.c src/ecgfounder/readers/philips/_*.c src/ecgfounder/sinks/_*.c)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ecgfounder needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -1,7 +1,7 @@
 """The compiled parts of the package; everything else is in pyproject.toml.
 
-They are the most costly loops of reading Philips, SCP-ECG, HL7 aECG and CardioSoft files, of filters and quality flags, and the
-network on a CPU. Without a C compiler they are left out: Python code replaces the loops, another engine replaces the network.
+They are the most costly loops of reading Philips, SCP-ECG, HL7 aECG and CardioSoft files, of filters and quality flags, numbers as text,
+and the network on a CPU. Without a C compiler they are left out: Python code replaces the loops, another engine replaces the network.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ setup(
         extension(
             "ecgfounder.preprocess._passes", depends=(WIDE,), flags=("-O3", "-ffp-contract=off", "-fopenmp-simd")
         ),
+        extension("ecgfounder.sinks._numbers", depends=(WIDE,), flags=("-O3", "-fopenmp-simd")),
         extension("ecgfounder.preprocess._filters", flags=("-O3", "-ffp-contract=off")),
         extension(
             "ecgfounder.engines._net1d",

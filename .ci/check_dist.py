@@ -2,7 +2,7 @@
 
     python .ci/check_dist.py dist/*.whl dist/*.tar.gz
 
-A wheel must contain the modules and data files of `src`, and both compiled parts: a wheel that was built without a compiler is
+A wheel must contain the modules and data files of `src`, and all compiled parts: a wheel that was built without a compiler is
 an error. A source archive must contain the files that `git ls-files` lists. The exit status is 1 if anything is missing or
 unexpected; each such file is printed.
 """
@@ -25,6 +25,7 @@ COMPILED = (
     "preprocess/_passes.abi3.so",
     "readers/_loops.abi3.so",
     "readers/philips/_xli.abi3.so",
+    "sinks/_numbers.abi3.so",
 )
 OF_A_WHEEL = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt")
 TAG = "cp311-abi3-"

@@ -2,7 +2,8 @@
 
 In: a commit, which is cloned and installed in a folder of its own, and rounds. Out: core-ms per recording of both in each round,
 and the ratios, as a table: the slope between runs of two sizes with a network that computes nothing. Rounds alternate between
-both; other programs of the machine disturb them less than a difference of wall times.
+both; other programs of the machine disturb them less than a difference of wall times. A case's outputs are deleted after its last
+run: file systems (ext4) search for a new file's place past all those that were deleted in the last minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 from benchmarks import inputs
 
 HERE = Path(__file__).resolve().parents[1]
+OUTPUTS = "host_outputs"
 
 CASES: dict[str, dict[str, Any]] = {
     "WFDB (10 s, format 16), pooled Parquet": {"files": "wfdb", "format": "parquet", "pooling": "mean"},
@@ -78,11 +81,12 @@ def cloned(commit: str, folder: Path) -> Path:
     return tree
 
 
-def run(tree: Path, case: dict[str, Any], n: int, folder: Path, workers: int) -> tuple[float, float | None]:
+def run(
+    tree: Path, case: dict[str, Any], n: int, folder: Path, output: Path, workers: int
+) -> tuple[float, float | None]:
     """One run of `n` recordings: core-seconds of all its processes, and of the main process if the tree tells."""
     write = inputs.write_wfdb_cohort if case["files"] == "wfdb" else inputs.write_cohort
-    cohort, output = write(folder, n), folder / "host_output"
-    shutil.rmtree(output, ignore_errors=True)
+    cohort = write(folder, n)
     request = {
         **{name: value for name, value in case.items() if name != "files"},
         "dataset": str(cohort),
@@ -111,13 +115,14 @@ def run(tree: Path, case: dict[str, Any], n: int, folder: Path, workers: int) ->
     result = json.loads(told.splitlines()[-1])
     if result["failed"] or result["records"] != n:
         raise SystemExit(f"a run of {tree} embedded {result['records']} of {n}, and {result['failed']} failed")
-    shutil.rmtree(output, ignore_errors=True)
     return used.ru_utime + used.ru_stime, result.get("main_cpu")
 
 
 def cost(tree: Path, case: dict[str, Any], sizes: tuple[int, int], folder: Path, workers: int) -> Cost:
-    """The slope between runs of two sizes."""
-    few, many = (run(tree, case, n, folder, workers) for n in sizes)
+    """The slope between runs of two sizes, whose outputs stay."""
+    few, many = (
+        run(tree, case, n, folder, Path(tempfile.mkdtemp(dir=folder / OUTPUTS)) / "output", workers) for n in sizes
+    )
     main = None if many[1] is None else 1e3 * many[1] / sizes[1]
     return Cost(1e3 * (many[0] - few[0]) / (sizes[1] - sizes[0]), main)
 
@@ -148,11 +153,13 @@ def main(arguments: list[str] | None = None) -> int:
         f"| core-ms per recording | at {chosen.commit} | here | ratio | of it the main process |\n|---|---|---|---|---|"
     )
     for name in chosen.cases:
+        (folder / OUTPUTS).mkdir(exist_ok=True)
         pairs = [
             tuple(cost(tree, CASES[name], sizes, folder, chosen.workers) for tree in (then, HERE))
             for _ in range(chosen.rounds)
         ]
         print(row(name, [pair[0] for pair in pairs], [pair[1] for pair in pairs]), flush=True)
+        shutil.rmtree(folder / OUTPUTS)
     return 0
 
 

@@ -106,7 +106,7 @@ NEVER_LOADS = {
 }
 """What must not come in by any way, not through others either."""
 
-OPEN = ("_filters", "_moved", "_net1d", "_loops", "_passes", "_version", "_xli")
+OPEN = ("_filters", "_moved", "_net1d", "_loops", "_numbers", "_passes", "_version", "_xli")
 """Modules whose names begin with an underscore and that others may import: compiled ones, and two of the package itself."""
 
 

@@ -20,21 +20,26 @@ from ecgfounder.sinks.sink import Output, ShardWritten, Written, unwritable
 from ecgfounder.storage.paths import printable
 from ecgfounder.storage.replace import replace_files
 
+try:
+    import ecgfounder.sinks._numbers as _numbers
+except ImportError:  # it was not built, without a C compiler
+    _numbers = None  # type: ignore[assignment]
+
 
 def document(embedding: npt.NDArray[np.floating[Any]], title: str) -> bytes:
     """The JSON text of one embedding.
 
     float32 values are written in the shortest form that reads back to the same float32.
     """
-    return orjson.dumps(
-        {
-            "embedding": np.ascontiguousarray(embedding),
-            "shape": list(embedding.shape),
-            "description": f"ECG embedding extracted from {printable(title)} using ECGFounder",
-            "modality": "ecg",
-        },
-        option=orjson.OPT_SERIALIZE_NUMPY,
-    )
+    numbers = np.ascontiguousarray(embedding)
+    others = {
+        "shape": list(embedding.shape),
+        "description": f"ECG embedding extracted from {printable(title)} using ECGFounder",
+        "modality": "ecg",
+    }
+    if _numbers is None or numbers.dtype != np.float32 or numbers.ndim not in (1, 2):
+        return orjson.dumps({"embedding": numbers, **others}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return _numbers.json(numbers, b'{"embedding":', b"," + orjson.dumps(others)[1:])
 
 
 class FileSink(ABC):
