@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from ecgfounder.cohort.in_memory import Table, file_of
 from ecgfounder.cohort.sources import default_data_dir
+from ecgfounder.drivers.actors import ActorSettings
 from ecgfounder.drivers.interruption import Interruption
-from ecgfounder.drivers.ray import ActorSettings
 from ecgfounder.ecg.leads import canonical_leads
 from ecgfounder.errors import StorageError
 from ecgfounder.escaping import counted, one_line

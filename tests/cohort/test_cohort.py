@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -669,3 +671,16 @@ def test_a_folder_of_recordings_is_listed_alike_in_any_store(tmp_path: Path, els
     assert [path.removeprefix(f"{tmp_path}/") for path in ecg_files(tmp_path)] == expected
     assert [path.removeprefix(f"{elsewhere}/") for path in ecg_files(elsewhere)] == expected
     assert [record.path for record in open_cohort(elsewhere).records()] == list(ecg_files(elsewhere))
+
+
+def test_a_folder_is_looked_at_without_loading_what_takes_longer_than_the_rest(tmp_path: Path) -> None:
+    """pandas, which pyarrow loads to make an array of a list, doubles the time to the first recording."""
+    (tmp_path / "a.xml").write_bytes(b"<x/>")
+    program = (
+        "import sys, ecgfounder.run.run as run; from ecgfounder.cohort.sources import open_cohort\n"
+        "records = [record.path for record in open_cohort(sys.argv[1]).records()]\n"
+        "loaded = {'pandas', 'pyarrow.compute', 'torch', 'scipy', 'urllib.request', 'ray'} & set(sys.modules)\n"
+        "print(records, sorted(loaded))"
+    )
+    found = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert found.stdout == f"['{tmp_path}/a.xml'] []\n"

@@ -12,7 +12,7 @@ import pytest
 
 from ecgfounder.commands.arguments import hints_of, preparation_of
 from ecgfounder.commands.embed import add_embed_arguments, settings_of
-from ecgfounder.drivers.ray import ActorSettings
+from ecgfounder.drivers.actors import ActorSettings
 from ecgfounder.errors import SettingsError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import FILTERED, PAPER

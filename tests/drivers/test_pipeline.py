@@ -122,7 +122,9 @@ class Finish:
 
 
 def pipeline_of(pool: Any, engine: Engine, finish: Any, batch_size: int = 4, **options: Any) -> Pipeline:
-    stage = EmbedStage(engine, options.pop("keep", InputEmbedding))
+    stage = EmbedStage(
+        engine, options.pop("keep", InputEmbedding), single_threaded=options.pop("single_threaded", False)
+    )
     return Pipeline(pool, stage, finish, batch_size, **options)
 
 
@@ -155,12 +157,13 @@ PLANS = st.lists(
 
 
 @settings(max_examples=40, deadline=None)
-@given(PLANS, st.integers(1, 5), st.integers(1, 3), st.integers(1, 4))
+@given(PLANS, st.integers(1, 5), st.integers(1, 3), st.integers(1, 4), st.booleans())
 def test_every_ticket_is_finished_exactly_once_with_its_own_embeddings_in_order(
-    plans: list[Plan], batch_size: int, threads: int, in_hand: int
+    plans: list[Plan], batch_size: int, threads: int, in_hand: int, single_threaded: bool
 ) -> None:
     finish = Finish()
-    pipeline_of(Pool(plans, in_hand), Engine(threads), finish, batch_size).run(jobs(len(plans)))
+    pipeline = pipeline_of(Pool(plans, in_hand), Engine(threads), finish, batch_size, single_threaded=single_threaded)
+    pipeline.run(jobs(len(plans)))
     assert Counter(each.job.place for each in finish.finished) == Counter(range(len(plans)))
     for each in finish.finished:
         plan = plans[each.job.place]
@@ -379,3 +382,39 @@ def test_an_odd_length_does_not_wait_for_company_that_never_comes() -> None:
     pipeline_of(Patient([Plan((7,))]), Noticing(), finish, 64).run(jobs(1))
     assert arrived.is_set()
     assert len(finish.finished) == 1
+
+
+def test_threads_that_compute_alone_do_not_wait_for_full_batches_and_share_the_last_one() -> None:
+    begun = threading.Semaphore(0)
+
+    @dataclass
+    class Slow(Engine):
+        def embed(self, batch: Array) -> Array:
+            begun.release()
+            return super().embed(batch)
+
+    engine, hold = Slow(threads=2, stuck=threading.Event()), threading.Event()
+    n_events = 0
+
+    def before_event(event: Event) -> None:
+        """After two inputs, wait until both threads have one; let them go on after eight more."""
+        nonlocal n_events
+        n_events += isinstance(event, Input)
+        if n_events in (2, 3) and not isinstance(event, Input):
+            assert begun.acquire(timeout=20)
+        if n_events == 10:
+            assert engine.stuck is not None
+            engine.stuck.set()
+            hold.wait(0.2)
+
+    pool = Pool([Plan()] * 18, before_event=before_event)
+    pipeline_of(pool, engine, Finish(), batch_size=8, single_threaded=True).run(jobs(18))
+    assert [shape[0] for shape in engine.batches[:2]] == [1, 1]
+    assert sum(shape[0] for shape in engine.batches) == 18
+    assert max(shape[0] for shape in engine.batches) > 1  # those that came while both had work went together
+
+
+def test_other_engines_get_full_batches() -> None:
+    engine = Engine(threads=2)
+    pipeline_of(Pool([Plan()] * 20), engine, Finish(), batch_size=8).run(jobs(20))
+    assert sorted(shape[0] for shape in engine.batches) == [4, 8, 8]

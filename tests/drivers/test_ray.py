@@ -742,7 +742,8 @@ def deaths() -> dict[str, tuple[Exception, bool, bool]]:
 def test_only_the_death_of_a_machine_is_not_counted_against_recordings(case: str) -> None:
     from types import SimpleNamespace
 
-    from ecgfounder.drivers.ray import Actor, ActorSettings, Fleet, Needs
+    from ecgfounder.drivers.actors import ActorSettings
+    from ecgfounder.drivers.ray import Actor, Fleet, Needs
 
     error, with_machine, preempted = deaths()[case]
     machine = {"NodeID": "m", "Alive": True, "Resources": {"CPU": 1.0}, "NodeManagerHostname": "host"}

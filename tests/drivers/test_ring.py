@@ -84,7 +84,7 @@ def test_arrays_at_the_end_and_at_the_beginning_are_not_one() -> None:
     ours, theirs = multiprocessing.Pipe()
     ring = make_ring(8)
     assert ring is not None
-    outbox, inbox = Outbox(theirs, ring, 8), Inbox(ours, ring)
+    outbox, inbox = Outbox(theirs, ring, 8, first=8), Inbox(ours, ring)
     quarter = (1, RING_BYTES // 16)  # so large that no room is kept for eight of them
 
     def sent(values: range) -> list[int]:
@@ -306,3 +306,21 @@ def test_what_no_row_can_say_arrives_too() -> None:
     assert opened[0].facts.sampling_rate == 500.0
     assert opened[1].facts.device["large"] == 1 << 80
     assert opened[1].facts.n_samples == 2
+
+
+def test_the_first_inputs_do_not_wait_for_many_others() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    ring = make_ring(8)
+    assert ring is not None
+    outbox, inbox = Outbox(theirs, ring, 8), Inbox(ours, ring)
+    came: list[int] = []
+    for _ in range(31):
+        outbox.add(None, 0, ring.empty((12, 100)))
+        while ours.poll():
+            for message, block in inbox.read():
+                assert isinstance(message, Rows)
+                assert block is not None
+                came.append(len(message.inputs))
+                block.give_back()
+    assert came == [1, 2, 4, 8, 8, 8]
+    ring.close()

@@ -330,6 +330,28 @@ def test_more_workers_are_started_where_they_keep_the_caller_waiting_and_never_m
         pool.close()
 
 
+def test_a_limit_that_is_set_later_holds() -> None:
+    pool = ReaderPool(SCRIPTED, 3, n_started=1)
+    try:
+        pool.limit(2)
+        numbers = {len(pool._workers) for _ in pool.events(jobs_of(["nap,small"] * 200))}
+        assert numbers == {1, 2}
+    finally:
+        pool.close()
+
+
+def test_a_pool_that_is_not_needed_after_all_ends_before_its_processes_have_started() -> None:
+    pool = ReaderPool(SCRIPTED, 2)
+    began = time.monotonic()
+    pids = [worker.process.pid for worker in pool._workers]
+    pool.close(patience=60)
+    assert time.monotonic() - began < 10
+    for pid in pids:
+        assert pid is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_no_more_workers_are_started_where_the_caller_is_the_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "GROWTH_SECONDS", 0.4)
     assert processes_used(["small"] * 20, 4, consumer_sleeps=0.1) == 1

@@ -136,5 +136,5 @@ def test_memory_for_reading_is_divided_by_the_processes_on_a_machine(
     monkeypatch.setattr(run_module, "ReaderPool", lambda *_, **options: made.update(options))
     monkeypatch.setattr(run_module, "usable_memory", lambda: 16 << 30)
     settings = Settings(dataset="a.csv", output_dir=tmp_path, read_memory=given)
-    Run(settings, Silent())._pool(SimpleNamespace(n_todo=8), Launch(local_size=4))  # type: ignore[arg-type]
+    Run(settings, Silent())._pool(Launch(local_size=4))
     assert made["memory"] == expected

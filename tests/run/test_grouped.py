@@ -17,8 +17,8 @@ import pytest
 
 from ecgfounder.distributed import Group, Outcome, Work, do_group
 from ecgfounder.distributed import worker as workers
+from ecgfounder.drivers.actors import ActorSettings
 from ecgfounder.drivers.interruption import Interruption
-from ecgfounder.drivers.ray import ActorSettings
 from ecgfounder.errors import RunError, SettingsError
 from ecgfounder.ledger.conclusion import merge
 from ecgfounder.ledger.folder import RunFolder

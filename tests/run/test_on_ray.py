@@ -13,7 +13,8 @@ import pytest
 
 from ecgfounder.distributed.schedule import Schedule
 from ecgfounder.drivers import ray as driver
-from ecgfounder.drivers.ray import Actor, ActorSettings, Fleet, Needs
+from ecgfounder.drivers.actors import ActorSettings
+from ecgfounder.drivers.ray import Actor, Fleet, Needs
 from ecgfounder.run.on_ray import _Loop
 from ecgfounder.stages.read import Job
 

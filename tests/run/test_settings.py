@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ecgfounder.drivers.ray import ActorSettings
+from ecgfounder.drivers.actors import ActorSettings
 from ecgfounder.errors import SettingsError
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import PAPER

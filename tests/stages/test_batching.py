@@ -168,3 +168,19 @@ def test_a_batch_does_not_share_memory_with_its_inputs(channels: int) -> None:
     (batch,) = add(batcher, data, 0)
     data[:] = 2.0
     assert (batch.data == 1.0).all()
+
+
+@given(st.integers(1, 20), st.integers(0, 9))
+def test_parts_are_the_batch_and_the_last_one_used_gives_its_memory_back(n_rows: int, n: int) -> None:
+    given_back: list[int] = []
+    data = np.arange(n_rows, dtype=np.float32).repeat(6).reshape(n_rows, 2, 3)
+    parts = Batch(data, tuple(range(n_rows)), lambda: given_back.append(1)).parts(n)
+    assert len(parts) == max(1, min(n, n_rows))
+    sizes = [len(part.tags) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert tuple(tag for part in parts for tag in part.tags) == tuple(range(n_rows))
+    assert np.array_equal(np.concatenate([part.data for part in parts]), data)
+    for part in reversed(parts):
+        assert given_back == []
+        part.give_back()
+    assert given_back == [1]

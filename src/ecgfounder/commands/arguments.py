@@ -13,7 +13,7 @@ from ecgfounder.errors import SettingsError
 from ecgfounder.storage import storage_options
 
 if TYPE_CHECKING:
-    from ecgfounder.drivers.ray import ActorSettings
+    from ecgfounder.drivers.actors import ActorSettings
     from ecgfounder.embedder import Embedder
     from ecgfounder.preprocess.preparation import Preparation
     from ecgfounder.readers.source import Hints
@@ -193,7 +193,7 @@ def add_driver_arguments(parser: argparse.ArgumentParser) -> None:
 
 def actors_of(arguments: argparse.Namespace) -> ActorSettings:
     """The settings of workers from the flags of `add_driver_arguments`."""
-    from ecgfounder.drivers.ray import ActorSettings
+    from ecgfounder.drivers.actors import ActorSettings
 
     least, most = 1, None
     if arguments.actors is not None:

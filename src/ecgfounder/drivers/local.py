@@ -72,6 +72,8 @@ class Pipeline:
         self._began: float | None = None  # when the first file was read: before, the reading processes started
         self._waited = {"read": 0.0, "embed": 0.0, "write": 0.0}  # seconds that others waited for a stage
         self._counting = threading.Lock()
+        self._handed_on = 0  # batches, counted by the main thread
+        self._embedded = 0  # of them, counted by the engine's threads
         self._error: BaseException | None = None
         self._left = False  # the grace period is over, or the run failed: no stage waits any more
         self._embedders = [
@@ -112,8 +114,7 @@ class Pipeline:
                     self.pool.stop_taking()
                 if self._is_over():
                     break
-            for batch in self._batcher.flush():
-                self._put(self._to_embed, batch)
+            self._hand_on(self._batcher.flush())
         except BaseException:
             self._left = True
             self._shut_down()
@@ -146,21 +147,37 @@ class Pipeline:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Input):
-            for batch in self._batcher.add(event.data, self._tag(event.job, event.number)):
-                self._put(self._to_embed, batch)
+            self._hand_on(self._batcher.add(event.data, self._tag(event.job, event.number)))
+            self._occupy()
             return
         if isinstance(event, Inputs):
             tags = [self._tag(job, number) for job, number in event.inputs]
-            for batch in self._batcher.add_all(event.data, tags, event.give_back):
-                self._put(self._to_embed, batch)
+            self._hand_on(self._batcher.add_all(event.data, tags, event.give_back))
+            self._occupy()
             return
         if isinstance(event, Opened):
             self._arriving[event.job.place] = Gathering(event)
             return
         if isinstance(event, Failed):
             self._put(self._to_finish, [(self._arriving.pop(event.job.place, None), event)])
-        for batch in self._batcher.due():
-            self._put(self._to_embed, batch)
+        self._hand_on(self._batcher.due())
+
+    def _hand_on(self, batches: Iterator[Batch[Tag]]) -> None:
+        """Put batches into the queue of the engine's threads, in parts where several have no work."""
+        for batch in batches:
+            for part in batch.parts(self._idle):
+                self._handed_on += 1
+                self._put(self._to_embed, part)
+
+    def _occupy(self) -> None:
+        """Let no thread of a CPU wait until a batch is full."""
+        if self._idle > 0:
+            self._hand_on(self._batcher.oldest())
+
+    @property
+    def _idle(self) -> int:
+        """Threads without work, if each computes alone; 0 otherwise."""
+        return len(self._embedders) - (self._handed_on - self._embedded) if self.embed.single_threaded else 0
 
     def _tag(self, job: Job, number: int) -> Tag:
         """The record of an input, which has arrived with its last one."""
@@ -241,6 +258,8 @@ class Pipeline:
                 rows = self.embed(batch)
             finally:
                 batch.give_back()
+                with self._counting:
+                    self._embedded += 1
             self._put(self._to_finish, rows)
 
     def _finish(self) -> None:

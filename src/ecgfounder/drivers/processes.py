@@ -161,6 +161,10 @@ class ReaderPool:
         Finalize(self, _kill, (self._workers,), exitpriority=1)
         self._workers += [self._start() for _ in range(min(n_workers, n_started or n_workers))]
 
+    def limit(self, n_workers: int) -> None:
+        """Start no more processes if there are as many as this."""
+        self._n_workers = min(self._n_workers, n_workers)
+
     def stop_taking(self) -> None:
         """Take no more jobs; `events` ends when the current ones are done."""
         self._stopping = True
@@ -221,14 +225,14 @@ class ReaderPool:
             yield event
 
     def close(self, patience: float = 2.0) -> None:
-        """End the workers: idle ones at once, others are killed after `patience` seconds."""
+        """End the workers: idle and starting ones at once, others are killed after `patience` seconds."""
         for worker in self._workers:
             worker.pipe.close()  # an idle worker exits at the end of its pipe
             if worker.ring is not None:
                 worker.ring.close()
         deadline = time.monotonic() + patience
         for worker in self._workers:
-            _end(worker.process, max(0.0, deadline - time.monotonic()))
+            _end(worker.process, max(0.0, deadline - time.monotonic()) if worker.ready else 0.0)
         self._workers.clear()
         self._selector.close()
 

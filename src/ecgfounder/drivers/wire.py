@@ -180,10 +180,13 @@ class Outbox:
         The memory that both processes share.
     most : int
         Inputs that are sent together.
+    first : int, default: 1
+        Inputs of the first message, a number that is doubled from message to message: the engine need not wait for a full batch.
     """
 
-    def __init__(self, pipe: Connection, ring: Ring | None, most: int) -> None:
+    def __init__(self, pipe: Connection, ring: Ring | None, most: int, first: int = 1) -> None:
         self._pipe, self._ring, self._most = pipe, ring, most
+        self._together = min(first, most)
         self._waiting: list[tuple[Told | None, int]] = []
         self._shape: tuple[int, ...] = ()
         self._position = self._end = 0  # of the inputs that wait
@@ -209,7 +212,8 @@ class Outbox:
             self._position, self._shape, self._since = position, data.shape, time.monotonic()
         self._waiting.append((told, number))
         self._end = position + data.nbytes
-        if len(self._waiting) >= self._most:
+        if len(self._waiting) >= self._together:
+            self._together = min(2 * self._together, self._most)
             self.flush()
 
     def send(self, message: Message) -> None:

@@ -35,6 +35,8 @@ class Engine(ABC):
     threads : int
         Number of threads that should call `embed` concurrently. On a CPU each call computes in its calling thread alone. On a
         GPU, one call's transfers overlap with the other's arithmetic.
+    single_threaded : bool
+        Whether a call computes in its calling thread alone, so that two calls at once for half a batch each take half the time.
     batch_size : int
         Best number of rows for a call of `embed`; any number is allowed.
     in_channels : int
@@ -46,6 +48,7 @@ class Engine(ABC):
     """
 
     name: str
+    single_threaded: bool = False
     samples_per_pass: int | None = None
 
     def __init__(
@@ -121,6 +124,8 @@ class Engine(ABC):
 
 class CpuEngine(Engine):
     """An engine that computes float32 on a CPU, each call in the calling thread, a few rows at a time."""
+
+    single_threaded = True
 
     def __init__(self, mode: str, *, threads: int, head: Head | None) -> None:
         super().__init__(

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecgfounder.errors import RunError
@@ -68,7 +67,7 @@ def compact(folder: RunFolder, state: LedgerState) -> int:
             table = _read(shard)
         except (pa.ArrowException, KeyError) as error:
             raise RunError(f"{shard} cannot be read as a run's shard: {error}") from error
-        _rewrite(folder, shard, table.filter(pc.is_in(table.column("key"), pa.array(sorted(valid)))))
+        _rewrite(folder, shard, table.filter(pa.array(np.array([key in valid for key in found]))))
     return changed
 
 

@@ -266,6 +266,8 @@ class Run:
 
     def _start(self, launch: Launch, stack: ExitStack, began: float) -> Started:
         """Do everything before the first record; the stack gets what must be closed later."""
+        pool = self._pool(launch)  # a reading process starts while the checkpoint is looked at
+        stack.callback(pool.close)
         opening = self._open()
         with launch.together() as said:
             if launch.is_main:
@@ -284,8 +286,7 @@ class Run:
             if launch.is_main:  # the other processes have about as many records
                 budget = make_budget(plan.n_todo * launch.world_size, self.settings, state, self.folder.output_dir)
                 budget.check(self.folder.output_dir)
-            pool = self._pool(plan, launch)
-            stack.callback(pool.close)
+            pool.limit(plan.n_todo)
             engine = self._engine(launch, opening)
             head = chosen_head(self.settings.predictions, engine.head)
             started = Started(opening, launch, said["stamp"], said["run_id"], plan, engine, began, pool, head)
@@ -362,7 +363,7 @@ class Run:
             mine &= index.sample(self.settings.sample)
         return np.asarray(mine, dtype=np.bool_)
 
-    def _pool(self, plan: Plan, launch: Launch) -> ReaderPool:
+    def _pool(self, launch: Launch) -> ReaderPool:
         settings = self.settings
         task = ReadTask(
             settings.preparation,
@@ -372,11 +373,10 @@ class Run:
             settings.storage_options,
             settings.heart_rate,
         )
-        n_workers = min(settings.num_workers, plan.n_todo)
         memory = usable_memory() * READING_SHARE if settings.read_memory is None else settings.read_memory * (1 << 30)
         return ReaderPool(
             task,
-            n_workers,
+            settings.num_workers,
             n_started=1,
             timeout=settings.read_timeout,
             memory=int(memory / launch.local_size),
@@ -603,7 +603,8 @@ class Run:
         return recorder
 
     def _process_again(self, started: Started) -> Recorder:
-        pool = self._pool(started.plan, started.launch)
+        pool = self._pool(started.launch)
+        pool.limit(started.plan.n_todo)
         try:
             return self._process(replace(started, pool=pool))
         finally:

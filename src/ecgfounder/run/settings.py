@@ -15,7 +15,7 @@ from typing import Any
 from ecgfounder.checks import check_choice, check_least
 from ecgfounder.cohort.naming import LAYOUT_CHOICES
 from ecgfounder.distributed.work import Group, Outcome, Work
-from ecgfounder.drivers.ray import ActorSettings
+from ecgfounder.drivers.actors import ActorSettings
 from ecgfounder.engines.choice import ENGINE_CHOICES, PRECISION_CHOICES
 from ecgfounder.errors import ReadError, SettingsError
 from ecgfounder.network.named_head import read_head

@@ -6,10 +6,12 @@ in bytes and in age, so that an input of a rare length does not wait indefinitel
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -42,6 +44,30 @@ class Batch(Generic[Tag]):
     data: Array
     tags: tuple[Tag, ...]
     give_back: Callable[[], None] = _nothing_to_give_back
+
+    def parts(self, n: int) -> list[Batch[Tag]]:
+        """At most `n` batches of about equal size, which together are this one; the last one used gives its data back."""
+        n = min(n, len(self.tags))
+        if n <= 1:
+            return [self]
+        edges = [len(self.tags) * part // n for part in range(n + 1)]
+        give_back = _last_of(n, self.give_back)
+        return [Batch(self.data[first:end], self.tags[first:end], give_back) for first, end in pairwise(edges)]
+
+
+def _last_of(n: int, call: Callable[[], None]) -> Callable[[], None]:
+    """A function whose `n`-th call, from any thread, calls another one."""
+    left, counting = n, threading.Lock()
+
+    def used() -> None:
+        nonlocal left
+        with counting:
+            left -= 1
+            is_last = left == 0
+        if is_last:
+            call()
+
+    return used
 
 
 class _Bucket(Generic[Tag]):
@@ -147,6 +173,11 @@ class Batcher(Generic[Tag]):
             if now - bucket.since <= self.max_age:
                 return
             yield self._take(shape)
+
+    def oldest(self) -> Iterator[Batch[Tag]]:
+        """The bucket that has waited longest, if there is one."""
+        if self._buckets:
+            yield self._take(next(iter(self._buckets)))
 
     def flush(self) -> Iterator[Batch[Tag]]:
         """All waiting inputs, oldest bucket first."""

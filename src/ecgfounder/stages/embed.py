@@ -56,17 +56,20 @@ class PoolingNetwork(Network, Protocol):
 class EmbedStage:
     """The network, and the function `keep` that makes an embedding of an input's feature map [T, 1024].
 
-    With `only_mean`, `keep` does no more than make the mean.
+    With `only_mean`, `keep` does no more than make the mean. With `single_threaded`, a call computes in its thread alone, so that
+    threads without work should get a part of another's batch.
     """
 
     network: Network
     keep: Callable[[FloatArray], InputEmbedding]
     only_mean: bool = False
+    single_threaded: bool = False
 
     @classmethod
     def of(cls, network: Network, pooling: str, head: Head | None) -> EmbedStage:
         """The stage for a choice of pooling; a head adds its probabilities."""
-        return cls(network, pooling_of(pooling, head), only_mean(pooling, head))
+        is_single = bool(getattr(network, "single_threaded", False))
+        return cls(network, pooling_of(pooling, head), only_mean(pooling, head), is_single)
 
     def empty(self, shape: tuple[int, ...]) -> FloatArray:
         """A float32 array for a batch, its values undefined."""

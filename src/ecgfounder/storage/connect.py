@@ -9,8 +9,6 @@ import importlib
 import os
 import re
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -289,6 +287,9 @@ def region_of(bucket: str) -> str:
     Missing
         If there is no such bucket.
     """
+    import urllib.error  # only here: it takes as long as all of this package's stores
+    import urllib.request
+
     request = urllib.request.Request(f"{AWS}/{bucket}", method="HEAD")
     try:
         with waiting(), urllib.request.urlopen(request, timeout=10) as answer:
