@@ -188,6 +188,8 @@ def select_leads(recording: Recording, leads: Sequence[str] = STANDARD_LEADS) ->
     """
     wanted = tuple(leads)
     samples = recording.samples
+    if wanted == recording.leads[: len(wanted)] and _all_show_signal(samples[: len(wanted)]):
+        return LeadSelection(samples[: len(wanted)], wanted, (), ())  # the usual case
     heads = samples[:, :_HEAD].tolist()
     row_of = {
         lead: row for row, lead in enumerate(recording.leads) if _shows_signal(heads[row]) or has_signal(samples[row])
@@ -240,6 +242,11 @@ def has_signal(samples: Samples) -> bool:
 
 
 _HEAD = 8
+
+
+def _all_show_signal(samples: Samples) -> bool:
+    """Whether the first samples of each lead show that it has a signal."""
+    return all(any(head) and math.isfinite(sum(head)) for head in samples[:, :_HEAD].tolist())
 
 
 def _shows_signal(values: list[float]) -> bool:

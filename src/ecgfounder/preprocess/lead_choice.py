@@ -40,6 +40,9 @@ class ChosenLeads:
     flags: tuple[str, ...]
 
 
+_ALL_ROWS = tuple(range(len(STANDARD_LEADS)))
+
+
 def choose_leads(recording: Recording, preparation: Preparation) -> ChosenLeads:
     """Choose the leads as the preparation says.
 
@@ -57,16 +60,16 @@ def choose_leads(recording: Recording, preparation: Preparation) -> ChosenLeads:
 
 def _twelve_leads(recording: Recording, missing_leads: str) -> ChosenLeads:
     selection = select_leads(recording)
-    flags: list[str] = []
-    if selection.missing:
-        if missing_leads == "fail" or len(selection.missing) == len(STANDARD_LEADS):
-            raise PrepareError(
-                f"missing leads {', '.join(selection.missing)}: absent, or without a signal; the recording has "
-                f"{_leads_of(recording)}" + ("" if missing_leads == "zero" else " (missing_leads='zero' allows that)")
-            )
-        flags.append(quality.flag("missing_leads", selection.missing))
+    if not selection.missing:
+        return ChosenLeads(selection.samples, selection.leads, _ALL_ROWS, selection.derived, ())
+    if missing_leads == "fail" or len(selection.missing) == len(STANDARD_LEADS):
+        raise PrepareError(
+            f"missing leads {', '.join(selection.missing)}: absent, or without a signal; the recording has "
+            f"{_leads_of(recording)}" + ("" if missing_leads == "zero" else " (missing_leads='zero' allows that)")
+        )
     present = tuple(row for row, lead in enumerate(selection.leads) if lead not in selection.missing)
-    return ChosenLeads(selection.samples, selection.leads, present, selection.derived, tuple(flags))
+    flags = (quality.flag("missing_leads", selection.missing),)
+    return ChosenLeads(selection.samples, selection.leads, present, selection.derived, flags)
 
 
 def _every_lead(recording: Recording) -> ChosenLeads:

@@ -7,6 +7,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <limits.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "../_wide.h"
 
@@ -167,6 +170,7 @@ static PyObject *huffman(PyObject *module, PyObject *arguments)
 
 #define NO_SAMPLE (-32768)
 #define FRAMES_AT_ONCE 512
+#define SIGNALS_AT_ONCE 8
 #define FACTS 4
 
 typedef struct {
@@ -177,19 +181,61 @@ typedef struct {
     long long *facts;
 } Frames;
 
-/* counts x scale + offset of one signal's part of some frames; its facts: sum, lowest and highest count, and how many are missing. */
-INLINE void fill_signal(const Frames *all, Py_ssize_t signal, Py_ssize_t first, Py_ssize_t end)
+#ifdef __SSE2__
+/* Eight frames' counts of eight signals, `step` counts apart, as eight counts of each signal. */
+INLINE void transpose(const unsigned char *at, Py_ssize_t step, short *to, Py_ssize_t pitch)
+{
+    __m128i a[8], b[8];
+    int i;
+#pragma GCC unroll 8
+    for (i = 0; i < 8; i++)
+        a[i] = _mm_loadu_si128((const __m128i *)(at + 2 * i * step));
+#pragma GCC unroll 4
+    for (i = 0; i < 4; i++) {
+        b[2 * i] = _mm_unpacklo_epi16(a[i], a[i + 4]);
+        b[2 * i + 1] = _mm_unpackhi_epi16(a[i], a[i + 4]);
+    }
+#pragma GCC unroll 4
+    for (i = 0; i < 4; i++) {
+        a[2 * i] = _mm_unpacklo_epi16(b[i], b[i + 4]);
+        a[2 * i + 1] = _mm_unpackhi_epi16(b[i], b[i + 4]);
+    }
+#pragma GCC unroll 4
+    for (i = 0; i < 4; i++) {
+        _mm_storeu_si128((__m128i *)(to + 2 * i * pitch), _mm_unpacklo_epi16(a[i], a[i + 4]));
+        _mm_storeu_si128((__m128i *)(to + (2 * i + 1) * pitch), _mm_unpackhi_epi16(a[i], a[i + 4]));
+    }
+}
+#endif
+
+/* The counts of at most eight signals in some frames. */
+INLINE void separate(const Frames *all, Py_ssize_t signal, int n_signals, Py_ssize_t first, Py_ssize_t n,
+                     short counts[SIGNALS_AT_ONCE][FRAMES_AT_ONCE])
 {
     const unsigned char *at = all->data + 2 * (first * all->n_signals + signal);
+    Py_ssize_t i = 0;
+    int row;
+#ifdef __SSE2__
+    if (n_signals == SIGNALS_AT_ONCE)
+        for (; i + 8 <= n; i += 8)
+            transpose(at + 2 * i * all->n_signals, all->n_signals, counts[0] + i, FRAMES_AT_ONCE);
+#endif
+    for (; i < n; i++)
+        for (row = 0; row < n_signals; row++) {
+            const unsigned char *count = at + 2 * (i * all->n_signals + row);
+            counts[row][i] = (short)(unsigned short)(count[0] | count[1] << 8);
+        }
+}
+
+/* counts x scale + offset of one signal's part of some frames; its facts: sum, lowest and highest count, and how many are missing. */
+INLINE void fill_signal(const Frames *all, Py_ssize_t signal, Py_ssize_t first, Py_ssize_t n, const short *counts)
+{
     const double scale = all->scales[signal], offset = all->offsets[signal];
     float *out = all->out + signal * all->n_frames + first;
     long long *facts = all->facts + FACTS * signal;
-    short counts[FRAMES_AT_ONCE];
     short least = 32767, most = -32768, low = (short)facts[1];
     unsigned short sum = (unsigned short)facts[0];
-    Py_ssize_t i, n = end - first;
-    for (i = 0; i < n; i++, at += 2 * all->n_signals)
-        counts[i] = (short)(unsigned short)(at[0] | at[1] << 8);
+    Py_ssize_t i;
     for (i = 0; i < n; i++) {  /* compilers turn these loops into vector instructions */
         sum = (unsigned short)(sum + (unsigned short)counts[i]);
         least = counts[i] < least ? counts[i] : least;
@@ -214,11 +260,23 @@ INLINE void fill_signal(const Frames *all, Py_ssize_t signal, Py_ssize_t first, 
 /* Frames in parts that are so small that they stay in the cache. */
 INLINE int fill_any(const Frames *all)
 {
-    Py_ssize_t first, end, signal;
-    for (first = 0; first < all->n_frames; first = end) {
-        end = all->n_frames - first > FRAMES_AT_ONCE ? first + FRAMES_AT_ONCE : all->n_frames;
-        for (signal = 0; signal < all->n_signals; signal++)
-            fill_signal(all, signal, first, end);
+    short counts[SIGNALS_AT_ONCE][FRAMES_AT_ONCE];
+    Py_ssize_t first, n, signal;
+    int some, row;
+    for (first = 0; first < all->n_frames; first += n) {
+        n = all->n_frames - first > FRAMES_AT_ONCE ? FRAMES_AT_ONCE : all->n_frames - first;
+        for (signal = 0; signal < all->n_signals; signal += some) {
+            some = all->n_signals - signal < SIGNALS_AT_ONCE ? (int)(all->n_signals - signal) : SIGNALS_AT_ONCE;
+            if (some < SIGNALS_AT_ONCE && signal > 0) { /* the last eight, of which some are there already */
+                separate(all, all->n_signals - SIGNALS_AT_ONCE, SIGNALS_AT_ONCE, first, n, counts);
+                for (row = 0; row < some; row++)
+                    fill_signal(all, signal + row, first, n, counts[SIGNALS_AT_ONCE - some + row]);
+            } else {
+                separate(all, signal, some, first, n, counts);
+                for (row = 0; row < some; row++)
+                    fill_signal(all, signal + row, first, n, counts[row]);
+            }
+        }
     }
     return 0;
 }

@@ -6,8 +6,9 @@ In: the header, a signal file, or the record's name without suffix. Out: a `Reco
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def read(source: Source) -> Recording:
         return _read_segments(source, location, header)
     chosen = _choose(header.signals)
     samples = _filled(source, location, header, chosen)
-    return _recording(samples, header.rate, header.signals, chosen)
+    return _recording(samples, header.rate, chosen)
 
 
 def _header_location(source: Source) -> Location:
@@ -101,36 +102,55 @@ def _header_beside(location: Location) -> Location | None:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Rows of the signals to read, and the samples per frame that all of them get; `upsampled` rows have fewer."""
+    """Rows of the signals to read, and the samples per frame that all of them get; `upsampled` leads have fewer.
+
+    `leads` are the rows' names, and `meta` is that of the recording.
+    """
 
     rows: tuple[int, ...]
     per_frame: int
-    upsampled: tuple[int, ...]
+    leads: tuple[str, ...]
+    upsampled: tuple[str, ...]
+    meta: Mapping[str, float]
 
 
 def _choose(signals: Sequence[Signal]) -> _Choice:
-    """Choose the voltages: those with the most samples per frame of any lead, and leads with fewer."""
-    voltages = [row for row, signal in enumerate(signals) if signal.scale is not None]
+    return _choice_of(tuple([(each.name, each.per_frame, each.scale, each.gain) for each in signals]))
+
+
+@lru_cache(256)
+def _choice_of(signals: tuple[tuple[str, int, float | None, float], ...]) -> _Choice:
+    """Choose the voltages: those with the most samples per frame of any lead, and leads with fewer.
+
+    In: name, samples per frame, scale and gain of each signal, which are the same in many records of a cohort.
+    """
+    names, per_frame, scales, gains = zip(*signals, strict=True)
+    voltages = [row for row, scale in enumerate(scales) if scale is not None]
     if not voltages:
         raise ReadError("no signal of the WFDB record has the unit V, mV, uV or nV")
-    leads = leads_in_context([signal.name for signal in signals])
-    ecg = {row for row in voltages if leads[row] in KNOWN_LEADS or says_ecg(signals[row].name)}
-    most = max(signals[row].per_frame for row in ecg or voltages)
-    rows = tuple(row for row in voltages if signals[row].per_frame == most or row in ecg)
-    return _Choice(rows, most, tuple(row for row in rows if signals[row].per_frame != most))
+    leads = leads_in_context(names)
+    ecg = {row for row in voltages if leads[row] in KNOWN_LEADS or says_ecg(names[row])}
+    most = max(per_frame[row] for row in ecg or voltages)
+    rows = tuple(row for row in voltages if per_frame[row] == most or row in ecg)
+    steps = {1000 * (scales[row] or 1.0) / abs(gains[row]) for row in rows}
+    upsampled = {leads[row] if leads[row] in KNOWN_LEADS else "ECG" for row in rows if per_frame[row] != most}
+    return _Choice(
+        rows,
+        most,
+        leads=numbered([leads[row] for row in rows]),
+        upsampled=tuple(sorted(upsampled)),
+        meta={"resolution_uv": steps.pop()} if len(steps) == 1 else {},
+    )
 
 
-def _recording(samples: Samples, rate: float, signals: Sequence[Signal], chosen: _Choice) -> Recording:
-    leads = leads_in_context([signal.name for signal in signals])
-    steps = {1000 * (signals[row].scale or 1.0) / abs(signals[row].gain) for row in chosen.rows}
-    upsampled = {leads[row] if leads[row] in KNOWN_LEADS else "ECG" for row in chosen.upsampled}
+def _recording(samples: Samples, rate: float, chosen: _Choice) -> Recording:
     return Recording(
         samples=samples,
         sampling_rate=rate * chosen.per_frame,
-        leads=numbered([leads[row] for row in chosen.rows]),
+        leads=chosen.leads,
         source_format=FORMAT,
-        meta={"resolution_uv": steps.pop()} if len(steps) == 1 else {},
-        upsampled=tuple(sorted(upsampled)),
+        meta=dict(chosen.meta),
+        upsampled=chosen.upsampled,
     )
 
 
@@ -197,7 +217,7 @@ def _read_segments(source: Source, location: Location, header: Header) -> Record
         elif segment.n_frames:
             _fill_segment(headers, segment, rows, chosen, samples[:, begin:end])
         begin = end
-    return _recording(samples, header.rate, layout.signals, chosen)
+    return _recording(samples, header.rate, chosen)
 
 
 class _Headers:
@@ -268,7 +288,7 @@ def _fill_segment(
         raise ReadError("a segment of the WFDB record has more samples per frame than the layout header states")
     out[[place for place, row in enumerate(rows) if row is None]] = np.nan
     if present:
-        part = _filled(headers.source, headers.place(segment), held, _Choice(tuple(present), chosen.per_frame, ()))
+        part = _filled(headers.source, headers.place(segment), held, replace(chosen, rows=tuple(present)))
         out[[place for place, row in enumerate(rows) if row is not None]] = part
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,16 +68,25 @@ def all_in_millivolts(source: Source, folder: Location, header: Header) -> Sampl
         return None
     data = _signal_bytes(source, folder / first.file)
     n_frames = _frames_in(data, signals, header.n_frames)
-    steps = [_step_of(signal) for signal in signals]
-    offsets = [-signal.baseline * step for signal, step in zip(signals, steps, strict=True)]
+    steps, offsets = _scaling(tuple([(each.gain, each.scale, each.baseline) for each in signals]))
     samples, facts = np.empty((len(signals), n_frames), np.float32), np.empty((len(signals), 4), np.int64)
-    _loops.interleaved(data, first.offset, n_frames, np.array(steps), np.array(offsets), samples, facts)
+    _loops.interleaved(data, first.offset, n_frames, steps, offsets, samples, facts)
     counted = facts.tolist()
     _verify_checksums(signals, (each[0] for each in counted), header.n_frames)
-    for (_sum, low, high, n_missing), step, offset in zip(counted, steps, offsets, strict=True):
+    for (_sum, low, high, n_missing), step, offset in zip(counted, steps.tolist(), offsets.tolist(), strict=True):
         if n_missing < n_frames:
             check_millivolts(low, high, step, offset, "a signal")
     return samples
+
+
+@lru_cache(256)
+def _scaling(
+    signals: tuple[tuple[float, float | None, int], ...],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Millivolts per count and at a count of 0, float64 [n_signals], from gain, scale and baseline of each signal."""
+    steps = [(scale or 1.0) / gain for gain, scale, _baseline in signals]
+    offsets = [-baseline * step for step, (_gain, _scale, baseline) in zip(steps, signals, strict=True)]
+    return np.array(steps), np.array(offsets)
 
 
 def _signal_bytes(source: Source, location: Location) -> bytes:
