@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -127,12 +126,11 @@ class Starts:
         self.count = 0
         start = ReaderPool._start
 
-        def scripted(pool: ReaderPool) -> Any:
-            worker = start(pool)
+        def scripted(pool: ReaderPool) -> None:
+            start(pool)
             self.count += 1
             if self.script and self.script.pop(0) == "x":
-                worker.process.kill()
-            return worker
+                pool._workers[-1].process.kill()
 
         monkeypatch.setattr(ReaderPool, "_start", scripted)
 

@@ -22,7 +22,7 @@ from ecgfounder.errors import EmbeddingError, RunError
 from ecgfounder.stages.collect import Finished
 from ecgfounder.stages.embed import EmbedStage
 from ecgfounder.stages.pooling import InputEmbedding, pooling_of
-from ecgfounder.stages.read import Event, Failed, Idle, Input, Job, Opened
+from ecgfounder.stages.read import Event, Failed, Idle, Input, Inputs, Job, Opened
 from tests.harness.scripted import SCRIPTED
 
 Array = npt.NDArray[np.float32]
@@ -384,34 +384,75 @@ def test_an_odd_length_does_not_wait_for_company_that_never_comes() -> None:
     assert len(finish.finished) == 1
 
 
-def test_threads_that_compute_alone_do_not_wait_for_full_batches_and_share_the_last_one() -> None:
+@dataclass
+class Together:
+    """Stands in for reading processes whose inputs come together, in memory that is used again: whoever reads it then has NaN."""
+
+    sizes: Sequence[int]
+    before: Callable[[int], None] = lambda _number: None
+    waited: float = 0.0
+    given_back: Counter[int] = field(default_factory=Counter)
+
+    def stop_taking(self) -> None:
+        self.sizes = ()
+
+    def events(self, jobs: Iterator[Job]) -> Iterator[Event]:
+        for number, size in enumerate(self.sizes):
+            self.before(number)
+            some = [next(jobs) for _ in range(size)]
+            yield from (Opened(job, 1, (1,), seconds={"read": 0.0}) for job in some)
+            data = np.stack([np.full((12, 5), job.place, np.float32) for job in some])
+
+            def give_back(number: int = number, data: Array = data) -> None:
+                self.given_back[number] += 1
+                data[...] = np.nan
+
+            yield Inputs(tuple((job, 0) for job in some), data, give_back)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 9), max_size=25), st.integers(1, 9), st.integers(1, 4), st.booleans())
+def test_inputs_that_come_together_are_used_before_their_memory_is_given_back(
+    sizes: list[int], batch_size: int, threads: int, single_threaded: bool
+) -> None:
+    pool, finish = Together(sizes), Finish()
+    pipeline_of(pool, Engine(threads), finish, batch_size, single_threaded=single_threaded).run(jobs(sum(sizes)))
+    assert Counter(each.job.place for each in finish.finished) == Counter(range(sum(sizes)))
+    for each in finish.finished:
+        assert each.embeddings is not None
+        assert float(each.embeddings[0].embedding[0, 0]) == each.job.place
+    assert pool.given_back == Counter(range(len(sizes)))
+
+
+def test_threads_that_compute_alone_share_a_batch() -> None:
+    engine = Engine(threads=2)
+    pipeline_of(Together([8]), engine, Finish(), batch_size=8, single_threaded=True).run(jobs(8))
+    assert [shape[0] for shape in engine.batches] == [4, 4]
+
+
+def test_threads_that_compute_alone_do_not_wait_for_full_batches() -> None:
     begun = threading.Semaphore(0)
 
     @dataclass
-    class Slow(Engine):
+    class Told(Engine):
         def embed(self, batch: Array) -> Array:
             begun.release()
             return super().embed(batch)
 
-    engine, hold = Slow(threads=2, stuck=threading.Event()), threading.Event()
-    n_events = 0
+    engine = Told(threads=2, stuck=threading.Event())
 
-    def before_event(event: Event) -> None:
-        """After two inputs, wait until both threads have one; let them go on after eight more."""
-        nonlocal n_events
-        n_events += isinstance(event, Input)
-        if n_events in (2, 3) and not isinstance(event, Input):
+    def before(number: int) -> None:
+        """The third input comes when both threads have one of the first two; they go on when all have come."""
+        if number == 2:
             assert begun.acquire(timeout=20)
-        if n_events == 10:
+            assert begun.acquire(timeout=20)
+        if number == 17:
             assert engine.stuck is not None
             engine.stuck.set()
-            hold.wait(0.2)
 
-    pool = Pool([Plan()] * 18, before_event=before_event)
-    pipeline_of(pool, engine, Finish(), batch_size=8, single_threaded=True).run(jobs(18))
-    assert [shape[0] for shape in engine.batches[:2]] == [1, 1]
+    pipeline_of(Together([1] * 18, before), engine, Finish(), batch_size=8, single_threaded=True).run(jobs(18))
+    assert [shape[0] for shape in engine.batches[:3]] == [1, 1, 8]  # what came while both had work went together
     assert sum(shape[0] for shape in engine.batches) == 18
-    assert max(shape[0] for shape in engine.batches) > 1  # those that came while both had work went together
 
 
 def test_other_engines_get_full_batches() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -340,16 +342,47 @@ def test_a_limit_that_is_set_later_holds() -> None:
         pool.close()
 
 
+class SlowToStart:
+    """A task that takes half a minute to arrive in a process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return time.sleep, (30,)
+
+
 def test_a_pool_that_is_not_needed_after_all_ends_before_its_processes_have_started() -> None:
-    pool = ReaderPool(SCRIPTED, 2)
+    pool = ReaderPool(SlowToStart(), 2)  # type: ignore[arg-type]
+    processes = [worker.process.pid for worker in pool._workers]
     began = time.monotonic()
-    pids = [worker.process.pid for worker in pool._workers]
     pool.close(patience=60)
-    assert time.monotonic() - began < 10
-    for pid in pids:
+    assert time.monotonic() - began < 20
+    for pid in processes:
         assert pid is not None
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_signal_while_processes_are_started_leaves_none_behind() -> None:
+    """Python raises at the end of the part in which signals are blocked."""
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise Interrupted
+
+    def start_and_interrupt(process: Any) -> None:
+        start(process)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    kind = multiprocessing.get_context("spawn").Process
+    start, before = kind.start, signal.signal(signal.SIGINT, interrupt)
+    try:
+        with mock.patch.object(kind, "start", start_and_interrupt), pytest.raises(Interrupted) as caught:
+            ReaderPool(SCRIPTED, 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught.value.__traceback__ is not None  # which keeps the pool
+    assert multiprocessing.active_children() == []
 
 
 def test_no_more_workers_are_started_where_the_caller_is_the_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,12 +401,11 @@ def test_workers_that_die_at_their_start_beside_others_that_work_do_not_end_the_
     monkeypatch.setattr(growth, "GROWTH_SECONDS", 0.2)
     start = ReaderPool._start
 
-    def killed(pool: ReaderPool) -> Any:
-        worker = start(pool)
+    def killed(pool: ReaderPool) -> None:
+        start(pool)
         if len(started) >= 1:
-            worker.process.kill()
-        started.append(worker)
-        return worker
+            pool._workers[-1].process.kill()
+        started.append(pool._workers[-1])
 
     started: list[Any] = []
     monkeypatch.setattr(ReaderPool, "_start", killed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ecgfounder import cli
+from ecgfounder.drivers.processes import ReaderPool
 
 
 @pytest.mark.parametrize("content", ["ecg_paths\n", 'ecg_paths,id\n"",1\n,2\n'], ids=["no rows", "no paths"])
@@ -28,6 +30,22 @@ def test_a_dataset_without_a_path_is_refused_before_anything_is_written(
     assert cli.main([*command, "--output_dir", str(tmp_path / "out"), *more]) == 2
     assert "names no ECG file: the column 'ecg_paths' has no path in any row" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert multiprocessing.active_children() == []  # one had been started already
+
+
+def test_no_more_reading_processes_are_started_than_there_are_recordings(
+    checkpoint_1lead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savetxt(tmp_path / "a.csv", np.random.default_rng(0).normal(size=(2000, 1)), header="I", comments="")
+    limits: list[int] = []
+    monkeypatch.setattr(ReaderPool, "limit", lambda _pool, n_workers: limits.append(n_workers))
+    (tmp_path / "list.csv").write_text(f"ecg_paths\n{tmp_path}/a.csv\n")
+    command = ["embed", "--dataset", str(tmp_path / "list.csv"), "--checkpoint", str(checkpoint_1lead)]
+    command += ["--mode", "1lead", "--output_dir", str(tmp_path / "out"), "--num_workers", "3"]
+    command += ["--sampling_rate", "500", "--unit", "mV"]
+    assert [cli.main(command), cli.main(command)] == [0, 0]
+    assert limits == [1, 0]
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.slow

@@ -258,9 +258,9 @@ class Pipeline:
                 rows = self.embed(batch)
             finally:
                 batch.give_back()
-                with self._counting:
-                    self._embedded += 1
             self._put(self._to_finish, rows)
+            with self._counting:
+                self._embedded += 1
 
     def _finish(self) -> None:
         while (work := self._get(self._to_finish)) is not None:

@@ -159,7 +159,12 @@ class ReaderPool:
         self._workers: list[_Worker] = []
         # Without `close`, multiprocessing would wait for workers after it sent them a signal that they ignore.
         Finalize(self, _kill, (self._workers,), exitpriority=1)
-        self._workers += [self._start() for _ in range(min(n_workers, n_started or n_workers))]
+        try:
+            for _ in range(min(n_workers, n_started or n_workers)):
+                self._start()
+        except BaseException:
+            self.close(patience=0)
+            raise
 
     def limit(self, n_workers: int) -> None:
         """Start no more processes if there are as many as this."""
@@ -236,7 +241,8 @@ class ReaderPool:
         self._workers.clear()
         self._selector.close()
 
-    def _start(self) -> _Worker:
+    def _start(self) -> None:
+        """Start a process; no signal comes between its start and its place among the workers, from which `close` ends it."""
         ours, theirs = self._context.Pipe(duplex=True)
         begun, waits, ring = self._shared("Q"), self._shared("B"), make_ring(self._rows)
         process = self._context.Process(
@@ -252,12 +258,12 @@ class ReaderPool:
         try:
             with _without_main_module(self._task):
                 process.start()
+            theirs.close()
+            worker = _Worker(process, ours, begun, waits, ring, Inbox(ours, ring))
+            self._selector.register(ours, selectors.EVENT_READ, worker)
+            self._workers.append(worker)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        worker = _Worker(process, ours, begun, waits, ring, Inbox(ours, ring))
-        self._selector.register(ours, selectors.EVENT_READ, worker)
-        return worker
 
     def _shared(self, kind: str) -> Any:
         try:
@@ -304,7 +310,8 @@ class ReaderPool:
         if not all(worker.ready and len(worker.jobs) > self._ahead // 2 for worker in self._workers):
             self._growth.begin()
         elif self._growth.is_due():
-            self._workers += [self._start() for _ in range(min(room, len(self._workers)))]
+            for _ in range(min(room, len(self._workers))):
+                self._start()
 
     def _next(self, waiting: deque[Job], jobs: Iterator[Job]) -> Job | None:
         if self._stopping:
@@ -422,7 +429,7 @@ class ReaderPool:
         if starts_fail:
             self._n_workers = len(self._workers)  # continue with the present workers
         elif not self._stopping:
-            self._workers.append(self._start())
+            self._start()
         if lost is not None:
             yield Failed(lost, ReadError.__name__, reason or f"the reading process died ({_death(code)})")
 

@@ -36,7 +36,8 @@ class Engine(ABC):
         Number of threads that should call `embed` concurrently. On a CPU each call computes in its calling thread alone. On a
         GPU, one call's transfers overlap with the other's arithmetic.
     single_threaded : bool
-        Whether a call computes in its calling thread alone, so that two calls at once for half a batch each take half the time.
+        Whether a call computes in its calling thread alone, and half a batch in half the time: threads without work should get
+        a part of it.
     batch_size : int
         Best number of rows for a call of `embed`; any number is allowed.
     in_channels : int

@@ -64,7 +64,6 @@ class TorchEngine(DeviceEngine):
             in_channels=spec_of(mode).in_channels,
             head=head,
         )
-        self.single_threaded = on_cpu and not compiled  # it would be compiled for batches of each size
         net = build_network(weights, mode, n_classes=1)
         # All weights in the requested precision: the same results as autocast, without casting the weights on every pass.
         self._net = net.eval().requires_grad_(False)

@@ -201,7 +201,7 @@ static PyObject *text_of(const Py_buffer *array, const Py_buffer *before, const 
     PyObject *text;
     char *begin = NULL, *to = NULL;
     if (n_rows == 0 || n <= (PY_SSIZE_T_MAX / 2 / n_rows - 3) / MOST_CHARACTERS) {
-        const Py_ssize_t rows = n_rows * (3 + n * MOST_CHARACTERS);
+        const Py_ssize_t rows = n_rows ? n_rows * (3 + n * MOST_CHARACTERS) : 0;
         if (around <= PY_SSIZE_T_MAX - rows)
             begin = to = PyMem_Malloc(rows + around);
     }

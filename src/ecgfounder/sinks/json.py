@@ -37,7 +37,7 @@ def document(embedding: npt.NDArray[np.floating[Any]], title: str) -> bytes:
         "description": f"ECG embedding extracted from {printable(title)} using ECGFounder",
         "modality": "ecg",
     }
-    if _numbers is None or numbers.dtype != np.float32 or numbers.ndim not in (1, 2):
+    if _numbers is None or numbers.dtype != np.float32 or numbers.ndim not in (1, 2) or not numbers.flags.aligned:
         return orjson.dumps({"embedding": numbers, **others}, option=orjson.OPT_SERIALIZE_NUMPY)
     return _numbers.json(numbers, b'{"embedding":', b"," + orjson.dumps(others)[1:])
 

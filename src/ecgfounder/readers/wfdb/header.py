@@ -23,6 +23,8 @@ NATIVE_FORMATS = {"16": 2.0, "61": 2.0, "160": 2.0, "80": 1.0, "212": 1.5, "24":
 """Bytes per sample of the storage formats that are decoded here (signal(5))."""
 PACKAGE_FORMATS = frozenset({"8", "310", "311", "508", "516", "524"})
 """Storage formats that the `wfdb` package decodes."""
+MOST_REMEMBERED = 1000
+"""Characters of a header's fields that are kept to be looked up: a hostile header must not take memory for longer."""
 NOTHING = "~"
 """The name of a segment without samples, and the signal file of a layout header."""
 
@@ -158,7 +160,7 @@ def _usual_signals(lines: list[str]) -> tuple[Signal, ...] | None:
         return None
     signals: list[Signal] = []
     for file, storage, checksum, name in found:
-        stored = _stored_as(storage)
+        stored = (_stored_as if len(storage) <= MOST_REMEMBERED else _stored_as.__wrapped__)(storage)
         if stored is None or file == "-" or file.startswith(NOTHING) or not _is_below(file):
             return None
         signals.append(Signal(file, *stored[1:-2], int(checksum), name))

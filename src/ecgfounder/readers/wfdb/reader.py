@@ -17,7 +17,7 @@ from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers.signals import numbered, raised
 from ecgfounder.readers.source import Source, unpacked
-from ecgfounder.readers.wfdb.header import NOTHING, Header, Segment, Signal, parse_header
+from ecgfounder.readers.wfdb.header import MOST_REMEMBERED, NOTHING, Header, Segment, Signal, parse_header
 from ecgfounder.readers.wfdb.stored import all_in_millivolts, columns_of, fill_millivolts, through_package
 from ecgfounder.storage import Location
 
@@ -115,7 +115,10 @@ class _Choice:
 
 
 def _choose(signals: Sequence[Signal]) -> _Choice:
-    return _choice_of(tuple([(each.name, each.per_frame, each.scale, each.gain) for each in signals]))
+    described = tuple([(each.name, each.per_frame, each.scale, each.gain) for each in signals])
+    if sum(map(len, (name for name, *_ in described))) > MOST_REMEMBERED:
+        return _choice_of.__wrapped__(described)
+    return _choice_of(described)
 
 
 @lru_cache(256)

@@ -86,7 +86,10 @@ def _scaling(
     """Millivolts per count and at a count of 0, float64 [n_signals], from gain, scale and baseline of each signal."""
     steps = [(scale or 1.0) / gain for gain, scale, _baseline in signals]
     offsets = [-baseline * step for step, (_gain, _scale, baseline) in zip(steps, signals, strict=True)]
-    return np.array(steps), np.array(offsets)
+    arrays = np.array(steps), np.array(offsets)
+    for each in arrays:
+        each.setflags(write=False)  # records share them
+    return arrays
 
 
 def _signal_bytes(source: Source, location: Location) -> bytes:
