@@ -8,6 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -230,6 +231,7 @@ def test_inputs_of_many_jobs_are_those_of_the_jobs(
     task = {"random": RandomTask, "equal": EqualTask, "large": LargeTask}[kind](Preparation())
     n_jobs = {"random": 100, "equal": 1000, "large": 150}[kind]
     pool = ReaderPool(task, 2, rows=rows)
+    expected_of = lru_cache(maxsize=32)(expected_of)
     seen, together, failed = Counter[int](), 0, 0
     held: list[Inputs] = []
 

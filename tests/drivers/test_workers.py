@@ -336,7 +336,7 @@ def test_a_limit_that_is_set_later_holds() -> None:
     pool = ReaderPool(SCRIPTED, 3, n_started=1)
     try:
         pool.limit(2)
-        numbers = {len(pool._workers) for _ in pool.events(jobs_of(["nap,small"] * 200))}
+        numbers = {len(pool._workers) for _ in pool.events(jobs_of(["nap,small"] * 60))}
         assert numbers == {1, 2}
     finally:
         pool.close()
@@ -374,6 +374,7 @@ def test_a_signal_while_processes_are_started_leaves_none_behind() -> None:
         start(process)
         os.kill(os.getpid(), signal.SIGINT)
 
+    others = set(multiprocessing.active_children())
     kind = multiprocessing.get_context("spawn").Process
     start, before = kind.start, signal.signal(signal.SIGINT, interrupt)
     try:
@@ -382,7 +383,7 @@ def test_a_signal_while_processes_are_started_leaves_none_behind() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert caught.value.__traceback__ is not None  # which keeps the pool
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_no_more_workers_are_started_where_the_caller_is_the_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:

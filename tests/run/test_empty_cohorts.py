@@ -17,6 +17,7 @@ from ecgfounder.drivers.processes import ReaderPool
 def test_a_dataset_without_a_path_is_refused_before_anything_is_written(
     content: str, more: list[str], checkpoint_1lead: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    others = set(multiprocessing.active_children())
     (tmp_path / "data.csv").write_text(content)
     command = [
         "embed",
@@ -30,7 +31,7 @@ def test_a_dataset_without_a_path_is_refused_before_anything_is_written(
     assert cli.main([*command, "--output_dir", str(tmp_path / "out"), *more]) == 2
     assert "names no ECG file: the column 'ecg_paths' has no path in any row" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert multiprocessing.active_children() == []  # one had been started already
+    assert set(multiprocessing.active_children()) <= others  # one had been started already
 
 
 def test_no_more_reading_processes_are_started_than_there_are_recordings(
@@ -38,6 +39,7 @@ def test_no_more_reading_processes_are_started_than_there_are_recordings(
 ) -> None:
     np.savetxt(tmp_path / "a.csv", np.random.default_rng(0).normal(size=(2000, 1)), header="I", comments="")
     limits: list[int] = []
+    others = set(multiprocessing.active_children())
     monkeypatch.setattr(ReaderPool, "limit", lambda _pool, n_workers: limits.append(n_workers))
     (tmp_path / "list.csv").write_text(f"ecg_paths\n{tmp_path}/a.csv\n")
     command = ["embed", "--dataset", str(tmp_path / "list.csv"), "--checkpoint", str(checkpoint_1lead)]
@@ -45,7 +47,7 @@ def test_no_more_reading_processes_are_started_than_there_are_recordings(
     command += ["--sampling_rate", "500", "--unit", "mV"]
     assert [cli.main(command), cli.main(command)] == [0, 0]
     assert limits == [1, 0]
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
 
 
 @pytest.mark.slow
