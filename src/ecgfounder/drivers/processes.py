@@ -242,7 +242,7 @@ class ReaderPool:
         self._selector.close()
 
     def _start(self) -> None:
-        """Start a process; no signal comes between its start and its place among the workers, from which `close` ends it."""
+        """Start a process and add it to the workers; none is left if a signal comes in between."""
         ours, theirs = self._context.Pipe(duplex=True)
         begun, waits, ring = self._shared("Q"), self._shared("B"), make_ring(self._rows)
         process = self._context.Process(
@@ -262,6 +262,16 @@ class ReaderPool:
             worker = _Worker(process, ours, begun, waits, ring, Inbox(ours, ring))
             self._selector.register(ours, selectors.EVENT_READ, worker)
             self._workers.append(worker)
+        except BaseException:  # also that of a signal which another thread has received
+            self._workers[:] = [each for each in self._workers if each.process is not process]
+            with suppress(KeyError):
+                self._selector.unregister(ours)
+            if process.pid is not None:
+                process.kill()
+                process.join()
+            if ring is not None:
+                ring.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
