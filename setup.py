@@ -1,7 +1,8 @@
 """The compiled parts of the package; everything else is in pyproject.toml.
 
-They are the most costly loops of reading Philips, SCP-ECG, HL7 aECG and CardioSoft files, of filters and quality flags, numbers as text,
-and the network on a CPU. Without a C compiler they are left out: Python code replaces the loops, another engine replaces the network.
+They are the most costly loops of reading Philips, SCP-ECG, HL7 aECG, CardioSoft and WFDB files, of filters and quality flags,
+of numbers as text, and the network on a CPU. Without a C compiler they are left out: Python code or orjson replaces the loops,
+another engine replaces the network.
 """
 
 from __future__ import annotations

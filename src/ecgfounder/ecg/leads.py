@@ -194,9 +194,8 @@ def select_leads(recording: Recording, leads: Sequence[str] = STANDARD_LEADS) ->
     row_of = {
         lead: row for row, lead in enumerate(recording.leads) if _shows_signal(heads[row]) or has_signal(samples[row])
     }
-    if wanted == recording.leads[: len(wanted)] and all(
-        lead in row_of for lead in wanted
-    ):  # some begin with zeros or NaN
+    # Some leads of such a recording may begin with zeros or NaN.
+    if wanted == recording.leads[: len(wanted)] and all(lead in row_of for lead in wanted):
         return LeadSelection(recording.samples[: len(wanted)], wanted, (), ())
     taken = np.zeros((len(wanted), recording.n_samples), dtype=np.float32)
     derived: list[str] = []

@@ -154,7 +154,7 @@ def _parse_segment(line: str, row: int) -> Segment:
 
 
 def _usual_signals(lines: list[str]) -> tuple[Signal, ...] | None:
-    """Signal lines that all have nine fields, in a fifth of the time: most fields are the same in all lines of a cohort."""
+    """Signal lines that all have nine fields: most of these are the same in all lines of a cohort. None for other lines."""
     found = _USUAL_LINE.findall("\n".join(lines))
     if len(found) != len(lines):
         return None
