@@ -33,7 +33,7 @@ def extension(name: str, *, depends: tuple[str, ...] = (), flags: tuple[str, ...
 
 setup(
     ext_modules=[
-        extension("ecgfounder.readers.philips._xli"),
+        extension("ecgfounder.readers.philips._xli", depends=(WIDE,), flags=("-O3", "-ffp-contract=off")),
         extension("ecgfounder.readers._loops", depends=(WIDE,), flags=("-O3", "-ffp-contract=off")),
         extension(
             "ecgfounder.preprocess._passes", depends=(WIDE,), flags=("-O3", "-ffp-contract=off", "-fopenmp-simd")

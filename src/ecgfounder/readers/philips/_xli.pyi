@@ -1,9 +1,14 @@
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-def expand(payload: bytes, most_bytes: int, many_codes: int, /) -> bytes: ...
-def integrate(text: bytes, first_difference: int, samples: npt.NDArray[np.signedinteger[Any]], /) -> None: ...
 def base64(text: str, /) -> bytes | None: ...
-def restore(counts: npt.NDArray[np.int16], n_leads: int, rows: npt.NDArray[np.int64], /) -> None: ...
+def millivolts(
+    data: bytes,
+    n_leads: int,
+    largest: int,
+    duration_samples: float,
+    resolution_uv: float,
+    rows: npt.NDArray[np.int64],
+    out: npt.NDArray[np.float32],
+    /,
+) -> int: ...

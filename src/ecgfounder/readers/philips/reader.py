@@ -19,7 +19,13 @@ from ecgfounder.ecg.recording import Recording
 from ecgfounder.ecg.statements import Statements, statements_of
 from ecgfounder.errors import ReadError, UnsupportedFormatError
 from ecgfounder.readers import xml
-from ecgfounder.readers.philips.xli import MAX_SAMPLES_PER_LEAD, decode_xli, refuse_jumps, restore_limb_leads
+from ecgfounder.readers.philips.xli import (
+    MAX_SAMPLES_PER_LEAD,
+    decode_xli,
+    millivolts,
+    refuse_jumps,
+    restore_limb_leads,
+)
 from ecgfounder.readers.quantities import optional_number
 from ecgfounder.readers.source import Source
 
@@ -65,15 +71,9 @@ def read(source: Source) -> Recording:
     document = xml.parse_or_repair(source)
     version = _document_version(document.root)
     waveforms = _Waveforms.of(document.root)
-    samples = waveforms.counts().astype(np.float32)
-    document.refuse_unless(
-        lambda: True, waveforms.leads
-    )  # lengths and counts of the data, in one element, were checked
-    if waveforms.offset:
-        samples -= waveforms.offset
-    # The product is exact for all resolutions in use (1.25 to 20 uV), so that the quotient is correctly rounded.
-    samples *= np.float32(waveforms.resolution_uv)
-    samples /= 1000
+    samples = waveforms.millivolts()
+    # Lengths and counts of the data, in one element, were checked.
+    document.refuse_unless(lambda: True, waveforms.leads)
     return Recording(
         samples=samples,
         sampling_rate=waveforms.sampling_rate,
@@ -153,24 +153,37 @@ class _Waveforms:
         _refuse_unknown_words(element, waveforms)
         return waveforms
 
-    def counts(self) -> npt.NDArray[np.signedinteger]:
-        """The stored counts, [n_leads, n_samples], with limb leads restored."""
+    def millivolts(self) -> npt.NDArray[np.float32]:
+        """The samples, [n_leads, n_samples], with limb leads restored."""
         text = self.element.text or ""
-        if not text.strip():
+        if not text or text.isspace():
             raise ReadError("the waveforms are empty")
         if self.encoding == "plain":
-            return _split(_plain(text), len(self.leads), self.duration_samples)
+            return self._scaled(_split(_plain(text), len(self.leads), self.duration_samples))
         data = _DECODERS[self.encoding](text)
         if self.compressed:
+            samples = millivolts(data, self.leads, self.duration_samples, self.resolution_uv)
+            if samples is not None:
+                return samples
             counts = restore_limb_leads(decode_xli(data, len(self.leads), self.duration_samples), self.leads)
             refuse_jumps(counts)
-            return counts
+            return self._scaled(counts)
         if len(data) % 2:
             raise ReadError(
                 f"uncompressed waveforms of {len(data)} bytes, which are not a whole number of 16-bit samples"
             )
         stored = np.frombuffer(data, dtype="<i2" if self.signed else "<u2").astype(np.int32)
-        return _split(stored, len(self.leads), self.duration_samples)
+        return self._scaled(_split(stored, len(self.leads), self.duration_samples))
+
+    def _scaled(self, counts: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.float32]:
+        """Counts in millivolts."""
+        samples = counts.astype(np.float32)
+        if self.offset:
+            samples -= self.offset
+        # The product is exact for all resolutions in use (1.25 to 20 uV), so that the quotient is correctly rounded.
+        samples *= np.float32(self.resolution_uv)
+        samples /= 1000
+        return samples
 
 
 def _required_waveforms(root: etree._Element) -> etree._Element:

@@ -1,13 +1,13 @@
 """XLI, the compression of Philips waveforms: LZW with 10-bit codes over second differences, and residuals of limb leads.
 
-In: the bytes of `parsedwaveforms`. Out: int16 counts [n_leads, n_samples]. The loops are in C if a compiler was available.
+In: the bytes of `parsedwaveforms`. Out: millivolts, in C if a compiler was available and the data is sound; else int16 counts
+[n_leads, n_samples], or what is wrong with the data.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
 from operator import itemgetter
 
 import numpy as np
@@ -44,6 +44,26 @@ _MAX_ENTRIES = _END_CODE - len(_LITERALS)  # strings that are added to the table
 _MANY_CODES = 1 << 14  # more than a recording of 10 s needs
 
 
+def millivolts(
+    data: bytes, leads: tuple[str, ...], duration_samples: float, resolution_uv: float
+) -> npt.NDArray[np.float32] | None:
+    """Decode XLI data to millivolts with restored limb leads, by the compiled loops.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        float32 [n_leads, n_samples], the counts of `decode_xli` and `restore_limb_leads` x resolution / 1000. None if they,
+        and `refuse_jumps`, are to be asked: the data is not plainly sound, or there are no compiled loops.
+    """
+    rows = None if _xli is None else _limb_rows(leads)
+    if rows is None:
+        return None
+    out = np.empty(len(leads) * math.ceil(duration_samples), np.float32)
+    largest = _largest_payload(duration_samples)
+    n_samples = _xli.millivolts(data, len(leads), largest, duration_samples, resolution_uv, rows, out)
+    return None if n_samples < 0 else out[: len(leads) * n_samples].reshape(len(leads), n_samples)
+
+
 def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
     """Decode the first `n_leads` chunks of XLI data.
 
@@ -67,13 +87,14 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
         If sizes, codes or the number of samples are wrong. Memory is limited by the stated number of samples.
     """
     first_differences, payloads = _chunks(data, n_leads, duration_samples)
-    expand = _expander(payloads, math.ceil(2 * duration_samples) + 1)
+    codes, n_codes = _codes(payloads)
+    most_bytes = math.ceil(2 * duration_samples) + 1
     texts: list[bytes] = []
     for lead, payload in enumerate(payloads):
         try:
-            text = expand(lead)
+            text = _expand(codes[lead, : n_codes[lead]].tolist(), most_bytes)
             n_samples = (len(text) + 1) // 2
-            if abs(n_samples - duration_samples) >= 1:
+            if n_samples == 0 or abs(n_samples - duration_samples) >= 1:
                 raise ReadError(f"{n_samples} samples, but the document states {duration_samples:g}")
         except ReadError as error:
             _refuse_14_bit(payload, duration_samples)
@@ -83,13 +104,12 @@ def decode_xli(data: bytes, n_leads: int, duration_samples: float) -> Counts:
     sizes = {len(text) // 2 for text in texts}
     if len(sizes) > 1:
         raise ReadError(f"leads of unequal length: {min(sizes)} and {max(sizes)} samples")
-    return _integrate_compiled(texts, first_differences) if _xli else _integrate(texts, first_differences)
+    return _integrate(texts, first_differences)
 
 
 def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[int], list[bytes]]:
     """First second difference and compressed payload of each lead."""
-    # Every code gives at least one byte, so that a lead never needs more than one code for each of its bytes.
-    largest = int(2 * duration_samples * _CODE_BITS / 8) + 16
+    largest = _largest_payload(duration_samples)
     first_differences, payloads = [], []
     offset = 0
     for lead in range(n_leads):
@@ -110,23 +130,9 @@ def _chunks(data: bytes, n_leads: int, duration_samples: float) -> tuple[list[in
     return first_differences, payloads
 
 
-def _expander(payloads: list[bytes], most_bytes: int) -> Callable[[int], bytes]:
-    """A function that decompresses the lead of a number: the compiled loop, or the one in Python if it was not compiled."""
-    if _xli is not None:
-        return lambda lead: _expand_compiled(payloads[lead], most_bytes)
-    codes, n_codes = _codes(payloads)
-    return lambda lead: _expand(codes[lead, : n_codes[lead]].tolist(), most_bytes)
-
-
-def _expand_compiled(payload: bytes, most_bytes: int) -> bytes:
-    """`_codes` and `_expand` for one lead, in C."""
-    assert _xli is not None
-    try:
-        return _xli.expand(payload, most_bytes, _MANY_CODES)
-    except IndexError as error:
-        raise ReadError("an invalid LZW code") from error
-    except OverflowError as error:
-        raise ReadError("more samples than the document states") from error
+def _largest_payload(duration_samples: float) -> int:
+    """Bytes; every code gives at least one byte, so that a lead never needs more than one code for each of its bytes."""
+    return int(2 * duration_samples * _CODE_BITS / 8) + 16
 
 
 def _codes(payloads: list[bytes]) -> tuple[npt.NDArray[np.uint16], list[int]]:
@@ -169,14 +175,6 @@ def _expand(codes: list[int], most_bytes: int) -> bytes:
     if len(codes) > _MANY_CODES and sum(map(len, pieces)) > most_bytes:
         raise ReadError("more samples than the document states")
     return b"".join(pieces)
-
-
-def _integrate_compiled(texts: list[bytes], first_differences: list[int]) -> Counts:
-    """`_integrate`, lead by lead."""
-    samples = np.empty((len(texts), len(texts[0]) // 2), dtype="<i2")
-    for text, first_difference, row in zip(texts, first_differences, samples, strict=True):
-        _xli.integrate(text, first_difference, row)
-    return samples.astype(np.int16, copy=False)
 
 
 def _integrate(texts: list[bytes], first_differences: list[int]) -> Counts:
@@ -223,10 +221,9 @@ def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
             if other not in stored:
                 raise ReadError(f"lead {other} is not stored, and other limb leads cannot be restored without it")
     restored = np.ascontiguousarray(counts, dtype=np.int16).copy()
-    if _xli is not None:
-        _xli.restore(restored, len(restored), np.array([stored.get(lead, -1) for lead in _LIMB_LEADS], np.int64))
-        return restored
-    wide = {lead: restored[stored[lead]].astype(np.int32) for lead in ("I", "II") if lead in stored}
+    wide: dict[str, npt.NDArray[np.int32]] = {
+        lead: restored[stored[lead]].astype(np.int32) for lead in ("I", "II") if lead in stored
+    }
     if "III" in stored:
         restored[stored["III"]] = (wide["II"] - wide["I"] - counts[stored["III"]]).astype(np.int16)
         wide["III"] = restored[stored["III"]].astype(np.int32)
@@ -241,6 +238,16 @@ def restore_limb_leads(counts: Counts, leads: tuple[str, ...]) -> Counts:
 
 _RESTORED_FROM = {"III": ("II", "I"), "aVR": ("I", "II"), "aVL": ("I", "III"), "aVF": ("II", "III")}
 _LIMB_LEADS = ("I", "II", *_RESTORED_FROM)
+
+
+def _limb_rows(leads: tuple[str, ...]) -> npt.NDArray[np.int64] | None:
+    """The rows of `_LIMB_LEADS`, -1 for one that is not there; None if `restore_limb_leads` refuses the leads."""
+    stored = {lead: row for row, lead in enumerate(leads)}
+    lacking = [
+        other for lead, needed in _RESTORED_FROM.items() if lead in stored for other in needed if other not in stored
+    ]
+    return None if lacking or "-aVR" in stored else np.array([stored.get(lead, -1) for lead in _LIMB_LEADS], np.int64)
+
 
 # A saturated lead changes by half of the 16-bit range at once. A damaged second difference causes a ramp that exceeds the range
 # and wraps around.
