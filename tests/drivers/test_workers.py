@@ -505,3 +505,21 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize(("given", "expected"), [(None, b"1"), ("3", b"3")])
+def test_reading_processes_start_no_threads_of_openblas(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, expected: bytes
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", given)
+    pool = ReaderPool(TASK, 1)
+    try:
+        next(pool.events(iter(jobs_of(["absent.xml"]))))  # it has started
+        environment = Path(f"/proc/{pool._workers[0].process.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        pool.close()
+    assert b"OPENBLAS_NUM_THREADS=" + expected in environment
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == given

@@ -7,6 +7,7 @@ worker that dies or hangs is replaced, and its current job is recorded as failed
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import selectors
 import signal
@@ -55,6 +56,9 @@ LOOK_SECONDS = 0.25
 
 
 _STARTS_THAT_MAY_FAIL = 3
+
+
+_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 @dataclass(eq=False)
@@ -116,7 +120,7 @@ class ReaderPool:
         Maximum number of processes.
     n_started : int, optional
         Number of processes started at the beginning; the number is doubled whenever the caller mostly waits for them, as long
-        as that helps. A process costs a third of a core-second to start. None starts all.
+        as that helps. A process costs a fifth of a core-second to start. None starts all.
     timeout : float, default: 120.0
         Time limit for one file, in seconds, after which the file fails and its worker is replaced. Time in which this process
         was suspended, or the worker waited for an object store, does not count.
@@ -256,7 +260,7 @@ class ReaderPool:
         # `serve` ignores the signal.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
-            with _without_main_module(self._task):
+            with _without_main_module(self._task), _with_one_thread():
                 process.start()
             theirs.close()
             worker = _Worker(process, ours, begun, waits, ring, Inbox(ours, ring))
@@ -461,6 +465,19 @@ def _without_main_module(task: ReadTask) -> Iterator[None]:
     finally:
         del main.__spec__
         vars(main).update(hidden)
+
+
+@contextmanager
+def _with_one_thread() -> Iterator[None]:
+    """Keep a new process from starting a thread of OpenBLAS for every core, each of which is busy for a while."""
+    if _THREADS in os.environ:
+        yield
+        return
+    os.environ[_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_THREADS]
 
 
 def _kill(workers: list[_Worker]) -> None:
