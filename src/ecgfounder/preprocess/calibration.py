@@ -60,7 +60,7 @@ def calibration_pulses(samples: Samples, leads: Sequence[str], sampling_rate: fl
         if pulses and start < pulses[-1][1]:
             continue
         plateau = samples[rows, start : start + longest + 1]
-        off = np.any(np.abs(plateau - plateau[:, :1]) >= PULSE_RIPPLE, axis=0)
+        off = (np.abs(plateau - plateau[:, :1]) >= PULSE_RIPPLE).any(axis=0)
         length = int(off.argmax()) if off.any() else off.size
         end = start + length
         if not shortest <= length <= longest:
@@ -121,7 +121,7 @@ def without_pulses(samples: Samples, pulses: Sequence[Pulse], start: int, stop: 
 
 def _still(samples: Samples) -> int:
     """Samples at the start in which no lead changes."""
-    for size in (256, samples.shape[1]):
+    for size in (16, 256, samples.shape[1]):
         moving = np.flatnonzero(np.any(samples[:, :size] != samples[:, :1], axis=0))
         if moving.size:
             return int(moving[0])

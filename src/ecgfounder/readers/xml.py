@@ -248,7 +248,7 @@ def _parser(encoding: str | None) -> etree.XMLParser:
 
 def local_name(element: etree._Element) -> str:
     """An element's name without its namespace."""
-    return etree.QName(element).localname
+    return str(element.tag).rpartition("}")[2]
 
 
 def text_of(element: etree._Element | None) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -257,26 +259,41 @@ def _leads(element: etree._Element, signal: dict[str, str]) -> tuple[str, ...]:
 
 def _device(root: etree._Element, waveforms: _Waveforms) -> dict[str, str | float]:
     """Device and filters of the stored signal; the filters of the printed report are not applied to it."""
-    meta: dict[str, str | float] = {"device_manufacturer": "Philips"}
     machine = root.find("{*}dataacquisition/{*}machine")
-    if machine is not None:
-        model = xml.text_of(machine)
-        # "manufacturer:model:software revision", by the schema's convention
-        parts = [part.strip() for part in machine.get("detaildescription", "").split(":")]
-        if len(parts) == 3:
-            meta |= {"device_manufacturer": parts[0], "device_model": parts[1], "software_version": parts[2]}
-        if model:
-            meta["device_model"] = model
     element, signal = waveforms.element, waveforms.signal
-    band = signal.get("signalbandwidth", "").partition("-")
+    notch = _setting(element, "notchfiltered", signal) or ""
+    texts = (
+        "" if machine is None else machine.get("detaildescription", ""),
+        xml.text_of(machine),
+        signal.get("signalbandwidth", ""),
+        _setting(element, "hipass", signal) or "",
+        _setting(element, "lowpass", signal) or "",
+        (_setting(element, "notchfilterfreqs", signal) or "") if notch.strip().casefold() == "true" else "",
+    )
+    return dict((_described if sum(map(len, texts)) <= _MOST_REMEMBERED else _described.__wrapped__)(*texts))
+
+
+_MOST_REMEMBERED = 1000  # characters of a device's description
+
+
+@lru_cache(maxsize=64)  # the files of a cohort are of few devices
+def _described(
+    detail: str, model: str, bandwidth: str, highpass: str, lowpass: str, notch: str
+) -> Mapping[str, str | float]:
+    meta: dict[str, str | float] = {"device_manufacturer": "Philips"}
+    # "manufacturer:model:software revision", by the schema's convention
+    parts = [part.strip() for part in detail.split(":")]
+    if len(parts) == 3:
+        meta |= {"device_manufacturer": parts[0], "device_model": parts[1], "software_version": parts[2]}
+    if model:
+        meta["device_model"] = model
+    band = bandwidth.partition("-")
+    # Of the notch filter's frequencies the first is that of the mains, the others are harmonics.
     filters = {
-        "highpass_hz": _setting(element, "hipass", signal) or band[0],
-        "lowpass_hz": _setting(element, "lowpass", signal) or band[2],
+        "highpass_hz": highpass or band[0],
+        "lowpass_hz": lowpass or band[2],
+        "notch_hz": "".join(notch.split()[:1]),
     }
-    if (_setting(element, "notchfiltered", signal) or "").strip().casefold() == "true":
-        # The first is the mains frequency, the others are harmonics.
-        frequencies = (_setting(element, "notchfilterfreqs", signal) or "").split()
-        filters["notch_hz"] = frequencies[0] if frequencies else ""
     for key, text in filters.items():
         if re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text.strip()):
             meta[key] = float(text)
