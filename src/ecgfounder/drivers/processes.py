@@ -477,7 +477,7 @@ def _with_one_thread() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[_THREADS]
+        os.environ.pop(_THREADS, None)  # two threads may do the same
 
 
 def _kill(workers: list[_Worker]) -> None:

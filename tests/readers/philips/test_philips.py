@@ -18,7 +18,7 @@ from ecgfounder.demo.philips_encoder import ENCODINGS, compress_lead, encode_sie
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError, SettingsError, UnsupportedFormatError
-from ecgfounder.readers import sierraecg_package
+from ecgfounder.readers import sierraecg_package, xml
 from ecgfounder.readers.philips import reader as philips
 from ecgfounder.readers.philips.xli import MAX_JUMP
 from ecgfounder.readers.source import Source
@@ -250,6 +250,28 @@ def test_sixteen_chunks_for_twelve_labels_are_normal_and_what_lies_behind_is_not
 def test_utf_16_without_a_byte_order_mark_is_read(read, encoding: str) -> None:
     text = document().replace('encoding="UTF-8"', 'encoding="utf-16"')
     np.testing.assert_array_equal(counts_of(read(text.encode(encoding))), walk())
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        '<?xml version="1.0" encoding="utf-16"?>',
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        "<?xml version='1.0' encoding = 'ISO-8859-1' standalone='yes'?>",
+        '<?xml version="1.0"\r\n  encoding="US-ASCII" ?>',
+        '<?xml version="1.0" encoding="no such"?>',
+        '<?xml version="1.0"?>',
+        '\ufeff<?xml version="1.0" encoding="utf-16"?>',
+        "\ufeff",
+    ],
+)
+def test_in_utf_16_what_the_declaration_says_is_not_heeded(tmp_path: Path, declaration: str) -> None:
+    text = re.sub(r"^<\?xml.*?\?>", "", document())
+    text = re.sub(r'detaildescription="[^"]*"', 'detaildescription="Maker:\u00e9\u4e2d\U0001f600:1.0"', text, count=1)
+    path = tmp_path / "ecg.xml"
+    path.write_bytes((declaration + text).encode("utf-16-le"))
+    machine = xml.parse(Source(locate(path))).find("{*}dataacquisition/{*}machine")
+    assert machine.get("detaildescription") == "Maker:\u00e9\u4e2d\U0001f600:1.0"
 
 
 def test_blanks_tabs_and_line_ends_in_base64_are_normal(read) -> None:
