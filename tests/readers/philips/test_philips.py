@@ -259,8 +259,9 @@ def test_utf_16_without_a_byte_order_mark_is_read(read, encoding: str) -> None:
         '<?xml version="1.0" encoding="UTF-8"?>',
         "<?xml version='1.0' encoding = 'ISO-8859-1' standalone='yes'?>",
         '<?xml version="1.0"\r\n  encoding="US-ASCII" ?>',
-        '<?xml version="1.0" encoding="no such"?>',
+        '<?xml version="1.0" encoding="nosuch"?>',
         '<?xml version="1.0"?>',
+        "<?xml version='1.0' encoding='x' \n ?>",
         '\ufeff<?xml version="1.0" encoding="utf-16"?>',
         "\ufeff",
     ],
@@ -272,6 +273,34 @@ def test_in_utf_16_what_the_declaration_says_is_not_heeded(tmp_path: Path, decla
     path.write_bytes((declaration + text).encode("utf-16-le"))
     machine = xml.parse(Source(locate(path))).find("{*}dataacquisition/{*}machine")
     assert machine.get("detaildescription") == "Maker:\u00e9\u4e2d\U0001f600:1.0"
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        '<?xml version="1.0" encoding="UTF-16" encoding="ISO-8859-1"?>',
+        '<?xml version="1.0" standalone="yes" encoding="UTF-16"?>',
+        '<?xml encoding="UTF-16" version="1.0"?>',
+        "<?xml version=\"1.0 encoding='x'\"?>",
+        '<?xml version="1.0" encoding=""?>',
+        '<?xml version="1.0" encoding=" UTF-16"?>',
+        '<?xml version="1.0"\u00a0encoding="UTF-16"?>',
+        '<?xml version="1.0"encoding="UTF-16"?>',
+        '\ufeff\ufeff<?xml version="1.0" encoding="UTF-16"?>',
+    ],
+)
+def test_in_utf_16_a_wrong_declaration_is_refused(tmp_path: Path, declaration: str) -> None:
+    path = tmp_path / "ecg.xml"
+    path.write_bytes((declaration + "<a>\u00e9</a>").encode("utf-16-le"))
+    with pytest.raises(ReadError, match="not well-formed"):
+        xml.parse(Source(locate(path)))
+
+
+def test_in_utf_16_an_error_is_in_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "ecg.xml"
+    path.write_bytes('<?xml version="1.0"\n\nencoding="UTF-16"?>\n<a>\n</b>'.encode("utf-16"))
+    with pytest.raises(ReadError, match=r"line 5"):
+        xml.parse(Source(locate(path)))
 
 
 def test_blanks_tabs_and_line_ends_in_base64_are_normal(read) -> None:
