@@ -222,7 +222,8 @@ def _parsed(content: bytes) -> etree._Element:
             text = ""
         if declared := _DECLARED.match(text):
             start, end = declared.span("encoding")
-            return etree.fromstring((text[:start] + text[end:]).encode(), _parser(None))
+            lines = "\n" * text.count("\n", start, end)
+            return etree.fromstring((text[:start] + lines + text[end:]).encode(), _parser(None))
     try:
         return etree.fromstring(content, _parser(None))
     except etree.XMLSyntaxError:

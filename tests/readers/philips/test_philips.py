@@ -298,8 +298,8 @@ def test_in_utf_16_a_wrong_declaration_is_refused(tmp_path: Path, declaration: s
 
 def test_in_utf_16_an_error_is_in_its_own_line(tmp_path: Path) -> None:
     path = tmp_path / "ecg.xml"
-    path.write_bytes('<?xml version="1.0"\n\nencoding="UTF-16"?>\n<a>\n</b>'.encode("utf-16"))
-    with pytest.raises(ReadError, match=r"line 5"):
+    path.write_bytes('<?xml version="1.0"\n\nencoding=\n"UTF-16"?>\n<a>\n</b>'.encode("utf-16"))
+    with pytest.raises(ReadError, match=r"line 6"):
         xml.parse(Source(locate(path)))
 
 
