@@ -121,7 +121,7 @@ def without_pulses(samples: Samples, pulses: Sequence[Pulse], start: int, stop: 
 
 def _still(samples: Samples) -> int:
     """Samples at the start in which no lead changes."""
-    for size in (16, 256, samples.shape[1]):
+    for size in (256, samples.shape[1]):
         moving = np.flatnonzero(np.any(samples[:, :size] != samples[:, :1], axis=0))
         if moving.size:
             return int(moving[0])
