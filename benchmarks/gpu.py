@@ -415,11 +415,13 @@ def _runs(card: _Card) -> Iterator[Facts]:
                     "precision": precision,
                 }
                 yield _run(bench, f"{name} to {form}", precision, n, [settings])
-    several = 4 if card.cuda else 2
-    shared = {**common, **pooled, "dataset": str(wfdb), "data_dir": str(wfdb), "precision": "float32"}
-    shared["num_workers"] = max(1, len(usable_cores()) // several)
-    parts = [{**shared, "shard": [part + 1, several]} for part in range(several)]
-    yield _run(bench, f"WFDB to pooled Parquet, {several} shards on one card", "float32", n, parts)
+    table = inputs.write_repeated(bench.folder, wfdb, bench.sizes.gpu_repeats)
+    shared = {**common, **pooled, "dataset": str(table), "data_dir": str(table.parent), "precision": "float32"}
+    for several in (4, 8) if card.cuda else (2,):
+        workers = max(1, len(usable_cores()) // several)
+        parts = [{**shared, "num_workers": workers, "shard": [part + 1, several]} for part in range(several)]
+        rows = n * bench.sizes.gpu_repeats
+        yield _run(bench, f"WFDB to pooled Parquet, {several} shards on one card", "float32", rows, parts)
     made_up = {
         **common,
         **pooled,
@@ -428,7 +430,8 @@ def _runs(card: _Card) -> Iterator[Facts]:
         "stand_ins": ["reader"],
     }
     yield _run(bench, "synthetic recordings to pooled Parquet", "float32", 4 * n, [made_up])
-    yield _launched(bench, shared, n)
+    launched = {**common, **pooled, "dataset": str(wfdb), "data_dir": str(wfdb)}
+    yield _launched(bench, {**launched, "num_workers": max(1, len(usable_cores()) // 4)}, n)
 
 
 def _run(bench: Bench, what: str, precision: str, n: int, parts: list[Facts]) -> Facts:
@@ -446,7 +449,8 @@ def _run(bench: Bench, what: str, precision: str, n: int, parts: list[Facts]) ->
     return row | {
         "per_second": spread([n / seconds]),
         "core_ms": sum(child.cpu for child in children) * 1e3 / n,
-        "note": f"waits for {children[0].report['slowest']}; engine {children[0].report['engine'].partition(',')[0]}",
+        "note": f"waits for {children[0].report['slowest']}; engine {children[0].report['engine'].partition(',')[0]}; "
+        f"first job after {max(child.report['first_job'] for child in children):.1f} s",
         "memory": children[0].report["memory_over_time"],
         "main_core_ms": sum(child.report["main_cpu"] for child in children) * 1e3 / n,
     }

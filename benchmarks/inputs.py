@@ -119,6 +119,23 @@ def write_wfdb_cohort(folder: Path, n: int) -> Path:
     return cohort
 
 
+def write_repeated(folder: Path, cohort: Path, times: int) -> Path:
+    """A table that names each WFDB record of a cohort `times` times, by paths through links beside it; returns it."""
+    repeated = folder / f"{cohort.name}_x{times}"
+    repeated.mkdir(exist_ok=True)
+    names = [path.name for path in sorted(cohort.glob("*.hea"))]
+    path = repeated / "paths.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["ecg_paths"])
+        for number in range(times):
+            link = repeated / f"part_{number:04d}"
+            if not link.exists():
+                link.symlink_to(cohort, target_is_directory=True)
+            writer.writerows([f"{link.name}/{name}"] for name in names)
+    return path
+
+
 def cohort_files(cohort: Path, n: int | None = None) -> list[Path]:
     return sorted(cohort.glob("*.xml"))[:n]
 

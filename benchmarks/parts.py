@@ -58,6 +58,7 @@ class Sizes:
     gpu_batches: tuple[int, ...] = (1, 8, 32, 64, 128, 512)
     gpu_lengths: tuple[int, ...] = (1250, 2500, 5500, 15000)
     gpu_recordings: int = 4000
+    gpu_repeats: int = 60
     drift: int = 200_000
     drift_features: int = 1024
     probe: int = 200_000
@@ -85,6 +86,7 @@ QUICK = Sizes(
     gpu_batches=(1,),
     gpu_lengths=(257,),
     gpu_recordings=4,
+    gpu_repeats=2,
     drift=600,
     drift_features=16,
     probe=2000,

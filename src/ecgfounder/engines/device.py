@@ -61,7 +61,14 @@ class DeviceEngine(Engine):
         return self._guarded(batch, self._in_passes)
 
     def _guarded(self, batch: Array, compute: Callable[[Array], Array]) -> Array:
-        """What `compute` makes of a batch; PyTorch's errors become an `EmbeddingError`."""
+        """What `compute` makes of a batch; PyTorch's errors become an `EmbeddingError`.
+
+        On the CPU, PyTorch computes and copies in the calling thread alone: how its threads share a sum determines the order of
+        additions, and threads of several processes that copy to one GPU would slow each other down.
+        """
+        if not getattr(self._local, "single_threaded", False):
+            torch.set_num_threads(1)  # with OpenMP, for the calling thread only
+            self._local.single_threaded = True
         try:
             with torch.inference_mode():
                 return compute(batch)
