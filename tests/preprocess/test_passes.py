@@ -60,6 +60,42 @@ def test_extremes_and_flags_are_the_same(samples: np.ndarray, rate: float) -> No
 
 
 @needs_compiled
+@given(leads_of_samples(), st.integers(0, 40), st.integers(0, 40), st.booleans(), st.data())
+@settings(max_examples=400, deadline=None)
+def test_still_ends_and_plateaus_are_the_same(
+    samples: np.ndarray, before: int, after: int, is_zero: bool, data: st.DataObject
+) -> None:
+    held = samples.copy()
+    held[:, :before] = -0.0 if is_zero else held[:, :1]
+    held[:, held.shape[1] - after :] = 0.0 if is_zero else held[:, -1:]
+    part = np.tile(held, (1, 2))[:, : held.shape[1]]  # a part of longer rows
+    start = data.draw(st.integers(0, held.shape[1] - 1))
+    most, rate = data.draw(st.integers(0, 60)), data.draw(st.sampled_from([20.0, 500.0]))
+    rows = np.array(data.draw(st.lists(st.integers(0, len(held) - 1), min_size=1, max_size=4)), np.int64)
+
+    def found(which: np.ndarray) -> object:
+        still = [
+            calibration.still_samples(which[:, :stop], at_end=at_end, of_zero=of_zero)
+            for stop in (0, start + 1, which.shape[1])
+            for at_end in (False, True)
+            for of_zero in (False, True)
+        ]
+        length = calibration._length_of_plateau(which, rows, start, most)
+        return still, length, quality.zero_edges(which, rate)
+
+    compiled = found(held), found(part)
+    with in_python():
+        assert (found(held), found(part)) == compiled
+    n_still = calibration.still_samples(held)
+    assert (held[:, :n_still] == held[:, :1]).all()
+    assert n_still == held.shape[1] or (held[:, n_still] != held[:, 0]).any()
+    length = calibration._length_of_plateau(held, rows, start, most)
+    offs = np.abs(held[rows, start : start + most] - held[rows, start, None]).max(axis=0, initial=0)
+    assert (offs[:length] < np.float32(calibration.PULSE_RIPPLE)).all()
+    assert length == len(offs) or offs[length] >= np.float32(calibration.PULSE_RIPPLE)
+
+
+@needs_compiled
 @given(leads_of_samples(), st.sampled_from([1, 3, 16]), st.integers(1, 40))
 @settings(max_examples=300, deadline=None)
 def test_moments_are_the_same_to_rounding(samples: np.ndarray, every: int, size: int) -> None:
@@ -174,6 +210,13 @@ def test_arrays_of_other_sizes_are_refused() -> None:
         lambda: passes.plateau_starts(two, rows + 1, 1, 2, 0.9, 1.1, 0.1),
         lambda: passes.plateau_starts(two, rows - 1, 1, 2, 0.9, 1.1, 0.1),
         lambda: passes.plateau_starts(two, rows, 0, 2, 0.9, 1.1, 0.1),
+        lambda: passes.plateau_length(two, rows + 1, 0, 5, 0.1),
+        lambda: passes.plateau_length(two, rows, 10, 5, 0.1),
+        lambda: passes.plateau_length(two, rows, -1, 5, 0.1),
+        lambda: passes.plateau_length(two, rows, 0, -1, 0.1),
+        lambda: passes.plateau_length(two, rows[:0], 0, 5, 0.1),
+        lambda: passes.still_samples(two.astype(np.float64), False, False),
+        lambda: passes.still_samples(two[:, ::-1], False, False),
         lambda: passes.row_moments(two, 0, np.zeros(2), np.zeros(2)),
         lambda: passes.row_moments(two, 1, np.zeros(2), np.zeros(3)),
         lambda: passes.row_moments(np.zeros((2, 0), np.float32), 1, np.zeros(2), np.zeros(2)),

@@ -107,7 +107,7 @@ def test_zeros_at_an_edge_count_when_they_last_longer_than_a_tenth_of_a_second(z
     samples = np.ones((2, N), dtype=np.float32)
     samples[:, :zeros] = 0
     assert quality.zero_edges(samples, RATE) == (counted, 0)
-    assert quality.zero_edges(samples[:, ::-1], RATE) == (0, counted)
+    assert quality.zero_edges(np.ascontiguousarray(samples[:, ::-1]), RATE) == (0, counted)
 
 
 def test_zeros_at_both_edges_are_told_apart_and_need_every_lead() -> None:

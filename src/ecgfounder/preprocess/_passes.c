@@ -181,6 +181,64 @@ static PyObject *plateau_starts(PyObject *module, PyObject *arguments)
     return found;
 }
 
+/* Samples from `at` on, at most `most`, in which all of some rows stay near their values there. */
+static PyObject *plateau_length(PyObject *module, PyObject *arguments)
+{
+    PyObject *samples;
+    Py_buffer chosen;
+    Rows rows;
+    float ripple;
+    Py_ssize_t at, most, i, n, n_chosen, length = 0;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "Oy*nnf:plateau_length", &samples, &chosen, &at, &most, &ripple))
+        return NULL;
+    if (get_rows(samples, &rows) == 0) {
+        const long long *row = chosen.buf;
+        int is_sound = at >= 0 && at < rows.n_samples && most >= 0;
+        n_chosen = chosen.len / (Py_ssize_t)sizeof(long long);
+        for (i = 0; i < n_chosen; i++)
+            is_sound &= row[i] >= 0 && row[i] < rows.n_rows;
+        if (!is_sound || n_chosen < 1) {
+            PyErr_SetString(PyExc_ValueError, "rows of the samples, and one of their samples are needed");
+        } else {
+            length = rows.n_samples - at < most ? rows.n_samples - at : most;
+            for (i = 0; i < n_chosen; i++) {
+                const float *x = row_of(&rows, row[i]) + at;
+                for (n = 0; n < length && fabsf(x[n] - x[0]) < ripple; n++)
+                    ;
+                length = n;
+            }
+        }
+        PyBuffer_Release(&rows.view);
+    }
+    PyBuffer_Release(&chosen);
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(length);
+}
+
+/* Samples at one end in which all rows are zero, or have the values that they have at that end. */
+static PyObject *still_samples(PyObject *module, PyObject *arguments)
+{
+    PyObject *samples;
+    Rows rows;
+    int at_end, of_zero;
+    Py_ssize_t row, n, length;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "Opp:still_samples", &samples, &at_end, &of_zero))
+        return NULL;
+    if (get_rows(samples, &rows) < 0)
+        return NULL;
+    length = rows.n_samples;
+    for (row = 0; row < rows.n_rows && length > 0; row++) {
+        const Py_ssize_t step = at_end ? -1 : 1;
+        const float *x = row_of(&rows, row) + (at_end ? rows.n_samples - 1 : 0), value = of_zero ? 0.0f : *x;
+        for (n = 0; n < length && x[n * step] == value; n++)
+            ;
+        length = n;
+    }
+    PyBuffer_Release(&rows.view);
+    return PyLong_FromSsize_t(length);
+}
+
 /* Whether no exponent has all its bits set, as those of infinities and NaNs have. */
 INLINE int are_finite_any(const Rows *rows)
 {
@@ -982,6 +1040,12 @@ static PyMethodDef methods[] = {
      "plateau_starts(samples, rows, lag, shortest, lowest, highest, ripple, /)\n--\n\n"
      "The samples that are a pulse's height above the one `lag` before, and followed by a plateau, in all of\n"
      "some rows."},
+    {"plateau_length", plateau_length, METH_VARARGS,
+     "plateau_length(samples, rows, at, most, ripple, /)\n--\n\n"
+     "The samples from `at` on, at most `most`, in which all of some rows differ by less than `ripple` from that one."},
+    {"still_samples", still_samples, METH_VARARGS,
+     "still_samples(samples, at_end, of_zero, /)\n--\n\n"
+     "The samples at the start, or at the end, in which no row moves; of zeros only, if `of_zero`."},
     {"mean", mean_of, METH_O, "mean(samples, /)\n--\n\nThe mean of float32 or float64 samples, as numpy.mean has it in double."},
     {"screen", screen, METH_VARARGS,
      "screen(samples, present, stored, pulsed, lengths, limits, of_baseline, per_lead, /)\n--\n\n"

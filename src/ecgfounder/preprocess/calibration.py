@@ -32,6 +32,8 @@ _CHUNK = 1 << 20
 Pulse = tuple[int, int]
 """First sample, and end."""
 
+Rows = npt.NDArray[np.int64]
+
 
 def calibration_pulses(samples: Samples, leads: Sequence[str], sampling_rate: float) -> list[Pulse]:
     """Find calibration pulses, as `ecgfounder.preprocess.quality.FLAGS` defines them.
@@ -52,16 +54,14 @@ def calibration_pulses(samples: Samples, leads: Sequence[str], sampling_rate: fl
     list of tuple of (int, int)
         First sample and end of each pulse.
     """
-    rows = rows_with_pulses(leads)
+    rows = np.array(rows_with_pulses(leads), np.int64)
     lag = max(1, round(PULSE_RISE * sampling_rate))
     shortest, longest = round(PULSE_SHORTEST * sampling_rate), round(PULSE_LONGEST * sampling_rate)
     pulses: list[Pulse] = []
     for start in _starts_of_plateaus(samples, rows, lag, shortest):
         if pulses and start < pulses[-1][1]:
             continue
-        plateau = samples[rows, start : start + longest + 1]
-        off = (np.abs(plateau - plateau[:, :1]) >= PULSE_RIPPLE).any(axis=0)
-        length = int(off.argmax()) if off.any() else off.size
+        length = _length_of_plateau(samples, rows, start, longest + 1)
         end = start + length
         if not shortest <= length <= longest:
             continue
@@ -80,10 +80,10 @@ def rows_with_pulses(leads: Sequence[str]) -> list[int]:
     return [row for row, lead in enumerate(leads) if lead not in _AUGMENTED] or list(range(len(leads)))
 
 
-def _starts_of_plateaus(samples: Samples, rows: list[int], lag: int, shortest: int) -> list[int]:
+def _starts_of_plateaus(samples: Samples, rows: Rows, lag: int, shortest: int) -> list[int]:
     """Samples that are a pulse's height above the one `lag` before in all rows, and followed by a plateau."""
     if _passes is not None:
-        return _passes.plateau_starts(samples, np.array(rows, np.int64), lag, shortest, *PULSE, PULSE_RIPPLE)
+        return _passes.plateau_starts(samples, rows, lag, shortest, *PULSE, PULSE_RIPPLE)
     last = samples.shape[1] - shortest
     found: list[npt.NDArray[np.intp]] = []
     for begin in range(0, max(0, last - lag), _CHUNK):  # the differences of a 24-hour recording would need much memory
@@ -91,7 +91,7 @@ def _starts_of_plateaus(samples: Samples, rows: list[int], lag: int, shortest: i
         step = row[lag:] - row[:-lag]
         found.append(np.flatnonzero((step > PULSE[0]) & (step < PULSE[1])) + (begin + lag))
     starts = np.concatenate(found) if found else np.zeros(0, dtype=np.intp)
-    every = np.array(rows)[:, None]
+    every = rows[:, None]
     for some in (every[:1], every[1:]):  # after the first row, few candidates are left for the others
         if starts.size == 0:
             break
@@ -104,6 +104,15 @@ def _starts_of_plateaus(samples: Samples, rows: list[int], lag: int, shortest: i
     return [int(start) for start in starts]
 
 
+def _length_of_plateau(samples: Samples, rows: Rows, start: int, most: int) -> int:
+    """Samples from `start` on, at most `most`, in which all rows stay near their values there."""
+    if _passes is not None:
+        return _passes.plateau_length(samples, rows, start, most, PULSE_RIPPLE)
+    plateau = samples[rows, start : start + most]
+    off = (np.abs(plateau - plateau[:, :1]) >= PULSE_RIPPLE).any(axis=0)
+    return int(off.argmax()) if off.any() else off.size
+
+
 def without_pulses(samples: Samples, pulses: Sequence[Pulse], start: int, stop: int) -> tuple[int, int]:
     """The longest part of [start, stop) without a pulse, less the samples around it in which no lead moves.
 
@@ -113,16 +122,16 @@ def without_pulses(samples: Samples, pulses: Sequence[Pulse], start: int, stop: 
     pairs = list(zip(bounds[::2], bounds[1::2], strict=True))
     first, end = max(pairs, key=lambda pair: pair[1] - pair[0])
     if end > start and first > start:
-        first += _still(samples[:, first:end])
+        first += still_samples(samples[:, first:end])
     if end < stop:
-        end -= _still(samples[:, first:end][:, ::-1])
+        end -= still_samples(samples[:, first:end], at_end=True)
     return (first, end) if end > first else (start, stop)
 
 
-def _still(samples: Samples) -> int:
-    """Samples at the start in which no lead changes."""
-    for size in (256, samples.shape[1]):
-        moving = np.flatnonzero(np.any(samples[:, :size] != samples[:, :1], axis=0))
-        if moving.size:
-            return int(moving[0])
-    return int(samples.shape[1])
+def still_samples(samples: Samples, *, at_end: bool = False, of_zero: bool = False) -> int:
+    """Samples at the start, or at the end, in which no lead moves; with `of_zero`, in which all leads are zero."""
+    if _passes is not None:
+        return _passes.still_samples(samples, at_end, of_zero)
+    ordered = samples[:, ::-1] if at_end else samples
+    moving = np.flatnonzero(np.any(ordered != (0 if of_zero else ordered[:, :1]), axis=0))
+    return int(moving[0]) if moving.size else int(samples.shape[1])

@@ -22,6 +22,7 @@ from ecgfounder.preprocess.calibration import (
     PULSE_SHORTEST,
     Pulse,
     calibration_pulses,
+    still_samples,
     without_pulses,
 )
 from ecgfounder.preprocess.dead_leads import DEAD_MOVES, FEWEST_BEATS, dead_leads
@@ -208,12 +209,10 @@ def share_of_non_finite(finite: npt.NDArray[np.bool_]) -> list[str]:
 
 def zero_edges(samples: Samples, sampling_rate: float) -> tuple[int, int]:
     """Samples at the start and at the end in which all leads are zero; 0 for a part of at most `ZERO_EDGE`."""
-    if samples[:, 0].any() and samples[:, -1].any():
+    before = still_samples(samples, of_zero=True)
+    if before == samples.shape[1]:
         return 0, 0
-    used: npt.NDArray[np.bool_] = np.asarray(samples.any(axis=0))
-    if not used.any():
-        return 0, 0
-    before, after = int(used.argmax()), int(used[::-1].argmax())
+    after = still_samples(samples, at_end=True, of_zero=True)
     least = ZERO_EDGE * sampling_rate
     return before if before > least else 0, after if after > least else 0
 
