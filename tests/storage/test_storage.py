@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,6 +28,7 @@ from hypothesis import strategies as st
 import ecgfounder
 from ecgfounder.errors import ECGFounderError, SettingsError, StorageError
 from ecgfounder.storage import Conflict, Denied, Location, Missing, Unavailable, is_url, locate, path_here
+from ecgfounder.storage import replace as replace_module
 from ecgfounder.storage.hub import HubStore
 from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.memory import MemoryStore
@@ -871,9 +873,14 @@ def test_several_files_are_synced_before_they_are_renamed_and_their_folders_last
     assert sorted(inode for _, inode in steps[10:]) == sorted(folders)  # each once
 
 
+@pytest.mark.parametrize("cores", [2, 16])
 def test_more_files_than_are_open_at_once_all_arrive(
-    room: tuple[Path, Path, Callable[[Path], Path]], steps: list[tuple[str, int]]
+    room: tuple[Path, Path, Callable[[Path], Path]],
+    steps: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
 ) -> None:
+    monkeypatch.setattr(replace_module, "usable_cores", lambda: cores)
     root, scratch, aside = room
     names = [f"{number % 3}/{number}" for number in range(2 * FILES_AT_ONCE + 5)]
     assert replace_files(contents(root, names), root, aside) == [None] * len(names)
@@ -886,6 +893,38 @@ def test_more_files_than_are_open_at_once_all_arrive(
     last = max(place for place, (kind, _) in enumerate(steps) if kind == "replace")
     assert all(kind == "sync folder" for kind, _ in steps[last + 1 :])
     assert len(steps) == last + 1 + 4
+
+
+def test_of_files_that_threads_write_each_failure_is_that_of_its_file(
+    room: tuple[Path, Path, Callable[[Path], Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replace_module, "usable_cores", lambda: 16)
+    root, scratch, aside = room
+    writers, together = set(), threading.Barrier(4, timeout=20)
+
+    def content(number: int) -> bytes:
+        writers.add(threading.get_ident())
+        if number < 4:
+            together.wait()  # the first four are written at once
+        if number % 7 == 3:
+            raise OSError(errno.EIO, f"Input/output error {number}")
+        return b"%d" % number
+
+    errors = replace_files([(root / f"{number}", partial(content, number)) for number in range(150)], root, aside)
+    for number, error in enumerate(errors):
+        assert (str(error) if error else None) == (
+            f"[Errno 5] Input/output error {number}" if number % 7 == 3 else None
+        )
+        assert (root / f"{number}").exists() == (number % 7 != 3)
+    assert len(writers) == 4
+    assert files_below(scratch) == set()
+
+    def broken() -> bytes:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        replace_files([*contents(root, map(str, range(40))), (root / "new", broken)], root, aside)
+    assert not (root / "new").exists()
 
 
 def too_long(root: Path, _scratch: Path, _monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -190,23 +190,11 @@ static char *put_row(char *to, const uint32_t *bits, Py_ssize_t n)
     return to;
 }
 
-/* The text between `before` and `after`, or NULL with an error set. */
-static PyObject *text_of(const Py_buffer *array, const Py_buffer *before, const Py_buffer *after)
+/* The text between `before` and `after`; returns its end. */
+static char *put_text(char *to, const uint32_t *bits, int is_nested, Py_ssize_t n_rows, Py_ssize_t n,
+                      const Py_buffer *before, const Py_buffer *after)
 {
-    const int is_nested = array->ndim == 2;
-    const Py_ssize_t n_rows = is_nested ? array->shape[0] : 1, n = array->shape[array->ndim - 1];
-    const uint32_t *bits = array->buf;
-    const Py_ssize_t around = before->len + after->len + SPARE + 2;
     Py_ssize_t row;
-    PyObject *text;
-    char *begin = NULL, *to = NULL;
-    if (n_rows == 0 || n <= (PY_SSIZE_T_MAX / 2 / n_rows - 3) / MOST_CHARACTERS) {
-        const Py_ssize_t rows = n_rows ? n_rows * (3 + n * MOST_CHARACTERS) : 0;
-        if (around <= PY_SSIZE_T_MAX - rows)
-            begin = to = PyMem_Malloc(rows + around);
-    }
-    if (begin == NULL)
-        return PyErr_NoMemory();
     memcpy(to, before->buf, before->len);
     to += before->len;
     if (is_nested)
@@ -219,8 +207,28 @@ static PyObject *text_of(const Py_buffer *array, const Py_buffer *before, const 
     if (is_nested)
         *to++ = ']';
     memcpy(to, after->buf, after->len);
-    to += after->len;
-    text = PyBytes_FromStringAndSize(begin, to - begin);
+    return to + after->len;
+}
+
+/* The text as bytes, or NULL with an error set. It is made without the interpreter's lock. */
+static PyObject *text_of(const Py_buffer *array, const Py_buffer *before, const Py_buffer *after)
+{
+    const int is_nested = array->ndim == 2;
+    const Py_ssize_t n_rows = is_nested ? array->shape[0] : 1, n = array->shape[array->ndim - 1];
+    const Py_ssize_t around = before->len + after->len + SPARE + 2;
+    PyObject *text;
+    char *begin = NULL, *end;
+    if (n_rows == 0 || n <= (PY_SSIZE_T_MAX / 2 / n_rows - 3) / MOST_CHARACTERS) {
+        const Py_ssize_t rows = n_rows ? n_rows * (3 + n * MOST_CHARACTERS) : 0;
+        if (around <= PY_SSIZE_T_MAX - rows)
+            begin = PyMem_Malloc(rows + around);
+    }
+    if (begin == NULL)
+        return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    end = put_text(begin, array->buf, is_nested, n_rows, n, before, after);
+    Py_END_ALLOW_THREADS
+    text = PyBytes_FromStringAndSize(begin, end - begin);
     PyMem_Free(begin);
     return text;
 }

@@ -59,7 +59,9 @@ class Output:
 
     @property
     def embedding(self) -> npt.NDArray[np.floating[Any]]:
-        """The embeddings as one array: [T, C], [C], or with windows [W, T, C], [W, C]."""
+        """The embeddings as one array: [T, C], [C], or with windows [W, T, C], [W, C]; a single one is not copied."""
+        if len(self.embeddings) == 1:
+            return self.embeddings[0].reshape(*self.outer_shape, *self.embeddings[0].shape)
         return np.stack(self.embeddings).reshape(*self.outer_shape, *self.embeddings[0].shape)
 
     @property

@@ -11,11 +11,16 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from io import BufferedWriter
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+from ecgfounder.machine import usable_cores
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 log = logging.getLogger("ecgfounder")
 
@@ -37,6 +42,9 @@ _CLAIM_SECONDS = 5.0
 
 FILES_AT_ONCE = 64
 """Maximum number of files that are written before they are synced."""
+
+_MOST_THREADS = 4
+_FILES_PER_THREAD = 8  # fewer are not worth a thread
 
 
 @contextmanager
@@ -83,13 +91,13 @@ def replace_files(
     """Replace several files, with one sync of each folder for all of them.
 
     Each step is done for all files before the next step: writing a file while another one is synced waits for the file system's
-    journal, which takes several times as long.
+    journal, which takes several times as long. Several threads write many files, and sync them.
 
     Parameters
     ----------
     files : sequence of tuple of (Path, callable)
-        Targets below `root`, and a function for the content of each. Missing folders between are made, but not `root`: if it
-        no longer exists, that is an error.
+        Targets below `root`, and a function for the content of each, which may be called in another thread. Missing folders
+        between are made, but not `root`: if it no longer exists, that is an error.
     aside : callable
         Gives the temporary file of a target.
 
@@ -100,11 +108,22 @@ def replace_files(
     """
     errors: list[OSError | None] = []
     folders: set[Path] = set()
-    for first in range(0, len(files), FILES_AT_ONCE):
-        errors += _replace_some(files[first : first + FILES_AT_ONCE], root, aside, folders)
+    with _threads_for(len(files)) as threads:
+        for first in range(0, len(files), FILES_AT_ONCE):
+            errors += _replace_some(files[first : first + FILES_AT_ONCE], root, aside, folders, threads)
     for folder in folders:
         sync_folder(folder)
     return errors
+
+
+def _threads_for(n_files: int) -> AbstractContextManager[Executor | None]:
+    """Threads to write files; none for few files, or on few cores, where they would take from what else the run does."""
+    n_threads = min(_MOST_THREADS, usable_cores() // 2, n_files // _FILES_PER_THREAD)
+    if n_threads < 2:
+        return nullcontext()
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="ecgfounder-file")
 
 
 def _replace_some(
@@ -112,24 +131,39 @@ def _replace_some(
     root: Path,
     aside: Callable[[Path], Path],
     folders: set[Path],
+    threads: Executor | None,
 ) -> list[OSError | None]:
     """Write and rename some files; adds the folders to sync to a set."""
     errors: list[OSError | None] = [None] * len(files)
     asides = [aside(target) for target, _ in files]
-    written: list[tuple[int, BinaryIO]] = []
-    for number, (target, content) in enumerate(files):
+    written: dict[int, BinaryIO] = {}
+
+    def write(number: int) -> None:
         try:
-            refuse_link(root, target.parent)
-            folders |= make_folders(root, target.parent)
-            written.append((number, _written(asides[number], content())))
+            written[number] = _written(asides[number], files[number][1]())
         except OSError as error:
             errors[number] = error
-    for number, file in written:
+
+    def settle(number: int) -> None:
         try:
-            with file:
+            with written[number] as file:
                 sync(file.fileno())
         except OSError as error:
             errors[number] = error
+
+    for number, (target, _) in enumerate(files):
+        try:
+            refuse_link(root, target.parent)
+            folders |= make_folders(root, target.parent)
+        except OSError as error:
+            errors[number] = error
+    try:
+        _each(write, [number for number, error in enumerate(errors) if error is None], threads)
+    except BaseException:
+        for file in written.values():
+            file.close()
+        raise
+    _each(settle, sorted(written), threads)
     for number, (target, _) in enumerate(files):
         if errors[number] is None:
             try:
@@ -141,6 +175,20 @@ def _replace_some(
         with suppress(OSError):
             asides[number].unlink(missing_ok=True)
     return errors
+
+
+def _each(step: Callable[[int], None], numbers: Sequence[int], threads: Executor | None) -> None:
+    """Do a step for each number; all are done, or have failed, before an error is raised."""
+    if threads is None:
+        for number in numbers:
+            step(number)
+        return
+    from concurrent.futures import wait
+
+    begun = [threads.submit(step, number) for number in numbers]
+    wait(begun)
+    for each in begun:
+        each.result()
 
 
 def _written(path: Path, content: bytes) -> BinaryIO:
