@@ -8,7 +8,9 @@ TORCH ?= torch==2.13.0
 DEPENDENCIES ?= pinned
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+# One process more than cores, because some tests wait; at most 4.
+TEST_PROCESSES := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$((n + 1)) || echo 4)
+PYTEST := $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 # Packages for `make test-services` only, in a separate folder so that nothing else can depend on them.
@@ -20,6 +22,9 @@ RAY := $(VENV)/ray
 DIST_TESTS ?= test_xli test_whole_numbers test_huffman test_philips test_native test_net1d test_formats test_public test_demo test_parquet test_recording test_embed_cohort
 DIST := build/test-dist
 WHEEL ?= dist/*.whl
+
+# Tests start the program hundreds of times, which would compile its modules every time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test test-services test-ray test-all coverage lint types files check bench docs fuzz sanitize \
         dist test-dist test-wheel wheels clean

@@ -143,7 +143,7 @@ _MAX_REPAIRS = 1000
 _MAX_REPAIRED_BYTES = 16 << 20
 _MAX_TAGS = _MAX_REFERENCES = 200_000
 _REPLACEMENT = "\ufffd"
-_CONTROL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # no characters of XML
 _BARE_AMPERSAND = re.compile("&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});)")
 _CHARACTER = re.compile("&#(?:([0-9]{1,7})|x([0-9A-Fa-f]{1,6}));")
 _QUOTED = re.compile("\"[^\"]*\"|'[^']*'")
