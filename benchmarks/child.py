@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _BEGAN = time.perf_counter()
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in the command
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # as in the command
 
 
 class _Quiet:

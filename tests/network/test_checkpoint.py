@@ -26,7 +26,6 @@ from ecgfounder.network import checkpoint as checkpoint_module
 from ecgfounder.network.bundles import spec_of
 from ecgfounder.network.checkpoint import (
     backbone_state,
-    build_network,
     find_checkpoint,
     head_of,
     load_backbone,
@@ -181,31 +180,6 @@ def test_the_allow_list_does_not_outlive_the_loading(tmp_path: Path) -> None:
     load_state_dict(path)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
-
-
-def test_weights_are_loaded_in_one_thread_and_the_callers_number_of_threads_stays(
-    checkpoint_1lead: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def watched(path: Path) -> checkpoint_module.CheckpointContent:
-        seen.append(torch.get_num_threads())
-        return load(path)
-
-    load = checkpoint_module.load_checkpoint
-    monkeypatch.setattr(checkpoint_module, "load_checkpoint", watched)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        weights, _ = load_backbone(checkpoint_1lead, "1lead")
-        build_network(weights, "1lead", 1)
-        assert torch.get_num_threads() == 3
-        with pytest.raises(CheckpointError):
-            load_backbone(checkpoint_1lead, "12lead")
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [1, 1]
 
 
 class Hostile:

@@ -11,6 +11,7 @@ import re
 import socket
 import stat
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -922,9 +923,53 @@ def test_of_files_that_threads_write_each_failure_is_that_of_its_file(
     def broken() -> bytes:
         raise MemoryError
 
+    n_open = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     with pytest.raises(MemoryError):
         replace_files([*contents(root, map(str, range(40))), (root / "new", broken)], root, aside)
     assert not (root / "new").exists()
+    if n_open:
+        assert len(os.listdir("/proc/self/fd")) == n_open
+
+
+def test_files_are_written_where_no_thread_can_be_started(
+    room: tuple[Path, Path, Callable[[Path], Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(replace_module, "usable_cores", lambda: 16)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    root, _, aside = room
+    names = [str(number) for number in range(100)]
+    assert replace_files(contents(root, names), root, aside) == [None] * 100
+    assert files_below(root) == set(names)
+
+
+def test_an_interruption_while_threads_write_is_passed_on_when_none_writes_any_more(
+    room: tuple[Path, Path, Callable[[Path], Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(BaseException):
+        """As that of a signal, which arrives in the calling thread."""
+
+    monkeypatch.setattr(replace_module, "usable_cores", lambda: 16)
+    root, _, aside = room
+    busy, begun = set[int](), []
+
+    def content(number: int) -> bytes:
+        begun.append(number)
+        busy.add(number)
+        time.sleep(0.02)
+        if threading.current_thread() is threading.main_thread() and len(begun) > 20:
+            busy.discard(number)
+            raise Interrupted
+        busy.discard(number)
+        return b"content"
+
+    with pytest.raises(Interrupted):
+        replace_files([(root / f"{number}", partial(content, number)) for number in range(64)], root, aside)
+    assert busy == set()
+    assert len(begun) < 40
+    assert files_below(root) == set()
 
 
 def too_long(root: Path, _scratch: Path, _monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -62,7 +62,6 @@ class DeviceEngine(Engine):
 
     def _guarded(self, batch: Array, compute: Callable[[Array], Array]) -> Array:
         """What `compute` makes of a batch; PyTorch's errors become an `EmbeddingError`."""
-        self._compute_in_this_thread()
         try:
             with torch.inference_mode():
                 return compute(batch)
@@ -71,17 +70,6 @@ class DeviceEngine(Engine):
             lacks_memory = isinstance(error, MemoryError) or out_of_memory(error)
             kind = OutOfMemoryError if lacks_memory else EmbeddingError
             raise kind(f"PyTorch could not compute a batch of {list(batch.shape)}: {reason}") from error
-
-    def _compute_in_this_thread(self) -> None:
-        """Let PyTorch compute and copy on the CPU in the calling thread alone.
-
-        How several threads share a sum determines the order of additions. For a GPU they only copy, and those of several
-        processes slow each other down; a main thread, which may be the user's, keeps them there.
-        """
-        is_users = threading.current_thread() is threading.main_thread()
-        if not getattr(self._local, "single_threaded", False) and (self._device.type == "cpu" or not is_users):
-            torch.set_num_threads(1)  # with OpenMP, for the calling thread only
-            self._local.single_threaded = True
 
     def _in_passes(self, batch: Array) -> Array:
         return self._in_passes_that_fit(batch, self._pass)

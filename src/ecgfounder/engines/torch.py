@@ -23,7 +23,7 @@ from ecgfounder.errors import SettingsError
 from ecgfounder.machine import keep_freed_memory
 from ecgfounder.net1d import Block, Net1D, SamePadConv1d
 from ecgfounder.network.bundles import FEATURES, SAMPLES_PER_TOKEN, spec_of
-from ecgfounder.network.checkpoint import build_network, in_one_thread, load_backbone
+from ecgfounder.network.checkpoint import build_network, load_backbone
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ class TorchEngine(DeviceEngine):
 
     name = "torch"
 
-    @in_one_thread()
     def __init__(
         self,
         mode: str,
@@ -93,8 +92,11 @@ class TorchEngine(DeviceEngine):
     def _in_fixed_passes(self, batch: Array) -> Array:
         """Compute in passes of `CPU_ROWS` rows, the last one padded with zeros.
 
-        The kernels that oneDNN chooses, and with them the order of a sum, depend on the number of rows (and of threads).
+        The kernels that oneDNN chooses, and with them the order of a sum, depend on the number of rows and of threads.
         """
+        if not getattr(self._local, "single_threaded", False):
+            torch.set_num_threads(1)  # with OpenMP, for the calling thread only
+            self._local.single_threaded = True
         n, channels, length = batch.shape
         maps = np.empty((n, -(-length // SAMPLES_PER_TOKEN), FEATURES), np.float32)
         signals = torch.zeros((CPU_ROWS, channels, length), dtype=torch.float32)

@@ -8,7 +8,8 @@ operands' upper and lower halves), with the accuracy of float32. The bytes of a 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from ecgfounder.engines.device import DTYPES, DeviceEngine, usable_device
 from ecgfounder.engines.engine import Array
 from ecgfounder.errors import SettingsError
 from ecgfounder.network.bundles import ARCHITECTURE, spec_of
-from ecgfounder.network.checkpoint import build_network, in_one_thread, load_backbone
+from ecgfounder.network.checkpoint import build_network, load_backbone
 
 if TYPE_CHECKING:
     from ecgfounder.net1d import Net1D
@@ -62,7 +63,6 @@ class TritonEngine(DeviceEngine):
 
     name = "triton"
 
-    @in_one_thread()
     def __init__(
         self, mode: str, checkpoint: Path, *, precision: str, device: str, threads: int, batch_size: int | None
     ) -> None:
@@ -90,8 +90,7 @@ class TritonEngine(DeviceEngine):
         """
         signal = np.random.default_rng(0).standard_normal((1, self.in_channels, _CHECKED_SAMPLES), dtype=np.float32)
         try:
-            with torch.inference_mode():
-                expected = net.feature_map(torch.from_numpy(signal)).numpy()
+            expected = _on_one_core(lambda: net.feature_map(torch.from_numpy(signal)).numpy())
             found = self.embed(signal)
         except Exception as failure:  # compilers, drivers and their packages fail in many ways
             reason = " ".join(str(failure).split())[:300]
@@ -119,6 +118,21 @@ class TritonEngine(DeviceEngine):
     def close(self) -> None:
         del self._net
         torch.cuda.empty_cache()
+
+
+def _on_one_core(work: Callable[[], Array]) -> Array:
+    """Compute with PyTorch on the CPU in one thread; with more, several processes would slow each other down."""
+    results: list[Array] = []
+
+    def alone() -> None:
+        torch.set_num_threads(1)  # for the calling thread only
+        with torch.inference_mode():
+            results.append(work())
+
+    thread = threading.Thread(target=alone)
+    thread.start()
+    thread.join()
+    return results[0]
 
 
 @dataclass(frozen=True)

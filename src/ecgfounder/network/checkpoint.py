@@ -417,24 +417,6 @@ def backbone_state(state: Mapping[str, torch.Tensor], mode: str) -> dict[str, to
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
 
-@contextmanager
-def in_one_thread() -> Iterator[None]:
-    """Let PyTorch compute on the CPU in the calling thread alone.
-
-    Its threads keep their cores busy while they wait for each other. Processes that load weights at the same time, as many as
-    share a GPU, would take several times the core time that the work takes.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@in_one_thread()
 def load_backbone(path: str | os.PathLike[str], mode: str) -> tuple[dict[str, torch.Tensor], Head | None]:
     """A checkpoint's backbone (`backbone_state`) and, if it has one, its head.
 
@@ -600,7 +582,6 @@ def whole_layout(mode: str, n_classes: int) -> dict[str, tuple[int, ...]]:
         return {name: tuple(entry.shape) for name, entry in build_network({}, mode, n_classes).state_dict().items()}
 
 
-@in_one_thread()
 def build_network(weights: Mapping[str, torch.Tensor], mode: str, n_classes: int) -> Net1D:
     """A network with the given backbone; its head and missing batch-norm parameters have initial values."""
     net = _new_network(mode, n_classes)

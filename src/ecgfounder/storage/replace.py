@@ -8,19 +8,18 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import BufferedWriter
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from ecgfounder.machine import usable_cores
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 log = logging.getLogger("ecgfounder")
 
@@ -108,22 +107,13 @@ def replace_files(
     """
     errors: list[OSError | None] = []
     folders: set[Path] = set()
-    with _threads_for(len(files)) as threads:
-        for first in range(0, len(files), FILES_AT_ONCE):
-            errors += _replace_some(files[first : first + FILES_AT_ONCE], root, aside, folders, threads)
+    # None on few cores, where they would take from what else the run does.
+    n_threads = max(1, min(_MOST_THREADS, usable_cores() // 2, len(files) // _FILES_PER_THREAD))
+    for first in range(0, len(files), FILES_AT_ONCE):
+        errors += _replace_some(files[first : first + FILES_AT_ONCE], root, aside, folders, n_threads)
     for folder in folders:
         sync_folder(folder)
     return errors
-
-
-def _threads_for(n_files: int) -> AbstractContextManager[Executor | None]:
-    """Threads to write files; none for few files, or on few cores, where they would take from what else the run does."""
-    n_threads = min(_MOST_THREADS, usable_cores() // 2, n_files // _FILES_PER_THREAD)
-    if n_threads < 2:
-        return nullcontext()
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="ecgfounder-file")
 
 
 def _replace_some(
@@ -131,7 +121,7 @@ def _replace_some(
     root: Path,
     aside: Callable[[Path], Path],
     folders: set[Path],
-    threads: Executor | None,
+    n_threads: int,
 ) -> list[OSError | None]:
     """Write and rename some files; adds the folders to sync to a set."""
     errors: list[OSError | None] = [None] * len(files)
@@ -158,12 +148,12 @@ def _replace_some(
         except OSError as error:
             errors[number] = error
     try:
-        _each(write, [number for number, error in enumerate(errors) if error is None], threads)
+        _each(write, [number for number, error in enumerate(errors) if error is None], n_threads)
+        _each(settle, sorted(written), n_threads)
     except BaseException:
-        for file in written.values():
+        for file in list(written.values()):
             file.close()
         raise
-    _each(settle, sorted(written), threads)
     for number, (target, _) in enumerate(files):
         if errors[number] is None:
             try:
@@ -177,18 +167,37 @@ def _replace_some(
     return errors
 
 
-def _each(step: Callable[[int], None], numbers: Sequence[int], threads: Executor | None) -> None:
-    """Do a step for each number; all are done, or have failed, before an error is raised."""
-    if threads is None:
-        for number in numbers:
-            step(number)
-        return
-    from concurrent.futures import wait
+def _each(step: Callable[[int], None], numbers: Sequence[int], n_threads: int) -> None:
+    """Do a step for each number, in this thread and others; after an error in any of them, no further one is begun.
 
-    begun = [threads.submit(step, number) for number in numbers]
-    wait(begun)
-    for each in begun:
-        each.result()
+    None is in progress when this returns or raises.
+    """
+    left = deque(numbers)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        with suppress(IndexError):
+            while True:
+                number = left.popleft()
+                try:
+                    step(number)
+                except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
+                    errors.append(error)
+                    left.clear()
+
+    helpers = [threading.Thread(target=work, name="ecgfounder-file", daemon=True) for _ in range(n_threads - 1)]
+    try:
+        with suppress(RuntimeError):  # no more threads: the system's limit, or the program is ending
+            for helper in helpers:
+                helper.start()
+        work()
+    finally:
+        left.clear()
+        for helper in helpers:
+            if helper.is_alive():
+                helper.join()
+    if errors:
+        raise errors[0]
 
 
 def _written(path: Path, content: bytes) -> BinaryIO:
