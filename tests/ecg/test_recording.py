@@ -21,6 +21,8 @@ from ecgfounder.ecg.leads import (
 )
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.errors import ReadError
+from ecgfounder.preprocess.preparation import Preparation
+from ecgfounder.preprocess.signals import prepare
 
 
 def recording(leads: tuple[str, ...], n_samples: int = 1000) -> Recording:
@@ -175,3 +177,24 @@ def test_duration_and_repr_say_what_was_read() -> None:
     ecg = recording(("I", "II"), 1250)
     assert (ecg.n_samples, ecg.duration) == (1250, 2.5)
     assert "2 leads I II, 1250 samples at 500 Hz, 2.5 s" in repr(ecg)
+
+
+@pytest.mark.parametrize("n_samples", [1, 1500])
+def test_samples_in_any_memory_layout_are_prepared_alike(n_samples: int) -> None:
+    plain = recording(STANDARD_LEADS, n_samples)
+    samples = plain.samples
+    wide = np.repeat(samples, 2, axis=1)
+    layouts = [
+        np.asfortranarray(samples),
+        np.ascontiguousarray(samples.T).T,
+        np.ascontiguousarray(samples[:, ::-1])[:, ::-1],
+        np.ascontiguousarray(samples[::-1])[::-1],
+        wide[:, ::2],
+    ]
+    for layout in layouts:
+        found = Recording(layout, 500.0, STANDARD_LEADS, "test")
+        np.testing.assert_array_equal(found.samples, samples)
+        if n_samples > 1:
+            one, other = prepare(plain, Preparation()), prepare(found, Preparation())
+            assert one.flags == other.flags
+            assert one.inputs[0].tobytes() == other.inputs[0].tobytes()

@@ -40,7 +40,8 @@ class Recording:
     Attributes
     ----------
     samples : numpy.ndarray
-        float32 array [n_leads, n_samples], in millivolts; NaN for missing samples.
+        float32 array [n_leads, n_samples], in millivolts; NaN for missing samples. An array whose rows are not contiguous in
+        memory (a transposed one) is copied.
     sampling_rate : float
         Samples per second, in Hz.
     leads : tuple of str
@@ -89,6 +90,8 @@ class Recording:
             if lead in self.leads[first:]:  # the name is not stated: it may be text of the file
                 second = first + 1 + self.leads[first:].index(lead)
                 raise ReadError(f"channels {first} and {second} have the same lead name")
+        if self.samples.strides[1] != self.samples.itemsize:
+            object.__setattr__(self, "samples", np.ascontiguousarray(self.samples))
         unknown = set(self.meta) - META_KEYS
         if unknown:
             raise ReadError(f"not allowed in meta: {', '.join(sorted(unknown))}")
