@@ -450,7 +450,7 @@ def _run(bench: Bench, what: str, precision: str, n: int, parts: list[Facts]) ->
         "per_second": spread([n / seconds]),
         "core_ms": sum(child.cpu for child in children) * 1e3 / n,
         "note": f"waits for {children[0].report['slowest']}; engine {children[0].report['engine'].partition(',')[0]}; "
-        f"first job after {max(child.report['first_job'] for child in children):.1f} s",
+        f"first job after {max(child.report['first_job'] or 0.0 for child in children):.1f} s",
         "memory": children[0].report["memory_over_time"],
         "main_core_ms": sum(child.report["main_cpu"] for child in children) * 1e3 / n,
     }

@@ -107,7 +107,7 @@ def replace_files(
     """
     errors: list[OSError | None] = []
     folders: set[Path] = set()
-    # None on few cores, where they would take from what else the run does.
+    # No further ones on few cores, where they would take from what else the run does.
     n_threads = max(1, min(_MOST_THREADS, usable_cores() // 2, len(files) // _FILES_PER_THREAD))
     for first in range(0, len(files), FILES_AT_ONCE):
         errors += _replace_some(files[first : first + FILES_AT_ONCE], root, aside, folders, n_threads)
@@ -168,9 +168,9 @@ def _replace_some(
 
 
 def _each(step: Callable[[int], None], numbers: Sequence[int], n_threads: int) -> None:
-    """Do a step for each number, in this thread and others; after an error in any of them, no further one is begun.
+    """Do a step for each number, in this thread and others.
 
-    None is in progress when this returns or raises.
+    After an error in any of them no further step is begun, and those in progress are waited for before it is raised.
     """
     left = deque(numbers)
     errors: list[BaseException] = []
