@@ -436,10 +436,10 @@ def test_lower_precision_is_measured_on_the_run_s_own_recordings(
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "expected"), [("embed", None, "1"), ("embed", "3", "3"), ("verify", None, "")]
+    ("word", "given", "expected"), [("embed", None, "1"), ("embed", "3", "3"), ("verify", None, "")]
 )
 def test_a_run_computes_on_the_cpu_in_its_own_threads_alone(
-    tmp_path: Path, words: str, given: str | None, expected: str
+    tmp_path: Path, word: str, given: str | None, expected: str
 ) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     program = (
@@ -447,10 +447,10 @@ def test_a_run_computes_on_the_cpu_in_its_own_threads_alone(
         "code = main(sys.argv[1:]); print(os.environ.get('OMP_NUM_THREADS', '')); sys.exit(code)"
     )
     flags = ["--checkpoint", str(tmp_path / "none.pth")]
-    if words == "embed":
+    if word == "embed":
         flags += ["--dataset", str(tmp_path / "none.csv"), "--output_dir", str(tmp_path / "out")]
     done = command(
-        [sys.executable, "-c", program, words, *flags],
+        [sys.executable, "-c", program, word, *flags],
         env=environment | ({} if given is None else {"OMP_NUM_THREADS": given}),
     )
     assert (done.returncode, done.stdout.strip()) == (2, expected), done.stderr
