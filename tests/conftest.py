@@ -7,7 +7,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +16,6 @@ from tests.harness.browser import Browser, browser_program, running_browser
 from tests.harness.hub_server import Hub, running_hub
 from tests.harness.object_server import Gateway, ObjectServer, gateway_to, program, running
 from tests.places import SHARED
-
-if TYPE_CHECKING:
-    pass
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -904,9 +904,9 @@ def test_of_files_that_threads_write_each_failure_is_that_of_its_file(
     writers, together = set(), threading.Barrier(4, timeout=20)
 
     def content(number: int) -> bytes:
-        writers.add(threading.get_ident())
-        if number < 4:
-            together.wait()  # the first four are written at once
+        if number < 4:  # the first four are written at once, each by another thread
+            together.wait()
+            writers.add(threading.get_ident())
         if number % 7 == 3:
             raise OSError(errno.EIO, f"Input/output error {number}")
         return b"%d" % number
