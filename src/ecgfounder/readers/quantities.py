@@ -40,7 +40,7 @@ _MILLIVOLTS_PER = {
     "volt": 1e3,
 }
 _MICRO = re.compile("^(?:\u00c2?\u00b5|\u03bc|\u00ce\u00bc|\u00e6)")
-_MAX_MILLIVOLTS = 1e6  # a kilovolt: larger values are errors of the unit or of the file
+MAX_MILLIVOLTS = 1e6  # a kilovolt: larger values are errors of the unit or of the file
 _PIECE = 1 << 20  # samples that are converted to millivolts at once
 _MAX_DIGITS = 9  # of numbers that fit in int32; longer numbers are parsed by a slower function
 _MARGIN = b" " * (_MAX_DIGITS + 1)
@@ -120,7 +120,7 @@ def _fill(
 
 def check_millivolts(low: float, high: float, scale: float, offset: float, what: str) -> None:
     """Raise a `ReadError` if the lowest or the highest count is more than a kilovolt; counts may be NaN."""
-    if max(abs(low * scale + offset), abs(high * scale + offset)) > _MAX_MILLIVOLTS:
+    if max(abs(low * scale + offset), abs(high * scale + offset)) > MAX_MILLIVOLTS:
         raise ReadError(f"{what}: samples of more than a kilovolt: the unit is wrong, or the file is damaged")
 
 

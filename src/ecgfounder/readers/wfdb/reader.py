@@ -6,18 +6,17 @@ In: the header, a signal file, or the record's name without suffix. Out: a `Reco
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ecgfounder.ecg.leads import KNOWN_LEADS, leads_in_context, says_ecg
 from ecgfounder.ecg.recording import Recording, Samples
 from ecgfounder.errors import ReadError, UnsupportedFormatError
-from ecgfounder.readers.signals import numbered, raised
+from ecgfounder.readers.signals import raised
 from ecgfounder.readers.source import Source, unpacked
-from ecgfounder.readers.wfdb.header import MOST_REMEMBERED, NOTHING, Header, Segment, Signal, parse_header
+from ecgfounder.readers.wfdb.header import Header, Segment, parse_header
+from ecgfounder.readers.wfdb.signals import NOTHING, Choice
 from ecgfounder.readers.wfdb.stored import all_in_millivolts, columns_of, fill_millivolts, through_package
 from ecgfounder.storage import Location
 
@@ -74,7 +73,7 @@ def read(source: Source) -> Recording:
     header = parse_header(source.content if location == source.location else unpacked(source.fetch(location)))
     if header.segments:
         return _read_segments(source, location, header)
-    chosen = _choose(header.signals)
+    chosen = header.signals.choice
     samples = _filled(source, location, header, chosen)
     return _recording(samples, header.rate, chosen)
 
@@ -97,56 +96,7 @@ def _header_beside(location: Location) -> Location | None:
     return None
 
 
-# --- which signals ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Rows of the signals to read, and the samples per frame that all of them get; `upsampled` leads have fewer.
-
-    `leads` are the rows' names, and `meta` is that of the recording.
-    """
-
-    rows: tuple[int, ...]
-    per_frame: int
-    leads: tuple[str, ...]
-    upsampled: tuple[str, ...]
-    meta: Mapping[str, float]
-
-
-def _choose(signals: Sequence[Signal]) -> _Choice:
-    described = tuple([(each.name, each.per_frame, each.scale, each.gain) for each in signals])
-    if sum(map(len, (name for name, *_ in described))) > MOST_REMEMBERED:
-        return _choice_of.__wrapped__(described)
-    return _choice_of(described)
-
-
-@lru_cache(256)
-def _choice_of(signals: tuple[tuple[str, int, float | None, float], ...]) -> _Choice:
-    """Choose the voltages: those with the most samples per frame of any lead, and leads with fewer.
-
-    In: name, samples per frame, scale and gain of each signal, which are the same in many records of a cohort.
-    """
-    names, per_frame, scales, gains = zip(*signals, strict=True)
-    voltages = [row for row, scale in enumerate(scales) if scale is not None]
-    if not voltages:
-        raise ReadError("no signal of the WFDB record has the unit V, mV, uV or nV")
-    leads = leads_in_context(names)
-    ecg = {row for row in voltages if leads[row] in KNOWN_LEADS or says_ecg(names[row])}
-    most = max(per_frame[row] for row in ecg or voltages)
-    rows = tuple(row for row in voltages if per_frame[row] == most or row in ecg)
-    steps = {1000 * (scales[row] or 1.0) / abs(gains[row]) for row in rows}
-    upsampled = {leads[row] if leads[row] in KNOWN_LEADS else "ECG" for row in rows if per_frame[row] != most}
-    return _Choice(
-        rows,
-        most,
-        leads=numbered([leads[row] for row in rows]),
-        upsampled=tuple(sorted(upsampled)),
-        meta={"resolution_uv": steps.pop()} if len(steps) == 1 else {},
-    )
-
-
-def _recording(samples: Samples, rate: float, chosen: _Choice) -> Recording:
+def _recording(samples: Samples, rate: float, chosen: Choice) -> Recording:
     return Recording(
         samples=samples,
         sampling_rate=rate * chosen.per_frame,
@@ -160,18 +110,17 @@ def _recording(samples: Samples, rate: float, chosen: _Choice) -> Recording:
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 
-def _filled(source: Source, location: Location, header: Header, chosen: _Choice) -> Samples:
+def _filled(source: Source, location: Location, header: Header, chosen: Choice) -> Samples:
     """Samples [n_leads, n_samples] in mV of the chosen signals of a record without segments."""
-    folder = location.folder
-    files = [folder / name for name in dict.fromkeys(signal.file for signal in header.signals)]
+    files = [location.folder / name for name in dict.fromkeys(header.files)]
     source.companions.extend(file for file in files if file != source.location and file not in source.companions)
+    if header.signals.is_usual and len(files) == 1 and chosen.rows == tuple(range(len(header.signals))):
+        usual = all_in_millivolts(source, files[0], header)
+        if usual is not None:
+            return usual
     signals = [header.signals[row] for row in chosen.rows]
-    if header.is_native:
-        if chosen.rows == tuple(range(len(header.signals))):
-            usual = all_in_millivolts(source, folder, header)
-            if usual is not None:
-                return usual
-        columns = columns_of(source, folder, header)
+    if header.signals.is_native:
+        columns = columns_of(source, location.folder, header)
         n_frames = min(len(columns[row]) // header.signals[row].per_frame for row in chosen.rows)
         samples = np.empty((len(signals), n_frames * chosen.per_frame), dtype=np.float32)
         for out, row, signal in zip(samples, chosen.rows, signals, strict=True):
@@ -203,7 +152,7 @@ def _read_segments(source: Source, location: Location, header: Header) -> Record
     total = sum(segment.n_frames for segment in segments)
     if header.n_frames is not None and header.n_frames != total:
         raise ReadError(f"WFDB record of {header.n_frames:,} frames, but its segments have {total:,}")
-    chosen = _choose(layout.signals)
+    chosen = layout.signals.choice
     rows_of = [
         _rows_in(headers.of(segment), layout, header.has_layout, chosen)
         if segment.name != NOTHING and segment.n_frames
@@ -263,7 +212,7 @@ class _Headers:
         return self._parsed[segment.name]
 
 
-def _rows_in(held: Header, layout: Header, by_name: bool, chosen: _Choice) -> list[int | None]:
+def _rows_in(held: Header, layout: Header, by_name: bool, chosen: Choice) -> list[int | None]:
     """For each chosen row, the row of the same signal in a segment; None if the segment does not hold it."""
     names = [signal.name for signal in held.signals]
     if not by_name:
@@ -280,7 +229,7 @@ def _rows_in(held: Header, layout: Header, by_name: bool, chosen: _Choice) -> li
 
 
 def _fill_segment(
-    headers: _Headers, segment: Segment, rows: Sequence[int | None], chosen: _Choice, out: Samples
+    headers: _Headers, segment: Segment, rows: Sequence[int | None], chosen: Choice, out: Samples
 ) -> None:
     """Fill `out` [n_leads, n_samples] with a segment's samples; NaN for leads that it does not hold."""
     held = headers.of(segment)
@@ -295,7 +244,7 @@ def _fill_segment(
         out[[place for place, row in enumerate(rows) if row is not None]] = part
 
 
-def _refuse_long_gaps(segments: Sequence[Segment], rows_of: Sequence[Sequence[int | None]], chosen: _Choice) -> None:
+def _refuse_long_gaps(segments: Sequence[Segment], rows_of: Sequence[Sequence[int | None]], chosen: Choice) -> None:
     """Refuse a record whose gaps would need much memory; the sizes of its files are no limit for them."""
     missing = 0
     for segment, rows in zip(segments, rows_of, strict=True):

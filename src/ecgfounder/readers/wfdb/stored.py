@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +21,8 @@ from ecgfounder.ecg.recording import Samples
 from ecgfounder.errors import MissingDependencyError, ReadError
 from ecgfounder.readers.quantities import check_millivolts, to_millivolts
 from ecgfounder.readers.source import Source
-from ecgfounder.readers.wfdb.header import NATIVE_FORMATS, Header, Signal
+from ecgfounder.readers.wfdb.header import Header
+from ecgfounder.readers.wfdb.signals import NATIVE_FORMATS, Signal
 from ecgfounder.storage import Location
 
 try:
@@ -43,8 +43,8 @@ def columns_of(source: Source, folder: Location, header: Header) -> list[Counts]
     """The counts of every signal, as one array per signal, in the header's order; checksums are verified."""
     columns: list[Counts] = []
     seen: set[str] = set()
-    for file, run in groupby(header.signals, key=lambda signal: signal.file):
-        group = list(run)
+    for file, run in groupby(zip(header.files, header.signals, strict=True), key=lambda each: each[0]):
+        group = [signal for _file, signal in run]
         if file in seen:
             raise ReadError("damaged WFDB header: the signals of one file are not consecutive")
         seen.add(file)
@@ -53,43 +53,30 @@ def columns_of(source: Source, folder: Location, header: Header) -> list[Counts]
         columns += _decode_file(_signal_bytes(source, folder / file), group, header.n_frames)
     if len({len(column) // signal.per_frame for column, signal in zip(columns, header.signals, strict=True)}) > 1:
         raise ReadError("the signal files of the WFDB record are of different lengths")
-    _verify_checksums(header.signals, map(_sum_modulo_2_16, columns), header.n_frames)
+    _verify_checksums(header.checksums, map(_sum_modulo_2_16, columns), header.n_frames)
     return columns
 
 
-def all_in_millivolts(source: Source, folder: Location, header: Header) -> Samples | None:
-    """All signals of a record of one file in format 16 with one sample per frame and no skew, in mV; None for other records.
+def all_in_millivolts(source: Source, file: Location, header: Header) -> Samples | None:
+    """All signals of a record of one file, whose signals are usual (`Signals.is_usual`), in mV; None if that was not compiled.
 
     The result is that of `columns_of` and `fill_millivolts`, in a third of the time.
     """
-    signals, first = header.signals, header.signals[0]
-    usual = (first.file, "16", first.offset, 1, 0)
-    if _loops is None or any((s.file, s.format, s.offset, s.per_frame, s.skew) != usual for s in signals):
+    if _loops is None:
         return None
-    data = _signal_bytes(source, folder / first.file)
-    n_frames = _frames_in(data, signals, header.n_frames)
-    steps, offsets = _scaling(tuple([(each.gain, each.scale, each.baseline) for each in signals]))
+    signals, data = header.signals, _signal_bytes(source, file)
+    offset, (steps, offsets) = signals[0].offset, signals.scaling
+    n_frames = _frames_in(data, "16", offset, signals.per_frame, header.n_frames)
     samples, facts = np.empty((len(signals), n_frames), np.float32), np.empty((len(signals), 4), np.int64)
-    _loops.interleaved(data, first.offset, n_frames, steps, offsets, samples, facts)
-    counted = facts.tolist()
-    _verify_checksums(signals, (each[0] for each in counted), header.n_frames)
-    for (_sum, low, high, n_missing), step, offset in zip(counted, steps.tolist(), offsets.tolist(), strict=True):
-        if n_missing < n_frames:
-            check_millivolts(low, high, step, offset, "a signal")
+    _loops.interleaved(data, offset, n_frames, steps, offsets, samples, facts)
+    _verify_checksums(header.checksums, facts[:, 0].tolist(), header.n_frames)
+    if not signals.is_bounded:
+        for (_sum, low, high, n_missing), step, offset_mv in zip(
+            facts.tolist(), steps.tolist(), offsets.tolist(), strict=True
+        ):
+            if n_missing < n_frames:
+                check_millivolts(low, high, step, offset_mv, "a signal")
     return samples
-
-
-@lru_cache(256)
-def _scaling(
-    signals: tuple[tuple[float, float | None, int], ...],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Millivolts per count and at a count of 0, float64 [n_signals], from gain, scale and baseline of each signal."""
-    steps = [(scale or 1.0) / gain for gain, scale, _baseline in signals]
-    offsets = [-baseline * step for step, (_gain, _scale, baseline) in zip(steps, signals, strict=True)]
-    arrays = np.array(steps), np.array(offsets)
-    for each in arrays:
-        each.setflags(write=False)  # records share them
-    return arrays
 
 
 def _signal_bytes(source: Source, location: Location) -> bytes:
@@ -102,7 +89,7 @@ def _signal_bytes(source: Source, location: Location) -> bytes:
 def _decode_file(data: bytes, group: Sequence[Signal], n_frames: int | None) -> list[Counts]:
     fmt, offset = group[0].format, group[0].offset
     per_frame = sum(signal.per_frame for signal in group)
-    n_frames = _frames_in(data, group, n_frames)
+    n_frames = _frames_in(data, fmt, offset, per_frame, n_frames)
     frames = _decode(data, fmt, offset, n_frames * per_frame).reshape(n_frames, per_frame)
     if per_frame == len(group):
         return list(np.ascontiguousarray(frames.T))  # one copy is faster than strided access in all later steps
@@ -114,10 +101,8 @@ def _decode_file(data: bytes, group: Sequence[Signal], n_frames: int | None) -> 
     return columns
 
 
-def _frames_in(data: bytes, group: Sequence[Signal], n_frames: int | None) -> int:
+def _frames_in(data: bytes, fmt: str, offset: int, per_frame: int, n_frames: int | None) -> int:
     """The number of frames in a signal file, if it has as many as the header states."""
-    fmt, offset = group[0].format, group[0].offset
-    per_frame = sum(signal.per_frame for signal in group)
     available = max(0, len(data) - offset)
     stored = int(available / NATIVE_FORMATS[fmt]) // per_frame
     if n_frames is None:
@@ -159,7 +144,7 @@ def _decode(data: bytes, fmt: str, offset: int, count: int) -> Counts:
     return samples.reshape(-1)[:count]
 
 
-def _verify_checksums(signals: Sequence[Signal], sums: Iterable[int], n_frames: int | None) -> None:
+def _verify_checksums(checksums: Sequence[int | None], sums: Iterable[int], n_frames: int | None) -> None:
     """Compare each signal's checksum with the sum of its samples modulo 2^16 (header(5)), which some programs write as signed.
 
     A checksum of 0 was usually not computed and is not checked. If the header does not state the number of samples, it is not
@@ -167,8 +152,8 @@ def _verify_checksums(signals: Sequence[Signal], sums: Iterable[int], n_frames: 
     """
     if n_frames is None:
         return
-    for row, (signal, found) in enumerate(zip(signals, sums, strict=True)):
-        if signal.checksum and (found - signal.checksum) & 0xFFFF:
+    for row, (checksum, found) in enumerate(zip(checksums, sums, strict=True)):
+        if checksum and (found - checksum) & 0xFFFF:
             raise ReadError(
                 f"the samples of signal {row} do not match their checksum in the WFDB header: the signal file is "
                 "damaged or belongs to another header (a checksum of 0 is not checked)"
@@ -181,18 +166,13 @@ def _sum_modulo_2_16(column: Counts) -> int:
     return int(column.sum(dtype=np.int64))
 
 
-def _step_of(signal: Signal) -> float:
-    """Millivolts per count; signals that are no voltages are not read."""
-    return (signal.scale or 1.0) / signal.gain
-
-
 def fill_millivolts(column: Counts, signal: Signal, out: Samples) -> None:
     """Fill `out` with (count - baseline) / gain in millivolts, shifted by the skew; NaN for missing samples."""
     skew = signal.skew * signal.per_frame
     if skew >= len(out):
         raise ReadError(f"damaged WFDB header: a skew of {signal.skew} frames, in a record of {len(out)} samples")
     kept = column[skew : len(out)]
-    step = _step_of(signal)
+    step = signal.step
     no_sample = _NO_SAMPLE[signal.format]
     to_millivolts(kept, step, -signal.baseline * step, "a signal", no_sample=no_sample, out=out[: len(kept)])
     out[len(kept) :] = np.nan
@@ -214,10 +194,10 @@ def through_package(source: Source, location: Location, header: Header, rows: Se
         raise MissingDependencyError("wfdb", f"WFDB format {formats}", "wfdb") from error
     if location.suffix != ".hea":
         raise ReadError("for this WFDB storage format, the header must be an uncompressed file NAME.hea")
-    total = sum(signal.per_frame for signal in header.signals) * (header.n_frames or 0)
+    total = header.signals.per_frame * (header.n_frames or 0)
     if not 0 < total <= MAX_PACKAGE_SAMPLES:
         raise ReadError(f"expected 1 to {MAX_PACKAGE_SAMPLES:,} samples in this WFDB storage format, found {total:,}")
-    files = {file: _signal_bytes(source, location.folder / file) for file in {signal.file for signal in header.signals}}
+    files = {file: _signal_bytes(source, location.folder / file) for file in set(header.files)}
     files[location.basename] = source.fetch(location)
     with (
         TemporaryDirectory() as folder
