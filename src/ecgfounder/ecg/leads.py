@@ -247,7 +247,8 @@ _HEAD = 8
 
 def _all_show_signal(samples: Samples) -> bool:
     """Whether the first samples of each lead show that it has a signal."""
-    return all(any(head) and math.isfinite(sum(head)) for head in samples[:, :_HEAD].tolist())
+    heads = samples[:, :_HEAD].tolist()
+    return all(map(any, heads)) and math.isfinite(sum(map(sum, heads)))
 
 
 def _shows_signal(values: list[float]) -> bool:
