@@ -26,6 +26,7 @@ from ecgfounder.commands.terminal import as_flags
 from ecgfounder.errors import CheckpointError, ECGFounderError, RunError, StorageError
 from ecgfounder.escaping import counted, one_line
 from ecgfounder.storage import NO_OPTIONS, Location, StorageOptions, locate, output_place, path_here, storage_options
+from ecgfounder.storage.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -260,7 +261,8 @@ def _engines() -> Iterator[Finding]:
     except OSError as error:
         yield Finding("FAIL", "temporary folder", f"none can be used: {error}", "set TMPDIR to a folder with space")
         return
-    with tempfile.TemporaryDirectory(prefix="ecgfounder-doctor-") as folder:
+    with temporary_folder() as place:
+        folder = str(place)
         reference = probe_in_process("torch", "cpu", folder)
         yield _engine_finding("torch", reference, None)
         if native_usable():

@@ -6,9 +6,7 @@ In: a path or URL. Out: a pyarrow table; or a `CohortError` with the reason.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -16,6 +14,7 @@ from ecgfounder.cohort.tables import TABLE_SUFFIXES, table_of_file, table_suffix
 from ecgfounder.errors import CohortError, StorageError
 from ecgfounder.storage import StorageOptions, locate_output
 from ecgfounder.storage import storage_options as make_options
+from ecgfounder.storage.temporary import temporary_folder
 
 
 def read_table(
@@ -62,7 +61,7 @@ def _read(
         content = location.read()
     except StorageError as error:
         raise CohortError(f"{location} cannot be read: {error}") from error
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"table{suffix}"
+    with temporary_folder() as folder:
+        copy = folder / f"table{suffix}"
         copy.write_bytes(content)
         return table_of_file(str(copy), on)

@@ -5,10 +5,8 @@ In: settings, and the number of recordings to do. Out: a `Forecast`; nothing is 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ecgfounder.drivers.interruption import Interruption, Stopped
 from ecgfounder.errors import RunError, SettingsError
@@ -19,6 +17,7 @@ from ecgfounder.run.run import Run
 from ecgfounder.run.settings import Settings
 from ecgfounder.run.summary import Summary
 from ecgfounder.storage import is_url
+from ecgfounder.storage.temporary import temporary_folder
 
 MEASURED = 50
 """Recordings that are embedded at first."""
@@ -70,8 +69,8 @@ def forecast(settings: Settings, n_todo: int, interruption: Interruption) -> For
     """
     if is_launched():
         raise SettingsError("the 'measure' parameter needs a single process: leave out the launcher.")
-    with tempfile.TemporaryDirectory(prefix="ecgfounder-") as folder:
-        out = Path(folder) / "out"
+    with temporary_folder() as folder:
+        out = folder / "out"
         trial = replace(
             settings,
             output_dir=out,

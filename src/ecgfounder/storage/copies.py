@@ -7,8 +7,6 @@ that has changed is copied again, and one that has not is copied once.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from ecgfounder.storage.local import LocalStore
 from ecgfounder.storage.location import Location
 from ecgfounder.storage.replace import replacing
 from ecgfounder.storage.store import Status
+from ecgfounder.storage.temporary import make_temporary_folder
 
 PIECE_BYTES = 8 << 20
 """Bytes of one request, so that no request takes long."""
@@ -34,8 +33,9 @@ def copies_of(places: Sequence[Location]) -> tuple[Location, ...]:
     """
     if all(place.is_local for place in places):
         return tuple(places)
-    store = LocalStore(tempfile.mkdtemp(prefix="ecgfounder-"))
-    weakref.finalize(store, shutil.rmtree, store.root, ignore_errors=True)
+    folder, remove = make_temporary_folder()
+    store = LocalStore(str(folder))
+    weakref.finalize(store, remove)
     copies = tuple(Location(store, place.basename) for place in places)
     with ThreadPoolExecutor(READ_AT_ONCE) as threads:
         for _ in threads.map(lambda copy, place: copy.path.write_bytes(place.read()), copies, places):

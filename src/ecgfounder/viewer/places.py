@@ -13,13 +13,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +29,7 @@ from ecgfounder.analysis.similarity.search import Index, Queries, Vectors, open_
 from ecgfounder.analysis.similarity.space import SAMPLE, Space
 from ecgfounder.errors import ECGFounderError, MissingDependencyError, RunError, SettingsError
 from ecgfounder.storage.replace import replacing
+from ecgfounder.storage.temporary import temporary_folder
 
 Floats = npt.NDArray[np.float32]
 Places16 = npt.NDArray[np.uint16]
@@ -282,8 +281,8 @@ class Places:
 
     def _run_umap(self, index: Index) -> Progress:
         """Run UMAP in a process of its own, which computes for minutes, and compiles before."""
-        with tempfile.TemporaryDirectory(prefix="ecgfounder-umap-") as folder:
-            place = Path(folder, "umap.npy")
+        with temporary_folder() as folder:
+            place = folder / "umap.npy"
             words = [sys.executable, "-m", "ecgfounder.viewer.umap_process", str(index.folder), str(place), str(FITTED)]
             self._child = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -10,8 +10,6 @@ import importlib
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from ecgfounder.readers.source import Source
 from ecgfounder.readers.wfdb.header import Header
 from ecgfounder.readers.wfdb.signals import NATIVE_FORMATS, Signal
 from ecgfounder.storage import Location
+from ecgfounder.storage.temporary import temporary_folder
 
 try:
     import ecgfounder.readers._loops as _loops
@@ -200,16 +199,14 @@ def through_package(source: Source, location: Location, header: Header, rows: Se
     files = {file: _signal_bytes(source, location.folder / file) for file in set(header.files)}
     files[location.basename] = source.fetch(location)
     with (
-        TemporaryDirectory() as folder
+        temporary_folder() as folder
     ):  # the package decodes the bytes that were read, even if the files have changed since
         for file, content in files.items():
-            place = Path(folder) / file
+            place = folder / file
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
         try:
-            record = package.rdrecord(
-                str(Path(folder) / location.stem), physical=True, smooth_frames=False, return_res=64
-            )
+            record = package.rdrecord(str(folder / location.stem), physical=True, smooth_frames=False, return_res=64)
         except _DAMAGE as error:
             raise ReadError("the wfdb package cannot decode the record: damaged") from error
     scales = [header.signals[row].scale or 1.0 for row in rows]
