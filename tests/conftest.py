@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import uuid
@@ -16,6 +17,9 @@ from tests.harness.browser import Browser, browser_program, running_browser
 from tests.harness.hub_server import Hub, running_hub
 from tests.harness.object_server import Gateway, ObjectServer, gateway_to, program, running
 from tests.places import SHARED
+
+# Threads of PyTorch keep their cores busy while they wait for each other; the processes of a test session share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
