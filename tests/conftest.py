@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ecgfounder.storage import Location, locate, release_commits
-from tests.builders.weights import drawn_state
+from tests.builders.weights import drawn_state, overlapping_state
 from tests.harness.browser import Browser, browser_program, running_browser
 from tests.harness.hub_server import Hub, running_hub
 from tests.harness.object_server import Gateway, ObjectServer, gateway_to, program, running
@@ -62,6 +62,16 @@ def checkpoint_steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("steady") / "weights.pth"
     torch.save({name: t * 0.3 if ".conv3.conv." in name else t for name, t in drawn_state("12lead").items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 12-lead checkpoint in a small file, for tests in which any network will do; not to be changed."""
+    import torch
+
+    path = tmp_path_factory.mktemp("small") / "weights.pth"
+    torch.save({"state_dict": overlapping_state("12lead")}, path)
     return path
 
 

@@ -20,9 +20,10 @@ import pytest
 from safetensors.numpy import save_file
 
 import ecgfounder
+import ecgfounder.run.run as run_module
 from ecgfounder.cli import main
 from ecgfounder.commands.arguments import preparation_of
-from ecgfounder.demo import DemoPaths, write_demo
+from ecgfounder.demo import DemoPaths
 from ecgfounder.distributed import Group, Outcome, Work, do_group
 from ecgfounder.embedding import embed_cohort
 from ecgfounder.errors import CheckpointError, CohortError, RunError, SettingsError
@@ -30,11 +31,19 @@ from ecgfounder.network.checkpoint import sha256_of
 from ecgfounder.network.named_head import PROBABILITIES, metadata_of
 from ecgfounder.results.run import open_run
 from ecgfounder.run.settings import Settings
+from tests.harness.kept_engines import kept_engines
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoPaths:
-    return write_demo(tmp_path_factory.mktemp("demo"))
+def demo(demo_cohort: Path, checkpoint_small: Path) -> DemoPaths:
+    return DemoPaths(dataset=demo_cohort / "dataset", data_dir=demo_cohort / "ecg", checkpoint=checkpoint_small)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kept_engine() -> Iterator[None]:
+    """Runs in this process share an engine; those of other processes open one."""
+    with kept_engines(run_module):
+        yield
 
 
 def embed(demo: DemoPaths, out: Path, **more: Any) -> ecgfounder.CohortRun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import ecgfounder.run.run as run_module
 from ecgfounder import random_networks as module
 from ecgfounder.analysis.probing.probe import Originals, probe
 from ecgfounder.analysis.rows.selection import Selection, select
@@ -21,9 +23,16 @@ from ecgfounder.random_networks import RandomNetworks
 from ecgfounder.results import EmbeddingRun, open_run
 from ecgfounder.storage import locate
 from tests.builders.probes import write_signals
+from tests.harness.kept_engines import kept_engines
 
 N = 80
 SETTINGS: dict[str, Any] = {"format": "parquet", "pooling": "mean", "num_workers": 0, "window": 1.2, "stride": 1.2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kept_engine() -> Iterator[None]:
+    with kept_engines(run_module):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import pickle
 import subprocess
@@ -27,7 +26,6 @@ from ecgfounder.network import checkpoint as checkpoint_module
 from ecgfounder.network.bundles import spec_of
 from ecgfounder.network.checkpoint import (
     backbone_state,
-    checkpoint_layout,
     find_checkpoint,
     head_of,
     load_backbone,
@@ -36,6 +34,7 @@ from ecgfounder.network.checkpoint import (
     sha256_of,
 )
 from ecgfounder.network.random_weights import random_weights, seed_of
+from tests.builders.weights import overlapping_state
 
 State = dict[str, torch.Tensor]
 
@@ -47,14 +46,7 @@ def state(checkpoint_1lead: Path) -> State:
 
 @pytest.fixture(scope="module")
 def overlapping() -> State:
-    """Every entry of a 1-lead checkpoint with numbers of its own, as views of one storage: a file of them is small."""
-    layout = checkpoint_layout("1lead")
-    longest = max(math.prod(shape) for shape in layout.values())
-    numbers = torch.randn(longest + len(layout), generator=torch.Generator().manual_seed(0)) / 100
-    return {
-        name: numbers[start : start + math.prod(shape)].view(shape) if shape else torch.tensor(1234)
-        for start, (name, shape) in enumerate(layout.items())
-    }
+    return overlapping_state("1lead")
 
 
 def saved(content: object, path: Path) -> Path:
