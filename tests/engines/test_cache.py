@@ -26,7 +26,7 @@ from ecgfounder.machine import cache_folder
 from ecgfounder.network.bundles import FEATURES
 from ecgfounder.network.checkpoint import sha256_of
 from tests.builders.engines import MADE, made, needs_native, signals
-from tests.builders.weights import drawn_state
+from tests.builders.weights import overlapping_state
 
 pytest.importorskip("onnxruntime", reason="the extra [cpu] is not installed")
 
@@ -313,9 +313,7 @@ def test_two_that_build_the_same_graph_at_once_do_not_disturb_each_other(
 
 
 def test_another_checkpoint_has_another_graph(checkpoint_1lead: Path, tmp_path: Path, filled_cache: Path) -> None:
-    bias = "first_conv.conv.bias"
-    state = drawn_state("1lead")
-    torch.save(state | {bias: state[bias] + 1}, tmp_path / "other.pth")
+    torch.save(overlapping_state("1lead"), tmp_path / "other.pth")
     batch = signals(1, 300, channels=1)
     assert not np.array_equal(made(checkpoint_1lead).embed(batch), made(tmp_path / "other.pth").embed(batch))
     assert len(list(filled_cache.glob("*-1lead-v*.entry"))) == 2

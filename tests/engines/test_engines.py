@@ -14,6 +14,7 @@ import ecgfounder.engines.torch as torch_engine_module
 from ecgfounder.engines import Engine, create_engine
 from ecgfounder.engines.engine import CPU_ROWS
 from ecgfounder.errors import EmbeddingError
+from ecgfounder.net1d import Net1D
 from ecgfounder.network.bundles import FEATURES
 from ecgfounder.network.checkpoint import build_network, head_of, load_backbone, load_state_dict
 from ecgfounder.network.head import pooled
@@ -81,15 +82,19 @@ def test_float32_engines_agree_at_every_length(steady: dict[str, Engine], length
         assert relative(found, expected) < 1e-5, name
 
 
+@pytest.fixture(scope="module")
+def in_double_precision(checkpoint_12lead: Path) -> Net1D:
+    weights, _ = load_backbone(checkpoint_12lead, "12lead")
+    return build_network(weights, "12lead", 1).eval().double()
+
+
 @pytest.mark.parametrize("length", [5000, 5500])
 def test_no_engine_is_further_from_double_precision_than_rounding_allows(
-    checkpoint_12lead: Path, every: dict[str, Engine], length: int
+    in_double_precision: Net1D, every: dict[str, Engine], length: int
 ) -> None:
-    weights, _ = load_backbone(checkpoint_12lead, "12lead")
     batch = signals(1, length)
     with torch.inference_mode():
-        net = build_network(weights, "12lead", 1).eval().double()
-        expected = net.feature_map(torch.from_numpy(batch).double()).numpy()
+        expected = in_double_precision.feature_map(torch.from_numpy(batch).double()).numpy()
     for each in every.values():
         assert relative(each.embed(batch), expected) < 2e-5
 
@@ -97,9 +102,11 @@ def test_no_engine_is_further_from_double_precision_than_rounding_allows(
 @pytest.mark.parametrize("name", FLOAT32_ENGINES)
 @pytest.mark.parametrize("mode", ["12lead", "1lead"])
 def test_golden_maps_come_out_of_every_engine(
-    shared: Path, request: pytest.FixtureRequest, name: str, mode: str
+    shared: Path, checkpoint_1lead: Path, every: dict[str, Engine], name: str, mode: str
 ) -> None:
-    made = create_engine(name, mode=mode, checkpoint=request.getfixturevalue(f"checkpoint_{mode}"), device="cpu")
+    made = (
+        every[name] if mode == "12lead" else create_engine(name, mode=mode, checkpoint=checkpoint_1lead, device="cpu")
+    )
     channels = made.in_channels
     with np.load(shared / "golden" / "net1d.npz") as golden:
         for length in (257, 1000, 4999, 5000, 5500, 15000):
@@ -167,7 +174,7 @@ def test_views_that_are_not_contiguous_are_embedded_like_their_copies(engine: En
 
 
 def test_many_threads_at_once_get_the_same_bytes(engine: Engine) -> None:
-    batches = [signals(rows, length, seed=rows) for rows in (1, 3, 8, 9) for length in (256, 700, 701)]
+    batches = [signals(rows, length, seed=rows) for rows in (1, 3, 9) for length in (256, 701)]
     expected = [engine.embed(batch) for batch in batches]
     with ThreadPoolExecutor(max_workers=4) as pool:
         found = list(pool.map(engine.embed, batches * 3))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ecgfounder.engines.native as native_engine
-from ecgfounder.engines import create_engine, native_usable
+from ecgfounder.engines import Engine, create_engine, native_usable
 from ecgfounder.engines.engine import CPU_ROWS
 from ecgfounder.engines.native import NativeEngine, instructions
 from ecgfounder.errors import EmbeddingError, OutOfMemoryError, SettingsError
@@ -165,12 +165,17 @@ def test_where_it_was_not_built_the_native_engine_says_what_it_needs(
         create_engine("native", mode="1lead", checkpoint=checkpoint_1lead)
 
 
+@pytest.fixture(scope="module")
+def in_pytorch(checkpoint_1lead: Path) -> Engine:
+    return made(checkpoint_1lead, "torch")
+
+
 @needs_native
 @pytest.mark.parametrize("bits", thinned([0x7FC00000, 0x7FC00001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], 2), ids=hex)
-def test_any_nan_spreads_as_it_does_in_pytorch(native: NativeEngine, checkpoint_1lead: Path, bits: int) -> None:
+def test_any_nan_spreads_as_it_does_in_pytorch(native: NativeEngine, in_pytorch: Engine, bits: int) -> None:
     batch = signals(1, 20_000, channels=1)
     batch.view(np.uint32)[0, 0, 19_000] = bits
-    expected = made(checkpoint_1lead, "torch").embed(batch)
+    expected = in_pytorch.embed(batch)
     assert np.array_equal(np.isnan(native.embed(batch)), np.isnan(expected))
     assert np.isnan(expected).all()
 

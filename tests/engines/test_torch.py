@@ -47,6 +47,14 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     return made
 
 
+@pytest.fixture(scope="module")
+def plain(checkpoint_1lead: Path) -> TorchEngine:
+    """An engine that compiles nothing; not to be changed."""
+    made = create_engine("torch", mode="1lead", checkpoint=checkpoint_1lead, device="cpu")
+    assert isinstance(made, TorchEngine)
+    return made
+
+
 def compiled_engine(checkpoint: Path) -> TorchEngine:
     made = create_engine("auto", mode="1lead", checkpoint=checkpoint, device="cpu", compiled=True)
     assert isinstance(made, TorchEngine)
@@ -54,14 +62,14 @@ def compiled_engine(checkpoint: Path) -> TorchEngine:
 
 
 def test_a_compiled_network_gives_the_same_maps_from_passes_of_one_shape(
-    checkpoint_1lead: Path, compiler: Compiler
+    checkpoint_1lead: Path, plain: TorchEngine, compiler: Compiler
 ) -> None:
     engine = compiled_engine(checkpoint_1lead)
     assert "compiled" in engine.describe()
     compiler.shapes.clear()
     for rows, length in ((3, 300), (11, 300), (1, 257)):
         batch = signals(rows, length, channels=1)
-        assert relative(engine.embed(batch), made(checkpoint_1lead, "torch").embed(batch)) < 1e-5
+        assert relative(engine.embed(batch), plain.embed(batch)) < 1e-5
     assert compiler.shapes == [(CPU_ROWS, 1, 300)] * 3 + [(CPU_ROWS, 1, 257)]
     compiler.shapes.clear()
     batch = signals(3, 300, channels=1)
@@ -128,11 +136,11 @@ def test_what_pytorch_compiles_agrees_with_what_it_does_not(checkpoint_1lead: Pa
 
 
 @pytest.fixture
-def torch_engine(checkpoint_1lead: Path) -> TorchEngine:
-    made = create_engine("torch", mode="1lead", checkpoint=checkpoint_1lead, device="cpu")
-    assert isinstance(made, TorchEngine)
-    made.batch_size = 16
-    return made
+def torch_engine(plain: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> TorchEngine:
+    """The plain engine with other settings, which a test may change."""
+    monkeypatch.setattr(plain, "batch_size", 16)
+    monkeypatch.setattr(plain, "samples_per_pass", plain.samples_per_pass)
+    return plain
 
 
 def test_when_gpu_memory_runs_out_the_pass_is_halved_and_the_run_goes_on(

@@ -43,12 +43,9 @@ def test_a_network_that_overflows_is_refused_by_the_name_of_its_checkpoint(overf
 
 
 def test_a_run_with_it_ends_with_2_and_fails_no_recording(
-    overflowing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overflowing: Path, demo_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ecgfounder.demo import write_demo_cohort
-
-    write_demo_cohort(tmp_path / "ecg")
-    command = ["embed", "--dataset", str(tmp_path / "ecg"), "--checkpoint", str(overflowing)]
+    command = ["embed", "--dataset", str(demo_cohort), "--checkpoint", str(overflowing)]
     assert cli.main([*command, "--output_dir", str(tmp_path / "out")]) == 2
     assert "gives values that are not finite for a normal ECG in float32" in capsys.readouterr().err
     assert not (tmp_path / "out" / "_run" / "failures.csv").exists()

@@ -6,6 +6,7 @@ import base64
 import re
 import struct
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -355,6 +356,7 @@ def chunk(codes: list[int]) -> bytes:
     return struct.pack("<iHh", len(payload), 1, 0) + payload
 
 
+@cache
 def damaged() -> dict[str, tuple[bytes, str]]:
     """Kind of damage: (document, what the error must say)."""
     text = document()
