@@ -8,11 +8,13 @@ import io
 import itertools
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ import pytest
 import torch
 
 import ecgfounder
+from ecgfounder import demo, embedder
 from ecgfounder.ecg.leads import STANDARD_LEADS
 from ecgfounder.ecg.recording import Recording
 from ecgfounder.embedder import Embedder, load, recording_from_array
@@ -37,6 +40,7 @@ from ecgfounder.network.head import Head
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import PAPER, Recipe
 from ecgfounder.readers import read_ecg
+from tests.harness.kept_engines import kept_engines
 from tests.places import ROOT
 
 
@@ -526,9 +530,9 @@ def test_predictions_are_the_networks_own(model: Embedder, checkpoint_12lead: Pa
 
 @pytest.mark.parametrize(("classes", "found"), [(None, "no head"), (5, "a head of 5 classes")])
 def test_predictions_need_the_head_of_150_statements(
-    checkpoint_12lead: Path, tmp_path: Path, classes: int | None, found: str
+    checkpoint_small: Path, tmp_path: Path, classes: int | None, found: str
 ) -> None:
-    state = {name: tensor for name, tensor in load_state_dict(checkpoint_12lead).items() if "dense." not in name}
+    state = {name: tensor for name, tensor in load_state_dict(checkpoint_small).items() if "dense." not in name}
     if classes is not None:
         state |= {"dense.weight": torch.zeros(classes, 1024), "dense.bias": torch.zeros(classes)}
     torch.save(state, tmp_path / "other.pth")
@@ -541,6 +545,13 @@ def test_predictions_need_the_head_of_150_statements(
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _kept_engine() -> Iterator[None]:
+    with kept_engines(embedder):
+        yield
+
+
+@pytest.mark.usefixtures("_kept_engine")
 def test_choices_become_the_preparation(checkpoint_12lead: Path) -> None:
     def prepared(**choices: Any) -> Preparation:
         with load("12lead", checkpoint_12lead, **choices) as model:
@@ -608,6 +619,24 @@ def test_errors_have_one_base() -> None:
 # --- the documentation -----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _demo_at_hand(demo_cohort: Path, checkpoint_small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What writes the demo copies it: its recordings as they are, and a checkpoint in a small file."""
+
+    def write_cohort(folder: Path) -> None:
+        shutil.copytree(demo_cohort, folder, dirs_exist_ok=True)
+
+    def write_checkpoint(path: Path, mode: str = "12lead", seed: int = 0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(checkpoint_small, path)
+
+    for name, write in (("write_demo_cohort", write_cohort), ("write_demo_checkpoint", write_checkpoint)):
+        stand_in = create_autospec(getattr(demo, name), side_effect=write)
+        for module in (demo, demo.demo):
+            monkeypatch.setattr(module, name, stand_in)
+
+
+@pytest.mark.usefixtures("_demo_at_hand")
 @pytest.mark.parametrize("module", ["embedder", "dataset", "embedding"])
 def test_the_docstrings_examples_run(module: str) -> None:
     import importlib
@@ -617,6 +646,7 @@ def test_the_docstrings_examples_run(module: str) -> None:
     assert result.failed == 0
 
 
+@pytest.mark.usefixtures("_demo_at_hand")
 def test_the_pages_examples_run_and_print_what_they_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,8 +173,8 @@ def in_pytorch(checkpoint_1lead: Path) -> Engine:
 @needs_native
 @pytest.mark.parametrize("bits", thinned([0x7FC00000, 0x7FC00001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], 2), ids=hex)
 def test_any_nan_spreads_as_it_does_in_pytorch(native: NativeEngine, in_pytorch: Engine, bits: int) -> None:
-    batch = signals(1, 20_000, channels=1)
-    batch.view(np.uint32)[0, 0, 19_000] = bits
+    batch = signals(1, 8000, channels=1)
+    batch.view(np.uint32)[0, 0, 7600] = bits
     expected = in_pytorch.embed(batch)
     assert np.array_equal(np.isnan(native.embed(batch)), np.isnan(expected))
     assert np.isnan(expected).all()
