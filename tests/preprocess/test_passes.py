@@ -61,7 +61,7 @@ def test_extremes_and_flags_are_the_same(samples: np.ndarray, rate: float) -> No
 
 @needs_compiled
 @given(leads_of_samples(), st.integers(0, 40), st.integers(0, 40), st.booleans(), st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_still_ends_and_plateaus_are_the_same(
     samples: np.ndarray, before: int, after: int, is_zero: bool, data: st.DataObject
 ) -> None:

@@ -137,9 +137,9 @@ def test_flags_and_inputs_are_those_without_it(settings: dict[str, object], monk
             return str(error)
         return signal.flags, [each.tobytes() for each in signal.inputs]
 
-    quick = [prepared(number) for number in range(300)]
+    quick = [prepared(number) for number in range(150)]
     monkeypatch.setattr(signals, "screen", lambda *_arguments, **_settings: Screening())
-    assert quick == [prepared(number) for number in range(300)]
+    assert quick == [prepared(number) for number in range(150)]
 
 
 def _flags_of_both(recording: Recording, chosen: Preparation) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ OTHERS = ["a.dat", "b/a.dat", "../a.dat", "~", "-", "12", "0", "-1", "+7", "1_0"
 
 
 @given(st.lists(st.sampled_from(STORED + OTHERS), min_size=1, max_size=11), st.sampled_from([" ", "  ", "\t"]))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @example(["a.dat", "16", "200.0(0)/mV", "16", "0", "-1", "12", "0", "I"], " ")
 @example(["a.dat", "16", "200.0(0)/mV", "16", "0", "-1", "+12", "0", "I"], " ")
 @example(["a.dat", "16", "200.0(0)/mV", "16", "0", "-1", "12", "0", "\u0663"], " ")
