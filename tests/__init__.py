@@ -1,1 +1,8 @@
-"""Tests in folders that mirror the packages; `builders` make what they need, `harness` runs and hurts it."""
+"""The tests. NumPy computes in one thread, as in the command: several test processes would wait for each other's threads.
+
+In: nothing. Out: the environment, which has to say so before NumPy is imported.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
