@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 import uuid
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,14 @@ def _light_main() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "__spec__", None)
         patch.delattr(main, "__file__", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _versions_once() -> Iterator[None]:
+    """Versions of packages are looked up in files; hundreds of short runs note them twice each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "version", functools.cache(metadata.version))
         yield
 
 

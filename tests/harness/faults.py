@@ -23,15 +23,20 @@ from unittest import mock
 
 from ecgfounder.drivers.launch import Launch
 from ecgfounder.errors import ECGFounderError, RunError
+from ecgfounder.ledger.record import versions
 from ecgfounder.readers import READERS
 from ecgfounder.run import run as extract
 from ecgfounder.run.settings import Settings
 from tests.harness.stand_ins import NullEngine, Silent
 
 # What a run imports when it needs it is imported here, once, and not by each of hundreds of children.
-for _name in (*(f"ecgfounder.readers.{_reader}" for _reader in READERS), "ecgfounder.sinks.parquet", "pandas"):
+for _name in (
+    *(f"ecgfounder.readers.{_reader}" for _reader in READERS),
+    *("ecgfounder.sinks.parquet", "pandas", "pyarrow.pandas_compat"),
+):
     importlib.import_module(_name)
 
+_VERSIONS = versions()  # they are looked up in files, too
 COMPLETE, BROKEN, CRASHED = 0, 3, 4
 _OPERATIONS = ("write", "replace", "fsync", "unlink", "mkdir", "ftruncate")
 
@@ -94,6 +99,7 @@ def _child(settings: Settings, launch: Launch, fault: Fault | None, count_to: in
         with (
             mock.patch.object(extract, "create_engine", return_value=NullEngine()),
             mock.patch.object(extract, "join_launch", return_value=launch),
+            mock.patch.object(extract, "versions", return_value=_VERSIONS),
             _faulty(fault, counter),
         ):
             summary = extract.Run(settings, Silent()).execute()
