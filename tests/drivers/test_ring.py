@@ -6,7 +6,7 @@ import multiprocessing
 import pickle
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +21,7 @@ from ecgfounder.ecg.facts import Facts
 from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.preprocess.recipes import Empty, anywhere
 from ecgfounder.stages.read import Ask, Event, Failed, Input, Inputs, Job, Opened, ReadTask
+from tests.harness.known_arrays import SMALL_RING, KnownArraysTask, fails, known_arrays
 
 SOME = np.arange(24, dtype=np.float32).reshape(12, 2)
 
@@ -161,83 +162,22 @@ def test_messages_and_samples_that_come_in_pieces_are_whole(cut: int) -> None:
     np.testing.assert_array_equal(block.samples, SOME[None])
 
 
-@dataclass(frozen=True)
-class RandomTask(ReadTask):
-    """Inputs of random numbers and sizes, most of which fit into the ring."""
-
-    def events(self, job: Job, ask: Ask = lambda _need: None, empty: Empty = anywhere) -> Iterator[Event]:
-        arrays = arrays_of(job.place)
-        yield Opened(job, len(arrays), seconds={"read": 1e-4})
-        for number, data in enumerate(arrays):
-            yield Input(job, number, data)
-
-
-def arrays_of(place: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(place)
-    longest = 200_000 if place % 9 == 0 else 20_000
-    return [rng.random((12, int(rng.integers(1, longest))), np.float32) for _ in range(int(rng.integers(1, 5)))]
-
-
-@dataclass(frozen=True)
-class EqualTask(ReadTask):
-    """Inputs of one shape, most of them made in the ring, several for some jobs; some jobs fail after that."""
-
-    def events(self, job: Job, ask: Ask = lambda _need: None, empty: Empty = anywhere) -> Iterator[Event]:
-        expected = equal_arrays_of(job.place)
-        made = [empty(each.shape) if number % 4 or len(expected) > 1 else each for number, each in enumerate(expected)]
-        for array, each in zip(made, expected, strict=True):
-            array[...] = each
-        if job.place % 13 == 0:
-            yield Failed(job, "ReadError", "damaged")
-            return
-        yield Opened(job, len(made), seconds={"read": 1e-4})
-        for number, data in enumerate(made):
-            yield Input(job, number, data)
-
-
-def equal_arrays_of(place: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(place)
-    return [rng.random((12, 500), np.float32) for _ in range(5 if place % 7 == 0 else 1)]
-
-
-@dataclass(frozen=True)
-class LargeTask(ReadTask):
-    """Several inputs that are all made before the first is sent; the ring has room for those of two jobs."""
-
-    def events(self, job: Job, ask: Ask = lambda _need: None, empty: Empty = anywhere) -> Iterator[Event]:
-        expected = large_arrays_of(job.place)
-        made = [empty(each.shape) for each in expected]
-        for array, each in zip(made, expected, strict=True):
-            array[...] = each
-        yield Opened(job, len(made), seconds={"read": 1e-4})
-        for number, data in enumerate(made):
-            yield Input(job, number, data)
-
-
-def large_arrays_of(place: int) -> list[np.ndarray]:
-    return [np.full((1, 130_000), 100 * place + number, np.float32) for number in range(12)]
-
-
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("rows", [1, 3, 8])
-@pytest.mark.parametrize(
-    ("kind", "expected_of"), [("random", arrays_of), ("equal", equal_arrays_of), ("large", large_arrays_of)]
-)
-def test_inputs_of_many_jobs_are_those_of_the_jobs(
-    kind: str, expected_of: Callable[[int], list[np.ndarray]], rows: int, shared: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inputs_of_many_jobs_are_those_of_the_jobs(rows: int, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one kind after the other; positions go round several times with each."""
     if not shared:
         monkeypatch.delattr(rings.os, "memfd_create")
-    task = {"random": RandomTask, "equal": EqualTask, "large": LargeTask}[kind](Preparation())
-    n_jobs = {"random": 100, "equal": 1000, "large": 150}[kind]
-    pool = ReaderPool(task, 2, rows=rows)
-    expected_of = lru_cache(maxsize=32)(expected_of)
-    seen, together, failed = Counter[int](), 0, 0
+    monkeypatch.setattr(rings, "RING_BYTES", SMALL_RING)
+    n_jobs = {"random": 100, "equal": 300, "large": 60}
+    pool = ReaderPool(KnownArraysTask(Preparation()), 2, rows=rows)
+    expected_of = lru_cache(maxsize=32)(known_arrays)
+    seen, together, failed = Counter[tuple[str, int]](), Counter[str](), 0
     held: list[Inputs] = []
 
     def check(job: Job, number: int, data: np.ndarray) -> None:
-        np.testing.assert_array_equal(data, expected_of(job.place)[number])
-        seen[job.place] += 1
+        np.testing.assert_array_equal(data, expected_of(job.path, job.place)[number])
+        seen[job.path, job.place] += 1
 
     def give_back() -> None:
         for each in reversed(held):  # in another order than they came
@@ -247,34 +187,35 @@ def test_inputs_of_many_jobs_are_those_of_the_jobs(
         held.clear()
 
     try:
-        for event in pool.events(Job(place, f"{place}") for place in range(n_jobs)):
+        for event in pool.events(Job(place, kind) for kind, count in n_jobs.items() for place in range(count)):
             failed += isinstance(event, Failed)
             if isinstance(event, Input):
                 check(event.job, event.number, event.data)
             elif isinstance(event, Inputs):
-                together = max(together, len(event.inputs))
+                kind = event.inputs[0][0].path
+                together[kind] = max(together[kind], len(event.inputs))
                 held.append(event)
                 if len(held) == 3:
                     give_back()
         give_back()
     finally:
         pool.close()
-    sound = [place for place in range(n_jobs) if kind != "equal" or place % 13]
-    assert seen == {place: len(expected_of(place)) for place in sound}
-    assert failed == n_jobs - len(sound)
-    if kind == "equal":
-        assert together == (rows if shared and rows > 1 else 0)
+    jobs = [(kind, place) for kind, count in n_jobs.items() for place in range(count)]
+    sound = [job for job in jobs if not fails(*job)]
+    assert seen == {job: len(known_arrays(*job)) for job in sound}
+    assert failed == len(jobs) - len(sound) > 20
+    assert together["equal"] == (rows if shared and rows > 1 else 0)
 
 
 def test_short_jobs_are_given_several_at_once() -> None:
-    pool = ReaderPool(RandomTask(Preparation()), 1)
+    pool = ReaderPool(KnownArraysTask(Preparation()), 1)
     taken, furthest = 0, 0
 
     def jobs() -> Iterator[Job]:
         nonlocal taken
         for place in range(200):
             taken += 1
-            yield Job(place, f"{place}")
+            yield Job(place, "random")
 
     try:
         ended = 0
