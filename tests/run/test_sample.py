@@ -53,13 +53,25 @@ def flags(demo_cohort: Path, checkpoint_12lead: Path, tmp_path: Path) -> list[st
     return ["embed", *cohort, "--output_dir", str(tmp_path / "out"), "--pooling", "mean"]
 
 
+@pytest.fixture
+def engine() -> Any:
+    """An engine that costs nothing."""
+    made = NullEngine()
+    with mock.patch("ecgfounder.run.run.create_engine", return_value=made):
+        yield made
+
+
 def outcome(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = orjson.loads((out / "_run" / "run.json").read_bytes())
     return found
 
 
-def test_a_sample_is_resumed_to_the_whole(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
+def test_a_sample_is_resumed_to_the_whole(
+    flags: list[str], engine: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, weights = tmp_path / "out", tmp_path / "weights.pth"
+    weights.write_bytes(b"weights")
+    flags = [*flags, "--checkpoint", str(weights)]
     assert main([*flags, "--sample", "4"]) == 0
     said = capsys.readouterr().err
     assert ", of which a sample of 4 is taken; to do: 4, done before: 0" in said
@@ -148,13 +160,6 @@ def settings(tmp_path: Path) -> Settings:
         format="parquet",
         hints=ecgfounder.Hints(500.0, "mV", ecgfounder.STANDARD_LEADS),
     )
-
-
-@pytest.fixture
-def engine() -> Any:
-    made = NullEngine()
-    with mock.patch("ecgfounder.run.run.create_engine", return_value=made):
-        yield made
 
 
 def test_the_forecast_is_what_the_measured_recordings_took_times_all(settings: Settings, engine: Any) -> None:
