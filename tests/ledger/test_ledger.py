@@ -290,14 +290,14 @@ def write_entries(folder: Path, count: int) -> None:
             file.write(b'{"key":"%016x","record":"a","status":"done","output":"a.json","shape":[1],%s\n' % (key, facts))
 
 
-def test_two_hundred_thousand_entries_are_read_in_seconds(tmp_path: Path) -> None:
-    write_entries(tmp_path, 200_000)
+def test_a_hundred_thousand_entries_are_read_in_seconds(tmp_path: Path) -> None:
+    write_entries(tmp_path, 100_000)
     began = time.process_time()  # which does not run while others have the processor
-    assert len(read_ledger(tmp_path)) == 200_000
-    assert time.process_time() - began < 15  # about 1 s
+    assert len(read_ledger(tmp_path)) == 100_000
+    assert time.process_time() - began < 7.5  # about 0.7 s
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [5_000, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_an_entry_takes_little_memory(tmp_path: Path, count: int) -> None:
     write_entries(tmp_path, count)
     tracemalloc.start()  # makes the reading ten times slower
