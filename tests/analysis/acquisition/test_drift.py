@@ -139,7 +139,7 @@ def test_leace_leaves_no_site_and_takes_what_goes_with_it(result: DriftResult) -
 def test_intervals_have_the_true_auroc_of_all_within_and_across_sites(confounded: bool) -> None:
     """30 simulations; the slow test has 200."""
     prevalence, of_site = ((0.2, 0.5, 0.8), 1.0) if confounded else ((0.4, 0.4, 0.4), 0.0)
-    found = coverage_across_sites(30, n_patients=200, prevalence=prevalence, of_site=of_site, n_draws=60, n_true=5000)
+    found = coverage_across_sites(30, n_patients=200, prevalence=prevalence, of_site=of_site, n_draws=60, n_true=3000)
     for name in CONTROLS:
         assert found[name] >= 0.85, (name, found[name])
 
