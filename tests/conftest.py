@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from tests.harness.browser import Browser, browser_program, running_browser
 from tests.harness.hub_server import Hub, running_hub
 from tests.harness.object_server import Gateway, ObjectServer, gateway_to, program, running
 from tests.places import SHARED
+
+if TYPE_CHECKING:
+    from tests.harness.finished_demo import FinishedDemo
 
 # Threads of PyTorch keep their cores busy while they wait for each other; the processes of a test session share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
@@ -87,6 +91,17 @@ def demo_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def finished_demo(tmp_path_factory: pytest.TempPathFactory, graph_cache: Path) -> FinishedDemo:
+    """What `ecgfounder demo demo` left and said, run once; not to be changed."""
+    from tests.harness.finished_demo import run_demo_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+        patch.chdir(tmp_path_factory.mktemp("finished"))
+        return run_demo_once()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _light_main() -> Iterator[None]:
     """A reading process imports the program's main module anew: not pytest, which the user's program is not."""
@@ -122,6 +137,14 @@ def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(graph_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own cache."""
     monkeypatch.setenv("ECGFOUNDER_CACHE", str(graph_cache))
+
+
+@pytest.fixture
+def known_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process hash a checkpoint and read its packed weights once for all tests with this fixture."""
+    from tests.harness.known_files import know_files
+
+    know_files(monkeypatch)
 
 
 @pytest.fixture(scope="session")

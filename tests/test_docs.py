@@ -61,8 +61,11 @@ from ecgfounder.run.settings import Settings
 from ecgfounder.storage import Location
 from tests.builders import cardiosoft as cardiosoft_xml
 from tests.builders import muse as muse_xml
+from tests.harness.finished_demo import FinishedDemo
 from tests.harness.pages import DOCS, Block, blocks_of, commands_of
 from tests.places import ROOT
+
+pytestmark = pytest.mark.usefixtures("known_files")
 
 OUTPUT = ("--output_dir", "embeddings")
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
@@ -374,10 +377,13 @@ def test_a_cohorts_page_works_on_its_layout(
     assert [sorted(each) for each in meta["flags"].to_pylist()] == [sorted(each) for each in flags]
 
 
-def test_the_tutorial_runs_and_shows_what_its_command_draws(workplace: Workplace) -> None:
+def test_the_tutorial_runs_and_shows_what_its_command_draws(
+    workplace: Workplace, finished_demo: FinishedDemo
+) -> None:
     pytest.importorskip("matplotlib", reason="the tutorial draws an ECG; the extra [report] is not installed")
     from PIL import Image
 
+    workplace.special["ecgfounder demo demo\n"] = lambda: finished_demo.copy_to(Path("demo"))
     read_page("tutorial.md", workplace)
     assert workplace.names["X"].shape == (12, 1024)
     with Image.open(workplace.folder / "ecg.png") as drawn, Image.open(DOCS / "figures" / "paper.png") as shown:
@@ -396,24 +402,21 @@ def test_the_first_page_runs(workplace: Workplace, demo: Path) -> None:
     assert (workplace.folder / "embeddings" / "ecg_0001.json").exists()
 
 
-def test_the_page_on_neighbours_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ECGFOUNDER_CACHE", str(workplace.folder / "cache"))
-    assert main(["demo", str(workplace.folder / "demo")]) == 0
+def test_the_page_on_neighbours_runs(workplace: Workplace, finished_demo: FinishedDemo) -> None:
+    finished_demo.copy_to(workplace.folder / "demo")
     read_page("neighbours.md", workplace)
     assert workplace.names["found"].rows.shape == (12, 5)
     assert (workplace.folder / "neighbours" / "hubs.csv").exists()
 
 
-def test_the_page_on_the_viewer_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(workplace.folder)
-    main(["demo", "demo"])
+def test_the_page_on_the_viewer_runs(workplace: Workplace, finished_demo: FinishedDemo) -> None:
+    finished_demo.copy_to(workplace.folder / "demo")
     read_page("view.md", workplace)
     assert workplace.said == "enter\n"
 
 
-def test_the_page_on_duplicates_runs(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ECGFOUNDER_CACHE", str(workplace.folder / "cache"))
-    assert main(["demo", str(workplace.folder / "demo")]) == 0
+def test_the_page_on_duplicates_runs(workplace: Workplace, finished_demo: FinishedDemo) -> None:
+    finished_demo.copy_to(workplace.folder / "demo")
     read_page("duplicates.md", workplace)
     assert workplace.names["found"].n_of["same_file"] == 0
     assert (workplace.folder / "duplicates" / "recordings.csv").exists()
@@ -581,10 +584,14 @@ def test_the_reference_has_every_public_name() -> None:
 # --- the site --------------------------------------------------------------------------------------------------------
 
 
-def test_every_figure_is_drawn_by_the_script_and_small(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="figures need the extra [report]")
+def test_every_figure_is_drawn_by_the_script_and_small(
+    tmp_path: Path, finished_demo: FinishedDemo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matplotlib = pytest.importorskip("matplotlib", reason="figures need the extra [report]")
+    monkeypatch.setattr("ecgfounder.demo.demo.write_demo", lambda _folder: finished_demo.paths)
     script = DOCS / "figures" / "make_figures.py"
-    runpy.run_path(str(script))["main"]([str(tmp_path)])
+    with matplotlib.rc_context():
+        runpy.run_path(str(script))["main"]([str(tmp_path)])
     drawn = {path.name for path in tmp_path.iterdir()}
     kept = {path.name for path in script.parent.iterdir() if path.suffix in (".svg", ".png")}
     assert drawn == kept

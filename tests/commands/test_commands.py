@@ -18,7 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecgfounder.cli import embed_main, main
+from tests.harness.finished_demo import FinishedDemo
 from tests.places import ROOT
+
+pytestmark = pytest.mark.usefixtures("known_files")
 
 SCRIPT = ROOT / "scripts" / "ecg_fm" / "inference.py"
 
@@ -396,13 +399,13 @@ def test_a_second_run_on_the_same_folder_is_refused_with_the_first_one_s_process
     assert embed(flags) == 1
 
 
-def test_demo_command_makes_a_cohort_and_embeds_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", str(tmp_path / "demo")]) == 0
-    said = capfd.readouterr().err
+def test_demo_command_makes_a_cohort_and_embeds_it(finished_demo: FinishedDemo) -> None:
+    said = finished_demo.said
+    assert finished_demo.status == 0
     assert "12 of 13 recordings embedded, 1 failed" in said
     assert "1 of 12 recordings include a 1 mV calibration pulse" in said
     assert "random weights" in said
-    assert len(outputs(tmp_path / "demo" / "embeddings")) == 12
+    assert len(outputs(finished_demo.folder / "embeddings")) == 12
 
 
 def test_a_run_goes_on_where_nobody_reads_its_lines_any_more(flags: list[str], undisturbed: dict[str, bytes]) -> None:
