@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ SOURCES = ROOT / "src" / "ecgfounder"
 LIBRARIES = ("builders", "harness")
 
 
-def modules() -> list[Path]:
-    return sorted(TESTS.rglob("*.py"))
+@cache
+def modules() -> tuple[Path, ...]:
+    return tuple(sorted(TESTS.rglob("*.py")))
 
 
 def is_test_module(name: str) -> bool:
@@ -36,8 +38,13 @@ def imported_by(text: str) -> Iterator[tuple[int, str]]:
             module = "." * node.level + (node.module or "")
             yield node.lineno, module
             yield from ((node.lineno, f"{module}.{each.name}") for each in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and _last_name(node.func).endswith(("import_module", "__import__")):
             yield from ((node.lineno, each.value) for each in node.args if _is_text(each))
+
+
+def _last_name(node: ast.expr) -> str:
+    """The name that stands last in a dotted one; "" of anything else."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _is_text(node: ast.expr) -> bool:

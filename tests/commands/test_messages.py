@@ -21,6 +21,8 @@ from ecgfounder import cli
 from ecgfounder.machine import is_reachable
 from tests.builders.cohorts import HINTS, write_cohort
 
+pytestmark = pytest.mark.usefixtures("known_files")
+
 
 def flags_of(cohort: Path, out: Path, checkpoint: Path, *more: str) -> list[str]:
     hints = ["--sampling_rate", "500", "--unit", "mV", "--leads", ",".join(HINTS.leads or ())]

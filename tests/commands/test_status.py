@@ -34,13 +34,15 @@ from ecgfounder.storage import Location
 from tests.builders.entries import entry_of
 from tests.places import ROOT
 
+pytestmark = pytest.mark.usefixtures("known_files")
+
 Embed = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def flags(demo_cohort: Path, checkpoint_12lead: Path) -> list[str]:
     cohort = ["--dataset", str(demo_cohort / "ecg"), "--checkpoint", str(checkpoint_12lead)]
-    return ["embed", *cohort, "--pooling", "mean", "--num_workers", "0"]
+    return ["embed", *cohort, "--window", "1", "--pooling", "mean", "--num_workers", "0"]
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

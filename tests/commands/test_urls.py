@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from ecgfounder.cli import main
+from ecgfounder.commands.chat import dummy_main
 from ecgfounder.errors import SettingsError
 from ecgfounder.readers import read_ecg
 from ecgfounder.storage.paths import absolute_path
@@ -43,12 +43,14 @@ def given(command: list[str], flag: str, url: str = URL) -> list[str]:
     ],
     ids=lambda command: " ".join(command)[:60],
 )
-def test_a_url_that_is_not_supported_is_refused_by_name(command: list[str], tmp_path: Path) -> None:
+def test_a_url_that_is_not_supported_is_refused_by_name(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "ecgfounder.cli", *command], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, "s3:// is not supported" in done.stderr) == (2, True), done.stderr
+    monkeypatch.chdir(tmp_path)
+    status = main(command)
+    said = capsys.readouterr().err
+    assert (status, "s3:// is not supported" in said) == (2, True), said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv"]
 
 
@@ -69,29 +71,28 @@ def test_a_url_that_is_not_supported_is_refused_by_name(command: list[str], tmp_
     ],
     ids=lambda command: " ".join(command)[:60],
 )
-def test_a_scheme_that_is_not_known_is_refused(command: list[str], tmp_path: Path) -> None:
+def test_a_scheme_that_is_not_known_is_refused(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "ecgfounder.cli", *command], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, "sftp:// is not supported" in done.stderr) == (2, True), done.stderr
+    monkeypatch.chdir(tmp_path)
+    status = main(command)
+    said = capsys.readouterr().err
+    assert (status, "sftp:// is not supported" in said) == (2, True), said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv"]
 
 
 @pytest.mark.parametrize(("flag", "url"), [("--embeddings_dirs", UNKNOWN), ("--output_file", URL)])
-def test_the_chat_commands_refuse_it_too(flag: str, url: str, tmp_path: Path) -> None:
+def test_the_chat_commands_refuse_it_too(
+    flag: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "data.csv").write_text("ecg_paths,q,a\na.xml,q,a\n")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.json").write_text("{}")
-    script = Path(__file__).resolve().parents[2] / "scripts" / "ecg_fm" / "sample_data" / "create_dummy_dataset.py"
-    done = subprocess.run(
-        [sys.executable, str(script), *given(CHAT, flag, url)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, f"{url.partition(':')[0]}:// is not supported" in done.stderr) == (2, True), done.stderr
+    monkeypatch.chdir(tmp_path)
+    status = dummy_main(given(CHAT, flag, url))
+    said = capsys.readouterr().err
+    assert (status, f"{url.partition(':')[0]}:// is not supported" in said) == (2, True), said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "out"]
 
 
