@@ -377,9 +377,7 @@ def test_a_cohorts_page_works_on_its_layout(
     assert [sorted(each) for each in meta["flags"].to_pylist()] == [sorted(each) for each in flags]
 
 
-def test_the_tutorial_runs_and_shows_what_its_command_draws(
-    workplace: Workplace, finished_demo: FinishedDemo
-) -> None:
+def test_the_tutorial_runs_and_shows_what_its_command_draws(workplace: Workplace, finished_demo: FinishedDemo) -> None:
     pytest.importorskip("matplotlib", reason="the tutorial draws an ECG; the extra [report] is not installed")
     from PIL import Image
 

@@ -12,6 +12,7 @@ import io
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -86,7 +87,12 @@ def _single(format_name: str, name: str, data: bytes, hints: Hints | None = None
 
 def built() -> list[Original]:
     """Small files of every format and of its variants; those that need an extra, where that is installed."""
-    return [*_xml(), *_dicom(), *_scp(), *_healforce(), *_wfdb(), *_holter(), *_unverified(), *_arrays()]
+    return list(_built())
+
+
+@cache
+def _built() -> tuple[Original, ...]:
+    return (*_xml(), *_dicom(), *_scp(), *_healforce(), *_wfdb(), *_holter(), *_unverified(), *_arrays())
 
 
 def _xml() -> Iterator[Original]:

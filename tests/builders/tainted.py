@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,7 +52,12 @@ N_SAMPLES = 300
 
 def tainted() -> list[Original]:
     """A file of every format and of its variants."""
-    return [*_philips(), *_xml(), *_binary(), *_unverified(), *_wfdb(), *_holter(), *_arrays()]
+    return list(_tainted())
+
+
+@cache
+def _tainted() -> tuple[Original, ...]:
+    return (*_philips(), *_xml(), *_binary(), *_unverified(), *_wfdb(), *_holter(), *_arrays())
 
 
 def _one(format_name: str, name: str, data: bytes) -> Original:

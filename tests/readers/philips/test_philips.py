@@ -57,6 +57,7 @@ def counts_of(recording: Recording, resolution_uv: float = 5) -> npt.NDArray[np.
     return np.rint(recording.samples.astype(np.float64) * 1000 / resolution_uv).astype(np.int64)
 
 
+@cache
 def document(**options) -> str:
     """A document of 700 samples as text, for tests that change something in it."""
     return encode_sierra(walk(), **options).decode("utf-8")
