@@ -27,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("known_files")
 SCRIPT = ROOT / "scripts" / "ecg_fm" / "inference.py"
 
 
-PATIENTS = ("001", "003", "004", "006", "011", "012")
-"""Of the demo cohort: two recordings of one patient, an older format, 11 s, 1000 Hz, and the damaged file."""
+PATIENTS = ("001", "003", "006", "007", "011", "012")
+"""Of the demo cohort: two recordings of one patient, 11 s, 1000 Hz, the damaged file; some of them in each of 3 shards."""
 
 
 @pytest.fixture(scope="session")
@@ -179,7 +179,7 @@ def test_lost_outputs_changed_inputs_and_retried_failures_are_done_again(
     assert embed(flags) == 1
     (out / "ecg_0001.json").unlink()
     shutil.copyfile(mine / "ecg/patient_001/ecg_0001.xml", mine / "ecg/patient_003/ecg_0003.xml")  # another content
-    os.utime(mine / "ecg/patient_004/ecg_0005.xml")  # only the time
+    os.utime(mine / "ecg/patient_007/ecg_0008.xml")  # only the time
     shutil.copyfile(mine / "ecg/patient_001/ecg_0001.xml", mine / "ecg/patient_012/ecg_0013.xml")  # mended
     assert embed(flags) == 1
     found = outputs(out)

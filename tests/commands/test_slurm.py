@@ -133,11 +133,11 @@ def wait_for(path: Path, pattern: str) -> None:
 def test_a_task_ends_in_order_before_its_limit_and_is_queued_again(
     number: signal.Signals, restarts: str, calls: list[str], write: Write, tmp_path: Path, demo_cohort: Path
 ) -> None:
-    (content,) = (path.read_bytes() for path in demo_cohort.rglob("ecg_0001.xml"))
+    (recording,) = demo_cohort.rglob("ecg_0001.xml")
     cohort = tmp_path / "cohort"
     cohort.mkdir()
     for each in range(1000):
-        (cohort / f"{each}.xml").write_bytes(content)
+        (cohort / f"{each}.xml").hardlink_to(recording)
     assert write("--dataset", str(cohort), "--shard", "1/2", "--batch_size", "1") == 0
     task = subprocess.Popen(["bash", "job.sh"], env=environment(1, tmp_path, SLURM_RESTART_COUNT=restarts))
     wait_for(Path("out"), "*.json")
