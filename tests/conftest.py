@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import sys
 import uuid
@@ -23,9 +22,6 @@ from tests.places import SHARED
 
 if TYPE_CHECKING:
     from tests.harness.finished_demo import FinishedDemo
-
-# Threads of PyTorch keep their cores busy while they wait for each other; the processes of a test session share the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
