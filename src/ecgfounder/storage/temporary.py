@@ -1,6 +1,6 @@
 """Temporary folders. If a process is killed, its folders are removed by the next process that makes one.
 
-Out: a folder that only this user can read. The kernel's lock on a file in it says that it is in use.
+Out: a folder that only this user can read. The kernel's lock on it says that it is in use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 
 PREFIX = "ecgfounder-"
-_LOCK = ".in-use"
+_MARK = ".made-by-ecgfounder"
 
 
 def make_temporary_folder() -> tuple[Path, Callable[[], None]]:
@@ -42,12 +42,11 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def _held(folder: Path) -> int:
-    """A descriptor with the lock. On a file system without locks, nobody else removes the folder."""
-    aside = folder / f"{_LOCK}-soon"
-    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """A descriptor of the folder with the lock. On a file system without locks, nobody else removes the folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.rename(aside, folder / _LOCK)  # it gets its name when it is locked
+    (folder / _MARK).touch()  # from now on, no lock means no process
     return descriptor
 
 
@@ -69,10 +68,10 @@ def _remove_left_ones() -> None:
 def _remove_if_left(folder: Path) -> None:
     if folder.lstat().st_uid != os.geteuid():
         return
-    # A folder without this file is another program's, or is being made.
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
+        if (folder / _MARK).exists():  # else it is another program's, or is being made
+            shutil.rmtree(folder)
     finally:
         os.close(descriptor)
