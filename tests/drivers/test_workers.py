@@ -222,19 +222,21 @@ def test_workers_leave_signals_to_the_main_process() -> None:
     assert len(outcome.inputs) == 3
 
 
-def test_a_signal_to_all_processes_does_not_end_workers_that_are_starting() -> None:
-    pool = ReaderPool(SCRIPTED, 2)
+@pytest.mark.parametrize("n_workers", [1, 2])  # 2: they are forked from the process that is starting
+def test_a_signal_to_all_processes_does_not_end_workers_that_are_starting(n_workers: int) -> None:
+    pool = ReaderPool(SCRIPTED, n_workers)
     try:
-        started = {worker.process.pid for worker in pool._workers}
-        for pid in started:
-            assert pid is not None
+        workers = list(pool._workers)
+        for pid in [*(worker.process.pid for worker in workers), *(each._process.pid for each in pool._nurseries)]:
+            if pid is None:
+                continue  # not forked yet
             os.kill(pid, signal.SIGTERM)  # at an instant when Python has hardly begun
             os.kill(pid, signal.SIGINT)
         outcome = outcome_of(pool.events(jobs_of(["small"] * 4)))
+        assert pool._workers == workers  # none had to be replaced
     finally:
         pool.close()
     assert len(outcome.inputs) == 4
-    assert {opened.facts.device["pid"] for opened in outcome.facts.values()} <= started  # none had to be replaced
 
 
 def test_starting_workers_leaves_the_signals_of_the_main_process_as_they_were() -> None:
@@ -351,7 +353,9 @@ class SlowToStart:
 
 def test_a_pool_that_is_not_needed_after_all_ends_before_its_processes_have_started() -> None:
     pool = ReaderPool(SlowToStart(), 2)  # type: ignore[arg-type]
-    processes = [worker.process.pid for worker in pool._workers]
+    assert [worker.process.pid for worker in pool._workers] == [None, None]  # they are forked later
+    processes = [nursery._process.pid for nursery in pool._nurseries]
+    assert len(processes) == 1
     began = time.monotonic()
     pool.close(patience=60)
     assert time.monotonic() - began < 20

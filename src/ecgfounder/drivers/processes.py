@@ -27,7 +27,8 @@ from typing import Any
 from ecgfounder.drivers.growth import Growth
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
 from ecgfounder.drivers.memory import Memory
-from ecgfounder.drivers.ring import Ring, make_ring
+from ecgfounder.drivers.nursery import Forked, Nursery
+from ecgfounder.drivers.ring import Counts, Ring, make_ring
 from ecgfounder.drivers.wire import Asked, Block, Inbox, Message, Rows, serve
 from ecgfounder.errors import ReadError, RunError
 from ecgfounder.machine import AwakeClock, return_freed_memory
@@ -67,12 +68,10 @@ class _Worker:
 
     Attributes
     ----------
-    begun : Any
-        Number of jobs that it has begun, which it counts in shared memory.
+    shared : Ring or Counts
+        Where it counts the jobs that it has begun, and says whether it waits for an object store; that time is not a file's.
     seen : int
-        That number, when it was last looked at.
-    waits : Any
-        Whether it waits for an object store, in shared memory; that time is not a file's.
+        Number of jobs that it had begun when it was last looked at.
     ended : int
         Number of jobs that have ended.
     jobs : deque of Job
@@ -86,10 +85,9 @@ class _Worker:
         Number of inputs of the current job that are still to come.
     """
 
-    process: BaseProcess
+    process: BaseProcess | Forked
     pipe: Connection
-    begun: Any
-    waits: Any
+    shared: Ring | Counts
     ring: Ring | None
     inbox: Inbox
     seen: int = 0
@@ -101,7 +99,7 @@ class _Worker:
 
     def take_lost(self) -> Job | None:
         """Remove the job that it may have died of, the last one that it has begun and not told of."""
-        n_begun = int(self.begun.value) - self.ended
+        n_begun = int(self.shared.begun.value) - self.ended
         if not 0 < n_begun <= len(self.jobs):
             return None
         lost = self.jobs[n_begun - 1]
@@ -152,7 +150,7 @@ class ReaderPool:
         self._timeout = timeout
         self.waited = 0.0
         self._context = multiprocessing.get_context("spawn")
-        self._failed_starts = 0
+        self._failed_starts: set[object] = set()  # processes that died at their start
         self._stopping = False
         self._clock = AwakeClock(longest=4 * LOOK_SECONDS)
         self._growth = Growth()
@@ -161,8 +159,9 @@ class ReaderPool:
         self._memory: Memory[_Worker] = Memory(sys.maxsize if memory is None else memory)
         self._selector = selectors.DefaultSelector()
         self._workers: list[_Worker] = []
+        self._nurseries: list[Nursery] = []  # none or one
         # Without `close`, multiprocessing would wait for workers after it sent them a signal that they ignore.
-        Finalize(self, _kill, (self._workers,), exitpriority=1)
+        Finalize(self, _kill, (self._workers, self._nurseries), exitpriority=1)
         try:
             for _ in range(min(n_workers, n_started or n_workers)):
                 self._start()
@@ -243,18 +242,16 @@ class ReaderPool:
         for worker in self._workers:
             _end(worker.process, max(0.0, deadline - time.monotonic()) if worker.ready else 0.0)
         self._workers.clear()
+        while self._nurseries:
+            self._nurseries.pop().close(patience=1.0)
         self._selector.close()
 
     def _start(self) -> None:
         """Start a process and add it to the workers; none is left if a signal comes in between."""
         ours, theirs = self._context.Pipe(duplex=True)
-        begun, waits, ring = self._shared("Q"), self._shared("B"), make_ring(self._rows)
-        process = self._context.Process(
-            target=serve,
-            args=(theirs, self._task, begun, waits, ring, self._rows),
-            name="ecgfounder-reader",
-            daemon=True,
-        )
+        shared = make_ring(self._rows) or self._counts()
+        ring = shared if isinstance(shared, Ring) else None
+        process = self._process(theirs, shared)
         resource_tracker.ensure_running()  # it would unblock the signals below
         # The new process inherits the blocked signals, so that a signal to all processes of a job cannot end it before
         # `serve` ignores the signal.
@@ -263,14 +260,14 @@ class ReaderPool:
             with _without_main_module(self._task), _with_one_thread():
                 process.start()
             theirs.close()
-            worker = _Worker(process, ours, begun, waits, ring, Inbox(ours, ring))
+            worker = _Worker(process, ours, shared, ring, Inbox(ours, ring))
             self._selector.register(ours, selectors.EVENT_READ, worker)
             self._workers.append(worker)
         except BaseException:  # also that of a signal which another thread has received
             self._workers[:] = [each for each in self._workers if each.process is not process]
             with suppress(KeyError):
                 self._selector.unregister(ours)
-            if process.pid is not None:
+            if isinstance(process, Forked) or process.pid is not None:
                 process.kill()
                 process.join()
             if ring is not None:
@@ -279,9 +276,21 @@ class ReaderPool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _shared(self, kind: str) -> Any:
+    def _process(self, pipe: Connection, shared: Ring | Counts) -> BaseProcess | Forked:
+        """A process for a worker with these ends, not started."""
+        if isinstance(shared, Counts) or self._n_workers == 1:  # a nursery would cost more than it saves
+            return self._context.Process(
+                target=serve, args=(pipe, self._task, shared, self._rows), name="ecgfounder-reader", daemon=True
+            )
+        if self._nurseries and not self._nurseries[0].is_usable:
+            self._nurseries.pop().close()
+        if not self._nurseries:
+            self._nurseries.append(Nursery(self._context, self._task, self._rows))
+        return Forked(self._nurseries[0], pipe, shared)
+
+    def _counts(self) -> Counts:
         try:
-            return self._context.RawValue(kind)
+            return Counts(self._context.RawValue("Q"), self._context.RawValue("B"))
         except OSError as error:
             raise RunError(
                 f"The reading processes need a temporary folder for shared memory, and none can be used: {error}. Set TMPDIR to "
@@ -354,7 +363,7 @@ class ReaderPool:
             return
         if message is None:  # it has started
             worker.ready = True
-            self._failed_starts = 0
+            self._failed_starts: set[object] = set()  # processes that died at their start
             self._growth.begin()  # excludes the time of its start
             return
         if isinstance(message, Rows):
@@ -412,8 +421,8 @@ class ReaderPool:
     def _give_up(self, waiting: deque[Job]) -> Iterator[Event]:
         now = self._clock.now()
         for worker in list(self._workers):
-            begun = int(worker.begun.value)
-            if worker.waits.value or begun != worker.seen:
+            begun = int(worker.shared.begun.value)
+            if worker.shared.waits.value or begun != worker.seen:
                 worker.seen = begun
                 worker.since = now  # a store's own time limits end the waiting for it
             patience = self._timeout if worker.ready else max(self._timeout, START_TIMEOUT)
@@ -436,8 +445,8 @@ class ReaderPool:
         lost = worker.take_lost()
         waiting.extendleft(reversed(worker.jobs))
         if not worker.ready:
-            self._failed_starts += 1
-        starts_fail = self._failed_starts >= _STARTS_THAT_MAY_FAIL
+            self._failed_starts.add(worker.process.origin if isinstance(worker.process, Forked) else worker)
+        starts_fail = len(self._failed_starts) >= _STARTS_THAT_MAY_FAIL
         if starts_fail and not any(each.ready for each in self._workers):
             raise RunError(f"Reading processes do not start ({_death(code)}); num_workers=0 shows the error.")
         if starts_fail:
@@ -480,12 +489,14 @@ def _with_one_thread() -> Iterator[None]:
         os.environ.pop(_THREADS, None)  # two threads may do the same
 
 
-def _kill(workers: list[_Worker]) -> None:
+def _kill(workers: list[_Worker], nurseries: list[Nursery]) -> None:
     for worker in workers:
         worker.process.kill()
+    while nurseries:
+        nurseries.pop().close()
 
 
-def _end(process: BaseProcess, patience: float = 5.0) -> int | None:
+def _end(process: BaseProcess | Forked, patience: float = 5.0) -> int | None:
     """Wait for a process that is about to end, kill it after `patience` seconds; returns its exit status."""
     process.join(patience)
     if process.is_alive():

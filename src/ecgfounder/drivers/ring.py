@@ -7,12 +7,14 @@ what does not fit, samples are sent through the pipe.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import reduction
 from typing import Any
 
@@ -24,7 +26,22 @@ Array = npt.NDArray[np.float32]
 RING_BYTES = 8 << 20
 """Room for over thirty recordings of 10 s; a process that is further ahead sends through its pipe, and waits there."""
 
-_HEADER = 64  # bytes before the ring, which hold the position up to which the space was given back
+_HEADER = 64  # bytes before the ring
+_RETURNED, _BEGUN, _WAITS = 0, 8, 16  # places in the header
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a reading process tells of its work in shared memory, where there is no ring.
+
+    Attributes
+    ----------
+    begun, waits : ctypes object
+        As those of `Ring`.
+    """
+
+    begun: Any
+    waits: Any
 
 
 class Ring:
@@ -38,12 +55,23 @@ class Ring:
         Bytes for arrays.
     together : int
         How many arrays of one shape shall follow each other as one, if there is room.
+
+    Attributes
+    ----------
+    begun : ctypes.c_uint64
+        Number of jobs that the reading process has begun, which it counts.
+    waits : ctypes.c_bool
+        Whether it waits for an object store.
     """
 
     def __init__(self, file: int, size: int, together: int = 1) -> None:
         self._file, self._size, self._together = file, size, together
         self._memory = mmap.mmap(file, _HEADER + size)
-        self._returned = np.frombuffer(self._memory, np.uint64, 1)
+        self._returned = np.frombuffer(
+            self._memory, np.uint64, 1, _RETURNED
+        )  # the position up to which space was given back
+        self.begun = ctypes.c_uint64.from_buffer(self._memory, _BEGUN)
+        self.waits = ctypes.c_bool.from_buffer(self._memory, _WAITS)
         # Of the writer.
         self._written = 0
         self._made: deque[tuple[int, Array]] = deque()  # arrays that were made and not sent yet, and their positions
@@ -55,6 +83,10 @@ class Ring:
 
     def __reduce__(self) -> tuple[Callable[..., Ring], tuple[Any, ...]]:
         return _rebuilt, (reduction.DupFd(self._file), self._size, self._together)
+
+    def fileno(self) -> int:
+        """The descriptor of its file."""
+        return self._file
 
     # --- the writer's part -----------------------------------------------------------------------------------------------
 
@@ -155,6 +187,11 @@ def make_ring(together: int = 1) -> Ring | None:
     except OSError:
         os.close(file)
         return None
+
+
+def ring_at(file: int, together: int) -> Ring:
+    """The ring in a file of `make_ring`, which it then owns."""
+    return Ring(file, os.fstat(file).st_size - _HEADER, together)
 
 
 def _rebuilt(file: Any, size: int, together: int) -> Ring:

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
-from ecgfounder.drivers.ring import Ring
+from ecgfounder.drivers.ring import Counts, Ring
 from ecgfounder.ecg.facts import Facts, Identity
 from ecgfounder.machine import keep_freed_memory, return_freed_memory
 from ecgfounder.preprocess.recipes import anywhere
@@ -93,7 +93,7 @@ Message = Event | Asked | Rows | None
 """What a reading process sends; None when it has started."""
 
 
-def serve(pipe: Connection, task: ReadTask, begun: Any, waits: Any, ring: Ring | None, rows: int) -> None:
+def serve(pipe: Connection, task: ReadTask, shared: Ring | Counts, rows: int) -> None:
     """A worker's main loop: lists of jobs in, events out, until the pipe ends; at most `rows` inputs are sent together.
 
     In shared memory, it counts the jobs that it has begun, and says whether it waits for an object store.
@@ -103,11 +103,12 @@ def serve(pipe: Connection, task: ReadTask, begun: Any, waits: Any, ring: Ring |
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
-    _die_with_parent()
+    die_with_parent()
     keep_freed_memory()
     gc.freeze()  # collections need not look at what was imported
-    tell_waiting(partial(setattr, waits, "value"))
+    tell_waiting(partial(setattr, shared.waits, "value"))
     jobs: deque[Job] = deque()
+    ring = shared if isinstance(shared, Ring) else None
     outbox = Outbox(pipe, ring, rows)
     has_come = select.poll()  # in a tenth of the time of `pipe.poll`
     has_come.register(pipe.fileno(), select.POLLIN)
@@ -134,7 +135,7 @@ def serve(pipe: Connection, task: ReadTask, begun: Any, waits: Any, ring: Ring |
             job = jobs.popleft()
             if is_url(job.path):  # it may take long: what has been read must not wait for it
                 outbox.flush()
-            begun.value += 1
+            shared.begun.value += 1
             if ring is not None:
                 ring.forget()
             _tell(task.events(job, ask, empty), outbox)
@@ -347,7 +348,7 @@ class Inbox:
             yield rows, Block(samples)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """On Linux, make the kernel kill this process when the main process is killed, even while it reads a file."""
     if sys.platform == "linux":
         parent_death_signal = 1  # PR_SET_PDEATHSIG
