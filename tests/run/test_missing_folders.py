@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from multiprocessing import heap
@@ -98,11 +99,22 @@ def without_temporary_folder() -> None:
     mock.patch.object(heap.Arena, "_dir_candidates", []).start()
 
 
-def test_without_a_temporary_folder_a_run_is_refused_in_one_line(
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere counts are in a file")
+def test_a_run_needs_no_temporary_folder_for_its_reading_processes(embed: list[str]) -> None:
+    def there() -> int:
+        without_temporary_folder()
+        return cli.main(embed)
+
+    assert forked(there) == 1  # the damaged recording
+
+
+def test_without_shared_memory_and_a_temporary_folder_a_run_is_refused_in_one_line(
     embed: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     def there() -> int:
         without_temporary_folder()
+        if hasattr(os, "memfd_create"):
+            del os.memfd_create
         return cli.main(embed)
 
     assert forked(there) == 2

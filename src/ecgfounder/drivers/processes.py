@@ -363,7 +363,7 @@ class ReaderPool:
             return
         if message is None:  # it has started
             worker.ready = True
-            self._failed_starts: set[object] = set()  # processes that died at their start
+            self._failed_starts.clear()
             self._growth.begin()  # excludes the time of its start
             return
         if isinstance(message, Rows):
