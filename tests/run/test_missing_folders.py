@@ -100,12 +100,13 @@ def without_temporary_folder() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere counts are in a file")
-def test_a_run_needs_no_temporary_folder_for_its_reading_processes(embed: list[str]) -> None:
+def test_a_run_needs_no_temporary_folder_for_its_reading_processes(embed: list[str], tmp_path: Path) -> None:
     def there() -> int:
         without_temporary_folder()
         return cli.main(embed)
 
-    assert forked(there) == 1  # the damaged recording
+    assert forked(there) == 1  # one recording is damaged, and one is constant
+    assert len(list((tmp_path / "out").glob("*.json"))) == 19
 
 
 def test_without_shared_memory_and_a_temporary_folder_a_run_is_refused_in_one_line(
