@@ -118,7 +118,8 @@ class ReaderPool:
         Maximum number of processes.
     n_started : int, optional
         Number of processes started at the beginning; the number is doubled whenever the caller mostly waits for them, as long
-        as that helps. A process costs a fifth of a core-second to start. None starts all.
+        as that helps. The first costs a fifth of a core-second to start, others a tenth of that where they are forked. None
+        starts all.
     timeout : float, default: 120.0
         Time limit for one file, in seconds, after which the file fails and its worker is replaced. Time in which this process
         was suspended, or the worker waited for an object store, does not count.
