@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from ecgfounder.drivers.nursery import Forked
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import RunError
 from ecgfounder.stages.read import Event, Failed, Input, Inputs, Opened
-from tests.harness.scripted import SCRIPTED, StillbornTask, jobs_of
+from tests.harness.scripted import SCRIPTED, FewProcessesTask, StillbornTask, jobs_of
+from tests.places import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each reading process is started by itself")
 
@@ -104,12 +107,25 @@ def test_one_that_cannot_start_is_named_with_its_exit_status() -> None:
         pool.close()
 
 
-def test_a_system_that_allows_no_further_process_is_told_as_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused() -> int:
-        raise BlockingIOError("Resource temporarily unavailable")
-
-    monkeypatch.setattr(nurseries.os, "fork", refused)
-    assert nurseries._forked(None, [], SCRIPTED, 1) == nurseries._NONE  # type: ignore[arg-type]
+@pytest.mark.parametrize("allowed", [0, 3])
+def test_a_system_that_allows_no_further_process_is_asked_a_few_times(
+    allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any process the run is refused with the system's message; with some it goes on."""
+    starts = []
+    start = ReaderPool._start
+    monkeypatch.setattr(ReaderPool, "_start", lambda pool: (starts.append(pool), start(pool)))
+    pool = ReaderPool(FewProcessesTask(SCRIPTED.preparation, allowed=allowed), 3)
+    try:
+        if allowed:
+            done = list(singly(pool.events(jobs_of(["kill", *["nap,small"] * 30]))))
+            assert sorted(place for kind, place in done if kind == "Input") == list(range(1, 31))
+        else:
+            with pytest.raises(RunError, match=r"do not start \(Resource temporarily unavailable\)"):
+                list(pool.events(jobs_of(["small"] * 30)))
+    finally:
+        pool.close()
+    assert len(starts) < 10
 
 
 def test_exit_statuses_are_those_of_the_workers(pool: ReaderPool) -> None:
@@ -152,17 +168,27 @@ def test_an_answer_to_a_question_that_was_interrupted_is_not_taken_for_the_next(
     monkeypatch.setattr(nursery, "_receive", receive)
     assert one.is_alive()
     one.kill()
+    time.sleep(0.2)
+    monkeypatch.setattr(nursery, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.join(0.0)  # it has ended, and nobody was told
+    monkeypatch.setattr(nursery, "_receive", receive)
     one.join(20)
     assert one.exitcode == -signal.SIGKILL
+    assert nursery.is_usable
 
 
-def test_one_that_does_not_answer_is_killed_with_its_workers(pool: ReaderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("timeout", [0.1, None])
+def test_one_that_does_not_answer_is_killed_with_its_workers(
+    pool: ReaderPool, timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nurseries, "_GRACE", 0.3)
     list(singly(pool.events(jobs_of(["small"] * 30))))
     (nursery,) = pool._nurseries
     os.kill(nursery._process.pid or 0, signal.SIGSTOP)
     worker = pool._workers[0].process
-    worker.join(0.1)
+    worker.kill()
+    worker.join(timeout)
     assert worker.exitcode == -signal.SIGKILL
     done = list(singly(pool.events(jobs_of(["small"] * 30))))
     assert sorted(place for kind, place in done if kind != "Opened") == list(range(30))
@@ -175,3 +201,56 @@ def test_each_worker_counts_for_itself(pool: ReaderPool) -> None:
     assert [worker.shared.begun.value for worker in pool._workers] == [worker.ended for worker in pool._workers]
     assert sum(worker.ended for worker in pool._workers) == 12
     assert min(worker.ended for worker in pool._workers) > 0
+
+
+PRINTING = """
+import atexit, sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import dataclass
+from ecgfounder.drivers.processes import ReaderPool
+from tests.harness.scripted import SCRIPTED, ScriptedTask, jobs_of
+
+print("imported")
+atexit.register(print, "left")
+
+@dataclass(frozen=True)
+class Task(ScriptedTask):
+    def events(self, job, *more):
+        print("reads", job.place)
+        return super().events(job, *more)
+
+if __name__ == "__main__":
+    pool = ReaderPool(Task(SCRIPTED.preparation), 2)
+    for event in pool.events(jobs_of(["nap,small"] * 6)):
+        pass
+    pool.close()
+"""
+
+
+def test_what_a_users_filter_prints_is_printed_once(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PRINTING)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py", ROOT], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert done.stderr == ""
+    said = Counter(done.stdout.splitlines())
+    assert [said.pop(f"reads {place}") for place in range(6)] == [1] * 6
+    assert said == {"imported": 2, "left": 4}  # imported here and for the workers; left by all four processes
+
+
+IGNORING = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_a_command_that_was_started_with_its_children_ignored_embeds(
+    demo_cohort: Path, checkpoint_small: Path, tmp_path: Path
+) -> None:
+    command = ["-m", "ecgfounder.cli", "embed", "--dataset", demo_cohort / "dataset", "--data_dir", demo_cohort]
+    command += ["--checkpoint", checkpoint_small, "--output_dir", tmp_path / "out", "--num_workers", "2"]
+    done = subprocess.run([sys.executable, "-c", IGNORING, *command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr  # one recording is damaged
+    assert "Traceback" not in done.stderr

@@ -5,6 +5,7 @@ In: jobs whose paths say what happens. Out: their events. Apart from the tests, 
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
@@ -128,6 +129,25 @@ class StillbornTask(ScriptedTask):
 
     def __setstate__(self, _state: dict[str, Any]) -> None:
         os._exit(3)
+
+
+@dataclass(frozen=True)
+class FewProcessesTask(ScriptedTask):
+    """Lets the process that receives it fork a few times."""
+
+    allowed: int = 0
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        left = iter(range(self.allowed))
+        fork = os.fork
+
+        def fork_or_not() -> int:
+            if next(left, None) is None:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return fork()
+
+        os.fork = fork_or_not
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -53,6 +56,44 @@ def test_what_a_killed_process_left_is_removed_by_the_next() -> None:
     with temporary_folder() as folder:
         assert not left.exists()
         assert folder.is_dir()
+
+
+def test_a_folder_that_cannot_be_marked_is_removed_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Path, "write_text", mock.Mock(side_effect=full))
+    n_open = len(os.listdir("/dev/fd"))
+    with pytest.raises(OSError, match="No space"):
+        make_temporary_folder()
+    assert list(place.iterdir()) == []
+    assert len(os.listdir("/dev/fd")) == n_open
+
+
+def left_in(place: Path, machine: str) -> Path:
+    """A folder whose process has ended."""
+    folder = place / "ecgfounder-left"
+    (folder / "inner").mkdir(parents=True)
+    for name in ("copy", "inner/copy", "z"):
+        (folder / name).touch()
+    (folder / "link").symlink_to(place)
+    (folder / temporary._MARK).write_text(machine)
+    return folder
+
+
+def test_a_removal_that_is_interrupted_is_done_by_the_next(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = left_in(place, platform.node())
+    with monkeypatch.context() as patch:
+        patch.setattr(temporary.shutil, "rmtree", mock.Mock(side_effect=OSError("killed")))
+        make_temporary_folder()
+    assert (left / temporary._MARK).exists()
+    temporary._remove_left_ones.cache_clear()
+    make_temporary_folder()
+    assert not left.exists()
+
+
+def test_a_folder_of_another_machine_is_left_to_it(place: Path) -> None:
+    left = left_in(place, "another.example")
+    with temporary_folder():
+        assert (left / "inner" / "copy").exists()
 
 
 def test_folders_of_this_process_and_of_its_children_are_kept() -> None:

@@ -119,11 +119,24 @@ def as_flags(text: str) -> str:
 
 def as_command(work: Callable[[], int]) -> int:
     """Run a command: errors of the package are printed as one line, not as a traceback; signal n gives exit status 128 + n."""
-    with _steady_streams(), _log_in_lines(LineFormatter()), listening(_stop):
+    with _steady_streams(), _log_in_lines(LineFormatter()), _seen_children(), listening(_stop):
         status = status_of(work, lambda text: print(f"ecgfounder: {text}", file=sys.stderr))
     if (ray := sys.modules.get("ecgfounder.drivers.ray")) is not None:
         ray.leave(status)
     return status
+
+
+@contextmanager
+def _seen_children() -> Iterator[None]:
+    """See how processes end that this one has started, even if the program that started it ignores that (SIGCHLD)."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGCHLD) != signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 def status_of(work: Callable[[], int], tell: Callable[[str], None]) -> int:

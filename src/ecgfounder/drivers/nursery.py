@@ -6,6 +6,8 @@ Only where there are rings (Linux).
 
 from __future__ import annotations
 
+import atexit
+import errno
 import gc
 import os
 import signal
@@ -21,14 +23,16 @@ from multiprocessing.context import SpawnContext
 from ecgfounder.drivers.interruption import ENDING_SIGNALS
 from ecgfounder.drivers.ring import Ring, ring_at
 from ecgfounder.drivers.wire import die_with_parent, serve
+from ecgfounder.machine import AwakeClock
 from ecgfounder.stages.read import ReadTask
 
 _REQUEST = struct.Struct("<qqd")  # its number; the process to wait for, `_NONE` to fork one; for how many seconds
-_REPLY = struct.Struct("<qq")  # the request's number; the new process, or the exit status
+_REPLY = struct.Struct("<qq")  # the request's number; the new process or a negative error number, or the exit status
 _NONE = 0
 _IS_ALIVE = 1 << 32
 
 _GRACE = 10.0  # seconds after which an answer comes no more
+_LOOK_SECONDS = 0.25
 
 
 class Forked:
@@ -38,11 +42,14 @@ class Forked:
     ----------
     exitcode : int or None
         The exit status, or the negative number of the signal that killed it; None if it was not seen to end.
+    refusal : str
+        The system's message, if it allows no further process.
     """
 
     def __init__(self, nursery: Nursery, pipe: Connection, ring: Ring) -> None:
         self.exitcode: int | None = None
         self.known_pid: int | None = None
+        self.refusal = ""
         self._nursery, self._pipe, self._ring = nursery, pipe, ring
 
     def start(self) -> None:
@@ -58,7 +65,7 @@ class Forked:
     @property
     def origin(self) -> object:
         """What it died with, if it died at its start: the nursery, which others may have died with, or itself."""
-        return self._nursery if self.known_pid is None else self
+        return self._nursery if self.known_pid is None and not self.refusal else self
 
     def is_alive(self) -> bool:
         self.join(0.0)
@@ -67,8 +74,10 @@ class Forked:
     def join(self, timeout: float | None = None) -> None:
         """Wait until it has ended, for `timeout` seconds at most."""
         self._nursery.await_birth(self, timeout)
-        if self.exitcode is None and self.known_pid is not None:
-            self.exitcode = self._nursery.exit_status(self.known_pid, timeout)
+        while self.exitcode is None and self.known_pid is not None:
+            self.exitcode = self._nursery.exit_status(self.known_pid, 1.0 if timeout is None else timeout)
+            if timeout is not None:
+                return
 
     def kill(self) -> None:
         """Kill it; while the nursery starts, kill that."""
@@ -123,15 +132,17 @@ class Nursery:
     def fork(self, worker: Forked, pipe: Connection, ring: Ring) -> None:
         """Have a worker forked, some time later."""
         if self._process.pid is None:
-            self._process.start()
-            self._theirs.close()
+            try:
+                self._process.start()
+            finally:
+                self._theirs.close()
         number = next(self._numbers)
         self._unborn[number] = worker
         try:
             self._socket.settimeout(None)
             socket.send_fds(self._socket, [_REQUEST.pack(number, _NONE, 0.0)], [pipe.fileno(), ring.fileno()])
-        except OSError:
-            self._note_death()
+        except OSError:  # it has died, or takes no more
+            self.kill()
 
     def await_birth(self, worker: Forked, timeout: float | None) -> None:
         """Wait until a worker has been forked, or has failed to, for `timeout` seconds at most."""
@@ -141,24 +152,27 @@ class Nursery:
             except TimeoutError:
                 return
 
-    def exit_status(self, pid: int, timeout: float | None) -> int | None:
+    def exit_status(self, pid: int, timeout: float) -> int | None:
         """How a worker ended; None if it did not within `timeout` seconds."""
         if self._is_closed:
             return -signal.SIGKILL
         number = next(self._numbers)
-        patience = None if timeout is None else timeout + _GRACE
+        clock = AwakeClock(longest=4 * _LOOK_SECONDS)  # after a suspension it may answer later than this process asks
+        until = clock.now() + timeout + _GRACE
         try:
-            self._socket.settimeout(patience)
-            self._socket.send(_REQUEST.pack(number, pid, float("inf") if timeout is None else timeout))
-            while True:
-                reply = self._receive(patience)
+            self._socket.settimeout(_GRACE)
+            self._socket.send(_REQUEST.pack(number, pid, timeout))
+        except OSError:
+            until = 0.0
+        while clock.now() < until:
+            with suppress(TimeoutError):
+                reply = self._receive(_LOOK_SECONDS)
                 if reply is None:
-                    return -signal.SIGKILL  # as this process's end is that of its workers
+                    break
                 if reply[0] == number:
                     return None if reply[1] == _IS_ALIVE else reply[1]
-        except OSError:  # it has died, or does not answer
-            self.kill()
-            return -signal.SIGKILL
+        self.kill()  # it has died, or does not answer
+        return -signal.SIGKILL  # so do its workers
 
     def _receive(self, timeout: float | None) -> tuple[int, int] | None:
         """The next reply; None if the nursery has died.
@@ -182,7 +196,10 @@ class Nursery:
         number, value = _REPLY.unpack(reply)
         worker = self._unborn.pop(number, None)
         if worker is not None:
-            worker.known_pid, worker.exitcode = (value, None) if value != _NONE else (None, 1)
+            if value > 0:
+                worker.known_pid = value
+            else:
+                worker.exitcode, worker.refusal = 1, os.strerror(-value)
         return number, value
 
     def _note_death(self) -> None:
@@ -205,39 +222,49 @@ class Nursery:
         if self._process.pid is not None:
             self._process.join(patience)
             self.kill()
-        self._process.close()
         self._is_closed = True
+        if not self._process.is_alive():  # else it is in a system call that does not end
+            self._process.close()
 
 
 def _nurse(requests: socket.socket, task: ReadTask, rows: int) -> None:
     """The nursery's main loop, until the other end of the socket is closed."""
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, exit statuses are lost
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     die_with_parent()
     gc.collect()
     gc.freeze()  # a collection in a worker would copy the memory that it shares with the others
-    while True:
-        request, files, _flags, _address = socket.recv_fds(requests, _REQUEST.size, 2)
-        if not request:
-            return
-        number, pid, seconds = _REQUEST.unpack(request)
-        if pid == _NONE:
-            value = _forked(requests, files, task, rows)
-            for file in files:
-                os.close(file)
-        else:
-            value = _exit_status(pid, seconds)
-        requests.send(_REPLY.pack(number, value))
+    ended: dict[int, int] = {}  # exit statuses of workers: the answer to a question may be lost
+    with suppress(ConnectionError):  # the main process has died
+        while True:
+            request, files, _flags, _address = socket.recv_fds(requests, _REQUEST.size, 2)
+            if not request:
+                return
+            number, pid, seconds = _REQUEST.unpack(request)
+            if pid == _NONE:
+                value = _forked(requests, files, task, rows)
+                ended.pop(value, None)
+                for file in files:
+                    os.close(file)
+            else:
+                value = ended.get(pid, _IS_ALIVE)
+                if value == _IS_ALIVE:
+                    value = _exit_status(pid, seconds)
+                if value != _IS_ALIVE:
+                    ended[pid] = value
+            requests.send(_REPLY.pack(number, value))
 
 
 def _forked(requests: socket.socket, files: list[int], task: ReadTask, rows: int) -> int:
-    """A new worker's process number, `_NONE` if the system allows no further process."""
+    """A new worker's process number, a negative error number if the system allows no further process."""
     nursery = os.getpid()
+    sys.stdout.flush()  # else each worker would say it again
     try:
         pid = os.fork()
-    except OSError:
-        return _NONE
+    except OSError as error:
+        return -(error.errno or errno.EAGAIN)
     if pid:
         return pid
     status = 1
@@ -251,6 +278,9 @@ def _forked(requests: socket.socket, files: list[int], task: ReadTask, rows: int
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
     finally:
+        atexit._run_exitfuncs()  # as at the end of any process, but without taking the interpreter apart
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
         os._exit(status)
 
 

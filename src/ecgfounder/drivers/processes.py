@@ -449,7 +449,10 @@ class ReaderPool:
             self._failed_starts.add(worker.process.origin if isinstance(worker.process, Forked) else worker)
         starts_fail = len(self._failed_starts) >= _STARTS_THAT_MAY_FAIL
         if starts_fail and not any(each.ready for each in self._workers):
-            raise RunError(f"Reading processes do not start ({_death(code)}); num_workers=0 shows the error.")
+            refusal = worker.process.refusal if isinstance(worker.process, Forked) else ""
+            raise RunError(
+                f"Reading processes do not start ({refusal or _death(code)}); num_workers=0 shows the error."
+            )
         if starts_fail:
             self._n_workers = len(self._workers)  # continue with the present workers
         elif not self._stopping:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,7 +29,12 @@ def make_temporary_folder() -> tuple[Path, Callable[[], None]]:
     """
     _remove_left_ones()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    return folder, partial(_remove, folder, _held(folder))
+    try:
+        descriptor = _held(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder, partial(_remove, folder, descriptor)
 
 
 @contextmanager
@@ -46,13 +52,24 @@ def _held(folder: Path) -> int:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    (folder / _MARK).touch()  # from now on, no lock means no process
+    try:
+        (folder / _MARK).write_text(platform.node())  # from now on, no lock means no process of this machine
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
 def _remove(folder: Path, descriptor: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     os.close(descriptor)
+
+
+def _remove_path(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @cache  # once in a process
@@ -71,7 +88,12 @@ def _remove_if_left(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (folder / _MARK).exists():  # else it is another program's, or is being made
+        if (
+            folder / _MARK
+        ).read_text() == platform.node():  # else it is another program's or machine's, or is being made
+            for path in folder.iterdir():
+                if path.name != _MARK:  # it goes last: this process may be killed too
+                    _remove_path(path)
             shutil.rmtree(folder)
     finally:
         os.close(descriptor)

@@ -43,6 +43,17 @@ def test_a_fixed_layout_is_what_the_package_reads(tmp_path: Path) -> None:
     np.testing.assert_allclose(recording.samples[:, 65:], parts[2].T / 50, rtol=1e-6)
 
 
+def test_a_segment_with_fewer_samples_a_frame_is_interpolated(tmp_path: Path) -> None:
+    (tmp_path / "r.hea").write_text("r/2 1 500 20\ns1 10\ns2 10\n")
+    for name, stored in (("s1", "16x2"), ("s2", "16")):
+        (tmp_path / f"{name}.hea").write_text(f"{name} 1 500 10\n{name}.dat {stored} 200 16 0 0 0 0 I\n")
+        (tmp_path / f"{name}.dat").write_bytes(np.arange(20, dtype="<i2").tobytes())
+    recording = read_ecg(tmp_path / "r.hea")
+    assert (recording.sampling_rate, recording.samples.shape) == (1000, (1, 40))
+    np.testing.assert_allclose(recording.samples[0, :20], np.arange(20) / 200, atol=1e-6)
+    np.testing.assert_allclose(recording.samples[0, 20:39], np.arange(19) / 400, atol=1e-6)
+
+
 def test_a_variable_layout_with_gaps_and_other_gains_is_what_the_package_reads(tmp_path: Path) -> None:
     segments = [
         (("II", "V5"), random_frames(40, 2, seed=1), 1000),

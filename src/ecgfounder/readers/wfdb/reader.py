@@ -114,7 +114,8 @@ def _filled(source: Source, location: Location, header: Header, chosen: Choice) 
     """Samples [n_leads, n_samples] in mV of the chosen signals of a record without segments."""
     files = [location.folder / name for name in dict.fromkeys(header.files)]
     source.companions.extend(file for file in files if file != source.location and file not in source.companions)
-    if header.signals.is_usual and len(files) == 1 and chosen.rows == tuple(range(len(header.signals))):
+    is_all = chosen.rows == tuple(range(len(header.signals))) and chosen.per_frame == 1
+    if header.signals.is_usual and len(files) == 1 and is_all:
         usual = all_in_millivolts(source, files[0], header)
         if usual is not None:
             return usual
