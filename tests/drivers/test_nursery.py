@@ -246,11 +246,34 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
+@pytest.mark.parametrize("n_workers", [1, 2])
 def test_a_command_that_was_started_with_its_children_ignored_embeds(
-    demo_cohort: Path, checkpoint_small: Path, tmp_path: Path
+    n_workers: int, demo_cohort: Path, checkpoint_small: Path, tmp_path: Path
 ) -> None:
     command = ["-m", "ecgfounder.cli", "embed", "--dataset", demo_cohort / "dataset", "--data_dir", demo_cohort]
-    command += ["--checkpoint", checkpoint_small, "--output_dir", tmp_path / "out", "--num_workers", "2"]
+    command += ["--checkpoint", checkpoint_small, "--output_dir", tmp_path / "out", "--num_workers", f"{n_workers}"]
     done = subprocess.run([sys.executable, "-c", IGNORING, *command], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr  # one recording is damaged
     assert "Traceback" not in done.stderr
+
+
+KILLING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from ecgfounder.drivers.processes import ReaderPool
+from ecgfounder.stages.read import Failed
+from tests.harness.scripted import SCRIPTED, jobs_of
+if __name__ == "__main__":
+    pool = ReaderPool(SCRIPTED, int(sys.argv[2]))
+    events = list(pool.events(jobs_of(["nap,small", "kill", *["nap,small"] * 6])))
+    pool.close()
+    print([event.reason for event in events if isinstance(event, Failed)])
+"""
+
+
+@pytest.mark.parametrize(("n_workers", "how"), [(1, "how is not known"), (2, "killed by SIGKILL")])
+def test_a_program_that_ignores_its_children_sees_its_workers_die(n_workers: int, how: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(KILLING)
+    command = [sys.executable, "-c", IGNORING, tmp_path / "program.py", ROOT, f"{n_workers}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"['the reading process died ({how})']\n", "")

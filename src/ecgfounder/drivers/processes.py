@@ -507,11 +507,14 @@ def _end(process: BaseProcess | Forked, patience: float = 5.0) -> int | None:
         process.kill()
         process.join()
     code = process.exitcode
-    process.close()
+    with suppress(ValueError):  # its end was not seen, because SIGCHLD is ignored
+        process.close()
     return code
 
 
 def _death(code: int | None) -> str:
+    if code is None:
+        return "how is not known"
     if code is not None and code < 0:
         try:
             return f"killed by {signal.Signals(-code).name}"
