@@ -515,7 +515,7 @@ def _end(process: BaseProcess | Forked, patience: float = 5.0) -> int | None:
 def _death(code: int | None) -> str:
     if code is None:
         return "how is not known"
-    if code is not None and code < 0:
+    if code < 0:
         try:
             return f"killed by {signal.Signals(-code).name}"
         except ValueError:
