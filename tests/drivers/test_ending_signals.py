@@ -54,9 +54,10 @@ def test_reading_processes_leave_every_ending_signal_to_the_main_process() -> No
         for event in pool.events(jobs_of(["nap,small"] * 12)):
             failed += isinstance(event, Failed)
             done += isinstance(event, Input)
-            for worker in pool._workers:
+            pids = [worker.process.pid for worker in pool._workers]  # None for one that is not forked yet
+            for pid in filter(None, [*pids, *(nursery._process.pid for nursery in pool._nurseries)]):
                 for number in ENDING_SIGNALS:
-                    os.kill(worker.process.pid or 0, number)
+                    os.kill(pid, number)
     finally:
         pool.close()
     assert (done, failed) == (12, 0)

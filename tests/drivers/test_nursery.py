@@ -15,7 +15,7 @@ import pytest
 
 from ecgfounder.drivers import nursery as nurseries
 from ecgfounder.drivers import ring as rings
-from ecgfounder.drivers.nursery import Forked
+from ecgfounder.drivers.nursery import Forked, Nursery
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import RunError
 from ecgfounder.stages.read import Event, Failed, Input, Inputs, Opened
@@ -30,6 +30,11 @@ def pool() -> Iterator[ReaderPool]:
     pool = ReaderPool(SCRIPTED, 3)
     yield pool
     pool.close()
+
+
+def send(nursery: Nursery, number: int) -> None:
+    assert nursery._process.pid is not None
+    os.kill(nursery._process.pid, number)
 
 
 def singly(events: Iterator[Event]) -> Iterator[tuple[str, int]]:
@@ -80,7 +85,7 @@ def test_when_it_is_killed_its_workers_end_and_others_do_the_rest(pool: ReaderPo
     done = [next(events), next(events)]
     (before,) = pool._nurseries
     pids = [worker.process.pid for worker in pool._workers]
-    os.kill(before._process.pid or 0, signal.SIGKILL)
+    send(before, signal.SIGKILL)
     done += events
     kinds = {kind: [place for each, place in done if each == kind] for kind in ("Input", "Failed")}
     assert sorted(kinds["Input"] + kinds["Failed"]) == list(range(212))
@@ -92,7 +97,7 @@ def test_when_it_is_killed_its_workers_end_and_others_do_the_rest(pool: ReaderPo
 
 def test_one_that_dies_before_it_has_forked_is_replaced(pool: ReaderPool) -> None:
     (before,) = pool._nurseries
-    os.kill(before._process.pid or 0, signal.SIGKILL)
+    send(before, signal.SIGKILL)
     done = list(singly(pool.events(jobs_of(["small"] * 30))))
     assert sorted(place for kind, place in done if kind == "Input") == list(range(30))
     assert pool._nurseries[0] is not before
@@ -185,7 +190,7 @@ def test_one_that_does_not_answer_is_killed_with_its_workers(
     monkeypatch.setattr(nurseries, "_GRACE", 0.3)
     list(singly(pool.events(jobs_of(["small"] * 30))))
     (nursery,) = pool._nurseries
-    os.kill(nursery._process.pid or 0, signal.SIGSTOP)
+    send(nursery, signal.SIGSTOP)
     worker = pool._workers[0].process
     worker.kill()
     worker.join(timeout)
