@@ -84,12 +84,13 @@ class Forked:
         self._nursery.await_birth(self, 0.0)
         if self._nursery.has_started:
             self._nursery.await_birth(self, _GRACE)
+        self.join(0.0)  # once its end was asked for, the number may be another process's
         if self.exitcode is not None:
             return
         if self.known_pid is None:
             self._nursery.kill()
         else:
-            with suppress(ProcessLookupError):  # the nursery has died; while it lives, it keeps the number
+            with suppress(ProcessLookupError):  # the nursery died just now
                 os.kill(self.known_pid, signal.SIGKILL)
 
     def close(self) -> None:

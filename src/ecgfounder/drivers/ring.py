@@ -67,9 +67,7 @@ class Ring:
     def __init__(self, file: int, size: int, together: int = 1) -> None:
         self._file, self._size, self._together = file, size, together
         self._memory = mmap.mmap(file, _HEADER + size)
-        self._returned = np.frombuffer(
-            self._memory, np.uint64, 1, _RETURNED
-        )  # the position up to which space was given back
+        self._returned = np.frombuffer(self._memory, np.uint64, 1, _RETURNED)  # up to where space was given back
         self.begun = ctypes.c_uint64.from_buffer(self._memory, _BEGUN)
         self.waits = ctypes.c_bool.from_buffer(self._memory, _WAITS)
         # Of the writer.
