@@ -19,6 +19,7 @@ from ecgfounder.drivers.nursery import Forked, Nursery
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.errors import RunError
 from ecgfounder.stages.read import Event, Failed, Input, Inputs, Opened
+from tests.harness.process_states import is_running
 from tests.harness.scripted import SCRIPTED, FewProcessesTask, StillbornTask, jobs_of
 from tests.places import ROOT
 
@@ -46,13 +47,6 @@ def singly(events: Iterator[Event]) -> Iterator[tuple[str, int]]:
             event.give_back()
         elif isinstance(event, Opened | Input | Failed):
             yield type(event).__name__, event.job.place
-
-
-def is_running(pid: int | None) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def parent_of(pid: int | None) -> int:
@@ -213,6 +207,7 @@ import atexit, sys
 sys.path.insert(0, sys.argv[1])
 from dataclasses import dataclass
 from ecgfounder.drivers.processes import ReaderPool
+from tests.harness.process_states import is_running
 from tests.harness.scripted import SCRIPTED, ScriptedTask, jobs_of
 
 print("imported")
@@ -267,6 +262,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.stages.read import Failed
+from tests.harness.process_states import is_running
 from tests.harness.scripted import SCRIPTED, jobs_of
 if __name__ == "__main__":
     pool = ReaderPool(SCRIPTED, int(sys.argv[2]))

@@ -31,6 +31,7 @@ from ecgfounder.preprocess.preparation import Preparation
 from ecgfounder.stages import read as read_stage
 from ecgfounder.stages.read import Event, Idle, Input, Inputs, Job, Opened, ReadTask
 from tests.builders.cohorts import HINTS, write_good_and_bad
+from tests.harness.process_states import is_running
 from tests.harness.scripted import SCRIPTED, SleepingTask, StillbornTask, jobs_of
 from tests.places import ROOT
 
@@ -469,6 +470,7 @@ def test_a_reading_process_loads_scipy_and_torch_only_if_it_needs_them() -> None
 ORPHANING = """
 import sys
 sys.path.insert(0, sys.argv[1])
+from tests.harness.process_states import is_running
 from tests.harness.scripted import SCRIPTED, jobs_of
 from ecgfounder.drivers.processes import ReaderPool
 from ecgfounder.stages.read import Opened
@@ -502,13 +504,6 @@ def test_a_program_that_ends_without_closing_its_pool_ends(dropped: bool, tmp_pa
     script.write_text(f"{ORPHANING}            break\n    {'del pool, events' if dropped else 'sys.exit(3)'}\n")
     done = subprocess.run([sys.executable, str(script), str(ROOT)], stdout=subprocess.DEVNULL, timeout=30)
     assert done.returncode == (0 if dropped else 3)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
