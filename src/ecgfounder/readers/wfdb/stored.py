@@ -198,9 +198,8 @@ def through_package(source: Source, location: Location, header: Header, rows: Se
         raise ReadError(f"expected 1 to {MAX_PACKAGE_SAMPLES:,} samples in this WFDB storage format, found {total:,}")
     files = {file: _signal_bytes(source, location.folder / file) for file in set(header.files)}
     files[location.basename] = source.fetch(location)
-    with (
-        temporary_folder() as folder
-    ):  # the package decodes the bytes that were read, even if the files have changed since
+    # The package decodes the bytes that were read, even if the files have changed since.
+    with temporary_folder() as folder:
         for file, content in files.items():
             place = folder / file
             place.parent.mkdir(parents=True, exist_ok=True)
