@@ -1,9 +1,9 @@
 /* ECGFounder's backbone on a CPU: every float32 operation of `ecgfounder.net1d.Net1D.feature_map`.
 
    In: packed weights (`ecgfounder.engines.native.pack`), signals [N, C, L]. Out: maps [N, T, 1024].
-   Activations lie time by channel, so that a 1x1 convolution is a matrix product, a grouped one a product for each group
-   over rows that overlap, and the map comes out as it is wanted. Both go through one kernel, `tile` of
-   `_net1d_kernels.h`, which adds the bias and applies the activation while a tile is in the first cache. */
+   Activations lie time by channel, so that a 1x1 convolution is a matrix product, and the map comes out as it is wanted. The
+   products go through one kernel, `tile` of `_net1d_kernels.h`, which adds the bias and applies the activation while a
+   tile is in the first cache. Convolutions over time are products of spectra (`_net1d_spectra.h`). */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -24,29 +24,51 @@
 #define DEPTH_BLOCK 256      /* input channels that are summed up at once: a panel's weights stay in the first cache */
 #define BLOCK (32 << 10)     /* floats of a product's input that are worked on at once: they stay in the second cache */
 #define UNROLLED 8           /* input channels in a step of the innermost loop */
+#define SPAN 64              /* samples of a spectrum; `_net1d_spectra.h` is written for this number */
+#define TILES_AT_ONCE 12     /* spectra that are worked on at once */
+#define MOST_PHASES 2        /* the greatest stride */
 #define EARLY_STAGES 3       /* stages whose maps are long and whose weights are few */
 #define EARLY_ROWS 2750      /* steps of the first stage's input that are worked on at once */
 #define MOST_STAGES 16
 #define MOST_BYTES_PER_SAMPLE (1 << 26) /* of workspace: more than any network that `read_layout` accepts takes */
 #define ALIGNMENT 64
 
+/* Floats of a convolution's weights as spectra, for one panel of outputs; between the frequencies of TILES_AT_ONCE inputs, spread
+   a little over the lines of a cache; and of all memory for these, inputs and outputs. */
+#define SPECTRA_SIZE(stride, channels) ((ptrdiff_t)SPAN * PANEL * (stride) * (channels))
+#define SPECTRA_PITCH(stride) ((ptrdiff_t)PANEL * (2 * TILES_AT_ONCE * (stride) + 1))
+#define SPECTRA_SPACE (SPAN / 2 * (SPECTRA_PITCH(MOST_PHASES) + SPECTRA_PITCH(1)))
+
 /* Rows of inputs times panels of weights. A row's input begins at in + in_rows[row], mostly `in_step` behind the one
-   before; each tap lies `tap_step` behind the one before, and each panel's input `panel_step` behind (0: all panels see the
-   same). Outputs likewise, 16 for each panel. Weights: [panel][tap][channel][16]. */
+   before. Outputs likewise, 16 for each panel. Weights: [panel][channel][16]. */
 typedef struct {
     const float *in;
     const ptrdiff_t *in_rows;
-    ptrdiff_t tap_step, panel_step, in_step, out_step;
-    int taps, depth, panels, activated;
+    ptrdiff_t in_step, out_step;
+    int depth, panels, activated;
     const float *weights, *bias;
     float *out;
     const ptrdiff_t *out_rows;
     ptrdiff_t rows;
 } Product;
 
+/* A convolution with swish of n recordings: from `in_rows` rows each, padding included, to `steps` rows. Recordings' inputs
+   lie `in_pitch` floats apart, panels' inputs `panel_step` (0: all panels see the same), of which `channels` are read. */
+typedef struct {
+    const float *in;
+    ptrdiff_t n, in_rows, in_step, in_pitch, panel_step;
+    int stride, channels, panels;
+    const float *spectra, *bias;
+    float *out;
+    ptrdiff_t steps, out_step;
+    float *space; /* SPECTRA_SPACE floats */
+} Convolution;
+
 typedef struct {
     const char *name;
     void (*multiply)(const Product *);
+    void (*convolve)(const Convolution *);
+    void (*weigh)(const float *, int, int, int, float *);
     void (*combine)(const float *, ptrdiff_t, const float *, const float *, ptrdiff_t, ptrdiff_t, int, int, int, float *,
                     ptrdiff_t, float *, ptrdiff_t, ptrdiff_t, int);
     void (*sigmoid)(float *, ptrdiff_t);
@@ -66,9 +88,11 @@ typedef struct {
 #if defined(__x86_64__)
 #define IN_REGISTER(vector) __asm__("" : "+v"(vector))
 #define MULTIPLY_ADD(sum, x, w) __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w))
+#define MULTIPLY_SUBTRACT(sum, x, w) __asm__("vfnmadd231ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w))
 #elif defined(__aarch64__)
 #define IN_REGISTER(vector) __asm__("" : "+w"(vector))
 #define MULTIPLY_ADD(sum, x, w) __asm__("fmla %0.4s, %1.4s, %2.4s" : "+w"(sum) : "w"(x), "w"(w))
+#define MULTIPLY_SUBTRACT(sum, x, w) __asm__("fmls %0.4s, %1.4s, %2.4s" : "+w"(sum) : "w"(x), "w"(w))
 #endif
 
 #if defined(__x86_64__)
@@ -82,6 +106,8 @@ typedef struct {
 #define LANES 8
 #define MINIMUM(a, b) _mm256_min_ps(a, b)
 #define MAXIMUM(a, b) _mm256_max_ps(a, b)
+#define FUSED(x, y, z) _mm256_fmadd_ps(x, y, z)
+#define TILES 6
 #define ROWS 6
 #define PANELS 1
 #include "_net1d_kernels.h"
@@ -97,6 +123,8 @@ typedef struct {
 #define LANES 16
 #define MINIMUM(a, b) _mm512_min_ps(a, b)
 #define MAXIMUM(a, b) _mm512_max_ps(a, b)
+#define FUSED(x, y, z) _mm512_fmadd_ps(x, y, z)
+#define TILES 12
 #define ROWS 12
 #define PANELS 2
 #include "_net1d_kernels.h"
@@ -110,8 +138,8 @@ typedef struct {
 /* What there is, the widest first. Every operation on every output is the same with each of them: so are the bits. */
 #if defined(__x86_64__)
 static const Kernels ALL[] = {
-    {"AVX-512", avx512_multiply, avx2_combine, avx2_sigmoid, avx2_mean},
-    {"AVX2", avx2_multiply, avx2_combine, avx2_sigmoid, avx2_mean},
+    {"AVX-512", avx512_multiply, avx512_convolve, avx512_weigh, avx2_combine, avx2_sigmoid, avx2_mean},
+    {"AVX2", avx2_multiply, avx2_convolve, avx2_weigh, avx2_combine, avx2_sigmoid, avx2_mean},
 };
 #define N_KERNELS 2
 
@@ -127,10 +155,12 @@ static int is_usable(int number)
 #define LANES 4
 #define MINIMUM(a, b) vminq_f32(a, b)
 #define MAXIMUM(a, b) vmaxq_f32(a, b)
+#define FUSED(x, y, z) vfmaq_f32(z, x, y)
+#define TILES 6
 #define ROWS 6
 #define PANELS 1
 #include "_net1d_kernels.h"
-static const Kernels ALL[] = {{"NEON", neon_multiply, neon_combine, neon_sigmoid, neon_mean}};
+static const Kernels ALL[] = {{"NEON", neon_multiply, neon_convolve, neon_weigh, neon_combine, neon_sigmoid, neon_mean}};
 #define N_KERNELS 1
 
 static int is_usable(int number)
@@ -163,15 +193,20 @@ typedef struct {
     int filters[MOST_STAGES], blocks[MOST_STAGES];
 } Layout;
 
-/* An affine layer's place in the packed weights: [panel][tap][channel][16], then biases, rows padded to whole panels. */
+/* Where a layer's weights begin: the packed ones, and the spectra of convolutions. */
 typedef struct {
-    const float *weights, *bias;
-    int panels, taps, depth;
-} Affine;
+    const float *weights, *spectra;
+} Place;
+
+/* A layer. Packed weights: [panel][tap][channel][16], then biases, rows padded to whole panels. */
+typedef struct {
+    const float *weights, *bias, *spectra;
+    int panels, channels, stride;
+} Layer;
 
 /* Memory of one call. Rows of 1,024 floats would all begin in the same lines of a cache: they are spread a little. */
 typedef struct {
-    float *x, *other, *s, *padded, *h, *gate;
+    float *x, *other, *s, *padded, *h, *gate, *spectra;
     ptrdiff_t *in_rows, *out_rows;
 } Workspace;
 
@@ -190,12 +225,21 @@ static ptrdiff_t halved(ptrdiff_t length)
     return (length + 1) / 2;
 }
 
-static Affine next_affine(const float **at, int outputs, int taps, int depth)
+static Layer next_layer(Place *at, int outputs, int taps, int channels)
 {
-    Affine affine = {*at, NULL, whole_panels(outputs), taps, depth};
-    affine.bias = *at + (ptrdiff_t)affine.panels * taps * depth * PANEL;
-    *at = affine.bias + affine.panels * PANEL;
-    return affine;
+    Layer layer = {at->weights, NULL, NULL, whole_panels(outputs), channels, 1};
+    layer.bias = at->weights + (ptrdiff_t)layer.panels * taps * channels * PANEL;
+    at->weights = layer.bias + layer.panels * PANEL;
+    return layer;
+}
+
+static Layer next_convolution(Place *at, int outputs, int channels, int stride)
+{
+    Layer layer = next_layer(at, outputs, KERNEL, channels);
+    layer.stride = stride;
+    layer.spectra = at->spectra;
+    at->spectra += layer.panels * SPECTRA_SIZE(stride, channels);
+    return layer;
 }
 
 /* Where the rows of `n` recordings begin: `steps` rows for each, `step` floats apart, recordings `pitch` floats apart. */
@@ -207,27 +251,49 @@ static void place_rows(ptrdiff_t *rows, ptrdiff_t n, ptrdiff_t steps, ptrdiff_t 
             *rows++ = i * pitch + t * step;
 }
 
-static void apply(const Kernels *run, const Affine *affine, const float *in, const ptrdiff_t *in_rows, ptrdiff_t tap_step,
-                  ptrdiff_t panel_step, float *out, const ptrdiff_t *out_rows, ptrdiff_t rows, int activated)
+static void apply(const Kernels *run, const Layer *layer, const float *in, const ptrdiff_t *in_rows, float *out,
+                  const ptrdiff_t *out_rows, ptrdiff_t rows, int activated)
 {
     Product product = {
         .in = in,
         .in_rows = in_rows,
-        .tap_step = tap_step,
-        .panel_step = panel_step,
         .in_step = rows > 1 ? in_rows[1] - in_rows[0] : 0,
         .out_step = rows > 1 ? out_rows[1] - out_rows[0] : 0,
-        .taps = affine->taps,
-        .depth = affine->depth,
-        .panels = affine->panels,
+        .depth = layer->channels,
+        .panels = layer->panels,
         .activated = activated,
-        .weights = affine->weights,
-        .bias = affine->bias,
+        .weights = layer->weights,
+        .bias = layer->bias,
         .out = out,
         .out_rows = out_rows,
         .rows = rows,
     };
     run->multiply(&product);
+}
+
+/* `in`: rows of n recordings, padding around `length` each. Gives the steps of their outputs, which lie one after the other. */
+static ptrdiff_t convolve(const Kernels *run, const Layer *layer, const float *in, ptrdiff_t n, ptrdiff_t length,
+                          ptrdiff_t in_step, ptrdiff_t panel_step, float *out, ptrdiff_t out_step, float *space)
+{
+    Convolution convolution = {
+        .in = in,
+        .n = n,
+        .in_rows = LEFT + length + RIGHT,
+        .in_step = in_step,
+        .in_pitch = (LEFT + length + RIGHT) * in_step,
+        .panel_step = panel_step,
+        .stride = layer->stride,
+        .channels = layer->channels,
+        .panels = layer->panels,
+        .spectra = layer->spectra,
+        .bias = layer->bias,
+        .out = out,
+        .steps = (length + layer->stride - 1) / layer->stride,
+        .out_step = out_step,
+        .space = space,
+    };
+    run->convolve(&convolution);
+    return convolution.steps;
 }
 
 static void clear_padding(float *padded, ptrdiff_t n, ptrdiff_t steps, ptrdiff_t step)
@@ -240,37 +306,33 @@ static void clear_padding(float *padded, ptrdiff_t n, ptrdiff_t steps, ptrdiff_t
     }
 }
 
-/* signals [n, C, length] to x = swish(first convolution), [n * T, base_filters]. A row of the padded samples, time by lead,
-   is one input of 16 C numbers, and the next output's begins two samples later. */
-static ptrdiff_t first_convolution(const Kernels *run, const Layout *layout, const float **weights, const float *signals,
-                                   ptrdiff_t n, ptrdiff_t length, Workspace *space)
+/* signals [n, C, length] to x = swish(first convolution), [n * T, base_filters]. A row of the padded samples has a panel's
+   width, zeros after the leads. */
+static ptrdiff_t first_convolution(const Kernels *run, const Layout *layout, Place *at, const float *signals, ptrdiff_t n,
+                                   ptrdiff_t length, Workspace *space)
 {
     const int leads = layout->in_channels;
-    const ptrdiff_t steps = halved(length), pitch = (LEFT + length + RIGHT) * leads;
-    const Affine convolution = next_affine(weights, layout->base_filters, 1, KERNEL * leads);
+    const Layer convolution = next_convolution(at, layout->base_filters, leads, 2);
     ptrdiff_t i, t;
     int lead;
-    clear_padding(space->padded, n, length, leads);
+    clear_padding(space->padded, n, length, PANEL);
     for (i = 0; i < n; i++) {
-        float *out = space->padded + i * pitch + LEFT * leads;
-        for (lead = 0; lead < leads; lead++) {
-            const float *in = signals + (i * leads + lead) * length;
-            for (t = 0; t < length; t++)
-                out[t * leads + lead] = in[t];
-        }
+        const float *in = signals + i * leads * length;
+        float *out = space->padded + (i * (LEFT + length + RIGHT) + LEFT) * PANEL;
+        for (t = 0; t < length; t++)
+            for (lead = 0; lead < PANEL; lead++)
+                out[t * PANEL + lead] = lead < leads ? in[lead * length + t] : 0;
     }
-    place_rows(space->in_rows, n, steps, 2 * leads, pitch);
-    place_rows(space->out_rows, n, steps, row_step(layout->base_filters), steps * row_step(layout->base_filters));
-    apply(run, &convolution, space->padded, space->in_rows, 0, 0, space->x, space->out_rows, n * steps, 1);
-    return steps;
+    return convolve(run, &convolution, space->padded, n, length, PANEL, 0, space->x, row_step(layout->base_filters),
+                    space->spectra);
 }
 
 /* The gate of n recordings: [n, channels] in `gate`, from their means over time. */
-static void squeeze_and_excite(const Kernels *run, const float **weights, const float *h, ptrdiff_t n, ptrdiff_t steps,
+static void squeeze_and_excite(const Kernels *run, Place *at, const float *h, ptrdiff_t n, ptrdiff_t steps,
                                int channels, Workspace *space)
 {
-    const Affine fc1 = next_affine(weights, channels / 2, 1, channels);
-    const Affine fc2 = next_affine(weights, channels, 1, channels / 2);
+    const Layer fc1 = next_layer(at, channels / 2, 1, channels);
+    const Layer fc2 = next_layer(at, channels, 1, channels / 2);
     const ptrdiff_t step = row_step(channels), middle_step = fc1.panels * PANEL;
     float *means = space->gate, *middle = means + n * step;
     ptrdiff_t i;
@@ -278,37 +340,36 @@ static void squeeze_and_excite(const Kernels *run, const float **weights, const 
         run->mean(h + i * steps * step, step, steps, channels, means + i * step);
     place_rows(space->in_rows, n, 1, 0, step);
     place_rows(space->out_rows, n, 1, 0, middle_step);
-    apply(run, &fc1, means, space->in_rows, 0, 0, middle, space->out_rows, n, 1);
-    apply(run, &fc2, middle, space->out_rows, 0, 0, means, space->in_rows, n, 0);
+    apply(run, &fc1, means, space->in_rows, middle, space->out_rows, n, 1);
+    apply(run, &fc2, middle, space->out_rows, means, space->in_rows, n, 0);
     run->sigmoid(means, n * step);
 }
 
 /* One block on n recordings of `steps` rows: from x and what the first convolution is given, `in` (s = swish(x), or x), to
    the new x and s; the last block's x goes to `maps` instead. Returns the steps of the output. */
-static ptrdiff_t block(const Kernels *run, const float **weights, const float *in, int width, int channels, int halve,
+static ptrdiff_t block(const Kernels *run, Place *at, const float *in, int width, int channels, int halve,
                        ptrdiff_t n, ptrdiff_t steps, Workspace *space, float *maps)
 {
-    const Affine conv1 = next_affine(weights, channels, 1, width);
-    const Affine conv2 = next_affine(weights, channels, KERNEL, PANEL);
-    const Affine conv3 = next_affine(weights, channels, 1, channels);
-    const ptrdiff_t out_steps = halve ? halved(steps) : steps;
-    const ptrdiff_t in_step = row_step(width), step = row_step(channels), padded_pitch = (LEFT + steps + RIGHT) * step;
+    const Layer conv1 = next_layer(at, channels, 1, width);
+    const Layer conv2 = next_convolution(at, channels, PANEL, halve ? 2 : 1);
+    const Layer conv3 = next_layer(at, channels, 1, channels);
+    const ptrdiff_t in_step = row_step(width), step = row_step(channels);
     const ptrdiff_t x_step = maps ? channels : step;
     const float *identity = space->x;
     float *x = maps ? maps : halve ? space->other : space->x;
-    ptrdiff_t i;
+    ptrdiff_t out_steps, i;
 
     clear_padding(space->padded, n, steps, step);
     place_rows(space->in_rows, n, steps, in_step, steps * in_step);
-    place_rows(space->out_rows, n, steps, step, padded_pitch);
-    apply(run, &conv1, in, space->in_rows, 0, 0, space->padded + LEFT * step, space->out_rows, n * steps, 1);
+    place_rows(space->out_rows, n, steps, step, (LEFT + steps + RIGHT) * step);
+    apply(run, &conv1, in, space->in_rows, space->padded + LEFT * step, space->out_rows, n * steps, 1);
 
-    place_rows(space->in_rows, n, out_steps, halve ? 2 * step : step, padded_pitch);
+    out_steps = convolve(run, &conv2, space->padded, n, steps, step, PANEL, space->s, step, space->spectra);
+
     place_rows(space->out_rows, n, out_steps, step, out_steps * step);
-    apply(run, &conv2, space->padded, space->in_rows, step, PANEL, space->s, space->out_rows, n * out_steps, 1);
-    apply(run, &conv3, space->s, space->out_rows, 0, 0, space->h, space->out_rows, n * out_steps, 0);
+    apply(run, &conv3, space->s, space->out_rows, space->h, space->out_rows, n * out_steps, 0);
 
-    squeeze_and_excite(run, weights, space->h, n, out_steps, channels, space);
+    squeeze_and_excite(run, at, space->h, n, out_steps, channels, space);
     for (i = 0; i < n; i++)
         run->combine(space->h + i * out_steps * step, step, space->gate + i * step, identity + i * steps * in_step, in_step,
                      steps, halve, (channels - width) / 2, width, x + i * out_steps * x_step, x_step,
@@ -321,7 +382,7 @@ static ptrdiff_t block(const Kernels *run, const float **weights, const float *i
 }
 
 /* Stages `from` to `to` on n recordings; gives the steps of their output, which is in x and s, or in `maps` after the last. */
-static ptrdiff_t stages(const Kernels *run, const Layout *layout, const float **weights, int from, int to, ptrdiff_t n,
+static ptrdiff_t stages(const Kernels *run, const Layout *layout, Place *at, int from, int to, ptrdiff_t n,
                         ptrdiff_t steps, Workspace *space, float *maps)
 {
     int stage, number;
@@ -331,7 +392,7 @@ static ptrdiff_t stages(const Kernels *run, const Layout *layout, const float **
         for (number = 0; number < layout->blocks[stage]; number++, width = channels) {
             const int is_first = !stage && !number;
             const int is_last = stage + 1 == layout->n_stages && number + 1 == layout->blocks[stage];
-            steps = block(run, weights, is_first ? space->x : space->s, width, channels, !number, n, steps, space,
+            steps = block(run, at, is_first ? space->x : space->s, width, channels, !number, n, steps, space,
                           is_last ? maps : NULL);
         }
     }
@@ -363,7 +424,7 @@ static size_t make_room(const Layout *layout, int from, int to, size_t n, size_t
     size_t output = 0, padded = 0, gate = 0, used = 0;
     int stage;
     if (!from)
-        padded = n * (LEFT + length + RIGHT) * layout->in_channels;
+        padded = n * (LEFT + length + RIGHT) * PANEL;
     for (stage = from; stage < to; stage++) {
         const size_t step = row_step(layout->filters[stage]);
         padded = greater(padded, n * (LEFT + steps + RIGHT) * step);
@@ -377,6 +438,7 @@ static size_t make_room(const Layout *layout, int from, int to, size_t n, size_t
     space->h = cut(at, &used, output * sizeof(float));
     space->padded = cut(at, &used, padded * sizeof(float));
     space->gate = cut(at, &used, gate * sizeof(float));
+    space->spectra = cut(at, &used, SPECTRA_SPACE * sizeof(float));
     space->in_rows = cut(at, &used, rows * sizeof(ptrdiff_t));
     space->out_rows = cut(at, &used, rows * sizeof(ptrdiff_t));
     return used;
@@ -404,17 +466,17 @@ static size_t make_plan(const Layout *layout, ptrdiff_t n, ptrdiff_t length, cha
 }
 
 /* The whole network on n recordings of `length` samples. */
-static void embed_all(const Kernels *run, const Layout *layout, const float *weights, const float *signals, float *maps,
-                      ptrdiff_t n, ptrdiff_t length, Plan *plan)
+static void embed_all(const Kernels *run, const Layout *layout, Place start, const float *signals, float *maps, ptrdiff_t n,
+                      ptrdiff_t length, Plan *plan)
 {
     const ptrdiff_t pitch = plan->steps * row_step(layout->filters[EARLY_STAGES - 1]);
-    const float *at = weights;
+    Place at = start;
     ptrdiff_t begin;
     for (begin = 0; begin < n; begin += plan->at_once) {
         const ptrdiff_t few = n - begin < plan->at_once ? n - begin : plan->at_once;
         Workspace early = plan->early; /* blocks exchange its parts, which are not of one size */
         ptrdiff_t steps;
-        at = weights;
+        at = start;
         steps = first_convolution(run, layout, &at, signals + begin * layout->in_channels * length, few, length, &early);
         stages(run, layout, &at, 0, EARLY_STAGES, few, steps, &early, NULL);
         memcpy(plan->late.x + begin * pitch, early.x, sizeof(float) * few * pitch);
@@ -425,24 +487,38 @@ static void embed_all(const Kernels *run, const Layout *layout, const float *wei
 
 /* -- Python -------------------------------------------------------------------------------------------------------- */
 
-static size_t affine_size(int outputs, int taps, int depth)
+/* The floats of all packed weights, and of all spectra. */
+typedef struct {
+    size_t packed, spectra;
+} Sizes;
+
+static void add_layer(Sizes *sizes, int outputs, int taps, int channels)
 {
-    return (size_t)whole_panels(outputs) * PANEL * ((size_t)taps * depth + 1);
+    sizes->packed += (size_t)whole_panels(outputs) * PANEL * ((size_t)taps * channels + 1);
 }
 
-static size_t packed_size(const Layout *layout)
+static void add_convolution(Sizes *sizes, int outputs, int channels, int stride)
 {
-    size_t size = affine_size(layout->base_filters, 1, KERNEL * layout->in_channels);
+    add_layer(sizes, outputs, KERNEL, channels);
+    sizes->spectra += (size_t)whole_panels(outputs) * SPECTRA_SIZE(stride, channels);
+}
+
+static Sizes sizes_of(const Layout *layout)
+{
+    Sizes sizes = {0, 0};
     int stage, number, width = layout->base_filters;
+    add_convolution(&sizes, layout->base_filters, layout->in_channels, 2);
     for (stage = 0; stage < layout->n_stages; stage++)
         for (number = 0; number < layout->blocks[stage]; number++) {
             const int channels = layout->filters[stage];
-            size += affine_size(channels, 1, width) + affine_size(channels, KERNEL, PANEL) +
-                    affine_size(channels, 1, channels) + affine_size(channels / 2, 1, channels) +
-                    affine_size(channels, 1, channels / 2);
+            add_layer(&sizes, channels, 1, width);
+            add_convolution(&sizes, channels, PANEL, number ? 1 : 2);
+            add_layer(&sizes, channels, 1, channels);
+            add_layer(&sizes, channels / 2, 1, channels);
+            add_layer(&sizes, channels, 1, channels / 2);
             width = channels;
         }
-    return size;
+    return sizes;
 }
 
 /* Integers: in_channels, base_filters, then filters and blocks of each stage. Zero where they are none of a network that
@@ -455,7 +531,7 @@ static int read_layout(const int32_t *numbers, Py_ssize_t count, Layout *layout)
     layout->in_channels = numbers[0];
     layout->base_filters = numbers[1];
     layout->n_stages = (int)(count / 2 - 1);
-    if (layout->in_channels < 1 || layout->in_channels > 4096)
+    if (layout->in_channels < 1 || layout->in_channels > PANEL)
         return 0;
     for (stage = -1; stage < layout->n_stages; stage++) {
         const int filters = stage < 0 ? layout->base_filters : numbers[2 + stage];
@@ -491,12 +567,12 @@ static PyObject *embed(PyObject *module, PyObject *arguments)
 {
     const Kernels *run;
     const char *name;
-    Py_buffer numbers, weights, signals, maps, space;
+    Py_buffer numbers, weights, spectra, signals, maps, space;
     Py_ssize_t n, length;
     Layout layout;
     Plan plan;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "sy*y*y*w*w*nn:embed", &name, &numbers, &weights, &signals, &maps, &space, &n,
+    if (!PyArg_ParseTuple(arguments, "sy*y*y*y*w*w*nn:embed", &name, &numbers, &weights, &spectra, &signals, &maps, &space, &n,
                           &length))
         return NULL;
     run = kernels_named(name);
@@ -509,22 +585,91 @@ static PyObject *embed(PyObject *module, PyObject *arguments)
             steps = halved(steps);
         if (signals.len != n * layout.in_channels * length * (Py_ssize_t)sizeof(float) ||
             maps.len != n * steps * layout.filters[layout.n_stages - 1] * (Py_ssize_t)sizeof(float) ||
-            (size_t)weights.len != packed_size(&layout) * sizeof(float) ||
+            (size_t)weights.len != sizes_of(&layout).packed * sizeof(float) ||
+            (size_t)spectra.len != sizes_of(&layout).spectra * sizeof(float) ||
             (size_t)space.len < make_plan(&layout, n, length, NULL, &plan)) {
             PyErr_SetString(PyExc_ValueError, "the arrays' sizes do not belong together");
         } else {
             Py_BEGIN_ALLOW_THREADS
             make_plan(&layout, n, length, space.buf, &plan);
-            embed_all(run, &layout, weights.buf, signals.buf, maps.buf, n, length, &plan);
+            embed_all(run, &layout, (Place){weights.buf, spectra.buf}, signals.buf, maps.buf, n, length, &plan);
             Py_END_ALLOW_THREADS
         }
     }
     PyBuffer_Release(&numbers);
     PyBuffer_Release(&weights);
+    PyBuffer_Release(&spectra);
     PyBuffer_Release(&signals);
     PyBuffer_Release(&maps);
     PyBuffer_Release(&space);
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+/* The spectra of a convolution's weights; gives the place after them. */
+static float *weigh(const Kernels *run, Layer layer, float *out)
+{
+    run->weigh(layer.weights, layer.panels, layer.channels, layer.stride, out);
+    return out + layer.panels * SPECTRA_SIZE(layer.stride, layer.channels);
+}
+
+/* Those of all convolutions, in their order. */
+static void weigh_all(const Kernels *run, const Layout *layout, const float *weights, float *out)
+{
+    Place at = {weights, out};
+    int stage, number, width = layout->base_filters;
+    out = weigh(run, next_convolution(&at, layout->base_filters, layout->in_channels, 2), out);
+    for (stage = 0; stage < layout->n_stages; stage++)
+        for (number = 0; number < layout->blocks[stage]; number++) {
+            const int channels = layout->filters[stage];
+            next_layer(&at, channels, 1, width);
+            out = weigh(run, next_convolution(&at, channels, PANEL, number ? 1 : 2), out);
+            next_layer(&at, channels, 1, channels);
+            next_layer(&at, channels / 2, 1, channels);
+            next_layer(&at, channels, 1, channels / 2);
+            width = channels;
+        }
+}
+
+static PyObject *spectra(PyObject *module, PyObject *arguments)
+{
+    const Kernels *run;
+    const char *name;
+    Py_buffer numbers, weights, out;
+    Layout layout;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "sy*y*w*:spectra", &name, &numbers, &weights, &out))
+        return NULL;
+    run = kernels_named(name);
+    if (run == NULL) {
+        PyErr_SetString(PyExc_ValueError, "this processor does not have these instructions");
+    } else if (read_call(&numbers, 1, 1, &layout)) {
+        const Sizes sizes = sizes_of(&layout);
+        if ((size_t)weights.len != sizes.packed * sizeof(float) || (size_t)out.len != sizes.spectra * sizeof(float)) {
+            PyErr_SetString(PyExc_ValueError, "the arrays' sizes do not belong together");
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            weigh_all(run, &layout, weights.buf, out.buf);
+            Py_END_ALLOW_THREADS
+        }
+    }
+    PyBuffer_Release(&numbers);
+    PyBuffer_Release(&weights);
+    PyBuffer_Release(&out);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *sizes(PyObject *module, PyObject *arguments)
+{
+    Py_buffer numbers;
+    Layout layout;
+    Sizes found = {0, 0};
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*:sizes", &numbers))
+        return NULL;
+    if (read_call(&numbers, 1, 1, &layout))
+        found = sizes_of(&layout);
+    PyBuffer_Release(&numbers);
+    return PyErr_Occurred() ? NULL : Py_BuildValue("nn", (Py_ssize_t)found.packed, (Py_ssize_t)found.spectra);
 }
 
 static PyObject *workspace(PyObject *module, PyObject *arguments)
@@ -560,9 +705,14 @@ static PyObject *instructions(PyObject *module, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"embed", embed, METH_VARARGS,
-     "embed(instructions, layout, weights, signals, maps, space, n, length) -> None\n\n"
+     "embed(instructions, layout, weights, spectra, signals, maps, space, n, length) -> None\n\n"
      "Fill `maps`, float32 [n, T, C], from `signals`, float32 [n, leads, length], with at least `workspace` bytes of\n"
      "`space`. Releases the interpreter's lock. ValueError: sizes that do not belong together, unknown instructions."},
+    {"sizes", sizes, METH_VARARGS,
+     "sizes(layout) -> tuple[int, int]\n\nThe floats of packed weights, and of their convolutions' spectra."},
+    {"spectra", spectra, METH_VARARGS,
+     "spectra(instructions, layout, weights, spectra) -> None\n\n"
+     "Fill `spectra`, float32 as many as `sizes` says, from the packed weights. ValueError: as `embed`."},
     {"workspace", workspace, METH_VARARGS,
      "workspace(layout, n, length) -> int\n\nThe bytes that `embed` works in. ValueError: more than can be told."},
     {"instructions", instructions, METH_NOARGS,

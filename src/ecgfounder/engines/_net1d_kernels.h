@@ -83,28 +83,27 @@ INLINE void NAME(step)(const int rows, const int panels, Vector sums[ROWS][PANEL
     }
 }
 
-/* `rows` rows times `panels` panels of outputs, each a sum over taps and channels in that order, kept in registers. Every
+/* `rows` rows times `panels` panels of outputs, each a sum over the channels in their order, kept in registers. Every
    output's operations are the same in a tile of any size, so that its bits do not depend on its neighbours. */
 INLINE void NAME(tile)(const int rows, const int panels, const Product *product, ptrdiff_t row, int panel, int first,
                        int depth, int is_first, int is_last)
 {
     const int vectors = panels * PER_PANEL;
-    const ptrdiff_t pitch = (ptrdiff_t)product->taps * product->depth * PANEL;
+    const ptrdiff_t pitch = (ptrdiff_t)product->depth * PANEL;
     const float *weights = product->weights + panel * pitch + (ptrdiff_t)first * PANEL;
     const float *in[ROWS];
     float *out[ROWS];
     Vector sums[ROWS][PANELS * PER_PANEL];
     ptrdiff_t ahead, out_ahead;
-    int tap, i, k, r, v;
+    int i, k, r, v;
     UNROLL
     for (r = 0; r < rows; r++) {
-        in[r] = product->in + product->in_rows[row + r] + panel * product->panel_step + first;
+        in[r] = product->in + product->in_rows[row + r] + first;
         out[r] = product->out + product->out_rows[row + r] + panel * PANEL;
     }
     /* Recordings' rows are evenly spaced; where the next one's begin, this is a wrong guess and nothing worse. */
     ahead = product->in_rows[row + rows - 1] - product->in_rows[row] + product->in_step;
     out_ahead = product->out_rows[row + rows - 1] - product->out_rows[row] + product->out_step;
-    ahead += product->taps > 1 ? (product->taps - 2) * product->tap_step : 0;
     UNROLL
     for (v = 0; v < vectors; v++) {
         Vector start = is_first ? NAME(load)(product->bias + panel * PANEL + v * LANES) : NAME(all)(0.0f);
@@ -116,23 +115,17 @@ INLINE void NAME(tile)(const int rows, const int panels, const Product *product,
         UNROLL
         for (r = 0; r < rows; r++)
             __builtin_prefetch(out[r] + out_ahead, 1);
-    for (tap = 0; tap < product->taps; tap++) {
-        for (i = 0; i + UNROLLED <= depth; i += UNROLLED) {
-            if (tap < 2) /* what the next tile reads and this one does not */
-                UNROLL
-                for (r = 0; r < rows; r++)
-                    __builtin_prefetch(in[r] + i + ahead);
-            UNROLL
-            for (k = 0; k < UNROLLED; k++)
-                NAME(step)(rows, panels, sums, in, i + k, weights + k * PANEL, pitch);
-            weights += UNROLLED * PANEL;
-        }
-        for (; i < depth; i++, weights += PANEL)
-            NAME(step)(rows, panels, sums, in, i, weights, pitch);
+    for (i = 0; i + UNROLLED <= depth; i += UNROLLED) {
         UNROLL
-        for (r = 0; r < rows; r++)
-            in[r] += product->tap_step;
+        for (r = 0; r < rows; r++) /* what the next tile reads */
+            __builtin_prefetch(in[r] + i + ahead);
+        UNROLL
+        for (k = 0; k < UNROLLED; k++)
+            NAME(step)(rows, panels, sums, in, i + k, weights + k * PANEL, pitch);
+        weights += UNROLLED * PANEL;
     }
+    for (; i < depth; i++, weights += PANEL)
+        NAME(step)(rows, panels, sums, in, i, weights, pitch);
     if (!is_first) /* sums of sums: fewer roundings than one long sum has */
         UNROLL
         for (r = 0; r < rows; r++)
@@ -169,7 +162,7 @@ static void NAME(multiply)(const Product *product)
             const int depth = product->depth - first < step ? product->depth - first : step;
             const int is_first = first == 0, is_last = first + depth == product->depth;
             for (panel = 0; panel < product->panels;) {
-                const int wide = PANELS > 1 && product->panel_step == 0 && product->panels - panel >= PANELS;
+                const int wide = PANELS > 1 && product->panels - panel >= PANELS;
                 for (row = begin; row < end;) {
 #define TILE(rows)                                                                                                   \
     if (wide)                                                                                                        \
@@ -193,6 +186,8 @@ static void NAME(multiply)(const Product *product)
         }
     }
 }
+
+#include "_net1d_spectra.h"
 
 #if LANES <= 8 /* a stage may begin with 312 channels of zeros: no whole number of wider vectors */
 
@@ -265,3 +260,5 @@ static void NAME(mean)(const float *h, ptrdiff_t h_step, ptrdiff_t steps, int ch
 #undef MAXIMUM
 #undef ROWS
 #undef PANELS
+#undef TILES
+#undef FUSED
