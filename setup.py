@@ -42,7 +42,10 @@ setup(
         extension("ecgfounder.preprocess._filters", flags=("-O3", "-ffp-contract=off")),
         extension(
             "ecgfounder.engines._net1d",
-            depends=("src/ecgfounder/engines/_net1d_kernels.h",),
+            depends=(
+                "src/ecgfounder/engines/_net1d_kernels.h",
+                "src/ecgfounder/engines/_net1d_spectra.h",
+            ),
             flags=("-O3", "-ffp-contract=off"),
         ),
     ],

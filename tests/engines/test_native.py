@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import ecgfounder.engines.native as native_engine
 from ecgfounder.engines import Engine, create_engine, native_usable
 from ecgfounder.engines.engine import CPU_ROWS
-from ecgfounder.engines.native import NativeEngine, instructions
+from ecgfounder.engines.native import NativeEngine, instructions, sound_instructions
 from ecgfounder.errors import EmbeddingError, OutOfMemoryError, SettingsError
 from ecgfounder.network.bundles import FEATURES
+from ecgfounder.network.checkpoint import build_network, load_backbone
 from tests.builders.engines import Array, made, needs_native, signals
 from tests.harness.thinned import thinned
 
@@ -27,33 +29,89 @@ def native(checkpoint_1lead: Path, graph_cache: Path) -> NativeEngine:
     return engine
 
 
+@pytest.fixture(scope="module")
+def in_pytorch(checkpoint_1lead: Path) -> Engine:
+    return made(checkpoint_1lead, "torch")
+
+
 @needs_native
 def test_maps_have_the_same_bytes_with_any_instructions_on_any_machine(native: NativeEngine) -> None:
     batch = signals(2, 515, channels=1)
+    maps = np.empty((2, 3, FEATURES), np.float32)
     for name in instructions():
-        maps = native._embed_with(name, batch)
+        spectra = native_engine._spectra(name, native._layout, native._weights)
+        space = np.empty(native_engine._net1d.workspace(native._layout, 2, 515), np.uint8)
+        native_engine._net1d.embed(name, native._layout, native._weights, spectra, batch, maps, space, 2, 515)
         assert (
             hashlib.sha256(maps.tobytes()).hexdigest()
-            == "d29fb62c7d58bd40cf5ca9e065b7fd57048efee034717b32e4f3ad7c7c64b608"
+            == "4d09b103809ab8df805439e86ce9279cd1e3f0dc40fa804689715f631c72fb9b"
         ), name
 
 
 @needs_native
 def test_instructions_that_give_other_numbers_are_not_used(
-    native: NativeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    embed_with = NativeEngine._embed_with
+    trial = native_engine._trial
 
-    def embedded(engine: NativeEngine, name: str, batch: Array) -> Array:
-        maps = embed_with(engine, instructions()[-1], batch)
+    def tried(name: str) -> Array:
+        maps = trial(instructions()[-1])
         if name == "broken":
             maps[0, 0, 0] = np.nextafter(maps[0, 0, 0], np.float32(np.inf))
         return maps
 
-    monkeypatch.setattr(NativeEngine, "_embed_with", embedded)
-    assert native._checked(["broken", "sound", instructions()[-1]]) == "sound"
-    assert "broken instructions do not give" in caplog.text
-    assert native._checked(["broken", instructions()[-1]]) == instructions()[-1]
+    def chosen(*names: str) -> str:
+        monkeypatch.setattr(native_engine, "instructions", lambda: list(names))
+        sound_instructions.cache_clear()
+        return sound_instructions()
+
+    narrowest = instructions()[-1]
+    monkeypatch.setattr(native_engine, "_trial", tried)
+    try:
+        assert chosen("broken", "sound", narrowest) == "sound"
+        assert "broken instructions do not give" in caplog.text
+        assert chosen("broken", narrowest) == narrowest
+    finally:
+        sound_instructions.cache_clear()
+
+
+@needs_native
+def test_a_trial_computes_with_all_of_its_network() -> None:
+    maps = native_engine._trial(instructions()[0])
+    assert np.isfinite(maps).all()
+    assert (maps.std(axis=1) > 0.001).all()
+
+
+def _spiked(length: int) -> Array:
+    """A recording at rest with stimuli a thousand times as large."""
+    samples = signals(1, length, channels=1)
+    samples[:, :, 200::700] += 1000
+    return samples / samples.std()
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "samples",
+    [
+        signals(1, 5001, channels=1),
+        _spiked(5000),
+        np.eye(1, 3000, 1500, dtype=np.float32)[None] * 50,
+        np.repeat(np.float32([0, 3]), 2500)[None, None],
+        np.zeros((1, 1, 700), np.float32),
+    ],
+    ids=["noise", "spikes", "one sample", "a step", "zeros"],
+)
+def test_rounding_errors_are_no_greater_than_those_of_pytorch(
+    native: NativeEngine, in_pytorch: Engine, checkpoint_1lead: Path, samples: Array
+) -> None:
+    network = build_network(load_backbone(checkpoint_1lead, "1lead")[0], "1lead", n_classes=1).eval().double()
+    with torch.no_grad():
+        exact = network.feature_map(torch.from_numpy(samples).double()).numpy().reshape(1, -1, FEATURES)
+
+    def error(maps: Array) -> float:
+        return float(np.linalg.norm(maps - exact) / np.linalg.norm(exact))
+
+    assert error(native.embed(samples)) < 2 * error(in_pytorch.embed(samples)) + 1e-7
 
 
 @needs_native
@@ -66,7 +124,7 @@ def test_no_more_memory_is_written_than_was_asked_for(native: NativeEngine, rows
         n_bytes = module.workspace(native._layout, rows, length)
         space = np.full(n_bytes + 4096, 0xFF, np.uint8)  # NaN, should it be read
         maps = np.full((rows + 1, *expected.shape[1:]), 7, np.float32)
-        arrays = (native._layout, native._weights, batch, maps[:rows], space[:n_bytes])
+        arrays = (native._layout, native._weights, native._spectra, batch, maps[:rows], space[:n_bytes])
         module.embed(native.instructions, *arrays, rows, length)
         assert np.array_equal(maps[:rows], expected)  # from memory that held rubbish, too
         assert (maps[rows] == 7).all()
@@ -74,7 +132,9 @@ def test_no_more_memory_is_written_than_was_asked_for(native: NativeEngine, rows
 
 
 @needs_native
-@pytest.mark.parametrize("wrong", ["instructions", "layout", "weights", "signals", "maps", "space", "n", "length"])
+@pytest.mark.parametrize(
+    "wrong", ["instructions", "layout", "weights", "spectra", "signals", "maps", "space", "n", "length"]
+)
 def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
     native: NativeEngine, wrong: str
 ) -> None:
@@ -85,6 +145,7 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
         "instructions": instructions()[0],
         "layout": layout,
         "weights": np.zeros_like(native._weights),
+        "spectra": np.zeros_like(native._spectra),
         "signals": np.zeros((n, 1, length), np.float32),
         "maps": np.ones((n, 2, FEATURES), np.float32),
         "space": np.empty(module.workspace(layout, n, length), np.uint8),
@@ -113,6 +174,7 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
         [1, 64, 64, 64, 64, 1, 1, 1],
         [1, *[64] * 5, 1, 1, 1],
         [0, 64, 64, 64, 64, 64, 2, 1, 1, 1],
+        [17, 64, 64, 64, 64, 64, 2, 1, 1, 1],
         [1, 60, 64, 64, 64, 64, 2, 1, 1, 1],
         [1, 64, 64, 48, 64, 64, 2, 1, 1, 1],
         [1, 64, 64, 72, 80, 80, 2, 1, 1, 1],
@@ -124,6 +186,7 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
         "few stages",
         "odd",
         "no lead",
+        "many leads",
         "part of a panel",
         "narrower",
         "part of a group",
@@ -132,8 +195,28 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
     ],
 )
 def test_networks_that_it_was_not_written_for_are_refused(layout: list[int]) -> None:
-    with pytest.raises(ValueError, match="not a network"):
-        native_engine._net1d.workspace(np.array(layout, np.int32), 1, 300)
+    for function, rest in (("workspace", (1, 300)), ("sizes", ())):
+        with pytest.raises(ValueError, match="not a network"):
+            getattr(native_engine._net1d, function)(np.array(layout, np.int32), *rest)
+
+
+@needs_native
+@pytest.mark.parametrize("wrong", ["instructions", "layout", "weights", "spectra"])
+def test_spectra_are_made_of_all_weights_in_arrays_that_belong_together(native: NativeEngine, wrong: str) -> None:
+    module = native_engine._net1d
+    arguments = {
+        "instructions": instructions()[0],
+        "layout": native._layout,
+        "weights": native._weights,
+        "spectra": np.zeros_like(native._spectra),
+    }
+    module.spectra(*arguments.values())
+    assert np.array_equal(arguments["spectra"], native._spectra)
+    arguments["spectra"][:] = 0
+    arguments[wrong] = "MMX" if wrong == "instructions" else arguments[wrong][:-1]
+    with pytest.raises(ValueError):
+        module.spectra(*arguments.values())
+    assert not arguments["spectra"].any()
 
 
 @needs_native
@@ -163,11 +246,6 @@ def test_where_it_was_not_built_the_native_engine_says_what_it_needs(
     assert not native_usable()
     with pytest.raises(SettingsError, match=r"needs a C compiler .*engine='onnx'"):
         create_engine("native", mode="1lead", checkpoint=checkpoint_1lead)
-
-
-@pytest.fixture(scope="module")
-def in_pytorch(checkpoint_1lead: Path) -> Engine:
-    return made(checkpoint_1lead, "torch")
 
 
 @needs_native

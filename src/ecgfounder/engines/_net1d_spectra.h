@@ -1,14 +1,17 @@
-/* Grouped convolutions as products of spectra, for one instruction set; included by `_net1d_kernels.h`.
+/* Convolutions as products of spectra, for one instruction set; included by `_net1d_kernels.h`.
 
-   A convolution over 16 samples multiplies each of them 16 times. Of SPAN samples, a Fourier transform makes SPAN / 2 complex
-   numbers, of which each is multiplied once; its inverse gives SPAN - taps + 1 outputs. For a group of 16 channels, this is a
-   third of the arithmetic and less. All transforms are over time, for the channels of a vector at once.
+   A convolution over 16 samples multiplies each sample 16 times for each pair of channels. The Fourier transform of SPAN
+   samples is SPAN / 2 complex numbers, each of which is multiplied once; transformed back, they are SPAN - taps + 1 outputs.
+   With 16 channels of input to an output, transforms included, this is less than a third of the arithmetic, and its rounding
+   errors are no greater. Transforms are over time, for all channels of a vector at once. With stride 2, even and odd samples
+   (phases) are transformed separately, and an output is the sum of both convolutions.
 
-   A spectrum of real samples x[0 .. SPAN - 1] is computed by halves: the sums x[n] + x[n + SPAN / 2] have its even frequencies and are
-   half as many real samples; of the odd frequencies, the complex transform of the differences, SPAN / 4 at a time, gives 1, 5, 9 ..
-   and with them their conjugates 63, 59, 55 .. So one finds 16 + 8 + 4 + 2 + 1 complex numbers, and at last two real ones (the sum,
-   and that of alternating signs), which stand where a real and an imaginary part would. Within a part, the order is that in
-   which the transform leaves it. The inverse does the same steps backwards. */
+   SPAN real samples x[n] are transformed by halves. The sums x[n] + x[n + SPAN / 2] have the even frequencies, and are half as
+   many real samples. The differences have the odd ones: d[n] - i d[n + SPAN / 4], turned by n / SPAN, are SPAN / 4 complex
+   numbers whose transform is frequencies 1, 5, 9 .., and the others are conjugates of these. So there are 16 + 8 + 4 + 2 + 1
+   complex frequencies, and two real ones at last (0 and SPAN / 2), which stand where a real and an imaginary part would.
+   Among themselves, frequencies are in the order in which the transform leaves them. The way back does the same steps
+   backwards, without the factors 1 / 2: weights are divided by all of them, powers of two. */
 
 /* The cosine of `angle` / 64 of a turn. */
 INLINE float NAME(cosine)(int angle)
@@ -20,7 +23,7 @@ INLINE float NAME(cosine)(int angle)
     return angle > 16 ? -quarter[32 - angle] : quarter[angle];
 }
 
-/* Times e^(-2 pi i angle / 64), or its inverse: back by as much. */
+/* Times e^(-2 pi i angle / 64), or divided by it: back. */
 INLINE void NAME(turn)(Vector *re, Vector *im, const int angle, const int back)
 {
     const float c = NAME(cosine)(angle), s = NAME(cosine)(angle + (back ? 16 : 48));
@@ -36,7 +39,7 @@ INLINE void NAME(turn)(Vector *re, Vector *im, const int angle, const int back)
     *im = FUSED(y, NAME(all)(c), x * NAME(all)(-s));
 }
 
-/* The last step of a complex transform: two numbers, or the first step of one of `size`. */
+/* The complex transform of two numbers; it is also the way back. */
 INLINE void NAME(pair)(Vector *re, Vector *im)
 {
     const Vector x = re[0], y = im[0];
@@ -46,6 +49,7 @@ INLINE void NAME(pair)(Vector *re, Vector *im)
     im[1] = y - im[1];
 }
 
+/* The first step of the complex transform of `size` numbers in place: four parts remain, to be transformed by themselves. */
 INLINE void NAME(quarters)(const int size, Vector *re, Vector *im)
 {
     const int q = size / 4;
@@ -70,6 +74,7 @@ INLINE void NAME(quarters)(const int size, Vector *re, Vector *im)
     }
 }
 
+/* That step backwards, and 4 times as large. */
 INLINE void NAME(quarters_back)(const int size, Vector *re, Vector *im)
 {
     const int q = size / 4;
@@ -130,7 +135,7 @@ INLINE void NAME(transform_back)(const int size, Vector *re, Vector *im)
         NAME(quarters_back)(size, re, im);
 }
 
-/* One halving: `size` real samples become half as many, and size / 4 frequencies at `out`. */
+/* `size` real samples become half as many, and size / 4 frequencies at `out`, `pitch` floats apart. */
 INLINE void NAME(halve)(const int size, Vector *x, float *out, ptrdiff_t pitch)
 {
     const int q = size / 4;
@@ -152,6 +157,7 @@ INLINE void NAME(halve)(const int size, Vector *x, float *out, ptrdiff_t pitch)
     }
 }
 
+/* Half as many real samples, and size / 4 frequencies, become `size` samples. */
 INLINE void NAME(halve_back)(const int size, Vector *x, const float *in, ptrdiff_t pitch)
 {
     const int q = size / 4;

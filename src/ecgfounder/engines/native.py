@@ -1,12 +1,14 @@
 """The native engine: the network in C with the processor's vector instructions, the fastest engine on CPUs.
 
 In: float32 [B, C, L]. Out: float32 [B, T, 1024]. `_net1d.c` computes the network; this module packs its weights, once per
-checkpoint, and caches them. The bytes of a finite feature map depend only on the recording and the weights, not on its batch,
-threads, or the processor's vector instructions.
+checkpoint, and caches them. The spectra of its convolutions' weights are computed at every start, which is faster than to read
+them. The bytes of a finite feature map depend only on the recording and the weights, not on its batch, threads, or the
+processor's vector instructions.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ from ecgfounder.engines.cache import Parts, floats, from_cache, head_of_parts, h
 from ecgfounder.engines.engine import Array, CpuEngine
 from ecgfounder.errors import EmbeddingError, SettingsError
 from ecgfounder.machine import keep_freed_memory
-from ecgfounder.network.bundles import ARCHITECTURE, FEATURES, spec_of
+from ecgfounder.network.bundles import ARCHITECTURE, spec_of
 from ecgfounder.network.checkpoint import load_backbone, sha256_of
 
 try:
@@ -34,12 +36,46 @@ PACKING_VERSION = 2
 
 _WEIGHTS = "backbone"
 _KEPT_BYTES = 256 << 20
-_CHECKED_SAMPLES = 515  # three tokens; lengths are odd where they are halved
+_TRIAL_NETWORK = (12, 32, *(48, 64, 64, 272), *(2, 1, 1, 1))
+"""A small network for trials, as `_layout` gives the real one: with tiles of all sizes, and sums that are divided."""
+_TRIAL_SAMPLES = 1607
 
 
 def instructions() -> list[str]:
     """The processor's vector instructions that the engine can use, widest first; if empty, the engine is not usable."""
     return [] if _net1d is None else _net1d.instructions()
+
+
+@functools.cache
+def sound_instructions() -> str:
+    """The widest of `instructions` whose result is bit-identical to that of the narrowest.
+
+    The processor is known only at run time, so each process tries this once, with a small network of random weights.
+    """
+    usable = instructions()
+    if len(usable) == 1:
+        return usable[0]
+    expected = _trial(usable[-1])
+    for name in usable[:-1]:
+        if _trial(name).tobytes() == expected.tobytes():  # NaN too
+            return name
+        log.warning(
+            "%s instructions do not give the same result as %s on this machine and are not used", name, usable[-1]
+        )
+    return usable[-1]
+
+
+def _trial(name: str) -> Array:
+    """The feature map of a random signal by a small random network, with some instructions."""
+    layout = np.array(_TRIAL_NETWORK, np.int32)
+    rng = np.random.default_rng(0)
+    signals = rng.random((1, int(layout[0]), _TRIAL_SAMPLES), np.float32) - np.float32(0.5)
+    weights = (rng.random(_net1d.sizes(layout)[0], np.float32) - np.float32(0.5)) * np.float32(0.25)
+    n_stages = len(layout) // 2 - 1
+    maps = np.empty((1, -(-_TRIAL_SAMPLES // 2 ** (n_stages + 1)), int(layout[1 + n_stages])), np.float32)
+    space = _aligned(_net1d.workspace(layout, 1, _TRIAL_SAMPLES))
+    _net1d.embed(name, layout, weights, _spectra(name, layout, weights), signals, maps, space, 1, _TRIAL_SAMPLES)
+    return maps
 
 
 class NativeEngine(CpuEngine):
@@ -51,12 +87,12 @@ class NativeEngine(CpuEngine):
     name = "native"
 
     def __init__(self, mode: str, checkpoint: Path, *, threads: int, checkpoint_sha256: str | None = None) -> None:
-        usable = instructions()
-        if not usable:
+        if not instructions():
             raise SettingsError(
                 "the engine 'native' needs a C compiler where ecgfounder is installed, and a processor with AVX2 and FMA "
                 "or of the ARM64 family: use engine='onnx' or engine='torch'"
             )
+        self.instructions = sound_instructions()
         self._layout = _layout(spec_of(mode).in_channels)
         self._weights, head = from_cache(
             f"{checkpoint_sha256 or sha256_of(checkpoint)}-{mode}-packed-v{PACKING_VERSION}",
@@ -64,53 +100,27 @@ class NativeEngine(CpuEngine):
             load=lambda parts: (self._fitting(floats(parts[_WEIGHTS])), head_of_parts(parts)),
         )
         super().__init__(mode, threads=threads, head=head)
-        self._spectra = self._spectra_with(usable[-1])
+        self._spectra = _spectra(self.instructions, self._layout, self._weights)
         self._local = threading.local()
         keep_freed_memory()
-        self.instructions = self._checked(usable)
 
     def _fitting(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Weights as many as the network has; a `ValueError` otherwise."""
         if weights.size != _net1d.sizes(self._layout)[0]:
-            raise ValueError("the packed weights are not those of this network")
+            raise ValueError(f"{weights.size} packed weights, which are not those of this network")
         return weights
 
-    def _checked(self, usable: list[str]) -> str:
-        """The widest instructions whose result is bit-identical to that of the narrowest.
-
-        The processor is known only at run time, so this is checked at every start, with a short signal.
-        """
-        if len(usable) == 1:
-            return usable[0]
-        rng = np.random.default_rng(0)
-        signals = rng.standard_normal((1, self.in_channels, _CHECKED_SAMPLES), dtype=np.float32)
-        expected = self._embed_with(usable[-1], signals)
-        for name in usable[:-1]:
-            if self._embed_with(name, signals).tobytes() == expected.tobytes():  # NaN too
-                return name
-            log.warning(
-                "%s instructions do not give the same result as %s on this machine and are not used", name, usable[-1]
-            )
-        return usable[-1]
-
-    def _spectra_with(self, instructions: str) -> npt.NDArray[np.float32]:
-        """The spectra of the convolutions' weights, which every start computes: that is faster than to read them."""
-        spectra = _aligned(4 * _net1d.sizes(self._layout)[1]).view(np.float32)
-        _net1d.spectra(instructions, self._layout, self._weights, spectra)
-        return spectra
-
-    def _embed_with(self, instructions: str, batch: Array) -> Array:
-        self.instructions = instructions
-        return self._embed(batch)
-
     def _fill(self, maps: Array, rows: Array) -> None:
-        weights = self._weights  # kept during this call, even if another thread closes the engine
+        weights, spectra = (
+            self._weights,
+            self._spectra,
+        )  # kept during this call, even if another thread closes the engine
         if weights.size == 0:
             raise EmbeddingError("the engine was closed")
         n, _, length = rows.shape
         try:
             space = self._space(_net1d.workspace(self._layout, n, length))
-            _net1d.embed(self.instructions, self._layout, weights, self._spectra, rows, maps, space, n, length)
+            _net1d.embed(self.instructions, self._layout, weights, spectra, rows, maps, space, n, length)
         except ValueError as error:
             raise EmbeddingError(f"a batch of {list(rows.shape)} cannot be computed: {error}") from error
 
@@ -127,7 +137,7 @@ class NativeEngine(CpuEngine):
         return f"native ({self.instructions}), CPU, float32, {self.threads} threads"
 
     def close(self) -> None:
-        self._weights = np.zeros(0, np.float32)
+        self._weights = self._spectra = np.zeros(0, np.float32)
         self._local = threading.local()
 
 
@@ -168,6 +178,15 @@ def _packed_layer(
     taps = np.pad(taps, ((0, missing), (0, 0), (0, 0)))
     panels = taps.reshape(-1, _net1d.PANEL, *taps.shape[1:])
     return panels.transpose(0, 3, 2, 1).ravel(), np.pad(bias, (0, missing))
+
+
+def _spectra(
+    instructions: str, layout: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """The spectra of the convolutions' weights, float32 [n], for `_net1d.embed`: from their packed weights."""
+    spectra = _aligned(4 * _net1d.sizes(layout)[1]).view(np.float32)
+    _net1d.spectra(instructions, layout, weights, spectra)
+    return spectra
 
 
 def _layout(in_channels: int) -> npt.NDArray[np.int32]:
