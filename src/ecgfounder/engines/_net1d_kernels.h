@@ -86,7 +86,7 @@ INLINE void NAME(step)(const int rows, const int panels, Vector sums[ROWS][PANEL
 /* `rows` rows times `panels` panels of outputs, each a sum over the channels in their order, kept in registers. Every
    output's operations are the same in a tile of any size, so that its bits do not depend on its neighbours. */
 INLINE void NAME(tile)(const int rows, const int panels, const Product *product, ptrdiff_t row, int panel, int first,
-                       int depth, int is_first, int is_last)
+                       int depth, int is_first, int is_last, int is_end)
 {
     const int vectors = panels * PER_PANEL;
     const ptrdiff_t pitch = (ptrdiff_t)product->depth * PANEL;
@@ -119,6 +119,10 @@ INLINE void NAME(tile)(const int rows, const int panels, const Product *product,
         UNROLL
         for (r = 0; r < rows; r++) /* what the next tile reads */
             __builtin_prefetch(in[r] + i + ahead);
+        if (is_end) /* the next panels' weights */
+            UNROLL
+            for (k = 0; k < UNROLLED * panels; k++)
+                __builtin_prefetch(weights + panels * pitch + (k / UNROLLED) * pitch + k % UNROLLED * PANEL, 0, 2);
         UNROLL
         for (k = 0; k < UNROLLED; k++)
             NAME(step)(rows, panels, sums, in, i + k, weights + k * PANEL, pitch);
@@ -166,9 +170,9 @@ static void NAME(multiply)(const Product *product)
                 for (row = begin; row < end;) {
 #define TILE(rows)                                                                                                   \
     if (wide)                                                                                                        \
-        NAME(tile)(rows, PANELS, product, row, panel, first, depth, is_first, is_last);                              \
+        NAME(tile)(rows, PANELS, product, row, panel, first, depth, is_first, is_last, end - row <= rows);                              \
     else                                                                                                             \
-        NAME(tile)(rows, 1, product, row, panel, first, depth, is_first, is_last);                                   \
+        NAME(tile)(rows, 1, product, row, panel, first, depth, is_first, is_last, end - row <= rows);                                   \
     row += rows
                     if (end - row >= ROWS) {
                         TILE(ROWS);

@@ -231,6 +231,10 @@ INLINE void NAME(frequency)(const int rows, const int is_real, const float *in, 
             for (channel = 0; channel < channels; channel++, w += 2 * PANEL) {
                 const float *x = in + phase * 2 * PANEL + channel;
                 Vector w_re = NAME(load)(w), w_im = NAME(load)(w + PANEL);
+                if (lane == 0) { /* the next frequency's */
+                    __builtin_prefetch(w + phases * channels * 2 * PANEL);
+                    __builtin_prefetch(w + phases * channels * 2 * PANEL + PANEL);
+                }
                 IN_REGISTER(w_re);
                 IN_REGISTER(w_im);
                 UNROLL
