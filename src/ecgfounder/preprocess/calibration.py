@@ -6,6 +6,7 @@ In: samples in mV at the recording's sampling rate. Out: the position of each pu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ def calibration_pulses(samples: Samples, leads: Sequence[str], sampling_rate: fl
     list of tuple of (int, int)
         First sample and end of each pulse.
     """
-    rows = np.array(rows_with_pulses(leads), np.int64)
+    rows = rows_with_pulses(tuple(leads))
     lag = max(1, round(PULSE_RISE * sampling_rate))
     shortest, longest = round(PULSE_SHORTEST * sampling_rate), round(PULSE_LONGEST * sampling_rate)
     pulses: list[Pulse] = []
@@ -68,16 +69,20 @@ def calibration_pulses(samples: Samples, leads: Sequence[str], sampling_rate: fl
         if end == samples.shape[1]:
             ends_there = len(rows) > 1
         else:
-            fall = samples[rows, end - 1] - samples[rows, min(end + lag, samples.shape[1]) - 1]
-            ends_there = bool(((fall > PULSE[0]) & (fall < PULSE[1])).all())
+            fall = samples[:, end - 1] - samples[:, min(end + lag, samples.shape[1]) - 1]
+            ends_there = all(PULSE[0] < value < PULSE[1] for value in fall[rows].tolist())
         if ends_there:
             pulses.append((start, end))
     return pulses
 
 
-def rows_with_pulses(leads: Sequence[str]) -> list[int]:
+@lru_cache(maxsize=256)  # the files of a cohort have the same leads
+def rows_with_pulses(leads: tuple[str, ...]) -> Rows:
     """The rows that show a calibration pulse: not computed leads, if there are others."""
-    return [row for row, lead in enumerate(leads) if lead not in _AUGMENTED] or list(range(len(leads)))
+    own = [row for row, lead in enumerate(leads) if lead not in _AUGMENTED]
+    rows = np.array(own or range(len(leads)), np.int64)
+    rows.flags.writeable = False
+    return rows
 
 
 def _starts_of_plateaus(samples: Samples, rows: Rows, lag: int, shortest: int) -> list[int]:

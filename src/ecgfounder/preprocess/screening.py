@@ -92,8 +92,7 @@ def _rows(leads: tuple[str, ...], derived: tuple[str, ...]) -> tuple[Rows, Rows,
     row_of = {lead: row for row, lead in enumerate(leads)}
     present = [row_of.get(lead, -1) for lead in limb_leads.LIMB_LEADS_AND_V6]
     stored = [-1 if lead in derived else row_of.get(lead, -1) for lead in limb_leads.LIMB_LEADS_AND_V6]
-    pulsed = calibration.rows_with_pulses(leads)
-    return np.array(present, np.int64), np.array(stored, np.int64), np.array(pulsed, np.int64)
+    return np.array(present, np.int64), np.array(stored, np.int64), calibration.rows_with_pulses(leads)
 
 
 @lru_cache(maxsize=64)
