@@ -33,8 +33,8 @@
 #define MOST_BYTES_PER_SAMPLE (1 << 26) /* of workspace: more than any network that `read_layout` accepts takes */
 #define ALIGNMENT 64
 
-/* Floats of a convolution's weights as spectra, for one panel of outputs; between the frequencies of TILES_AT_ONCE inputs, spread
-   a little over the lines of a cache; and of all memory for these, inputs and outputs. */
+/* In floats: a convolution's weights as spectra, for one panel of outputs; what lies between two frequencies of TILES_AT_ONCE
+   inputs, which are spread a little over the lines of a cache; and the memory for such inputs and outputs. */
 #define SPECTRA_SIZE(stride, channels) ((ptrdiff_t)SPAN * PANEL * (stride) * (channels))
 #define SPECTRA_PITCH(stride) ((ptrdiff_t)PANEL * (2 * TILES_AT_ONCE * (stride) + 1))
 #define SPECTRA_SPACE (SPAN / 2 * (SPECTRA_PITCH(MOST_PHASES) + SPECTRA_PITCH(1)))
@@ -271,7 +271,8 @@ static void apply(const Kernels *run, const Layer *layer, const float *in, const
     run->multiply(&product);
 }
 
-/* `in`: rows of n recordings, padding around `length` each. Gives the steps of their outputs, which lie one after the other. */
+/* `in`: rows of n recordings, `length` each with padding around them. Gives the steps of each output; outputs lie one after
+   the other. */
 static ptrdiff_t convolve(const Kernels *run, const Layer *layer, const float *in, ptrdiff_t n, ptrdiff_t length,
                           ptrdiff_t in_step, ptrdiff_t panel_step, float *out, ptrdiff_t out_step, float *space)
 {
@@ -572,8 +573,8 @@ static PyObject *embed(PyObject *module, PyObject *arguments)
     Layout layout;
     Plan plan;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "sy*y*y*y*w*w*nn:embed", &name, &numbers, &weights, &spectra, &signals, &maps, &space, &n,
-                          &length))
+    if (!PyArg_ParseTuple(arguments, "sy*y*y*y*w*w*nn:embed", &name, &numbers, &weights, &spectra, &signals, &maps,
+                          &space, &n, &length))
         return NULL;
     run = kernels_named(name);
     if (run == NULL) {
@@ -605,24 +606,19 @@ static PyObject *embed(PyObject *module, PyObject *arguments)
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
-/* The spectra of a convolution's weights; gives the place after them. */
-static float *weigh(const Kernels *run, Layer layer, float *out)
-{
-    run->weigh(layer.weights, layer.panels, layer.channels, layer.stride, out);
-    return out + layer.panels * SPECTRA_SIZE(layer.stride, layer.channels);
-}
-
-/* Those of all convolutions, in their order. */
+/* The spectra of all convolutions, in their order. */
 static void weigh_all(const Kernels *run, const Layout *layout, const float *weights, float *out)
 {
     Place at = {weights, out};
     int stage, number, width = layout->base_filters;
-    out = weigh(run, next_convolution(&at, layout->base_filters, layout->in_channels, 2), out);
+    Layer layer = next_convolution(&at, layout->base_filters, layout->in_channels, 2);
+    run->weigh(layer.weights, layer.panels, layer.channels, layer.stride, out);
     for (stage = 0; stage < layout->n_stages; stage++)
         for (number = 0; number < layout->blocks[stage]; number++) {
             const int channels = layout->filters[stage];
             next_layer(&at, channels, 1, width);
-            out = weigh(run, next_convolution(&at, channels, PANEL, number ? 1 : 2), out);
+            layer = next_convolution(&at, channels, PANEL, number ? 1 : 2);
+            run->weigh(layer.weights, layer.panels, layer.channels, layer.stride, out + (layer.spectra - out));
             next_layer(&at, channels, 1, channels);
             next_layer(&at, channels / 2, 1, channels);
             next_layer(&at, channels, 1, channels / 2);

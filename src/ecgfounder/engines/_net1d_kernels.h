@@ -1,8 +1,8 @@
 /* The arithmetic of `_net1d.c` for one instruction set; included once for each, between target pragmas.
 
-   In: the macros NAME(x), LANES (floats in a vector), ROWS (rows of a full tile), PANELS (panels of a full tile), MINIMUM(a, b)
-   and MAXIMUM(a, b) (b where it is NaN). Vectors are the compiler's own extension (GCC and Clang): the same lines become
-   AVX2, AVX-512 or NEON, and do the same operations in the same order on every output. The macros are gone afterwards. */
+   In: the macros NAME(x), LANES (floats in a vector), ROWS and PANELS (of a full tile), TILES (spectra that are multiplied at
+   once), MINIMUM(a, b) and MAXIMUM(a, b) (b where it is NaN), FUSED(x, y, z) (x y + z with one rounding). Vectors are the
+   compiler's own extension (GCC and Clang): the same lines become AVX2, AVX-512 or NEON, and do the same operations in the same order on every output. The macros are gone afterwards. */
 
 /* Loads and stores need no alignment. */
 typedef float NAME(Vector) __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -33,7 +33,7 @@ INLINE Vector NAME(choose)(Integers where, Vector yes, Vector no)
     return (Vector)(((Integers)yes & where) | ((Integers)no & ~where));
 }
 
-/* x y + z with one rounding, whatever the compiler would make of it. */
+/* FUSED, with z's register for the sum: faster in a chain of them. */
 INLINE Vector NAME(fused)(Vector x, Vector y, Vector z)
 {
     MULTIPLY_ADD(z, x, y);
@@ -122,7 +122,7 @@ INLINE void NAME(tile)(const int rows, const int panels, const Product *product,
         if (is_end) /* the next panels' weights */
             UNROLL
             for (k = 0; k < UNROLLED * panels; k++)
-                __builtin_prefetch(weights + panels * pitch + (k / UNROLLED) * pitch + k % UNROLLED * PANEL, 0, 2);
+                __builtin_prefetch(weights + (panels + k / UNROLLED) * pitch + k % UNROLLED * PANEL, 0, 2);
         UNROLL
         for (k = 0; k < UNROLLED; k++)
             NAME(step)(rows, panels, sums, in, i + k, weights + k * PANEL, pitch);
@@ -170,9 +170,9 @@ static void NAME(multiply)(const Product *product)
                 for (row = begin; row < end;) {
 #define TILE(rows)                                                                                                   \
     if (wide)                                                                                                        \
-        NAME(tile)(rows, PANELS, product, row, panel, first, depth, is_first, is_last, end - row <= rows);                              \
+        NAME(tile)(rows, PANELS, product, row, panel, first, depth, is_first, is_last, row + rows == end);           \
     else                                                                                                             \
-        NAME(tile)(rows, 1, product, row, panel, first, depth, is_first, is_last, end - row <= rows);                                   \
+        NAME(tile)(rows, 1, product, row, panel, first, depth, is_first, is_last, row + rows == end);                \
     row += rows
                     if (end - row >= ROWS) {
                         TILE(ROWS);

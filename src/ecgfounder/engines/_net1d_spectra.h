@@ -264,11 +264,13 @@ static void NAME(frequencies)(int count, const float *in, int phases, int channe
     int f, t;
     for (f = 0; f < SPAN / 2; f++) {
         for (t = 0; t < count;) {
+            const float *x = in + t * phases * 2 * PANEL;
+            float *sums = out + t * 2 * PANEL;
 #define SOME(rows)                                                                                                   \
     if (f == SPAN / 2 - 1)                                                                                           \
-        NAME(frequency)(rows, 1, in + t * phases * 2 * PANEL, phases, channels, weights, out + t * 2 * PANEL);       \
+        NAME(frequency)(rows, 1, x, phases, channels, weights, sums);                                                \
     else                                                                                                             \
-        NAME(frequency)(rows, 0, in + t * phases * 2 * PANEL, phases, channels, weights, out + t * 2 * PANEL);       \
+        NAME(frequency)(rows, 0, x, phases, channels, weights, sums);                                                \
     t += rows
             if (count - t >= TILES) {
                 SOME(TILES);
