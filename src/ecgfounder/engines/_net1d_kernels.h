@@ -2,7 +2,8 @@
 
    In: the macros NAME(x), LANES (floats in a vector), ROWS and PANELS (of a full tile), TILES (spectra that are multiplied at
    once), MINIMUM(a, b) and MAXIMUM(a, b) (b where it is NaN), FUSED(x, y, z) (x y + z with one rounding). Vectors are the
-   compiler's own extension (GCC and Clang): the same lines become AVX2, AVX-512 or NEON, and do the same operations in the same order on every output. The macros are gone afterwards. */
+   compiler's own extension (GCC and Clang): the same lines become AVX2, AVX-512 or NEON, and do the same operations in the
+   same order on every output. The macros are gone afterwards. */
 
 /* Loads and stores need no alignment. */
 typedef float NAME(Vector) __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -33,13 +34,6 @@ INLINE Vector NAME(choose)(Integers where, Vector yes, Vector no)
     return (Vector)(((Integers)yes & where) | ((Integers)no & ~where));
 }
 
-/* FUSED, with z's register for the sum: faster in a chain of them. */
-INLINE Vector NAME(fused)(Vector x, Vector y, Vector z)
-{
-    MULTIPLY_ADD(z, x, y);
-    return z;
-}
-
 /* e^x to two ulps: 2^n e^r with |r| <= ln 2 / 2, the polynomial being the best of its degree with 1 + r before it. Beyond
    what a float holds it stays near the last power. NaN may come out as any number: callers see to it. */
 INLINE Vector NAME(exponential)(Vector x)
@@ -49,11 +43,11 @@ INLINE Vector NAME(exponential)(Vector x)
     Vector n, r, p = NAME(all)(1.38145402e-3f);
     int i;
     x = MAXIMUM(NAME(all)(-87.0f), MINIMUM(NAME(all)(88.0f), x));
-    n = NAME(fused)(x, NAME(all)(1.44269504f), shift);
-    r = NAME(fused)(n - shift, NAME(all)(-0.693147182f), x);
+    n = FUSED(x, NAME(all)(1.44269504f), shift);
+    r = FUSED(n - shift, NAME(all)(-0.693147182f), x);
     UNROLL
     for (i = 0; i < 6; i++)
-        p = NAME(fused)(p, r, NAME(all)(coefficients[i]));
+        p = FUSED(p, r, NAME(all)(coefficients[i]));
     return (Vector)((Integers)p + ((Integers)n << 23)); /* the low bits of n are the power */
 }
 
