@@ -7,6 +7,7 @@ happens to the file afterwards matters: it may be truncated, replaced or removed
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -151,6 +152,9 @@ def _read_entry(folder: int, key: str) -> Parts | None:
 def _whole(opened: int, size: int) -> npt.NDArray[np.uint8] | None:
     """A file's bytes, in memory of their own; None if there are fewer, or they do not have the digest that is in front."""
     own = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            own.madvise(mmap.MADV_HUGEPAGE)
     memory = memoryview(own)
     digest = hashlib.sha256()
     at = 0
