@@ -125,7 +125,7 @@ typedef struct {
 #define MAXIMUM(a, b) _mm512_max_ps(a, b)
 #define FUSED(x, y, z) _mm512_fmadd_ps(x, y, z)
 #define TILES 12
-#define ROWS 12
+#define ROWS 14
 #define PANELS 2
 #include "_net1d_kernels.h"
 #ifdef __clang__
