@@ -79,13 +79,13 @@ def test_instructions_that_give_other_numbers_are_not_used(
 def test_a_trial_computes_with_all_of_its_network() -> None:
     maps = native_engine._trial(instructions()[0])
     assert np.isfinite(maps).all()
-    assert (maps.std(axis=1) > 0.001).all()
+    assert np.median(maps.std(axis=1)) > 0.1
 
 
-def _spiked(length: int) -> Array:
-    """A recording at rest with stimuli a thousand times as large."""
-    samples = signals(1, length, channels=1)
-    samples[:, :, 200::700] += 1000
+def _loud_beside_quiet(part: slice) -> Array:
+    """A recording of which some samples are a thousand times as large as the others."""
+    samples = signals(1, 5000, channels=1)
+    samples[:, :, part] *= 1000
     return samples / samples.std()
 
 
@@ -94,24 +94,30 @@ def _spiked(length: int) -> Array:
     "samples",
     [
         signals(1, 5001, channels=1),
-        _spiked(5000),
+        _loud_beside_quiet(slice(200, None, 700)),
+        _loud_beside_quiet(slice(2500, None)),
         np.eye(1, 3000, 1500, dtype=np.float32)[None] * 50,
         np.repeat(np.float32([0, 3]), 2500)[None, None],
         np.zeros((1, 1, 700), np.float32),
     ],
-    ids=["noise", "spikes", "one sample", "a step", "zeros"],
+    ids=["noise", "spikes", "loud half", "one sample", "a step", "zeros"],
 )
-def test_rounding_errors_are_no_greater_than_those_of_pytorch(
+def test_rounding_errors_are_like_those_of_pytorch(
     native: NativeEngine, in_pytorch: Engine, checkpoint_1lead: Path, samples: Array
 ) -> None:
     network = build_network(load_backbone(checkpoint_1lead, "1lead")[0], "1lead", n_classes=1).eval().double()
     with torch.no_grad():
-        exact = network.feature_map(torch.from_numpy(samples).double()).numpy().reshape(1, -1, FEATURES)
+        exact = network.feature_map(torch.from_numpy(samples).double()).numpy().reshape(-1, FEATURES)
 
-    def error(maps: Array) -> float:
-        return float(np.linalg.norm(maps - exact) / np.linalg.norm(exact))
+    def errors(maps: Array) -> tuple[float, float]:
+        """Of the whole map, and of the token with the largest one."""
+        off = maps[0] - exact
+        by_token = np.linalg.norm(off, axis=1) / np.linalg.norm(exact, axis=1)
+        return float(np.linalg.norm(off) / np.linalg.norm(exact)), float(by_token.max())
 
-    assert error(native.embed(samples)) < 2 * error(in_pytorch.embed(samples)) + 1e-7
+    found, usual = errors(native.embed(samples)), errors(in_pytorch.embed(samples))
+    assert found[0] < 2 * usual[0] + 1e-7
+    assert found[1] < 4 * usual[1] + 1e-7
 
 
 @needs_native
@@ -177,7 +183,6 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
         [17, 64, 64, 64, 64, 64, 2, 1, 1, 1],
         [1, 60, 64, 64, 64, 64, 2, 1, 1, 1],
         [1, 64, 64, 48, 64, 64, 2, 1, 1, 1],
-        [1, 64, 64, 72, 80, 80, 2, 1, 1, 1],
         [1, 64, 64, 64, 64, 64, 1, 1, 0, 1],
         [1, 64, *[64] * 17, *[1] * 17],
     ],
@@ -189,7 +194,6 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_read(
         "many leads",
         "part of a panel",
         "narrower",
-        "part of a group",
         "no block",
         "many",
     ],

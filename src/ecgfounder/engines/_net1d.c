@@ -23,7 +23,7 @@
 #define RIGHT 8              /* for stride 1 and 2 alike, the last zero unread where the length is even */
 #define DEPTH_BLOCK 256      /* input channels that are summed up at once: a panel's weights stay in the first cache */
 #define BLOCK (32 << 10)     /* floats of a product's input that are worked on at once: they stay in the second cache */
-#define UNROLLED 8           /* input channels in a step of the innermost loop */
+#define UNROLLED 8           /* input channels in a step of the innermost loop; of all layers a divisor of their channels */
 #define SPAN 64              /* samples of a spectrum; `_net1d_spectra.h` is written for this number */
 #define TILES_AT_ONCE 12     /* spectra that are worked on at once */
 #define MOST_PHASES 2        /* the greatest stride */
@@ -540,8 +540,6 @@ static int read_layout(const int32_t *numbers, Py_ssize_t count, Layout *layout)
         const int blocks = stage < 0 ? 1 : numbers[2 + layout->n_stages + stage];
         if (filters < PANEL || filters > 1 << 16 || filters % PANEL || filters < before || blocks < 1 || blocks > 1000)
             return 0;
-        if ((filters - before) / 2 % 8)
-            return 0;
         if (stage >= 0) {
             layout->filters[stage] = filters;
             layout->blocks[stage] = blocks;
@@ -618,7 +616,7 @@ static void weigh_all(const Kernels *run, const Layout *layout, const float *wei
             const int channels = layout->filters[stage];
             next_layer(&at, channels, 1, width);
             layer = next_convolution(&at, channels, PANEL, number ? 1 : 2);
-            run->weigh(layer.weights, layer.panels, layer.channels, layer.stride, out + (layer.spectra - out));
+            run->weigh(layer.weights, layer.panels, layer.channels, layer.stride, (float *)layer.spectra);
             next_layer(&at, channels, 1, channels);
             next_layer(&at, channels / 2, 1, channels);
             next_layer(&at, channels, 1, channels / 2);

@@ -109,7 +109,7 @@ INLINE void NAME(tile)(const int rows, const int panels, const Product *product,
         UNROLL
         for (r = 0; r < rows; r++)
             __builtin_prefetch(out[r] + out_ahead, 1);
-    for (i = 0; i + UNROLLED <= depth; i += UNROLLED) {
+    for (i = 0; i < depth; i += UNROLLED, weights += UNROLLED * PANEL) {
         UNROLL
         for (r = 0; r < rows; r++) /* what the next tile reads */
             __builtin_prefetch(in[r] + i + ahead);
@@ -120,10 +120,7 @@ INLINE void NAME(tile)(const int rows, const int panels, const Product *product,
         UNROLL
         for (k = 0; k < UNROLLED; k++)
             NAME(step)(rows, panels, sums, in, i + k, weights + k * PANEL, pitch);
-        weights += UNROLLED * PANEL;
     }
-    for (; i < depth; i++, weights += PANEL)
-        NAME(step)(rows, panels, sums, in, i, weights, pitch);
     if (!is_first) /* sums of sums: fewer roundings than one long sum has */
         UNROLL
         for (r = 0; r < rows; r++)

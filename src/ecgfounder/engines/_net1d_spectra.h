@@ -2,8 +2,9 @@
 
    A convolution over 16 samples multiplies each sample 16 times for each pair of channels. The Fourier transform of SPAN
    samples is SPAN / 2 complex numbers, each of which is multiplied once; transformed back, they are SPAN - taps + 1 outputs.
-   With 16 channels of input to an output, transforms included, this is less than a third of the arithmetic, and its rounding
-   errors are no greater. Transforms are over time, for all channels of a vector at once. With stride 2, even and odd samples
+   With 16 channels of input to an output, transforms included, this is less than a third of the arithmetic. Rounding errors
+   of an output are relative to the largest of all SPAN samples, not of those under the kernel alone: a map of normalised
+   signals has no more of them than with direct sums, a quiet part beside a much louder one has. Transforms are over time, for all channels of a vector at once. With stride 2, even and odd samples
    (phases) are transformed separately, and an output is the sum of both convolutions.
 
    SPAN real samples x[n] are transformed by halves. The sums x[n] + x[n + SPAN / 2] have the even frequencies, and are half as

@@ -36,9 +36,10 @@ PACKING_VERSION = 2
 
 _WEIGHTS = "backbone"
 _KEPT_BYTES = 256 << 20
-_TRIAL_NETWORK = (12, 32, *(48, 64, 64, 272), *(2, 1, 1, 1))
-"""A small network for trials, as `_layout` gives the real one: with tiles of all sizes, and sums that are divided."""
-_TRIAL_SAMPLES = 1607
+_TRIAL_NETWORK = (12, 32, *(48, 64, 64, 304), *(2, 2, 2, 1))
+"""A small network for trials, as `_layout` gives the real one. Its layers go all ways through the kernels, and its samples
+leave tiles of each size over: whoever changes a tile's size in `_net1d.c` looks for other numbers."""
+_TRIAL_SAMPLES = 2435
 
 
 def instructions() -> list[str]:
@@ -70,7 +71,7 @@ def _trial(name: str) -> Array:
     layout = np.array(_TRIAL_NETWORK, np.int32)
     rng = np.random.default_rng(0)
     signals = rng.random((1, int(layout[0]), _TRIAL_SAMPLES), np.float32) - np.float32(0.5)
-    weights = (rng.random(_net1d.sizes(layout)[0], np.float32) - np.float32(0.5)) * np.float32(0.25)
+    weights = (rng.random(_net1d.sizes(layout)[0], np.float32) - np.float32(0.5)) * np.float32(0.7)
     n_stages = len(layout) // 2 - 1
     maps = np.empty((1, -(-_TRIAL_SAMPLES // 2 ** (n_stages + 1)), int(layout[1 + n_stages])), np.float32)
     space = _aligned(_net1d.workspace(layout, 1, _TRIAL_SAMPLES))
@@ -111,11 +112,9 @@ class NativeEngine(CpuEngine):
         return weights
 
     def _fill(self, maps: Array, rows: Array) -> None:
-        weights, spectra = (
-            self._weights,
-            self._spectra,
-        )  # kept during this call, even if another thread closes the engine
-        if weights.size == 0:
+        # Kept during this call, even if another thread closes the engine.
+        weights, spectra = self._weights, self._spectra
+        if weights.size == 0 or spectra.size == 0:
             raise EmbeddingError("the engine was closed")
         n, _, length = rows.shape
         try:
@@ -148,7 +147,7 @@ def pack(weights: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float
     """The backbone's weights in the order and layout of `_net1d.c`.
 
     Each layer is [panel][tap][input channel][PANEL output channels], then its biases; output channels are padded with zeros to
-    whole panels. The panels of a grouped convolution are its groups. The first convolution's taps and channels are one axis.
+    whole panels. The panels of a grouped convolution are its groups.
 
     Parameters
     ----------
