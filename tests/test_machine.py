@@ -1,12 +1,13 @@
-"""How much memory a job may use: the machine's, or what its control groups allow."""
+"""How much memory a job may use: the machine's, or what its control groups allow; and memory for weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ecgfounder.machine import usable_memory
+from ecgfounder.machine import own_memory, usable_memory
 
 
 def put(root: Path, name: str, text: str) -> None:
@@ -43,3 +44,14 @@ def test_the_smallest_limit_holds(tmp_path: Path, groups: str, limits: dict[str,
 
 def test_without_limits_it_is_the_machines(tmp_path: Path) -> None:
     assert 1 << 28 < usable_memory() <= usable_memory(tmp_path)
+
+
+@pytest.mark.parametrize("populate", [True, False])
+def test_memory_for_weights_is_private_zero_and_writable(populate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not populate:  # as on another system
+        monkeypatch.delattr("mmap.MAP_POPULATE", raising=False)
+    numbers = np.frombuffer(own_memory(4 * 5000), np.float32)
+    assert numbers.size == 5000
+    assert not numbers.any()
+    numbers[:] = 7
+    assert (numbers == 7).all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import os
 import sys
 import threading
@@ -58,6 +59,14 @@ def return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)
+
+
+def own_memory(n_bytes: int) -> mmap.mmap:
+    """Anonymous memory that is filled at once, as weights are: the system is asked for all its pages together, where it can be.
+
+    Not for huge pages: in a virtual machine, one that its host has to provide takes a millisecond or two.
+    """
+    return mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0))
 
 
 def usable_memory(root: Path = Path("/")) -> int:

@@ -72,20 +72,6 @@ def test_with_a_filled_cache_neither_torch_nor_the_checkpoint_is_loaded(
     assert np.array_equal(np.load(filled_cache / "found.npy"), expected)
 
 
-@pytest.mark.parametrize("advice", [None, 1 << 20], ids=["another system", "another kernel"])
-def test_an_entry_is_read_where_there_are_no_huge_pages(
-    own_cache: Path, advice: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if advice is None:
-        monkeypatch.delattr("mmap.MADV_HUGEPAGE", raising=False)
-    else:
-        monkeypatch.setattr("mmap.MADV_HUGEPAGE", advice, raising=False)
-    parts = {"numbers": np.arange(5000, dtype=np.int32)}
-    for _ in range(2):  # built, and read
-        kept = from_cache("key", build=lambda: parts, load=lambda read: read["numbers"].view(np.int32).copy())
-        assert np.array_equal(kept, parts["numbers"])
-
-
 def entry_of(cache: Path, name: str) -> Path:
     """The entry of an engine."""
     (entry,) = cache.glob("*-packed-v*.entry" if name == "native" else "*-1lead-v*.entry")

@@ -7,11 +7,9 @@ happens to the file afterwards matters: it may be truncated, replaced or removed
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import mmap
 import os
 import stat
 import tempfile
@@ -22,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ecgfounder.machine import cache_folder
+from ecgfounder.machine import cache_folder, own_memory
 from ecgfounder.network.bundles import FEATURES
 from ecgfounder.network.head import Head
 from ecgfounder.storage.replace import replacing
@@ -151,10 +149,7 @@ def _read_entry(folder: int, key: str) -> Parts | None:
 
 def _whole(opened: int, size: int) -> npt.NDArray[np.uint8] | None:
     """A file's bytes, in memory of their own; None if there are fewer, or they do not have the digest that is in front."""
-    own = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without them
-            own.madvise(mmap.MADV_HUGEPAGE)
+    own = own_memory(size)
     memory = memoryview(own)
     digest = hashlib.sha256()
     at = 0

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ecgfounder.engines.cache import Parts, floats, from_cache, head_of_parts, head_parts
 from ecgfounder.engines.engine import Array, CpuEngine
 from ecgfounder.errors import EmbeddingError, SettingsError
-from ecgfounder.machine import keep_freed_memory
+from ecgfounder.machine import keep_freed_memory, own_memory
 from ecgfounder.network.bundles import ARCHITECTURE, spec_of
 from ecgfounder.network.checkpoint import load_backbone, sha256_of
 
@@ -183,7 +183,7 @@ def _spectra(
     instructions: str, layout: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """The spectra of the convolutions' weights, float32 [n], for `_net1d.embed`: from their packed weights."""
-    spectra = _aligned(4 * _net1d.sizes(layout)[1]).view(np.float32)
+    spectra = np.frombuffer(own_memory(4 * _net1d.sizes(layout)[1]), np.float32)
     _net1d.spectra(instructions, layout, weights, spectra)
     return spectra
 
