@@ -146,7 +146,7 @@ def test_a_worker_that_is_killed_loses_nothing(
     assert driver.end() == COMPLETE, driver.said
     check(out, "parquet", expected)
     assert '"processed":61' in driver.said
-    workers_too = r"\d workers?, slowest stage: read, failures: \w+Error \d"
+    workers_too = r"\d workers?, slowest stage: \w+, failures: \w+Error \d"
     assert re.search(rf"done \d+ of 61, failed \d+, [0-9.]+ ECG/s, about [0-9:]+ left; {workers_too}", driver.said)
     assert re.search(
         r"a worker on \S+ died: .*process has died.*; \d+ recordings? that it had are done again", driver.said

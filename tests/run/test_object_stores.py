@@ -502,14 +502,16 @@ def test_options_are_not_part_of_a_run(bucket: str, start: Start) -> None:
 def test_files_of_upcoming_records_are_fetched_at_the_same_time(
     num_workers: int, kind: str, bucket: str, gateway: Gateway, start: Start
 ) -> None:
-    now, most, lock = 0, 0, threading.Lock()
+    now, most, lock, are_many = 0, 0, threading.Lock(), threading.Event()
 
     def slowly(request: Request) -> None:
         nonlocal now, most
         with lock:
             now += bool(request.key)
             most = max(most, now)
-        time.sleep(0.2)
+            if most >= 16:
+                are_many.set()
+        are_many.wait(2)
         with lock:
             now -= bool(request.key)
 
