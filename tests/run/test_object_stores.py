@@ -511,7 +511,7 @@ def test_files_of_upcoming_records_are_fetched_at_the_same_time(
             most = max(most, now)
             if most >= 16:
                 are_many.set()
-        are_many.wait(2)
+        are_many.wait(0.6)
         with lock:
             now -= bool(request.key)
 
